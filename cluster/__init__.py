@@ -1,0 +1,1 @@
+"""Where models live and work runs: session, hosting actors, the pool, loading, rendering, sampling."""

@@ -1,0 +1,38 @@
+"""The one exception a user can cause: what happened, the value got, what was expected, what to do."""
+
+
+class TutelageError(Exception):
+    """A failure that the user can mend. Printed as one line; the traceback stays behind `--debug`.
+
+    The four parts are positional arguments, so the exception pickles and crosses process borders unchanged.
+    """
+
+    def __init__(self, what: str, got: object = "", expected: str = "", remedy: str = "") -> None:
+        super().__init__(what, str(got), expected, remedy)
+
+    @property
+    def what(self) -> str:
+        return str(self.args[0])
+
+    def __str__(self) -> str:
+        what, got, expected, remedy = self.args
+        parts = [what]
+        if got:
+            parts.append(f"got {got}")
+        if expected:
+            parts.append(f"expected {expected}")
+        if remedy:
+            parts.append(remedy)
+        return "; ".join(parts)
+
+
+class BadInput(TutelageError):
+    """A file, key, value or model that cannot be used as it is."""
+
+
+class NoRoom(TutelageError):
+    """More CPUs, GPUs or memory asked for than the cluster has."""
+
+
+class ShardFailed(TutelageError):
+    """A shard could not be finished: our own code raised, or its worker died too often."""

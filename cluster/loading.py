@@ -1,0 +1,165 @@
+"""Loading a model and its tokenizer from a local directory or a hub id, safely and the same way for every stage.
+
+Only safetensors are read: a pickle can run code when it is opened. Code that travels with a model runs only where the
+experiment names that model as trusted.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cluster.errors import BadInput
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+@contextmanager
+def deepspeed_hidden() -> Iterator[None]:
+    """Make DeepSpeed look not installed while the block runs, unless it is already imported.
+
+    With accelerate installed (peft needs it), transformers imports DeepSpeed wherever a model is used or saved: seconds of
+    start-up in every process, and a crash where DeepSpeed does not fit the machine. Only train workers need DeepSpeed.
+    """
+    hidden = "deepspeed" not in sys.modules
+    if hidden:
+        sys.modules["deepspeed"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["deepspeed"]
+
+
+@lru_cache(maxsize=1)
+def import_transformers() -> "ModuleType":
+    """Import transformers without its DeepSpeed integration, and without its progress bars."""
+    with deepspeed_hidden():
+        import transformers
+        import transformers.integrations.deepspeed
+        import transformers.modeling_utils
+    transformers.utils.logging.disable_progress_bar()
+    return transformers  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What is needed to load one model: `path` is a local directory or a hub id, `dtype` the computing precision."""
+
+    path: str
+    dtype: DType = "float32"
+    revision: str | None = None
+    trust_remote_code: bool = False
+    adapter: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        return Path(self.path).is_dir()
+
+
+def check_model_directory(path: str) -> None:
+    """Refuse a directory that cannot be loaded safely, before any worker is started.
+
+    Raises:
+        BadInput: no such directory (and the name cannot be a hub id), no config, or weights only as pickles.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        if path.startswith((".", "/", "~")) or path.count("/") > 1:
+            raise BadInput("no model there", path, "a directory written by save_pretrained, or a hub id", "check the path")
+        return
+    if not (folder / "config.json").is_file():
+        raise BadInput("not a model directory", path, "a config.json inside it", "point at the directory that holds config.json")
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
+    if pickles:
+        raise BadInput(
+            f"{path} holds its weights as pickles only, and a pickle can run code",
+            ", ".join(pickles),
+            "*.safetensors",
+            "convert it once where you trust it: model.save_pretrained(path, safe_serialization=True)",
+        )
+    raise BadInput("a model directory without weights", path, "*.safetensors", "copy the weights beside config.json")
+
+
+def load_tokenizer(source: ModelSource) -> Any:
+    """Load the tokenizer of a model source.
+
+    Raises:
+        BadInput: the files are missing or broken.
+    """
+    try:
+        return import_transformers().AutoTokenizer.from_pretrained(
+            source.path,
+            revision=source.revision,
+            trust_remote_code=source.trust_remote_code,
+            local_files_only=source.is_local,
+        )
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot load the tokenizer of {source.path}", error, "", "copy the tokenizer files beside the weights") from error
+
+
+def load_model(source: ModelSource, device: str = "cpu") -> Any:
+    """Load a causal language model in evaluation mode on `device`, in `source.dtype`.
+
+    Raises:
+        BadInput: pickle weights, a missing file, or a model type transformers does not know.
+    """
+    import torch
+
+    check_model_directory(source.path)
+    try:
+        model = import_transformers().AutoModelForCausalLM.from_pretrained(
+            source.path,
+            revision=source.revision,
+            dtype=getattr(torch, source.dtype),
+            trust_remote_code=source.trust_remote_code,
+            local_files_only=source.is_local,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"cannot load the model {source.path}", error, "a causal language model", "try it with transformers' from_pretrained"
+        ) from error
+    if source.adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, source.adapter).merge_and_unload()
+    return model.to(device).eval()
+
+
+def pick_device(num_gpus: float) -> str:
+    """The device of a worker that was given `num_gpus` GPUs: Ray shows it only those."""
+    return "cuda" if num_gpus > 0 else "cpu"
+
+
+def fingerprint(source: ModelSource) -> str:
+    """Identify a model by its content: sha256 over its weights, configuration and tokenizer files, or hub id and revision.
+
+    A directory that is copied or renamed keeps its fingerprint; a changed weight changes it.
+    """
+    if not source.is_local:
+        return hashlib.sha256(f"{source.path}@{source.revision}".encode()).hexdigest()
+    folder = Path(source.path)
+    kept = (".safetensors", ".json", ".jinja", ".model", ".txt")
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in kept)
+    digests = {p.name: _file_sha256(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files}
+    if source.adapter is not None:
+        digests["adapter"] = fingerprint(ModelSource(source.adapter))
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _file_sha256(path: str, size: int, mtime_ns: int) -> str:
+    """Hash a file once per process as long as its size and time stay the same."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

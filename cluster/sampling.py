@@ -1,0 +1,124 @@
+"""Sampling answers from a causal language model in batches sorted by length, dropping rows as they finish.
+
+Every row draws from its own generator, seeded by the caller, so an answer does not depend on which rows it was batched
+with, apart from floating-point rounding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from cluster.loading import import_transformers
+
+Finish = Literal["stop", "length"]
+# Rows in one batch times their longest length: keeps the key/value cache bounded, whatever the prompts.
+DEFAULT_TOKEN_BUDGET = 32_768
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One generated answer: ids without the stop token, and whether it stopped by itself."""
+
+    ids: tuple[int, ...]
+    finish: Finish
+
+
+def sample(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop_ids: frozenset[int],
+    seeds: Sequence[int] | None = None,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+) -> list[Completion]:
+    """Generate one completion per prompt, in the order of `prompts`.
+
+    Args:
+        model: a causal language model of transformers, in evaluation mode.
+        prompts: token ids, none empty.
+        max_new_tokens: a row that has not stopped by then finishes as "length".
+        stop_ids: tokens that end an answer; not part of it.
+        seeds: one per prompt; needed when `temperature` is above 0.
+        temperature: 0 is greedy.
+        top_p: keep the smallest set of tokens whose probability reaches this.
+        token_budget: rows per batch times their longest possible length.
+    """
+    if temperature > 0 and seeds is None:
+        raise ValueError("sampling with a temperature needs one seed per prompt")
+    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+    completions: list[Completion | None] = [None] * len(prompts)
+    start = 0
+    while start < len(order):
+        longest = len(prompts[order[start]]) + max_new_tokens
+        rows = order[start : start + max(1, token_budget // longest)]
+        draws = None
+        if temperature > 0 and seeds is not None:
+            draws = np.stack([np.random.default_rng(seeds[i]).random(max_new_tokens, dtype=np.float64) for i in rows])
+        batch = _sample_batch(model, [prompts[i] for i in rows], max_new_tokens, stop_ids, draws, temperature, top_p)
+        for i, completion in zip(rows, batch, strict=True):
+            completions[i] = completion
+        start += len(rows)
+    return [c for c in completions if c is not None]
+
+
+@torch.inference_mode()
+def _sample_batch(
+    model: Any,
+    prompts: list[Sequence[int]],
+    max_new_tokens: int,
+    stop_ids: frozenset[int],
+    draws: np.ndarray | None,
+    temperature: float,
+    top_p: float,
+) -> list[Completion]:
+    """Left-pad one batch, decode step by step with a key/value cache, and drop rows from it as they stop."""
+    device = model.device
+    width = max(len(p) for p in prompts)
+    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    cache = import_transformers().DynamicCache(config=model.config)
+    alive = list(range(len(prompts)))
+    generated: list[list[int]] = [[] for _ in prompts]
+    finish: list[Finish] = ["length"] * len(prompts)
+    for step in range(max_new_tokens):
+        output = model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        step_draws = None if draws is None else torch.from_numpy(draws[alive, step]).to(device)
+        tokens = _choose(output.logits[:, -1].float(), step_draws, temperature, top_p).tolist()
+        kept = []
+        for row, token in enumerate(tokens):
+            if token in stop_ids:
+                finish[alive[row]] = "stop"
+            else:
+                generated[alive[row]].append(token)
+                kept.append(row)
+        if not kept or step + 1 == max_new_tokens:
+            break
+        ids = torch.tensor([[tokens[row]] for row in kept], device=device)
+        if len(kept) < len(alive):
+            rows = torch.tensor(kept, device=device)
+            cache.batch_select_indices(rows)
+            mask, positions = mask[rows], positions[rows]
+            alive = [alive[row] for row in kept]
+        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+        positions = positions[:, -1:] + 1
+    return [Completion(tuple(g), f) for g, f in zip(generated, finish, strict=True)]
+
+
+def _choose(logits: torch.Tensor, draws: torch.Tensor | None, temperature: float, top_p: float) -> torch.Tensor:
+    """Pick one token per row: the largest logit, or the inverse of the cumulative distribution at `draws`."""
+    if draws is None:
+        return logits.argmax(-1)
+    probabilities, tokens = torch.softmax(logits.double() / temperature, -1).sort(dim=-1, descending=True, stable=True)
+    cumulative = probabilities.cumsum(-1)
+    if top_p < 1.0:
+        probabilities = probabilities * (cumulative - probabilities < top_p)
+        cumulative = probabilities.cumsum(-1)
+    target = draws.unsqueeze(-1) * cumulative[:, -1:]
+    return tokens.gather(-1, (cumulative <= target).sum(-1, keepdim=True).clamp(max=tokens.shape[-1] - 1)).squeeze(-1)

@@ -1,0 +1,119 @@
+"""Connecting to Ray: an existing cluster by address, or a local one with resources stated on purpose.
+
+RAY_AUTH_MODE has to be set before Ray is imported, so nothing outside this module may import Ray first. A local Ray
+listens on loopback, with a token that lives in this process's environment and in no file.
+"""
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from cluster.errors import BadInput, NoRoom
+
+MIB = 1024 * 1024
+QUIET_ENVIRONMENT = {
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # Ray Train polls its workers this often; the default 2 s is longer than a short training
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@dataclass(frozen=True)
+class RaySettings:
+    """Where to run. `address` None starts a local Ray, unless RAY_ADDRESS (set inside a Ray job) names a cluster."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    address: str | None = None
+    num_cpus: int | None = None
+    num_gpus: int | None = None
+    object_store_mib: int = 256
+    auth: str = "token"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What Ray offers: total resources, and where its logs are."""
+
+    resources: dict[str, float]
+    log_directory: str
+
+
+@contextmanager
+def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Cluster]:
+    """Connect to Ray for the length of a `with` block; a Ray started here is ended here, and only that one.
+
+    Raises:
+        NoRoom: more CPUs asked for than this machine has.
+        BadInput: no cluster answers at the address.
+    """
+    address = settings.address or os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_AUTH_MODE", settings.auth)
+    for key, value in QUIET_ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    if address is None:
+        _refuse_more_than_here(settings)
+        if os.environ["RAY_AUTH_MODE"] == "token":
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray
+
+    if ray.is_initialized():
+        yield _describe()
+        return
+    _send_chatter_to(log_file)
+    try:
+        if address is not None:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=settings.num_cpus or os.cpu_count(),
+                num_gpus=settings.num_gpus,
+                object_store_memory=settings.object_store_mib * MIB,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                _node_ip_address="127.0.0.1",
+            )
+    except (ConnectionError, RuntimeError) as error:
+        raise BadInput("no Ray cluster answers", address, "a running head node", f"check the address and the token ({error})") from error
+    try:
+        yield _describe()
+    finally:
+        ray.shutdown()
+
+
+def _refuse_more_than_here(settings: RaySettings) -> None:
+    have = os.cpu_count() or 1
+    if settings.num_cpus is not None and settings.num_cpus > have:
+        raise NoRoom("ray.num_cpus is more than this machine has", settings.num_cpus, f"at most {have}", "lower ray.num_cpus")
+
+
+def _describe() -> Cluster:
+    import ray
+    from ray._private.worker import global_worker
+
+    resources = {k: float(v) for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU", "memory")}
+    return Cluster(resources, str(Path(global_worker.node.get_session_dir_path()) / "logs") if global_worker.node else "")
+
+
+def _send_chatter_to(log_file: Path | None) -> None:
+    """Route the log records of Ray and its libraries to a file instead of the terminal."""
+    if log_file is None:
+        return
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(log_file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    for name in ("ray", "ray.train", "ray.tune", "ray.data"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False

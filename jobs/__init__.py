@@ -1,0 +1,3 @@
+"""What a run is: command line, experiment file, store, pipeline, one file per stage, report, the miniature world."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,84 @@
+"""What every stage of one run shares: the experiment, the store, the user's terminal, and Ray once it is needed."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from cluster.errors import BadInput
+from cluster.pool import Needs, Pool
+from cluster.session import Cluster, connect
+from jobs.experiment import Experiment
+from jobs.progress import Talker
+from jobs.store import Stage, Store
+
+
+@dataclass
+class Context:
+    """Open for the length of a run. Ray starts at the first stage with work to do, so a run with nothing to do starts none."""
+
+    experiment: Experiment
+    run_directory: Path
+    talker: Talker
+    resume: str = "auto"
+    only_read: bool = False
+    stages: dict[str, Stage] = field(default_factory=dict)
+    cached: int = 0
+    _exits: ExitStack = field(default_factory=ExitStack)
+    _cluster: Cluster | None = None
+    _pool: Pool | None = None
+
+    def __enter__(self) -> "Context":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._exits.close()
+
+    @property
+    def store(self) -> Store:
+        return Store(Path(self.experiment.store))
+
+    @property
+    def log_file(self) -> Path:
+        return self.run_directory / "logs" / "ray.log"
+
+    def note(self, label: str, stage: Stage) -> Stage:
+        """Record a stage as part of this run, under a readable label; forget its half-done work if asked to."""
+        self.stages[label] = stage
+        if stage.is_finished:
+            self.cached += 1
+        elif self.only_read:
+            raise BadInput(
+                f"stage {label} is not finished", "", "a finished run", f"run `tutelage run {self.run_directory / 'experiment.yaml'}`"
+            )
+        elif self.resume == "never":
+            stage.discard_unfinished()
+        return stage
+
+    @property
+    def cluster(self) -> Cluster:
+        """The Ray cluster, connected on first use."""
+        if self._cluster is None:
+            settings = self.experiment.ray
+            self.talker.say(f"starting Ray{'' if settings.address is None else ' at ' + settings.address} …")
+            self._cluster = self._exits.enter_context(connect(settings, self.log_file))
+            size = ", ".join(f"{v:g} {k}" for k, v in self._cluster.resources.items() if k in ("CPU", "GPU"))
+            self.talker.say(f"Ray is up with {size}; its log: {self.log_file}; workers' logs: {self._cluster.log_directory}")
+        return self._cluster
+
+    @property
+    def pool(self) -> Pool:
+        """The pool of hosting actors."""
+        if self._pool is None:
+            self._pool = self._exits.enter_context(Pool(self.cluster.resources, on_wait=self.talker.say))
+        return self._pool
+
+    def free_the_cluster(self) -> None:
+        """End the hosting actors, so that training has the machine."""
+        if self._pool is not None:
+            self._pool.release()
+
+    @property
+    def needs(self) -> Needs:
+        """What one actor with the student asks for."""
+        return Needs(self.experiment.placement.num_cpus, self.experiment.placement.num_gpus)

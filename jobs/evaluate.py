@@ -1,0 +1,113 @@
+"""Stage evaluate: every student on the held-out questions, greedily, or by its loss on worked reference answers."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from cluster.loading import load_model, pick_device
+from cluster.pool import Job
+from cluster.rendering import Unrenderable
+from cluster.sampling import sample
+from jobs.context import Context
+from jobs.datasets import Question
+from jobs.experiment import Evaluate
+from jobs.score import StudentState
+from jobs.store import Stage, digest, write_table
+from jobs.verify import verify_config
+from selection.statistics import Scorer
+from selection.verification import Verifier, VerifySettings
+
+VERSION = 1
+COLUMNS = ["question_id", "family", "state", "value", "text", "extracted", "tokens", "finish"]
+
+
+class EvaluateHandler:
+    """Handler in an actor: loads the student once; writes each shard's results as a part.
+
+    `value` is 1 or 0 for a right or wrong answer, or minus the loss in nats per answer token: higher is better.
+    """
+
+    def __init__(self, student: StudentState, settings: Evaluate, verify: VerifySettings, num_gpus: float, directory: str) -> None:
+        self.settings, self.directory = settings, Path(directory)
+        self.model = load_model(student.source, pick_device(num_gpus))
+        self.renderer = student.renderer()
+        self.verifier = Verifier(verify)
+        self.scorer = Scorer(self.model, self.renderer.special_ids) if settings.metric == "loss" else None
+
+    def __call__(self, shard: tuple[str, list[Question]]) -> int:
+        part, questions = shard
+        rows = self._losses(questions) if self.scorer is not None else self._answers(questions)
+        write_table(self.directory / f"{part}.parquet", pd.DataFrame(rows, columns=COLUMNS))
+        return len(questions)
+
+    def _answers(self, questions: Sequence[Question]) -> list[tuple[object, ...]]:
+        prompts = [self.renderer.prompt(q.text, q.system) for q in questions]
+        completions = sample(self.model, prompts, max_new_tokens=self.settings.max_new_tokens, stop_ids=self.renderer.stop_ids)
+        rows: list[tuple[object, ...]] = []
+        for q, c in zip(questions, completions, strict=True):
+            text = self.renderer.tokenizer.decode(c.ids, skip_special_tokens=True)
+            verdict = self.verifier.check(text, q.reference)
+            rows.append((q.id, q.family, verdict.state, float(verdict.state == "correct"), text, verdict.extracted, len(c.ids), c.finish))
+        return rows
+
+    def _losses(self, questions: Sequence[Question]) -> list[tuple[object, ...]]:
+        if self.scorer is None:
+            raise RuntimeError("losses need a scorer")
+        rows: list[tuple[object, ...]] = []
+        rendered = {}
+        for q in questions:
+            try:
+                rendered[q.id] = self.renderer.conversation(q.text, q.reference, q.system)
+            except Unrenderable as error:
+                rows.append((q.id, q.family, "unrenderable", None, "", str(error), 0, ""))
+        by_id = {q.id: q for q in questions}
+        for identity, result in zip(rendered, self.scorer.score(list(rendered.values())), strict=True):
+            if isinstance(result, Exception):
+                rows.append((identity, by_id[identity].family, "quarantined", None, "", str(result), 0, ""))
+            else:
+                loss = result.answer_loss / result.n_answer
+                rows.append((identity, by_id[identity].family, "scored", -loss, "", "", result.n_answer, ""))
+        return rows
+
+
+def evaluate_stage(context: Context, student: StudentState, questions: Sequence[Question]) -> Stage:
+    """The stage that holds a student's results on these questions."""
+    e = context.experiment
+    config = {
+        "evaluate": e.evaluate.model_dump(exclude={"baseline", "allow_truncation"}),
+        "verify": verify_config(e.verify) if e.evaluate.metric == "accuracy" else None,
+        "rendering": student.rendering,
+    }
+    content = digest([(q.id, q.text, q.reference, q.system) for q in questions])
+    return context.store.stage("evaluate", VERSION, config, {"student": student.id, "questions": content})
+
+
+def evaluate_students(context: Context, students: Mapping[str, StudentState], questions: Sequence[Question]) -> dict[str, Stage]:
+    """Evaluate students (label -> state) on held-out questions; returns label -> finished stage."""
+    e = context.experiment
+    stages, jobs, parts = {}, [], {}
+    for label, student in students.items():
+        stage = context.note(f"evaluate {label}", evaluate_stage(context, student, questions))
+        stages[label] = stage
+        if stage.is_finished or stage.id in parts:
+            continue
+        size = e.evaluate.shard_size
+        shards = [(f"{k:06d}", list(questions[i : i + size])) for k, i in enumerate(range(0, len(questions), size))]
+        parts[stage.id] = [name for name, _ in shards]
+        todo = [(name, (name, chunk)) for name, chunk in shards if not stage.has(name)]
+        make = partial(EvaluateHandler, student, e.evaluate, e.verify, context.needs.num_gpus, str(stage.directory))
+        if todo:
+            workers = 1 if len(students) >= e.placement.evaluate_workers else e.placement.evaluate_workers
+            jobs.append(Job(f"evaluate {label}", make, todo, min(workers, len(todo)), context.needs))
+    if jobs:
+        with context.talker.bar("evaluate", sum(len(c) for j in jobs for _, (_, c) in j.shards), "questions") as bar:
+            for result in context.pool.run(jobs):
+                bar.advance(result.value)
+    for stage in stages.values():
+        if not stage.is_finished:
+            results = pd.concat([stage.read(n) for n in parts[stage.id]], ignore_index=True)
+            value = float(results["value"].mean())
+            stage.finish(parts[stage.id], questions=len(results), value=value, cut_off=int((results["finish"] == "length").sum()))
+    return stages

@@ -1,0 +1,288 @@
+"""Stage generate: every teacher answers every question, as shards over hosting actors or calls to an endpoint.
+
+A teacher's answers are one store directory. A wave of further samples (`until_verified`) is another, for just the
+questions that still lack a right answer. A file teacher's answers are read and checked here, and go the same way.
+"""
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cluster.errors import BadInput
+from cluster.loading import ModelSource, check_model_directory, fingerprint, load_model, load_tokenizer, pick_device
+from cluster.pool import Job, Needs
+from cluster.rendering import Renderer, Unrenderable
+from cluster.sampling import sample
+from jobs.context import Context
+from jobs.datasets import Question, read_answers, refuse_other_texts
+from jobs.experiment import EndpointTeacher, FileTeacher, Generate, ModelTeacher
+from jobs.store import Stage, digest, write_table
+
+VERSION = 1
+ANSWER_COLUMNS = ["answer_id", "question_id", "teacher", "sample", "text", "finish", "error", "prompt_tokens", "answer_tokens", "usd"]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question to one teacher, `sample` counting its repetitions from 0."""
+
+    question_id: str
+    text: str
+    system: str | None
+    sample: int
+
+
+def answer_id(teacher: str, question_id: str, sample_index: int) -> str:
+    return f"{teacher}/{question_id}/{sample_index}"
+
+
+def answer_row(
+    teacher: str, ask: Ask, text: str, finish: str, error: str = "", tokens: tuple[int, int] = (0, 0), usd: float = 0.0
+) -> tuple[Any, ...]:
+    """One row of the answers table; `finish` is stop, length, or failed."""
+    return (answer_id(teacher, ask.question_id, ask.sample), ask.question_id, teacher, ask.sample, text, finish, error, *tokens, usd)
+
+
+def _seed_of(seed: int, row: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{row}".encode()).digest()[:8], "little")
+
+
+class ModelAsker:
+    """Handler in a hosting actor: loads the teacher once, answers shards, writes each as a part."""
+
+    def __init__(self, teacher: ModelTeacher, settings: Generate, seed: int, directory: str) -> None:
+        source = teacher_source(teacher)
+        self.teacher, self.settings, self.seed, self.directory = teacher, settings, seed, Path(directory)
+        self.model = load_model(source, pick_device(teacher.num_gpus))
+        self.renderer = Renderer(load_tokenizer(source), teacher.chat_template)
+        self.renderer.prove()
+
+    def __call__(self, shard: tuple[str, list[Ask]]) -> int:
+        part, asks = shard
+        prompts, rows = [], {}
+        for ask in asks:
+            try:
+                prompts.append((ask, self.renderer.prompt(ask.text, ask.system)))
+            except Unrenderable as error:
+                rows[ask] = answer_row(self.teacher.name, ask, "", "failed", str(error))
+        s = self.settings
+        completions = sample(
+            self.model,
+            [ids for _, ids in prompts],
+            max_new_tokens=s.max_new_tokens,
+            stop_ids=self.renderer.stop_ids,
+            seeds=[_seed_of(self.seed, answer_id(self.teacher.name, a.question_id, a.sample)) for a, _ in prompts],
+            temperature=s.temperature,
+            top_p=s.top_p,
+        )
+        for (ask, ids), completion in zip(prompts, completions, strict=True):
+            text = self.renderer.tokenizer.decode(completion.ids, skip_special_tokens=True)
+            rows[ask] = answer_row(self.teacher.name, ask, text, completion.finish, "", (len(ids), len(completion.ids)))
+        write_table(self.directory / f"{part}.parquet", pd.DataFrame([rows[a] for a in asks], columns=ANSWER_COLUMNS))
+        return len(asks)
+
+
+class EndpointAsker:
+    """Handler for an OpenAI-compatible server: calls in threads, the client's retries, a rate and a budget."""
+
+    def __init__(self, teacher: EndpointTeacher, settings: Generate, seed: int, directory: str, spent_usd: float) -> None:
+        from openai import OpenAI
+
+        key = os.environ.get(teacher.api_key_env)
+        if key is None:
+            raise BadInput(f"no key for teacher {teacher.name}", "", f"the environment variable {teacher.api_key_env}", "export it")
+        self.teacher, self.settings, self.seed, self.directory, self.spent_usd = teacher, settings, seed, Path(directory), spent_usd
+        self.client = OpenAI(base_url=teacher.base_url, api_key=key, timeout=teacher.timeout_s, max_retries=teacher.max_retries)
+        self._lock, self._next_call = threading.Lock(), 0.0
+
+    def __call__(self, shard: tuple[str, list[Ask]]) -> int:
+        part, asks = shard
+        with ThreadPoolExecutor(self.teacher.concurrency) as threads:
+            rows = list(threads.map(self._ask, asks))
+        write_table(self.directory / f"{part}.parquet", pd.DataFrame(rows, columns=ANSWER_COLUMNS))
+        return len(asks)
+
+    def _ask(self, ask: Ask) -> tuple[Any, ...]:
+        from openai import APIError
+
+        teacher = self.teacher
+        if teacher.budget_usd is not None and self.spent_usd >= teacher.budget_usd:
+            return answer_row(teacher.name, ask, "", "failed", f"budget of {teacher.budget_usd} USD is spent")
+        problem = ""
+        for _ in range(teacher.max_retries + 1):
+            self._keep_the_rate()
+            try:
+                return self._call(ask)
+            except APIError as error:  # the client has already retried what can be retried
+                if "response" not in str(error).lower() or getattr(error, "status_code", None) is not None:
+                    return answer_row(teacher.name, ask, "", "failed", f"{type(error).__name__}: {error}"[:300])
+                problem = str(error)
+            except (ValueError, TypeError, IndexError, AttributeError) as error:  # half a JSON, or one without choices
+                problem = f"malformed response: {type(error).__name__}: {error}"
+        return answer_row(teacher.name, ask, "", "failed", problem[:300])
+
+    def _call(self, ask: Ask) -> tuple[Any, ...]:
+        messages: list[Any] = [] if ask.system is None else [{"role": "system", "content": ask.system}]
+        messages.append({"role": "user", "content": ask.text})
+        s = self.settings
+        response = self.client.chat.completions.create(
+            model=self.teacher.model,
+            messages=messages,
+            temperature=s.temperature,
+            top_p=s.top_p,
+            max_tokens=s.max_new_tokens,
+            seed=_seed_of(self.seed, answer_id(self.teacher.name, ask.question_id, ask.sample)) % 2**31,
+        )
+        choice = response.choices[0]
+        text = choice.message.content
+        if not isinstance(text, str):
+            raise ValueError("the choice has no text")
+        used = (response.usage.prompt_tokens, response.usage.completion_tokens) if response.usage else (0, 0)
+        t = self.teacher
+        usd = (used[0] * t.usd_per_million_input_tokens + used[1] * t.usd_per_million_output_tokens) / 1e6
+        with self._lock:
+            self.spent_usd += usd
+        return answer_row(t.name, ask, text, "length" if choice.finish_reason == "length" else "stop", "", used, usd)
+
+    def _keep_the_rate(self) -> None:
+        """Wait for this call's turn under requests_per_minute."""
+        if self.teacher.requests_per_minute is None:
+            return
+        with self._lock:
+            now = time.monotonic()
+            turn = max(now, self._next_call)
+            self._next_call = turn + 60.0 / self.teacher.requests_per_minute
+        time.sleep(max(0.0, turn - now))
+
+
+def teacher_source(teacher: ModelTeacher) -> ModelSource:
+    return ModelSource(teacher.path, teacher.dtype, teacher.revision, teacher.trust_remote_code)
+
+
+def teacher_identity(teacher: ModelTeacher | EndpointTeacher) -> dict[str, Any]:
+    """What of a teacher its answers depend on: never where it lives or how many replicas serve it."""
+    if isinstance(teacher, ModelTeacher):
+        return {
+            "kind": "model",
+            "name": teacher.name,
+            "model": fingerprint(teacher_source(teacher)),
+            "dtype": teacher.dtype,
+            "template": teacher.chat_template,
+        }
+    return {"kind": "endpoint", "name": teacher.name, "model": teacher.model, "base_url": teacher.base_url}
+
+
+@dataclass(frozen=True)
+class Wave:
+    """One teacher's stage and the asks that make it."""
+
+    teacher: ModelTeacher | EndpointTeacher
+    stage: Stage
+    asks: tuple[Ask, ...]
+
+    def shards(self, size: int) -> list[tuple[str, list[Ask]]]:
+        """Shards named by their place and content, so that running one twice is harmless."""
+        cut = [list(self.asks[i : i + size]) for i in range(0, len(self.asks), size)]
+        return [(f"{k:06d}-{digest([asdict(a) for a in asks], 8)}", asks) for k, asks in enumerate(cut)]
+
+
+def plan_wave(context: Context, teacher: ModelTeacher | EndpointTeacher, asks: Sequence[Ask], label: str) -> Wave:
+    """The stage of one teacher's asks. `shard_size` is not part of its identity's meaning but names its parts, so it is in it."""
+    e = context.experiment
+    sampling = e.generate.model_dump(exclude={"until_verified", "max_samples", "samples"})
+    config = {"teacher": teacher_identity(teacher), "sampling": sampling, "seed": e.seed}
+    stage = context.store.stage("generate", VERSION, config, {"asks": digest([asdict(a) for a in asks])})
+    return Wave(teacher, context.note(label, stage), tuple(asks))
+
+
+def ask_waves(context: Context, waves: Sequence[Wave]) -> None:
+    """Run what is missing of these waves: all teachers at once as far as the cluster has room, the rest after them."""
+    e = context.experiment
+    jobs, missing, parts = [], {}, {}
+    for wave in waves:
+        if wave.stage.is_finished:
+            continue
+        shards = wave.shards(e.generate.shard_size)
+        todo = [s for s in shards if not wave.stage.has(s[0])]
+        name = f"{wave.teacher.name} {wave.stage.id[:8]}"
+        missing[name], parts[name] = wave, [s[0] for s in shards]
+        if todo:
+            jobs.append(_job(name, wave, todo, e.generate, e.seed))
+    questions = sum(len(asks) for job in jobs for _, (_, asks) in job.shards)
+    if jobs:
+        with context.talker.bar("generate", questions, "answers") as bar:
+            for result in context.pool.run(jobs):
+                bar.advance(result.value)
+    for name, wave in missing.items():
+        answers = pd.concat([wave.stage.read(p) for p in parts[name]], ignore_index=True)
+        wave.stage.finish(
+            parts[name],
+            answers=len(answers),
+            failed=int((answers["finish"] == "failed").sum()),
+            prompt_tokens=int(answers["prompt_tokens"].sum()),
+            answer_tokens=int(answers["answer_tokens"].sum()),
+            usd=float(answers["usd"].sum()),
+        )
+
+
+def _job(name: str, wave: Wave, todo: list[tuple[str, list[Ask]]], settings: Generate, seed: int) -> Job:
+    from functools import partial
+
+    directory = str(wave.stage.directory)
+    shards = [(part, (part, asks)) for part, asks in todo]
+    teacher = wave.teacher
+    if isinstance(teacher, ModelTeacher):
+        needs = Needs(teacher.num_cpus, teacher.num_gpus)
+        return Job(name, partial(ModelAsker, teacher, settings, seed, directory), shards, teacher.replicas, needs)
+    if os.environ.get(teacher.api_key_env) is None:
+        raise BadInput(f"no key for teacher {teacher.name}", "", f"the environment variable {teacher.api_key_env}", "export it")
+    done = wave.stage.directory.glob("*.parquet")
+    spent = sum(float(pd.read_parquet(p, columns=["usd"])["usd"].sum()) for p in done)
+    return Job(name, partial(EndpointAsker, teacher, settings, seed, directory, spent), shards, 1, Needs(0.0))
+
+
+def take_file(context: Context, teacher: FileTeacher, questions: Mapping[str, Question], skip_broken: bool) -> Stage:
+    """Read a file teacher's answers into the store. Answers to unknown questions are kept and counted by the ledger.
+
+    Raises:
+        BadInput: a broken line, or a question with another text than ours.
+    """
+    path = Path(teacher.path)
+    found = read_answers(path, teacher.fields, skip_broken)
+    refuse_other_texts(found, questions, path)
+    by_text = {q.text: q.id for q in questions.values()}
+    rows = []
+    for a in found:
+        known = a.question_id if a.question_id in questions else by_text.get(a.question_text or "", a.question_id)
+        rows.append(answer_row(teacher.name, Ask(known, "", None, a.sample), a.text, "stop"))
+    table = pd.DataFrame(rows, columns=ANSWER_COLUMNS)
+    twice = table["answer_id"].duplicated()
+    if twice.any():
+        raise BadInput(f"{path} answers one question under two ids", table.loc[twice, "question_id"].iloc[0], "one id a question", "")
+    content = hashlib.sha256(table.to_json(orient="records").encode("utf-8", "surrogatepass")).hexdigest()
+    config = {"teacher": {"kind": "file", "name": teacher.name}}
+    stage = context.note(f"generate {teacher.name}", context.store.stage("generate", VERSION, config, {"answers": content}))
+    if not stage.is_finished:
+        write_table(stage.part("answers"), table)
+        stage.finish(["answers"], answers=len(table), failed=0, prompt_tokens=0, answer_tokens=0, usd=0.0)
+    return stage
+
+
+def check_teachers(context: Context) -> None:
+    """Look at every teacher before any is asked: directories, weights, templates, keys, room."""
+    for teacher in context.experiment.teachers:
+        if isinstance(teacher, ModelTeacher):
+            check_model_directory(teacher.path)
+            Renderer(load_tokenizer(teacher_source(teacher)), teacher.chat_template).prove()
+        elif isinstance(teacher, FileTeacher) and not Path(teacher.path).is_file():
+            raise BadInput(
+                f"no answers of teacher {teacher.name} there", teacher.path, "a .jsonl, .json or .parquet file", "check the path"
+            )

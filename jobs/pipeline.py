@@ -1,0 +1,166 @@
+"""The algorithm of a run, top to bottom: questions -> generate -> verify -> score -> select -> train -> evaluate, per round."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from jobs.context import Context
+from jobs.datasets import Question, read_questions
+from jobs.evaluate import evaluate_students
+from jobs.experiment import Arm, EndpointTeacher, FileTeacher, ModelTeacher, QuestionSet
+from jobs.generate import Ask, ask_waves, check_teachers, plan_wave, take_file
+from jobs.miniature import build_world, resolve
+from jobs.score import StudentState, check_student, first_state, pool_rows, score_students
+from jobs.select import select_answers
+from jobs.store import Stage, digest
+from jobs.train import Training, train_students
+from jobs.verify import join_pool, verify_answers
+
+
+@dataclass(frozen=True)
+class Path:
+    """One student's way through the rounds under one arm and one training seed."""
+
+    student: str
+    arm: Arm
+    seed: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.student} {self.arm.name} seed {self.seed}"
+
+
+@dataclass
+class Pool:
+    """All answers with their state before scoring, and what they depend on."""
+
+    answers: pd.DataFrame
+    ids: dict[str, str]
+    accuracy: dict[str, float]
+
+
+@dataclass
+class Outcome:
+    """What a run produced: the report is a view of this. Evaluations are keyed by (path label or student name, round)."""
+
+    questions: dict[str, Question]
+    held_out: list[Question]
+    pool: Pool
+    paths: list[Path]
+    scores: dict[tuple[str, int], Stage] = field(default_factory=dict)
+    chosen: dict[tuple[str, int], Stage] = field(default_factory=dict)
+    evaluations: dict[tuple[str, int], Stage] = field(default_factory=dict)
+
+
+def run_pipeline(context: Context) -> Outcome:
+    """Run an experiment from questions to evaluated students; finished stages are read from the store."""
+    if context.experiment.miniature is not None:
+        world = build_world(context, context.experiment.miniature)
+        context.experiment = resolve(context.experiment, world)
+    e = context.experiment
+    questions, held_out = load_questions(e.questions, e.limit)
+    students = {s.name: first_state(s, e.score.compat) for s in e.students}
+    check_teachers(context)
+    for student in students.values():
+        check_student(student, e.score)
+
+    pool = build_pool(context, questions)
+    paths = [Path(s, arm, seed) for s in students for arm in e.arms for seed in range(e.seeds)]
+    outcome = Outcome(questions, held_out, pool, paths)
+    now: dict[Path, StudentState] = {path: students[path.student] for path in paths}
+    before = evaluate_students(context, students, held_out)
+    outcome.evaluations.update({(name, 0): stage for name, stage in before.items()})
+
+    rows = pool_rows(pool.answers, questions)
+    for number in range(1, e.rounds + 1):
+        scored = score_students(context, choosers(paths, now, students), rows, pool.ids)
+        trainings = {}
+        for path in paths:
+            judge = now[path] if path.arm.cost is not None else students[path.student]
+            label = f"{path.label} round {number}"
+            seed = e.seed * 1_000_003 + path.seed * 1009 + number
+            chosen = select_answers(
+                context, f"select {label}", path.arm, seed, pool.answers, list(questions), scored[judge.id], pool.accuracy
+            )
+            trainings[path] = Training(f"train {label}", now[path], chosen, scored[judge.id], seed)
+            outcome.scores[path.label, number], outcome.chosen[path.label, number] = scored[judge.id], chosen
+        after = train_students(context, list(trainings.values()), pool.answers, questions)
+        now = {path: after[t.label] for path, t in trainings.items()}
+        results = evaluate_students(context, {f"{path.label} round {number}": now[path] for path in paths}, held_out)
+        outcome.evaluations.update({(path.label, number): results[f"{path.label} round {number}"] for path in paths})
+    return outcome
+
+
+def load_questions(files: QuestionSet, limit: int | None) -> tuple[dict[str, Question], list[Question]]:
+    """The training questions by id, and the held-out ones; a held-out question that is also trained on is refused.
+
+    Raises:
+        BadInput: a defect of either file, or the same question in both.
+    """
+    from pathlib import Path as FilePath
+
+    from cluster.errors import BadInput
+
+    skip = files.skip_broken_lines
+    train = read_questions(FilePath(files.train), files.train_fields, system=files.system, skip_broken=skip)
+    held_out = read_questions(FilePath(files.evaluate), files.evaluate_fields, system=files.system, skip_broken=skip)
+    texts = {q.text.strip() for q in train}
+    both = [q for q in held_out if q.text.strip() in texts]
+    if both and files.train != files.evaluate:
+        raise BadInput(
+            "a held-out question is also trained on", both[0].text[:60], "separate questions", f"remove {len(both)} from one of the files"
+        )
+    return {q.id: q for q in train[:limit]}, held_out[:limit]
+
+
+def build_pool(context: Context, questions: Mapping[str, Question]) -> Pool:
+    """Ask all teachers, verify, and ask again where `until_verified` wants more right answers."""
+    e = context.experiment
+    askable = [t for t in e.teachers if isinstance(t, ModelTeacher | EndpointTeacher)]
+    stages = {
+        f"generate {t.name}": take_file(context, t, questions, e.questions.skip_broken_lines)
+        for t in e.teachers
+        if isinstance(t, FileTeacher)
+    }
+    first = [Ask(q.id, q.text, q.system, s) for q in questions.values() for s in range(e.generate.samples)]
+    waves = {f"generate {t.name}": plan_wave(context, t, first, f"generate {t.name}") for t in askable}
+    ask_waves(context, list(waves.values()))
+    stages.update({label: wave.stage for label, wave in waves.items()})
+    verified = verify_answers(context, stages, questions)
+    for number in range(e.generate.samples, e.generate.max_samples if e.generate.until_verified else 0):
+        answers = join_pool(list(stages.values()), list(verified.values()), questions)
+        again = {}
+        for teacher in askable:
+            asks = still_lacking(answers, teacher.name, questions, e.generate.until_verified, number)
+            label = f"generate {teacher.name} sample {number}"
+            if asks:
+                again[label] = plan_wave(context, teacher, asks, label)
+        if not again:
+            break
+        ask_waves(context, list(again.values()))
+        stages.update({label: wave.stage for label, wave in again.items()})
+        verified.update(verify_answers(context, {label: wave.stage for label, wave in again.items()}, questions))
+    answers = join_pool(list(stages.values()), list(verified.values()), questions)
+    content = digest([(q.id, q.text, q.system) for q in questions.values()])
+    ids = {"questions": content, **{label: stage.id for label, stage in sorted(verified.items())}}
+    return Pool(answers, ids, teacher_accuracy(answers, [t.name for t in e.teachers], len(questions)))
+
+
+def still_lacking(answers: pd.DataFrame, teacher: str, questions: Mapping[str, Question], wanted: int, sample: int) -> list[Ask]:
+    """The questions a teacher has fewer than `wanted` right answers to, as asks for its next sample."""
+    right = answers[(answers["teacher"] == teacher) & (answers["state"] == "verified")]["question_id"].value_counts()
+    return [Ask(q.id, q.text, q.system, sample) for q in questions.values() if right.get(q.id, 0) < wanted]
+
+
+def teacher_accuracy(answers: pd.DataFrame, teachers: Sequence[str], questions: int) -> dict[str, float]:
+    """Per teacher, the share of all questions its first sample got right; a duplicate text of a right answer is right."""
+    first = answers[(answers["sample"] == 0) & answers["state"].isin(["verified", "duplicate"])]
+    return {t: float((first["teacher"] == t).sum()) / questions for t in teachers}
+
+
+def choosers(paths: Sequence[Path], now: Mapping[Path, StudentState], start: Mapping[str, StudentState]) -> list[StudentState]:
+    """The students whose costs are needed: those of arms that read costs, as they are now, and every student's first state."""
+    costed = [now[p] for p in paths if p.arm.cost is not None]
+    plain = [start[p.student] for p in paths if p.arm.cost is None]
+    return list({s.id: s for s in [*plain, *costed]}.values())

@@ -1,0 +1,192 @@
+"""Stage score: the statistics of every verified answer under a student, sharded over actors that hold that student."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cluster.errors import BadInput
+from cluster.loading import ModelSource, check_model_directory, fingerprint, import_transformers, load_model, load_tokenizer, pick_device
+from cluster.pool import Job
+from cluster.rendering import Compat, Renderer, Unrenderable
+from jobs.context import Context
+from jobs.datasets import Question
+from jobs.experiment import Score, Student
+from jobs.store import Stage, digest, write_table
+from selection.statistics import STATISTIC_NAMES, EmptySpan, Scorer, find_layer_module
+
+VERSION = 1
+SCORE_COLUMNS = ["answer_id", "question_id", "teacher", "state", "reason", "conversation_tokens", *STATISTIC_NAMES]
+
+
+@dataclass(frozen=True)
+class StudentState:
+    """A student at some point of its path: `id` says by content which weights these are.
+
+    Training changes the weights only, so the tokenizer, the template and the rendering's fingerprint stay the first state's.
+    """
+
+    name: str
+    source: ModelSource
+    id: str
+    tokenizer: ModelSource
+    chat_template: str | None
+    rendering: str
+
+    def renderer(self, compat: Compat = "ours") -> Renderer:
+        return Renderer(load_tokenizer(self.tokenizer), self.chat_template, compat)
+
+    def after(self, training: Stage) -> "StudentState":
+        """This student after a training stage."""
+        source = ModelSource(str(training.directory / "model"), self.source.dtype)
+        return replace(self, source=source, id=training.id)
+
+
+def first_state(student: Student, compat: Compat = "ours") -> StudentState:
+    """The student before any training; its rendering is proved on probe rows."""
+    source = ModelSource(student.path, student.dtype, student.revision, student.trust_remote_code)
+    check_model_directory(student.path)
+    renderer = Renderer(load_tokenizer(source), student.chat_template, compat)
+    renderer.prove()
+    return StudentState(student.name, source, fingerprint(source), source, student.chat_template, renderer.fingerprint)
+
+
+def score_stage(context: Context, student: StudentState, pool_ids: Mapping[str, str]) -> Stage:
+    """The stage that holds the statistics of a pool under a student."""
+    config = {"score": context.experiment.score.model_dump(exclude={"token_budget"}), "rendering": student.rendering}
+    return context.store.stage("score", VERSION, config, {"student": student.id, **pool_ids})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer to score."""
+
+    answer_id: str
+    question_id: str
+    teacher: str
+    question: str
+    answer: str
+    system: str | None
+
+
+class ScoreHandler:
+    """Handler in an actor: loads the student once; writes the statistics of each shard as a part."""
+
+    def __init__(self, student: StudentState, settings: Score, num_gpus: float, directory: str) -> None:
+        self.settings, self.directory = settings, Path(directory)
+        self.renderer = student.renderer(settings.compat)
+        model = load_model(student.source, pick_device(num_gpus))
+        self.scorer = Scorer(model, self.renderer.special_ids, settings.target_layer, settings.token_budget)
+
+    def __call__(self, shard: tuple[str, list[Row]]) -> int:
+        part, rows = shard
+        write_table(self.directory / f"{part}.parquet", score_rows(rows, self.renderer, self.scorer, self.settings.max_length))
+        return len(rows)
+
+
+def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: Scorer, max_length: int) -> pd.DataFrame:
+    """Render and score answers; a row that cannot be scored keeps its place, with a state and a reason."""
+    table: dict[str, list[Any]] = {}
+    rendered = {}
+    for row in rows:
+        blank = [0.0] * len(STATISTIC_NAMES)
+        head = [row.answer_id, row.question_id, row.teacher]
+        try:
+            conversation = renderer.conversation(row.question, row.answer, row.system)
+        except Unrenderable as error:
+            table[row.answer_id] = [*head, "unrenderable", str(error), 0, *blank]
+            continue
+        if conversation.length > max_length:
+            table[row.answer_id] = [*head, "too_long", f"{conversation.length} tokens, limit {max_length}", conversation.length, *blank]
+            continue
+        table[row.answer_id] = [*head, "scored", "", conversation.length, *blank]
+        rendered[row.answer_id] = conversation
+    for identity, result in zip(rendered, scorer.score(list(rendered.values())), strict=True):
+        entry = table[identity]
+        if isinstance(result, Exception):
+            entry[3] = "empty" if isinstance(result, EmptySpan) else "quarantined"
+            entry[4] = f"{type(result).__name__}: {result}"[:300]
+        else:
+            entry[6:] = astuple(result)
+    return pd.DataFrame([table[row.answer_id] for row in rows], columns=SCORE_COLUMNS)
+
+
+def shards_of(rows: Sequence[Row], size: int) -> list[tuple[str, list[Row]]]:
+    """Cut rows into shards that never split a question; a shard's name follows from its place and content."""
+    shards: list[list[Row]] = [[]]
+    for row in rows:
+        if len(shards[-1]) >= size and shards[-1][-1].question_id != row.question_id:
+            shards.append([])
+        shards[-1].append(row)
+    return [(f"{k:06d}-{digest([r.answer_id for r in shard], 8)}", shard) for k, shard in enumerate(shards) if shard]
+
+
+def pool_rows(pool: pd.DataFrame, questions: Mapping[str, Question]) -> list[Row]:
+    """The pool's verified answers, questions together."""
+    verified = pool[pool["state"] == "verified"].sort_values(["question_id", "answer_id"])
+    return [
+        Row(a, q, t, questions[q].text, text, questions[q].system)
+        for a, q, t, text in zip(verified["answer_id"], verified["question_id"], verified["teacher"], verified["text"], strict=True)
+    ]
+
+
+def score_students(context: Context, students: Sequence[StudentState], rows: list[Row], pool_ids: Mapping[str, str]) -> dict[str, Stage]:
+    """Score the same answers under several students at once; returns student id -> finished stage.
+
+    Args:
+        pool_ids: what the rows depend on: label -> id of the verify stages and the questions.
+    """
+    e = context.experiment
+    stages, jobs, parts = {}, [], {}
+    for student in students:
+        if student.id in stages:
+            continue
+        stage = context.note(f"score {student.name} {student.id[:8]}", score_stage(context, student, pool_ids))
+        stages[student.id] = stage
+        if stage.is_finished:
+            continue
+        shards = shards_of(rows, e.score.shard_size)
+        parts[student.id] = [name for name, _ in shards]
+        todo = [(name, (name, chunk)) for name, chunk in shards if not stage.has(name)]
+        make = partial(ScoreHandler, student, e.score, context.needs.num_gpus, str(stage.directory))
+        if todo:
+            jobs.append(Job(f"score {student.name} {student.id[:8]}", make, todo, min(e.placement.score_workers, len(todo)), context.needs))
+    if jobs:
+        with context.talker.bar("score", sum(len(c) for j in jobs for _, (_, c) in j.shards), "answers") as bar:
+            for result in context.pool.run(jobs):
+                bar.advance(result.value)
+    for identity, names in parts.items():
+        finish_scores(stages[identity], names)
+    return stages
+
+
+def finish_scores(stage: Stage, names: list[str]) -> None:
+    """Close a score stage whose parts are all there, with its counts by state."""
+    scores = pd.concat([stage.read(n) for n in names], ignore_index=True) if names else pd.DataFrame(columns=SCORE_COLUMNS)
+    states = {str(k): int(v) for k, v in scores["state"].value_counts().items()}
+    stage.finish(names, answers=len(scores), tokens=int(scores["conversation_tokens"].sum()), **states)
+
+
+def check_student(student: StudentState, settings: Score) -> None:
+    """Look at a student before any work: its template, its weights, the layer to read.
+
+    Raises:
+        BadInput: what is missing.
+    """
+    import torch
+
+    transformers = import_transformers()
+    if not student.source.is_local:
+        return
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            student.source.path, local_files_only=True, trust_remote_code=student.source.trust_remote_code
+        )
+        with torch.device("meta"):
+            model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=student.source.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot build the student {student.name}", error, "a causal language model", "") from error
+    find_layer_module(model, settings.target_layer)

@@ -1,0 +1,146 @@
+"""Stage train: chosen answers become token examples, and one Ray Train run trains a queue of students on them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from cluster.errors import BadInput
+from cluster.rendering import Renderer
+from jobs.context import Context
+from jobs.datasets import Question
+from jobs.score import StudentState
+from jobs.store import Stage, digest
+from training.data import Example, write_examples
+from training.loop import TrainJob
+from training.trainer import read_metrics, train_jobs
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Training:
+    """One student to train on one choice."""
+
+    label: str
+    student: StudentState
+    chosen: Stage
+    scores: Stage
+    seed: int
+
+
+def train_stage(context: Context, t: Training) -> Stage:
+    """The stage that holds a trained student."""
+    config = {"train": asdict(context.experiment.train), "seed": t.seed, "rendering": t.student.rendering}
+    return context.store.stage("train", VERSION, config, {"student": t.student.id, "chosen": t.chosen.id})
+
+
+def chosen_examples(chosen: pd.DataFrame, pool: pd.DataFrame, questions: Mapping[str, Question], renderer: Renderer) -> list[Example]:
+    """Render the chosen answers for training, joined by answer id, in the order of question ids."""
+    texts = dict(zip(pool["answer_id"], pool["text"], strict=True))
+    examples = []
+    for row in chosen.itertuples():
+        question = questions[str(row.question_id)]
+        rendered = renderer.conversation(question.text, texts[row.answer_id], question.system)
+        examples.append(Example(rendered.ids, rendered.prompt_length, rendered.answer_end, float(np.float64(row.weight))))  # type: ignore[arg-type]
+    return examples
+
+
+def check_limits(context: Context, label: str, examples: Sequence[Example]) -> None:
+    """Refuse to train on answers that evaluation would cut off.
+
+    Raises:
+        BadInput: no examples, or chosen answers longer than evaluate.max_new_tokens.
+    """
+    if not examples:
+        raise BadInput(
+            f"{label} chose no answer at all", "", "at least one verified answer", "look at the ledger: why did answers fall out?"
+        )
+    e = context.experiment.evaluate
+    longest = max(x.loss_tokens for x in examples)
+    cut = sum(x.loss_tokens > e.max_new_tokens for x in examples)
+    if cut and e.metric == "accuracy" and not e.allow_truncation:
+        raise BadInput(
+            f"{label}: {cut} of {len(examples)} chosen answers are longer than the student may generate",
+            f"up to {longest} tokens, evaluate.max_new_tokens {e.max_new_tokens}",
+            "room for every chosen answer",
+            f"set evaluate.max_new_tokens={longest}, or evaluate.allow_truncation=true to go on knowingly",
+        )
+
+
+def train_students(
+    context: Context, trainings: Sequence[Training], pool: pd.DataFrame, questions: Mapping[str, Question]
+) -> dict[str, StudentState]:
+    """Train every student; returns label -> the student after it.
+
+    Raises:
+        BadInput: costs made under another rendering than training uses, or limits that do not fit.
+    """
+    e = context.experiment
+    stages: dict[str, Stage] = {}
+    jobs: list[TrainJob] = []
+    after: dict[str, StudentState] = {}
+    for t in trainings:
+        scored_under = t.scores.config["rendering"]
+        if scored_under != t.student.rendering or e.score.compat != "ours":
+            raise BadInput(
+                f"{t.label}: the costs were made under another rendering than training uses",
+                f"{str(scored_under)[:12]} ({e.score.compat})",
+                "the student's own chat template, once, without a second BOS",
+                "set score.compat to ours; the reference's rendering is for `tutelage score` alone",
+            )
+        stage = context.note(t.label, train_stage(context, t))
+        stages[t.label] = stage
+        after[t.label] = t.student.after(stage)
+        if stage.is_finished or any(j.job_id == stage.id for j in jobs):
+            continue
+        renderer = t.student.renderer()
+        examples = chosen_examples(t.chosen.read("chosen"), pool, questions, renderer)
+        check_limits(context, t.label, examples)
+        stage.directory.mkdir(parents=True, exist_ok=True)
+        write_examples(stage.part("examples"), examples)
+        jobs.append(
+            TrainJob(
+                job_id=stage.id,
+                source=t.student.source,
+                examples=str(stage.part("examples")),
+                output=str(stage.directory),
+                seed=t.seed,
+                settings=e.train,
+                chat_template=renderer.template,
+            )
+        )
+    run_queue(context, jobs)
+    for stage in stages.values():
+        if not stage.is_finished:
+            rows = read_metrics(stage.directory)
+            stage.finish(
+                ["examples"],
+                steps=len(rows),
+                first_loss_nats=rows[0]["loss_nats"],
+                last_loss_nats=rows[-1]["loss_nats"],
+                answer_tokens=sum(r["answer_tokens"] for r in rows),
+            )
+    return after
+
+
+def run_queue(context: Context, jobs: Sequence[TrainJob]) -> None:
+    """Train a queue of jobs in one Ray Train run, with the hosting actors out of the way."""
+    if not jobs:
+        return
+    p = context.experiment.placement
+    if any(not job.is_done for job in jobs):
+        context.cluster  # noqa: B018  # connects
+        context.free_the_cluster()
+    with context.talker.bar("train", 0, "steps") as bar:
+        train_jobs(
+            jobs,
+            name="queue-" + digest([job.job_id for job in jobs], 16),
+            storage=context.store.root / "checkpoints",
+            workers=p.train_workers,
+            cpus_per_worker=max(p.num_cpus, 0.1) if p.num_gpus else max(p.num_cpus, 1.0),
+            gpus_per_worker=p.num_gpus,
+            max_failures=p.max_failures,
+            on_progress=bar.set,
+        )

@@ -1,0 +1,111 @@
+"""Stage verify: a verdict for every answer; answers and verdicts together are the pool."""
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cluster.pool import Job, Needs
+from jobs.context import Context
+from jobs.datasets import Question
+from jobs.store import Stage, digest, write_table
+from selection.verification import Verifier, VerifySettings
+
+VERSION = 1
+SHARD_SIZE = 2000
+VERDICT_COLUMNS = ["answer_id", "state", "extracted"]
+
+
+class VerifyHandler:
+    """Handler in an actor: keeps one checking process and writes each shard's verdicts as a part."""
+
+    def __init__(self, settings: VerifySettings, directory: str) -> None:
+        self.verifier, self.directory = Verifier(settings), Path(directory)
+
+    def __call__(self, shard: tuple[str, list[tuple[str, str, str]]]) -> int:
+        part, rows = shard
+        verdicts = self.verifier.check_all((text, reference) for _, text, reference in rows)
+        table = [(identity, v.state, v.extracted) for (identity, _, _), v in zip(rows, verdicts, strict=True)]
+        write_table(self.directory / f"{part}.parquet", pd.DataFrame(table, columns=VERDICT_COLUMNS))
+        return len(rows)
+
+
+def verify_config(settings: VerifySettings) -> dict[str, Any]:
+    """The identity of a way to verify; a user's function counts with its module's source."""
+    config = asdict(settings)
+    if settings.method == "function" and settings.function:
+        spec = importlib.util.find_spec(settings.function.partition(":")[0])
+        if spec is not None and spec.origin is not None:
+            config["source"] = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+    return config
+
+
+def verify_stage(context: Context, answers: Stage, questions: Mapping[str, Question]) -> Stage:
+    """The stage that holds the verdicts on these answers."""
+    inputs = {"answers": answers.id, "references": digest(sorted((q.id, q.reference) for q in questions.values()))}
+    return context.store.stage("verify", VERSION, verify_config(context.experiment.verify), inputs)
+
+
+def needs_check(answers: pd.DataFrame, questions: Mapping[str, Question]) -> pd.DataFrame:
+    """The answers that have a text and a known question; the others get their state in the ledger without a check."""
+    kept = answers["question_id"].isin(list(questions)) & (answers["finish"] != "failed") & (answers["text"].str.strip() != "")
+    return answers[kept]
+
+
+def verify_answers(context: Context, answered: Mapping[str, Stage], questions: Mapping[str, Question]) -> dict[str, Stage]:
+    """Verify the answers of finished generate stages (label -> stage); returns label -> verify stage."""
+    settings = context.experiment.verify
+    stages, jobs, parts = {}, [], {}
+    total = 0
+    for label, source in answered.items():
+        stage = context.note(label.replace("generate", "verify"), verify_stage(context, source, questions))
+        stages[label] = stage
+        if stage.is_finished:
+            continue
+        answers = needs_check(source.read(), questions)
+        columns = zip(answers["answer_id"], answers["text"], answers["question_id"], strict=True)
+        rows = [(a, t, questions[q].reference) for a, t, q in columns]
+        shards = [(f"{k:06d}", rows[i : i + SHARD_SIZE]) for k, i in enumerate(range(0, len(rows), SHARD_SIZE))]
+        parts[label] = [name for name, _ in shards]
+        todo = [(name, (name, chunk)) for name, chunk in shards if not stage.has(name)]
+        total += sum(len(chunk) for _, (_, chunk) in todo)
+        if todo:
+            jobs.append(Job(f"verify {label}", partial(VerifyHandler, settings, str(stage.directory)), todo, 1, Needs(1.0)))
+    if jobs:
+        with context.talker.bar("verify", total, "answers") as bar:
+            for result in context.pool.run(jobs):
+                bar.advance(result.value)
+    for label, names in parts.items():
+        verdicts = pd.concat([stages[label].read(n) for n in names], ignore_index=True) if names else pd.DataFrame(columns=VERDICT_COLUMNS)
+        stages[label].finish(names, answers=len(verdicts), **{str(k): int(v) for k, v in verdicts["state"].value_counts().items()})
+    return stages
+
+
+def join_pool(answered: Sequence[Stage], verified: Sequence[Stage], questions: Mapping[str, Question]) -> pd.DataFrame:
+    """All answers with their state before scoring: verified, or the name of what ended them.
+
+    Returns:
+        The answers' columns plus `state` and `extracted`, ordered by answer id. Of answers to one question with the same
+        text from the same teacher, the first sample stays and the others are `duplicate`.
+    """
+    answers = pd.concat([s.read() for s in answered], ignore_index=True)
+    verdicts = pd.concat([pd.DataFrame(columns=VERDICT_COLUMNS), *[s.read() for s in verified]], ignore_index=True)
+    pool = answers.merge(verdicts, on="answer_id", how="left", validate="one_to_one")
+    pool["extracted"] = pool["extracted"].fillna("")
+    known = pool["question_id"].isin(list(questions))
+    pool["state"] = pool["state"].replace({"correct": "verified"})
+    pool.loc[pool["text"].str.strip() == "", "state"] = "empty"
+    pool.loc[pool["finish"] == "failed", "state"] = "failed"
+    pool.loc[~known, "state"] = "unknown_question"
+    pool = pool.sort_values(["question_id", "teacher", "sample"]).reset_index(drop=True)
+    right = pool["state"] == "verified"
+    repeated = pool[right].duplicated(["question_id", "teacher", "text"])
+    pool.loc[repeated.index[repeated], "state"] = "duplicate"
+    if pool["state"].isna().any():
+        raise RuntimeError(f"answer {pool.loc[pool['state'].isna(), 'answer_id'].iloc[0]} has no state")
+    return pool

@@ -1,0 +1,1 @@
+"""Which answers this student should learn from: verification, forward statistics, costs and rules. No Ray here."""

@@ -1,0 +1,109 @@
+"""Published costs as views over stored statistics: lower is chosen earlier. No model is needed here.
+
+Every function takes a table with the columns of `Statistics` (one row per answer) and returns one float per row.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from cluster.errors import BadInput
+
+CostName = Literal["scas", "naturalness", "rsr", "shortest", "longest"]
+
+
+@dataclass(frozen=True)
+class CostSettings:
+    """Which cost, and its parameters: `scas_lambda` in [0, 1]; `length_exponent` kappa in [0, 1], 1 is the published SCAS."""
+
+    name: CostName = "scas"
+    scas_lambda: float = 0.5
+    length_exponent: float = 1.0
+
+
+def scas_parts(table: pd.DataFrame, length_exponent: float = 1.0) -> pd.DataFrame:
+    """The parts of the SCAS score (arXiv 2605.26872), per answer.
+
+    D_A and D_Q are mean token losses in nats; a.a is |sum u_A|^2 / n_A^2 and a.b the cosine block between answer and
+    question; C_AA = D_A^2 (a.a), C_AQ = D_A D_Q (a.b). With `length_exponent` kappa below 1, D_A is sum l_t / T^kappa: it
+    stops predictable filler from diluting the mean. A prompt without countable tokens gives C_AQ = 0.
+    """
+    n_a, n_q = table["n_answer"], table["n_question"].clip(lower=1)
+    d_a = table["answer_loss"] / n_a**length_exponent
+    d_q = table["question_loss"] / n_q
+    aa = table["answer_norm_sq"] / n_a**2
+    aq = table["cross_dot"] / (n_a * n_q)
+    return pd.DataFrame(
+        {
+            "answer_answer_similarity": aa,
+            "answer_question_similarity": aq,
+            "answer_mean_nll": d_a,
+            "question_mean_nll": d_q,
+            "answer_answer_block": d_a**2 * aa,
+            "answer_question_block": d_a * d_q * aq,
+        }
+    )
+
+
+def scas(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
+    """S = (1 - lambda) C_AA + lambda C_AQ; may be negative.
+
+    >>> row = pd.DataFrame({"n_answer": [2], "n_question": [1], "answer_loss": [2.0], "question_loss": [3.0],
+    ...                     "answer_norm_sq": [4.0], "cross_dot": [1.0]})
+    >>> float(scas(row, CostSettings()).iloc[0])  # D_A = 1, D_Q = 3, a.a = 1, a.b = 0.5
+    1.25
+    """
+    parts = scas_parts(table, settings.length_exponent)
+    lam = settings.scas_lambda
+    return (1 - lam) * parts["answer_answer_block"] + lam * parts["answer_question_block"]
+
+
+def naturalness(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
+    """Mean loss per answer token (GRAPE, arXiv 2502.04194)."""
+    return table["answer_loss"] / table["n_answer"]
+
+
+def rsr(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
+    """Sum of clipped ranks over sum of losses (arXiv 2601.14249); a loss of 0 counts as 1e-12 nats."""
+    return table["clipped_rank"] / table["answer_loss"].clip(lower=1e-12)
+
+
+def shortest(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
+    """Answer tokens under the student's tokenizer."""
+    return table["n_answer"].astype(float)
+
+
+def longest(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
+    """Answer tokens, the most first."""
+    return -table["n_answer"].astype(float)
+
+
+COSTS: dict[str, Callable[[pd.DataFrame, CostSettings], pd.Series]] = {
+    "scas": scas,
+    "naturalness": naturalness,
+    "rsr": rsr,
+    "shortest": shortest,
+    "longest": longest,
+}
+
+
+def compute_cost(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
+    """The cost of every answer in the table.
+
+    Raises:
+        BadInput: a parameter out of range, or a cost that is not finite (named by its answer).
+    """
+    if not 0 <= settings.scas_lambda <= 1:
+        raise BadInput("lambda is out of range", settings.scas_lambda, "0 to 1", "change the arm's lambda")
+    if not 0 <= settings.length_exponent <= 1:
+        raise BadInput("length_exponent is out of range", settings.length_exponent, "0 to 1", "change the arm's length_exponent")
+    cost = COSTS[settings.name](table, settings).astype(float)
+    bad = table.loc[~np.isfinite(cost)]
+    if len(bad):
+        raise BadInput(
+            f"the {settings.name} cost is not finite", bad.iloc[0].get("answer_id", bad.index[0]), "a number", "look at that answer"
+        )
+    return cost

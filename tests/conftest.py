@@ -1,0 +1,96 @@
+"""Fixtures: one Ray for the whole test run, tiny models made here, and the shared golden data where it is present."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from cluster.session import Cluster, RaySettings, connect
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The published programs' numbers, or a skip with the reason."""
+    folder = SHARED / "golden" / "scas"
+    if not folder.is_dir():
+        pytest.skip(f"the golden data is not here: {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gsm8k() -> Path:
+    """GSM8K with four models' answers, or a skip with the reason."""
+    folder = SHARED / "data" / "gsm8k"
+    if not folder.is_dir():
+        pytest.skip(f"the GSM8K data is not here: {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained miniature model with its tokenizer and chat template."""
+    from jobs.miniature import make_initial_model
+
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    make_initial_model(directory, seed=3)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The one Ray of this test run."""
+    log = tmp_path_factory.mktemp("ray") / "ray.log"
+    with connect(RaySettings(num_cpus=2, object_store_mib=100), log) as cluster:
+        yield cluster
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def small_world(tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
+    """An experiment over 24 questions with three file teachers (one of them often wrong) and one small student."""
+    from jobs.miniature_tasks import draw_episodes, work_out
+
+    episodes = draw_episodes(36, seed=11)
+    train, held_out = episodes[:24], episodes[24:]
+    for name, part in (("train", train), ("evaluate", held_out)):
+        rows = [{"id": e.question_id, "question": e.question, "reference": e.result, "family": e.family} for e in part]
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
+    for teacher, dialect in (("ann", "equations"), ("bob", "arrows"), ("cat", "wordy")):
+        rows = []
+        for i, e in enumerate(train):
+            text = work_out(e, dialect)
+            if teacher == "cat" and i % 3 == 0:
+                text = text[: text.rindex("A:")] + "A:wrong"
+            if teacher == "bob" and i == 5:
+                text = "I do not know"
+            rows.append({"id": e.question_id, "instruction": e.question, "teacher_output": text})
+        write_jsonl(tmp_path / "answers" / f"{teacher}.jsonl", rows)
+    return {
+        "name": "small",
+        "store": str(tmp_path / "store"),
+        "runs": str(tmp_path / "runs"),
+        "questions": {"train": str(tmp_path / "train.jsonl"), "evaluate": str(tmp_path / "evaluate.jsonl")},
+        "teachers": [{"kind": "file", "name": t, "path": str(tmp_path / "answers" / f"{t}.jsonl")} for t in ("ann", "bob", "cat")],
+        "students": [{"name": "kid", "path": str(tiny_model)}],
+        "arms": [
+            {"name": "scas", "rule": "groups", "cost": "scas", "groups": 2},
+            {"name": "strongest", "rule": "strongest"},
+        ],
+        "verify": {"method": "exact"},
+        "train": {"steps": 2, "batch_size": 8, "learning_rate": 1e-3},
+        "evaluate": {"max_new_tokens": 160},
+        "ray": {"num_cpus": 2, "object_store_mib": 100},
+    }

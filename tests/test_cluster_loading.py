@@ -1,0 +1,74 @@
+"""Loading: safetensors only, clear refusals, content fingerprints, exact heads."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from cluster.errors import BadInput
+from cluster.heads import check_projection, decoder_of, project
+from cluster.loading import ModelSource, check_model_directory, fingerprint, import_transformers, load_model, load_tokenizer
+
+TINY = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+ARCHITECTURES = {
+    "llama": ("LlamaConfig", TINY | {"num_key_value_heads": 1}),
+    "qwen2": ("Qwen2Config", TINY | {"num_key_value_heads": 1, "tie_word_embeddings": True}),
+    "qwen3": ("Qwen3Config", TINY | {"num_key_value_heads": 1, "head_dim": 8}),
+    "mistral": ("MistralConfig", TINY | {"num_key_value_heads": 1}),
+    "gemma2": ("Gemma2Config", TINY | {"num_key_value_heads": 1, "head_dim": 8, "final_logit_softcapping": 5.0}),
+    "gpt2": ("GPT2Config", {"vocab_size": 64, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}),
+    "gpt_neox": ("GPTNeoXConfig", TINY),
+    "granite": ("GraniteConfig", TINY | {"num_key_value_heads": 1, "logits_scaling": 3.0}),
+}
+
+
+def random_model(kind: str) -> torch.nn.Module:
+    transformers = import_transformers()
+    torch.manual_seed(0)
+    name, shape = ARCHITECTURES[kind]
+    return transformers.AutoModelForCausalLM.from_config(getattr(transformers, name)(**shape), dtype=torch.float32).eval()
+
+
+def test_pickle_weights_are_refused_by_name(tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").rename(tmp_path / "m" / "pytorch_model.bin")
+    with pytest.raises(BadInput, match=r"pytorch_model\.bin.*safetensors"):
+        load_model(ModelSource(str(tmp_path / "m")))
+
+
+def test_a_missing_directory_and_one_without_config_are_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no model there"):
+        check_model_directory(str(tmp_path / "nowhere"))
+    with pytest.raises(BadInput, match=r"config\.json"):
+        check_model_directory(str(tmp_path))
+
+
+def test_a_copied_model_keeps_its_fingerprint_and_a_changed_weight_changes_it(tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "copy")
+    copy = ModelSource(str(tmp_path / "copy"))
+    assert fingerprint(copy) == fingerprint(ModelSource(str(tiny_model)))
+    model = load_model(copy)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[0, 0] += 1
+    model.save_pretrained(tmp_path / "other")
+    load_tokenizer(copy).save_pretrained(tmp_path / "other")
+    assert fingerprint(ModelSource(str(tmp_path / "other"))) != fingerprint(copy)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_projection_of_chosen_positions_equals_the_models_own_logits(kind: str) -> None:
+    model = random_model(kind)
+    check_projection(model)
+    ids = torch.randint(1, 64, (2, 9), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits[:, 3:5]
+        got = project(model, decoder_of(model)(input_ids=ids).last_hidden_state[:, 3:5])
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_architecture_whose_head_is_not_the_plain_one_is_refused() -> None:
+    model = random_model("llama")
+    model.config.logits_scaling = 7.0  # as if a new family scaled its logits in a way heads.py does not know
+    with pytest.raises(BadInput, match="vocabulary projection of llama"):
+        check_projection(model)

@@ -1,0 +1,83 @@
+"""Selection rules: which answer is taken, seeded, tie-broken, independent of other questions."""
+
+import pandas as pd
+import pytest
+
+from cluster.errors import BadInput
+from selection.rules import RuleSettings, choose, group_of_rank
+
+ACCURACY = {"x": 0.9, "y": 0.8, "z": 0.1}
+
+
+def pool(rows: list[tuple[str, str, float]]) -> pd.DataFrame:
+    return pd.DataFrame([(q, f"{t}/{q}/0", t, c) for q, t, c in rows], columns=["question_id", "answer_id", "teacher", "cost"])
+
+
+POOL = pool([("q1", "x", 3.0), ("q1", "y", 1.0), ("q1", "z", 2.0), ("q2", "z", 5.0), ("q3", "y", 1.0), ("q3", "z", 1.0)])
+
+
+def taken(settings: RuleSettings, seed: int = 0, table: pd.DataFrame = POOL) -> dict[str, list[str]]:
+    chosen = choose(table, settings, seed, ACCURACY)
+    return {str(q): list(own["teacher"]) for q, own in chosen.groupby("question_id")}
+
+
+def test_no_question_vanishes_from_group_one_however_few_answers_it_has() -> None:
+    for n in range(1, 12):
+        for groups in range(1, 9):
+            ranks = [group_of_rank(r, n, groups) for r in range(1, n + 1)]
+            assert ranks[0] == 1
+            assert ranks == sorted(ranks)
+            assert max(ranks) == min(n, groups)
+
+
+def test_groups_agree_with_the_published_rule_where_there_are_enough_answers() -> None:
+    for n in range(5, 30):
+        for r in range(1, n + 1):
+            assert group_of_rank(r, n, 5) == group_of_rank(r, n, 5, "reference")
+
+
+def test_each_rule_takes_what_it_says() -> None:
+    assert taken(RuleSettings("minimum")) == {"q1": ["y"], "q2": ["z"], "q3": ["y"]}  # q3 is a tie: answer ids decide
+    assert taken(RuleSettings("groups", groups=5)) == {"q1": ["y"], "q2": ["z"], "q3": ["y"]}
+    assert taken(RuleSettings("groups", groups=2, group=2)) == {"q1": ["x"], "q3": ["z"]} or taken(
+        RuleSettings("groups", groups=2, group=2)
+    ) == {
+        "q1": ["z"],
+        "q3": ["z"],
+    }
+    assert taken(RuleSettings("strongest")) == {"q1": ["x"], "q2": ["z"], "q3": ["y"]}
+    assert taken(RuleSettings("teacher", teacher="y")) == {"q1": ["y"], "q3": ["y"]}
+    assert taken(RuleSettings("top_k", k=2)) == {"q1": ["y", "z"], "q2": ["z"], "q3": ["y", "z"]}
+
+
+def test_a_questions_weights_sum_to_one() -> None:
+    chosen = choose(POOL, RuleSettings("top_k", k=2), 0, ACCURACY)
+    assert chosen.groupby("question_id")["weight"].sum().tolist() == [1.0, 1.0, 1.0]
+
+
+def test_draws_follow_the_seed_and_are_uniform_over_the_group() -> None:
+    table = pool([(f"q{i}", t, float(k)) for i in range(600) for k, t in enumerate("abcd")])
+    settings = RuleSettings("groups", groups=2)
+    first, again, other = (choose(table, settings, s, dict.fromkeys("abcd", 0.5))["teacher"] for s in (1, 1, 2))
+    assert first.tolist() == again.tolist() != other.tolist()
+    assert set(first) == {"a", "b"}
+    assert abs((first == "a").mean() - 0.5) < 0.07  # three standard errors over 600 draws
+
+
+def test_a_choice_does_not_change_when_other_questions_come() -> None:
+    alone = choose(POOL[POOL["question_id"] == "q1"], RuleSettings("random"), 3, ACCURACY)
+    among = choose(POOL, RuleSettings("random"), 3, ACCURACY)
+    assert alone.iloc[0]["answer_id"] == among[among["question_id"] == "q1"].iloc[0]["answer_id"]
+
+
+def test_the_order_of_the_pool_does_not_matter() -> None:
+    shuffled = POOL.sample(frac=1, random_state=1)
+    for name in ("groups", "minimum", "random", "strongest"):
+        settings = RuleSettings(name, groups=2)  # type: ignore[arg-type]
+        pd.testing.assert_frame_equal(choose(POOL, settings, 0, ACCURACY), choose(shuffled, settings, 0, ACCURACY))
+
+
+def test_parameters_that_cannot_work_are_refused() -> None:
+    for settings in (RuleSettings("groups", groups=3, group=4), RuleSettings("top_k", k=0), RuleSettings("teacher", teacher="nobody")):
+        with pytest.raises(BadInput):
+            choose(POOL, settings, 0, ACCURACY)

@@ -1,0 +1,100 @@
+"""Verification: all published labels of GSM8K, every method and state, a hang that is killed."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import BadInput
+from selection.verification import Verifier, VerifySettings, extract_final, judge, parse_number
+
+
+@pytest.mark.parametrize("method", ["math", "numeric"])
+def test_it_agrees_with_every_published_label_of_gsm8k(gsm8k: Path, method: str) -> None:
+    rows = [json.loads(line) for line in (gsm8k / "example_model_solutions.jsonl").read_text(encoding="utf-8").splitlines()]
+    checked = 0
+    with Verifier(VerifySettings(method=method)) as verifier:  # type: ignore[arg-type]
+        for row in rows:
+            for model in ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification"):
+                verdict = verifier.check(row[model]["solution"], row["ground_truth"])
+                assert (verdict.state == "correct") == row[model]["is_correct"], (verdict, row["question"])
+                checked += 1
+    assert checked == 5276
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [
+        ("2", r"\boxed{12}"),
+        ("5", r"after 15 steps we get \boxed{7}"),
+        ("10", r"\boxed{3}. Check with 10 items"),
+        ("2", "A: 12"),
+        ("18", "A: 18.5"),
+    ],
+)
+def test_answers_that_the_published_judge_passes_wrongly_are_wrong(reference: str, answer: str) -> None:
+    for method in ("math", "numeric"):
+        assert judge(answer, reference, VerifySettings(method=method)).state == "wrong", method  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "reference", "state"),
+    [
+        ("math", r"so \boxed{\frac{1}{2}}", "0.5", "correct"),
+        ("math", r"\boxed{x^2+2x+1}", "(x+1)^2", "correct"),
+        ("math", "no idea", "3", "unparsed"),
+        ("exact", "A:  b7 ", "b7", "correct"),
+        ("exact", "A:b8", "b7", "wrong"),
+        ("numeric", "#### 1,234", "1234", "correct"),
+        ("numeric", "A: 3 or 4", "3", "unparsed"),
+        ("choice", "The answer is (b).", "B", "correct"),
+        ("choice", "Answer: C", "B", "wrong"),
+        ("choice", "Answer: none of these", "B", "unparsed"),
+    ],
+)
+def test_each_method_gives_its_states(method: str, answer: str, reference: str, state: str) -> None:
+    assert judge(answer, reference, VerifySettings(method=method)).state == state  # type: ignore[arg-type]
+
+
+def test_the_last_balanced_box_counts_and_unbalanced_ones_do_not() -> None:
+    assert extract_final(r"\boxed{1} then \boxed{a{b}c} and \boxed{") == "a{b}c"
+    assert extract_final("x", r"x=(\d)") is None
+    assert extract_final("x=1 x=2", r"x=(\d)") == "2"
+    assert parse_number("-3.5e2 kg") is not None
+
+
+def test_a_hanging_check_is_killed_at_the_limit_and_the_next_one_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slowcheck.py").write_text(
+        "import os\n"
+        "def check(answer, reference):\n"
+        "    if answer == 'hang':\n"
+        "        while True: pass\n"
+        "    if answer == 'die':\n"
+        "        os._exit(3)\n"
+        "    if answer == 'raise':\n"
+        "        raise RuntimeError('boom')\n"
+        "    return answer == reference\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    with Verifier(VerifySettings(method="function", function="slowcheck:check", timeout_s=0.5)) as verifier:
+        assert verifier.check("a", "a").state == "correct"
+        began = time.monotonic()
+        assert verifier.check("hang", "a").state == "timed_out"
+        assert time.monotonic() - began < 5
+        assert verifier.check("b", "a").state == "wrong"
+        assert verifier.check("die", "a").state == "checker_error"
+        assert verifier.check("raise", "a").extracted == "RuntimeError: boom"
+        assert verifier.check("a", "a").state == "correct"
+
+
+def test_bad_settings_are_refused_before_any_check() -> None:
+    with pytest.raises(BadInput, match=r"verify\.function"):
+        Verifier(VerifySettings(method="function", function="no.such:thing"))
+    with pytest.raises(BadInput, match="exactly one group"):
+        Verifier(VerifySettings(pattern="A: .*"))
+    with pytest.raises(BadInput, match="not one number"), Verifier(VerifySettings(method="numeric")) as verifier:
+        verifier.check("A: 3", "three")

@@ -1,0 +1,109 @@
+"""Honest statistics on evaluation results: intervals for accuracies, paired comparison of arms, a plain verdict.
+
+Accuracies are means over questions of the share of seeds that got the question right. Questions are the unit that is
+resampled: seeds of one arm share questions and are not independent of one another.
+
+Shapes: Q questions.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % interval, in the estimate's own unit."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Arm minus baseline, in share of questions, over the same questions."""
+
+    difference: Interval
+    p_value: float
+    questions: int
+    more_questions: int | None
+    verdict: str
+
+
+def accuracy_interval(correct_Q: np.ndarray) -> Interval:
+    """Mean with a 95 % interval: Wilson's for right-or-wrong outcomes, bootstrap over questions for shares of several seeds.
+
+    >>> i = accuracy_interval(np.array([1.0] * 8 + [0.0] * 2))
+    >>> round(i.value, 2), round(i.low, 2), round(i.high, 2)
+    (0.8, 0.49, 0.94)
+    """
+    n = len(correct_Q)
+    if n == 0:
+        raise ValueError("no questions to take an accuracy over")
+    if np.isin(correct_Q, (0.0, 1.0)).all():
+        interval = stats.binomtest(int(correct_Q.sum()), n).proportion_ci(0.95, method="wilson")
+        return Interval(float(correct_Q.mean()), float(interval.low), float(interval.high))
+    return _bootstrap(correct_Q)
+
+
+def _bootstrap(values_Q: np.ndarray) -> Interval:
+    """Percentile bootstrap of the mean, resampling questions, with a fixed seed."""
+    rng = np.random.default_rng(0)
+    n = len(values_Q)
+    means = np.concatenate([rng.choice(values_Q, size=(500, n)).mean(axis=1) for _ in range(RESAMPLES // 500)])
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(float(values_Q.mean()), float(low), float(high))
+
+
+def compare(arm_Q: np.ndarray, baseline_Q: np.ndarray, arm: str, baseline: str, metric: str = "accuracy") -> Comparison:
+    """Paired comparison of two arms over the same questions in the same order.
+
+    The interval is a paired bootstrap over questions; the p-value is two-sided, by sign flips of the differences. When
+    the interval holds 0, `more_questions` estimates how many more would be needed to tell a difference of this size at 95 %.
+
+    Raises:
+        ValueError: the arrays differ in length or are empty.
+    """
+    if len(arm_Q) != len(baseline_Q) or len(arm_Q) == 0:
+        raise ValueError(f"{arm} and {baseline} were evaluated on {len(arm_Q)} and {len(baseline_Q)} questions")
+    difference_Q = np.asarray(arm_Q, float) - np.asarray(baseline_Q, float)
+    interval = _bootstrap(difference_Q)
+    decided = interval.low > 0 or interval.high < 0
+    more = None if decided else _questions_needed(difference_Q)
+    return Comparison(interval, _sign_flip_p(difference_Q), len(difference_Q), more, _verdict(interval, more, arm, baseline, metric))
+
+
+def _sign_flip_p(difference_Q: np.ndarray) -> float:
+    """P-value of a mean at least this far from 0 if every question's sign were a coin toss."""
+    moving = difference_Q[difference_Q != 0]
+    if len(moving) == 0:
+        return 1.0
+    rng = np.random.default_rng(0)
+    signs = rng.choice([-1.0, 1.0], size=(RESAMPLES, len(moving)))
+    flipped = np.abs(signs @ moving)
+    return float((1 + (flipped >= abs(moving.sum()) - 1e-12).sum()) / (RESAMPLES + 1))
+
+
+def _questions_needed(difference_Q: np.ndarray) -> int | None:
+    """Questions beyond those at hand until 1.96 standard errors are smaller than the observed difference; None if it is 0."""
+    mean, deviation = float(difference_Q.mean()), float(difference_Q.std(ddof=1)) if len(difference_Q) > 1 else 0.0
+    if mean == 0 or deviation == 0:
+        return None
+    return max(1, math.ceil((1.96 * deviation / mean) ** 2) - len(difference_Q))
+
+
+def _verdict(interval: Interval, more: int | None, arm: str, baseline: str, metric: str) -> str:
+    scale, unit, digits = (100.0, "points", 1) if metric == "accuracy" else (1.0, "nats per answer token", 4)
+    value, low, high = (scale * x for x in (interval.value, interval.low, interval.high))
+    bounds = f"95 % interval {low:+.{digits}f} to {high:+.{digits}f}"
+    if interval.low > 0:
+        return f"{arm} is better than {baseline} by {value:.{digits}f} {unit}, {bounds}"
+    if interval.high < 0:
+        return f"{arm} is worse than {baseline} by {-value:.{digits}f} {unit}, {bounds}"
+    needed = f"; about {more:,} more questions would be needed" if more is not None else ""
+    return f"cannot tell {arm} from {baseline}: difference {value:+.{digits}f} {unit}, {bounds}{needed}"

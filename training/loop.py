@@ -1,0 +1,330 @@
+"""The one training loop: what each Ray Train worker runs, for a queue of training jobs, on a DeepSpeed engine.
+
+One worker group trains many jobs in turn (arms, students, seeds), because starting a group costs more than a short
+fine-tune. Every random choice follows from (seed, step), so a job that is killed and resumed ends at the same weights.
+DeepSpeed is imported here and only here, inside the worker.
+"""
+
+import json
+import math
+import os
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from cluster.loading import ModelSource, load_model, load_tokenizer
+from training.checkpoints import Marker, export_model, list_files, read_marker, write_marker
+from training.data import Example, collate, count_steps, global_batch, pack, read_examples, split_over_workers
+
+METRICS, DONE = "metrics.jsonl", "DONE.json"
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters: rank `r`, scale `alpha / r`, on `target_modules` (peft's word for all linear layers by default)."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a student is fine-tuned. `batch_size` counts examples per optimizer step over all workers."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    learning_rate: float = 1e-3
+    epochs: float = 3.0
+    steps: int | None = None
+    batch_size: int = 32
+    micro_batch_tokens: int = 4096
+    warmup_ratio: float = 0.05
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: float = 0.01
+    gradient_clipping: float = 1.0
+    objective: str = "weighted_cross_entropy"
+    lora: LoraSettings | None = None
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    checkpoint_every: int = 200
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One training: a start model, examples, and the directory that gets `model/`, metrics and a DONE file."""
+
+    job_id: str
+    source: ModelSource
+    examples: str
+    output: str
+    seed: int
+    settings: TrainSettings
+    export_steps: tuple[int, ...] = ()
+    chat_template: str | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return (Path(self.output) / DONE).is_file()
+
+
+def learning_rate_at(step: int, total: int, settings: TrainSettings) -> float:
+    """The learning rate of a 0-based step: linear warm-up, then the schedule down to zero at `total`."""
+    warmup = max(1, round(total * settings.warmup_ratio))
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    factor = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}[settings.schedule]
+    return settings.learning_rate * factor
+
+
+def engine_config(settings: TrainSettings, accumulation: int, workers: int) -> dict[str, Any]:
+    """The DeepSpeed configuration: ours, with the user's section laid over it untouched except for its "auto" values."""
+    ours: dict[str, Any] = {
+        "train_batch_size": accumulation * workers,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": settings.gradient_clipping,
+        "zero_optimization": {"stage": settings.zero_stage},
+        "bf16": {"enabled": settings.precision == "bfloat16"},
+        "optimizer": {
+            "type": "AdamW",
+            "params": {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "torch_adam": True},
+        },
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+    return _overlay(ours, settings.deepspeed)
+
+
+def _overlay(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    result = dict(ours)
+    for key, value in theirs.items():
+        if value == "auto":
+            continue
+        both = isinstance(value, dict) and isinstance(ours.get(key), dict)
+        result[key] = _overlay(ours[key], value) if both else value
+    return result
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """Entry of a Ray Train worker: train every job of the queue that is not done, in order."""
+    for job in config["jobs"]:
+        if not job.is_done:
+            _JobRun(job).run()
+
+
+def _objective_module(model: Any, objective: Any) -> Any:
+    """The model and its objective as one module: ZeRO-3 gathers parameters right only inside its root module's forward."""
+    import torch
+
+    class ObjectiveModule(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, batch: dict[str, Any]) -> Any:
+            return objective(self.model, batch)[0]
+
+    return ObjectiveModule()
+
+
+class _JobRun:
+    """One job on this rank: engine, data plan, resume, steps, export."""
+
+    def __init__(self, job: TrainJob) -> None:
+        import ray.train
+        import torch
+
+        self.job, self.settings, self.output = job, job.settings, Path(job.output)
+        context = ray.train.get_context()
+        self.rank, self.workers = context.get_world_rank(), context.get_world_size()
+        self.device = ray.train.torch.get_device()
+        self.examples: list[Example] = read_examples(Path(job.examples))
+        self.lengths = [e.length for e in self.examples]
+        s = self.settings
+        self.total = count_steps(len(self.examples), s.batch_size, s.epochs, s.steps)
+        self.accumulation = max(
+            len(pack(share, self.lengths, s.micro_batch_tokens))
+            for step in range(self.total)
+            for share in split_over_workers(global_batch(len(self.examples), s.batch_size, job.seed, step), self.lengths, self.workers)
+        )
+        self.accumulation = max(1, self.accumulation)
+        torch.manual_seed(job.seed)
+        self.tokenizer = load_tokenizer(job.source)
+        if job.chat_template is not None:
+            self.tokenizer.chat_template = job.chat_template
+        self.engine = self._start_engine()
+
+    def _start_engine(self) -> Any:
+        import deepspeed
+        import deepspeed.ops
+        import torch
+
+        from cluster.heads import check_projection
+        from training.objectives import OBJECTIVES
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else every init compiles it, and hangs on a stale lock
+        model = load_model(self.job.source)
+        check_projection(model)
+        if self.settings.precision == "bfloat16":
+            model = model.to(torch.bfloat16)
+        model.train()
+        if self.settings.lora is not None:
+            from peft import LoraConfig, get_peft_model
+
+            lora = self.settings.lora
+            targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+            model = get_peft_model(
+                model,
+                LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"),
+            )
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        module = _objective_module(model, OBJECTIVES[self.settings.objective])
+        engine, *_ = deepspeed.initialize(
+            model=module, model_parameters=trainable, config=engine_config(self.settings, self.accumulation, self.workers)
+        )
+        return engine
+
+    def run(self) -> None:
+        start = self._resume()
+        self._truncate_metrics(start)
+        for step in range(start, self.total):
+            began = time.monotonic()
+            loss, tokens = self._step(step)
+            self._log(step, loss, tokens, time.monotonic() - began)
+            done = step + 1
+            if done in self.job.export_steps:
+                self._export(self.output / f"step-{done}")
+            if done % self.settings.checkpoint_every == 0 and done < self.total:
+                self._checkpoint(done, loss)
+        self._export(self.output / "model")
+        self._finish()
+
+    def _step(self, step: int) -> tuple[float, float]:
+        """One optimizer step; returns the mean loss in nats per answer token over the global batch, and its token weight."""
+        import torch
+        import torch.distributed as dist
+
+        torch.manual_seed((self.job.seed * 1_000_003 + step) * 4099 + self.rank)
+        batch = global_batch(len(self.examples), self.settings.batch_size, self.job.seed, step)
+        shares = split_over_workers(batch, self.lengths, self.workers)
+        micro = pack(shares[self.rank], self.lengths, self.settings.micro_batch_tokens)
+        total_weight = sum(self.examples[i].loss_tokens * self.examples[i].weight for i in batch)
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, self.total, self.settings)
+        loss_sum = 0.0
+        for k in range(self.accumulation):
+            rows = micro[k] if k < len(micro) else [[batch[0]]]
+            tensors = self._tensors(rows, masked=k >= len(micro))
+            loss = self.engine(tensors)
+            loss_sum += float(loss.detach())
+            # DeepSpeed averages over workers and micro-batches; undo both to get the mean over the global batch's tokens.
+            self.engine.backward(loss * (self.workers * self.accumulation / total_weight))
+            self.engine.step()
+        summed = torch.tensor([loss_sum], dtype=torch.float64, device=self.device)
+        dist.all_reduce(summed)
+        mean = float(summed) / total_weight
+        if not math.isfinite(mean):
+            raise FloatingPointError(f"training {self.job.job_id}: the loss of step {step} is {mean}; lower the learning rate")
+        return mean, total_weight
+
+    def _tensors(self, rows: list[list[int]], masked: bool) -> dict[str, Any]:
+        import torch
+
+        pad = self.tokenizer.pad_token_id or 0
+        batch = collate(rows, self.examples, pad)
+        tensors = {
+            "input_ids": torch.tensor(batch.input_ids, device=self.device),
+            "position_ids": torch.tensor(batch.position_ids, device=self.device),
+            "labels": torch.tensor(batch.labels, device=self.device),
+            "weights": torch.tensor(batch.weights, device=self.device, dtype=torch.float32),
+        }
+        if masked:  # a worker with fewer micro-batches than others still has to take part in the collectives
+            tensors["weights"].zero_()
+        return tensors
+
+    def _log(self, step: int, loss: float, tokens: float, seconds: float) -> None:
+        if self.rank == 0:
+            row = {"step": step + 1, "of": self.total, "loss_nats": loss, "answer_tokens": tokens, "seconds": round(seconds, 4)}
+            with open(self.output / METRICS, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def _truncate_metrics(self, start: int) -> None:
+        """Drop what an interrupted attempt logged after the checkpoint this one resumes from."""
+        if self.rank == 0:
+            self.output.mkdir(parents=True, exist_ok=True)
+            path = self.output / METRICS
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            path.write_text("".join(line + "\n" for line in lines[:start]), encoding="utf-8")
+
+    def _resume(self) -> int:
+        """Load the newest whole checkpoint of this job, if there is one, and return its step."""
+        import ray.train
+
+        reported = [r.checkpoint for r in ray.train.get_all_reported_checkpoints()]
+        latest = ray.train.get_checkpoint()
+        for checkpoint in [c for c in [latest, *reversed(reported)] if c is not None]:
+            with checkpoint.as_directory() as folder:
+                marker = read_marker(Path(folder))
+                if marker is None or marker.job_id != self.job.job_id or marker.workers != self.workers:
+                    continue
+                path, _ = self.engine.load_checkpoint(folder, tag="step", load_module_strict=self.settings.lora is None)
+                if path is not None:
+                    return marker.step
+        return 0
+
+    def _checkpoint(self, step: int, loss: float) -> None:
+        import ray.train
+        import torch.distributed as dist
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.engine.save_checkpoint(folder, tag="step", exclude_frozen_parameters=self.settings.lora is not None)
+            files: list[dict[str, int] | None] = [None] * self.workers
+            dist.all_gather_object(files, list_files(Path(folder)))
+            if self.rank == 0:
+                merged = {name: size for part in files if part for name, size in part.items()}
+                write_marker(Path(folder), Marker(self.job.job_id, step, self.workers, merged))
+            ray.train.report({"step": step, "loss_nats": loss}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    def _gathered_state(self) -> dict[str, Any]:
+        """The state dict (for LoRA: the adapter's part) on the CPU of rank 0; ZeRO-3 parameters are gathered one at a time."""
+        import deepspeed
+
+        module, only_trained = self.engine.module.model, self.settings.lora is not None
+        state: dict[str, Any] = {}
+        for name, parameter in module.named_parameters(remove_duplicate=False):
+            if only_trained and not parameter.requires_grad:
+                continue
+            with deepspeed.zero.GatheredParameters([parameter], enabled=self.settings.zero_stage == 3):
+                if self.rank == 0:
+                    state[name] = parameter.detach().to("cpu", copy=True)
+        if self.rank == 0 and not only_trained:
+            state.update({k: v.detach().to("cpu", copy=True) for k, v in module.state_dict().items() if k not in state})
+        return state
+
+    def _export(self, directory: Path) -> None:
+        import torch.distributed as dist
+
+        state = self._gathered_state()
+        if self.rank == 0:
+            base = None if self.settings.lora is None else load_model(self.job.source)
+            export_model(self.engine.module.model, self.tokenizer, state, directory, adapter_base=base)
+        dist.barrier()
+
+    def _finish(self) -> None:
+        import torch.distributed as dist
+
+        if self.rank == 0:
+            record = {"job": self.job.job_id, "steps": self.total, "settings": asdict(self.settings), "pid": os.getpid()}
+            partial = self.output / (DONE + ".partial")
+            partial.write_text(json.dumps(record), encoding="utf-8")
+            partial.rename(self.output / DONE)
+        dist.barrier()
+        self.engine.destroy()

@@ -1,0 +1,120 @@
+"""Launching the training loop with Ray Train: one worker group for a queue of jobs, watched through their metrics."""
+
+import json
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import TutelageError
+from training.loop import METRICS, TrainJob, train_worker
+
+
+class TrainingFailed(TutelageError):
+    """Ray Train gave up on the queue."""
+
+
+def train_jobs(
+    jobs: Sequence[TrainJob],
+    *,
+    name: str,
+    storage: Path,
+    workers: int = 1,
+    cpus_per_worker: float = 1.0,
+    gpus_per_worker: float = 0.0,
+    max_failures: int = 3,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Train every job that is not done yet, in order, on one Ray Train worker group.
+
+    Run again with the same `name` and `storage`, it goes on from the newest checkpoint.
+
+    Args:
+        name: of the Ray Train run; must follow from the jobs, so that a restart finds its checkpoints.
+        storage: absolute directory that every node sees; checkpoints live there until the queue is finished.
+        max_failures: how often a lost worker group is started again.
+        on_progress: called with (optimizer steps done, steps known so far) about twice a second.
+
+    Raises:
+        TrainingFailed: with the worker's own error.
+    """
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    pending = [job for job in jobs if not job.is_done]
+    if not pending:
+        return
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"jobs": list(jobs)},
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=gpus_per_worker > 0,
+            resources_per_worker={"CPU": cpus_per_worker, **({"GPU": gpus_per_worker} if gpus_per_worker else {})},
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(storage.resolve()),
+            failure_config=FailureConfig(max_failures=max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            worker_runtime_env={"env_vars": worker_environment(gpus_per_worker)},
+        ),
+    )
+    stop = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(pending, on_progress, stop), daemon=True)
+    watcher.start()
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise TrainingFailed(
+            "training failed", _innermost(error), "", "see the worker logs; the next run goes on from the last checkpoint"
+        ) from error
+    finally:
+        stop.set()
+        watcher.join()
+    missing = [job.job_id for job in jobs if not job.is_done]
+    if missing:
+        raise TrainingFailed("training ended without finishing every job", ", ".join(missing), "a DONE file each", "run again")
+    shutil.rmtree(storage / name, ignore_errors=True)
+
+
+def worker_environment(gpus_per_worker: float) -> dict[str, str]:
+    """Environment of a train worker: DeepSpeed told which accelerator, no hub, no compile chatter."""
+    environment = {"TOKENIZERS_PARALLELISM": "false", "DS_LOG_LEVEL": "warning", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
+    if gpus_per_worker == 0:
+        environment["DS_ACCELERATOR"] = "cpu"
+    return environment
+
+
+def read_metrics(output: Path) -> list[dict[str, Any]]:
+    """The rows a job logged: step, of, loss_nats (per answer token), answer_tokens, seconds."""
+    path = output / METRICS
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+
+
+def _watch(jobs: Sequence[TrainJob], on_progress: Callable[[int, int], None] | None, stop: threading.Event) -> None:
+    """Report the queue's progress by reading the metrics files that rank 0 appends to."""
+    while on_progress is not None:
+        ended = stop.wait(0.5)
+        rows = [read_metrics(Path(job.output)) for job in jobs]
+        done, started = sum(len(r) for r in rows), [r[-1]["of"] for r in rows if r]
+        on_progress(done, round(sum(started) / len(started) * len(jobs)) if started else 0)
+        if ended:
+            return
+
+
+def _innermost(error: BaseException) -> str:
+    """The message of the worker's own exception, without Ray's wrapping."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        first = next(iter(failures.values()))
+        return f"{type(first).__name__}: {str(first).strip().splitlines()[-1]}"
+    return str(error).strip().splitlines()[-1]
