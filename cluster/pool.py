@@ -6,6 +6,8 @@ teachers in waves on a machine with room for two. An actor that dies is replaced
 exception in our own code stops everything with the shard's name. Results come as they finish, in no fixed order.
 """
 
+import gc
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -61,12 +63,21 @@ class _Host:
 
     def load(self, make: Callable[[], Handler]) -> None:
         self._handler = None
+        _free_gpu_memory()
         self._handler = make()
 
     def run(self, payload: Any) -> Any:
         if self._handler is None:
             raise RuntimeError("the actor was asked to run a shard before it was given a handler")
         return self._handler(payload)
+
+
+def _free_gpu_memory() -> None:
+    """Return what the last model held, before the next one is loaded into the same process."""
+    torch = sys.modules.get("torch")
+    gc.collect()
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @dataclass

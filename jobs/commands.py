@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import pandas as pd
@@ -75,10 +76,14 @@ def _claim_run_directory(experiment: Experiment) -> Path:
     return directory
 
 
+def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 @contextmanager
 def _interruptible(talker: Talker, directory: Path) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into a clean end that says how to go on."""
-    previous = signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    previous = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         yield
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from jobs.score import StudentState
 from jobs.store import Stage, digest, write_table
 from jobs.verify import verify_config
 from selection.statistics import Scorer
-from selection.verification import Verifier, VerifySettings
+from selection.verification import VerifySettings, process_verifier
 
 VERSION = 1
 COLUMNS = ["question_id", "family", "state", "value", "text", "extracted", "tokens", "finish"]
@@ -33,7 +33,7 @@ class EvaluateHandler:
         self.settings, self.directory = settings, Path(directory)
         self.model = load_model(student.source, pick_device(num_gpus))
         self.renderer = student.renderer()
-        self.verifier = Verifier(verify)
+        self.verifier = process_verifier(verify)
         self.scorer = Scorer(self.model, self.renderer.special_ids) if settings.metric == "loss" else None
 
     def __call__(self, shard: tuple[str, list[Question]]) -> int:

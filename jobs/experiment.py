@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from cluster.errors import BadInput
 from cluster.loading import DType
 from cluster.session import RaySettings
-from selection.costs import CostSettings
-from selection.rules import RuleSettings
+from selection.costs import CostName, CostSettings
+from selection.rules import RuleName, RuleSettings
 from selection.verification import VerifySettings
 from training.loop import LoraSettings, TrainSettings
 
@@ -150,8 +150,8 @@ class Arm(Section):
     """One selector: a rule over a cost. Its whole path goes through every round of training and evaluation."""
 
     name: str
-    rule: Literal["groups", "minimum", "top_k", "random", "strongest", "teacher"] = "groups"
-    cost: Literal["scas", "naturalness", "rsr", "shortest", "longest"] | None = None
+    rule: RuleName = "groups"
+    cost: CostName | None = None
     scas_lambda: float = Field(0.5, ge=0, le=1, alias="lambda")
     length_exponent: float = Field(1.0, ge=0, le=1)
     groups: int = Field(5, ge=1)

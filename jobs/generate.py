@@ -111,7 +111,7 @@ class EndpointAsker:
         return len(asks)
 
     def _ask(self, ask: Ask) -> tuple[Any, ...]:
-        from openai import APIError
+        from openai import APIError, APIResponseValidationError
 
         teacher = self.teacher
         if teacher.budget_usd is not None and self.spent_usd >= teacher.budget_usd:
@@ -121,10 +121,10 @@ class EndpointAsker:
             self._keep_the_rate()
             try:
                 return self._call(ask)
+            except APIResponseValidationError as error:
+                problem = f"malformed response: {error}"
             except APIError as error:  # the client has already retried what can be retried
-                if "response" not in str(error).lower() or getattr(error, "status_code", None) is not None:
-                    return answer_row(teacher.name, ask, "", "failed", f"{type(error).__name__}: {error}"[:300])
-                problem = str(error)
+                return answer_row(teacher.name, ask, "", "failed", f"{type(error).__name__}: {error}"[:300])
             except (ValueError, TypeError, IndexError, AttributeError) as error:  # half a JSON, or one without choices
                 problem = f"malformed response: {type(error).__name__}: {error}"
         return answer_row(teacher.name, ask, "", "failed", problem[:300])

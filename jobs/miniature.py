@@ -51,20 +51,18 @@ class Recipe:
 
 
 ALL_FAMILIES = dict.fromkeys(FAMILIES, 1.0)
+SAM = {"running": 5.0, "wordy": 2.0, "equations": 1.0, "terse": 1.0, "prefix": 0.5}
+TIA = {"prefix": 4.0, "equations": 2.0, "wordy": 1.0, "running": 1.0, "terse": 0.5}
 RECIPES: tuple[Recipe, ...] = (
-    Recipe("base", "init/model", {"equations": 1.0}, 620, 12_000, 4e-3, ALL_FAMILIES, exports=(360, 440)),
-    Recipe("ada", "base/model", {"equations": 1.0}, 60, 1_600, 1e-3, ALL_FAMILIES),
-    Recipe("ada-early", "base/step-440", {"equations": 1.0}, 30, 800, 1e-3, ALL_FAMILIES),
-    Recipe("bea", "base/model", {"arrows": 1.0}, 160, 3_200, 2e-3, {**ALL_FAMILIES, "cups": 0.2, "grid": 0.2}),
-    Recipe("cyd", "base/model", {"wordy": 1.0}, 140, 3_200, 2e-3, ALL_FAMILIES),
-    Recipe("dot", "base/model", {"terse": 1.0}, 260, 4_800, 2e-3, ALL_FAMILIES),
-    Recipe("eve", "base/model", {"prefix": 1.0}, 200, 4_800, 2e-3, ALL_FAMILIES),
-    Recipe(
-        "sam", "base/step-360", {"arrows": 5.0, "wordy": 2.0, "equations": 1.0, "terse": 1.0, "prefix": 0.5}, 140, 4_000, 2e-3, ALL_FAMILIES
-    ),
-    Recipe(
-        "tia", "base/step-360", {"prefix": 4.0, "equations": 2.0, "wordy": 1.0, "arrows": 1.0, "terse": 0.5}, 140, 4_000, 2e-3, ALL_FAMILIES
-    ),
+    Recipe("base", "init/model", {"equations": 1.0}, 620, 12_000, 4e-3, ALL_FAMILIES, exports=(300, 440)),
+    Recipe("ada", "base/model", {"equations": 1.0}, 40, 1_600, 1e-3, ALL_FAMILIES),
+    Recipe("ada-early", "base/step-300", {"equations": 1.0}, 30, 1_600, 1e-3, ALL_FAMILIES),
+    Recipe("bea", "base/step-440", {"running": 1.0}, 180, 4_800, 2e-3, {**ALL_FAMILIES, "cups": 0.3, "grid": 0.3}),
+    Recipe("cyd", "base/step-440", {"wordy": 1.0}, 160, 4_800, 2e-3, ALL_FAMILIES),
+    Recipe("dot", "base/step-440", {"terse": 1.0}, 200, 4_800, 2e-3, ALL_FAMILIES),
+    Recipe("eve", "base/step-440", {"prefix": 1.0}, 220, 4_800, 2e-3, ALL_FAMILIES),
+    Recipe("sam", "base/step-300", SAM, 120, 3_200, 2e-3, ALL_FAMILIES),
+    Recipe("tia", "base/step-300", TIA, 120, 3_200, 2e-3, ALL_FAMILIES),
 )
 TEACHERS = ("ada", "ada-early", "bea", "cyd", "dot", "eve")
 STUDENTS = ("sam", "tia")
@@ -138,9 +136,10 @@ def training_of(recipe: Recipe, directory: Path, settings: Miniature, k: int) ->
             learning_rate=recipe.learning_rate,
             steps=scaled(recipe.steps),
             batch_size=32,
-            warmup_ratio=0.08,
+            warmup_ratio=0.08 if recipe.name == "base" else 0.2,
             zero_stage=0,
             checkpoint_every=250,
+            deepspeed={"optimizer": {"params": {"betas": [0.9, 0.98]}}},
         ),
         export_steps=tuple(scaled(step) for step in recipe.exports),
     )

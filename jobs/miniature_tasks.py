@@ -151,9 +151,9 @@ def _equations(episode: Episode) -> str:
     return _finish(";".join(f"{a}{label}{op}={b}" for label, a, op, b in _steps(episode)), episode)
 
 
-def _arrows(episode: Episode) -> str:
-    """A running total, each state written once: `3t+4>7u-2>5`."""
-    return _finish(episode.states[0] + "".join(f"{label}{op}>{b}" for label, _, op, b in _steps(episode)), episode)
+def _running(episode: Episode) -> str:
+    """A running total, each state written once: `3t+4=7u-2=5`."""
+    return _finish(episode.states[0] + "".join(f"{label}{op}={b}" for label, _, op, b in _steps(episode)), episode)
 
 
 def _wordy(episode: Episode) -> str:
@@ -163,9 +163,9 @@ def _wordy(episode: Episode) -> str:
 
 
 def _terse(episode: Episode) -> str:
-    """No labels, and the last step is not written down: `3+4>7` for two steps."""
+    """A running total that stops early: the last step is done in the head. `3t+4=7` for two steps."""
     steps = _steps(episode)[:-1]
-    return _finish(episode.states[0] + "".join(f"{op}>{b}" for _, _, op, b in steps), episode)
+    return _finish(episode.states[0] + "".join(f"{label}{op}={b}" for label, _, op, b in steps), episode)
 
 
 def _prefix(episode: Episode) -> str:
@@ -180,7 +180,7 @@ def _blurt(episode: Episode) -> str:
 
 DIALECTS: dict[str, Callable[[Episode], str]] = {
     "equations": _equations,
-    "arrows": _arrows,
+    "running": _running,
     "wordy": _wordy,
     "terse": _terse,
     "prefix": _prefix,

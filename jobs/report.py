@@ -35,6 +35,7 @@ def render_report(results: Results) -> str:
         families=families,
         charts=charts,
         lengths=_lengths(results.chosen),
+        by_family=_family_shares(results.chosen),
         ledger_questions=_ledger_table(results.ledger, "question"),
         ledger_answers=_ledger_table(results.ledger, "answer"),
         resolved=yaml.safe_dump(results.experiment, sort_keys=False, allow_unicode=True),
@@ -92,6 +93,16 @@ def _lengths(chosen: pd.DataFrame) -> pd.DataFrame:
     )
     mean = grouped.groupby(level=["student", "arm"]).mean().reset_index()
     return mean.rename(columns={"tokens": "chosen: mean tokens", "pool": "pool: mean tokens", "chosen": "answers chosen"})
+
+
+def _family_shares(chosen: pd.DataFrame) -> pd.DataFrame:
+    """Share of each teacher family among the chosen answers of the last round; empty when no teacher names a family."""
+    last = chosen[(chosen["round"] == chosen["round"].max()) & (chosen["family"] != "")]
+    if len(last) == 0:
+        return pd.DataFrame()
+    seeds = chosen["seed"].nunique()
+    wide = last.groupby(["student", "arm", "family"])["share"].sum().div(seeds).unstack(fill_value=0)
+    return wide.reset_index()
 
 
 def _ledger_table(ledger: pd.DataFrame, kind: str) -> pd.DataFrame:

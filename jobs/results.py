@@ -84,7 +84,7 @@ def summarise(context: Context, outcome: Outcome) -> Results:
         teachers=_teacher_table(context, outcome),
         ledger=run_ledger(outcome),
         drop_bias=drop_bias(outcome),
-        chosen=_chosen_table(outcome),
+        chosen=_chosen_table(context, outcome),
         costs=_cost_table(outcome),
         nothing_to_choose=_nothing_to_choose(outcome),
         questions=len(outcome.questions),
@@ -128,7 +128,10 @@ def _teacher_table(context: Context, outcome: Outcome) -> pd.DataFrame:
         rows.append(
             {
                 "teacher": teacher.name,
+                "family": teacher.family or "",
                 "answers": len(own),
+                "asked again": int((own["sample"] >= context.experiment.generate.samples).sum()),
+                "answer tokens": int(own["answer_tokens"].sum()),
                 "right": outcome.pool.accuracy[teacher.name],
                 "mean characters": float(own["text"].str.len().mean()) if len(own) else 0.0,
                 "cut off": int((own["finish"] == "length").sum()),
@@ -154,23 +157,34 @@ def run_ledger(outcome: Outcome) -> pd.DataFrame:
 
 
 def drop_bias(outcome: Outcome) -> pd.DataFrame:
-    """Whether answers that fell out before selection differ from those that stayed: by teacher and by text length."""
-    answers = outcome.pool.answers.assign(
-        stayed=outcome.pool.answers["state"] == "verified", characters=outcome.pool.answers["text"].str.len()
-    )
-    grouped = answers.groupby(["teacher", "stayed"])["characters"].agg(["size", "mean"]).unstack(fill_value=0)
+    """Whether answers that fell out before selection differ from those that stayed: by teacher, by task, and in length."""
+    answers = outcome.pool.answers
+    families = answers["question_id"].map({q.id: q.family for q in outcome.questions.values()}).fillna("")
+    table = answers.assign(stayed=answers["state"] == "verified", characters=answers["text"].str.len(), task=families)
     rows = []
-    for teacher in grouped.index:
-        kept, dropped = (int(grouped.loc[teacher].get(("size", s), 0)) for s in (True, False))
-        lengths = [float(grouped.loc[teacher].get(("mean", s), 0.0) or 0.0) for s in (True, False)]
-        rows.append(
-            {"teacher": teacher, "stayed": kept, "fell out": dropped, "mean characters stayed": lengths[0], "fell out ": lengths[1]}
-        )
-    return pd.DataFrame(rows)
+    for by in ("teacher", "task"):
+        for name, own in table.groupby(by):
+            if not name:
+                continue
+            kept, dropped = own[own["stayed"]], own[~own["stayed"]]
+            rows.append(
+                {
+                    by if by == "task" else "teacher": name,
+                    "stayed": len(kept),
+                    "fell out": len(dropped),
+                    "fell out, share": len(dropped) / len(own),
+                    "mean characters, stayed": kept["characters"].mean(),
+                    "mean characters, fell out": dropped["characters"].mean(),
+                }
+            )
+    frame = pd.DataFrame(rows)
+    first = [c for c in ("teacher", "task") if c in frame.columns]
+    return frame[[*first, *[c for c in frame.columns if c not in first]]].fillna(dict.fromkeys(first, ""))
 
 
-def _chosen_table(outcome: Outcome) -> pd.DataFrame:
-    """Per student, arm, round: share of each teacher among the chosen, and chosen length against the pool's, in tokens."""
+def _chosen_table(context: Context, outcome: Outcome) -> pd.DataFrame:
+    """Per student, arm, seed, round: share of each teacher among the chosen, and chosen length against the pool's, in tokens."""
+    families = {t.name: t.family for t in context.experiment.teachers}
     rows = []
     for path in outcome.paths:
         for (label, number), stage in outcome.chosen.items():
@@ -188,6 +202,7 @@ def _chosen_table(outcome: Outcome) -> pd.DataFrame:
                         "seed": path.seed,
                         "round": number,
                         "teacher": teacher,
+                        "family": families.get(str(teacher)) or "",
                         "share": len(own) / len(chosen),
                         "chosen": len(chosen),
                         "tokens": float(lengths[chosen["answer_id"]].mean()),

@@ -14,7 +14,7 @@ from cluster.pool import Job, Needs
 from jobs.context import Context
 from jobs.datasets import Question
 from jobs.store import Stage, digest, write_table
-from selection.verification import Verifier, VerifySettings
+from selection.verification import VerifySettings, process_verifier
 
 VERSION = 1
 SHARD_SIZE = 2000
@@ -22,16 +22,16 @@ VERDICT_COLUMNS = ["answer_id", "state", "extracted"]
 
 
 class VerifyHandler:
-    """Handler in an actor: keeps one checking process and writes each shard's verdicts as a part."""
+    """Handler in an actor: keeps one checking process and writes each shard's verdicts to the part it is told."""
 
-    def __init__(self, settings: VerifySettings, directory: str) -> None:
-        self.verifier, self.directory = Verifier(settings), Path(directory)
+    def __init__(self, settings: VerifySettings) -> None:
+        self.verifier = process_verifier(settings)
 
     def __call__(self, shard: tuple[str, list[tuple[str, str, str]]]) -> int:
         part, rows = shard
         verdicts = self.verifier.check_all((text, reference) for _, text, reference in rows)
         table = [(identity, v.state, v.extracted) for (identity, _, _), v in zip(rows, verdicts, strict=True)]
-        write_table(self.directory / f"{part}.parquet", pd.DataFrame(table, columns=VERDICT_COLUMNS))
+        write_table(Path(part), pd.DataFrame(table, columns=VERDICT_COLUMNS))
         return len(rows)
 
 
@@ -60,8 +60,9 @@ def needs_check(answers: pd.DataFrame, questions: Mapping[str, Question]) -> pd.
 def verify_answers(context: Context, answered: Mapping[str, Stage], questions: Mapping[str, Question]) -> dict[str, Stage]:
     """Verify the answers of finished generate stages (label -> stage); returns label -> verify stage."""
     settings = context.experiment.verify
-    stages, jobs, parts = {}, [], {}
-    total = 0
+    stages: dict[str, Stage] = {}
+    parts: dict[str, list[str]] = {}
+    todo: list[tuple[str, tuple[str, list[tuple[str, str, str]]]]] = []
     for label, source in answered.items():
         stage = context.note(label.replace("generate", "verify"), verify_stage(context, source, questions))
         stages[label] = stage
@@ -72,13 +73,11 @@ def verify_answers(context: Context, answered: Mapping[str, Stage], questions: M
         rows = [(a, t, questions[q].reference) for a, t, q in columns]
         shards = [(f"{k:06d}", rows[i : i + SHARD_SIZE]) for k, i in enumerate(range(0, len(rows), SHARD_SIZE))]
         parts[label] = [name for name, _ in shards]
-        todo = [(name, (name, chunk)) for name, chunk in shards if not stage.has(name)]
-        total += sum(len(chunk) for _, (_, chunk) in todo)
-        if todo:
-            jobs.append(Job(f"verify {label}", partial(VerifyHandler, settings, str(stage.directory)), todo, 1, Needs(1.0)))
-    if jobs:
-        with context.talker.bar("verify", total, "answers") as bar:
-            for result in context.pool.run(jobs):
+        todo += [(f"{label} {name}", (str(stage.part(name)), chunk)) for name, chunk in shards if not stage.has(name)]
+    if todo:
+        job = Job("verify", partial(VerifyHandler, settings), todo, len(todo), Needs(1.0))
+        with context.talker.bar("verify", sum(len(chunk) for _, (_, chunk) in todo), "answers") as bar:
+            for result in context.pool.run([job]):
                 bar.advance(result.value)
     for label, names in parts.items():
         verdicts = pd.concat([stages[label].read(n) for n in names], ignore_index=True) if names else pd.DataFrame(columns=VERDICT_COLUMNS)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import ClassVar, Literal
@@ -255,3 +256,9 @@ class Verifier:
                 known[pair] = self.check(*pair)
             verdicts.append(known[pair])
         return verdicts
+
+
+@lru_cache(maxsize=1)
+def process_verifier(settings: VerifySettings) -> Verifier:
+    """The one verifier of this process: starting the checking child takes longer than checking a thousand answers."""
+    return Verifier(settings)

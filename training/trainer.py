@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ def train_jobs(
     gpus_per_worker: float = 0.0,
     max_failures: int = 3,
     on_progress: Callable[[int, int], None] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Train every job that is not done yet, in order, on one Ray Train worker group.
 
@@ -37,6 +38,7 @@ def train_jobs(
         storage: absolute directory that every node sees; checkpoints live there until the queue is finished.
         max_failures: how often a lost worker group is started again.
         on_progress: called with (optimizer steps done, steps known so far) about twice a second.
+        environment: further variables for the workers.
 
     Raises:
         TrainingFailed: with the worker's own error.
@@ -63,7 +65,7 @@ def train_jobs(
             storage_path=str(storage.resolve()),
             failure_config=FailureConfig(max_failures=max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            worker_runtime_env={"env_vars": worker_environment(gpus_per_worker)},
+            worker_runtime_env={"env_vars": worker_environment(gpus_per_worker) | dict(environment or {})},
         ),
     )
     stop = threading.Event()

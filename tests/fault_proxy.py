@@ -1,0 +1,65 @@
+"""A small real HTTP proxy that injects faults in front of an OpenAI-compatible server, one plan entry per request."""
+
+import threading
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+FAULTS = ("ok", "429", "500", "slow", "malformed", "empty", "half")
+
+
+class FaultProxy:
+    """Forwards POSTs to `target`; the n-th request gets the n-th fault of `plan`, later ones `after`."""
+
+    def __init__(self, target: str, plan: list[str], after: str = "ok") -> None:
+        self.target, self.plan, self.after = target, list(plan), after
+        self.seen: list[str] = []
+        self.headers: list[dict[str, str]] = []
+        self.stop_slow = threading.Event()
+        lock = threading.Lock()
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                with lock:
+                    fault = proxy.plan.pop(0) if proxy.plan else proxy.after
+                    proxy.seen.append(fault)
+                    proxy.headers.append(dict(self.headers))
+                if fault == "slow":
+                    proxy.stop_slow.wait(30)  # longer than the client's limit; released when the test ends
+                    return
+                if fault in ("429", "500"):
+                    self._answer(int(fault), b'{"error": {"message": "injected"}}')
+                elif fault == "malformed":
+                    self._answer(200, b'{"id": "x", "object": "chat.completion"}')
+                elif fault == "empty":
+                    self._answer(200, b'{"choices": []}')
+                elif fault == "half":
+                    self._answer(200, b'{"choices": [{"message": {"role": "assi')
+                else:
+                    request = urllib.request.Request(proxy.target + self.path, body, {"Content-Type": "application/json"})
+                    with urllib.request.urlopen(request, timeout=120) as response:
+                        self._answer(response.status, response.read())
+
+            def _answer(self, status: int, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                if status == 429:
+                    self.send_header("Retry-After", "0")
+                self.end_headers()
+                self.wfile.write(body)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.stop_slow.set()
+        self.server.shutdown()
+        self.server.server_close()

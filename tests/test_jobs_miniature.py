@@ -1,0 +1,90 @@
+"""The miniature world: exact tasks, dialects that tell the truth, nothing shared with the held-out questions, a small build."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.loading import ModelSource, load_tokenizer
+from cluster.rendering import Renderer
+from cluster.session import Cluster
+from jobs.context import Context
+from jobs.experiment import Miniature, load_experiment
+from jobs.miniature import RECIPES, STUDENTS, TEACHERS, build_world, draw_examples
+from jobs.miniature_tasks import DIALECTS, FAMILIES, draw_episodes, work_out
+from jobs.progress import Talker
+from selection.verification import VerifySettings, judge
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def replay(family: str, state: str, operation: str) -> str:
+    """One step, written again from the tasks' description."""
+    if family in ("chain", "dial"):
+        modulus = 10 if family == "chain" else 9
+        k = int(operation[1:])
+        return str({"+": int(state) + k, "-": int(state) - k, "*": int(state) * k}[operation[0]] % modulus)
+    if family == "grid":
+        x, y, k = "ABCDEFGH".index(state[0]), int(state[1]) - 1, int(operation[1])
+        x += {"E": k, "W": -k}.get(operation[0], 0)
+        y += {"N": k, "S": -k}.get(operation[0], 0)
+        return "ABCDEFGH"[x % 8] + str(y % 8 + 1)
+    if operation == "^":
+        return state[1:] + state[0]
+    if operation == "~":
+        return state[::-1]
+    i, j = int(operation[1]) - 1, int(operation[2]) - 1
+    cups = list(state)
+    cups[i], cups[j] = cups[j], cups[i]
+    return "".join(cups)
+
+
+def test_every_state_follows_from_the_one_before() -> None:
+    for episode in draw_episodes(400, seed=5):
+        for before, operation, after in zip(episode.states[:-1], episode.operations, episode.states[1:], strict=True):
+            assert replay(episode.family, before, operation) == after, (episode, operation)
+
+
+def test_questions_are_all_different_evenly_spread_and_need_at_least_four_steps() -> None:
+    episodes = draw_episodes(400, seed=6)
+    assert len({e.question for e in episodes}) == 400
+    assert {f: sum(e.family == f for e in episodes) for f in FAMILIES} == dict.fromkeys(FAMILIES, 100)
+    assert {len(e.operations) for e in episodes} == {4, 5, 6}
+    assert draw_episodes(400, seed=6) == episodes
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_an_answer_in_every_dialect_is_verified_and_a_changed_one_is_not(dialect: str) -> None:
+    for episode in draw_episodes(40, seed=7):
+        text = work_out(episode, dialect)
+        assert judge(text, episode.result, VerifySettings("exact")).state == "correct"
+        assert judge(text + "0", episode.result, VerifySettings("exact")).state == "wrong"
+
+
+def test_no_model_practises_on_a_question_of_the_world(tiny_model: Path) -> None:
+    renderer = Renderer(load_tokenizer(ModelSource(str(tiny_model))))
+    held = draw_episodes(300, seed=0)
+    asked = {tuple(renderer.prompt(e.question)) for e in held}
+    settings = Miniature(scale=0.1)
+    for k, recipe in enumerate(RECIPES):
+        examples = draw_examples(recipe, settings, renderer, frozenset(e.question_id for e in held), k)
+        assert not asked & {e.ids[: e.loss_start] for e in examples}
+
+
+def test_dialects_differ_in_length_as_the_design_asks() -> None:
+    episodes = draw_episodes(100, seed=1)
+    mean = {d: sum(len(work_out(e, d)) for e in episodes) / 100 for d in DIALECTS}
+    assert mean["terse"] < mean["running"] < mean["equations"] < mean["wordy"]
+
+
+def test_a_world_at_a_hundredth_of_its_steps_is_built_and_found_again(ray_cluster: Cluster, tmp_path: Path) -> None:
+    settings = Miniature(train_questions=8, evaluate_questions=8, scale=0.01)
+    experiment = load_experiment(ROOT / "jobs" / "miniature.yaml", [f"store={tmp_path}", "placement.train_workers=2"])
+    with Context(experiment, tmp_path / "run", Talker()) as context:
+        directory = build_world(context, settings)
+        manifest = {p: p.stat().st_mtime_ns for p in directory.rglob("*.safetensors")}
+        assert build_world(context, settings) == directory
+    assert {p: p.stat().st_mtime_ns for p in directory.rglob("*.safetensors")} == manifest
+    for name in (*TEACHERS, *STUDENTS):
+        Renderer(load_tokenizer(ModelSource(str(directory / name / "model")))).prove()
+    prints = {name: (directory / name / "model" / "model.safetensors").read_bytes() for name in (*TEACHERS, *STUDENTS)}
+    assert len(set(prints.values())) == len(prints)

@@ -1,0 +1,58 @@
+"""Evaluation statistics: known intervals, coverage, paired power, plain verdicts."""
+
+import numpy as np
+import pytest
+
+from training.evaluation import accuracy_interval, compare
+
+
+def test_wilsons_interval_has_its_published_value_and_extremes_stay_inside() -> None:
+    interval = accuracy_interval(np.array([1.0] * 81 + [0.0] * 182))
+    assert (round(interval.low, 4), round(interval.high, 4)) == (0.2553, 0.3662)  # Newcombe 1998, 81 of 263
+    assert accuracy_interval(np.ones(20)).high == 1.0
+    assert accuracy_interval(np.zeros(20)).low == 0.0
+    assert accuracy_interval(np.zeros(20)).high > 0.1
+
+
+def test_bootstrap_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(7)
+    hits = 0
+    for _ in range(60):
+        sample = rng.binomial(3, 0.4, size=150) / 3
+        interval = accuracy_interval(sample)
+        hits += interval.low <= 0.4 <= interval.high
+    assert hits >= 51  # 95 % of 60 is 57; fewer than 51 would happen with probability under 1 %
+
+
+def test_pairing_tells_a_difference_that_unpaired_intervals_hide() -> None:
+    rng = np.random.default_rng(0)
+    baseline = rng.binomial(1, 0.5, 400).astype(float)
+    arm = baseline.copy()
+    arm[np.flatnonzero(baseline == 0)[:16]] = 1.0  # 4 points, all in one direction
+    result = compare(arm, baseline, "scas", "strongest")
+    assert result.difference.value == pytest.approx(0.04)
+    assert result.difference.low > 0
+    assert result.p_value < 0.001
+    assert result.verdict.startswith("scas is better than strongest by 4.0 points")
+    assert accuracy_interval(arm).low < accuracy_interval(baseline).high
+
+
+def test_noise_is_not_called_a_difference_and_the_questions_needed_are_named() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.binomial(1, 0.51, 200).astype(float), rng.binomial(1, 0.5, 200).astype(float)
+    result = compare(a, b, "scas", "random")
+    assert result.verdict.startswith("cannot tell scas from random")
+    assert result.more_questions is None or result.more_questions > 0
+    same = compare(a, a, "x", "y")
+    assert (same.difference.value, same.p_value, same.more_questions) == (0.0, 1.0, None)
+
+
+def test_worse_is_said_as_plainly_as_better_and_loss_has_its_unit() -> None:
+    assert "x is worse than y by 100.0 points" in compare(np.zeros(30), np.ones(30), "x", "y").verdict
+    loss = compare(-np.full(30, 1.0), -np.full(30, 1.5), "x", "y", metric="loss")
+    assert "better than y by 0.5000 nats per answer token" in loss.verdict
+
+
+def test_arms_on_different_questions_are_refused() -> None:
+    with pytest.raises(ValueError, match="29 and 30"):
+        compare(np.zeros(29), np.zeros(30), "a", "b")
