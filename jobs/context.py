@@ -1,5 +1,6 @@
 """What every stage of one run shares: the experiment, the store, the user's terminal, and Ray once it is needed."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,11 @@ class Context:
     @property
     def store(self) -> Store:
         return Store(Path(self.experiment.store))
+
+    @property
+    def on_broken(self) -> Callable[[str], None] | None:
+        """What happens to a broken line of a file: None stops the run, else it is said and left out."""
+        return self.talker.say if self.experiment.questions.skip_broken_lines else None
 
     @property
     def log_file(self) -> Path:

@@ -6,7 +6,7 @@ JSONL, JSON and Parquet; rows with plain columns (instruction, question, problem
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from jobs.experiment import Fields
 QUESTION_NAMES = ("instruction", "question", "problem", "prompt", "input")
 REFERENCE_NAMES = ("reference_answer", "reference", "ground_truth", "gold", "target", "answer", "output")
 ANSWER_NAMES = ("teacher_output", "completion", "response", "solution", "answer", "output")
+OnBroken = Callable[[str], None] | None
 ID_NAMES = ("id", "question_id", "problem_id")
 
 
@@ -49,11 +50,11 @@ def question_id_of(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def read_rows(path: Path, skip_broken: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_rows(path: Path, on_broken: OnBroken = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (1-based line or row number, row) of a JSONL, JSON or Parquet file.
 
     Raises:
-        BadInput: no such file; a broken line, with its number, unless `skip_broken`.
+        BadInput: no such file; a broken line, with its number, unless `on_broken` is given: it is told of each one left out.
     """
     if not path.is_file():
         raise BadInput("no such file", path, "a .jsonl, .json or .parquet file", "check the path")
@@ -80,7 +81,8 @@ def read_rows(path: Path, skip_broken: bool = False) -> Iterator[tuple[int, dict
                 if not isinstance(row, dict):
                     raise ValueError(f"a {type(row).__name__}, not an object")
             except ValueError as error:
-                if skip_broken:
+                if on_broken is not None:
+                    on_broken(f"left out {path} line {number}: {str(error)[:120]}")
                     continue
                 raise BadInput(
                     f"{path} line {number} is broken",
@@ -123,7 +125,7 @@ def _text(value: Any) -> str | None:
 
 
 def read_questions(
-    path: Path, fields: Fields, *, system: str | None = None, skip_broken: bool = False, need_reference: bool = True
+    path: Path, fields: Fields, *, system: str | None = None, on_broken: OnBroken = None, need_reference: bool = True
 ) -> list[Question]:
     """Read questions, in the file's order.
 
@@ -133,7 +135,7 @@ def read_questions(
     questions: list[Question] = []
     lines: dict[str, int] = {}
     texts: dict[str, str] = {}
-    for number, row in read_rows(path, skip_broken):
+    for number, row in read_rows(path, on_broken):
         text = _text(_first(row, fields.question, QUESTION_NAMES)) or _turn(row, "user")
         reference = _text(_first(row, fields.reference, REFERENCE_NAMES)) or _turn(row, "assistant")
         where = f"{path} line {number}"
@@ -160,11 +162,11 @@ def read_questions(
     return questions
 
 
-def read_answers(path: Path, fields: Fields, skip_broken: bool = False) -> list[FoundAnswer]:
+def read_answers(path: Path, fields: Fields, on_broken: OnBroken = None) -> list[FoundAnswer]:
     """Read a teacher's answers; several rows for one question are its samples, in the file's order."""
     answers: list[FoundAnswer] = []
     counts: dict[str, int] = {}
-    for number, row in read_rows(path, skip_broken):
+    for number, row in read_rows(path, on_broken):
         text = _text(_first(row, fields.answer, ANSWER_NAMES))
         text = _turn(row, "assistant") if text is None else text
         question = _text(_first(row, fields.question, QUESTION_NAMES)) or _turn(row, "user")

@@ -249,14 +249,14 @@ def _job(name: str, wave: Wave, todo: list[tuple[str, list[Ask]]], settings: Gen
     return Job(name, partial(EndpointAsker, teacher, settings, seed, directory, spent), shards, 1, Needs(0.0))
 
 
-def take_file(context: Context, teacher: FileTeacher, questions: Mapping[str, Question], skip_broken: bool) -> Stage:
+def take_file(context: Context, teacher: FileTeacher, questions: Mapping[str, Question]) -> Stage:
     """Read a file teacher's answers into the store. Answers to unknown questions are kept and counted by the ledger.
 
     Raises:
         BadInput: a broken line, or a question with another text than ours.
     """
     path = Path(teacher.path)
-    found = read_answers(path, teacher.fields, skip_broken)
+    found = read_answers(path, teacher.fields, context.on_broken)
     refuse_other_texts(found, questions, path)
     by_text = {q.text: q.id for q in questions.values()}
     rows = []

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cluster.errors import BadInput
-from jobs.datasets import read_rows
+from jobs.datasets import OnBroken, read_rows
 from jobs.score import Row
 from jobs.store import write_atomically
 from selection.costs import CostSettings, compute_cost, scas_parts
@@ -17,7 +17,7 @@ from selection.rules import group_of_rank
 SCORES_SUFFIX = "_scas_scores.jsonl"
 
 
-def read_teacher_files(folder: Path, skip_broken: bool = False, limit: int | None = None) -> dict[str, list[tuple[Row, dict[str, Any]]]]:
+def read_teacher_files(folder: Path, on_broken: OnBroken = None, limit: int | None = None) -> dict[str, list[tuple[Row, dict[str, Any]]]]:
     """Read `<teacher>.jsonl` files: `id, instruction, teacher_output`, optional `system`; returns teacher -> rows with their source.
 
     Raises:
@@ -31,7 +31,7 @@ def read_teacher_files(folder: Path, skip_broken: bool = False, limit: int | Non
     for path in files:
         rows: list[tuple[Row, dict[str, Any]]] = []
         seen: dict[str, int] = {}
-        for number, row in read_rows(path, skip_broken):
+        for number, row in read_rows(path, on_broken):
             where = f"{path} line {number}"
             missing = [k for k in ("id", "instruction", "teacher_output") if row.get(k) is None]
             if missing:

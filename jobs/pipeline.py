@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from jobs.context import Context
-from jobs.datasets import Question, read_questions
+from jobs.datasets import OnBroken, Question, read_questions
 from jobs.evaluate import evaluate_students
 from jobs.experiment import Arm, EndpointTeacher, FileTeacher, ModelTeacher, QuestionSet
 from jobs.generate import Ask, ask_waves, check_teachers, plan_wave, take_file
@@ -59,7 +59,7 @@ def run_pipeline(context: Context) -> Outcome:
         world = build_world(context, context.experiment.miniature)
         context.experiment = resolve(context.experiment, world)
     e = context.experiment
-    questions, held_out = load_questions(e.questions, e.limit)
+    questions, held_out = load_questions(e.questions, e.limit, context.on_broken)
     students = {s.name: first_state(s, e.score.compat) for s in e.students}
     check_teachers(context)
     for student in students.values():
@@ -92,7 +92,7 @@ def run_pipeline(context: Context) -> Outcome:
     return outcome
 
 
-def load_questions(files: QuestionSet, limit: int | None) -> tuple[dict[str, Question], list[Question]]:
+def load_questions(files: QuestionSet, limit: int | None, on_broken: OnBroken) -> tuple[dict[str, Question], list[Question]]:
     """The training questions by id, and the held-out ones; a held-out question that is also trained on is refused.
 
     Raises:
@@ -102,9 +102,8 @@ def load_questions(files: QuestionSet, limit: int | None) -> tuple[dict[str, Que
 
     from cluster.errors import BadInput
 
-    skip = files.skip_broken_lines
-    train = read_questions(FilePath(files.train), files.train_fields, system=files.system, skip_broken=skip)
-    held_out = read_questions(FilePath(files.evaluate), files.evaluate_fields, system=files.system, skip_broken=skip)
+    train = read_questions(FilePath(files.train), files.train_fields, system=files.system, on_broken=on_broken)
+    held_out = read_questions(FilePath(files.evaluate), files.evaluate_fields, system=files.system, on_broken=on_broken)
     texts = {q.text.strip() for q in train}
     both = [q for q in held_out if q.text.strip() in texts]
     if both and files.train != files.evaluate:
@@ -118,11 +117,7 @@ def build_pool(context: Context, questions: Mapping[str, Question]) -> Pool:
     """Ask all teachers, verify, and ask again where `until_verified` wants more right answers."""
     e = context.experiment
     askable = [t for t in e.teachers if isinstance(t, ModelTeacher | EndpointTeacher)]
-    stages = {
-        f"generate {t.name}": take_file(context, t, questions, e.questions.skip_broken_lines)
-        for t in e.teachers
-        if isinstance(t, FileTeacher)
-    }
+    stages = {f"generate {t.name}": take_file(context, t, questions) for t in e.teachers if isinstance(t, FileTeacher)}
     first = [Ask(q.id, q.text, q.system, s) for q in questions.values() for s in range(e.generate.samples)]
     waves = {f"generate {t.name}": plan_wave(context, t, first, f"generate {t.name}") for t in askable}
     ask_waves(context, list(waves.values()))

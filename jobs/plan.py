@@ -45,7 +45,7 @@ def make_plan(context: Context) -> list[PlanRow]:
             m = context.experiment.miniature
             return rows + _bounds(context, m.train_questions, m.evaluate_questions)
         context.experiment = resolve(context.experiment, world.directory)
-    questions, held_out = load_questions(context.experiment.questions, context.experiment.limit)
+    questions, held_out = load_questions(context.experiment.questions, context.experiment.limit, context.on_broken)
     stages = _generate_rows(context, questions, rows)
     _verify_rows(context, stages, questions, rows)
     return rows + _bounds(context, len(questions), len(held_out), from_stage="train")
@@ -63,7 +63,7 @@ def _generate_rows(context: Context, questions: Mapping[str, Question], rows: li
     for teacher in e.teachers:
         label = f"generate {teacher.name}"
         if isinstance(teacher, FileTeacher):
-            stages[label] = take_file(context, teacher, questions, e.questions.skip_broken_lines)
+            stages[label] = take_file(context, teacher, questions)
             rows.append(PlanRow(label, "yes", f"read from {Path(teacher.path).name}", "this process"))
             continue
         wave = plan_wave(context, teacher, asks, label)

@@ -32,7 +32,8 @@ def with_bos(template: str, adds_bos: bool) -> Any:
     return made
 
 
-TURNS = "{% for m in messages %}{{ '<user> ' if m.role == 'user' else '<bot> ' }}{{ m.content }}{{ ' </s> ' if m.role == 'assistant' else ' ' }}{% endfor %}"
+TURNS = "{% for m in messages %}{{ '<user> ' if m.role == 'user' else '<bot> ' }}{{ m.content }}"
+TURNS += "{{ ' </s> ' if m.role == 'assistant' else ' ' }}{% endfor %}"
 TURNS += "{% if add_generation_prompt %}{{ '<bot> ' }}{% endif %}"
 
 
@@ -58,7 +59,10 @@ def test_reference_rendering_doubles_the_bos_as_the_published_program_does() -> 
 
 
 def test_a_template_whose_prompt_is_not_a_literal_prefix_is_refused_with_both_texts(tokenizer: Any) -> None:
-    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}[assistant]<think>{% endif %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]<think>{% endif %}"
+    )
     with pytest.raises(Unrenderable, match="not a literal prefix") as caught:
         Renderer(tokenizer).prove()
     assert "<think>" in str(caught.value)

@@ -19,7 +19,10 @@ def test_a_broken_line_is_named_by_its_number_and_the_rest_kept_only_on_request(
     path.write_text(path.read_text().replace('{"id": "b"', '{"id": b'))
     with pytest.raises(BadInput, match=r"q\.jsonl line 2 is broken.*skip_broken_lines"):
         read_questions(path, Fields())
-    assert [q.id for q in read_questions(path, Fields(), skip_broken=True)] == ["a"]
+    said: list[str] = []
+    assert [q.id for q in read_questions(path, Fields(), on_broken=said.append)] == ["a"]
+    assert len(said) == 1
+    assert "line 2" in said[0]
     path.write_bytes(b'{"id": "a", "question": "x", "answer": "1"}\n{"id": "\xff"}\n[1]\n')
     with pytest.raises(BadInput, match="line 2 is broken"):
         read_questions(path, Fields())
