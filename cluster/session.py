@@ -1,7 +1,7 @@
 """Connecting to Ray: an existing cluster by address, or a local one with resources stated on purpose.
 
-RAY_AUTH_MODE has to be set before Ray is imported, so nothing outside this module may import Ray first. A local Ray
-listens on loopback, with a token that lives in this process's environment and in no file.
+RAY_AUTH_MODE has to be set before Ray is imported, so nothing outside this module may import Ray first. A local Ray asks every
+caller for a token that lives in this process's environment and in no file.
 """
 
 import logging
@@ -82,7 +82,6 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.WARNING,
-                _node_ip_address="127.0.0.1",
             )
     except (ConnectionError, RuntimeError) as error:
         raise BadInput("no Ray cluster answers", address, "a running head node", f"check the address and the token ({error})") from error

@@ -90,17 +90,36 @@ class ModelAsker:
         return len(asks)
 
 
+class Secret:
+    """A key on its way from this process's environment to an actor: by value, never in a runtime environment, which `ps` shows."""
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+
+def read_key(teacher: EndpointTeacher) -> Secret:
+    """The teacher's key from the environment.
+
+    Raises:
+        BadInput: the variable is not set.
+    """
+    key = os.environ.get(teacher.api_key_env)
+    if key is None:
+        raise BadInput(f"no key for teacher {teacher.name}", "", f"the environment variable {teacher.api_key_env}", "export it")
+    return Secret(key)
+
+
 class EndpointAsker:
     """Handler for an OpenAI-compatible server: calls in threads, the client's retries, a rate and a budget."""
 
-    def __init__(self, teacher: EndpointTeacher, settings: Generate, seed: int, directory: str, spent_usd: float) -> None:
+    def __init__(self, teacher: EndpointTeacher, settings: Generate, seed: int, directory: str, spent_usd: float, key: Secret) -> None:
         from openai import OpenAI
 
-        key = os.environ.get(teacher.api_key_env)
-        if key is None:
-            raise BadInput(f"no key for teacher {teacher.name}", "", f"the environment variable {teacher.api_key_env}", "export it")
         self.teacher, self.settings, self.seed, self.directory, self.spent_usd = teacher, settings, seed, Path(directory), spent_usd
-        self.client = OpenAI(base_url=teacher.base_url, api_key=key, timeout=teacher.timeout_s, max_retries=teacher.max_retries)
+        self.client = OpenAI(base_url=teacher.base_url, api_key=key.value, timeout=teacher.timeout_s, max_retries=teacher.max_retries)
         self._lock, self._next_call = threading.Lock(), 0.0
 
     def __call__(self, shard: tuple[str, list[Ask]]) -> int:
@@ -242,11 +261,9 @@ def _job(name: str, wave: Wave, todo: list[tuple[str, list[Ask]]], settings: Gen
     if isinstance(teacher, ModelTeacher):
         needs = Needs(teacher.num_cpus, teacher.num_gpus)
         return Job(name, partial(ModelAsker, teacher, settings, seed, directory), shards, teacher.replicas, needs)
-    if os.environ.get(teacher.api_key_env) is None:
-        raise BadInput(f"no key for teacher {teacher.name}", "", f"the environment variable {teacher.api_key_env}", "export it")
     done = wave.stage.directory.glob("*.parquet")
     spent = sum(float(pd.read_parquet(p, columns=["usd"])["usd"].sum()) for p in done)
-    return Job(name, partial(EndpointAsker, teacher, settings, seed, directory, spent), shards, 1, Needs(0.0))
+    return Job(name, partial(EndpointAsker, teacher, settings, seed, directory, spent, read_key(teacher)), shards, 1, Needs(0.0))
 
 
 def take_file(context: Context, teacher: FileTeacher, questions: Mapping[str, Question]) -> Stage:
@@ -282,7 +299,9 @@ def check_teachers(context: Context) -> None:
         if isinstance(teacher, ModelTeacher):
             check_model_directory(teacher.path)
             Renderer(load_tokenizer(teacher_source(teacher)), teacher.chat_template).prove()
-        elif isinstance(teacher, FileTeacher) and not Path(teacher.path).is_file():
+        elif isinstance(teacher, EndpointTeacher):
+            read_key(teacher)
+        elif not Path(teacher.path).is_file():
             raise BadInput(
                 f"no answers of teacher {teacher.name} there", teacher.path, "a .jsonl, .json or .parquet file", "check the path"
             )

@@ -29,7 +29,7 @@ class FaultProxy:
                 with lock:
                     fault = proxy.plan.pop(0) if proxy.plan else proxy.after
                     proxy.seen.append(fault)
-                    proxy.headers.append(dict(self.headers))
+                    proxy.headers.append({k.lower(): v for k, v in self.headers.items()})
                 if fault == "slow":
                     proxy.stop_slow.wait(30)  # longer than the client's limit; released when the test ends
                     return
