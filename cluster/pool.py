@@ -115,6 +115,17 @@ class _Slot:
     ready: bool = False
 
 
+def check_fits(name: str, needs: Needs, resources: dict[str, float]) -> None:
+    """Refuse one actor that a cluster can never place.
+
+    Raises:
+        NoRoom: with what it asks for and what there is.
+    """
+    if not needs.fits(resources):
+        have = ", ".join(f"{v:g} {k}" for k, v in resources.items() if k in ("CPU", "GPU"))
+        raise NoRoom(f"{name} cannot be placed on this cluster", needs, f"at most {have}", "lower num_cpus or num_gpus")
+
+
 class Pool:
     """Actors on a Ray cluster. Use as a context manager; `release` gives the cluster's resources back in between."""
 
@@ -141,9 +152,7 @@ class Pool:
             NoRoom: with what it asks for and what there is.
         """
         for job in jobs:
-            if not job.needs.fits(self.resources):
-                have = ", ".join(f"{v:g} {k}" for k, v in self.resources.items() if k in ("CPU", "GPU"))
-                raise NoRoom(f"{job.name} cannot be placed on this cluster", job.needs, f"at most {have}", "lower num_cpus or num_gpus")
+            check_fits(job.name, job.needs, self.resources)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Result]:
         """Run all shards of all jobs; yields results as they finish.

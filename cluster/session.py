@@ -61,7 +61,7 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
     for key, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     if address is None:
-        _refuse_more_than_here(settings)
+        refuse_more_than_here(settings)
         if os.environ["RAY_AUTH_MODE"] == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
@@ -91,7 +91,8 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
         ray.shutdown()
 
 
-def _refuse_more_than_here(settings: RaySettings) -> None:
+def refuse_more_than_here(settings: RaySettings) -> None:
+    """Refuse a local Ray with more CPUs than this machine has: its workers would starve one another."""
     have = os.cpu_count() or 1
     if settings.num_cpus is not None and settings.num_cpus > have:
         raise NoRoom("ray.num_cpus is more than this machine has", settings.num_cpus, f"at most {have}", "lower ray.num_cpus")

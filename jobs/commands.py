@@ -159,7 +159,7 @@ def plan(
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(row.stage, row.cached, row.remaining, row.placement)
-    talker.console.print(table)
+    talker.show(table)
 
 
 @app.command()

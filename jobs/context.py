@@ -1,5 +1,6 @@
 """What every stage of one run shares: the experiment, the store, the user's terminal, and Ray once it is needed."""
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -50,9 +51,10 @@ class Context:
 
     def note(self, label: str, stage: Stage) -> Stage:
         """Record a stage as part of this run, under a readable label; forget its half-done work if asked to."""
+        known = label in self.stages
         self.stages[label] = stage
         if stage.is_finished:
-            self.cached += 1
+            self.cached += not known
         elif self.only_read:
             raise BadInput(
                 f"stage {label} is not finished", "", "a finished run", f"run `tutelage run {self.run_directory / 'experiment.yaml'}`"
@@ -60,6 +62,14 @@ class Context:
         elif self.resume == "never":
             stage.discard_unfinished()
         return stage
+
+    @property
+    def room(self) -> dict[str, float] | None:
+        """Resources of a local run, known before Ray starts; None when they are a cluster's."""
+        settings = self.experiment.ray
+        if settings.address is not None or os.environ.get("RAY_ADDRESS"):
+            return None
+        return {"CPU": float(settings.num_cpus or os.cpu_count() or 1), "GPU": float(settings.num_gpus or 0)}
 
     @property
     def cluster(self) -> Cluster:

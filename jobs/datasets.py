@@ -162,6 +162,21 @@ def read_questions(
     return questions
 
 
+def take_rows(questions: list[Question], rows: str | None) -> list[Question]:
+    """The questions in a slice of the file, `start:stop`, 0-based and end exclusive; all of them for None.
+
+    >>> [q.id for q in take_rows([Question(str(i), "q", "a") for i in range(5)], "1:3")]
+    ['1', '2']
+    """
+    if rows is None:
+        return questions
+    start, _, stop = rows.partition(":")
+    taken = questions[int(start or 0) : int(stop) if stop else None]
+    if not taken:
+        raise BadInput("a slice of the questions is empty", rows, f"within 0:{len(questions)}", "change train_rows or evaluate_rows")
+    return taken
+
+
 def read_answers(path: Path, fields: Fields, on_broken: OnBroken = None) -> list[FoundAnswer]:
     """Read a teacher's answers; several rows for one question are its samples, in the file's order."""
     answers: list[FoundAnswer] = []

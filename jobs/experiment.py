@@ -38,10 +38,15 @@ class Fields(Section):
 
 
 class QuestionSet(Section):
-    """Questions to train from, and held-out ones to evaluate on: JSONL, JSON or Parquet files, or `miniature:NAME`."""
+    """Questions to train from, and held-out ones to evaluate on: JSONL, JSON or Parquet files, or `miniature:NAME`.
+
+    `train_rows` and `evaluate_rows` take a slice `start:stop` of the file, so that one file can serve both.
+    """
 
     train: str
     evaluate: str
+    train_rows: str | None = Field(None, pattern=r"^\d*:\d*$")
+    evaluate_rows: str | None = Field(None, pattern=r"^\d*:\d*$")
     train_fields: Fields = Fields()
     evaluate_fields: Fields = Fields()
     system: str | None = None

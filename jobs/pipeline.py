@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from cluster.pool import Needs, check_fits
+from cluster.session import refuse_more_than_here
 from jobs.context import Context
-from jobs.datasets import OnBroken, Question, read_questions
+from jobs.datasets import OnBroken, Question, read_questions, take_rows
 from jobs.evaluate import evaluate_students
 from jobs.experiment import Arm, EndpointTeacher, FileTeacher, ModelTeacher, QuestionSet
 from jobs.generate import Ask, ask_waves, check_teachers, plan_wave, take_file
@@ -14,7 +16,7 @@ from jobs.miniature import build_world, resolve
 from jobs.score import StudentState, check_student, first_state, pool_rows, score_students
 from jobs.select import select_answers
 from jobs.store import Stage, digest
-from jobs.train import Training, train_students
+from jobs.train import Training, check_train_room, train_students
 from jobs.verify import join_pool, verify_answers
 
 
@@ -55,6 +57,7 @@ class Outcome:
 
 def run_pipeline(context: Context) -> Outcome:
     """Run an experiment from questions to evaluated students; finished stages are read from the store."""
+    check_placement(context)
     if context.experiment.miniature is not None:
         world = build_world(context, context.experiment.miniature)
         context.experiment = resolve(context.experiment, world)
@@ -92,6 +95,24 @@ def run_pipeline(context: Context) -> Outcome:
     return outcome
 
 
+def check_placement(context: Context) -> None:
+    """Refuse before anything starts what a local run can never place; a cluster is asked when it is connected.
+
+    Raises:
+        NoRoom: with what was asked for and what there is.
+    """
+    e, room = context.experiment, context.room
+    if room is None:
+        return
+    if e.ray.num_cpus is not None:
+        refuse_more_than_here(e.ray)
+    wanted = {"the student": context.needs}
+    wanted |= {f"teacher {t.name}": Needs(t.num_cpus, t.num_gpus) for t in e.teachers if isinstance(t, ModelTeacher)}
+    for name, needs in wanted.items():
+        check_fits(name, needs, room)
+    check_train_room(context, room)
+
+
 def load_questions(files: QuestionSet, limit: int | None, on_broken: OnBroken) -> tuple[dict[str, Question], list[Question]]:
     """The training questions by id, and the held-out ones; a held-out question that is also trained on is refused.
 
@@ -104,9 +125,10 @@ def load_questions(files: QuestionSet, limit: int | None, on_broken: OnBroken) -
 
     train = read_questions(FilePath(files.train), files.train_fields, system=files.system, on_broken=on_broken)
     held_out = read_questions(FilePath(files.evaluate), files.evaluate_fields, system=files.system, on_broken=on_broken)
+    train, held_out = take_rows(train, files.train_rows), take_rows(held_out, files.evaluate_rows)
     texts = {q.text.strip() for q in train}
     both = [q for q in held_out if q.text.strip() in texts]
-    if both and files.train != files.evaluate:
+    if both:
         raise BadInput(
             "a held-out question is also trained on", both[0].text[:60], "separate questions", f"remove {len(both)} from one of the files"
         )

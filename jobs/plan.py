@@ -4,7 +4,6 @@ Ids chain, so everything up to the first stage whose output is not there yet is 
 marked with "at most".
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,17 +91,9 @@ def _tokens_left(context: Context, teacher: ModelTeacher | EndpointTeacher, left
 def _place(context: Context, teacher: ModelTeacher | EndpointTeacher) -> str:
     if isinstance(teacher, EndpointTeacher):
         return f"{teacher.base_url}, {teacher.concurrency} calls at once"
-    needs, have = Needs(teacher.num_cpus, teacher.num_gpus), _room(context)
+    needs, have = Needs(teacher.num_cpus, teacher.num_gpus), context.room
     fits = "" if have is None or needs.fits(have) else "  DOES NOT FIT this machine"
     return f"{teacher.replicas} × ({needs}){fits}"
-
-
-def _room(context: Context) -> dict[str, float] | None:
-    """Resources of a local run; None when they belong to a cluster that is not asked."""
-    settings = context.experiment.ray
-    if settings.address is not None or os.environ.get("RAY_ADDRESS"):
-        return None
-    return {"CPU": float(settings.num_cpus or os.cpu_count() or 1), "GPU": float(settings.num_gpus or 0)}
 
 
 def _verify_rows(context: Context, generated: Mapping[str, Stage], questions: Mapping[str, Question], rows: list[PlanRow]) -> None:

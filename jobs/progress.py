@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 LINE_EVERY_S = 60.0
 
@@ -51,6 +52,11 @@ class Talker:
     def say(self, text: str) -> None:
         """Print one line as it is: nothing in it is read as markup."""
         self.console.print(text, markup=False)
+
+    def show(self, table: Table) -> None:
+        """Print a table, wide enough to be read in a file."""
+        width = None if self.console.is_terminal else 180
+        Console(file=sys.stdout, highlight=False, width=width).print(table)
 
     @contextmanager
     def bar(self, name: str, total: int, unit: str) -> Iterator[Bar]:

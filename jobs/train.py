@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
-from cluster.errors import BadInput
+from cluster.errors import BadInput, NoRoom
 from cluster.rendering import Renderer
 from jobs.context import Context
 from jobs.datasets import Question
@@ -125,13 +125,37 @@ def train_students(
     return after
 
 
+def check_train_room(context: Context, resources: Mapping[str, float]) -> None:
+    """Refuse a train worker group that can never be placed: Ray Train would wait for it for ever.
+
+    Raises:
+        NoRoom: with what it asks for and what there is.
+    """
+    p = context.experiment.placement
+    asked = {"CPU": p.train_workers * cpus_per_train_worker(context), "GPU": p.train_workers * p.num_gpus}
+    for kind, amount in asked.items():
+        if amount > resources.get(kind, 0.0):
+            raise NoRoom(
+                f"{p.train_workers} train workers cannot be placed on this cluster",
+                f"{amount:g} {kind}",
+                f"at most {resources.get(kind, 0.0):g}",
+                "lower placement.train_workers or what each is given",
+            )
+
+
+def cpus_per_train_worker(context: Context) -> float:
+    """A train worker gets at least one CPU, unless a GPU does its work."""
+    p = context.experiment.placement
+    return max(p.num_cpus, 0.1) if p.num_gpus else max(p.num_cpus, 1.0)
+
+
 def run_queue(context: Context, jobs: Sequence[TrainJob]) -> None:
     """Train a queue of jobs in one Ray Train run, with the hosting actors out of the way."""
     if not jobs:
         return
     p = context.experiment.placement
     if any(not job.is_done for job in jobs):
-        context.cluster  # noqa: B018  # connects
+        check_train_room(context, context.cluster.resources)
         context.free_the_cluster()
     with context.talker.bar("train", 0, "steps") as bar:
         train_jobs(
@@ -139,7 +163,7 @@ def run_queue(context: Context, jobs: Sequence[TrainJob]) -> None:
             name="queue-" + digest([job.job_id for job in jobs], 16),
             storage=context.store.root / "checkpoints",
             workers=p.train_workers,
-            cpus_per_worker=max(p.num_cpus, 0.1) if p.num_gpus else max(p.num_cpus, 1.0),
+            cpus_per_worker=cpus_per_train_worker(context),
             gpus_per_worker=p.num_gpus,
             max_failures=p.max_failures,
             on_progress=bar.set,
