@@ -176,8 +176,8 @@ def test_costs_of_another_rendering_are_refused_by_training(ray_cluster: Cluster
 
 def test_gsm8k_answers_run_on_real_input_with_a_limit(ray_cluster: Cluster, gsm8k: Path, golden: Path, tmp_path: Path) -> None:
     tree = yaml.safe_load((ROOT / "experiments" / "gsm8k_answers.yaml").read_text())
-    tree |= {"store": str(tmp_path / "store"), "limit": 30, "rounds": 1, "seeds": 1}
-    tree["train"] |= {"steps": 12, "learning_rate": 1e-3}
+    tree |= {"store": str(tmp_path / "store"), "limit": 80}
+    tree["train"] |= {"steps": 8}
     text = json.dumps(tree).replace("../shared/data/gsm8k", str(gsm8k)).replace("../shared/golden/scas", str(golden))
     context, outcome = run(json.loads(text), tmp_path)
     results = summarise(context, outcome)
