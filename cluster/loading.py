@@ -60,6 +60,10 @@ class ModelSource:
     trust_remote_code: bool = False
     adapter: str | None = None
 
+    def __post_init__(self) -> None:
+        if Path(self.path).is_dir():  # absolute, because a worker may run in another directory
+            object.__setattr__(self, "path", str(Path(self.path).resolve()))
+
     @property
     def is_local(self) -> bool:
         return Path(self.path).is_dir()
@@ -135,6 +139,13 @@ def load_model(source: ModelSource, device: str = "cpu") -> Any:
 
         model = PeftModel.from_pretrained(model, source.adapter).merge_and_unload()
     return model.to(device).eval()
+
+
+def context_length(model: Any) -> int | None:
+    """The most tokens a model with learned positions can take; None where positions are computed and only quality limits them."""
+    config = model.config.get_text_config()
+    learned = config.model_type in ("gpt2", "gpt_neo", "opt", "gpt_bigcode")
+    return getattr(config, "max_position_embeddings", None) if learned else None
 
 
 def pick_device(num_gpus: float) -> str:

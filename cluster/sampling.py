@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from cluster.loading import import_transformers
+from cluster.loading import context_length, import_transformers
 
 Finish = Literal["stop", "length"]
 # Rows in one batch times their longest length: keeps the key/value cache bounded, whatever the prompts.
@@ -86,6 +86,8 @@ def _sample_batch(
     cache = import_transformers().DynamicCache(config=model.config)
     alive = list(range(len(prompts)))
     generated: list[list[int]] = [[] for _ in prompts]
+    room = (context_length(model) or width + max_new_tokens) - width
+    max_new_tokens = min(max_new_tokens, room)
     finish: list[Finish] = ["length"] * len(prompts)
     for step in range(max_new_tokens):
         output = model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)

@@ -77,7 +77,7 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
             ray.init(
                 address="local",
                 num_cpus=settings.num_cpus or os.cpu_count(),
-                num_gpus=settings.num_gpus,
+                num_gpus=count_gpus(settings),
                 object_store_memory=settings.object_store_mib * MIB,
                 include_dashboard=False,
                 log_to_driver=False,
@@ -96,6 +96,15 @@ def refuse_more_than_here(settings: RaySettings) -> None:
     have = os.cpu_count() or 1
     if settings.num_cpus is not None and settings.num_cpus > have:
         raise NoRoom("ray.num_cpus is more than this machine has", settings.num_cpus, f"at most {have}", "lower ray.num_cpus")
+
+
+def count_gpus(settings: RaySettings) -> int:
+    """The GPUs a local Ray will have: those stated, else those of this machine."""
+    if settings.num_gpus is not None:
+        return settings.num_gpus
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _describe() -> Cluster:

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from cluster.errors import BadInput
 from cluster.pool import Needs, Pool
-from cluster.session import Cluster, connect
+from cluster.session import Cluster, connect, count_gpus
 from jobs.experiment import Experiment
 from jobs.progress import Talker
 from jobs.store import Stage, Store
@@ -69,7 +69,7 @@ class Context:
         settings = self.experiment.ray
         if settings.address is not None or os.environ.get("RAY_ADDRESS"):
             return None
-        return {"CPU": float(settings.num_cpus or os.cpu_count() or 1), "GPU": float(settings.num_gpus or 0)}
+        return {"CPU": float(settings.num_cpus or os.cpu_count() or 1), "GPU": float(count_gpus(settings))}
 
     @property
     def cluster(self) -> Cluster:

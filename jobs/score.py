@@ -91,6 +91,7 @@ def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: Scorer, max_leng
     """Render and score answers; a row that cannot be scored keeps its place, with a state and a reason."""
     table: dict[str, list[Any]] = {}
     rendered = {}
+    limit = min(max_length, scorer.context_length or max_length)
     for row in rows:
         blank = [0.0] * len(STATISTIC_NAMES)
         head = [row.answer_id, row.question_id, row.teacher]
@@ -99,8 +100,8 @@ def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: Scorer, max_leng
         except Unrenderable as error:
             table[row.answer_id] = [*head, "unrenderable", str(error), 0, *blank]
             continue
-        if conversation.length > max_length:
-            table[row.answer_id] = [*head, "too_long", f"{conversation.length} tokens, limit {max_length}", conversation.length, *blank]
+        if conversation.length > limit:
+            table[row.answer_id] = [*head, "too_long", f"{conversation.length} tokens, limit {limit}", conversation.length, *blank]
             continue
         table[row.answer_id] = [*head, "scored", "", conversation.length, *blank]
         rendered[row.answer_id] = conversation

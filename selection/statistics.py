@@ -9,6 +9,7 @@ special tokens are in neither span. u_t is the unit vector of the last decoder l
 Shapes: B rows, T tokens, D width, H up_proj width, V vocabulary, N chosen positions.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -18,6 +19,7 @@ import torch
 
 from cluster.errors import BadInput
 from cluster.heads import check_projection, decoder_of, project
+from cluster.loading import context_length
 from cluster.rendering import Rendered
 
 RANK_CLIP, BRIER_TOP = 100, 50
@@ -112,6 +114,7 @@ class Scorer:
         self.model, self.token_budget = model, token_budget
         self.module = find_layer_module(model, target_layer)
         self.fused_up_half = model.config.model_type == "phi3" and target_layer is None
+        self.context_length = context_length(model)
         self.special_ids = torch.tensor(sorted(special_ids), device=model.device)
 
     def score(self, rows: Sequence[Rendered]) -> list[Statistics | Exception]:
@@ -130,7 +133,9 @@ class Scorer:
         """Score a batch; on out-of-memory halve it, down to single rows."""
         try:
             return self._score_batch(rows)
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             if len(rows) == 1:
                 return [error]
         torch.cuda.empty_cache()
@@ -197,7 +202,7 @@ class Scorer:
         a, q = answer_BT[b], question_BT[b]
         if not bool(a.any()):
             return EmptySpan("the answer has no token besides special ones", "", "at least one", "the row is left out")
-        return Statistics(
+        result = Statistics(
             n_answer=int(a.sum()),
             n_question=int(q.sum()),
             answer_loss=float(tokens["loss"][b][a].sum()),
@@ -209,6 +214,13 @@ class Scorer:
             entropy=float(tokens["entropy"][b][a].sum()),
             max_loss=float(tokens["loss"][b][a].max()),
         )
+        broken = [name for name in STATISTIC_NAMES if not math.isfinite(getattr(result, name))]
+        return ArithmeticError(f"the student gives {', '.join(broken)} that are not finite") if broken else result
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out: CUDA has a type for it, PyTorch on a CPU only a message."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _brier(logits_NV: torch.Tensor, own_N: torch.Tensor) -> torch.Tensor:

@@ -58,6 +58,15 @@ def test_a_sampled_row_depends_on_its_seed_and_not_on_its_batch(model: Any) -> N
     assert sample(model, rows, seeds=[s + 100 for s in seeds], **options) != together
 
 
+def test_a_model_with_learned_positions_stops_at_its_last_one() -> None:
+    from tests.test_cluster_loading import random_model
+
+    model = random_model("gpt2")  # 64 positions
+    got = sample(model, [[5] * 60, [5] * 70], max_new_tokens=10, stop_ids=frozenset(), token_budget=1)
+    assert (len(got[0].ids), got[0].finish) == (4, "length")
+    assert (len(got[1].ids), got[1].finish) == (0, "length")
+
+
 def test_draws_follow_the_distribution_and_top_p_cuts_its_tail() -> None:
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(4000, 1)
     draws = torch.rand(4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -144,6 +144,16 @@ def test_out_of_memory_halves_the_batch_and_only_a_row_that_fails_alone_is_given
         assert asdict(a)["answer_loss"] == pytest.approx(asdict(b)["answer_loss"], rel=1e-5)  # type: ignore[call-overload]
 
 
+def test_a_model_that_gives_nan_quarantines_its_rows_instead_of_winning(tiny_model: Path) -> None:
+    model = load_model(ModelSource(str(tiny_model)))
+    scorer = Scorer(model, frozenset())
+    with torch.no_grad():
+        model.get_input_embeddings().weight[7] = float("nan")  # tied to the vocabulary projection: every loss is broken
+    result = scorer.score([Rendered((5, 6, 7, 8), 2, 4)])[0]
+    assert isinstance(result, ArithmeticError)
+    assert "not finite" in str(result)
+
+
 def test_the_hook_is_gone_after_scoring_even_when_the_forward_raises(tiny_model: Path) -> None:
     model = load_model(ModelSource(str(tiny_model)))
     scorer = Scorer(model, frozenset())
