@@ -10,7 +10,7 @@ from cluster.session import refuse_more_than_here
 from jobs.context import Context
 from jobs.datasets import OnBroken, Question, read_questions, take_rows
 from jobs.evaluate import evaluate_students
-from jobs.experiment import Arm, EndpointTeacher, FileTeacher, ModelTeacher, QuestionSet
+from jobs.experiment import Arm, EndpointTeacher, Experiment, FileTeacher, ModelTeacher, QuestionSet
 from jobs.generate import Ask, ask_waves, check_teachers, plan_wave, take_file
 from jobs.miniature import build_world, resolve
 from jobs.score import StudentState, check_student, first_state, pool_rows, score_students
@@ -69,7 +69,7 @@ def run_pipeline(context: Context) -> Outcome:
         check_student(student, e.score)
 
     pool = build_pool(context, questions)
-    paths = [Path(s, arm, seed) for s in students for arm in e.arms for seed in range(e.seeds)]
+    paths = paths_of(e)
     outcome = Outcome(questions, held_out, pool, paths)
     now: dict[Path, StudentState] = {path: students[path.student] for path in paths}
     before = evaluate_students(context, students, held_out)
@@ -82,7 +82,7 @@ def run_pipeline(context: Context) -> Outcome:
         for path in paths:
             judge = now[path] if path.arm.cost is not None else students[path.student]
             label = f"{path.label} round {number}"
-            seed = e.seed * 1_000_003 + path.seed * 1009 + number
+            seed = path_seed(e, path, number)
             chosen = select_answers(
                 context, f"select {label}", path.arm, seed, pool.answers, list(questions), scored[judge.id], pool.accuracy
             )
@@ -159,9 +159,23 @@ def build_pool(context: Context, questions: Mapping[str, Question]) -> Pool:
         stages.update({label: wave.stage for label, wave in again.items()})
         verified.update(verify_answers(context, {label: wave.stage for label, wave in again.items()}, questions))
     answers = join_pool(list(stages.values()), list(verified.values()), questions)
+    return Pool(answers, pool_ids(questions, verified), teacher_accuracy(answers, [t.name for t in e.teachers], len(questions)))
+
+
+def pool_ids(questions: Mapping[str, Question], verified: Mapping[str, Stage]) -> dict[str, str]:
+    """What a pool depends on: the questions' texts and every verify stage."""
     content = digest([(q.id, q.text, q.system) for q in questions.values()])
-    ids = {"questions": content, **{label: stage.id for label, stage in sorted(verified.items())}}
-    return Pool(answers, ids, teacher_accuracy(answers, [t.name for t in e.teachers], len(questions)))
+    return {"questions": content, **{label: stage.id for label, stage in sorted(verified.items())}}
+
+
+def paths_of(experiment: Experiment) -> list[Path]:
+    """Every student under every arm and training seed."""
+    return [Path(s.name, arm, seed) for s in experiment.students for arm in experiment.arms for seed in range(experiment.seeds)]
+
+
+def path_seed(experiment: Experiment, path: Path, number: int) -> int:
+    """The seed of one path's draws and training in one round."""
+    return experiment.seed * 1_000_003 + path.seed * 1009 + number
 
 
 def still_lacking(answers: pd.DataFrame, teacher: str, questions: Mapping[str, Question], wanted: int, sample: int) -> list[Ask]:

@@ -13,12 +13,15 @@ from cluster.pool import Needs
 from cluster.rendering import Renderer
 from jobs.context import Context
 from jobs.datasets import Question
+from jobs.evaluate import evaluate_stage
 from jobs.experiment import MINIATURE, EndpointTeacher, FileTeacher, ModelTeacher
 from jobs.generate import Ask, plan_wave, take_file, teacher_source
 from jobs.miniature import RECIPES, resolve, world_stage
-from jobs.pipeline import load_questions
-from jobs.score import first_state, pool_rows, score_stage
-from jobs.store import Stage, digest
+from jobs.pipeline import load_questions, path_seed, paths_of, pool_ids
+from jobs.score import StudentState, first_state, pool_rows, score_stage
+from jobs.select import select_stage
+from jobs.store import Stage
+from jobs.train import Training, train_stage
 from jobs.verify import join_pool, verify_stage
 
 
@@ -46,8 +49,29 @@ def make_plan(context: Context) -> list[PlanRow]:
         context.experiment = resolve(context.experiment, world.directory)
     questions, held_out = load_questions(context.experiment.questions, context.experiment.limit, context.on_broken)
     stages = _generate_rows(context, questions, rows)
-    _verify_rows(context, stages, questions, rows)
-    return rows + _bounds(context, len(questions), len(held_out), from_stage="train")
+    scored = _verify_rows(context, stages, questions, rows)
+    made = _made_of_paths(context, scored, held_out)
+    return rows + _bounds(context, len(questions), len(held_out), made)
+
+
+def _made_of_paths(context: Context, scored: Mapping[str, tuple[StudentState, Stage]], held_out: list[Question]) -> tuple[int, int]:
+    """How many trainings and evaluations are in the store, by following every path's chain of ids round by round."""
+    e = context.experiment
+    trainings = 0
+    evaluations = sum(evaluate_stage(context, state, held_out).is_finished for state, _ in scored.values())
+    for path in paths_of(e) if scored else []:
+        first, first_scores = scored[path.student]
+        state, pool = first, {k: v for k, v in first_scores.inputs.items() if k != "student"}
+        for number in range(1, e.rounds + 1):
+            scores = first_scores if path.arm.cost is None or number == 1 else score_stage(context, state, pool)
+            seed = path_seed(e, path, number)
+            training = train_stage(context, Training("", state, select_stage(context, path.arm, seed, scores), scores, seed))
+            if not training.is_finished:
+                break
+            state = state.after(training)
+            trainings += 1
+            evaluations += evaluate_stage(context, state, held_out).is_finished
+    return trainings, evaluations
 
 
 def _yes(stage: Stage) -> str:
@@ -96,8 +120,13 @@ def _place(context: Context, teacher: ModelTeacher | EndpointTeacher) -> str:
     return f"{teacher.replicas} × ({needs}){fits}"
 
 
-def _verify_rows(context: Context, generated: Mapping[str, Stage], questions: Mapping[str, Question], rows: list[PlanRow]) -> None:
-    """Verify and first-round score rows, exact once the answers exist."""
+def _verify_rows(
+    context: Context, generated: Mapping[str, Stage], questions: Mapping[str, Question], rows: list[PlanRow]
+) -> dict[str, tuple[StudentState, Stage]]:
+    """Verify and first-round score rows, exact once the answers exist; returns student name -> first state and score stage.
+
+    With `until_verified` the pool depends on answers that are still to come, so nothing after verification can be named.
+    """
     e = context.experiment
     verified = {label: verify_stage(context, stage, questions) for label, stage in generated.items()}
     done = sum(s.is_finished for s in verified.values())
@@ -105,17 +134,18 @@ def _verify_rows(context: Context, generated: Mapping[str, Stage], questions: Ma
         PlanRow("verify", f"{done} of {len(verified)}", "" if done == len(verified) else "the rest", "one actor per teacher's answers")
     )
     place = f"{e.placement.score_workers} × ({context.needs})"
-    if done < len(verified) or not all(s.is_finished for s in generated.values()):
+    if done < len(verified) or e.generate.until_verified or not all(s.is_finished for s in generated.values()):
         most = len(questions) * len(e.teachers) * max(e.generate.samples, e.generate.max_samples if e.generate.until_verified else 1)
         rows.append(PlanRow("score, round 1", "no", f"at most {most * len(e.students):,} answers", place))
-        return
+        return {}
     answers = join_pool(list(generated.values()), list(verified.values()), questions)
-    content = digest([(q.id, q.text, q.system) for q in questions.values()])
-    ids = {"questions": content, **{label: stage.id for label, stage in sorted(verified.items())}}
+    ids = pool_ids(questions, verified)
     found = pool_rows(answers, questions)
+    scored = {}
     for student in e.students:
         state = first_state(student, e.score.compat)
         stage = score_stage(context, state, ids)
+        scored[student.name] = (state, stage)
         left = ""
         if not stage.is_finished:
             renderer = state.renderer(e.score.compat)
@@ -123,13 +153,14 @@ def _verify_rows(context: Context, generated: Mapping[str, Stage], questions: Ma
             tokens = sum(len(renderer.tokenizer(r.answer)["input_ids"]) + prompts[r.question_id] for r in found)
             left = f"{len(found):,} answers, about {tokens:,} tokens"
         rows.append(PlanRow(f"score {student.name}, round 1", _yes(stage), left, place))
+    return scored
 
 
-def _bounds(context: Context, questions: int, held_out: int, from_stage: str = "generate") -> list[PlanRow]:
-    """What follows from counts alone."""
+def _bounds(context: Context, questions: int, held_out: int, made: tuple[int, int] | None = None) -> list[PlanRow]:
+    """What follows from counts alone, and of that what is `made`: trainings and evaluations; None when nothing is known yet."""
     e = context.experiment
     rows = []
-    if from_stage == "generate":
+    if made is None:
         answers = questions * len(e.teachers) * e.generate.samples
         shards = -(-questions * e.generate.samples // e.generate.shard_size) * len(e.teachers)
         names = "the world's models" if any(getattr(t, "path", "").startswith(MINIATURE) for t in e.teachers) else "teachers"
@@ -142,9 +173,12 @@ def _bounds(context: Context, questions: int, held_out: int, from_stage: str = "
     steps = e.train.steps or max(1, round(per_epoch * e.train.epochs))
     p = e.placement
     train_place = f"{p.train_workers} train workers × ({context.needs}), ZeRO {e.train.zero_stage}"
-    rows.append(PlanRow(f"train, {e.rounds} rounds", "", f"{paths * e.rounds} trainings of at most {steps:,} steps", train_place))
-    evaluations = paths * e.rounds + len(e.students)
-    most = evaluations * held_out * (e.evaluate.max_new_tokens if e.evaluate.metric == "accuracy" else 0)
-    text = f"{evaluations} students × {held_out:,} questions" + (f", at most {most:,} tokens" if most else "")
-    rows.append(PlanRow("evaluate", "", text, f"{p.evaluate_workers} × ({context.needs})"))
+    trainings, evaluations = paths * e.rounds, paths * e.rounds + len(e.students)
+    trained, evaluated = made or (0, 0)
+    text = f"{trainings - trained} trainings of at most {steps:,} steps" if trained < trainings else ""
+    rows.append(PlanRow("train, all rounds", f"{trained} of {trainings}", text, train_place))
+    left = evaluations - evaluated
+    most = left * held_out * (e.evaluate.max_new_tokens if e.evaluate.metric == "accuracy" else 0)
+    text = f"{left} students × {held_out:,} questions" + (f", at most {most:,} tokens" if most else "") if left else ""
+    rows.append(PlanRow("evaluate", f"{evaluated} of {evaluations}", text, f"{p.evaluate_workers} × ({context.needs})"))
     return rows

@@ -20,6 +20,7 @@ from cluster.session import Cluster
 from jobs.context import Context
 from jobs.experiment import parse_experiment
 from jobs.pipeline import Outcome, build_pool, load_questions, run_pipeline
+from jobs.plan import make_plan
 from jobs.progress import Talker
 from jobs.results import summarise, verdict_lines
 from jobs.score import first_state, pool_rows, score_students
@@ -73,6 +74,11 @@ def test_a_run_goes_from_questions_to_a_verdict_and_a_second_one_makes_nothing(
     assert len(results.arms) == 4
     assert any("strongest" in line for line in verdict_lines(results))
 
+    with Context(parse_experiment(small_world | {"rounds": 2, "seeds": 2}), tmp_path / "run", Talker()) as planned:
+        plan = {row.stage: (row.cached, row.remaining) for row in make_plan(planned)}
+    assert plan["train, all rounds"] == ("8 of 8", "")
+    assert plan["evaluate"] == ("9 of 9", "")
+    assert plan["score kid, round 1"] == ("yes", "")
     again, _ = run(small_world, tmp_path, rounds=2, seeds=2)
     assert again.cached == len(again.stages)
     assert again._cluster is None  # nothing to do: Ray was not even started
@@ -201,7 +207,7 @@ def test_plan_starts_nothing_and_knows_what_is_cached(ray_cluster: Cluster, smal
     assert done.returncode == 0, done.stderr
     assert "1 shards" in done.stdout
     assert "DOES NOT FIT" in done.stdout
-    assert "2 trainings of at most 2 steps" in " ".join(done.stdout.split())
+    assert "2 trainings of at most 2 steps" in done.stdout
     assert not list((tmp_path / "store").glob("score"))
 
 
