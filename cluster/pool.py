@@ -115,22 +115,29 @@ class _Slot:
     ready: bool = False
 
 
-def check_fits(name: str, needs: Needs, resources: dict[str, float]) -> None:
-    """Refuse one actor that a cluster can never place.
+def check_fits(name: str, needs: Needs, nodes: Sequence[dict[str, float]]) -> None:
+    """Refuse one actor that no node can ever hold.
 
     Raises:
-        NoRoom: with what it asks for and what there is.
+        NoRoom: with what it asks for and what the nodes have.
     """
-    if not needs.fits(resources):
-        have = ", ".join(f"{v:g} {k}" for k, v in resources.items() if k in ("CPU", "GPU"))
-        raise NoRoom(f"{name} cannot be placed on this cluster", needs, f"at most {have}", "lower num_cpus or num_gpus")
+    if not any(needs.fits(node) for node in nodes):
+        have = " or ".join(sorted({", ".join(f"{v:g} {k}" for k, v in n.items() if k in ("CPU", "GPU")) for n in nodes}))
+        raise NoRoom(f"{name} cannot be placed on this cluster", needs, f"at most {have} on one node", "lower num_cpus or num_gpus")
 
 
 class Pool:
     """Actors on a Ray cluster. Use as a context manager; `release` gives the cluster's resources back in between."""
 
-    def __init__(self, resources: dict[str, float], *, retries: int = 3, on_wait: Callable[[str], None] | None = None) -> None:
-        self.resources, self.retries, self.on_wait = resources, retries, on_wait
+    def __init__(
+        self,
+        resources: dict[str, float],
+        *,
+        nodes: Sequence[dict[str, float]] | None = None,
+        retries: int = 3,
+        on_wait: Callable[[str], None] | None = None,
+    ) -> None:
+        self.resources, self.nodes, self.retries, self.on_wait = resources, nodes or [resources], retries, on_wait
         self._slots: list[_Slot] = []
 
     def __enter__(self) -> "Pool":
@@ -152,7 +159,7 @@ class Pool:
             NoRoom: with what it asks for and what there is.
         """
         for job in jobs:
-            check_fits(job.name, job.needs, self.resources)
+            check_fits(job.name, job.needs, self.nodes)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Result]:
         """Run all shards of all jobs; yields results as they finish.
@@ -230,16 +237,24 @@ class Pool:
         return free
 
     def _feed(self, active: Sequence[_Running]) -> None:
-        """Top up every actor's queue; an actor whose job has nothing left becomes idle."""
-        for slot in self._slots:
-            while slot.running is not None and len(slot.in_flight) < IN_FLIGHT_PER_ACTOR:
-                shard = slot.running.next_shard()
+        """Top up every loaded actor's queue; an actor whose job has nothing left becomes idle, one still pending is let go.
+
+        Only loaded actors get shards: one that waits for a place on a busy cluster must not hold back what the others can do.
+        """
+        for slot in list(self._slots):
+            running = slot.running
+            while running is not None and slot.ready and len(slot.in_flight) < IN_FLIGHT_PER_ACTOR:
+                shard = running.next_shard()
                 if shard is None:
                     if not slot.in_flight:
                         slot.running = None
                     break
-                slot.running.outstanding += 1
+                running.outstanding += 1
                 slot.in_flight[slot.actor.run.remote(shard[1])] = shard
+        for slot in [s for s in self._slots if s.running is not None and not s.ready and not s.running.has_more]:
+            if slot.running is not None:
+                slot.running.outstanding -= len(slot.in_flight)
+            self._drop(slot)
 
     def _collect(self, future: Any) -> Iterator[Result]:
         import ray
@@ -258,7 +273,7 @@ class Pool:
             raise ShardFailed(
                 f"{running.job.name} failed in {where}", str(error).strip().splitlines()[-1], "", "run again with --debug"
             ) from error
-        except ray.exceptions.RayActorError as error:
+        except ray.exceptions.RayError as error:  # the actor, its node or its memory is gone
             self._replace(slot, error)
             return
         del slot.in_flight[future]

@@ -31,6 +31,11 @@ PLAIN_TEMPLATE = (
 PROBES = (("2+2?", "4"), ("Say <hi> & go.", "first line\nsecond  line"), ("naïve – 数?", "$x^{2}$ \\boxed{7}"))
 
 
+# What templates that print today's date get instead: the same question must give the same ids tomorrow.
+FIXED_DATE = "26 Jul 2024"
+FIXED_DATE_MACRO = "{%- macro strftime_now(pattern) -%}" + FIXED_DATE + "{%- endmacro -%}"
+
+
 class Unrenderable(BadInput):
     """One row that cannot be rendered faithfully; `state` is its name in the ledger."""
 
@@ -58,13 +63,15 @@ class Renderer:
     def __init__(self, tokenizer: Any, chat_template: str | None = None, compat: Compat = "ours") -> None:
         self.tokenizer, self.compat = tokenizer, compat
         self.template = _choose_template(tokenizer, chat_template)
-        self.special_ids = frozenset(tokenizer.all_special_ids)
-        self._special_texts = tuple(text for text in tokenizer.all_special_tokens if text)
+        self._dated = FIXED_DATE_MACRO + self.template if "strftime_now" in self.template else self.template
+        marked = {i: str(t) for i, t in getattr(tokenizer, "added_tokens_decoder", {}).items() if t.special}
+        self.special_ids = frozenset(tokenizer.all_special_ids) | frozenset(marked)
+        self._special_texts = tuple({text for text in [*tokenizer.all_special_tokens, *marked.values()] if text})
 
     def _text(self, messages: list[dict[str, str]], generation: bool) -> str:
         try:
             text = self.tokenizer.apply_chat_template(
-                messages, chat_template=self.template, add_generation_prompt=generation, tokenize=False
+                messages, chat_template=self._dated, add_generation_prompt=generation, tokenize=False, date_string=FIXED_DATE
             )
         except Exception as error:  # jinja raises whatever the template's author wrote into it
             raise Unrenderable("the chat template refuses this conversation", error, "", "look at the template") from error
@@ -204,13 +211,9 @@ class Renderer:
 
 def _choose_template(tokenizer: Any, chat_template: str | None) -> str:
     """The template to use: the tokenizer's own, the word `plain`, or a Jinja file."""
-    if chat_template == "plain":
-        return PLAIN_TEMPLATE
-    if chat_template is not None:
-        path = Path(chat_template)
-        if not path.is_file():
-            raise BadInput("no chat template there", chat_template, "a .jinja file, or the word plain", "check student.chat_template")
-        return path.read_text(encoding="utf-8")
+    given = template_text(chat_template)
+    if given is not None:
+        return given
     if not getattr(tokenizer, "chat_template", None):
         raise BadInput(
             "the tokenizer has no chat template",
@@ -219,3 +222,17 @@ def _choose_template(tokenizer: Any, chat_template: str | None) -> str:
             "set chat_template: plain, or chat_template: FILE.jinja, for this model",
         )
     return str(tokenizer.chat_template)
+
+
+def template_text(chat_template: str | None) -> str | None:
+    """The text of a template that an experiment names; None when it names none.
+
+    Raises:
+        BadInput: no such file.
+    """
+    if chat_template is None or chat_template == "plain":
+        return None if chat_template is None else PLAIN_TEMPLATE
+    path = Path(chat_template)
+    if not path.is_file():
+        raise BadInput("no chat template there", chat_template, "a .jinja file, or the word plain", "check chat_template")
+    return path.read_text(encoding="utf-8")

@@ -26,6 +26,12 @@ class Completion:
     finish: Finish
 
 
+def generation_stop_ids(model: Any) -> frozenset[int]:
+    """The end tokens that a model's own generation configuration names; often more than its tokenizer's EOS."""
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    return frozenset([ends] if isinstance(ends, int) else ends or [])
+
+
 def sample(
     model: Any,
     prompts: Sequence[Sequence[int]],

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from cluster.errors import BadInput, NoRoom
 
@@ -29,7 +29,11 @@ QUIET_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class RaySettings:
-    """Where to run. `address` None starts a local Ray, unless RAY_ADDRESS (set inside a Ray job) names a cluster."""
+    """Where to run. `address` None starts a local Ray, unless RAY_ADDRESS (set inside a Ray job) names a cluster.
+
+    `auth` is token or disabled. A local Ray uses a token unless told otherwise; a cluster's mode comes from `auth`, else from the
+    environment (RAY_AUTH_MODE, RAY_AUTH_TOKEN), as Ray's own clients do.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -37,14 +41,15 @@ class RaySettings:
     num_cpus: int | None = None
     num_gpus: int | None = None
     object_store_mib: int = 256
-    auth: str = "token"
+    auth: Literal["token", "disabled"] | None = None
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What Ray offers: total resources, and where its logs are."""
+    """What Ray offers: resources in total and of each node, and where its logs are."""
 
     resources: dict[str, float]
+    nodes: tuple[dict[str, float], ...]
     log_directory: str
 
 
@@ -57,7 +62,10 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
         BadInput: no cluster answers at the address.
     """
     address = settings.address or os.environ.get("RAY_ADDRESS")
-    os.environ.setdefault("RAY_AUTH_MODE", settings.auth)
+    if settings.auth is not None:
+        os.environ["RAY_AUTH_MODE"] = settings.auth
+    elif address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     for key, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     if address is None:
@@ -83,7 +91,7 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
                 log_to_driver=False,
                 logging_level=logging.WARNING,
             )
-    except (ConnectionError, RuntimeError) as error:
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         raise BadInput("no Ray cluster answers", address, "a running head node", f"check the address and the token ({error})") from error
     try:
         yield _describe()
@@ -111,8 +119,13 @@ def _describe() -> Cluster:
     import ray
     from ray._private.worker import global_worker
 
-    resources = {k: float(v) for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU", "memory")}
-    return Cluster(resources, str(Path(global_worker.node.get_session_dir_path()) / "logs") if global_worker.node else "")
+    def kept(found: dict[str, float]) -> dict[str, float]:
+        return {k: float(v) for k, v in found.items() if k in ("CPU", "GPU", "memory")}
+
+    nodes = tuple(kept(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    return Cluster(
+        kept(ray.cluster_resources()), nodes, str(Path(global_worker.node.get_session_dir_path()) / "logs") if global_worker.node else ""
+    )
 
 
 def _send_chatter_to(log_file: Path | None) -> None:

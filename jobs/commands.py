@@ -99,6 +99,7 @@ def run(
     limit: Limit = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the whole experiment.")] = None,
     resume: Annotated[str, typer.Option(help="auto goes on from half-done stages; never starts those afresh.")] = "auto",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask endpoints again for the calls that failed for good.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="The same as plan.")] = False,
 ) -> None:
     """Run an experiment: ask, verify, score, select, train, evaluate, report."""
@@ -110,7 +111,7 @@ def run(
     experiment = _load(file, overrides, limit, seed)
     directory = _claim_run_directory(experiment)
     talker = Talker()
-    with _interruptible(talker, directory), Context(experiment, directory, talker, resume) as context:
+    with _interruptible(talker, directory), Context(experiment, directory, talker, resume, retry_failed=retry_failed) as context:
         _run(context)
 
 
@@ -203,6 +204,7 @@ for stage_alone in (score, select, verify):
 
 def main() -> None:
     """Entry of `tutelage` and `python -m jobs`: one line for a failure the user can mend, the traceback behind --debug."""
+    sys.path.insert(0, str(Path.cwd()))  # a user's own verify.function lies beside the experiment
     try:
         app()
     except TutelageError as error:

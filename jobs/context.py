@@ -24,6 +24,7 @@ class Context:
     talker: Talker
     resume: str = "auto"
     only_read: bool = False
+    retry_failed: bool = False
     stages: dict[str, Stage] = field(default_factory=dict)
     cached: int = 0
     _exits: ExitStack = field(default_factory=ExitStack)
@@ -86,7 +87,7 @@ class Context:
     def pool(self) -> Pool:
         """The pool of hosting actors."""
         if self._pool is None:
-            self._pool = self._exits.enter_context(Pool(self.cluster.resources, on_wait=self.talker.say))
+            self._pool = self._exits.enter_context(Pool(self.cluster.resources, nodes=self.cluster.nodes, on_wait=self.talker.say))
         return self._pool
 
     def free_the_cluster(self) -> None:

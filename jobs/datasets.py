@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import pyarrow.parquet as pq
 
 from cluster.errors import BadInput
 from jobs.experiment import Fields
@@ -59,8 +59,8 @@ def read_rows(path: Path, on_broken: OnBroken = None) -> Iterator[tuple[int, dic
     if not path.is_file():
         raise BadInput("no such file", path, "a .jsonl, .json or .parquet file", "check the path")
     if path.suffix == ".parquet":
-        for number, record in enumerate(pd.read_parquet(path).to_dict("records"), 1):
-            yield number, {str(k): v for k, v in record.items()}
+        for number, record in enumerate(pq.read_table(path).to_pylist(), 1):
+            yield number, record
         return
     if path.suffix == ".json":
         try:
@@ -70,6 +70,8 @@ def read_rows(path: Path, on_broken: OnBroken = None) -> Iterator[tuple[int, dic
         if not isinstance(content, list):
             raise BadInput(f"{path} holds no list", type(content).__name__, "a list of rows", "")
         for number, row in enumerate(content, 1):
+            if not isinstance(row, dict):
+                raise BadInput(f"{path} row {number} is not an object", type(row).__name__, "an object with named fields", "")
             yield number, row
         return
     with open(path, "rb") as file:
@@ -130,7 +132,7 @@ def read_questions(
     """Read questions, in the file's order.
 
     Raises:
-        BadInput: a row without a question or reference, an id that comes twice, one text under two ids.
+        BadInput: a row without a question or reference, an id that comes twice.
     """
     questions: list[Question] = []
     lines: dict[str, int] = {}
@@ -145,7 +147,8 @@ def read_questions(
             raise BadInput(
                 f"{where} has no reference answer", ", ".join(row), " or ".join(REFERENCE_NAMES), "name the column with fields.reference"
             )
-        identity = str(_first(row, fields.id, ID_NAMES) or question_id_of(text))
+        given = _first(row, fields.id, ID_NAMES)
+        identity = question_id_of(text) if given is None else str(given)
         if identity in lines:
             same = "the same text" if text == texts[identity] else "another text"
             raise BadInput(

@@ -9,7 +9,7 @@ import pandas as pd
 from cluster.loading import load_model, pick_device
 from cluster.pool import Job
 from cluster.rendering import Unrenderable
-from cluster.sampling import sample
+from cluster.sampling import generation_stop_ids, sample
 from jobs.context import Context
 from jobs.datasets import Question
 from jobs.experiment import Evaluate
@@ -43,10 +43,16 @@ class EvaluateHandler:
         return len(questions)
 
     def _answers(self, questions: Sequence[Question]) -> list[tuple[object, ...]]:
-        prompts = [self.renderer.prompt(q.text, q.system) for q in questions]
-        completions = sample(self.model, prompts, max_new_tokens=self.settings.max_new_tokens, stop_ids=self.renderer.stop_ids)
         rows: list[tuple[object, ...]] = []
-        for q, c in zip(questions, completions, strict=True):
+        prompts = {}
+        for q in questions:
+            try:
+                prompts[q] = self.renderer.prompt(q.text, q.system)
+            except Unrenderable as error:
+                rows.append((q.id, q.family, "unrenderable", None, "", str(error), 0, ""))
+        stop_ids = self.renderer.stop_ids | generation_stop_ids(self.model)
+        completions = sample(self.model, list(prompts.values()), max_new_tokens=self.settings.max_new_tokens, stop_ids=stop_ids)
+        for q, c in zip(prompts, completions, strict=True):
             text = self.renderer.tokenizer.decode(c.ids, skip_special_tokens=True)
             verdict = self.verifier.check(text, q.reference)
             rows.append((q.id, q.family, verdict.state, float(verdict.state == "correct"), text, verdict.extracted, len(c.ids), c.finish))

@@ -16,7 +16,7 @@ from cluster.session import RaySettings
 from selection.costs import CostName, CostSettings
 from selection.rules import RuleName, RuleSettings
 from selection.verification import VerifySettings
-from training.loop import LoraSettings, TrainSettings
+from training.loop import LoraSettings, TrainSettings, check_settings
 
 MINIATURE = "miniature:"
 
@@ -66,7 +66,7 @@ class ModelTeacher(Section):
     family: str | None = None
     replicas: int = Field(1, ge=1)
     num_cpus: float = Field(1.0, ge=0)
-    num_gpus: float = Field(0.0, ge=0)
+    num_gpus: float = Field(0.0, ge=0, le=1)
 
 
 class EndpointTeacher(Section):
@@ -85,6 +85,12 @@ class EndpointTeacher(Section):
     usd_per_million_input_tokens: float = Field(0.0, ge=0)
     usd_per_million_output_tokens: float = Field(0.0, ge=0)
     budget_usd: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _budget_has_prices(self) -> "EndpointTeacher":
+        if self.budget_usd is not None and not (self.usd_per_million_input_tokens or self.usd_per_million_output_tokens):
+            raise ValueError("budget_usd needs usd_per_million_input_tokens or usd_per_million_output_tokens")
+        return self
 
 
 class FileTeacher(Section):
@@ -134,7 +140,6 @@ class Generate(Section):
 class Score(Section):
     """How the student is asked what an answer would cost it."""
 
-    compat: Literal["ours", "reference"] = "ours"
     target_layer: str | None = None
     max_length: int = Field(4096, ge=8)
     token_budget: int = Field(8192, ge=8)
@@ -192,7 +197,7 @@ class Placement(Section):
     evaluate_workers: int = Field(2, ge=1)
     train_workers: int = Field(1, ge=1)
     num_cpus: float = Field(1.0, ge=0)
-    num_gpus: float = Field(0.0, ge=0)
+    num_gpus: float = Field(0.0, ge=0, le=1)
     max_failures: int = Field(3, ge=0)
 
 
@@ -266,9 +271,11 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
 def parse_experiment(tree: dict[str, Any]) -> Experiment:
     """Validate a tree of plain values."""
     try:
-        return Experiment.model_validate(_with_default_kinds(tree))
+        experiment = Experiment.model_validate(_with_default_kinds(tree))
     except ValidationError as error:
         raise BadInput(*_first_problem(error)) from error
+    check_settings(experiment.train)
+    return experiment
 
 
 def _with_default_kinds(tree: dict[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ import pandas as pd
 from cluster.errors import BadInput
 from cluster.loading import ModelSource, check_model_directory, fingerprint, load_model, load_tokenizer, pick_device
 from cluster.pool import Job, Needs
-from cluster.rendering import Renderer, Unrenderable
-from cluster.sampling import sample
+from cluster.rendering import Renderer, Unrenderable, template_text
+from cluster.sampling import generation_stop_ids, sample
 from jobs.context import Context
 from jobs.datasets import Question, read_answers, refuse_other_texts
 from jobs.experiment import EndpointTeacher, FileTeacher, Generate, ModelTeacher
@@ -78,7 +78,7 @@ class ModelAsker:
             self.model,
             [ids for _, ids in prompts],
             max_new_tokens=s.max_new_tokens,
-            stop_ids=self.renderer.stop_ids,
+            stop_ids=self.renderer.stop_ids | generation_stop_ids(self.model),
             seeds=[_seed_of(self.seed, answer_id(self.teacher.name, a.question_id, a.sample)) for a, _ in prompts],
             temperature=s.temperature,
             top_p=s.top_p,
@@ -130,7 +130,7 @@ class EndpointAsker:
         return len(asks)
 
     def _ask(self, ask: Ask) -> tuple[Any, ...]:
-        from openai import APIError, APIResponseValidationError
+        from openai import APIError, APIResponseValidationError, AuthenticationError, NotFoundError, PermissionDeniedError
 
         teacher = self.teacher
         if teacher.budget_usd is not None and self.spent_usd >= teacher.budget_usd:
@@ -142,11 +142,13 @@ class EndpointAsker:
                 return self._call(ask)
             except APIResponseValidationError as error:
                 problem = f"malformed response: {error}"
+            except (AuthenticationError, PermissionDeniedError, NotFoundError) as error:  # no call of this teacher will fare better
+                raise BadInput(f"teacher {teacher.name} refuses", self._scrub(error), "a valid key, model and base_url", "") from error
             except APIError as error:  # the client has already retried what can be retried
-                return answer_row(teacher.name, ask, "", "failed", f"{type(error).__name__}: {error}"[:300])
+                return answer_row(teacher.name, ask, "", "failed", f"{type(error).__name__}: {self._scrub(error)}")
             except (ValueError, TypeError, IndexError, AttributeError) as error:  # half a JSON, or one without choices
                 problem = f"malformed response: {type(error).__name__}: {error}"
-        return answer_row(teacher.name, ask, "", "failed", problem[:300])
+        return answer_row(teacher.name, ask, "", "failed", self._scrub(problem))
 
     def _call(self, ask: Ask) -> tuple[Any, ...]:
         messages: list[Any] = [] if ask.system is None else [{"role": "system", "content": ask.system}]
@@ -171,6 +173,10 @@ class EndpointAsker:
             self.spent_usd += usd
         return answer_row(t.name, ask, text, "length" if choice.finish_reason == "length" else "stop", "", used, usd)
 
+    def _scrub(self, problem: object) -> str:
+        """A problem as text for the store, without the key, whatever the server echoed."""
+        return str(problem).replace(self.client.api_key, "***")[:300]
+
     def _keep_the_rate(self) -> None:
         """Wait for this call's turn under requests_per_minute."""
         if self.teacher.requests_per_minute is None:
@@ -194,7 +200,7 @@ def teacher_identity(teacher: ModelTeacher | EndpointTeacher) -> dict[str, Any]:
             "name": teacher.name,
             "model": fingerprint(teacher_source(teacher)),
             "dtype": teacher.dtype,
-            "template": teacher.chat_template,
+            "template": template_text(teacher.chat_template),
         }
     return {"kind": "endpoint", "name": teacher.name, "model": teacher.model, "base_url": teacher.base_url}
 
@@ -213,11 +219,11 @@ class Wave:
         return [(f"{k:06d}-{digest([asdict(a) for a in asks], 8)}", asks) for k, asks in enumerate(cut)]
 
 
-def plan_wave(context: Context, teacher: ModelTeacher | EndpointTeacher, asks: Sequence[Ask], label: str) -> Wave:
+def plan_wave(context: Context, teacher: ModelTeacher | EndpointTeacher, asks: Sequence[Ask], label: str, retry: int = 0) -> Wave:
     """The stage of one teacher's asks. `shard_size` is not part of its identity's meaning but names its parts, so it is in it."""
     e = context.experiment
     sampling = e.generate.model_dump(exclude={"until_verified", "max_samples", "samples"})
-    config = {"teacher": teacher_identity(teacher), "sampling": sampling, "seed": e.seed}
+    config = {"teacher": teacher_identity(teacher), "sampling": sampling, "seed": e.seed, "retry": retry}
     stage = context.store.stage("generate", VERSION, config, {"asks": digest([asdict(a) for a in asks])})
     return Wave(teacher, context.note(label, stage), tuple(asks))
 
@@ -234,7 +240,7 @@ def ask_waves(context: Context, waves: Sequence[Wave]) -> None:
         name = f"{wave.teacher.name} {wave.stage.id[:8]}"
         missing[name], parts[name] = wave, [s[0] for s in shards]
         if todo:
-            jobs.append(_job(name, wave, todo, e.generate, e.seed))
+            jobs.append(_job(name, wave, todo, e.generate, e.seed, spent_so_far(context, wave.teacher.name)))
     questions = sum(len(asks) for job in jobs for _, (_, asks) in job.shards)
     if jobs:
         with context.talker.bar("generate", questions, "answers") as bar:
@@ -252,7 +258,40 @@ def ask_waves(context: Context, waves: Sequence[Wave]) -> None:
         )
 
 
-def _job(name: str, wave: Wave, todo: list[tuple[str, list[Ask]]], settings: Generate, seed: int) -> Job:
+def spent_so_far(context: Context, teacher: str) -> float:
+    """USD that this run's waves of a teacher have cost, finished or not: the budget covers them all."""
+    directories = {s.directory for s in context.stages.values() if s.name == "generate" and s.config["teacher"]["name"] == teacher}
+    parts = [p for d in sorted(directories) for p in d.glob("*.parquet")]
+    return sum(float(pd.read_parquet(p, columns=["usd"])["usd"].sum()) for p in parts)
+
+
+def failed_asks(wave: Wave) -> list[Ask]:
+    """The asks of a finished wave whose calls failed."""
+    failed = wave.stage.read()
+    ids = set(failed.loc[failed["finish"] == "failed", "answer_id"])
+    return [a for a in wave.asks if answer_id(wave.teacher.name, a.question_id, a.sample) in ids]
+
+
+def ask_again(context: Context, label: str, wave: Wave) -> list[tuple[str, Wave]]:
+    """Further waves for an endpoint's failed calls: those made before, and one more if the run was told to retry."""
+    made: list[tuple[str, Wave]] = []
+    for number in range(1, 100):
+        asks = failed_asks(made[-1][1] if made else wave) if isinstance(wave.teacher, EndpointTeacher) else []
+        if not asks:
+            break
+        name = f"{label} retry {number}"
+        again = plan_wave(context, wave.teacher, asks, name, retry=number)
+        if not again.stage.is_finished:
+            if not context.retry_failed:
+                del context.stages[name]
+                break
+            context.retry_failed = False  # one more try a run
+            ask_waves(context, [again])
+        made.append((name, again))
+    return made
+
+
+def _job(name: str, wave: Wave, todo: list[tuple[str, list[Ask]]], settings: Generate, seed: int, spent_usd: float) -> Job:
     from functools import partial
 
     directory = str(wave.stage.directory)
@@ -261,9 +300,7 @@ def _job(name: str, wave: Wave, todo: list[tuple[str, list[Ask]]], settings: Gen
     if isinstance(teacher, ModelTeacher):
         needs = Needs(teacher.num_cpus, teacher.num_gpus)
         return Job(name, partial(ModelAsker, teacher, settings, seed, directory), shards, teacher.replicas, needs)
-    done = wave.stage.directory.glob("*.parquet")
-    spent = sum(float(pd.read_parquet(p, columns=["usd"])["usd"].sum()) for p in done)
-    return Job(name, partial(EndpointAsker, teacher, settings, seed, directory, spent, read_key(teacher)), shards, 1, Needs(0.0))
+    return Job(name, partial(EndpointAsker, teacher, settings, seed, directory, spent_usd, read_key(teacher)), shards, 1, Needs(0.0))
 
 
 def take_file(context: Context, teacher: FileTeacher, questions: Mapping[str, Question]) -> Stage:
@@ -299,9 +336,7 @@ def check_teachers(context: Context) -> None:
         if isinstance(teacher, ModelTeacher):
             check_model_directory(teacher.path)
             Renderer(load_tokenizer(teacher_source(teacher)), teacher.chat_template).prove()
-        elif isinstance(teacher, EndpointTeacher):
-            read_key(teacher)
-        elif not Path(teacher.path).is_file():
+        elif isinstance(teacher, FileTeacher) and not Path(teacher.path).is_file():
             raise BadInput(
                 f"no answers of teacher {teacher.name} there", teacher.path, "a .jsonl, .json or .parquet file", "check the path"
             )

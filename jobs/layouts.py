@@ -1,7 +1,7 @@
 """The SCAS authors' file layouts, read and written: one `<teacher>.jsonl` per teacher in, scores and selections out."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +82,22 @@ def write_scores(scores: pd.DataFrame, sources: Mapping[str, Mapping[str, Any]],
     return paths
 
 
-def read_scores(folder: Path, key: str) -> Iterator[dict[str, Any]]:
-    """Rows of every `*_scas_scores.jsonl` that have a score under `key`."""
+def read_scores(folder: Path, key: str, on_unscored: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Rows of every `*_scas_scores.jsonl` that have a score under `key`; how many of each file have none is told to `on_unscored`."""
     files = sorted(folder.glob(f"*{SCORES_SUFFIX}")) if folder.is_dir() else []
     if not files:
         raise BadInput("no score files there", folder, f"<teacher>{SCORES_SUFFIX}, as `tutelage score` writes them", "check --scores")
     for path in files:
+        unscored = 0
         for number, row in read_rows(path):
             if row.get("error"):
+                unscored += 1
                 continue
             if not isinstance(row.get(key), int | float):
                 raise BadInput(f"{path} line {number} has no number under {key}", row.get(key), "a score", "check --score-key")
             yield row
+        if unscored:
+            on_unscored(f"{unscored:,} rows of {path.name} have an error instead of a score and cannot be selected")
 
 
 def ranked(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[Mapping[str, Any]]]:

@@ -7,6 +7,7 @@ parts. Nothing here looks at a selector's outcome; `docs/miniature.md` records w
 
 import json
 import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,6 +210,9 @@ def make_initial_model(directory: Path, seed: int) -> None:
         pad_token_id=tokenizer.pad_token_id,
     )
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    partial = directory.with_name(directory.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
     with deepspeed_hidden():
-        model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+        model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    partial.rename(directory)

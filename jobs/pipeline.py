@@ -5,19 +5,20 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from cluster.errors import BadInput
 from cluster.pool import Needs, check_fits
 from cluster.session import refuse_more_than_here
 from jobs.context import Context
 from jobs.datasets import OnBroken, Question, read_questions, take_rows
 from jobs.evaluate import evaluate_students
 from jobs.experiment import Arm, EndpointTeacher, Experiment, FileTeacher, ModelTeacher, QuestionSet
-from jobs.generate import Ask, ask_waves, check_teachers, plan_wave, take_file
+from jobs.generate import Ask, ask_again, ask_waves, check_teachers, plan_wave, take_file
 from jobs.miniature import build_world, resolve
 from jobs.score import StudentState, check_student, first_state, pool_rows, score_students
 from jobs.select import select_answers
 from jobs.store import Stage, digest
 from jobs.train import Training, check_train_room, train_students
-from jobs.verify import join_pool, verify_answers
+from jobs.verify import check_verifier, join_pool, verify_answers
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def run_pipeline(context: Context) -> Outcome:
         context.experiment = resolve(context.experiment, world)
     e = context.experiment
     questions, held_out = load_questions(e.questions, e.limit, context.on_broken)
-    students = {s.name: first_state(s, e.score.compat) for s in e.students}
+    students = {s.name: first_state(s) for s in e.students}
+    check_verifier(e.verify)
     check_teachers(context)
     for student in students.values():
         check_student(student, e.score)
@@ -76,6 +78,9 @@ def run_pipeline(context: Context) -> Outcome:
     outcome.evaluations.update({(name, 0): stage for name, stage in before.items()})
 
     rows = pool_rows(pool.answers, questions)
+    if not rows:
+        states = ", ".join(f"{n} {s}" for s, n in pool.answers["state"].value_counts().items()) or "no answers at all"
+        raise BadInput("no teacher has a verified answer to any question", states, "at least one", "check verify.method and verify.pattern")
     for number in range(1, e.rounds + 1):
         scored = score_students(context, choosers(paths, now, students), rows, pool.ids)
         trainings = {}
@@ -109,7 +114,7 @@ def check_placement(context: Context) -> None:
     wanted = {"the student": context.needs}
     wanted |= {f"teacher {t.name}": Needs(t.num_cpus, t.num_gpus) for t in e.teachers if isinstance(t, ModelTeacher)}
     for name, needs in wanted.items():
-        check_fits(name, needs, room)
+        check_fits(name, needs, [room])
     check_train_room(context, room)
 
 
@@ -120,8 +125,6 @@ def load_questions(files: QuestionSet, limit: int | None, on_broken: OnBroken) -
         BadInput: a defect of either file, or the same question in both.
     """
     from pathlib import Path as FilePath
-
-    from cluster.errors import BadInput
 
     train = read_questions(FilePath(files.train), files.train_fields, system=files.system, on_broken=on_broken)
     held_out = read_questions(FilePath(files.evaluate), files.evaluate_fields, system=files.system, on_broken=on_broken)
@@ -143,6 +146,7 @@ def build_pool(context: Context, questions: Mapping[str, Question]) -> Pool:
     first = [Ask(q.id, q.text, q.system, s) for q in questions.values() for s in range(e.generate.samples)]
     waves = {f"generate {t.name}": plan_wave(context, t, first, f"generate {t.name}") for t in askable}
     ask_waves(context, list(waves.values()))
+    waves.update([again for label, wave in list(waves.items()) for again in ask_again(context, label, wave)])
     stages.update({label: wave.stage for label, wave in waves.items()})
     verified = verify_answers(context, stages, questions)
     for number in range(e.generate.samples, e.generate.max_samples if e.generate.until_verified else 0):

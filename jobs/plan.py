@@ -143,12 +143,12 @@ def _verify_rows(
     found = pool_rows(answers, questions)
     scored = {}
     for student in e.students:
-        state = first_state(student, e.score.compat)
+        state = first_state(student)
         stage = score_stage(context, state, ids)
         scored[student.name] = (state, stage)
         left = ""
         if not stage.is_finished:
-            renderer = state.renderer(e.score.compat)
+            renderer = state.renderer()
             prompts = {r.question_id: len(renderer.prompt(r.question, r.system)) for r in found}
             tokens = sum(len(renderer.tokenizer(r.answer)["input_ids"]) + prompts[r.question_id] for r in found)
             left = f"{len(found):,} answers, about {tokens:,} tokens"

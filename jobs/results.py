@@ -71,9 +71,9 @@ def summarise(context: Context, outcome: Outcome) -> Results:
                 arms.append(_arm_result(student.name, arm.name, number, stacked, families, cut))
         for arm in e.arms:
             if arm.name != baseline:
-                mine, theirs = (_mean_over_seeds(outcome, values, student.name, name, e.rounds) for name in (arm.name, baseline))
-                both = np.isfinite(mine) & np.isfinite(theirs)
-                comparisons.append((student.name, arm.name, compare(mine[both], theirs[both], arm.name, baseline, e.evaluate.metric)))
+                mine, theirs = (_by_seed(outcome, values, student.name, name, e.rounds) for name in (arm.name, baseline))
+                both = np.isfinite(mine).all(axis=0) & np.isfinite(theirs).all(axis=0)
+                comparisons.append((student.name, arm.name, compare(mine[:, both], theirs[:, both], arm.name, baseline, e.evaluate.metric)))
     return Results(
         experiment=resolved(e),
         metric=e.evaluate.metric,
@@ -105,9 +105,9 @@ def _values(outcome: Outcome, order: list[str]) -> dict[tuple[str, int], np.ndar
     return values
 
 
-def _mean_over_seeds(outcome: Outcome, values: Mapping[tuple[str, int], np.ndarray], student: str, arm: str, number: int) -> np.ndarray:
-    own = [values[p.label, number] for p in outcome.paths if p.student == student and p.arm.name == arm]
-    return np.mean(own, axis=0)  # type: ignore[no-any-return]
+def _by_seed(outcome: Outcome, values: Mapping[tuple[str, int], np.ndarray], student: str, arm: str, number: int) -> np.ndarray:
+    """Values [S, Q] of one student and arm, a row per training seed."""
+    return np.stack([values[p.label, number] for p in outcome.paths if p.student == student and p.arm.name == arm])
 
 
 def _arm_result(student: str, arm: str, number: int, stacked: Sequence[np.ndarray], families: pd.Series, cut: float) -> ArmResult:

@@ -11,7 +11,7 @@ import pandas as pd
 from cluster.errors import BadInput
 from cluster.loading import ModelSource, check_model_directory, fingerprint, import_transformers, load_model, load_tokenizer, pick_device
 from cluster.pool import Job
-from cluster.rendering import Compat, Renderer, Unrenderable
+from cluster.rendering import Renderer, Unrenderable
 from jobs.context import Context
 from jobs.datasets import Question
 from jobs.experiment import Score, Student
@@ -36,22 +36,23 @@ class StudentState:
     chat_template: str | None
     rendering: str
 
-    def renderer(self, compat: Compat = "ours") -> Renderer:
-        return Renderer(load_tokenizer(self.tokenizer), self.chat_template, compat)
+    def renderer(self) -> Renderer:
+        return Renderer(load_tokenizer(self.tokenizer), self.chat_template)
 
     def after(self, training: Stage) -> "StudentState":
         """This student after a training stage."""
-        source = ModelSource(str(training.directory / "model"), self.source.dtype)
-        return replace(self, source=source, id=training.id)
+        trained = replace(self.source, path=str(training.directory / "model"), revision=None, adapter=None)
+        return replace(self, source=trained, id=training.id)
 
 
-def first_state(student: Student, compat: Compat = "ours") -> StudentState:
+def first_state(student: Student) -> StudentState:
     """The student before any training; its rendering is proved on probe rows."""
     source = ModelSource(student.path, student.dtype, student.revision, student.trust_remote_code)
     check_model_directory(student.path)
-    renderer = Renderer(load_tokenizer(source), student.chat_template, compat)
+    renderer = Renderer(load_tokenizer(source), student.chat_template)
     renderer.prove()
-    return StudentState(student.name, source, fingerprint(source), source, student.chat_template, renderer.fingerprint)
+    identity = digest([fingerprint(source), source.dtype, renderer.fingerprint])
+    return StudentState(student.name, source, identity, source, student.chat_template, renderer.fingerprint)
 
 
 def score_stage(context: Context, student: StudentState, pool_ids: Mapping[str, str]) -> Stage:
@@ -77,7 +78,7 @@ class ScoreHandler:
 
     def __init__(self, student: StudentState, settings: Score, num_gpus: float, directory: str) -> None:
         self.settings, self.directory = settings, Path(directory)
-        self.renderer = student.renderer(settings.compat)
+        self.renderer = student.renderer()
         model = load_model(student.source, pick_device(num_gpus))
         self.scorer = Scorer(model, self.renderer.special_ids, settings.target_layer, settings.token_budget)
 

@@ -84,7 +84,7 @@ def select(
     check_rule(RuleSettings("groups", num_groups, selected_group), set())
     if compat not in ("ours", "reference"):
         raise BadInput("--compat", compat, "ours or reference", "")
-    questions = ranked(list(read_scores(scores, score_key)), score_key)
+    questions = ranked(list(read_scores(scores, score_key, Talker().say)), score_key)
     drawn: list[Any] = []
     for question, rows in questions.items():
         members = group_members(rows, num_groups, selected_group, compat)

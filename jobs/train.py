@@ -1,7 +1,11 @@
 """Stage train: chosen answers become token examples, and one Ray Train run trains a queue of students on them."""
 
-from collections.abc import Mapping, Sequence
+import fcntl
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -83,12 +87,12 @@ def train_students(
     after: dict[str, StudentState] = {}
     for t in trainings:
         scored_under = t.scores.config["rendering"]
-        if scored_under != t.student.rendering or e.score.compat != "ours":
+        if scored_under != t.student.rendering:
             raise BadInput(
                 f"{t.label}: the costs were made under another rendering than training uses",
-                f"{str(scored_under)[:12]} ({e.score.compat})",
-                "the student's own chat template, once, without a second BOS",
-                "set score.compat to ours; the reference's rendering is for `tutelage score` alone",
+                str(scored_under)[:12],
+                f"{t.student.rendering[:12]}, the student's own chat template",
+                "score again with the student as it is now",
             )
         stage = context.note(t.label, train_stage(context, t))
         stages[t.label] = stage
@@ -157,14 +161,34 @@ def run_queue(context: Context, jobs: Sequence[TrainJob]) -> None:
     if any(not job.is_done for job in jobs):
         check_train_room(context, context.cluster.resources)
         context.free_the_cluster()
-    with context.talker.bar("train", 0, "steps") as bar:
-        train_jobs(
-            jobs,
-            name="queue-" + digest([job.job_id for job in jobs], 16),
-            storage=context.store.root / "checkpoints",
-            workers=p.train_workers,
-            cpus_per_worker=cpus_per_train_worker(context),
-            gpus_per_worker=p.num_gpus,
-            max_failures=p.max_failures,
-            on_progress=bar.set,
-        )
+    name, storage = "queue-" + digest([job.job_id for job in jobs], 16), context.store.root / "checkpoints"
+    with only_trainer(storage, context.talker.say):
+        if context.resume == "never":
+            shutil.rmtree(storage / name, ignore_errors=True)
+        with context.talker.bar("train", 0, "steps") as bar:
+            train_jobs(
+                jobs,
+                name=name,
+                storage=storage,
+                workers=p.train_workers,
+                cpus_per_worker=cpus_per_train_worker(context),
+                gpus_per_worker=p.num_gpus,
+                max_failures=p.max_failures,
+                on_progress=bar.set,
+            )
+
+
+@contextmanager
+def only_trainer(storage: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the store's training lock: two runs that share trainings must not write the same checkpoints at once.
+
+    The lock belongs to the process and goes with it, however it ends.
+    """
+    storage.mkdir(parents=True, exist_ok=True)
+    with open(storage / ".lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another run is training in this store; waiting for it ({storage / '.lock'})")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,7 +1,7 @@
 """Stage verify: a verdict for every answer; answers and verdicts together are the pool."""
 
 import hashlib
-import importlib.util
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -14,7 +14,7 @@ from cluster.pool import Job, Needs
 from jobs.context import Context
 from jobs.datasets import Question
 from jobs.store import Stage, digest, write_table
-from selection.verification import VerifySettings, process_verifier
+from selection.verification import Verifier, VerifySettings, load_function, process_verifier
 
 VERSION = 1
 SHARD_SIZE = 2000
@@ -35,13 +35,18 @@ class VerifyHandler:
         return len(rows)
 
 
+def check_verifier(settings: VerifySettings) -> None:
+    """Refuse settings that no answer could be checked with, before any teacher is asked."""
+    Verifier(settings).close()
+    verify_config(settings)
+
+
 def verify_config(settings: VerifySettings) -> dict[str, Any]:
     """The identity of a way to verify; a user's function counts with its module's source."""
     config = asdict(settings)
     if settings.method == "function" and settings.function:
-        spec = importlib.util.find_spec(settings.function.partition(":")[0])
-        if spec is not None and spec.origin is not None:
-            config["source"] = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+        source = inspect.getsourcefile(load_function(settings.function))
+        config["source"] = hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
     return config
 
 
@@ -93,6 +98,8 @@ def join_pool(answered: Sequence[Stage], verified: Sequence[Stage], questions: M
         text from the same teacher, the first sample stays and the others are `duplicate`.
     """
     answers = pd.concat([s.read() for s in answered], ignore_index=True)
+    by_failure = answers.assign(failed=answers["finish"] == "failed").sort_values("failed", ascending=False, kind="stable")
+    answers = by_failure.drop_duplicates("answer_id", keep="last").drop(columns="failed")  # a failed call that was asked again counts once
     verdicts = pd.concat([pd.DataFrame(columns=VERDICT_COLUMNS), *[s.read() for s in verified]], ignore_index=True)
     pool = answers.merge(verdicts, on="answer_id", how="left", validate="one_to_one")
     pool["extracted"] = pool["extracted"].fillna("")

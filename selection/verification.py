@@ -20,11 +20,13 @@ from cluster.errors import BadInput
 State = Literal["correct", "wrong", "unparsed", "timed_out", "checker_error"]
 Method = Literal["math", "exact", "numeric", "choice", "function"]
 BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
+MARKUP = r"[*_`\s]*"  # chat models set the word, the answer or both in bold
 FINAL_MARKS = (
     re.compile(r"^\s*####\s*(.+?)\s*$", re.MULTILINE),
-    re.compile(r"^\s*(?:A|Answer|Final answer)\s*:\s*(.+?)\s*$", re.MULTILINE | re.IGNORECASE),
-    re.compile(r"(?:final )?answer is:?\s*(.+?)\s*\.?\s*$", re.MULTILINE | re.IGNORECASE),
+    re.compile(rf"^{MARKUP}(?:A|Answer|Final answer){MARKUP}:{MARKUP}(.+?)\s*$", re.MULTILINE | re.IGNORECASE),
+    re.compile(rf"(?:final )?answer{MARKUP}is{MARKUP}:?{MARKUP}(.+?)\s*\.?{MARKUP}$", re.MULTILINE | re.IGNORECASE),
 )
+WORDS = re.compile(r"[^\W\d_]{2,}(?:[\s-]+[^\W\d_]+)*")
 CHOICE = re.compile(r"^\(?([A-Za-z])\)?[.:)]?(?:\s|$)")
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
@@ -67,11 +69,10 @@ def extract_final(text: str, pattern: str | None = None) -> str | None:
     boxed = _last_boxed(text)
     if boxed is not None:
         return boxed
-    for mark in FINAL_MARKS:
-        found = mark.findall(text)
-        if found:
-            return str(found[-1])
-    return None
+    found_last = [found[-1] for found in (list(mark.finditer(text)) for mark in FINAL_MARKS) if found]
+    if not found_last:
+        return None
+    return str(max(found_last, key=lambda match: match.start(1)).group(1)).strip("*_` ")
 
 
 def _last_boxed(text: str) -> str | None:
@@ -124,7 +125,13 @@ def _same_math(got: str, reference: str, settings: VerifySettings) -> bool | Non
     """math-verify's symbolic comparison, its own alarms off: the child process is the limit."""
     from math_verify import parse, verify
 
+    if WORDS.fullmatch(reference):  # as mathematics, a word is a product of its letters: "seat" would equal "east"
+        return got.casefold().strip(".") == reference.casefold()
     gold = parse(f"${reference}$", parsing_timeout=None)
+    if not gold:
+        raise BadInput(
+            "the reference is no mathematics", repr(reference[:60]), "a number, an expression or a word", "use verify.method exact"
+        )
     mine = parse(f"${got}$", parsing_timeout=None)
     if not mine:
         return None

@@ -33,8 +33,11 @@ class FaultProxy:
                 if fault == "slow":
                     proxy.stop_slow.wait(30)  # longer than the client's limit; released when the test ends
                     return
-                if fault in ("429", "500"):
-                    self._answer(int(fault), b'{"error": {"message": "injected"}}')
+                if fault in ("401", "429", "500"):
+                    self._answer(
+                        int(fault),
+                        b'{"error": {"message": "injected", "you sent": "' + self.headers.get("Authorization", "").encode() + b'"}}',
+                    )
                 elif fault == "malformed":
                     self._answer(200, b'{"id": "x", "object": "chat.completion"}')
                 elif fault == "empty":

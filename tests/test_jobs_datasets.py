@@ -86,6 +86,21 @@ def test_json_parquet_and_dotted_fields(tmp_path: Path) -> None:
     assert [q.id for q in read_questions(tmp_path / "q.parquet", Fields())] == ["a", "b"]
 
 
+def test_parquet_keeps_conversations_and_nothing_becomes_nan(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": [{"role": "user", "content": "Q"}], "completion": [{"role": "assistant", "content": "A"}], "system": None, "id": 0},
+        {"prompt": [{"role": "user", "content": "Q2"}], "completion": [{"role": "assistant", "content": "B"}], "system": "S", "id": 1},
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "a.parquet")
+    answers = read_answers(tmp_path / "a.parquet", Fields())
+    assert [(a.question_id, a.question_text, a.text, a.system) for a in answers] == [("0", "Q", "A", None), ("1", "Q2", "B", "S")]
+
+
+def test_a_question_with_the_id_zero_keeps_it(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "q.jsonl", [{"id": 0, "question": "x", "answer": "1"}])
+    assert read_questions(path, Fields())[0].id == "0"
+
+
 def test_several_answers_to_one_question_are_its_samples(tmp_path: Path) -> None:
     rows = [{"id": "a", "instruction": "Q", "teacher_output": t} for t in ("x", "y")]
     assert [(a.text, a.sample) for a in read_answers(write_jsonl(tmp_path / "t.jsonl", rows), Fields())] == [("x", 0), ("y", 1)]

@@ -119,6 +119,47 @@ def test_an_endpoint_that_stays_down_fails_its_rows_with_the_reason_and_stops_no
     assert len(proxy.seen) == 6
 
 
+def test_a_refused_key_stops_the_run_at_once_with_one_line_and_without_the_key(
+    ray_cluster: Cluster, openai_server: str, tiny_model: Path, small_world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_KEY", KEY)
+    proxy = FaultProxy(openai_server, [], after="401")
+    try:
+        with (
+            context_of(endpoint(small_world, proxy.url, tiny_model), tmp_path) as context,
+            pytest.raises(BadInput, match="remote refuses") as e,
+        ):
+            asked(context)
+        assert KEY not in str(e.value)
+        assert not context.stages["generate remote"].is_finished
+    finally:
+        proxy.close()
+
+
+def test_calls_that_failed_for_good_are_asked_again_on_request_and_only_those(
+    ray_cluster: Cluster, openai_server: str, tiny_model: Path, small_world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_KEY", KEY)
+    proxy = FaultProxy(openai_server, ["500"] * 3)
+    tree = endpoint(small_world, proxy.url, tiny_model, max_retries=0, concurrency=1)
+    questions = {q.id: q for q in read_questions(Path(tree["questions"]["train"]), Fields())[:6]}
+    try:
+        states = []
+        for retry in (False, False, True, False):
+            with context_of(tree, tmp_path) as context:
+                context.retry_failed = retry
+                answers = build_pool(context, questions).answers
+                states.append((len(answers), int((answers["state"] == "failed").sum()), len(proxy.seen)))
+    finally:
+        proxy.close()
+    assert states == [(6, 3, 6), (6, 3, 6), (6, 0, 9), (6, 0, 9)]
+
+
+def test_a_budget_without_prices_is_refused(small_world: dict[str, Any], tiny_model: Path) -> None:
+    with pytest.raises(BadInput, match="budget_usd needs"):
+        parse_experiment(endpoint(small_world, "http://127.0.0.1:1/v1", tiny_model, budget_usd=5.0))
+
+
 def test_a_budget_stops_the_spending_and_is_kept_over_a_restart(
     ray_cluster: Cluster, openai_server: str, tiny_model: Path, small_world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

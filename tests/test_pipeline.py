@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import yaml
 from cluster.errors import BadInput
 from cluster.session import Cluster
 from jobs.context import Context
+from jobs.evaluate import evaluate_students
 from jobs.experiment import parse_experiment
 from jobs.pipeline import Outcome, build_pool, load_questions, run_pipeline
 from jobs.plan import make_plan
@@ -26,6 +28,7 @@ from jobs.results import summarise, verdict_lines
 from jobs.score import first_state, pool_rows, score_students
 from jobs.select import select_answers
 from jobs.store import Stage
+from jobs.train import Training, only_trainer, train_students
 from tests.test_jobs_layouts import tutelage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -176,8 +179,53 @@ def test_answers_over_the_scoring_limit_are_too_long_in_the_ledger(
 
 
 def test_costs_of_another_rendering_are_refused_by_training(ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="another rendering"):
-        run(small_world, tmp_path, score={"compat": "reference"})
+    chosen = choose(small_world, tmp_path)
+    foreign = replace(chosen["scores"], config={**chosen["scores"].config, "rendering": "made under another template"})
+    with Context(parse_experiment(small_world), tmp_path / "run", Talker()) as context:
+        student = first_state(context.experiment.students[0])
+        with pytest.raises(BadInput, match="another rendering than training uses"):
+            train_students(context, [Training("train kid", student, chosen["scas"], foreign, 0)], pd.DataFrame(), {})
+
+
+def test_a_run_without_one_verified_answer_ends_in_one_line_with_the_counts(
+    ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=r"no teacher has a verified answer.*72 unparsed"):
+        run(small_world, tmp_path, verify={"method": "exact", "pattern": "never (there)"})
+
+
+def test_a_held_out_question_that_cannot_be_rendered_is_left_out_and_the_rest_evaluated(
+    ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path
+) -> None:
+    file = Path(small_world["questions"]["evaluate"])
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[0]["question"] = "say <|im_end|>"
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    with Context(parse_experiment(small_world), tmp_path / "run", Talker()) as context:
+        e = context.experiment
+        _, held_out = load_questions(e.questions, None, None)
+        stage = evaluate_students(context, {"kid": first_state(e.students[0])}, held_out)["kid"]
+    table = stage.read().set_index("question_id")
+    assert table.loc[rows[0]["id"], "state"] == "unrenderable"
+    assert pd.isna(table.loc[rows[0]["id"], "value"])
+    assert table["value"].notna().sum() == len(rows) - 1
+
+
+def test_only_one_run_trains_in_a_store_at_a_time(tmp_path: Path) -> None:
+    said: list[str] = []
+    entered = threading.Event()
+
+    def second() -> None:
+        with only_trainer(tmp_path, said.append):
+            entered.set()
+
+    with only_trainer(tmp_path, said.append):
+        other = threading.Thread(target=second)
+        other.start()
+        assert not entered.wait(0.5)
+    other.join(10)
+    assert entered.is_set()
+    assert "another run is training in this store" in said[0]
 
 
 def test_gsm8k_answers_run_on_real_input_with_a_limit(ray_cluster: Cluster, gsm8k: Path, golden: Path, tmp_path: Path) -> None:

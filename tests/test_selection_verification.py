@@ -59,6 +59,14 @@ def test_each_method_gives_its_states(method: str, answer: str, reference: str, 
     assert judge(answer, reference, VerifySettings(method=method)).state == state  # type: ignore[arg-type]
 
 
+def test_bold_marks_are_read_the_last_mark_counts_and_words_are_not_products_of_letters() -> None:
+    for text in ("**Answer:** B", "Answer: **B**", "The answer is **B**.", "A: Red\nB: Blue\nThe answer is B"):
+        assert judge(text, "B", VerifySettings(method="choice")).state == "correct", text
+    assert judge("A: seat", "east", VerifySettings(method="math")).state == "wrong"
+    assert judge("A: East.", "east", VerifySettings(method="math")).state == "correct"
+    assert judge("A: 3*4", "12", VerifySettings(method="math")).state == "correct"
+
+
 def test_the_last_balanced_box_counts_and_unbalanced_ones_do_not() -> None:
     assert extract_final(r"\boxed{1} then \boxed{a{b}c} and \boxed{") == "a{b}c"
     assert extract_final("x", r"x=(\d)") is None

@@ -47,6 +47,19 @@ def test_noise_is_not_called_a_difference_and_the_questions_needed_are_named() -
     assert (same.difference.value, same.p_value, same.more_questions) == (0.0, 1.0, None)
 
 
+def test_five_of_five_is_too_few_and_seeds_that_disagree_widen_the_interval() -> None:
+    few = compare(np.ones(5), np.zeros(5), "x", "y")
+    assert few.p_value > 0.05
+    assert few.verdict.startswith("cannot tell x from y")
+    rng = np.random.default_rng(3)
+    lucky, unlucky = rng.binomial(1, 0.62, 300).astype(float), rng.binomial(1, 0.5, 300).astype(float)
+    base = rng.binomial(1, 0.5, (2, 300)).astype(float)
+    spread = compare(np.stack([lucky, unlucky]), base, "x", "y").difference
+    pooled = compare((lucky + unlucky) / 2, base.mean(axis=0), "x", "y").difference
+    assert spread.value == pytest.approx(pooled.value)
+    assert spread.high - spread.low > 1.2 * (pooled.high - pooled.low)
+
+
 def test_worse_is_said_as_plainly_as_better_and_loss_has_its_unit() -> None:
     assert "x is worse than y by 100.0 points" in compare(np.zeros(30), np.ones(30), "x", "y").verdict
     loss = compare(-np.full(30, 1.0), -np.full(30, 1.5), "x", "y", metric="loss")

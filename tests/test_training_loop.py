@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import torch
 
+from cluster.errors import BadInput
 from cluster.loading import ModelSource, import_transformers, load_model, load_tokenizer
 from cluster.sampling import sample
 from cluster.session import Cluster
 from training.checkpoints import Marker, list_files, read_marker, write_marker
 from training.data import Example, write_examples
-from training.loop import LoraSettings, TrainJob, TrainSettings, engine_config, learning_rate_at
+from training.loop import LoraSettings, TrainJob, TrainSettings, check_settings, engine_config, learning_rate_at
 from training.objectives import weighted_cross_entropy
 from training.trainer import TrainingFailed, read_metrics, train_jobs
 
@@ -55,7 +56,8 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
 def test_zero_stages_and_worker_counts_give_the_same_losses_and_usable_exports(
     ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:
-    plain = [job(f"z{z}", tiny_model, examples, tmp_path / "two", zero_stage=z) for z in (1, 2, 3)]
+    plain = [job(f"z{z}", tiny_model, examples, tmp_path / "two", zero_stage=z) for z in (1, 2)]
+    plain.append(job("z3", tiny_model, examples, tmp_path / "two", deepspeed={"zero_optimization": {"stage": 3}}))  # a user's own section
     lora = job("lora", tiny_model, examples, tmp_path / "two", zero_stage=2, lora=LoraSettings(r=4, alpha=8))
     train_jobs([*plain, lora], name="two", storage=tmp_path / "ray", workers=2)
     alone = [job("z1", tiny_model, examples, tmp_path / "one"), replace(lora, output=str(tmp_path / "one" / "lora"))]
@@ -195,6 +197,21 @@ def test_a_users_deepspeed_section_is_laid_over_ours_and_auto_keeps_ours() -> No
     assert config["bf16"] == {"enabled": False}
     assert config["train_batch_size"] == 8
     json.dumps(config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "train.batch_size is out of range; got 0"),
+        ({"checkpoint_every": 0}, "train.checkpoint_every"),
+        ({"epochs": 0}, "train.epochs"),
+        ({"deepspeed": {"gradient_accumulation_steps": 4}}, "train.deepspeed sets gradient_accumulation_steps"),
+    ],
+)
+def test_settings_that_cannot_be_trained_with_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        check_settings(TrainSettings(**settings))
+    check_settings(TrainSettings(deepspeed={"gradient_accumulation_steps": "auto"}))
 
 
 def test_the_learning_rate_warms_up_and_ends_near_zero() -> None:

@@ -6,6 +6,7 @@ workers share it, so a resumed or resized run sees the same data in the same ord
 Shapes: B packed rows, T tokens of the longest packed row.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class MicroBatch:
 
 
 def write_examples(path: Path, examples: Sequence[Example]) -> None:
-    """Write examples as one Parquet file."""
+    """Write examples as one Parquet file that appears whole or not at all."""
     table = pa.table(
         {
             "ids": pa.array([list(e.ids) for e in examples], pa.list_(pa.int32())),
@@ -56,7 +57,9 @@ def write_examples(path: Path, examples: Sequence[Example]) -> None:
             "weight": pa.array([e.weight for e in examples], pa.float64()),
         }
     )
-    pq.write_table(table, path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    pq.write_table(table, partial)
+    partial.replace(path)
 
 
 def read_examples(path: Path) -> list[Example]:

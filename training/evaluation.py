@@ -60,22 +60,42 @@ def _bootstrap(values_Q: np.ndarray) -> Interval:
     return Interval(float(values_Q.mean()), float(low), float(high))
 
 
-def compare(arm_Q: np.ndarray, baseline_Q: np.ndarray, arm: str, baseline: str, metric: str = "accuracy") -> Comparison:
+def compare(arm_SQ: np.ndarray, baseline_SQ: np.ndarray, arm: str, baseline: str, metric: str = "accuracy") -> Comparison:
     """Paired comparison of two arms over the same questions in the same order.
 
-    The interval is a paired bootstrap over questions; the p-value is two-sided, by sign flips of the differences. When
-    the interval holds 0, `more_questions` estimates how many more would be needed to tell a difference of this size at 95 %.
+    The interval is a bootstrap that resamples questions and, where there are several, training seeds; the p-value is two-sided, by
+    sign flips of the questions' mean differences. A difference is called only if the interval leaves out 0 and p is below 0.05. Else
+    `more_questions` estimates how many more would be needed to tell a difference of this size at 95 %.
+
+    Args:
+        arm_SQ, baseline_SQ: values [S seeds, Q questions], or [Q] for one seed.
 
     Raises:
-        ValueError: the arrays differ in length or are empty.
+        ValueError: the arrays differ in shape or are empty.
     """
-    if len(arm_Q) != len(baseline_Q) or len(arm_Q) == 0:
-        raise ValueError(f"{arm} and {baseline} were evaluated on {len(arm_Q)} and {len(baseline_Q)} questions")
-    difference_Q = np.asarray(arm_Q, float) - np.asarray(baseline_Q, float)
-    interval = _bootstrap(difference_Q)
-    decided = interval.low > 0 or interval.high < 0
+    arm_SQ, baseline_SQ = np.atleast_2d(np.asarray(arm_SQ, float)), np.atleast_2d(np.asarray(baseline_SQ, float))
+    if arm_SQ.shape != baseline_SQ.shape or arm_SQ.size == 0:
+        raise ValueError(f"{arm} and {baseline} were evaluated on {arm_SQ.shape[1]} and {baseline_SQ.shape[1]} questions")
+    difference_SQ = arm_SQ - baseline_SQ
+    difference_Q = difference_SQ.mean(axis=0)
+    interval = _bootstrap_seeds(difference_SQ)
+    p_value = _sign_flip_p(difference_Q)
+    decided = (interval.low > 0 or interval.high < 0) and p_value < 0.05
     more = None if decided else _questions_needed(difference_Q)
-    return Comparison(interval, _sign_flip_p(difference_Q), len(difference_Q), more, _verdict(interval, more, arm, baseline, metric))
+    verdict = _verdict(interval, decided, more, arm, baseline, metric)
+    return Comparison(interval, p_value, len(difference_Q), more, verdict)
+
+
+def _bootstrap_seeds(values_SQ: np.ndarray) -> Interval:
+    """Percentile bootstrap of the mean, resampling seeds and questions independently, with a fixed seed."""
+    rng = np.random.default_rng(0)
+    seeds, questions = values_SQ.shape
+    means = []
+    for _ in range(RESAMPLES // 500):
+        over_seeds = values_SQ[rng.integers(seeds, size=(500, seeds))].mean(axis=1)
+        means.append(np.take_along_axis(over_seeds, rng.integers(questions, size=(500, questions)), axis=1).mean(axis=1))
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    return Interval(float(values_SQ.mean()), float(low), float(high))
 
 
 def _sign_flip_p(difference_Q: np.ndarray) -> float:
@@ -97,13 +117,13 @@ def _questions_needed(difference_Q: np.ndarray) -> int | None:
     return max(1, math.ceil((1.96 * deviation / mean) ** 2) - len(difference_Q))
 
 
-def _verdict(interval: Interval, more: int | None, arm: str, baseline: str, metric: str) -> str:
+def _verdict(interval: Interval, decided: bool, more: int | None, arm: str, baseline: str, metric: str) -> str:
     scale, unit, digits = (100.0, "points", 1) if metric == "accuracy" else (1.0, "nats per answer token", 4)
     value, low, high = (scale * x for x in (interval.value, interval.low, interval.high))
     bounds = f"95 % interval {low:+.{digits}f} to {high:+.{digits}f}"
-    if interval.low > 0:
+    if decided and value > 0:
         return f"{arm} is better than {baseline} by {value:.{digits}f} {unit}, {bounds}"
-    if interval.high < 0:
+    if decided:
         return f"{arm} is worse than {baseline} by {-value:.{digits}f} {unit}, {bounds}"
     needed = f"; about {more:,} more questions would be needed" if more is not None else ""
     return f"cannot tell {arm} from {baseline}: difference {value:+.{digits}f} {unit}, {bounds}{needed}"

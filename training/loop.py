@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from cluster.errors import BadInput
 from cluster.loading import ModelSource, load_model, load_tokenizer
 from training.checkpoints import Marker, export_model, list_files, read_marker, write_marker
 from training.data import Example, collate, count_steps, global_batch, pack, read_examples, split_over_workers
@@ -48,7 +49,7 @@ class TrainSettings:
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: float = 0.01
     gradient_clipping: float = 1.0
-    objective: str = "weighted_cross_entropy"
+    objective: Literal["weighted_cross_entropy"] = "weighted_cross_entropy"
     lora: LoraSettings | None = None
     zero_stage: Literal[0, 1, 2, 3] = 1
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -72,6 +73,36 @@ class TrainJob:
     @property
     def is_done(self) -> bool:
         return (Path(self.output) / DONE).is_file()
+
+
+OWNED_BY_THE_LOOP = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "scheduler")
+
+
+def check_settings(settings: TrainSettings) -> None:
+    """Refuse settings that cannot be trained with, before anything starts.
+
+    Raises:
+        BadInput: a number out of range, or a DeepSpeed key that the loop computes itself.
+    """
+    for name, low in (
+        ("batch_size", 1),
+        ("micro_batch_tokens", 1),
+        ("checkpoint_every", 1),
+        ("steps", 1),
+        ("epochs", 0),
+        ("learning_rate", 0),
+    ):
+        value = getattr(settings, name)
+        if value is not None and (value < low or (low == 0 and value == 0)):
+            raise BadInput(f"train.{name} is out of range", value, f"{'more than' if low == 0 else 'at least'} {low}", "")
+    for key in OWNED_BY_THE_LOOP:
+        if settings.deepspeed.get(key, "auto") != "auto":
+            raise BadInput(
+                f"train.deepspeed sets {key}",
+                settings.deepspeed[key],
+                '"auto"',
+                "it follows from batch_size, micro_batch_tokens and the schedule",
+            )
 
 
 def learning_rate_at(step: int, total: int, settings: TrainSettings) -> float:
@@ -302,7 +333,7 @@ class _JobRun:
         for name, parameter in module.named_parameters(remove_duplicate=False):
             if only_trained and not parameter.requires_grad:
                 continue
-            with deepspeed.zero.GatheredParameters([parameter], enabled=self.settings.zero_stage == 3):
+            with deepspeed.zero.GatheredParameters([parameter], enabled=self.engine.zero_optimization_stage() == 3):
                 if self.rank == 0:
                     state[name] = parameter.detach().to("cpu", copy=True)
         if self.rank == 0 and not only_trained:
