@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cluster.loading import load_tokenizer
 from cluster.pool import Needs
-from cluster.rendering import Renderer
+from cluster.rendering import Renderer, Unrenderable
 from jobs.context import Context
 from jobs.datasets import Question
 from jobs.evaluate import evaluate_stage
@@ -108,8 +108,16 @@ def _tokens_left(context: Context, teacher: ModelTeacher | EndpointTeacher, left
         usd = (prompt * teacher.usd_per_million_input_tokens + most * teacher.usd_per_million_output_tokens) / 1e6
         return f"{len(left)} shards, about {prompt:,} prompt tokens, at most {most:,} answer tokens, at most {usd:,.2f} USD"
     renderer = Renderer(load_tokenizer(teacher_source(teacher)), teacher.chat_template)
-    prompt = sum(len(renderer.prompt(a.text, a.system)) for a in asks)
+    prompt = sum(_prompt_tokens(renderer, a.text, a.system) for a in asks)
     return f"{len(left)} shards, {prompt:,} prompt tokens, at most {most:,} answer tokens"
+
+
+def _prompt_tokens(renderer: Renderer, text: str, system: str | None) -> int:
+    """Tokens of a prompt; 0 for one that cannot be rendered and so will not be asked."""
+    try:
+        return len(renderer.prompt(text, system))
+    except Unrenderable:
+        return 0
 
 
 def _place(context: Context, teacher: ModelTeacher | EndpointTeacher) -> str:
@@ -149,7 +157,7 @@ def _verify_rows(
         left = ""
         if not stage.is_finished:
             renderer = state.renderer()
-            prompts = {r.question_id: len(renderer.prompt(r.question, r.system)) for r in found}
+            prompts = {r.question_id: _prompt_tokens(renderer, r.question, r.system) for r in found}
             tokens = sum(len(renderer.tokenizer(r.answer)["input_ids"]) + prompts[r.question_id] for r in found)
             left = f"{len(found):,} answers, about {tokens:,} tokens"
         rows.append(PlanRow(f"score {student.name}, round 1", _yes(stage), left, place))
