@@ -300,7 +300,7 @@ def test_ctrl_c_in_the_middle_loses_nothing_and_the_next_run_goes_on(small_world
         ("teachers.0.path=/nowhere/t.jsonl", "no answers of teacher ann there; got /nowhere/t.jsonl"),
         ("students.0.path=/nowhere/model", "no model there; got /nowhere/model"),
         ("ray.num_cpus=4096", "ray.num_cpus is more than this machine has; got 4096"),
-        ("placement.num_gpus=64", "the student cannot be placed on this cluster; got 1 CPU, 64 GPU"),
+        ("placement.num_gpus=1", "the student cannot be placed on this cluster; got 1 CPU, 1 GPU"),
         ("placement.train_workers=64", "64 train workers cannot be placed on this cluster; got 64 CPU; expected at most 2"),
         ("score.target_layer=model.layers.9.mlp.up_proj", "no such layer in the student"),
     ],

@@ -39,12 +39,10 @@ def test_groups_agree_with_the_published_rule_where_there_are_enough_answers() -
 def test_each_rule_takes_what_it_says() -> None:
     assert taken(RuleSettings("minimum")) == {"q1": ["y"], "q2": ["z"], "q3": ["y"]}  # q3 is a tie: answer ids decide
     assert taken(RuleSettings("groups", groups=5)) == {"q1": ["y"], "q2": ["z"], "q3": ["y"]}
-    assert taken(RuleSettings("groups", groups=2, group=2)) == {"q1": ["x"], "q3": ["z"]} or taken(
-        RuleSettings("groups", groups=2, group=2)
-    ) == {
-        "q1": ["z"],
-        "q3": ["z"],
-    }
+    second = taken(RuleSettings("groups", groups=2, group=2))  # q1's second group holds ranks 2 and 3; q2 has none
+    assert set(second) == {"q1", "q3"}
+    assert second["q1"][0] in ("x", "z")
+    assert second["q3"] == ["z"]
     assert taken(RuleSettings("strongest")) == {"q1": ["x"], "q2": ["z"], "q3": ["y"]}
     assert taken(RuleSettings("teacher", teacher="y")) == {"q1": ["y"], "q3": ["y"]}
     assert taken(RuleSettings("top_k", k=2)) == {"q1": ["y", "z"], "q2": ["z"], "q3": ["y", "z"]}
