@@ -58,7 +58,6 @@ class ModelSource:
     dtype: DType = "float32"
     revision: str | None = None
     trust_remote_code: bool = False
-    adapter: str | None = None
 
     def __post_init__(self) -> None:
         if Path(self.path).is_dir():  # absolute, because a worker may run in another directory
@@ -134,10 +133,6 @@ def load_model(source: ModelSource, device: str = "cpu") -> Any:
         raise BadInput(
             f"cannot load the model {source.path}", error, "a causal language model", "try it with transformers' from_pretrained"
         ) from error
-    if source.adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, source.adapter).merge_and_unload()
     return model.to(device).eval()
 
 
@@ -164,8 +159,6 @@ def fingerprint(source: ModelSource) -> str:
     kept = (".safetensors", ".json", ".jinja", ".model", ".txt")
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in kept)
     digests = {p.name: _file_sha256(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files}
-    if source.adapter is not None:
-        digests["adapter"] = fingerprint(ModelSource(source.adapter))
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 

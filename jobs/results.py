@@ -213,7 +213,7 @@ def _chosen_table(context: Context, outcome: Outcome) -> pd.DataFrame:
 
 
 def _cost_table(outcome: Outcome) -> pd.DataFrame:
-    """SCAS cost, mean loss and length of every scored answer under every student's first state."""
+    """SCAS cost of every scored answer under every student's first state."""
     from selection.costs import CostSettings, compute_cost
 
     tables: list[pd.DataFrame] = []
@@ -225,9 +225,8 @@ def _cost_table(outcome: Outcome) -> pd.DataFrame:
         scored = scored[scored["state"] == "scored"].reset_index(drop=True)
         if len(scored) == 0:
             continue
-        table = scored[["answer_id", "question_id", "teacher", "n_answer"]].assign(student=path.student)
+        table = scored[["answer_id", "teacher"]].assign(student=path.student)
         table["scas"] = compute_cost(scored, CostSettings())
-        table["mean_loss"] = scored["answer_loss"] / scored["n_answer"]
         tables.append(table)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 

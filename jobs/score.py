@@ -41,7 +41,7 @@ class StudentState:
 
     def after(self, training: Stage) -> "StudentState":
         """This student after a training stage."""
-        trained = replace(self.source, path=str(training.directory / "model"), revision=None, adapter=None)
+        trained = replace(self.source, path=str(training.directory / "model"), revision=None)
         return replace(self, source=trained, id=training.id)
 
 
