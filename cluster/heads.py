@@ -15,13 +15,23 @@ from cluster.errors import BadInput
 
 def decoder_of(model: Any) -> Any:
     """The transformer without its vocabulary projection; calling it gives `last_hidden_state` [B, T, D]."""
-    return model.get_decoder() if not hasattr(model, "get_base_model") else model.get_base_model().get_decoder()
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    decoder = whole.get_decoder()
+    return whole.model if decoder is whole else decoder  # Llama 4's text model names itself
 
 
-def project(model: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
-    """Logits [N, V] in float32 for hidden states [N, D], with the scaling and capping that some families apply."""
-    config = model.config
-    logits = model.get_output_embeddings()(hidden_ND).float()
+def project(model: Any, hidden_ND: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Logits [N, V] in float32 for hidden states [N, D], with the scaling and capping that some families apply.
+
+    Args:
+        out: float32 [N, V] to write into where the projection is a plain float32 matrix: a fresh block of that size for every
+            chunk costs as much as the product itself on a CPU.
+    """
+    config, head = model.config, model.get_output_embeddings()
+    if out is not None and type(head) is torch.nn.Linear and head.bias is None and head.weight.dtype == torch.float32:
+        logits = torch.mm(hidden_ND, head.weight.t(), out=out)
+    else:
+        logits = head(hidden_ND).float()
     if getattr(config, "logit_scale", None) is not None and config.model_type.startswith("cohere"):
         logits = logits * config.logit_scale
     if getattr(config, "logits_scaling", None) is not None:

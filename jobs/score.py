@@ -16,7 +16,8 @@ from jobs.context import Context
 from jobs.datasets import Question
 from jobs.experiment import Score, Student
 from jobs.store import Stage, digest, write_table
-from selection.statistics import STATISTIC_NAMES, EmptySpan, Scorer, find_layer_module
+from selection.layers import find_layer_module
+from selection.statistics import STATISTIC_NAMES, EmptySpan, Scorer
 
 VERSION = 1
 SCORE_COLUMNS = ["answer_id", "question_id", "teacher", "state", "reason", "conversation_tokens", *STATISTIC_NAMES]

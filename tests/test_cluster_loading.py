@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,15 +20,43 @@ ARCHITECTURES = {
     "gemma2": ("Gemma2Config", TINY | {"num_key_value_heads": 1, "head_dim": 8, "final_logit_softcapping": 5.0}),
     "gpt2": ("GPT2Config", {"vocab_size": 64, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}),
     "gpt_neox": ("GPTNeoXConfig", TINY),
+    "gemma": ("GemmaConfig", TINY | {"num_key_value_heads": 1, "head_dim": 8}),
     "granite": ("GraniteConfig", TINY | {"num_key_value_heads": 1, "logits_scaling": 3.0}),
 }
 
+OTHERS = {
+    "gemma3_text": (
+        "Gemma3TextConfig",
+        TINY
+        | {"num_key_value_heads": 1, "head_dim": 8, "query_pre_attn_scalar": 8, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
+    "bloom": ("BloomConfig", {"vocab_size": 64, "hidden_size": 16, "n_layer": 2, "n_head": 2}),
+    "falcon_h1": (
+        "FalconH1Config",
+        TINY
+        | {"num_key_value_heads": 1, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 16},
+    ),
+    "llama4_text": (
+        "Llama4TextConfig",
+        TINY
+        | {
+            "num_key_value_heads": 1,
+            "head_dim": 8,
+            "intermediate_size_mlp": 32,
+            "num_local_experts": 1,
+            "moe_layers": [],
+            "attention_chunk_size": 8,
+        },
+    ),
+}
 
-def random_model(kind: str) -> torch.nn.Module:
+
+def random_model(kind: str, **changes: Any) -> torch.nn.Module:
     transformers = import_transformers()
     torch.manual_seed(0)
-    name, shape = ARCHITECTURES[kind]
-    return transformers.AutoModelForCausalLM.from_config(getattr(transformers, name)(**shape), dtype=torch.float32).eval()
+    name, shape = (ARCHITECTURES | OTHERS)[kind]
+    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, name)(**shape | changes), dtype=torch.float32)
+    return model.eval()
 
 
 def test_pickle_weights_are_refused_by_name(tiny_model: Path, tmp_path: Path) -> None:

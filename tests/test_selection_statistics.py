@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 import torch
 
+from cluster import attention
 from cluster.errors import BadInput
 from cluster.loading import ModelSource, load_model, load_tokenizer
 from cluster.rendering import Rendered, Renderer
 from selection.costs import CostSettings, scas, scas_parts
-from selection.statistics import EmptySpan, Scorer, Statistics, find_layer_module
+from selection.layers import find_layer_module
+from selection.statistics import EmptySpan, Scorer, Statistics
 from tests.test_cluster_loading import ARCHITECTURES, random_model
 
 PARTS = (
@@ -60,7 +62,7 @@ def slow_statistics(model: Any, row: Rendered, special: frozenset[int], layer: s
     u = seen[0] / seen[0].norm(dim=-1, keepdim=True)
     cosine = u @ u.T
     ranks, briers, entropies = [], [], []
-    for t in a:
+    for t in [t for t in a if t > 0]:
         ranks.append(min(100, 1 + int((logits[t - 1] > logits[t - 1, row.ids[t]]).sum())))
         k = min(50, logits.shape[-1])
         top = logits[t - 1].topk(k)
@@ -71,35 +73,107 @@ def slow_statistics(model: Any, row: Rendered, special: frozenset[int], layer: s
     return {
         "n_answer": len(a),
         "n_question": len(q),
-        "answer_loss": sum(loss[t] for t in a),
+        "answer_loss": sum(loss.get(t, 0.0) for t in a),
         "question_loss": sum(loss.get(t, 0.0) for t in q),
         "answer_norm_sq": float(cosine[a][:, a].sum()),
         "cross_dot": float(cosine[a][:, q].sum()),
         "clipped_rank": sum(ranks),
         "brier": sum(briers),
         "entropy": sum(entropies),
-        "max_loss": max(loss[t] for t in a),
+        "max_loss": max(loss[t] for t in a if t in loss),
     }
 
 
 LAST_LAYER = {"gpt2": "transformer.h.1.mlp.c_fc", "gpt_neox": "gpt_neox.layers.1.mlp.dense_h_to_4h"}
 
 
-@pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_every_statistic_equals_the_slow_version_on_every_architecture(kind: str) -> None:
-    model = random_model(kind)
+def random_pool(vocabulary: int = 64) -> list[Rendered]:
+    """Answers to prompts short and long, several to a prompt and alone, one prompt empty, with text after the turn's end."""
     g = torch.Generator().manual_seed(4)
-    special = frozenset({0, 1})
-    rows = [
-        Rendered(tuple(torch.randint(0, 64, (n,), generator=g).tolist()), p, e)
-        for n, p, e in ((12, 4, 11), (20, 9, 20), (7, 1, 6), (20, 3, 9))
-    ]
-    got = Scorer(model, special).score(rows)
-    for row, statistics in zip(rows, got, strict=True):
-        assert isinstance(statistics, Statistics)
-        expected = slow_statistics(model, row, special, LAST_LAYER.get(kind, "model.layers.1.mlp.up_proj"))
+    draw = lambda n: torch.randint(0, vocabulary, (n,), generator=g).tolist()  # noqa: E731
+    rows = []
+    for prompt_size, answers in ((4, (8, 3, 13)), (25, (2, 5, 4, 30)), (0, (6,)), (11, (1, 9))):
+        prompt = draw(prompt_size)
+        rows += [Rendered(tuple(prompt + draw(n) + draw(2)), prompt_size, prompt_size + n) for n in answers]
+    return rows
+
+
+def assert_equals_slow_version(model: Any, scorer: Scorer, rows: list[Rendered], special: frozenset[int], layer: str) -> None:
+    for row, statistics in zip(rows, scorer.score(rows), strict=True):
+        assert isinstance(statistics, Statistics), statistics
+        expected = slow_statistics(model, row, special, layer)
         for name, value in asdict(statistics).items():
-            assert value == pytest.approx(expected[name], rel=1e-5, abs=1e-5), name
+            assert value == pytest.approx(expected[name], rel=1e-5, abs=1e-5), (name, row)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_every_statistic_equals_the_slow_version_on_every_architecture_with_shared_prompts(kind: str, tied: bool) -> None:
+    model = random_model(kind, tie_word_embeddings=tied)
+    special = frozenset({0, 1})
+    scorer = Scorer(model, special)
+    assert scorer.not_shared is None
+    assert_equals_slow_version(model, scorer, random_pool(), special, LAST_LAYER.get(kind, "model.layers.1.mlp.up_proj"))
+
+
+WINDOWED = {
+    "mistral": {},
+    "gemma2": {},
+    "qwen2": {"use_sliding_window": True, "max_window_layers": 0},
+    "qwen3": {"use_sliding_window": True, "max_window_layers": 1},
+    "gemma3_text": {},
+}
+
+
+@pytest.mark.parametrize("kind", WINDOWED)
+def test_a_sliding_window_shorter_than_the_answers_is_honoured_with_shared_prompts(kind: str) -> None:
+    model = random_model(kind, sliding_window=7, **WINDOWED[kind])
+    unlimited = random_model(kind, sliding_window=500, **WINDOWED[kind])
+    scorer, rows = Scorer(model, frozenset()), random_pool()
+    assert scorer.not_shared is None
+    assert_equals_slow_version(model, scorer, rows, frozenset(), "model.layers.1.mlp.up_proj")
+    wide = Scorer(unlimited, frozenset()).score(rows)
+    assert any(abs(a.answer_loss - b.answer_loss) > 1e-4 for a, b in zip(scorer.score(rows), wide, strict=True))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["bloom", "falcon_h1", "llama4_text"])
+def test_a_student_that_cannot_share_prompts_is_scored_row_by_row_with_the_same_numbers(kind: str) -> None:
+    model = random_model(kind)
+    layer = {"bloom": "transformer.h.1.mlp.dense_h_to_4h", "falcon_h1": "model.layers.1.feed_forward.up_proj"}.get(
+        kind, "model.layers.1.feed_forward.up_proj"
+    )
+    scorer = Scorer(model, frozenset({0}), layer)
+    assert scorer.not_shared
+    rows = [r for r in random_pool() if r.prompt_length]
+    assert_equals_slow_version(model, scorer, rows, frozenset({0}), layer)
+
+
+def test_rope_that_depends_on_the_batch_is_computed_alone_beyond_its_original_length() -> None:
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
+    make = lambda: random_model("llama", max_position_embeddings=16, rope_parameters=rope)  # noqa: E731
+    rows = [Rendered(r.ids[: r.answer_end], r.prompt_length, r.answer_end) for r in random_pool()]
+    for row, statistics in zip(rows, Scorer(make(), frozenset()).score(rows), strict=True):
+        expected = slow_statistics(make(), row, frozenset(), "model.layers.1.mlp.up_proj")
+        assert asdict(statistics) == pytest.approx(expected, rel=1e-5, abs=1e-5)  # type: ignore[call-overload]
+
+
+def test_blocks_of_masked_attention_and_padded_groups_keep_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("BLOCK_SCORES", 40), ("GROUP_KEYS", 64)):
+        monkeypatch.setattr(attention, name, value)
+    for kind in ("mistral", "gemma2"):
+        model = random_model(kind, sliding_window=9)
+        assert_equals_slow_version(model, Scorer(model, frozenset()), random_pool(), frozenset(), "model.layers.1.mlp.up_proj")
+
+
+def test_a_prompt_is_fed_once_for_all_its_answers(tiny_model: Path) -> None:
+    model = load_model(ModelSource(str(tiny_model)))
+    rows = [Rendered((*range(5, 45), 50 + k, 70 + k, 61), 40, 43) for k in range(6)]
+    fed: list[int] = []
+    scorer = Scorer(model, frozenset({61}))
+    handle = model.get_input_embeddings().register_forward_hook(lambda _m, inputs, _o: fed.append(inputs[0].numel()))
+    scorer.score(rows)
+    handle.remove()
+    assert fed == [40 + 6 * 2]  # the end-of-turn token is in no span, so nothing is asked of it
 
 
 def test_a_row_does_not_depend_on_its_batch_its_padding_or_the_order(tiny_model: Path) -> None:
@@ -128,12 +202,12 @@ def test_an_answer_of_special_tokens_only_gets_no_cost_and_harms_no_neighbour(ti
 def test_out_of_memory_halves_the_batch_and_only_a_row_that_fails_alone_is_given_up(tiny_model: Path) -> None:
     model = load_model(ModelSource(str(tiny_model)))
     scorer = Scorer(model, frozenset({0, 1, 2}))
-    rows = [Rendered(tuple(range(5, 5 + n)), 2, n) for n in (30, 8, 8, 8, 8)]
+    rows = [Rendered(tuple(range(5, 5 + n)), p, n) for n, p in ((30, 2), (8, 2), (9, 2), (8, 3), (8, 2))]
     expected = scorer.score(rows)
     whole = scorer._score_batch
 
-    def tight(batch: list[Rendered]) -> list[Statistics | Exception]:
-        if sum(r.length for r in batch) > 16:
+    def tight(batch: list[Any]) -> list[list[Statistics | Exception]]:
+        if sum(family.tree.tokens for family in batch) > 16:
             raise torch.OutOfMemoryError("out of memory")
         return whole(batch)
 
