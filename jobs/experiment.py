@@ -14,7 +14,7 @@ from cluster.errors import BadInput
 from cluster.loading import DType
 from cluster.session import RaySettings
 from selection.costs import CostName, CostSettings
-from selection.rules import RuleName, RuleSettings
+from selection.rules import RuleName, RuleSettings, WeightName
 from selection.verification import VerifySettings
 from training.loop import LoraSettings, TrainSettings, check_settings
 
@@ -138,11 +138,11 @@ class Generate(Section):
 
 
 class Score(Section):
-    """How the student is asked what an answer would cost it."""
+    """How the student is asked what an answer would cost it; `token_budget` tokens per forward pass follow from the device if not set."""
 
     target_layer: str | None = None
     max_length: int = Field(4096, ge=8)
-    token_budget: int = Field(8192, ge=8)
+    token_budget: int | None = Field(None, ge=8)
     shard_size: int = Field(256, ge=1)
 
 
@@ -167,6 +167,7 @@ class Arm(Section):
     groups: int = Field(5, ge=1)
     group: int = Field(1, ge=1)
     k: int = Field(1, ge=1)
+    weights: WeightName = "equal"
     teacher: str | None = None
 
     @model_validator(mode="after")
@@ -177,6 +178,8 @@ class Arm(Section):
             raise ValueError(f"rule {self.rule} reads no cost; remove cost")
         if self.rule == "teacher" and self.teacher is None:
             raise ValueError("rule teacher needs the name of a teacher")
+        if self.weights == "margin" and self.rule != "top_k":
+            raise ValueError("weights: margin is for rule top_k")
         if self.group > self.groups:
             raise ValueError("group is larger than groups")
         return self
@@ -187,7 +190,7 @@ class Arm(Section):
 
     @property
     def rule_settings(self) -> RuleSettings:
-        return RuleSettings(self.rule, self.groups, self.group, self.k, self.teacher)
+        return RuleSettings(self.rule, self.groups, self.group, self.k, self.weights, self.teacher)
 
 
 class Placement(Section):

@@ -19,7 +19,7 @@ from jobs.store import Stage, digest, write_table
 from selection.layers import find_layer_module
 from selection.statistics import STATISTIC_NAMES, EmptySpan, Scorer
 
-VERSION = 1
+VERSION = 2
 SCORE_COLUMNS = ["answer_id", "question_id", "teacher", "state", "reason", "conversation_tokens", *STATISTIC_NAMES]
 
 

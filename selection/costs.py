@@ -12,7 +12,7 @@ import pandas as pd
 
 from cluster.errors import BadInput
 
-CostName = Literal["scas", "naturalness", "rsr", "shortest", "longest"]
+CostName = Literal["scas", "naturalness", "rsr", "lark", "shortest", "longest"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,25 @@ def rsr(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
     return table["clipped_rank"] / table["answer_loss"].clip(lower=1e-12)
 
 
+def lark(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
+    """Minus LARK's g (arXiv 2605.30651), relative to the other answers of the same question (column `question_id`).
+
+    L is the mean loss, rho = Brier / L with Brier the mean Brier term; over a question's answers
+    g = (L / sum L) (2 rho - sum(rho L) / sum L). The largest g is chosen first. A loss of 0 counts as 1e-12 nats.
+    Where we differ: the published program counts every token up to the end of the text, we count the answer's tokens
+    without special ones, as for all costs.
+
+    >>> two = pd.DataFrame({"question_id": ["q", "q"], "n_answer": [1, 1], "answer_loss": [1.0, 3.0], "brier": [0.5, 0.6]})
+    >>> [round(g, 6) for g in lark(two, CostSettings())]  # rho 0.5 and 0.2; sum L 4; sum rho L 1.1
+    [-0.18125, -0.09375]
+    """
+    loss = (table["answer_loss"] / table["n_answer"]).clip(lower=1e-12)
+    brier = table["brier"] / table["n_answer"]
+    total = loss.groupby(table["question_id"]).transform("sum")
+    weighted = brier.groupby(table["question_id"]).transform("sum")  # rho L is the Brier term itself
+    return -(loss / total) * (2 * brier / loss - weighted / total)
+
+
 def shortest(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
     """Answer tokens under the student's tokenizer."""
     return table["n_answer"].astype(float)
@@ -85,6 +104,7 @@ COSTS: dict[str, Callable[[pd.DataFrame, CostSettings], pd.Series]] = {
     "scas": scas,
     "naturalness": naturalness,
     "rsr": rsr,
+    "lark": lark,
     "shortest": shortest,
     "longest": longest,
 }

@@ -6,7 +6,7 @@ change when other questions come or go. Equal costs are ordered by answer id.
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,17 +16,22 @@ import pandas as pd
 from cluster.errors import BadInput
 
 RuleName = Literal["groups", "minimum", "top_k", "random", "strongest", "teacher"]
+WeightName = Literal["equal", "margin"]
 CHOSEN_COLUMNS = ["question_id", "answer_id", "teacher", "cost", "rank", "candidates", "weight"]
 
 
 @dataclass(frozen=True)
 class RuleSettings:
-    """Which rule, and its parameters: `groups` and `group` (1 is the cheapest), `k` for top-k, `teacher` for a fixed one."""
+    """Which rule, and its parameters: `groups` and `group` (1 is the cheapest), `k` for top-k, `teacher` for a fixed one.
+
+    `weights` of the k chosen: equal, or by the margin over the first answer left out (LARK's).
+    """
 
     name: RuleName = "groups"
     groups: int = 5
     group: int = 1
     k: int = 1
+    weights: WeightName = "equal"
     teacher: str | None = None
     compat: Literal["ours", "reference"] = "ours"
 
@@ -51,6 +56,19 @@ def question_generator(seed: int, question_id: str) -> np.random.Generator:
     """A generator that belongs to one question under one seed."""
     digest = hashlib.sha256(f"{seed}/{question_id}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
+
+
+def margin_weights(costs: Sequence[float], k: int) -> list[float]:
+    """Weights of the k cheapest by how far each is below the cheapest one left out; they sum to 1 (LARK, arXiv 2605.30651).
+
+    With nothing left out, or no margin, the weights are equal.
+
+    >>> margin_weights([-5.0, -3.0, -1.0], 2)
+    [0.6666666666666666, 0.3333333333333333]
+    """
+    margins = [float(costs[k]) - float(c) for c in costs[:k]] if len(costs) > k else []
+    total = sum(margins)
+    return [m / total for m in margins] if total > 0 else [1.0 / k] * k
 
 
 Choice = Callable[[pd.DataFrame, RuleSettings, np.random.Generator, Mapping[str, float]], list[int]]
@@ -117,9 +135,12 @@ def choose(pool: pd.DataFrame, settings: RuleSettings, seed: int, accuracy: Mapp
     for question_id, answers in pool.sort_values(["question_id", "cost", "answer_id"]).groupby("question_id", sort=True):
         ranked = answers.reset_index(drop=True)
         picked = RULES[settings.name](ranked, settings, question_generator(seed, str(question_id)), accuracy)
-        for i in picked:
+        weights = (
+            margin_weights(ranked["cost"].tolist(), len(picked)) if settings.weights == "margin" else [1.0 / len(picked)] * len(picked)
+        )
+        for i, weight in zip(picked, weights, strict=True):
             row = ranked.iloc[i]
-            rows.append((question_id, row["answer_id"], row["teacher"], float(row["cost"]), i + 1, len(ranked), 1.0 / len(picked)))
+            rows.append((question_id, row["answer_id"], row["teacher"], float(row["cost"]), i + 1, len(ranked), weight))
     return pd.DataFrame(rows, columns=CHOSEN_COLUMNS)
 
 
@@ -129,5 +150,7 @@ def check_rule(settings: RuleSettings, teachers: set[str]) -> None:
         raise BadInput("group is out of range", settings.group, f"1 to groups ({settings.groups})", "1 is the group of lowest cost")
     if settings.k < 1:
         raise BadInput("k is out of range", settings.k, "1 or more", "")
+    if settings.weights == "margin" and settings.name != "top_k":
+        raise BadInput("margin weights are for rule top_k", settings.name, "top_k", "remove weights")
     if settings.name == "teacher" and settings.teacher not in teachers:
         raise BadInput("the arm names no known teacher", settings.teacher, ", ".join(sorted(teachers)), "set the arm's teacher")

@@ -53,6 +53,14 @@ def test_a_questions_weights_sum_to_one() -> None:
     assert chosen.groupby("question_id")["weight"].sum().tolist() == [1.0, 1.0, 1.0]
 
 
+def test_margin_weights_follow_the_distance_to_the_first_answer_left_out() -> None:
+    chosen = choose(POOL, RuleSettings("top_k", k=2, weights="margin"), 0, ACCURACY).set_index("question_id")
+    assert chosen.loc["q1", "weight"].tolist() == [2 / 3, 1 / 3]  # costs 1, 2 and the first left out 3
+    assert chosen.loc["q3", "weight"].tolist() == [0.5, 0.5]  # nothing is left out
+    with pytest.raises(BadInput, match="top_k"):
+        choose(POOL, RuleSettings("minimum", weights="margin"), 0, ACCURACY)
+
+
 def test_draws_follow_the_seed_and_are_uniform_over_the_group() -> None:
     table = pool([(f"q{i}", t, float(k)) for i in range(600) for k, t in enumerate("abcd")])
     settings = RuleSettings("groups", groups=2)

@@ -14,7 +14,7 @@ from cluster import attention
 from cluster.errors import BadInput
 from cluster.loading import ModelSource, load_model, load_tokenizer
 from cluster.rendering import Rendered, Renderer
-from selection.costs import CostSettings, scas, scas_parts
+from selection.costs import CostSettings, lark, rsr, scas, scas_parts
 from selection.layers import find_layer_module
 from selection.statistics import EmptySpan, Scorer, Statistics
 from tests.test_cluster_loading import ARCHITECTURES, random_model
@@ -46,6 +46,43 @@ def test_the_published_scas_numbers_are_reproduced(golden: Path) -> None:
     for name in (*PARTS, "scas_score"):
         for got, row in zip(parts[name], expected, strict=True):
             assert got == pytest.approx(row[name], rel=1e-5), (name, row["id"])
+
+
+@pytest.mark.parametrize("rival", ["rsr", "lark"])
+def test_the_published_numbers_of_the_rivals_are_reproduced_on_their_spans(golden: Path, rival: str) -> None:
+    """RSR's span stops before the end-of-turn token, LARK's runs to the end of the text; every token counts in both."""
+    source = ModelSource(str(golden / "student"))
+    tokenizer = load_tokenizer(source)
+    end_of_turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    renderer = Renderer(tokenizer, compat="reference")
+    expected = [json.loads(line) for line in (golden / "expected_scores.jsonl").read_text().splitlines()]
+    rows = {}
+    for file in (golden / "candidates").glob("*.jsonl"):
+        for line in file.read_text().splitlines():
+            row = json.loads(line)
+            whole = renderer.conversation(row["instruction"], row["teacher_output"])
+            end = len(whole.ids) if rival == "lark" else whole.ids.index(end_of_turn, whole.prompt_length)
+            rows[row["id"], file.stem] = Rendered(whole.ids, whole.prompt_length, end)
+    scored = Scorer(load_model(source), frozenset()).score([rows[e["id"], e["teacher_name"]] for e in expected])
+    table = pd.DataFrame([asdict(s) for s in scored]).assign(question_id=[e["id"] for e in expected])  # type: ignore[call-overload]
+    n, loss = table["n_answer"], table["answer_loss"]
+    got = {
+        "rsr": {
+            "rsr": rsr(table, CostSettings()),
+            "rsr_avg_rank_clip": table["clipped_rank"] / n,
+            "rsr_avg_surprisal": loss / n,
+            "rsr_tokens": n,
+        },
+        "lark": {
+            "lark_L": loss / n,
+            "lark_brier": table["brier"] / n,
+            "lark_rho": table["brier"] / loss,
+            "lark_g_hat": -lark(table, CostSettings()),
+        },
+    }
+    for name, values in got[rival].items():
+        for value, row in zip(values, expected, strict=True):
+            assert value == pytest.approx(row[name], rel=1e-5), (name, row["id"])
 
 
 def slow_statistics(model: Any, row: Rendered, special: frozenset[int], layer: str) -> dict[str, float]:
