@@ -58,17 +58,17 @@ def question_generator(seed: int, question_id: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
-def margin_weights(costs: Sequence[float], k: int) -> list[float]:
-    """Weights of the k cheapest by how far each is below the cheapest one left out; they sum to 1 (LARK, arXiv 2605.30651).
+def choice_weights(costs: Sequence[float], k: int, weights: WeightName) -> list[float]:
+    """Weights of the k cheapest, which sum to 1: equal, or by how far each is below the cheapest one left out.
 
-    With nothing left out, or no margin, the weights are equal.
+    The margin is LARK's (arXiv 2605.30651). With nothing left out, or no margin, the weights are equal.
 
-    >>> margin_weights([-5.0, -3.0, -1.0], 2)
+    >>> choice_weights([-5.0, -3.0, -1.0], 2, "margin")
     [0.6666666666666666, 0.3333333333333333]
     """
-    margins = [float(costs[k]) - float(c) for c in costs[:k]] if len(costs) > k else []
+    margins = [float(costs[k]) - float(c) for c in costs[:k]] if weights == "margin" and len(costs) > k else []
     total = sum(margins)
-    return [m / total for m in margins] if total > 0 else [1.0 / k] * k
+    return [m / total for m in margins] if total > 0 else [1.0 / max(1, k)] * k
 
 
 Choice = Callable[[pd.DataFrame, RuleSettings, np.random.Generator, Mapping[str, float]], list[int]]
@@ -135,9 +135,7 @@ def choose(pool: pd.DataFrame, settings: RuleSettings, seed: int, accuracy: Mapp
     for question_id, answers in pool.sort_values(["question_id", "cost", "answer_id"]).groupby("question_id", sort=True):
         ranked = answers.reset_index(drop=True)
         picked = RULES[settings.name](ranked, settings, question_generator(seed, str(question_id)), accuracy)
-        weights = (
-            margin_weights(ranked["cost"].tolist(), len(picked)) if settings.weights == "margin" else [1.0 / len(picked)] * len(picked)
-        )
+        weights = choice_weights(ranked["cost"].tolist(), len(picked), settings.weights)
         for i, weight in zip(picked, weights, strict=True):
             row = ranked.iloc[i]
             rows.append((question_id, row["answer_id"], row["teacher"], float(row["cost"]), i + 1, len(ranked), weight))
