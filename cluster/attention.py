@@ -2,10 +2,10 @@
 
 A branch sees its prompt and itself. Two ways to compute that, chosen per prompt by the number of query-key pairs:
 
-    whole    each row is prompt + branch under a plain causal mask. Kernels skip the upper half, but the prompt's own queries
-             are computed again for every branch: sum over branches of (P + R)^2 / 2.
-    shared   the prompt's queries once, and each branch's queries against prompt + branch under a mask, which kernels do
-             not skip: P^2 / 2 + sum of R (P + R).
+    whole    each row is prompt + branch under a plain causal mask. Kernels skip blocks of keys above the diagonal, but the
+             prompt's own queries are computed again for every branch: about (P + R)^2 / 2 pairs per branch.
+    shared   the prompt's queries once, and each branch's queries against prompt + branch under a mask, of which kernels
+             skip nothing: about P^2 / 2 in all and R (P + R) per branch.
 
 Rows of similar size go into one padded call. Sliding windows and soft-capped scores, which models pass to their attention
 function, are honoured; anything else that would change the numbers raises `Unsupported`.
@@ -29,6 +29,8 @@ NAME = "tutelage_branches"
 NOWHERE = 2**40  # position of a padded key: behind every query
 # What one more call costs, in arithmetic that the device could have done meanwhile: padding below that is worth it.
 CALL_FLOP = {"cpu": 6e6, "cuda": 3e9}
+# Keys that a kernel skips together under a causal mask: shorter rows save nothing by it (measured on a CPU).
+KEY_BLOCK = {"cpu": 512, "cuda": 128}
 GROUP_KEYS = 32_768  # keys of one call, padding included: bounds the copies
 BLOCK_SCORES = 2**24  # masked or soft-capped scores [B, Q, K] that exist at once
 
@@ -126,7 +128,8 @@ def plan_attention(prompts: Sequence[slice], branches: Sequence[Sequence[slice]]
     config = model.config.get_text_config()
     width = config.num_attention_heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
     call_pairs = CALL_FLOP.get(model.device.type, CALL_FLOP["cuda"]) / (4 * width)
-    rows = [row for prompt, spans in zip(prompts, branches, strict=True) for row in _rows(prompt, spans)]
+    key_block = KEY_BLOCK.get(model.device.type, KEY_BLOCK["cuda"])
+    rows = [row for prompt, spans in zip(prompts, branches, strict=True) for row in _rows(prompt, spans, key_block)]
     groups = []
     for whole in (True, False):
         chosen = sorted((r for r in rows if r.whole == whole), key=lambda r: (-r.keys * r.queries, -r.keys, r.branch.start))
@@ -134,12 +137,16 @@ def plan_attention(prompts: Sequence[slice], branches: Sequence[Sequence[slice]]
     return groups
 
 
-def _rows(prompt: slice, branches: Sequence[slice]) -> list[_Row]:
+def _rows(prompt: slice, branches: Sequence[slice], key_block: int) -> list[_Row]:
     """The rows of one tree, the cheaper of the two ways."""
+
+    def causal_pairs(size: int) -> float:
+        return size * (size + min(size, key_block)) / 2
+
     p = prompt.stop - prompt.start
     sizes = [b.stop - b.start for b in branches]
-    whole = sum((p + r) ** 2 for r in sizes) / 2
-    shared = p**2 / 2 + sum(r * (p + r) for r in sizes)
+    whole = sum(causal_pairs(p + r) for r in sizes)
+    shared = causal_pairs(p) + sum(r * (p + r) for r in sizes)
     if whole <= shared:
         return [_Row(prompt, b, True, k == 0) for k, b in enumerate(branches)]
     nothing = slice(prompt.stop, prompt.stop)
@@ -225,7 +232,7 @@ def _masked(
     for start in range(0, q.shape[2], block):
         stop = min(start + block, q.shape[2])
         low, high = (max(0, start + 1 - window) if window else 0, stop) if group.causal else (0, k.shape[2])
-        mask = _mask(group, slice(start, stop), slice(low, high), window, whole=stop - start == q.shape[2])
+        mask = _mask(group, slice(start, stop), slice(low, high), window, q, keep=stop - start == q.shape[2])
         part = q[:, :, start:stop], k[:, :, low:high], v[:, :, low:high]
         if softcap is None:
             gqa = k.shape[1] != q.shape[1]
@@ -235,18 +242,19 @@ def _masked(
     return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
-def _mask(group: Group, queries: slice, keys: slice, window: int | None, whole: bool) -> torch.Tensor:
-    """Which key a query may see, bool [B, 1, Q, K]; a query that is padding sees the first key, so that nothing is NaN."""
-    if whole and (window, keys.start, keys.stop) in group.masks:
-        return group.masks[window, keys.start, keys.stop]
+def _mask(group: Group, queries: slice, keys: slice, window: int | None, like: torch.Tensor, keep: bool) -> torch.Tensor:
+    """What is added to scores, [B, 1, Q, K]: 0 where a query may see a key; padding sees the first key, so that nothing is NaN."""
+    name = (window, keys.start, keys.stop)
+    if keep and name in group.masks:
+        return group.masks[name]
     at, of = group.query_positions[:, queries].unsqueeze(2), group.key_positions[:, keys].unsqueeze(1)
-    mask = of <= at
+    seen = of <= at
     if window is not None:
-        mask &= of > at - window
-        mask[:, :, 0] |= ~mask.any(2)
-    mask = mask.unsqueeze(1)
-    if whole:
-        group.masks[window, keys.start, keys.stop] = mask
+        seen &= of > at - window
+        seen[:, :, 0] |= ~seen.any(2)
+    mask = torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill_(~seen, -torch.inf).unsqueeze(1)
+    if keep:
+        group.masks[name] = mask
     return mask
 
 
@@ -257,5 +265,5 @@ def _soft_capped(
     repeats = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
     scores = (q @ k.transpose(2, 3)) * (scaling if scaling is not None else q.shape[-1] ** -0.5)
-    scores = (torch.tanh(scores / softcap) * softcap).masked_fill(~mask, -torch.inf)
+    scores = torch.tanh(scores / softcap) * softcap + mask
     return torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype) @ v
