@@ -61,7 +61,8 @@ def matmul_flops(dtype: str, device: str = "cpu", seconds: float = 0.6) -> float
     a = torch.randn(size, size, device=device).to(getattr(torch, dtype))
     out = torch.empty_like(a)
     torch.mm(a, a, out=out)
-    rates, began = [], time.perf_counter()
+    rates: list[float] = []
+    began = time.perf_counter()
     while time.perf_counter() - began < seconds or len(rates) < 5:
         rates.append(2 * size**3 / timed(lambda: torch.mm(a, a, out=out), device))
     return statistics.median(rates)

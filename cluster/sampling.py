@@ -1,5 +1,8 @@
 """Sampling answers from a causal language model in batches sorted by length, dropping rows as they finish.
 
+Keys and values are written into room that is there already: concatenating them anew for every token, as transformers' cache
+does, copies the whole cache once per token. Finished rows leave a batch several at a time, because that copies it too.
+
 Every row draws from its own generator, seeded by the caller, so an answer does not depend on which rows it was batched
 with, apart from floating-point rounding.
 """
@@ -16,6 +19,8 @@ from cluster.loading import context_length, import_transformers
 Finish = Literal["stop", "length"]
 # Rows in one batch times their longest length: keeps the key/value cache bounded, whatever the prompts.
 DEFAULT_TOKEN_BUDGET = 32_768
+ROOM = 64  # places by which a cache grows at least
+LEAVE_TOGETHER = 8  # a batch is compacted when an eighth of it has finished
 
 
 @dataclass(frozen=True)
@@ -89,34 +94,70 @@ def _sample_batch(
     ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache = import_transformers().DynamicCache(config=model.config)
-    alive = list(range(len(prompts)))
+    cache = _roomy_cache(model)
+    rows = list(range(len(prompts)))  # whose answer each place in the batch is
     generated: list[list[int]] = [[] for _ in prompts]
+    finish: dict[int, Finish] = {}
     room = (context_length(model) or width + max_new_tokens) - width
     max_new_tokens = min(max_new_tokens, room)
-    finish: list[Finish] = ["length"] * len(prompts)
     for step in range(max_new_tokens):
         output = model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        step_draws = None if draws is None else torch.from_numpy(draws[alive, step]).to(device)
-        tokens = _choose(output.logits[:, -1].float(), step_draws, temperature, top_p).tolist()
-        kept = []
-        for row, token in enumerate(tokens):
+        step_draws = None if draws is None else torch.from_numpy(draws[rows, step]).to(device)
+        chosen = _choose(output.logits[:, -1].float(), step_draws, temperature, top_p)
+        for row, token in zip(rows, chosen.tolist(), strict=True):
+            if row in finish:
+                continue
             if token in stop_ids:
-                finish[alive[row]] = "stop"
+                finish[row] = "stop"
             else:
-                generated[alive[row]].append(token)
-                kept.append(row)
+                generated[row].append(token)
+        kept = [place for place, row in enumerate(rows) if row not in finish]
         if not kept or step + 1 == max_new_tokens:
             break
-        ids = torch.tensor([[tokens[row]] for row in kept], device=device)
-        if len(kept) < len(alive):
-            rows = torch.tensor(kept, device=device)
-            cache.batch_select_indices(rows)
-            mask, positions = mask[rows], positions[rows]
-            alive = [alive[row] for row in kept]
-        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+        if LEAVE_TOGETHER * (len(rows) - len(kept)) >= len(rows):
+            places = torch.tensor(kept, device=device)
+            cache.batch_select_indices(places)
+            mask, positions, chosen = mask[places], positions[places], chosen[places]
+            rows = [rows[place] for place in kept]
+        ids = chosen.unsqueeze(1)
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
         positions = positions[:, -1:] + 1
-    return [Completion(tuple(g), f) for g, f in zip(generated, finish, strict=True)]
+    return [Completion(tuple(g), finish.get(row, "length")) for row, g in enumerate(generated)]
+
+
+def _roomy_cache(model: Any) -> Any:
+    """A key/value cache whose plain layers grow by blocks; layers of another kind stay transformers' own."""
+    transformers = import_transformers()
+    plain = transformers.cache_utils.DynamicLayer
+
+    class RoomyLayer(plain):  # type: ignore[misc,valid-type]
+        """`keys` and `values` [B, H, T, E] are views of blocks with room for more tokens."""
+
+        keys: torch.Tensor
+        values: torch.Tensor
+
+        def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+            if not self.is_initialized:
+                self.lazy_initialization(key_states, value_states)
+            start = self.get_seq_length()
+            self.keys = self._written("_key_block", self.keys, start, key_states)
+            self.values = self._written("_value_block", self.values, start, value_states)
+            return self.keys, self.values
+
+        def _written(self, name: str, old: torch.Tensor, start: int, new: torch.Tensor) -> torch.Tensor:
+            stop, block = start + new.shape[2], getattr(self, name, None)
+            if block is None or block.shape[0] != new.shape[0] or block.shape[2] < stop:
+                grown = new.new_empty(*new.shape[:2], stop + max(ROOM, stop // 4), new.shape[3])
+                if start:
+                    grown[:, :, :start] = old
+                block = grown
+                setattr(self, name, block)
+            block[:, :, start:stop] = new
+            return block[:, :, :stop]
+
+    cache = transformers.DynamicCache(config=model.config)
+    cache.layers = [RoomyLayer() if type(layer) is plain else layer for layer in cache.layers]
+    return cache
 
 
 def _choose(logits: torch.Tensor, draws: torch.Tensor | None, temperature: float, top_p: float) -> torch.Tensor:

@@ -46,6 +46,24 @@ def test_rows_that_stop_leave_the_batch_and_the_others_go_on_unchanged(model: An
     assert got[0].finish == "stop"
 
 
+@pytest.mark.parametrize("kind", ["mistral", "gemma2", "gpt2", "bloom"])
+def test_long_greedy_answers_equal_generate_beyond_the_caches_room(kind: str) -> None:
+    """More tokens than the cache grows by at once, rows leaving in between, sliding layers and models without positions."""
+    from tests.test_cluster_loading import random_model
+
+    model = random_model(
+        kind, **({} if kind in ("gpt2", "bloom") else {"sliding_window": 9}), **({"n_positions": 256} if kind == "gpt2" else {})
+    )
+    g = torch.Generator().manual_seed(2)
+    rows = [torch.randint(3, 64, (3 + 2 * i,), generator=g).tolist() for i in range(9)]
+    stop = frozenset({7, 11})
+    for row, completion in zip(rows, sample(model, rows, max_new_tokens=100, stop_ids=stop), strict=True):
+        out = model.generate(torch.tensor([row]), max_new_tokens=100, do_sample=False, eos_token_id=[7, 11], pad_token_id=0)[
+            0, len(row) :
+        ].tolist()
+        assert list(completion.ids) == out[: next((k for k, i in enumerate(out) if i in stop), len(out))]
+
+
 def test_a_sampled_row_depends_on_its_seed_and_not_on_its_batch(model: Any) -> None:
     rows = prompts(5)
     seeds = list(range(5))
