@@ -258,7 +258,7 @@ def main() -> None:
         return measure(*options.measure)
     if options.choices:
         return measure_choices()
-    turns = 1 if options.quick else 5
+    turns = 1 if options.quick else 3
     cases = CASES if options.device == "cpu" else GPU_CASES
     figures: dict[str, Any] = {name: compare(name, case, turns, options.dtype, options.device) for name, case in cases.items()}
     if options.device == "cpu" and options.dtype == "float32":

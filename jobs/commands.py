@@ -18,7 +18,7 @@ from jobs import __version__
 from jobs.context import Context
 from jobs.experiment import Experiment, load_experiment, resolved
 from jobs.progress import Talker
-from jobs.standalone import Limit, score, select, verify
+from jobs.standalone import Limit, audit, score, select, verify
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 Overrides = Annotated[list[str] | None, typer.Argument(help="Dotted overrides, for example train.epochs=2 arms.0.lambda=0.3")]
@@ -163,15 +163,40 @@ def plan(
     talker.show(table)
 
 
-@app.command()
-def report(run_name: Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its directory.")], runs: str = "runs") -> None:
-    """Write a finished run's report again, and print its verdict. Starts no model."""
+def _saved(run_name: str, runs: str) -> tuple[Experiment, Path]:
+    """The experiment that a run's directory holds.
+
+    Raises:
+        BadInput: no run there.
+    """
     directory = Path(run_name) if Path(run_name).is_dir() else Path(runs) / run_name
     saved = directory / "experiment.yaml"
     if not saved.is_file():
         raise BadInput("no run there", directory, "a directory that `tutelage run` made", f"runs are in {runs}/")
-    experiment = load_experiment(saved)
-    with Context(experiment, directory.resolve(), Talker()) as context:
+    return load_experiment(saved), directory.resolve()
+
+
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its directory.")]
+
+
+@app.command()
+def export(run_name: RunName, out: Annotated[Path, typer.Option(help="Folder for the files.")], runs: str = "runs") -> None:
+    """Write a finished run's verified answers and choices as JSONL files. Starts no model."""
+    from jobs.export import export_run
+    from jobs.pipeline import run_pipeline
+
+    experiment, directory = _saved(run_name, runs)
+    with Context(experiment, directory, Talker()) as context:
+        context.only_read = True
+        for path in export_run(run_pipeline(context), out):
+            context.talker.say(str(path))
+
+
+@app.command()
+def report(run_name: RunName, runs: str = "runs") -> None:
+    """Write a finished run's report again, and print its verdict. Starts no model."""
+    experiment, directory = _saved(run_name, runs)
+    with Context(experiment, directory, Talker()) as context:
         context.only_read = True
         _run(context)
 
@@ -198,7 +223,7 @@ def miniature(
     print(f"questions           {directory / 'train.jsonl'} {directory / 'evaluate.jsonl'}")
 
 
-for stage_alone in (score, select, verify):
+for stage_alone in (score, select, verify, audit):
     app.command()(stage_alone)
 
 

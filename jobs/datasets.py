@@ -6,6 +6,7 @@ JSONL, JSON and Parquet; rows with plain columns (instruction, question, problem
 
 import hashlib
 import json
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ OnBroken = Callable[[str], None] | None
 ID_NAMES = ("id", "question_id", "problem_id")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Question:
     """One question. `family` groups questions in reports ("" if the file has none)."""
 
@@ -135,8 +136,8 @@ def read_questions(
         BadInput: a row without a question or reference, an id that comes twice.
     """
     questions: list[Question] = []
-    lines: dict[str, int] = {}
-    texts: dict[str, str] = {}
+    places: dict[str, int] = {}
+    lines = array("q")
     for number, row in read_rows(path, on_broken):
         text = _text(_first(row, fields.question, QUESTION_NAMES)) or _turn(row, "user")
         reference = _text(_first(row, fields.reference, REFERENCE_NAMES)) or _turn(row, "assistant")
@@ -149,15 +150,16 @@ def read_questions(
             )
         given = _first(row, fields.id, ID_NAMES)
         identity = question_id_of(text) if given is None else str(given)
-        if identity in lines:
-            same = "the same text" if text == texts[identity] else "another text"
+        if identity in places:
+            same = "the same text" if text == questions[places[identity]].text else "another text"
             raise BadInput(
                 f"{where} repeats an id",
-                f"{identity}, first seen at line {lines[identity]} with {same}",
+                f"{identity}, first seen at line {lines[places[identity]]} with {same}",
                 "one question an id",
                 "remove one",
             )
-        lines[identity], texts[identity] = number, text
+        places[identity] = len(questions)
+        lines.append(number)
         own_system = _text(_first(row, fields.system, ("system",))) or _turn(row, "system") or system
         questions.append(Question(identity, text, reference or "", own_system, str(row.get("family") or row.get("task") or "")))
     if not questions:

@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,13 @@ from cluster.sampling import generation_stop_ids, sample
 from jobs.context import Context
 from jobs.datasets import Question, read_answers, refuse_other_texts
 from jobs.experiment import EndpointTeacher, FileTeacher, Generate, ModelTeacher
-from jobs.store import Stage, digest, write_table
+from jobs.store import Stage, digest_rows, write_table
 
 VERSION = 1
 ANSWER_COLUMNS = ["answer_id", "question_id", "teacher", "sample", "text", "finish", "error", "prompt_tokens", "answer_tokens", "usd"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Ask:
     """One question to one teacher, `sample` counting its repetitions from 0."""
 
@@ -38,6 +39,23 @@ class Ask:
     text: str
     system: str | None
     sample: int
+
+
+class Asks(tuple[Ask, ...]):
+    """What is asked of one or several teachers; its identity and its shards' names are computed once for all of them."""
+
+    @cached_property
+    def id(self) -> str:
+        return digest_rows(map(astuple, self))
+
+    def shards(self, size: int) -> list[tuple[str, "Asks"]]:
+        """Shards named by their place and content, so that running one twice is harmless."""
+        if self._size_and_names is None or self._size_and_names[0] != size:
+            parts = (self[i : i + size] for i in range(0, len(self), size))
+            self._size_and_names = size, [f"{k:06d}-{digest_rows(map(astuple, part), 8)}" for k, part in enumerate(parts)]
+        return [(name, Asks(self[k * size : (k + 1) * size])) for k, name in enumerate(self._size_and_names[1])]
+
+    _size_and_names: tuple[int, list[str]] | None = None
 
 
 def answer_id(teacher: str, question_id: str, sample_index: int) -> str:
@@ -211,12 +229,11 @@ class Wave:
 
     teacher: ModelTeacher | EndpointTeacher
     stage: Stage
-    asks: tuple[Ask, ...]
+    asks: Asks
 
-    def shards(self, size: int) -> list[tuple[str, list[Ask]]]:
-        """Shards named by their place and content, so that running one twice is harmless."""
-        cut = [list(self.asks[i : i + size]) for i in range(0, len(self.asks), size)]
-        return [(f"{k:06d}-{digest([asdict(a) for a in asks], 8)}", asks) for k, asks in enumerate(cut)]
+    def shards(self, size: int) -> list[tuple[str, Asks]]:
+        """This wave's shards of at most `size` asks each."""
+        return self.asks.shards(size)
 
 
 def plan_wave(context: Context, teacher: ModelTeacher | EndpointTeacher, asks: Sequence[Ask], label: str, retry: int = 0) -> Wave:
@@ -224,8 +241,9 @@ def plan_wave(context: Context, teacher: ModelTeacher | EndpointTeacher, asks: S
     e = context.experiment
     sampling = e.generate.model_dump(exclude={"until_verified", "max_samples", "samples"})
     config = {"teacher": teacher_identity(teacher), "sampling": sampling, "seed": e.seed, "retry": retry}
-    stage = context.store.stage("generate", VERSION, config, {"asks": digest([asdict(a) for a in asks])})
-    return Wave(teacher, context.note(label, stage), tuple(asks))
+    asks = asks if isinstance(asks, Asks) else Asks(asks)
+    stage = context.store.stage("generate", VERSION, config, {"asks": asks.id})
+    return Wave(teacher, context.note(label, stage), asks)
 
 
 def ask_waves(context: Context, waves: Sequence[Wave]) -> None:
@@ -291,7 +309,7 @@ def ask_again(context: Context, label: str, wave: Wave) -> list[tuple[str, Wave]
     return made
 
 
-def _job(name: str, wave: Wave, todo: list[tuple[str, list[Ask]]], settings: Generate, seed: int, spent_usd: float) -> Job:
+def _job(name: str, wave: Wave, todo: Sequence[tuple[str, Sequence[Ask]]], settings: Generate, seed: int, spent_usd: float) -> Job:
     from functools import partial
 
     directory = str(wave.stage.directory)

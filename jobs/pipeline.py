@@ -12,11 +12,11 @@ from jobs.context import Context
 from jobs.datasets import OnBroken, Question, read_questions, take_rows
 from jobs.evaluate import evaluate_students
 from jobs.experiment import Arm, EndpointTeacher, Experiment, FileTeacher, ModelTeacher, QuestionSet
-from jobs.generate import Ask, ask_again, ask_waves, check_teachers, plan_wave, take_file
+from jobs.generate import Ask, Asks, ask_again, ask_waves, check_teachers, plan_wave, take_file
 from jobs.miniature import build_world, resolve
 from jobs.score import StudentState, check_student, first_state, pool_rows, score_students
 from jobs.select import select_answers
-from jobs.store import Stage, digest
+from jobs.store import Stage, digest_rows
 from jobs.train import Training, check_train_room, train_students
 from jobs.verify import check_verifier, join_pool, verify_answers
 
@@ -129,8 +129,8 @@ def load_questions(files: QuestionSet, limit: int | None, on_broken: OnBroken) -
     train = read_questions(FilePath(files.train), files.train_fields, system=files.system, on_broken=on_broken)
     held_out = read_questions(FilePath(files.evaluate), files.evaluate_fields, system=files.system, on_broken=on_broken)
     train, held_out = take_rows(train, files.train_rows), take_rows(held_out, files.evaluate_rows)
-    texts = {q.text.strip() for q in train}
-    both = [q for q in held_out if q.text.strip() in texts]
+    texts = {q.text.strip() for q in held_out}
+    both = [q for q in train if q.text.strip() in texts]
     if both:
         raise BadInput(
             "a held-out question is also trained on", both[0].text[:60], "separate questions", f"remove {len(both)} from one of the files"
@@ -143,7 +143,7 @@ def build_pool(context: Context, questions: Mapping[str, Question]) -> Pool:
     e = context.experiment
     askable = [t for t in e.teachers if isinstance(t, ModelTeacher | EndpointTeacher)]
     stages = {f"generate {t.name}": take_file(context, t, questions) for t in e.teachers if isinstance(t, FileTeacher)}
-    first = [Ask(q.id, q.text, q.system, s) for q in questions.values() for s in range(e.generate.samples)]
+    first = Asks(Ask(q.id, q.text, q.system, s) for q in questions.values() for s in range(e.generate.samples))
     waves = {f"generate {t.name}": plan_wave(context, t, first, f"generate {t.name}") for t in askable}
     ask_waves(context, list(waves.values()))
     waves.update([again for label, wave in list(waves.items()) for again in ask_again(context, label, wave)])
@@ -168,7 +168,7 @@ def build_pool(context: Context, questions: Mapping[str, Question]) -> Pool:
 
 def pool_ids(questions: Mapping[str, Question], verified: Mapping[str, Stage]) -> dict[str, str]:
     """What a pool depends on: the questions' texts and every verify stage."""
-    content = digest([(q.id, q.text, q.system) for q in questions.values()])
+    content = digest_rows((q.id, q.text, q.system) for q in questions.values())
     return {"questions": content, **{label: stage.id for label, stage in sorted(verified.items())}}
 
 

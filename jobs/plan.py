@@ -4,7 +4,7 @@ Ids chain, so everything up to the first stage whose output is not there yet is 
 marked with "at most".
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from jobs.context import Context
 from jobs.datasets import Question
 from jobs.evaluate import evaluate_stage
 from jobs.experiment import MINIATURE, EndpointTeacher, FileTeacher, ModelTeacher
-from jobs.generate import Ask, plan_wave, take_file, teacher_source
+from jobs.generate import Ask, Asks, plan_wave, take_file, teacher_source
 from jobs.miniature import RECIPES, resolve, world_stage
 from jobs.pipeline import load_questions, path_seed, paths_of, pool_ids
 from jobs.score import StudentState, first_state, pool_rows, score_stage
@@ -81,7 +81,7 @@ def _yes(stage: Stage) -> str:
 def _generate_rows(context: Context, questions: Mapping[str, Question], rows: list[PlanRow]) -> dict[str, Stage]:
     """One row per teacher; a file teacher is read, which is all it costs."""
     e = context.experiment
-    asks = [Ask(q.id, q.text, q.system, s) for q in questions.values() for s in range(e.generate.samples)]
+    asks = Asks(Ask(q.id, q.text, q.system, s) for q in questions.values() for s in range(e.generate.samples))
     stages = {}
     for teacher in e.teachers:
         label = f"generate {teacher.name}"
@@ -97,12 +97,12 @@ def _generate_rows(context: Context, questions: Mapping[str, Question], rows: li
     return stages
 
 
-def _tokens_left(context: Context, teacher: ModelTeacher | EndpointTeacher, left: list[tuple[str, list[Ask]]]) -> str:
+def _tokens_left(context: Context, teacher: ModelTeacher | EndpointTeacher, left: Sequence[tuple[str, Sequence[Ask]]]) -> str:
     """Shards, prompt tokens (exact for a local teacher) and the most tokens and money the answers can take."""
-    asks = [a for _, chunk in left for a in chunk]
-    if not asks:
+    count = sum(len(chunk) for _, chunk in left)
+    if not count:
         return ""
-    most = len(asks) * context.experiment.generate.max_new_tokens
+    asks, most = (a for _, chunk in left for a in chunk), count * context.experiment.generate.max_new_tokens
     if isinstance(teacher, EndpointTeacher):
         prompt = sum(len(a.text) // 4 + 8 for a in asks)
         usd = (prompt * teacher.usd_per_million_input_tokens + most * teacher.usd_per_million_output_tokens) / 1e6

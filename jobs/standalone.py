@@ -60,6 +60,76 @@ def score(
     talker.say(f"{states}; wrote {', '.join(str(p) for p in paths)}")
 
 
+def audit(
+    student: Annotated[str, typer.Option(help="Directory or hub id of the student.")],
+    answers: Annotated[Path, typer.Option(help="Folder with one <teacher>.jsonl per teacher; `export` writes a run's.")],
+    out: Annotated[Path, typer.Option(help="JSON file for the correlations; a Parquet file with every answer is written beside it.")],
+    questions: Annotated[int, typer.Option(help="Questions in the sample, drawn by the seed.")] = 200,
+    seed: int = 0,
+    chat_template: Annotated[str | None, typer.Option(help="A Jinja file, or the word plain.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda; auto takes a GPU when there is one.")] = "auto",
+    max_length: Annotated[int, typer.Option(help="Longer conversations are left out.")] = 4096,
+) -> None:
+    """Audit the costs: do they rank answers as their exact gradient norms do? One backward pass an answer, in float32."""
+    import json
+    from dataclasses import asdict, astuple
+
+    import numpy as np
+    from rich.table import Table
+
+    from cluster.loading import ModelSource, load_model, load_tokenizer
+    from cluster.rendering import Renderer, Unrenderable
+    from jobs.layouts import read_teacher_files
+    from jobs.store import write_atomically
+    from selection.audit import NORMS, Gradients, agreements
+    from selection.costs import COSTS, CostSettings, compute_cost
+    from selection.statistics import STATISTIC_NAMES, Scorer, Statistics
+
+    talker, where = Talker(), ModelSource(student)
+    found = read_teacher_files(answers)
+    rows = sorted((item for own in found.values() for item, _ in own), key=lambda r: (r.question_id, r.answer_id))
+    known = sorted({r.question_id for r in rows})
+    drawn = set(np.random.default_rng(seed).permutation(known)[:questions].tolist())
+    renderer = Renderer(load_tokenizer(where), chat_template)
+    renderer.prove()
+    rendered, left_out = {}, 0
+    for row in (r for r in rows if r.question_id in drawn):
+        try:
+            conversation = renderer.conversation(row.question, row.answer, row.system)
+        except Unrenderable:
+            conversation = None
+        if conversation is None or conversation.length > max_length:
+            left_out += 1
+        else:
+            rendered[row.answer_id] = (row, conversation)
+    model = load_model(where, _device(device))
+    scored = Scorer(model, renderer.special_ids).score([c for _, c in rendered.values()])
+    gradients, table = Gradients(model, renderer.special_ids), []
+    with talker.bar("gradients", len(rendered), "answers") as bar:
+        for (row, conversation), statistics in zip(rendered.values(), scored, strict=True):
+            bar.advance()
+            if isinstance(statistics, Statistics):
+                table.append([row.answer_id, row.question_id, row.teacher, *astuple(statistics), *gradients.norms(conversation)])
+            else:
+                left_out += 1
+    if not table:
+        raise BadInput("no answer could be scored", f"{left_out} left out", "at least one", "look at the answers")
+    frame = pd.DataFrame(table, columns=["answer_id", "question_id", "teacher", *STATISTIC_NAMES, *NORMS])
+    costs = frame.assign(**{name: compute_cost(frame, CostSettings(name)) for name in COSTS})  # type: ignore[arg-type]
+    results = agreements(costs, list(COSTS), seed)
+    shown = Table(title=f"Spearman's correlation with the exact gradient norm, 95 % intervals over questions; {left_out} left out")
+    for column in ("cost", "norm", "scope", "correlation", "interval", "questions", "answers"):
+        shown.add_column(column)
+    for r in results:
+        shown.add_row(
+            r.cost, r.norm, r.scope, f"{r.correlation:+.2f}", f"{r.low:+.2f} to {r.high:+.2f}", f"{r.questions:,}", f"{r.answers:,}"
+        )
+    talker.show(shown)
+    write_atomically(out, json.dumps({"left_out": left_out, "agreements": [asdict(r) for r in results]}, indent=1).encode())
+    costs.to_parquet(out.with_suffix(".parquet"), index=False)
+    talker.say(f"wrote {out} and {out.with_suffix('.parquet')}")
+
+
 def _device(wanted: str) -> str:
     import torch
 

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import metadata
@@ -34,6 +34,14 @@ def digest(value: Any, length: int = 24) -> str:
     """A hash of plain values, the same on every machine."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def digest_rows(rows: Iterable[Any], length: int = 24) -> str:
+    """A hash of many plain values, without holding them as one text."""
+    total = hashlib.sha256()
+    for row in rows:
+        total.update(json.dumps(row, ensure_ascii=True, separators=(",", ":"), default=str).encode() + b"\n")
+    return total.hexdigest()[:length]
 
 
 def write_atomically(path: Path, content: bytes) -> None:

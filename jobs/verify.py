@@ -13,7 +13,7 @@ import pandas as pd
 from cluster.pool import Job, Needs
 from jobs.context import Context
 from jobs.datasets import Question
-from jobs.store import Stage, digest, write_table
+from jobs.store import Stage, digest_rows, write_table
 from selection.verification import Verifier, VerifySettings, load_function, process_verifier
 
 VERSION = 1
@@ -50,9 +50,20 @@ def verify_config(settings: VerifySettings) -> dict[str, Any]:
     return config
 
 
+_last_references: tuple[Mapping[str, Question], str] | None = None
+
+
+def references_id(questions: Mapping[str, Question]) -> str:
+    """Identify the references; the last answer is kept, because every teacher asks for the same questions."""
+    global _last_references
+    if _last_references is None or _last_references[0] is not questions:
+        _last_references = questions, digest_rows((q.id, q.reference) for q in sorted(questions.values(), key=lambda q: q.id))
+    return _last_references[1]
+
+
 def verify_stage(context: Context, answers: Stage, questions: Mapping[str, Question]) -> Stage:
     """The stage that holds the verdicts on these answers."""
-    inputs = {"answers": answers.id, "references": digest(sorted((q.id, q.reference) for q in questions.values()))}
+    inputs = {"answers": answers.id, "references": references_id(questions)}
     return context.store.stage("verify", VERSION, verify_config(context.experiment.verify), inputs)
 
 

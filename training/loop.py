@@ -8,6 +8,7 @@ DeepSpeed is imported here and only here, inside the worker.
 import json
 import math
 import os
+import resource
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
@@ -354,6 +355,7 @@ class _JobRun:
 
         if self.rank == 0:
             record = {"job": self.job.job_id, "steps": self.total, "settings": asdict(self.settings), "pid": os.getpid()}
+            record["peak_memory_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
             partial = self.output / (DONE + ".partial")
             partial.write_text(json.dumps(record), encoding="utf-8")
             partial.rename(self.output / DONE)

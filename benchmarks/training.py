@@ -1,0 +1,198 @@
+"""Fine-tuning against TRL's SFTTrainer: the same student, examples, batches, optimizer and precision, one worker with all cores.
+
+A 10M-parameter student of random weights learns GSM8K answers, with the loss on the answer only. TRL is tried padded, padding-free
+and packed, with the batch whole and in quarters; its best one counts. Losses must agree step by step (packing makes other
+batches, so it is compared by rate alone). Start-up and the first steps are left out.
+
+    pip install trl
+    python -m benchmarks.training [--quick]
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measurement import emit, finish, in_fresh_process, spread
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+SIDES = ("ours", "padded 32", "padded 8", "padding-free 32", "padding-free 8", "packed 2")
+SHAPE = {"hidden_size": 320, "intermediate_size": 896, "num_hidden_layers": 8, "num_attention_heads": 5, "num_key_value_heads": 5}
+BATCH, WARM, RATE = 32, 4, 5e-4
+
+
+def prepare(folder: Path, steps: int) -> None:
+    """Write the student, and the examples in the order in which the batches take them."""
+    import torch
+
+    from cluster.loading import ModelSource, deepspeed_hidden, import_transformers, load_tokenizer
+    from cluster.rendering import Renderer
+    from training.data import Example, global_batch, write_examples
+
+    tokenizer = load_tokenizer(ModelSource(str(SHARED / "golden" / "scas" / "student")))
+    renderer = Renderer(tokenizer)
+    lines = (SHARED / "data" / "gsm8k" / "train.jsonl").read_text(encoding="utf-8").splitlines()[: steps * BATCH]
+    examples = []
+    for row in map(json.loads, lines):
+        r = renderer.conversation(row["question"], row["answer"])
+        examples.append(Example(r.ids[: r.answer_end], r.prompt_length, r.answer_end))
+    write_examples(folder / "examples.parquet", examples)
+    ordered = [examples[i] for step in range(steps) for i in global_batch(len(examples), BATCH, 0, step)]
+    rows = [{"input_ids": list(e.ids), "completion_mask": [int(t >= e.loss_start) for t in range(e.length)]} for e in ordered]
+    (folder / "ordered.json").write_text(json.dumps(rows), encoding="utf-8")
+    transformers = import_transformers()
+    torch.manual_seed(0)
+    config = transformers.Qwen2Config(
+        vocab_size=len(tokenizer),
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **SHAPE,
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with deepspeed_hidden():
+        model.save_pretrained(folder / "student")
+    tokenizer.save_pretrained(folder / "student")
+    emit({"parameters": sum(p.numel() for p in model.parameters())})
+
+
+def measure_ours(folder: Path, steps: int) -> None:
+    """The training loop as an experiment runs it: Ray Train and DeepSpeed, one worker."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    from cluster.loading import ModelSource
+    from cluster.session import RaySettings, connect
+    from training.loop import DONE, TrainJob, TrainSettings
+    from training.trainer import read_metrics, train_jobs
+
+    settings = TrainSettings(
+        learning_rate=RATE,
+        steps=steps,
+        batch_size=BATCH,
+        micro_batch_tokens=16_384,
+        schedule="constant",
+        warmup_ratio=0.0,
+        weight_decay=0.0,
+        zero_stage=0,
+    )
+    output = folder / f"ours-{time.monotonic_ns()}"
+    job = TrainJob("bench", ModelSource(str(folder / "student")), str(folder / "examples.parquet"), str(output), 0, settings)
+    cpus = os.cpu_count() or 1
+    with connect(RaySettings(num_cpus=cpus, object_store_mib=100), folder / "ray.log"):
+        train_jobs([job], name=output.name, storage=folder / "checkpoints", cpus_per_worker=cpus)
+    rows = read_metrics(output)
+    peak = json.loads((output / DONE).read_text(encoding="utf-8"))["peak_memory_mib"]
+    report([r["seconds"] for r in rows], [r["answer_tokens"] for r in rows], [r["loss_nats"] for r in rows], peak)
+
+
+def measure_trl(folder: Path, steps: int, side: str) -> None:
+    """SFTTrainer on the same examples in the same order."""
+    import torch
+    from datasets import Dataset
+    from transformers import AutoTokenizer, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    layout, per_device = side.split()
+    rows = json.loads((folder / "ordered.json").read_text(encoding="utf-8"))
+    accumulation = {"packed": 1}.get(layout, BATCH // int(per_device))
+    config = SFTConfig(
+        output_dir=str(folder / "trl"),
+        per_device_train_batch_size=int(per_device),
+        gradient_accumulation_steps=accumulation,
+        max_steps=steps if layout != "packed" else -1,
+        num_train_epochs=1,
+        learning_rate=RATE,
+        lr_scheduler_type="constant",
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        packing=layout == "packed",
+        padding_free=layout == "padding-free",
+        max_length=1024 if layout == "packed" else None,
+        completion_only_loss=True,
+        train_sampling_strategy="sequential",
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+        seed=0,
+    )
+    times, losses = [], []
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.began = time.monotonic()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            times.append(time.monotonic() - self.began)
+
+        def on_log(self, _args: Any, _state: Any, _control: Any, logs: dict[str, float], **__: Any) -> None:
+            if "loss" in logs:
+                losses.append(float(logs["loss"]))
+
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "student")
+    model_options = {"dtype": "float32"}
+    config.model_init_kwargs = model_options
+    trainer = SFTTrainer(
+        model=str(folder / "student"), args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[Clock()]
+    )
+    trainer.train()
+    if layout == "packed":
+        answer = sum(sum(row["completion_mask"]) for row in rows)
+        tokens = [answer / len(times)] * len(times)
+    else:
+        tokens = [float(sum(sum(r["completion_mask"]) for r in rows[k * BATCH : (k + 1) * BATCH])) for k in range(len(times))]
+    report(times, tokens, losses, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def report(seconds: Sequence[float], tokens: Sequence[float], losses: Sequence[float], peak_mib: float) -> None:
+    rates = [t / s for t, s in zip(tokens[WARM:], seconds[WARM:], strict=True)]
+    emit({"tokens_per_s": statistics.median(rates), "losses": list(losses), "steps": len(seconds), "peak_mib": peak_mib})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--quick", action="store_true", help="one turn of twelve steps, four of the sides")
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        folder, steps, side = Path(options.measure[0]), int(options.measure[1]), options.measure[2]
+        if side == "prepare":
+            return prepare(folder, steps)
+        return measure_ours(folder, steps) if side == "ours" else measure_trl(folder, steps, side)
+    if not (SHARED / "data" / "gsm8k").is_dir():
+        raise SystemExit(f"GSM8K is not here: {SHARED / 'data' / 'gsm8k'}; nothing was measured")
+    steps, turns = (12, 1) if options.quick else (12, 3)
+    sides = ("ours", "padded 32", "padding-free 32", "padding-free 8") if options.quick else SIDES
+    ratios, rates, peaks = [], {side: list[float]() for side in sides}, {side: list[float]() for side in sides}
+    worst = 0.0
+    with tempfile.TemporaryDirectory() as name:
+        prepared = in_fresh_process(__spec__.name, "--measure", name, str(steps), "prepare")
+        for _ in range(turns):
+            turn = {side: in_fresh_process(__spec__.name, "--measure", name, str(steps), side) for side in sides}
+            for side, got in turn.items():
+                rates[side].append(got["tokens_per_s"])
+                peaks[side].append(got["peak_mib"])
+                if side.startswith("padd"):
+                    pairs = zip(turn["ours"]["losses"], got["losses"], strict=True)
+                    worst = max(worst, *(abs(a - b) for a, b in pairs))
+            ratios.append(turn["ours"]["tokens_per_s"] / max(t["tokens_per_s"] for s, t in turn.items() if s != "ours"))
+    print(f"{prepared['parameters'] / 1e6:.1f}M parameters, GSM8K, float32: {spread(ratios)} times the best of TRL, wanted 1.2")
+    for side in sides:
+        print(f"    {side:16} {statistics.median(rates[side]):8,.0f} answer tokens/s, peak {statistics.median(peaks[side]):6,.0f} MiB")
+    print(f"    losses differ by at most {worst:.1e} nats over {steps} steps", flush=True)
+    figures = {"speedup": statistics.median(ratios), "speedups": ratios, "largest_loss_difference": worst}
+    return finish("training", figures | {"tokens_per_s": rates, "peak_mib": peaks, "parameters": prepared["parameters"]})
+
+
+if __name__ == "__main__":
+    main()
