@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from tests.conftest import write_jsonl
@@ -103,6 +104,21 @@ def test_one_question_with_two_texts_in_two_files_is_refused(tiny_model: Path, t
         write_jsonl(tmp_path / "in" / f"{teacher}.jsonl", [{"id": "1", "instruction": text, "teacher_output": "a"}])
     done = tutelage("score", "--student", tiny_model, "--answers", tmp_path / "in", "--out", tmp_path / "out")
     assert "question 1 has two different texts" in done.stderr
+
+
+def test_audit_prints_correlations_with_intervals_and_keeps_every_answer(golden: Path, tmp_path: Path) -> None:
+    options = ("--student", golden / "student", "--answers", golden / "candidates", "--questions", 12, "--out", tmp_path / "audit.json")
+    done = tutelage("audit", *options)
+    assert done.returncode == 0, done.stderr
+    assert "Spearman" in done.stdout
+    found = json.loads((tmp_path / "audit.json").read_text())["agreements"]
+    assert {f["cost"] for f in found} == {"scas", "naturalness", "rsr", "lark", "shortest", "longest"}
+    for f in found:
+        assert (f["questions"], f["answers"]) == (12, 48)
+        assert -1 <= f["low"] <= f["correlation"] <= f["high"] <= 1
+    table = pd.read_parquet(tmp_path / "audit.parquet")
+    assert len(table) == 48
+    assert (table["gradient_norm"] > table["projection_gradient_norm"] * 0.5).all()
 
 
 def test_verify_writes_a_verdict_per_row(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from cluster.session import Cluster
 from jobs.context import Context
 from jobs.evaluate import evaluate_students
 from jobs.experiment import parse_experiment
+from jobs.export import export_run
+from jobs.layouts import read_teacher_files
 from jobs.pipeline import Outcome, build_pool, load_questions, run_pipeline
 from jobs.plan import make_plan
 from jobs.progress import Talker
@@ -73,6 +75,14 @@ def test_a_run_goes_from_questions_to_a_verdict_and_a_second_one_makes_nothing(
     assert set(totals["answer"]) == {72}
     first, second = (outcome.scores["kid scas seed 0", r] for r in (1, 2))
     assert first.id != second.id  # round 2 was scored with the updated student
+    files = {p.relative_to(tmp_path / "out").as_posix(): p for p in export_run(outcome, tmp_path / "out")}
+    pooled = {t: read_teacher_files(tmp_path / "out" / "answers")[t] for t in ("ann", "bob", "cat")}
+    assert {t: len(rows) for t, rows in pooled.items()} == {"ann": 24, "bob": 23, "cat": 16}
+    exported = [json.loads(line) for line in files["chosen/kid-scas-seed-0-round-2.jsonl"].read_text().splitlines()]
+    stored = outcome.chosen["kid scas seed 0", 2].read("chosen")
+    assert [(r["id"], r["teacher"], r["cost"]) for r in exported] == list(
+        zip(stored["question_id"], stored["teacher"], stored["cost"], strict=True)
+    )
     assert not first.read()["answer_loss"].equals(second.read()["answer_loss"])
     assert len(results.arms) == 4
     assert any("strongest" in line for line in verdict_lines(results))
