@@ -1,7 +1,8 @@
 """Connecting to Ray: an existing cluster by address, or a local one with resources stated on purpose.
 
-RAY_AUTH_MODE has to be set before Ray is imported, so nothing outside this module may import Ray first. A local Ray asks every
-caller for a token that lives in this process's environment and in no file.
+RAY_AUTH_MODE and LOOPBACK_ONLY have to be set before Ray is imported, so nothing outside this module may import Ray first. A
+local Ray listens on this machine's loopback address only, and asks every caller for a token that lives in this process's
+environment and in no file.
 """
 
 import logging
@@ -16,6 +17,9 @@ from typing import ClassVar, Literal
 from cluster.errors import BadInput, NoRoom
 
 MIB = 1024 * 1024
+# Ray's own switch for laptops: a node takes the loopback address as its own. `_node_ip_address` cannot say that: Ray turns a
+# loopback address given there into the machine's.
+LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 QUIET_ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # Ray Train polls its workers this often; the default 2 s is longer than a short training
@@ -32,7 +36,8 @@ class RaySettings:
     """Where to run. `address` None starts a local Ray, unless RAY_ADDRESS (set inside a Ray job) names a cluster.
 
     `auth` is token or disabled. A local Ray uses a token unless told otherwise; a cluster's mode comes from `auth`, else from the
-    environment (RAY_AUTH_MODE, RAY_AUTH_TOKEN), as Ray's own clients do.
+    environment (RAY_AUTH_MODE, RAY_AUTH_TOKEN), as Ray's own clients do. `listen` is where a local Ray can be reached: loopback, or
+    network for every address of this machine, which needs the token.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -42,6 +47,7 @@ class RaySettings:
     num_gpus: int | None = None
     object_store_mib: int = 256
     auth: Literal["token", "disabled"] | None = None
+    listen: Literal["loopback", "network"] = "loopback"
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
 
     Raises:
         NoRoom: more CPUs asked for than this machine has.
-        BadInput: no cluster answers at the address.
+        BadInput: no cluster answers at the address, or a Ray that the network reaches without a token.
     """
     address = settings.address or os.environ.get("RAY_ADDRESS")
     if settings.auth is not None:
@@ -70,6 +76,12 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
         os.environ.setdefault(key, value)
     if address is None:
         refuse_more_than_here(settings)
+        if settings.listen == "loopback":
+            os.environ.update(LOOPBACK_ONLY)
+        elif os.environ["RAY_AUTH_MODE"] == "disabled":
+            raise BadInput(
+                "a Ray that the network reaches runs whatever anyone sends it", "auth: disabled", "auth: token", "or listen: loopback"
+            )
         if os.environ["RAY_AUTH_MODE"] == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray

@@ -14,7 +14,7 @@ from cluster.errors import BadInput
 from cluster.loading import DType
 from cluster.session import RaySettings
 from selection.costs import CostName, CostSettings
-from selection.rules import RuleName, RuleSettings, WeightName
+from selection.rules import RANKING_RULES, RuleName, RuleSettings, WeightName
 from selection.verification import VerifySettings
 from training.loop import LoraSettings, TrainSettings, check_settings
 
@@ -169,13 +169,22 @@ class Arm(Section):
     k: int = Field(1, ge=1)
     weights: WeightName = "equal"
     teacher: str | None = None
+    temperature: float = Field(1.0, gt=0)
+    threshold: float | None = None
+    threshold_quantile: float | None = Field(None, gt=0, le=1)
+    cap: float | None = Field(None, gt=0, le=1)
 
     @model_validator(mode="after")
     def _rule_and_cost_fit(self) -> "Arm":
-        if self.rule in ("groups", "minimum", "top_k") and self.cost is None:
+        if self.rule in RANKING_RULES and self.cost is None:
             raise ValueError(f"rule {self.rule} ranks by a cost; set cost, for example scas")
-        if self.rule in ("random", "strongest", "teacher") and self.cost is not None:
+        thresholds = [t for t in (self.threshold, self.threshold_quantile) if t is not None]
+        if self.rule not in RANKING_RULES and self.cost is not None and not thresholds:
             raise ValueError(f"rule {self.rule} reads no cost; remove cost")
+        if thresholds and self.cost is None:
+            raise ValueError("a threshold is on a cost; set cost, for example scas")
+        if len(thresholds) > 1:
+            raise ValueError("set threshold or threshold_quantile, not both")
         if self.rule == "teacher" and self.teacher is None:
             raise ValueError("rule teacher needs the name of a teacher")
         if self.weights == "margin" and self.rule != "top_k":
@@ -190,7 +199,18 @@ class Arm(Section):
 
     @property
     def rule_settings(self) -> RuleSettings:
-        return RuleSettings(self.rule, self.groups, self.group, self.k, self.weights, self.teacher)
+        return RuleSettings(
+            self.rule,
+            self.groups,
+            self.group,
+            self.k,
+            self.weights,
+            self.teacher,
+            self.temperature,
+            self.threshold,
+            self.threshold_quantile,
+            self.cap,
+        )
 
 
 class Placement(Section):

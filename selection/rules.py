@@ -6,16 +6,18 @@ change when other questions come or go. Equal costs are ordered by answer id.
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from cluster.errors import BadInput
 
-RuleName = Literal["groups", "minimum", "top_k", "random", "strongest", "teacher"]
+RuleName = Literal["groups", "minimum", "top_k", "softmax", "random", "round_robin", "strongest", "teacher"]
+RANKING_RULES = ("groups", "minimum", "top_k", "softmax")
 WeightName = Literal["equal", "margin"]
 CHOSEN_COLUMNS = ["question_id", "answer_id", "teacher", "cost", "rank", "candidates", "weight"]
 
@@ -24,7 +26,10 @@ CHOSEN_COLUMNS = ["question_id", "answer_id", "teacher", "cost", "rank", "candid
 class RuleSettings:
     """Which rule, and its parameters: `groups` and `group` (1 is the cheapest), `k` for top-k, `teacher` for a fixed one.
 
-    `weights` of the k chosen: equal, or by the margin over the first answer left out (LARK's).
+    `weights` of the k chosen: equal, or by the margin over the first answer left out (LARK's). `temperature` of `softmax`, in
+    units of the cost. A question whose cheapest answer costs more than `threshold`, or than the `threshold_quantile` of all
+    costs, is left out. `cap`: no teacher gives more than this share of the chosen answers' questions; where it is reached, its
+    answers stop being candidates.
     """
 
     name: RuleName = "groups"
@@ -33,6 +38,10 @@ class RuleSettings:
     k: int = 1
     weights: WeightName = "equal"
     teacher: str | None = None
+    temperature: float = 1.0
+    threshold: float | None = None
+    threshold_quantile: float | None = None
+    cap: float | None = None
     compat: Literal["ours", "reference"] = "ours"
 
 
@@ -88,6 +97,22 @@ def _minimum(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, a
     return [0]
 
 
+def _softmax(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, accuracy: Mapping[str, float]) -> list[int]:
+    """One draw with probability proportional to exp(-cost / temperature)."""
+    cost = answers["cost"].to_numpy(float)
+    weight = np.exp(-(cost - cost.min()) / s.temperature)
+    return [int(rng.choice(len(cost), p=weight / weight.sum()))]
+
+
+def _round_robin(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, accuracy: Mapping[str, float]) -> list[int]:
+    """The teachers in turn: a question's place in the order of questions says who is first; who has no answer is passed over."""
+    names = sorted(accuracy)
+    turn = int(answers.attrs["place"]) % len(names)
+    order = {name: (k - turn) % len(names) for k, name in enumerate(names)}
+    first = min(set(answers["teacher"]), key=lambda t: order[t])
+    return [int(rng.choice(np.flatnonzero(answers["teacher"] == first)))]
+
+
 def _random(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, accuracy: Mapping[str, float]) -> list[int]:
     return [int(rng.integers(len(answers)))]
 
@@ -108,7 +133,9 @@ RULES: dict[str, Choice] = {
     "groups": _groups,
     "minimum": _minimum,
     "top_k": _top_k,
+    "softmax": _softmax,
     "random": _random,
+    "round_robin": _round_robin,
     "strongest": _strongest,
     "teacher": _teacher,
 }
@@ -131,15 +158,38 @@ def choose(pool: pd.DataFrame, settings: RuleSettings, seed: int, accuracy: Mapp
         BadInput: a parameter out of range.
     """
     check_rule(settings, set(pool["teacher"]) | set(accuracy))
-    rows = []
-    for question_id, answers in pool.sort_values(["question_id", "cost", "answer_id"]).groupby("question_id", sort=True):
-        ranked = answers.reset_index(drop=True)
+    by_question = dict(tuple(pool.sort_values(["question_id", "cost", "answer_id"]).groupby("question_id", sort=True)))
+    ceiling = _ceiling(pool, settings)
+    room = math.inf if settings.cap is None else max(1, math.floor(settings.cap * len(by_question)))
+    used: Counter[str] = Counter()
+    rows: list[tuple[Any, ...]] = []
+    order = sorted(by_question, key=lambda q: _shuffled(seed, str(q))) if settings.cap is not None else list(by_question)
+    places = {q: k for k, q in enumerate(by_question)}
+    for question_id in order:
+        answers = by_question[question_id]
+        ranked = answers[answers["teacher"].map(used) < room].reset_index(drop=True)
+        if ranked.empty or ranked["cost"].iloc[0] > ceiling:
+            continue
+        ranked.attrs["place"] = places[question_id]
         picked = RULES[settings.name](ranked, settings, question_generator(seed, str(question_id)), accuracy)
+        used.update(set(ranked["teacher"].iloc[picked]))
         weights = choice_weights(ranked["cost"].tolist(), len(picked), settings.weights)
         for i, weight in zip(picked, weights, strict=True):
             row = ranked.iloc[i]
             rows.append((question_id, row["answer_id"], row["teacher"], float(row["cost"]), i + 1, len(ranked), weight))
-    return pd.DataFrame(rows, columns=CHOSEN_COLUMNS)
+    return pd.DataFrame(sorted(rows, key=lambda r: (r[0], r[4])), columns=CHOSEN_COLUMNS)
+
+
+def _ceiling(pool: pd.DataFrame, settings: RuleSettings) -> float:
+    """The cost above which a question's cheapest answer leaves it out."""
+    if settings.threshold_quantile is not None and len(pool):
+        return float(pool["cost"].quantile(settings.threshold_quantile))
+    return math.inf if settings.threshold is None else settings.threshold
+
+
+def _shuffled(seed: int, question_id: str) -> bytes:
+    """A key that sorts questions in an order of the seed: who reaches a cap first must not hang on their names."""
+    return hashlib.sha256(f"order/{seed}/{question_id}".encode()).digest()
 
 
 def check_rule(settings: RuleSettings, teachers: set[str]) -> None:
@@ -148,6 +198,13 @@ def check_rule(settings: RuleSettings, teachers: set[str]) -> None:
         raise BadInput("group is out of range", settings.group, f"1 to groups ({settings.groups})", "1 is the group of lowest cost")
     if settings.k < 1:
         raise BadInput("k is out of range", settings.k, "1 or more", "")
+    if settings.temperature <= 0:
+        raise BadInput("temperature is out of range", settings.temperature, "more than 0", "use rule minimum for the cheapest")
+    if settings.threshold is not None and settings.threshold_quantile is not None:
+        raise BadInput("two thresholds", f"{settings.threshold} and {settings.threshold_quantile}", "one", "remove one")
+    for name, share in (("threshold_quantile", settings.threshold_quantile), ("cap", settings.cap)):
+        if share is not None and not 0 < share <= 1:
+            raise BadInput(f"{name} is out of range", share, "more than 0, at most 1", "")
     if settings.weights == "margin" and settings.name != "top_k":
         raise BadInput("margin weights are for rule top_k", settings.name, "top_k", "remove weights")
     if settings.name == "teacher" and settings.teacher not in teachers:

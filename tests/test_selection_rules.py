@@ -1,5 +1,6 @@
 """Selection rules: which answer is taken, seeded, tie-broken, independent of other questions."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -59,6 +60,37 @@ def test_margin_weights_follow_the_distance_to_the_first_answer_left_out() -> No
     assert chosen.loc["q3", "weight"].tolist() == [0.5, 0.5]  # nothing is left out
     with pytest.raises(BadInput, match="top_k"):
         choose(POOL, RuleSettings("minimum", weights="margin"), 0, ACCURACY)
+
+
+def test_softmax_draws_follow_the_costs_and_the_temperature() -> None:
+    table = pool([(f"q{i}", t, c) for i in range(3000) for t, c in (("x", 1.0), ("y", 2.0))])
+    for temperature, share in ((1.0, 1 / (1 + np.exp(-1.0))), (0.05, 1.0), (1e6, 0.5)):
+        chosen = choose(table, RuleSettings("softmax", temperature=temperature), 0, ACCURACY)
+        assert abs((chosen["teacher"] == "x").mean() - share) < 0.03  # three standard errors of a share of one half
+
+
+def test_round_robin_gives_teachers_equal_turns_and_passes_over_who_has_no_answer() -> None:
+    table = pool([(f"q{i}", t, 0.0) for i in range(9) for t in "xyz" if (i, t) != (0, "x")])
+    chosen = choose(table, RuleSettings("round_robin"), 0, ACCURACY)
+    assert list(chosen["teacher"]) == list("yyzxyzxyz")
+
+
+def test_a_threshold_leaves_out_questions_whose_cheapest_answer_costs_more() -> None:
+    assert set(taken(RuleSettings("minimum", threshold=1.0))) == {"q1", "q3"}
+    assert set(taken(RuleSettings("minimum", threshold=0.5))) == set()
+    assert set(taken(RuleSettings("minimum", threshold_quantile=0.9))) == {"q1", "q3"}  # costs 1 1 1 2 3 5: the quantile is 4
+    with pytest.raises(BadInput, match="two thresholds"):
+        taken(RuleSettings("minimum", threshold=1.0, threshold_quantile=0.5))
+
+
+def test_no_teacher_exceeds_its_cap_and_the_next_cheapest_takes_its_place() -> None:
+    table = pool([(f"q{i}", t, c) for i in range(40) for t, c in (("x", 1.0), ("y", 2.0), ("z", 3.0))])
+    free = choose(table, RuleSettings("minimum"), 0, ACCURACY)
+    assert set(free["teacher"]) == {"x"}
+    capped = choose(table, RuleSettings("minimum", cap=0.4), 0, ACCURACY)
+    assert capped["teacher"].value_counts().to_dict() == {"x": 16, "y": 16, "z": 8}
+    other = choose(table, RuleSettings("minimum", cap=0.4), 1, ACCURACY)
+    assert not capped["teacher"].equals(other["teacher"])  # the seed says who comes before the cap is reached
 
 
 def test_draws_follow_the_seed_and_are_uniform_over_the_group() -> None:
