@@ -151,7 +151,7 @@ def why_not_shared(model: Any) -> str | None:
     try:
         with sharing(model, True):
             got = forward(model, layout := Layout(trees), shared=True)
-    except (Unsupported, TypeError, ValueError, RuntimeError, IndexError) as error:  # whatever a model's own attention makes of it
+    except (Unsupported, TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:  # whatever a model's code makes of it
         return f"its attention does not take a packed sequence ({type(error).__name__}: {error})"[:200]
     expected = forward(model, alone, shared=False)
     pairs = zip((s for spans in layout.branches for s in spans), (s for (s,) in alone.branches), strict=True)

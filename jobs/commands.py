@@ -14,11 +14,12 @@ import yaml
 from rich.table import Table
 
 from cluster.errors import BadInput, TutelageError
-from jobs import __version__
+from jobs import __version__, submission
 from jobs.context import Context
 from jobs.experiment import Experiment, load_experiment, resolved
 from jobs.progress import Talker
 from jobs.standalone import Limit, audit, score, select, verify
+from jobs.submission import keep_outside_job_copy
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 Overrides = Annotated[list[str] | None, typer.Argument(help="Dotted overrides, for example train.epochs=2 arms.0.lambda=0.3")]
@@ -46,7 +47,7 @@ def options(
 def _load(file: Path, overrides: list[str] | None, limit: int | None, seed: int | None) -> Experiment:
     extra = [f"limit={limit}"] if limit is not None else []
     extra += [f"seed={seed}"] if seed is not None else []
-    return load_experiment(file, [*(overrides or []), *extra])
+    return keep_outside_job_copy(load_experiment(file, [*(overrides or []), *extra]), Path.cwd())
 
 
 def _claim_run_directory(experiment: Experiment) -> Path:
@@ -174,6 +175,38 @@ def _saved(run_name: str, runs: str) -> tuple[Experiment, Path]:
     if not saved.is_file():
         raise BadInput("no run there", directory, "a directory that `tutelage run` made", f"runs are in {runs}/")
     return load_experiment(saved), directory.resolve()
+
+
+Address = Annotated[str, typer.Option(help="The head node's job server, for example http://127.0.0.1:8265.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id that submit printed.")]
+
+
+@app.command()
+def submit(
+    file: ExperimentFile,
+    address: Address,
+    overrides: Overrides = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Stream the log and return the job's exit status.")] = True,
+) -> None:
+    """Run an experiment as a Ray job on a cluster. The working directory is sent along; submit again to go on."""
+    load_experiment(file, overrides)  # a mistake shows here, not minutes later on the cluster
+    client = submission.connect_to_jobs(address)
+    job = submission.submit_run(client, file, overrides or [], Path.cwd())
+    print(f"submitted {job} to {address}", flush=True)
+    if wait:
+        raise typer.Exit(submission.follow(client, job))
+
+
+@app.command()
+def status(job: JobId, address: Address) -> None:
+    """Say how a submitted job is doing."""
+    print(submission.describe(submission.connect_to_jobs(address), job))
+
+
+@app.command()
+def stop(job: JobId, address: Address) -> None:
+    """Stop a submitted job; its finished work is kept."""
+    print(submission.stop(submission.connect_to_jobs(address), job))
 
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its directory.")]

@@ -158,12 +158,13 @@ def choose(pool: pd.DataFrame, settings: RuleSettings, seed: int, accuracy: Mapp
         BadInput: a parameter out of range.
     """
     check_rule(settings, set(pool["teacher"]) | set(accuracy))
-    by_question = dict(tuple(pool.sort_values(["question_id", "cost", "answer_id"]).groupby("question_id", sort=True)))
+    ordered = pool.sort_values(["question_id", "cost", "answer_id"])
+    by_question = {str(q): answers for q, answers in ordered.groupby("question_id", sort=True)}
     ceiling = _ceiling(pool, settings)
     room = math.inf if settings.cap is None else max(1, math.floor(settings.cap * len(by_question)))
     used: Counter[str] = Counter()
     rows: list[tuple[Any, ...]] = []
-    order = sorted(by_question, key=lambda q: _shuffled(seed, str(q))) if settings.cap is not None else list(by_question)
+    order = sorted(by_question, key=lambda q: _shuffled(seed, q)) if settings.cap is not None else list(by_question)
     places = {q: k for k, q in enumerate(by_question)}
     for question_id in order:
         answers = by_question[question_id]
@@ -171,13 +172,14 @@ def choose(pool: pd.DataFrame, settings: RuleSettings, seed: int, accuracy: Mapp
         if ranked.empty or ranked["cost"].iloc[0] > ceiling:
             continue
         ranked.attrs["place"] = places[question_id]
-        picked = RULES[settings.name](ranked, settings, question_generator(seed, str(question_id)), accuracy)
+        picked = RULES[settings.name](ranked, settings, question_generator(seed, question_id), accuracy)
         used.update(set(ranked["teacher"].iloc[picked]))
         weights = choice_weights(ranked["cost"].tolist(), len(picked), settings.weights)
         for i, weight in zip(picked, weights, strict=True):
             row = ranked.iloc[i]
             rows.append((question_id, row["answer_id"], row["teacher"], float(row["cost"]), i + 1, len(ranked), weight))
-    return pd.DataFrame(sorted(rows, key=lambda r: (r[0], r[4])), columns=CHOSEN_COLUMNS)
+    rows.sort(key=lambda r: (r[0], r[4]))
+    return pd.DataFrame(rows, columns=CHOSEN_COLUMNS)
 
 
 def _ceiling(pool: pd.DataFrame, settings: RuleSettings) -> float:

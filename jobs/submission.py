@@ -1,0 +1,103 @@
+"""Runs as Ray jobs: `tutelage run` on a cluster's head, with the working directory sent along, its log streamed back.
+
+Ray deletes a job's copy of the working directory, so inside a job a relative `store` or `runs` means a directory under
+TUTELAGE_HOME (by default ~/tutelage of the head node): that is how a run goes on when it is submitted again.
+"""
+
+import asyncio
+import os
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import BadInput
+from jobs.experiment import Experiment
+
+NEVER_SENT = [".venv", ".git", "store", "runs", "**/__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"]
+JOB_COPY = "runtime_resources/working_dir_files"
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+def keep_outside_job_copy(experiment: Experiment, directory: Path) -> Experiment:
+    """The experiment with `store` and `runs` that outlive a Ray job; unchanged outside a job's copy of a working directory."""
+    if JOB_COPY not in directory.as_posix():
+        return experiment
+    home = Path(os.environ.get("TUTELAGE_HOME", "~/tutelage")).expanduser()
+    return experiment.model_copy(update={"store": str(home / experiment.store), "runs": str(home / experiment.runs)})
+
+
+def connect_to_jobs(address: str) -> Any:
+    """A client of the cluster's job server.
+
+    Args:
+        address: `http://host:8265`, the head node's dashboard. RAY_AUTH_MODE and RAY_AUTH_TOKEN are read from the environment.
+
+    Raises:
+        BadInput: nothing answers there, or the token is not its.
+    """
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        what = str(error).strip().splitlines()[0]
+        raise BadInput("no job server answers", address, "http://HEAD:8265, and its RAY_AUTH_TOKEN where it wants one", what) from error
+
+
+def submit_run(client: Any, file: Path, arguments: list[str], directory: Path) -> str:
+    """Submit `tutelage run FILE arguments`, with `directory` as the working directory; returns the job's id.
+
+    Raises:
+        BadInput: the file is not inside the directory, or the directory is too large to send.
+    """
+    try:
+        inside = file.resolve().relative_to(directory.resolve())
+    except ValueError as error:
+        raise BadInput(
+            "the experiment file is not in the working directory", file, f"a file under {directory}", "go there first"
+        ) from error
+    entrypoint = shlex.join(["python", "-m", "jobs", "run", inside.as_posix(), *arguments])
+    try:
+        return str(client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(directory), "excludes": NEVER_SENT}))
+    except (RuntimeError, ValueError) as error:
+        what = str(error).strip().splitlines()[-1]
+        raise BadInput("the job was not taken", what, "a running cluster", "keep data and models on storage that its nodes see") from error
+
+
+def follow(client: Any, job: str) -> int:
+    """Print a job's log as it comes, until it ends; returns its exit code (130 for a stopped one)."""
+
+    async def stream() -> None:
+        async for text in client.tail_job_logs(job):
+            print(text, end="", flush=True)
+
+    asyncio.run(stream())
+    while (info := _info(client, job)).status not in ENDED:
+        time.sleep(0.2)
+    if info.status == "SUCCEEDED":
+        return 0
+    return 130 if info.status == "STOPPED" else int(info.driver_exit_code or 1)
+
+
+def describe(client: Any, job: str) -> str:
+    """One line on a job: its state and what Ray says about it."""
+    info = _info(client, job)
+    return f"{job}: {info.status}{', ' + str(info.message) if info.message else ''}"
+
+
+def stop(client: Any, job: str) -> str:
+    """Ask a job to end, wait until it has, and say so; its finished work is kept."""
+    _info(client, job)
+    client.stop_job(job)
+    while _info(client, job).status not in ENDED:
+        time.sleep(0.2)
+    return describe(client, job)
+
+
+def _info(client: Any, job: str) -> Any:
+    try:
+        return client.get_job_info(job)
+    except RuntimeError as error:
+        what = str(error).strip().splitlines()[-1]
+        raise BadInput("no such job there", job, "an id that submit printed", what[:200]) from error

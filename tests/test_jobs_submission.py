@@ -1,0 +1,156 @@
+"""Runs as Ray jobs on a real head node that the test starts on loopback, with token authentication on."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.session import LOOPBACK_ONLY
+from jobs.experiment import parse_experiment
+from jobs.submission import JOB_COPY, keep_outside_job_copy
+
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A head node of its own: the environment in which clients reach it, with HEAD, its job server's address."""
+    home = tmp_path_factory.mktemp("home")
+    port, dashboard = free_port(), free_port()
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environment = {**kept, **LOOPBACK_ONLY, **token, "TUTELAGE_HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}"}
+    options = ["--head", "--block", "--num-cpus=2", "--object-store-memory=100000000", "--disable-usage-stats"]
+    options += [f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1"]
+    log = open(home / "head.log", "wb")  # noqa: SIM115
+    started = subprocess.Popen([BIN / "ray", "start", *options], env=environment, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        deadline = time.monotonic() + 120
+        while not answers(f"{address}/api/version", token["RAY_AUTH_TOKEN"]):
+            assert started.poll() is None, (home / "head.log").read_text()
+            assert time.monotonic() < deadline, (home / "head.log").read_text()
+            time.sleep(0.3)
+        yield {**environment, "HEAD": address}
+    finally:
+        os.killpg(started.pid, signal.SIGTERM)
+        started.wait(60)
+        log.close()
+
+
+def answers(url: str, token: str) -> bool:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"}), timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def workplace(small_world: dict[str, Any], tmp_path: Path) -> Path:
+    """A user's directory: an experiment file beside its data, with a relative store."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    for name in ("train.jsonl", "evaluate.jsonl", "answers"):
+        shutil.move(tmp_path / name, folder / name)
+    tree = small_world | {"store": "store", "runs": "runs"}
+    tree["questions"] = {"train": "train.jsonl", "evaluate": "evaluate.jsonl"}
+    tree["teachers"] = [t | {"path": f"answers/{t['name']}.jsonl"} for t in tree["teachers"]]
+    (folder / "mine.yaml").write_text(yaml.safe_dump(tree))
+    return folder
+
+
+def call(program: list[str], head: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(program, cwd=folder, env=head, capture_output=True, text=True, timeout=240, check=False)
+
+
+def tutelage(head: dict[str, str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return call([sys.executable, "-m", "jobs", *arguments, "--address", head["HEAD"]], head, folder)
+
+
+def test_a_submitted_run_ends_with_its_verdict_and_a_second_one_goes_on_from_the_first(head: dict[str, str], workplace: Path) -> None:
+    done = tutelage(head, workplace, "submit", "mine.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "accuracy on held-out questions" in done.stdout
+    assert (Path(head["TUTELAGE_HOME"]) / "runs" / "small" / "report.html").is_file()
+    assert not (workplace / "store").exists()
+    again = tutelage(head, workplace, "submit", "mine.yaml")
+    assert " 0 stages made" in " " + again.stdout.replace("\n", " ")
+    by_ray = call(
+        [
+            str(BIN / "ray"),
+            "job",
+            "submit",
+            "--address",
+            head["HEAD"],
+            "--working-dir",
+            ".",
+            "--",
+            "python",
+            "-m",
+            "jobs",
+            "run",
+            "mine.yaml",
+        ],
+        head,
+        workplace,
+    )
+    assert by_ray.returncode == 0, by_ray.stdout + by_ray.stderr
+    assert "0 stages made" in by_ray.stdout
+
+
+def test_a_failed_job_returns_its_exit_status_and_its_one_line(head: dict[str, str], workplace: Path) -> None:
+    done = tutelage(head, workplace, "submit", "mine.yaml", "teachers.0.path=answers/nobody.jsonl", "name=other")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "nobody.jsonl" in done.stdout
+
+
+def test_a_job_can_be_looked_at_and_stopped(head: dict[str, str], workplace: Path) -> None:
+    started = tutelage(head, workplace, "submit", "mine.yaml", "--no-wait", "name=long", "train.steps=100000")
+    assert started.returncode == 0, started.stderr
+    job = started.stdout.split()[1]
+    assert job in tutelage(head, workplace, "status", job).stdout
+    assert "STOPPED" in tutelage(head, workplace, "stop", job).stdout
+    unknown = tutelage(head, workplace, "status", "raysubmit_unknown")
+    assert unknown.returncode == 2
+    assert "no such job there" in unknown.stderr
+
+
+def test_a_wrong_token_and_a_mistake_in_the_file_end_in_one_line(head: dict[str, str], workplace: Path) -> None:
+    refused = tutelage(head | {"RAY_AUTH_TOKEN": "0" * 64}, workplace, "submit", "mine.yaml")
+    assert refused.returncode == 2
+    assert len(refused.stderr.strip().splitlines()) == 1
+    assert "no job server answers" in refused.stderr
+    wrong = tutelage(head, workplace, "submit", "mine.yaml", "train.epoch=2")
+    assert "epochs" in wrong.stderr
+    assert "submitted" not in wrong.stdout
+    elsewhere = tutelage(head, workplace / "answers", "submit", "../mine.yaml")
+    assert "not in the working directory" in elsewhere.stderr
+
+
+def test_a_relative_store_leaves_the_jobs_copy_and_an_absolute_one_stays(
+    small_world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUTELAGE_HOME", "/shared/tutelage")
+    copy = Path("/tmp/ray/session_x") / JOB_COPY / "_ray_pkg_1"
+    moved = keep_outside_job_copy(parse_experiment(small_world | {"store": "store", "runs": "/elsewhere/runs"}), copy)
+    assert (moved.store, moved.runs) == ("/shared/tutelage/store", "/elsewhere/runs")
+    same = parse_experiment(small_world)
+    assert keep_outside_job_copy(same, Path("/home/me")) == same
