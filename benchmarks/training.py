@@ -172,7 +172,7 @@ def main() -> None:
     if not (SHARED / "data" / "gsm8k").is_dir():
         raise SystemExit(f"GSM8K is not here: {SHARED / 'data' / 'gsm8k'}; nothing was measured")
     steps, turns = (12, 1) if options.quick else (12, 3)
-    sides = ("ours", "padded 32", "padding-free 32", "padding-free 8") if options.quick else SIDES
+    sides = ("ours", "padded 32", "padded 8", "padding-free 32") if options.quick else SIDES
     ratios, rates, peaks = [], {side: list[float]() for side in sides}, {side: list[float]() for side in sides}
     worst = 0.0
     with tempfile.TemporaryDirectory() as name:

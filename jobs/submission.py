@@ -36,11 +36,12 @@ def connect_to_jobs(address: str) -> Any:
     Raises:
         BadInput: nothing answers there, or the token is not its.
     """
+    from ray.exceptions import RayError
     from ray.job_submission import JobSubmissionClient
 
     try:
         return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         what = str(error).strip().splitlines()[0]
         raise BadInput("no job server answers", address, "http://HEAD:8265, and its RAY_AUTH_TOKEN where it wants one", what) from error
 
