@@ -158,7 +158,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         student = make_student(Path(name) / "student")
         for _ in range(turns):
-            plain, stage = (in_fresh_process(__spec__.name, "--measure", kind, str(student), "1200") for kind in ("process", "stage"))
+            plain, stage = (in_fresh_process(__spec__.name, "--measure", kind, str(student), "2400") for kind in ("process", "stage"))
             ratios.append(stage["answers_per_s"] / plain["answers_per_s"])
             startups.append(stage["startup_s"])
             rates.append(in_fresh_process(__spec__.name, "--measure", "nothing", "5000")["answers_per_s"])

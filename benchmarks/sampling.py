@@ -94,7 +94,8 @@ def compare(model: Path, questions: Path, count: int, turns: int, device: str) -
         turn = {s: in_fresh_process(__spec__.name, "--measure", str(model), str(questions), str(count), s, device) for s in SIDES}
         for side, got in turn.items():
             rates[side].append(got["tokens"] / got["seconds"])
-            differing[side] = sum(a != b for a, b in zip(got["texts"], turn["ours"]["texts"], strict=True))
+            different = sum(a != b for a, b in zip(got["texts"], turn["ours"]["texts"], strict=True))
+            differing[side] = max(differing.get(side, 0), different)
         ratios.append(min(t["seconds"] for s, t in turn.items() if s != "ours") / turn["ours"]["seconds"])
     middle = {side: statistics.median(r) for side, r in rates.items()}
     print(f"{model.parent.name}, {count} questions on {device}: {spread(ratios)} times the best other way, wanted 1.5", flush=True)

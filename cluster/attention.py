@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from cluster.loading import import_transformers
 
@@ -61,6 +61,7 @@ class Group:
 
 
 _PLAN: ContextVar[list[Group]] = ContextVar("attention_plan")
+WINDOWS_SEEN: set[int] = set()  # sliding windows that a model's layers passed to `attend`; a probe clears it
 
 
 @contextmanager
@@ -209,17 +210,34 @@ def attend(
     changing = [name for name in ("s_aux", "position_bias", "head_mask") if options.get(name) is not None]
     if attention_mask is not None or changing or query.shape[0] != 1:
         raise Unsupported(f"its attention wants {', '.join(changing) or 'a mask of its own'}")
+    if sliding_window is not None:
+        WINDOWS_SEEN.add(sliding_window)
+    width = value.shape[-1]
+    if width < query.shape[-1]:  # fused kernels want one width (multi-head latent attention has two)
+        value = pad(value, (0, query.shape[-1] - width))
     packed = [x[0].transpose(0, 1) for x in (query, key, value)]  # [T, H, E]
     result = query.new_empty(query.shape[2], query.shape[1], value.shape[-1])
     for group in _PLAN.get():
         q, k, v = (x[i].transpose(1, 2) for x, i in zip(packed, (group.queries, group.keys, group.keys), strict=True))
         window = sliding_window if sliding_window is not None and k.shape[2] > sliding_window else None
         if group.causal and window is None and softcap is None:
-            out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=k.shape[1] != q.shape[1])
+            out = _fused(q, k, v, None, scaling)
         else:
             out = _masked(group, q, k, v, scaling, window, softcap)
         result[group.put] = out.transpose(1, 2).flatten(0, 1)[group.take]
-    return result.unsqueeze(0), None
+    return result[..., :width].unsqueeze(0), None
+
+
+def _fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scaling: float | None) -> torch.Tensor:
+    """Attention by torch's fused kernel: causal without a mask.
+
+    On CUDA the kernels for masks and for float32 take no grouped heads; asked for them, torch would build all scores at once.
+    """
+    grouped = k.shape[1] != q.shape[1]
+    if grouped and q.device.type == "cuda" and (mask is not None or q.dtype == torch.float32):
+        repeats = q.shape[1] // k.shape[1]
+        k, v, grouped = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1), False
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped)
 
 
 def _masked(
@@ -235,8 +253,7 @@ def _masked(
         mask = _mask(group, slice(start, stop), slice(low, high), window, q, keep=stop - start == q.shape[2])
         part = q[:, :, start:stop], k[:, :, low:high], v[:, :, low:high]
         if softcap is None:
-            gqa = k.shape[1] != q.shape[1]
-            parts.append(scaled_dot_product_attention(*part, attn_mask=mask, scale=scaling, enable_gqa=gqa))
+            parts.append(_fused(*part, mask, scaling))
         else:
             parts.append(_soft_capped(*part, mask, scaling, softcap))
     return parts[0] if len(parts) == 1 else torch.cat(parts, 2)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster.attention import Unsupported, attend_as_planned, plan_attention, replaced_attention
+from cluster.attention import WINDOWS_SEEN, Unsupported, attend_as_planned, plan_attention, replaced_attention
 from cluster.heads import decoder_of
 
 Watch = Callable[[torch.Tensor], None]
@@ -148,11 +148,14 @@ def why_not_shared(model: Any) -> str | None:
         Tree(tuple(numbers[40:43]), (tuple(numbers[5:16]), tuple(numbers[45:54]))),
     ]
     alone = Layout([Tree(t.prompt, (b,)) for t in trees for b in t.branches])
+    WINDOWS_SEEN.clear()
     try:
         with sharing(model, True):
             got = forward(model, layout := Layout(trees), shared=True)
     except (Unsupported, TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:  # whatever a model's code makes of it
         return f"its attention does not take a packed sequence ({type(error).__name__}: {error})"[:200]
+    if _windows(model) and not WINDOWS_SEEN:
+        return "its sliding window is in its mask only"
     expected = forward(model, alone, shared=False)
     pairs = zip((s for spans in layout.branches for s in spans), (s for (s,) in alone.branches), strict=True)
     difference = max(float((got[a] - expected[b]).abs().max()) for a, b in pairs)
@@ -160,3 +163,12 @@ def why_not_shared(model: Any) -> str | None:
     if not difference <= PROBE_TOLERANCE[model.dtype] * scale:
         return f"a probe's hidden states differ by {difference:.2g} of {scale:.2g}"
     return None
+
+
+def _windows(model: Any) -> bool:
+    """Whether some layers of a model look back over a window only; a probe is too short to notice."""
+    config = model.config.get_text_config()
+    if not getattr(config, "sliding_window", None) or getattr(config, "use_sliding_window", True) is False:
+        return False
+    kinds = getattr(config, "layer_types", None)
+    return kinds is None or "sliding_attention" in kinds

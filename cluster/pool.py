@@ -10,7 +10,7 @@ import gc
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -21,20 +21,46 @@ Handler = Callable[[Any], Any]
 # One shard runs while the next waits in the actor's queue, so that the actor is never idle for a round trip.
 IN_FLIGHT_PER_ACTOR = 2
 WAIT_NOTICE_S = 10.0
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one machine of the cluster has: resources by Ray's names (memory in bytes), and its labels."""
+
+    resources: Mapping[str, float]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [f"{v:g} {k}" for k, v in self.resources.items() if k in ("CPU", "GPU")]
+        parts += [f"{v / GIB:.1f} GiB" for k, v in self.resources.items() if k == "memory"]
+        return ", ".join([*parts, *(f"{k}={v}" for k, v in sorted(self.labels.items()) if not k.startswith("ray.io/"))])
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What one actor asks of the cluster."""
+    """What one actor asks of the cluster; `labels` are (name, value) pairs that its node must carry."""
 
     num_cpus: float = 1.0
     num_gpus: float = 0.0
+    memory_gib: float = 0.0
+    labels: tuple[tuple[str, str], ...] = ()
 
-    def fits(self, free: dict[str, float]) -> bool:
-        return self.num_cpus <= free.get("CPU", 0.0) + 1e-9 and self.num_gpus <= free.get("GPU", 0.0) + 1e-9
+    def fits(self, free: Mapping[str, float]) -> bool:
+        """Whether these free resources are enough; memory counts where it is known."""
+        asked = {"CPU": self.num_cpus, "GPU": self.num_gpus}
+        if "memory" in free:
+            asked["memory"] = self.memory_gib * GIB
+        return all(amount <= free.get(name, 0.0) + 1e-9 for name, amount in asked.items())
+
+    def fits_on(self, node: Node) -> bool:
+        return self.fits(node.resources) and all(node.labels.get(name) == value for name, value in self.labels)
 
     def __str__(self) -> str:
-        return f"{self.num_cpus:g} CPU" + (f", {self.num_gpus:g} GPU" if self.num_gpus else "")
+        parts = [f"{self.num_cpus:g} CPU"]
+        parts += [f"{self.num_gpus:g} GPU"] if self.num_gpus else []
+        parts += [f"{self.memory_gib:g} GiB"] if self.memory_gib else []
+        return ", ".join([*parts, *(f"{k}={v}" for k, v in self.labels)])
 
 
 @dataclass(frozen=True)
@@ -115,15 +141,17 @@ class _Slot:
     ready: bool = False
 
 
-def check_fits(name: str, needs: Needs, nodes: Sequence[dict[str, float]]) -> None:
+def check_fits(name: str, needs: Needs, nodes: Sequence[Node]) -> None:
     """Refuse one actor that no node can ever hold.
 
     Raises:
         NoRoom: with what it asks for and what the nodes have.
     """
-    if not any(needs.fits(node) for node in nodes):
-        have = " or ".join(sorted({", ".join(f"{v:g} {k}" for k, v in n.items() if k in ("CPU", "GPU")) for n in nodes}))
-        raise NoRoom(f"{name} cannot be placed on this cluster", needs, f"at most {have} on one node", "lower num_cpus or num_gpus")
+    if not any(needs.fits_on(node) for node in nodes):
+        have = " or ".join(sorted({str(node) for node in nodes}))
+        raise NoRoom(
+            f"{name} cannot be placed on this cluster", needs, f"at most {have} on one node", "lower what it asks for, or its labels"
+        )
 
 
 class Pool:
@@ -133,11 +161,11 @@ class Pool:
         self,
         resources: dict[str, float],
         *,
-        nodes: Sequence[dict[str, float]] | None = None,
+        nodes: Sequence[Node] | None = None,
         retries: int = 3,
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
-        self.resources, self.nodes, self.retries, self.on_wait = resources, nodes or [resources], retries, on_wait
+        self.resources, self.nodes, self.retries, self.on_wait = resources, nodes or [Node(resources)], retries, on_wait
         self._slots: list[_Slot] = []
 
     def __enter__(self) -> "Pool":
@@ -221,7 +249,11 @@ class Pool:
                 if idle is None:
                     return False
                 self._drop(idle)
-            options = {"num_cpus": needs.num_cpus, "num_gpus": needs.num_gpus, "max_restarts": 0}
+            options: dict[str, Any] = {"num_cpus": needs.num_cpus, "num_gpus": needs.num_gpus, "max_restarts": 0}
+            if needs.memory_gib:
+                options["memory"] = int(needs.memory_gib * GIB)
+            if needs.labels:
+                options["label_selector"] = dict(needs.labels)
             slot = _Slot(ray.remote(_Host).options(**options).remote(), needs)
             self._slots.append(slot)
         slot.running, slot.ready = running, False
@@ -234,6 +266,8 @@ class Pool:
         for slot in self._slots:
             free["CPU"] = free.get("CPU", 0.0) - slot.needs.num_cpus
             free["GPU"] = free.get("GPU", 0.0) - slot.needs.num_gpus
+            if "memory" in free:
+                free["memory"] -= slot.needs.memory_gib * GIB
         return free
 
     def _feed(self, active: Sequence[_Running]) -> None:

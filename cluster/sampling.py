@@ -7,6 +7,7 @@ Every row draws from its own generator, seeded by the caller, so an answer does 
 with, apart from floating-point rounding.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from cluster.errors import BadInput
 from cluster.loading import context_length, import_transformers
 
 Finish = Literal["stop", "length"]
@@ -59,7 +61,17 @@ def sample(
         temperature: 0 is greedy.
         top_p: keep the smallest set of tokens whose probability reaches this.
         token_budget: rows per batch times their longest possible length.
+
+    Raises:
+        BadInput: the model keeps its state in a way of its own, not in a key/value cache.
     """
+    if "past_key_values" not in inspect.signature(model.forward).parameters:
+        raise BadInput(
+            f"cannot sample from a {model.config.model_type}",
+            "no past_key_values",
+            "a key/value cache",
+            "serve it, and use an endpoint teacher",
+        )
     if temperature > 0 and seeds is None:
         raise ValueError("sampling with a temperature needs one seed per prompt")
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
@@ -95,11 +107,17 @@ def _sample_batch(
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache = _roomy_cache(model)
+    compacts = all(type(layer).__name__ in ("RoomyLayer", "DynamicSlidingWindowLayer") for layer in cache.layers)
     rows = list(range(len(prompts)))  # whose answer each place in the batch is
     generated: list[list[int]] = [[] for _ in prompts]
     finish: dict[int, Finish] = {}
-    room = (context_length(model) or width + max_new_tokens) - width
-    max_new_tokens = min(max_new_tokens, room)
+    context = context_length(model) or width + max_new_tokens
+    limits = [max(0, min(max_new_tokens, context - len(p))) for p in prompts]
+    if max(limits) == 0:
+        return [Completion((), "length") for _ in prompts]
+    finish.update({row: "length" for row, limit in enumerate(limits) if limit == 0})
+    positions = positions.clamp(max=context - 1)  # of rows that have no room; nothing of theirs is kept
+    max_new_tokens = max(limits)
     for step in range(max_new_tokens):
         output = model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
         step_draws = None if draws is None else torch.from_numpy(draws[rows, step]).to(device)
@@ -111,22 +129,24 @@ def _sample_batch(
                 finish[row] = "stop"
             else:
                 generated[row].append(token)
+                if len(generated[row]) == limits[row]:
+                    finish[row] = "length"
         kept = [place for place, row in enumerate(rows) if row not in finish]
         if not kept or step + 1 == max_new_tokens:
             break
-        if LEAVE_TOGETHER * (len(rows) - len(kept)) >= len(rows):
+        if compacts and LEAVE_TOGETHER * (len(rows) - len(kept)) >= len(rows):
             places = torch.tensor(kept, device=device)
             cache.batch_select_indices(places)
             mask, positions, chosen = mask[places], positions[places], chosen[places]
             rows = [rows[place] for place in kept]
         ids = chosen.unsqueeze(1)
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        positions = positions[:, -1:] + 1
+        positions = (positions[:, -1:] + 1).clamp(max=context - 1)
     return [Completion(tuple(g), finish.get(row, "length")) for row, g in enumerate(generated)]
 
 
 def _roomy_cache(model: Any) -> Any:
-    """A key/value cache whose plain layers grow by blocks; layers of another kind stay transformers' own."""
+    """A key/value cache whose plain layers grow by blocks; layers of another kind stay transformers' own, and are never compacted."""
     transformers = import_transformers()
     plain = transformers.cache_utils.DynamicLayer
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from cluster.errors import BadInput, NoRoom
+from cluster.pool import Node
 
 MIB = 1024 * 1024
 # Ray's own switch for laptops: a node takes the loopback address as its own. `_node_ip_address` cannot say that: Ray turns a
@@ -55,7 +56,7 @@ class Cluster:
     """What Ray offers: resources in total and of each node, and where its logs are."""
 
     resources: dict[str, float]
-    nodes: tuple[dict[str, float], ...]
+    nodes: tuple[Node, ...]
     log_directory: str
 
 
@@ -134,7 +135,7 @@ def _describe() -> Cluster:
     def kept(found: dict[str, float]) -> dict[str, float]:
         return {k: float(v) for k, v in found.items() if k in ("CPU", "GPU", "memory")}
 
-    nodes = tuple(kept(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    nodes = tuple(Node(kept(node["Resources"]), dict(node["Labels"])) for node in ray.nodes() if node["Alive"])
     return Cluster(
         kept(ray.cluster_resources()), nodes, str(Path(global_worker.node.get_session_dir_path()) / "logs") if global_worker.node else ""
     )

@@ -98,4 +98,4 @@ class Context:
     @property
     def needs(self) -> Needs:
         """What one actor with the student asks for."""
-        return Needs(self.experiment.placement.num_cpus, self.experiment.placement.num_gpus)
+        return self.experiment.placement.needs

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from cluster.errors import BadInput
 from cluster.loading import DType
+from cluster.pool import Needs
 from cluster.session import RaySettings
 from selection.costs import CostName, CostSettings
 from selection.rules import RANKING_RULES, RuleName, RuleSettings, WeightName
@@ -54,7 +55,7 @@ class QuestionSet(Section):
 
 
 class ModelTeacher(Section):
-    """A teacher hosted in Ray actors from a local directory or a hub id."""
+    """A teacher hosted in Ray actors from a local directory or a hub id; `labels` are those its node must carry."""
 
     kind: Literal["model"] = "model"
     name: str
@@ -67,6 +68,13 @@ class ModelTeacher(Section):
     replicas: int = Field(1, ge=1)
     num_cpus: float = Field(1.0, ge=0)
     num_gpus: float = Field(0.0, ge=0, le=1)
+    memory_gib: float = Field(0.0, ge=0)
+    labels: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def needs(self) -> Needs:
+        """What one replica asks of the cluster."""
+        return Needs(self.num_cpus, self.num_gpus, self.memory_gib, tuple(sorted(self.labels.items())))
 
 
 class EndpointTeacher(Section):
@@ -214,14 +222,24 @@ class Arm(Section):
 
 
 class Placement(Section):
-    """Workers of each stage and what each is given. Cluster settings never change results or ids."""
+    """Workers of each stage and what each is given; `labels` are those that the nodes of students must carry.
+
+    Cluster settings never change results or ids.
+    """
 
     score_workers: int = Field(2, ge=1)
     evaluate_workers: int = Field(2, ge=1)
     train_workers: int = Field(1, ge=1)
     num_cpus: float = Field(1.0, ge=0)
     num_gpus: float = Field(0.0, ge=0, le=1)
+    memory_gib: float = Field(0.0, ge=0)
+    labels: dict[str, str] = Field(default_factory=dict)
     max_failures: int = Field(3, ge=0)
+
+    @property
+    def needs(self) -> Needs:
+        """What one actor with a student asks of the cluster."""
+        return Needs(self.num_cpus, self.num_gpus, self.memory_gib, tuple(sorted(self.labels.items())))
 
 
 class Miniature(Section):

@@ -316,7 +316,7 @@ def _job(name: str, wave: Wave, todo: Sequence[tuple[str, Sequence[Ask]]], setti
     shards = [(part, (part, asks)) for part, asks in todo]
     teacher = wave.teacher
     if isinstance(teacher, ModelTeacher):
-        needs = Needs(teacher.num_cpus, teacher.num_gpus)
+        needs = teacher.needs
         return Job(name, partial(ModelAsker, teacher, settings, seed, directory), shards, teacher.replicas, needs)
     return Job(name, partial(EndpointAsker, teacher, settings, seed, directory, spent_usd, read_key(teacher)), shards, 1, Needs(0.0))
 

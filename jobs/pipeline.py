@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from cluster.errors import BadInput
-from cluster.pool import Needs, check_fits
+from cluster.pool import Node, check_fits
 from cluster.session import refuse_more_than_here
 from jobs.context import Context
 from jobs.datasets import OnBroken, Question, read_questions, take_rows
@@ -112,9 +112,9 @@ def check_placement(context: Context) -> None:
     if e.ray.num_cpus is not None:
         refuse_more_than_here(e.ray)
     wanted = {"the student": context.needs}
-    wanted |= {f"teacher {t.name}": Needs(t.num_cpus, t.num_gpus) for t in e.teachers if isinstance(t, ModelTeacher)}
+    wanted |= {f"teacher {t.name}": t.needs for t in e.teachers if isinstance(t, ModelTeacher)}
     for name, needs in wanted.items():
-        check_fits(name, needs, [room])
+        check_fits(name, needs, [Node(room)])
     check_train_room(context, room)
 
 

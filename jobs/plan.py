@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.loading import load_tokenizer
-from cluster.pool import Needs
 from cluster.rendering import Renderer, Unrenderable
 from jobs.context import Context
 from jobs.datasets import Question
@@ -123,7 +122,7 @@ def _prompt_tokens(renderer: Renderer, text: str, system: str | None) -> int:
 def _place(context: Context, teacher: ModelTeacher | EndpointTeacher) -> str:
     if isinstance(teacher, EndpointTeacher):
         return f"{teacher.base_url}, {teacher.concurrency} calls at once"
-    needs, have = Needs(teacher.num_cpus, teacher.num_gpus), context.room
+    needs, have = teacher.needs, context.room
     fits = "" if have is None or needs.fits(have) else "  DOES NOT FIT this machine"
     return f"{teacher.replicas} × ({needs}){fits}"
 

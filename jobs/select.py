@@ -72,7 +72,7 @@ def build_ledger(pool: pd.DataFrame, scored: pd.DataFrame, chosen: pd.DataFrame,
     order = ["no_answer", "no_verified_answer", "no_scorable_answer", "left_out_by_rule", "selected"]
     for identity, question in zip(pool["answer_id"], pool["question_id"], strict=True):
         s = state[identity]
-        level = {"selected": 4, "not_selected": 3, "too_long": 2, "unrenderable": 2, "quarantined": 2, "verified": 2}.get(s, 1)
+        level = {"selected": 4, "not_selected": 3, "too_long": 2, "unrenderable": 2, "quarantined": 2, "empty": 2, "verified": 2}.get(s, 1)
         best[question] = max(best.get(question, 0), level)
     asked = [("question", q, order[best.get(q, 0)], "", 0) for q in questions]
     ledger = pd.DataFrame(asked + answers, columns=LEDGER_COLUMNS)

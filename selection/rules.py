@@ -1,7 +1,7 @@
 """From costs to a choice: which verified answers of each question enter the training set.
 
 Every rule looks at one question at a time and draws from a generator seeded by (seed, question id), so a choice does not
-change when other questions come or go. Equal costs are ordered by answer id.
+change when other questions come or go (except under `round_robin` and a cap). Equal costs are ordered by answer id.
 """
 
 import hashlib
@@ -28,8 +28,9 @@ class RuleSettings:
 
     `weights` of the k chosen: equal, or by the margin over the first answer left out (LARK's). `temperature` of `softmax`, in
     units of the cost. A question whose cheapest answer costs more than `threshold`, or than the `threshold_quantile` of all
-    costs, is left out. `cap`: no teacher gives more than this share of the chosen answers' questions; where it is reached, its
-    answers stop being candidates.
+    costs, is left out. `cap`: no teacher answers more than this share of the questions that pass the threshold; where it is
+    reached, its answers stop being candidates. With a cap, or under `round_robin`, what is chosen for one question depends on
+    the others.
     """
 
     name: RuleName = "groups"
@@ -105,11 +106,9 @@ def _softmax(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, a
 
 
 def _round_robin(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, accuracy: Mapping[str, float]) -> list[int]:
-    """The teachers in turn: a question's place in the order of questions says who is first; who has no answer is passed over."""
-    names = sorted(accuracy)
-    turn = int(answers.attrs["place"]) % len(names)
-    order = {name: (k - turn) % len(names) for k, name in enumerate(names)}
-    first = min(set(answers["teacher"]), key=lambda t: order[t])
+    """The teachers in turn: of those with an answer here, the one that was taken least often so far."""
+    present = sorted(set(answers["teacher"]))
+    first = min(present, key=lambda t: (answers.attrs["used"][t], t))
     return [int(rng.choice(np.flatnonzero(answers["teacher"] == first)))]
 
 
@@ -159,19 +158,19 @@ def choose(pool: pd.DataFrame, settings: RuleSettings, seed: int, accuracy: Mapp
     """
     check_rule(settings, set(pool["teacher"]) | set(accuracy))
     ordered = pool.sort_values(["question_id", "cost", "answer_id"])
-    by_question = {str(q): answers for q, answers in ordered.groupby("question_id", sort=True)}
     ceiling = _ceiling(pool, settings)
+    groups = ordered.groupby("question_id", sort=True)
+    by_question = {str(q): answers for q, answers in groups if answers["cost"].iloc[0] <= ceiling}
     room = math.inf if settings.cap is None else max(1, math.floor(settings.cap * len(by_question)))
     used: Counter[str] = Counter()
     rows: list[tuple[Any, ...]] = []
     order = sorted(by_question, key=lambda q: _shuffled(seed, q)) if settings.cap is not None else list(by_question)
-    places = {q: k for k, q in enumerate(by_question)}
     for question_id in order:
         answers = by_question[question_id]
         ranked = answers[answers["teacher"].map(used) < room].reset_index(drop=True)
         if ranked.empty or ranked["cost"].iloc[0] > ceiling:
             continue
-        ranked.attrs["place"] = places[question_id]
+        ranked.attrs["used"] = used
         picked = RULES[settings.name](ranked, settings, question_generator(seed, question_id), accuracy)
         used.update(set(ranked["teacher"].iloc[picked]))
         weights = choice_weights(ranked["cost"].tolist(), len(picked), settings.weights)

@@ -153,7 +153,8 @@ class Scorer:
             if not is_out_of_memory(error):
                 raise
             if len(families) == 1 and len(families[0].rows) == 1:
-                return [[error]]
+                self.vocabulary.free()
+                return [[error.with_traceback(None)]]  # its frames hold the batch's tensors
         self.vocabulary.free()
         torch.cuda.empty_cache()
         if len(families) > 1:

@@ -30,6 +30,27 @@ OTHERS = {
         TINY
         | {"num_key_value_heads": 1, "head_dim": 8, "query_pre_attn_scalar": 8, "layer_types": ["sliding_attention", "full_attention"]},
     ),
+    "mamba": ("MambaConfig", {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}),
+    "lfm2": ("Lfm2Config", TINY | {"num_key_value_heads": 1, "layer_types": ["conv", "full_attention"]}),
+    "phimoe": ("PhimoeConfig", TINY | {"num_key_value_heads": 1, "num_local_experts": 2, "sliding_window": 9}),
+    "deepseek_v3": (
+        "DeepseekV3Config",
+        TINY
+        | {
+            "num_key_value_heads": 2,
+            "moe_intermediate_size": 8,
+            "n_routed_experts": 2,
+            "num_experts_per_tok": 1,
+            "n_group": 1,
+            "topk_group": 1,
+            "first_k_dense_replace": 2,
+            "q_lora_rank": 8,
+            "kv_lora_rank": 8,
+            "qk_rope_head_dim": 4,
+            "qk_nope_head_dim": 8,
+            "v_head_dim": 6,
+        },
+    ),
     "bloom": ("BloomConfig", {"vocab_size": 64, "hidden_size": 16, "n_layer": 2, "n_head": 2}),
     "falcon_h1": (
         "FalconH1Config",

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from cluster.errors import BadInput
 from cluster.loading import ModelSource, load_model
 from cluster.sampling import _choose, sample
 
@@ -76,13 +77,36 @@ def test_a_sampled_row_depends_on_its_seed_and_not_on_its_batch(model: Any) -> N
     assert sample(model, rows, seeds=[s + 100 for s in seeds], **options) != together
 
 
-def test_a_model_with_learned_positions_stops_at_its_last_one() -> None:
+def test_a_model_with_learned_positions_stops_each_row_at_its_own_last_one() -> None:
     from tests.test_cluster_loading import random_model
 
     model = random_model("gpt2")  # 64 positions
-    got = sample(model, [[5] * 60, [5] * 70], max_new_tokens=10, stop_ids=frozenset(), token_budget=1)
-    assert (len(got[0].ids), got[0].finish) == (4, "length")
-    assert (len(got[1].ids), got[1].finish) == (0, "length")
+    rows = [[5] * 60, [5] * 70, [5] * 5]
+    got = sample(model, rows, max_new_tokens=10, stop_ids=frozenset())
+    assert [(len(c.ids), c.finish) for c in got] == [(4, "length"), (0, "length"), (10, "length")]
+    assert got == [sample(model, [row], max_new_tokens=10, stop_ids=frozenset())[0] for row in rows]
+
+
+@pytest.mark.parametrize("kind", ["falcon_h1", "lfm2"])
+def test_a_model_with_a_recurrent_state_keeps_finished_rows_and_the_right_text(kind: str) -> None:
+    from tests.test_cluster_loading import random_model
+
+    model, stop = random_model(kind), frozenset({7, 11, 13, 17})
+    g = torch.Generator().manual_seed(2)
+    rows = [torch.randint(3, 64, (12,), generator=g).tolist() for _ in range(9)]
+    got = sample(model, rows, max_new_tokens=30, stop_ids=stop)
+    for row, completion in zip(rows, got, strict=True):
+        out = model.generate(torch.tensor([row]), max_new_tokens=30, do_sample=False, eos_token_id=sorted(stop), pad_token_id=0)[
+            0, 12:
+        ].tolist()
+        assert list(completion.ids) == out[: next((k for k, i in enumerate(out) if i in stop), len(out))]
+
+
+def test_a_model_without_a_key_value_cache_is_refused() -> None:
+    from tests.test_cluster_loading import random_model
+
+    with pytest.raises(BadInput, match="cannot sample from a mamba"):
+        sample(random_model("mamba"), [[5, 6]], max_new_tokens=4, stop_ids=frozenset())
 
 
 def test_draws_follow_the_distribution_and_top_p_cuts_its_tail() -> None:

@@ -72,7 +72,9 @@ def test_softmax_draws_follow_the_costs_and_the_temperature() -> None:
 def test_round_robin_gives_teachers_equal_turns_and_passes_over_who_has_no_answer() -> None:
     table = pool([(f"q{i}", t, 0.0) for i in range(9) for t in "xyz" if (i, t) != (0, "x")])
     chosen = choose(table, RuleSettings("round_robin"), 0, ACCURACY)
-    assert list(chosen["teacher"]) == list("yyzxyzxyz")
+    assert chosen["teacher"].value_counts().to_dict() == {"x": 3, "y": 3, "z": 3}
+    rare = pool([(f"q{i:03}", t, 0.0) for i in range(300) for t in "xyz" if t != "y" or i % 10 == 0])
+    assert choose(rare, RuleSettings("round_robin"), 0, ACCURACY)["teacher"].value_counts().to_dict() == {"x": 136, "z": 135, "y": 29}  # q000 is a tie
 
 
 def test_a_threshold_leaves_out_questions_whose_cheapest_answer_costs_more() -> None:
@@ -89,6 +91,10 @@ def test_no_teacher_exceeds_its_cap_and_the_next_cheapest_takes_its_place() -> N
     assert set(free["teacher"]) == {"x"}
     capped = choose(table, RuleSettings("minimum", cap=0.4), 0, ACCURACY)
     assert capped["teacher"].value_counts().to_dict() == {"x": 16, "y": 16, "z": 8}
+    passing = choose(
+        table.assign(cost=table["cost"] + (table.index // 3 >= 10) * 9), RuleSettings("minimum", cap=0.5, threshold=5.0), 0, ACCURACY
+    )
+    assert passing["teacher"].value_counts().to_dict() == {"x": 5, "y": 5}  # half of the ten questions that pass
     other = choose(table, RuleSettings("minimum", cap=0.4), 1, ACCURACY)
     assert not capped["teacher"].equals(other["teacher"])  # the seed says who comes before the cap is reached
 

@@ -173,6 +173,37 @@ def test_a_sliding_window_shorter_than_the_answers_is_honoured_with_shared_promp
     assert any(abs(a.answer_loss - b.answer_loss) > 1e-4 for a, b in zip(scorer.score(rows), wide, strict=True))  # type: ignore[union-attr]
 
 
+def test_heads_whose_values_are_narrower_than_their_keys_share_prompts_too() -> None:
+    model = random_model("deepseek_v3")
+    scorer = Scorer(model, frozenset({0}))
+    assert scorer.not_shared is None
+    assert_equals_slow_version(model, scorer, random_pool(), frozenset({0}), "model.layers.1.mlp.up_proj")
+
+
+def test_a_window_that_a_model_keeps_in_its_mask_is_found_though_the_probe_is_shorter() -> None:
+    model = random_model("phimoe")
+    assert Scorer(model, frozenset(), "model.layers.1.self_attn.o_proj").not_shared == "its sliding window is in its mask only"
+
+
+def test_bfloat16_logits_are_made_in_float32(tiny_model: Path) -> None:
+    """Ranks and losses follow from the model's bfloat16 hidden states and weights by an exact product, not by rounded logits."""
+    model = load_model(ModelSource(str(tiny_model), "bfloat16"))
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(40)
+    g = torch.Generator().manual_seed(1)
+    row = Rendered(tuple(torch.randint(3, 300, (40,), generator=g).tolist()), 10, 40)
+    (got,) = Scorer(model, frozenset()).score([row])
+    with torch.no_grad():
+        hidden = model.model(input_ids=torch.tensor([row.ids])).last_hidden_state[0, 9:39]
+        logits = hidden.double() @ model.get_output_embeddings().weight.double().t()
+    target = torch.tensor(row.ids[10:])
+    own = logits.gather(1, target[:, None])
+    assert isinstance(got, Statistics)
+    assert got.answer_loss == pytest.approx(float((torch.logsumexp(logits, -1) - own[:, 0]).sum()), rel=2e-3)
+    ranks = (1 + (logits > own).sum(-1)).clamp(max=100)
+    assert abs(got.clipped_rank - int(ranks.sum())) <= 0.02 * int(ranks.sum())
+
+
 @pytest.mark.parametrize("kind", ["bloom", "falcon_h1", "llama4_text"])
 def test_a_student_that_cannot_share_prompts_is_scored_row_by_row_with_the_same_numbers(kind: str) -> None:
     model = random_model(kind)

@@ -1,0 +1,105 @@
+"""Several nodes: actors land where their labels say, and results are byte for byte those of one node, also when a node dies."""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.session import LOOPBACK_ONLY
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Nodes:
+    """Three nodes, zones a (the head), b and c, in a process of their own."""
+
+    def __init__(self, log: Path) -> None:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self.environment = {**kept, **LOOPBACK_ONLY, **token, "HF_HUB_OFFLINE": "1"}
+        self.log = open(log, "wb")  # noqa: SIM115
+        command = [sys.executable, "-m", "tests.three_nodes"]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdin=pipe, stdout=pipe, stderr=self.log, text=True)
+        self.address = self._line()
+        assert ":" in self.address, log.read_text()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def kill(self, zone: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"kill {zone}\n")
+        self.process.stdin.flush()
+        assert self._line() == f"killed {zone}"
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(60)
+        self.log.close()
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "tests.use_nodes", *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def result(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, out + err
+    return dict(json.loads(out.splitlines()[-1]))
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    found = Nodes(tmp_path_factory.mktemp("nodes") / "nodes.log")
+    yield found
+    found.close()
+
+
+def experiment(small_world: dict[str, Any], tiny_model: Path, folder: Path, **changes: Any) -> Path:
+    """The small world with a hosted teacher beside the files, over small shards, in a store of its own."""
+    hosted = {"kind": "model", "name": "dan", "path": str(tiny_model), **changes.pop("teacher", {})}
+    tree = {**small_world, "store": str(folder / "store"), "teachers": [*small_world["teachers"], hosted], **changes}
+    tree |= {"score": {"shard_size": 4}, "generate": {"max_new_tokens": 24, "shard_size": 4}}
+    folder.mkdir()
+    (folder / "tree.json").write_text(json.dumps(tree))
+    return folder / "tree.json"
+
+
+def test_actors_land_where_their_labels_say_and_an_unknown_label_is_refused(nodes: Nodes) -> None:
+    got = result(nodes.start("where", nodes.address))
+    assert got["found"] == [["a", "a"], ["b", "b"], ["c", "c"]]
+    assert "lost cannot be placed on this cluster; got 1 CPU, zone=z" in got["refused"]
+    assert "zone=b" in got["refused"]
+
+
+def test_three_nodes_choose_byte_for_byte_what_one_does_also_when_one_of_them_dies(
+    nodes: Nodes, small_world: dict[str, Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    one = result(nodes.start("choose", str(experiment(small_world, tiny_model, tmp_path / "one"))))
+    spread = {
+        "ray": {"address": nodes.address},
+        "placement": {"score_workers": 2, "labels": {"zone": "a"}},
+        "teacher": {"labels": {"zone": "b"}},
+    }
+    three = result(nodes.start("choose", str(experiment(small_world, tiny_model, tmp_path / "three", **spread))))
+    assert three == one
+    anywhere = {"ray": {"address": nodes.address}, "placement": {"score_workers": 3}, "teacher": {"replicas": 3}}
+    running = nodes.start("choose", str(experiment(small_world, tiny_model, tmp_path / "killed", **anywhere)))
+    parts = tmp_path / "killed" / "store" / "generate"
+    deadline = time.monotonic() + 120
+    while not list(parts.glob("*/*.parquet")) and running.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    nodes.kill("c")
+    assert result(running) == one
