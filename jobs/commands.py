@@ -194,7 +194,11 @@ def submit(
     job = submission.submit_run(client, file, overrides or [], Path.cwd())
     print(f"submitted {job} to {address}", flush=True)
     if wait:
-        raise typer.Exit(submission.follow(client, job))
+        try:
+            raise typer.Exit(submission.follow(client, job))
+        except KeyboardInterrupt:
+            print(f"the job goes on; end it with: tutelage stop {job} --address {address}")
+            raise typer.Exit(130) from None
 
 
 @app.command()
