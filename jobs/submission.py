@@ -16,6 +16,7 @@ from jobs.experiment import Experiment
 
 NEVER_SENT = [".venv", ".git", "store", "runs", "**/__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"]
 JOB_COPY = "runtime_resources/working_dir_files"
+STARTING_S = 30.0
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -59,11 +60,16 @@ def submit_run(client: Any, file: Path, arguments: list[str], directory: Path) -
             "the experiment file is not in the working directory", file, f"a file under {directory}", "go there first"
         ) from error
     entrypoint = shlex.join(["python", "-m", "jobs", "run", inside.as_posix(), *arguments])
-    try:
-        return str(client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(directory), "excludes": NEVER_SENT}))
-    except (RuntimeError, ValueError) as error:
-        what = str(error).strip().splitlines()[-1]
-        raise BadInput("the job was not taken", what, "a running cluster", "keep data and models on storage that its nodes see") from error
+    deadline = time.monotonic() + STARTING_S
+    while True:
+        try:
+            return str(client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(directory), "excludes": NEVER_SENT}))
+        except (RuntimeError, ValueError) as error:
+            if "No available agent" in str(error) and time.monotonic() < deadline:
+                time.sleep(0.5)  # the head answers before its job agent does
+                continue
+            what = str(error).strip().splitlines()[-1]
+            raise BadInput("the job was not taken", what, "a running cluster", "keep data and models on storage its nodes see") from error
 
 
 def follow(client: Any, job: str) -> int:

@@ -39,6 +39,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     environment = {**kept, **LOOPBACK_ONLY, **token, "TUTELAGE_HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}"}
     options = ["--head", "--block", "--num-cpus=2", "--object-store-memory=100000000", "--disable-usage-stats"]
     options += [f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1"]
+    options += [f"--dashboard-agent-listen-port={free_port()}"]  # its default is taken where another Ray runs
     log = open(home / "head.log", "wb")  # noqa: SIM115
     started = subprocess.Popen([BIN / "ray", "start", *options], env=environment, stdout=log, stderr=log, start_new_session=True)
     address = f"http://127.0.0.1:{dashboard}"
