@@ -49,7 +49,7 @@ def episode_rows(questions: int) -> list[Row]:
 
 
 def make_student(directory: Path) -> Path:
-    """The 0.5M-parameter shape with the miniature world's tokenizer; random weights."""
+    """A model of the miniature world's shape (0.3M parameters), not trained."""
     from jobs.miniature import make_initial_model
 
     make_initial_model(directory, seed=1)

@@ -13,7 +13,6 @@ Shapes: T tokens of the packed sequence, D width, H width of a watched module, G
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -66,15 +65,6 @@ class Layout:
         self.ids = np.array([i for tree in trees for part in (tree.prompt, *tree.branches) for i in part], dtype=np.int64)
         self.positions = np.concatenate(positions).astype(np.int64)
 
-    @property
-    def tokens(self) -> int:
-        return len(self.ids)
-
-    @cached_property
-    def row_lengths(self) -> list[int]:
-        """Tokens of each tree, where every tree has one branch and is a row of its own."""
-        return [tree.tokens for tree in self.trees]
-
 
 def forward(model: Any, layout: Layout, shared: bool, module: torch.nn.Module | None = None, watch: Watch | None = None) -> torch.Tensor:
     """Hidden states [T, D] of the packed sequence, before the vocabulary projection.
@@ -108,7 +98,7 @@ def _first(output: torch.Tensor) -> torch.Tensor:
 
 def _padded_rows(layout: Layout, device: torch.device) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """One right-padded row per tree, and where its real tokens are; read in order they are the packed sequence."""
-    lengths = torch.tensor(layout.row_lengths, device=device).unsqueeze(1)
+    lengths = torch.tensor([tree.tokens for tree in layout.trees], device=device).unsqueeze(1)
     real_BT = torch.arange(int(lengths.max()), device=device) < lengths
     ids_BT = torch.zeros(real_BT.shape, dtype=torch.long, device=device)
     ids_BT[real_BT] = torch.from_numpy(layout.ids).to(device)

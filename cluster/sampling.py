@@ -106,8 +106,7 @@ def _sample_batch(
     ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache = _roomy_cache(model)
-    compacts = all(type(layer).__name__ in ("RoomyLayer", "DynamicSlidingWindowLayer") for layer in cache.layers)
+    cache, compacts = _roomy_cache(model)
     rows = list(range(len(prompts)))  # whose answer each place in the batch is
     generated: list[list[int]] = [[] for _ in prompts]
     finish: dict[int, Finish] = {}
@@ -145,8 +144,8 @@ def _sample_batch(
     return [Completion(tuple(g), finish.get(row, "length")) for row, g in enumerate(generated)]
 
 
-def _roomy_cache(model: Any) -> Any:
-    """A key/value cache whose plain layers grow by blocks; layers of another kind stay transformers' own, and are never compacted."""
+def _roomy_cache(model: Any) -> tuple[Any, bool]:
+    """A key/value cache whose plain layers grow by blocks, and whether rows can be taken out of it: only of plain and sliding layers."""
     transformers = import_transformers()
     plain = transformers.cache_utils.DynamicLayer
 
@@ -177,7 +176,8 @@ def _roomy_cache(model: Any) -> Any:
 
     cache = transformers.DynamicCache(config=model.config)
     cache.layers = [RoomyLayer() if type(layer) is plain else layer for layer in cache.layers]
-    return cache
+    sliding = transformers.cache_utils.DynamicSlidingWindowLayer
+    return cache, all(type(layer) in (RoomyLayer, sliding) for layer in cache.layers)
 
 
 def _choose(logits: torch.Tensor, draws: torch.Tensor | None, temperature: float, top_p: float) -> torch.Tensor:

@@ -208,16 +208,16 @@ class Arm(Section):
     @property
     def rule_settings(self) -> RuleSettings:
         return RuleSettings(
-            self.rule,
-            self.groups,
-            self.group,
-            self.k,
-            self.weights,
-            self.teacher,
-            self.temperature,
-            self.threshold,
-            self.threshold_quantile,
-            self.cap,
+            name=self.rule,
+            groups=self.groups,
+            group=self.group,
+            k=self.k,
+            weights=self.weights,
+            teacher=self.teacher,
+            temperature=self.temperature,
+            threshold=self.threshold,
+            threshold_quantile=self.threshold_quantile,
+            cap=self.cap,
         )
 
 

@@ -11,7 +11,10 @@ from jobs.store import write_atomically
 
 def export_run(outcome: Outcome, out: Path) -> list[Path]:
     """Write the verified pool as `answers/<teacher>.jsonl`, in the layout that `score` and `audit` read, and every choice
-    as `chosen/<student-arm-seed>-round-<n>.jsonl` with its cost, rank and weight; returns the files."""
+    as `chosen/<student-arm-seed>-round-<n>.jsonl` with its cost, rank and weight; returns the files.
+
+    That layout has one answer a question, so a teacher's second right answers go to `<teacher>-2.jsonl`, and so on.
+    """
     pool = outcome.pool.answers[outcome.pool.answers["state"] == "verified"].sort_values(["question_id", "answer_id"])
     paths = []
     rows: dict[str, dict[str, Any]] = {}
@@ -24,8 +27,10 @@ def export_run(outcome: Outcome, out: Path) -> list[Path]:
             "reference_answer": question.reference,
             **({"system": question.system} if question.system is not None else {}),
         }
-    for teacher, own in pool.drop_duplicates(["teacher", "question_id"]).groupby("teacher"):
-        paths.append(_write(out / "answers" / f"{teacher}.jsonl", (rows[str(i)] for i in own["answer_id"])))
+    ranks = pool.groupby(["teacher", "question_id"]).cumcount() + 1
+    for (teacher, rank), own in pool.groupby(["teacher", ranks]):
+        name = f"{teacher}-{rank}" if rank != 1 else str(teacher)
+        paths.append(_write(out / "answers" / f"{name}.jsonl", (rows[str(i)] for i in own["answer_id"])))
     for (label, number), stage in outcome.chosen.items():
         chosen = stage.read("chosen")
         extras = chosen[["teacher", "cost", "rank", "candidates", "weight"]].to_dict("records")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.loading import load_tokenizer
+from cluster.pool import Node
 from cluster.rendering import Renderer, Unrenderable
 from jobs.context import Context
 from jobs.datasets import Question
@@ -21,7 +22,7 @@ from jobs.score import StudentState, first_state, pool_rows, score_stage
 from jobs.select import select_stage
 from jobs.store import Stage
 from jobs.train import Training, train_stage
-from jobs.verify import join_pool, verify_stage
+from jobs.verify import join_pool, references_id, verify_stage
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _place(context: Context, teacher: ModelTeacher | EndpointTeacher) -> str:
     if isinstance(teacher, EndpointTeacher):
         return f"{teacher.base_url}, {teacher.concurrency} calls at once"
     needs, have = teacher.needs, context.room
-    fits = "" if have is None or needs.fits(have) else "  DOES NOT FIT this machine"
+    fits = "" if have is None or needs.fits_on(Node(have)) else "  DOES NOT FIT this machine"
     return f"{teacher.replicas} × ({needs}){fits}"
 
 
@@ -135,7 +136,8 @@ def _verify_rows(
     With `until_verified` the pool depends on answers that are still to come, so nothing after verification can be named.
     """
     e = context.experiment
-    verified = {label: verify_stage(context, stage, questions) for label, stage in generated.items()}
+    references = references_id(questions)
+    verified = {label: verify_stage(context, stage, references) for label, stage in generated.items()}
     done = sum(s.is_finished for s in verified.values())
     rows.append(
         PlanRow("verify", f"{done} of {len(verified)}", "" if done == len(verified) else "the rest", "one actor per teacher's answers")

@@ -72,18 +72,19 @@ def audit(
 ) -> None:
     """Audit the costs: do they rank answers as their exact gradient norms do? One backward pass an answer, in float32."""
     import json
-    from dataclasses import asdict, astuple
+    from dataclasses import asdict
 
     import numpy as np
     from rich.table import Table
 
     from cluster.loading import ModelSource, load_model, load_tokenizer
-    from cluster.rendering import Renderer, Unrenderable
+    from cluster.rendering import Renderer
     from jobs.layouts import read_teacher_files
+    from jobs.score import score_rows
     from jobs.store import write_atomically
     from selection.audit import NORMS, Gradients, agreements
     from selection.costs import COSTS, CostSettings, compute_cost
-    from selection.statistics import STATISTIC_NAMES, Scorer, Statistics
+    from selection.statistics import Scorer
 
     talker, where = Talker(), ModelSource(student)
     found = read_teacher_files(answers)
@@ -92,29 +93,19 @@ def audit(
     drawn = set(np.random.default_rng(seed).permutation(known)[:questions].tolist())
     renderer = Renderer(load_tokenizer(where), chat_template)
     renderer.prove()
-    rendered, left_out = {}, 0
-    for row in (r for r in rows if r.question_id in drawn):
-        try:
-            conversation = renderer.conversation(row.question, row.answer, row.system)
-        except Unrenderable:
-            conversation = None
-        if conversation is None or conversation.length > max_length:
-            left_out += 1
-        else:
-            rendered[row.answer_id] = (row, conversation)
+    sample = {r.answer_id: r for r in rows if r.question_id in drawn}
     model = load_model(where, _device(device))
-    scored = Scorer(model, renderer.special_ids).score([c for _, c in rendered.values()])
-    gradients, table = Gradients(model, renderer.special_ids), []
-    with talker.bar("gradients", len(rendered), "answers") as bar:
-        for (row, conversation), statistics in zip(rendered.values(), scored, strict=True):
-            bar.advance()
-            if isinstance(statistics, Statistics):
-                table.append([row.answer_id, row.question_id, row.teacher, *astuple(statistics), *gradients.norms(conversation)])
-            else:
-                left_out += 1
-    if not table:
+    every = score_rows(list(sample.values()), renderer, Scorer(model, renderer.special_ids), max_length)
+    frame = every[every["state"] == "scored"].reset_index(drop=True)
+    left_out = len(every) - len(frame)
+    if frame.empty:
         raise BadInput("no answer could be scored", f"{left_out} left out", "at least one", "look at the answers")
-    frame = pd.DataFrame(table, columns=["answer_id", "question_id", "teacher", *STATISTIC_NAMES, *NORMS])
+    gradients, norms = Gradients(model, renderer.special_ids), []
+    with talker.bar("gradients", len(frame), "answers") as bar:
+        for row in (sample[str(i)] for i in frame["answer_id"]):
+            norms.append(gradients.norms(renderer.conversation(row.question, row.answer, row.system)))
+            bar.advance()
+    frame = frame.drop(columns=["state", "reason", "conversation_tokens"]).join(pd.DataFrame(norms, columns=list(NORMS)))
     costs = frame.assign(**{name: compute_cost(frame, CostSettings(name)) for name in COSTS})  # type: ignore[arg-type]
     results = agreements(costs, list(COSTS), seed)
     shown = Table(title=f"Spearman's correlation with the exact gradient norm, 95 % intervals over questions; {left_out} left out")

@@ -50,20 +50,14 @@ def verify_config(settings: VerifySettings) -> dict[str, Any]:
     return config
 
 
-_last_references: tuple[Mapping[str, Question], str] | None = None
-
-
 def references_id(questions: Mapping[str, Question]) -> str:
-    """Identify the references; the last answer is kept, because every teacher asks for the same questions."""
-    global _last_references
-    if _last_references is None or _last_references[0] is not questions:
-        _last_references = questions, digest_rows((q.id, q.reference) for q in sorted(questions.values(), key=lambda q: q.id))
-    return _last_references[1]
+    """Identify the references of all questions."""
+    return digest_rows((q.id, q.reference) for q in sorted(questions.values(), key=lambda q: q.id))
 
 
-def verify_stage(context: Context, answers: Stage, questions: Mapping[str, Question]) -> Stage:
-    """The stage that holds the verdicts on these answers."""
-    inputs = {"answers": answers.id, "references": references_id(questions)}
+def verify_stage(context: Context, answers: Stage, references: str) -> Stage:
+    """The stage that holds the verdicts on these answers against the references of this id."""
+    inputs = {"answers": answers.id, "references": references}
     return context.store.stage("verify", VERSION, verify_config(context.experiment.verify), inputs)
 
 
@@ -75,12 +69,12 @@ def needs_check(answers: pd.DataFrame, questions: Mapping[str, Question]) -> pd.
 
 def verify_answers(context: Context, answered: Mapping[str, Stage], questions: Mapping[str, Question]) -> dict[str, Stage]:
     """Verify the answers of finished generate stages (label -> stage); returns label -> verify stage."""
-    settings = context.experiment.verify
+    settings, references = context.experiment.verify, references_id(questions)
     stages: dict[str, Stage] = {}
     parts: dict[str, list[str]] = {}
     todo: list[tuple[str, tuple[str, list[tuple[str, str, str]]]]] = []
     for label, source in answered.items():
-        stage = context.note(label.replace("generate", "verify"), verify_stage(context, source, questions))
+        stage = context.note(label.replace("generate", "verify"), verify_stage(context, source, references))
         stages[label] = stage
         if stage.is_finished:
             continue

@@ -81,48 +81,56 @@ def choice_weights(costs: Sequence[float], k: int, weights: WeightName) -> list[
     return [m / total for m in margins] if total > 0 else [1.0 / max(1, k)] * k
 
 
-Choice = Callable[[pd.DataFrame, RuleSettings, np.random.Generator, Mapping[str, float]], list[int]]
+@dataclass(frozen=True)
+class Teachers:
+    """What a rule may know of the teachers: the share of questions each got right, and how often each was taken so far."""
+
+    accuracy: Mapping[str, float]
+    taken: Counter[str]
 
 
-def _groups(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, accuracy: Mapping[str, float]) -> list[int]:
+Choice = Callable[[pd.DataFrame, RuleSettings, np.random.Generator, Teachers], list[int]]
+
+
+def _groups(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers) -> list[int]:
     n = len(answers)
     members = [r for r in range(n) if group_of_rank(r + 1, n, s.groups, s.compat) == s.group]
     return [int(rng.choice(members))] if members else []
 
 
-def _top_k(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, accuracy: Mapping[str, float]) -> list[int]:
+def _top_k(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers) -> list[int]:
     return list(range(min(s.k, len(answers))))
 
 
-def _minimum(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, accuracy: Mapping[str, float]) -> list[int]:
+def _minimum(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers) -> list[int]:
     return [0]
 
 
-def _softmax(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, accuracy: Mapping[str, float]) -> list[int]:
+def _softmax(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers) -> list[int]:
     """One draw with probability proportional to exp(-cost / temperature)."""
     cost = answers["cost"].to_numpy(float)
     weight = np.exp(-(cost - cost.min()) / s.temperature)
     return [int(rng.choice(len(cost), p=weight / weight.sum()))]
 
 
-def _round_robin(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, accuracy: Mapping[str, float]) -> list[int]:
+def _round_robin(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers) -> list[int]:
     """The teachers in turn: of those with an answer here, the one that was taken least often so far."""
     present = sorted(set(answers["teacher"]))
-    first = min(present, key=lambda t: (answers.attrs["used"][t], t))
+    first = min(present, key=lambda t: (teachers.taken[t], t))
     return [int(rng.choice(np.flatnonzero(answers["teacher"] == first)))]
 
 
-def _random(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, accuracy: Mapping[str, float]) -> list[int]:
+def _random(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers) -> list[int]:
     return [int(rng.integers(len(answers)))]
 
 
-def _strongest(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, accuracy: Mapping[str, float]) -> list[int]:
+def _strongest(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers) -> list[int]:
     """The best teacher that has a verified answer here; equal accuracies are ordered by name."""
-    best = min(set(answers["teacher"]), key=lambda t: (-accuracy[t], t))
+    best = min(set(answers["teacher"]), key=lambda t: (-teachers.accuracy[t], t))
     return [int(rng.choice(np.flatnonzero(answers["teacher"] == best)))]
 
 
-def _teacher(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, accuracy: Mapping[str, float]) -> list[int]:
+def _teacher(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers) -> list[int]:
     """Only this teacher's answers; a question it has no verified answer for is left out."""
     own = np.flatnonzero(answers["teacher"] == s.teacher)
     return [int(rng.choice(own))] if len(own) else []
@@ -162,17 +170,16 @@ def choose(pool: pd.DataFrame, settings: RuleSettings, seed: int, accuracy: Mapp
     groups = ordered.groupby("question_id", sort=True)
     by_question = {str(q): answers for q, answers in groups if answers["cost"].iloc[0] <= ceiling}
     room = math.inf if settings.cap is None else max(1, math.floor(settings.cap * len(by_question)))
-    used: Counter[str] = Counter()
+    teachers = Teachers(accuracy, Counter())
     rows: list[tuple[Any, ...]] = []
     order = sorted(by_question, key=lambda q: _shuffled(seed, q)) if settings.cap is not None else list(by_question)
     for question_id in order:
         answers = by_question[question_id]
-        ranked = answers[answers["teacher"].map(used) < room].reset_index(drop=True)
-        if ranked.empty or ranked["cost"].iloc[0] > ceiling:
+        ranked = answers[answers["teacher"].map(teachers.taken) < room].reset_index(drop=True)
+        if ranked.empty or ranked["cost"].iloc[0] > ceiling:  # the cap has taken the cheaper ones
             continue
-        ranked.attrs["used"] = used
-        picked = RULES[settings.name](ranked, settings, question_generator(seed, question_id), accuracy)
-        used.update(set(ranked["teacher"].iloc[picked]))
+        picked = RULES[settings.name](ranked, settings, question_generator(seed, question_id), teachers)
+        teachers.taken.update(set(ranked["teacher"].iloc[picked]))
         weights = choice_weights(ranked["cost"].tolist(), len(picked), settings.weights)
         for i, weight in zip(picked, weights, strict=True):
             row = ranked.iloc[i]

@@ -82,9 +82,7 @@ class Scorer:
         not_shared: None where prompts are shared between their answers; else why this model cannot do that.
     """
 
-    def __init__(
-        self, model: Any, special_ids: frozenset[int], target_layer: str | None = None, token_budget: int | None = None, share: bool = True
-    ) -> None:
+    def __init__(self, model: Any, special_ids: frozenset[int], target_layer: str | None = None, token_budget: int | None = None) -> None:
         check_projection(model)
         self.model, device = model, model.device.type
         self.token_budget = token_budget or DEFAULT_TOKEN_BUDGET.get(device, DEFAULT_TOKEN_BUDGET["cuda"])
@@ -92,7 +90,7 @@ class Scorer:
         self.fused_up_half = model.config.model_type == "phi3" and target_layer is None
         self.context_length = context_length(model)
         self.special_ids = np.array(sorted(special_ids), dtype=np.int64)
-        self.not_shared = why_not_shared(model) if share else "it was asked not to"
+        self.not_shared = why_not_shared(model)
         self.alone_above = _stretched_above(model)
         self.vocabulary = Vocabulary(model)
         if device == "cpu":
@@ -123,12 +121,15 @@ class Scorer:
         families = []
         for (prompt, _), members in together.items():
             members.sort(key=lambda m: (-len(m[1]), m[0]))
-            start = 0
-            for stop in range(1, len(members) + 1):
-                if stop == len(members) or len(prompt) + sum(len(a) for _, a in members[start : stop + 1]) > self.token_budget:
-                    part = members[start:stop]
-                    families.append(_Family(Tree(prompt, tuple(a for _, a in part)), tuple(i for i, _ in part)))
-                    start = stop
+            parts: list[list[tuple[int, tuple[int, ...]]]] = []
+            used = math.inf
+            for member in members:
+                if used + len(member[1]) > self.token_budget:
+                    parts.append([])
+                    used = len(prompt)
+                parts[-1].append(member)
+                used += len(member[1])
+            families += [_Family(Tree(prompt, tuple(a for _, a in part)), tuple(i for i, _ in part)) for part in parts]
         return sorted(families, key=lambda f: (-f.tree.tokens, f.rows))
 
     def _batches(self, families: Sequence[_Family]) -> list[list[_Family]]:
