@@ -105,15 +105,16 @@ def measure_nothing(questions: str) -> None:
 
 def measure_plan(folder: str, questions: str) -> None:
     """Plan an experiment of many questions and 30 teachers; peak memory of this process, libraries included."""
+    from cluster.storage import Place
     from jobs.context import Context
-    from jobs.experiment import load_experiment
+    from jobs.experiment_file import load_experiment
     from jobs.plan import make_plan
     from jobs.progress import Talker
 
     reset_peak_memory()
     began = time.perf_counter()
     experiment = load_experiment(Path(folder) / "experiment.yaml")
-    with Context(experiment, Path(folder) / "run", Talker()) as context:
+    with Context(experiment, Place(folder) / "run", Talker()) as context:
         rows = make_plan(context)
     emit({"peak_mib": peak_memory() / 2**20, "seconds": time.perf_counter() - began, "rows": len(rows), "questions": int(questions)})
 

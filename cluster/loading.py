@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cluster.errors import BadInput
+from cluster.storage import is_uri, local_copy
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -54,7 +55,7 @@ def import_transformers() -> "ModuleType":
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What is needed to load one model: `path` is a local directory or a hub id, `dtype` the computing precision."""
+    """What is needed to load one model: `path` is a directory, local or by URI, or a hub id; `dtype` the computing precision."""
 
     path: str
     dtype: DType = "float32"
@@ -62,12 +63,17 @@ class ModelSource:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        if Path(self.path).is_dir():  # absolute, because a worker may run in another directory
+        if not is_uri(self.path) and Path(self.path).is_dir():  # absolute, because a worker may run in another directory
             object.__setattr__(self, "path", str(Path(self.path).resolve()))
 
     @property
     def is_local(self) -> bool:
-        return Path(self.path).is_dir()
+        return is_uri(self.path) or Path(self.path).is_dir()
+
+    @property
+    def here(self) -> str:
+        """The directory on this machine, fetched if it is a URI, or the hub id."""
+        return str(local_copy(self.path)) if is_uri(self.path) else self.path
 
 
 def check_model_directory(path: str) -> None:
@@ -76,7 +82,7 @@ def check_model_directory(path: str) -> None:
     Raises:
         BadInput: no such directory (and the name cannot be a hub id), no config, or weights only as pickles.
     """
-    folder = Path(path)
+    folder = local_copy(path)
     if not folder.exists():
         if path.startswith((".", "/", "~")) or path.count("/") > 1:
             raise BadInput("no model there", path, "a directory written by save_pretrained, or a hub id", "check the path")
@@ -104,7 +110,7 @@ def load_tokenizer(source: ModelSource) -> Any:
     """
     try:
         return import_transformers().AutoTokenizer.from_pretrained(
-            source.path,
+            source.here,
             revision=source.revision,
             trust_remote_code=source.trust_remote_code,
             local_files_only=source.is_local,
@@ -124,7 +130,7 @@ def load_model(source: ModelSource, device: str = "cpu") -> Any:
     check_model_directory(source.path)
     try:
         model = import_transformers().AutoModelForCausalLM.from_pretrained(
-            source.path,
+            source.here,
             revision=source.revision,
             dtype=getattr(torch, source.dtype),
             trust_remote_code=source.trust_remote_code,
@@ -169,7 +175,7 @@ def fingerprint(source: ModelSource) -> str:
     """
     if not source.is_local:
         return hashlib.sha256(f"{source.path}@{source.revision}".encode()).hexdigest()
-    folder = Path(source.path)
+    folder = Path(source.here)
     kept = (".safetensors", ".json", ".jinja", ".model", ".txt")
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in kept)
     digests = {p.name: _file_sha256(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files}

@@ -250,6 +250,7 @@ class Pool:
                     return False
                 self._drop(idle)
             options: dict[str, Any] = {"num_cpus": needs.num_cpus, "num_gpus": needs.num_gpus, "max_restarts": 0}
+            options["scheduling_strategy"] = "DEFAULT"  # never inside the placement group of a Tune trial that asks
             if needs.memory_gib:
                 options["memory"] = int(needs.memory_gib * GIB)
             if needs.labels:

@@ -28,6 +28,7 @@ QUIET_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own progress reports, which `verbose=0` silences only in their old form
     "TOKENIZERS_PARALLELISM": "false",
 }
 
@@ -38,7 +39,7 @@ class RaySettings:
 
     `auth` is token or disabled. A local Ray uses a token unless told otherwise; a cluster's mode comes from `auth`, else from the
     environment (RAY_AUTH_MODE, RAY_AUTH_TOKEN), as Ray's own clients do. `listen` is where a local Ray can be reached: loopback, or
-    network for every address of this machine, which needs the token.
+    network for every address of this machine, which needs the token. `dashboard` starts a local Ray's dashboard.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -49,6 +50,7 @@ class RaySettings:
     object_store_mib: int = 256
     auth: Literal["token", "disabled"] | None = None
     listen: Literal["loopback", "network"] = "loopback"
+    dashboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,40 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
         NoRoom: more CPUs asked for than this machine has.
         BadInput: no cluster answers at the address, or a Ray that the network reaches without a token.
     """
+    address = set_environment(settings)
+    import ray
+
+    if ray.is_initialized():
+        yield _describe()
+        return
+    _send_chatter_to(log_file)
+    try:
+        if address is not None:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=settings.num_cpus or os.cpu_count(),
+                num_gpus=count_gpus(settings),
+                object_store_memory=settings.object_store_mib * MIB,
+                include_dashboard=settings.dashboard,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        raise BadInput("no Ray cluster answers", address, "a running head node", f"check the address and the token ({error})") from error
+    try:
+        yield _describe()
+    finally:
+        ray.shutdown()
+
+
+def set_environment(settings: RaySettings) -> str | None:
+    """Set what Ray reads when it is imported; returns the address of the cluster to join, None for a local Ray.
+
+    Raises:
+        NoRoom, BadInput: as `connect`.
+    """
     address = settings.address or os.environ.get("RAY_ADDRESS")
     if settings.auth is not None:
         os.environ["RAY_AUTH_MODE"] = settings.auth
@@ -85,31 +121,7 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
             )
         if os.environ["RAY_AUTH_MODE"] == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    import ray
-
-    if ray.is_initialized():
-        yield _describe()
-        return
-    _send_chatter_to(log_file)
-    try:
-        if address is not None:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=settings.num_cpus or os.cpu_count(),
-                num_gpus=count_gpus(settings),
-                object_store_memory=settings.object_store_mib * MIB,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-            )
-    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-        raise BadInput("no Ray cluster answers", address, "a running head node", f"check the address and the token ({error})") from error
-    try:
-        yield _describe()
-    finally:
-        ray.shutdown()
+    return address
 
 
 def refuse_more_than_here(settings: RaySettings) -> None:

@@ -1,10 +1,12 @@
 """The command line: verb first, an experiment file, dotted overrides; each stage also alone, on the user's own files."""
 
+import json
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -14,9 +16,11 @@ import yaml
 from rich.table import Table
 
 from cluster.errors import BadInput, TutelageError
+from cluster.storage import Place, is_uri, local_copy
 from jobs import __version__, submission
 from jobs.context import Context
-from jobs.experiment import Experiment, load_experiment, resolved
+from jobs.experiment import Experiment
+from jobs.experiment_file import load_experiment, resolved
 from jobs.progress import Talker
 from jobs.standalone import Limit, audit, score, select, verify
 from jobs.submission import keep_outside_job_copy
@@ -50,18 +54,19 @@ def _load(file: Path, overrides: list[str] | None, limit: int | None, seed: int 
     return keep_outside_job_copy(load_experiment(file, [*(overrides or []), *extra]), Path.cwd())
 
 
-def _claim_run_directory(experiment: Experiment) -> Path:
+def _claim_run_directory(experiment: Experiment, suffix: str = "") -> Place:
     """Create the run's directory, or take it up again if the same experiment made it.
 
     Raises:
         BadInput: another experiment made it.
     """
-    directory = (Path(experiment.runs) / experiment.name).resolve()
+    directory = Place(experiment.runs) / f"{experiment.name}{suffix}"
     saved = directory / "experiment.yaml"
     mine = resolved(experiment)
-    if saved.exists():
-        theirs = yaml.safe_load(saved.read_text(encoding="utf-8"))
-        different = [k for k in mine if k not in ("ray", "placement", "store", "runs") and theirs.get(k) != mine[k]]
+    if saved.is_file():
+        theirs = yaml.safe_load(saved.read_text())
+        free = ("ray", "placement", "store", "runs", *(() if suffix else ("sweep",)))
+        different = [k for k in mine if k not in free and theirs.get(k) != mine[k]]
         if different:
             raise BadInput(
                 f"{directory} was made by a different experiment",
@@ -69,10 +74,9 @@ def _claim_run_directory(experiment: Experiment) -> Path:
                 "the same experiment",
                 "give this one another name (name=NEW), or remove that directory; the store keeps all finished work",
             )
-    elif directory.exists() and any(directory.iterdir()):
+    elif directory.glob("*"):
         raise BadInput(f"{directory} is not empty and no run made it", "", "a new or a run's directory", "give another name (name=NEW)")
-    directory.mkdir(parents=True, exist_ok=True)
-    saved.write_text(yaml.safe_dump(mine, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    saved.write_bytes(yaml.safe_dump(mine, sort_keys=False, allow_unicode=True).encode())
     return directory
 
 
@@ -81,7 +85,7 @@ def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
-def _interruptible(talker: Talker, directory: Path) -> Iterator[None]:
+def _interruptible(talker: Talker, directory: Place) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into a clean end that says how to go on."""
     previous = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
@@ -135,14 +139,18 @@ def _run(context: Context) -> None:
 
 
 def _link_stages(context: Context) -> None:
-    """Link the run to its stages: `stages/<label>` points into the store."""
-    links = context.run_directory / "stages"
+    """Link the run to its stages: `stages.json` names them all, and where both are local `stages/<label>` points into the store."""
+    places = {label: str(stage.directory) for label, stage in context.stages.items()}
+    (context.run_directory / "stages.json").write_bytes(json.dumps(places, indent=1).encode())
+    if not (context.run_directory.is_local and context.store.root.is_local):
+        return
+    links = context.run_directory.path / "stages"
     links.mkdir(exist_ok=True)
-    for label, stage in context.stages.items():
+    for label, place in places.items():
         link = links / label.replace(" ", "-").replace("/", "_")
         if link.is_symlink():
             link.unlink()
-        link.symlink_to(os.path.relpath(stage.directory, links))
+        link.symlink_to(os.path.relpath(place, links))
 
 
 @app.command()
@@ -154,7 +162,7 @@ def plan(
 
     experiment = _load(file, overrides, limit, seed)
     talker = Talker()
-    with Context(experiment, Path(experiment.runs) / experiment.name, talker) as context:
+    with Context(experiment, Place(experiment.runs) / experiment.name, talker) as context:
         rows = make_plan(context)
     table = Table(title=f"plan of {experiment.name}", title_justify="left")
     for column in ("stage", "cached", "remaining", "placement"):
@@ -164,17 +172,56 @@ def plan(
     talker.show(table)
 
 
-def _saved(run_name: str, runs: str) -> tuple[Experiment, Path]:
+def _saved(run_name: str, runs: str) -> tuple[Experiment, Place]:
     """The experiment that a run's directory holds.
 
     Raises:
         BadInput: no run there.
     """
-    directory = Path(run_name) if Path(run_name).is_dir() else Path(runs) / run_name
+    named = is_uri(run_name) or Path(run_name).is_dir()
+    directory = Place(run_name) if named else Place(runs) / run_name
     saved = directory / "experiment.yaml"
     if not saved.is_file():
         raise BadInput("no run there", directory, "a directory that `tutelage run` made", f"runs are in {runs}/")
-    return load_experiment(saved), directory.resolve()
+    return load_experiment(local_copy(str(saved))), directory
+
+
+@app.command()
+def sweep(
+    file: ExperimentFile,
+    overrides: Overrides = None,
+    seeds: Annotated[int | None, typer.Option(help="Training seeds of every setting; the same as sweep.seeds=K.")] = None,
+    limit: Limit = None,
+    resume: Annotated[str, typer.Option(help="auto goes on with an interrupted sweep; never starts it afresh.")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the settings.")] = False,
+) -> None:
+    """Try settings of an experiment with Ray Tune on one shared pool: a table, TensorBoard logs and a page."""
+    from cluster.session import set_environment
+    from jobs.sweep import expand_settings, prepare_shared, run_sweep
+    from jobs.sweep_report import write_sweep
+    from jobs.sweep_results import summarise_sweep, sweep_lines
+
+    if resume not in ("auto", "never"):
+        raise BadInput("--resume", resume, "auto or never", "")
+    experiment = _load(file, [*(overrides or []), *([f"sweep.seeds={seeds}"] if seeds is not None else [])], limit, None)
+    set_environment(experiment.ray)
+    settings = expand_settings(experiment)
+    talker = Talker()
+    if dry_run:
+        for setting in settings:
+            talker.say(setting.label)
+        return
+    # Ray frees the train workers of a trial that died only where its dashboard can say that it did.
+    experiment = experiment.model_copy(update={"ray": replace(experiment.ray, dashboard=True)})
+    directory = _claim_run_directory(experiment, "-sweep")
+    with _interruptible(talker, directory), Context(experiment, directory, talker, resume) as context:
+        prepare_shared(context, settings)
+        trials = run_sweep(context, settings)
+    results = summarise_sweep(experiment, settings, trials, str(file))
+    page = write_sweep(results, directory)
+    for line in sweep_lines(results):
+        talker.say(line)
+    talker.say(f"report: {page}; curves: tensorboard --logdir {directory / 'tune'}")
 
 
 Address = Annotated[str, typer.Option(help="The head node's job server, for example http://127.0.0.1:8265.")]
@@ -252,11 +299,11 @@ def miniature(
     settings = {"seed": seed, "train_questions": train_questions, "evaluate_questions": evaluate_questions}
     experiment = experiment.model_copy(update={"miniature": type(experiment.miniature)(**settings)})  # type: ignore[call-arg,misc]
     talker = Talker()
-    with _interruptible(talker, out), Context(experiment, out / "logs", talker) as context:
+    with _interruptible(talker, Place(str(out))), Context(experiment, Place(str(out)) / "logs", talker) as context:
         directory = build_world(context, experiment.miniature)  # type: ignore[arg-type]
     for kind, names in (("teacher", TEACHERS), ("student", STUDENTS)):
         for name in names:
-            print(f"{kind:8} {name:10} {directory / name / 'model'}")
+            print(f"{kind:8} {name:10} {directory / f'{name}/model'}")
     print(f"questions           {directory / 'train.jsonl'} {directory / 'evaluate.jsonl'}")
 
 

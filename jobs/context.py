@@ -1,8 +1,9 @@
 """What every stage of one run shares: the experiment, the store, the user's terminal, and Ray once it is needed."""
 
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ from types import TracebackType
 from cluster.errors import BadInput
 from cluster.pool import Needs, Pool
 from cluster.session import Cluster, connect, count_gpus
+from cluster.storage import Place
 from jobs.experiment import Experiment
 from jobs.progress import Talker
 from jobs.store import Stage, Store
@@ -20,7 +22,7 @@ class Context:
     """Open for the length of a run. Ray starts at the first stage with work to do, so a run with nothing to do starts none."""
 
     experiment: Experiment
-    run_directory: Path
+    run_directory: Place
     talker: Talker
     resume: str = "auto"
     only_read: bool = False
@@ -39,7 +41,7 @@ class Context:
 
     @property
     def store(self) -> Store:
-        return Store(Path(self.experiment.store))
+        return Store(self.experiment.store)
 
     @property
     def on_broken(self) -> Callable[[str], None] | None:
@@ -48,7 +50,10 @@ class Context:
 
     @property
     def log_file(self) -> Path:
-        return self.run_directory / "logs" / "ray.log"
+        """Ray's own log; beside the run where that is local, else with this machine's temporary files."""
+        if self.run_directory.is_local:
+            return (self.run_directory / "logs" / "ray.log").path
+        return Path(tempfile.gettempdir()) / "tutelage" / self.experiment.name / "ray.log"
 
     def note(self, label: str, stage: Stage) -> Stage:
         """Record a stage as part of this run, under a readable label; forget its half-done work if asked to."""
@@ -63,6 +68,17 @@ class Context:
         elif self.resume == "never":
             stage.discard_unfinished()
         return stage
+
+    @contextmanager
+    def claimed(self, stages: Iterable[Stage]) -> Iterator[None]:
+        """Hold the unfinished stages against other runs on this store. Whoever waits holds no actors meanwhile."""
+
+        def say(stage: Stage) -> None:
+            self.free_the_cluster()
+            self.talker.say(f"another run is making {stage.name} {stage.id[:8]}; waiting for it")
+
+        with self.store.claimed(list(stages), say):
+            yield
 
     @property
     def room(self) -> dict[str, float] | None:

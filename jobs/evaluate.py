@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 
@@ -10,6 +9,7 @@ from cluster.loading import load_model, pick_device
 from cluster.pool import Job
 from cluster.rendering import Unrenderable
 from cluster.sampling import generation_stop_ids, sample
+from cluster.storage import Place
 from jobs.context import Context
 from jobs.datasets import Question
 from jobs.experiment import Evaluate
@@ -30,7 +30,7 @@ class EvaluateHandler:
     """
 
     def __init__(self, student: StudentState, settings: Evaluate, verify: VerifySettings, num_gpus: float, directory: str) -> None:
-        self.settings, self.directory = settings, Path(directory)
+        self.settings, self.directory = settings, Place(directory)
         self.model = load_model(student.source, pick_device(num_gpus))
         self.renderer = student.renderer()
         self.verifier = process_verifier(verify)
@@ -92,28 +92,29 @@ def evaluate_stage(context: Context, student: StudentState, questions: Sequence[
 
 def evaluate_students(context: Context, students: Mapping[str, StudentState], questions: Sequence[Question]) -> dict[str, Stage]:
     """Evaluate students (label -> state) on held-out questions; returns label -> finished stage."""
-    e = context.experiment
-    stages, jobs, parts = {}, [], {}
-    for label, student in students.items():
-        stage = context.note(f"evaluate {label}", evaluate_stage(context, student, questions))
-        stages[label] = stage
-        if stage.is_finished or stage.id in parts:
-            continue
-        size = e.evaluate.shard_size
-        shards = [(f"{k:06d}", list(questions[i : i + size])) for k, i in enumerate(range(0, len(questions), size))]
-        parts[stage.id] = [name for name, _ in shards]
+    stages = {label: context.note(f"evaluate {label}", evaluate_stage(context, s, questions)) for label, s in students.items()}
+    with context.claimed(stages.values()):
+        unfinished = {stage.id: (label, stage) for label, stage in reversed(stages.items()) if not stage.is_finished}
+        _evaluate_missing(context, [(label, students[label], stage) for label, stage in reversed(unfinished.values())], questions)
+    return stages
+
+
+def _evaluate_missing(context: Context, unfinished: Sequence[tuple[str, StudentState, Stage]], questions: Sequence[Question]) -> None:
+    """Run what is missing of these stages and finish them."""
+    e, size, jobs = context.experiment, context.experiment.evaluate.shard_size, []
+    shards = [(f"{k:06d}", list(questions[i : i + size])) for k, i in enumerate(range(0, len(questions), size))]
+    workers = 1 if len(unfinished) >= e.placement.evaluate_workers else e.placement.evaluate_workers
+    for label, student, stage in unfinished:
         todo = [(name, (name, chunk)) for name, chunk in shards if not stage.has(name)]
         make = partial(EvaluateHandler, student, e.evaluate, e.verify, context.needs.num_gpus, str(stage.directory))
         if todo:
-            workers = 1 if len(students) >= e.placement.evaluate_workers else e.placement.evaluate_workers
             jobs.append(Job(f"evaluate {label}", make, todo, min(workers, len(todo)), context.needs))
     if jobs:
         with context.talker.bar("evaluate", sum(len(c) for j in jobs for _, (_, c) in j.shards), "questions") as bar:
             for result in context.pool.run(jobs):
                 bar.advance(result.value)
-    for stage in stages.values():
-        if not stage.is_finished:
-            results = pd.concat([stage.read(n) for n in parts[stage.id]], ignore_index=True)
-            value = float(results["value"].mean())
-            stage.finish(parts[stage.id], questions=len(results), value=value, cut_off=int((results["finish"] == "length").sum()))
-    return stages
+    for _, _, stage in unfinished:
+        names = [name for name, _ in shards]
+        results = pd.concat([stage.read(n) for n in names], ignore_index=True)
+        value = float(results["value"].mean())
+        stage.finish(names, questions=len(results), value=value, cut_off=int((results["finish"] == "length").sum()))

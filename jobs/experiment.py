@@ -1,23 +1,19 @@
-"""An experiment: one YAML file with dotted overrides, validated before anything starts, frozen, saved as resolved.
+"""An experiment: what one YAML file says, section by section, validated before anything starts and frozen.
 
 A section that belongs to another folder is that folder's own settings class; nothing is restated here.
 """
 
-import difflib
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cluster.errors import BadInput
 from cluster.loading import DType
 from cluster.pool import Needs
 from cluster.session import RaySettings
 from selection.costs import CostName, CostSettings
 from selection.rules import RANKING_RULES, RuleName, RuleSettings, WeightName
 from selection.verification import VerifySettings
-from training.loop import LoraSettings, TrainSettings, check_settings
+from training.loop import TrainSettings
 
 MINIATURE = "miniature:"
 
@@ -251,6 +247,45 @@ class Miniature(Section):
     scale: float = Field(1.0, gt=0, le=10)
 
 
+class Draw(Section):
+    """A random value of one swept key: exactly one of these."""
+
+    uniform: tuple[float, float] | None = None
+    loguniform: tuple[float, float] | None = None
+    randint: tuple[int, int] | None = None
+    choice: tuple[Any, ...] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "Draw":
+        given = {k: v for k, v in self.model_dump().items() if v is not None}
+        if len(given) != 1:
+            raise ValueError("a random value needs exactly one of uniform, loguniform, randint, choice")
+        low, high = next(iter(given.values())) if self.choice is None else (0, 1)
+        if low >= high or (self.loguniform is not None and low <= 0):
+            raise ValueError("a range needs low < high, and low above 0 for loguniform")
+        return self
+
+
+class Sweep(Section):
+    """What `tutelage sweep` tries. A list of values is tried whole (a grid); a random value is drawn `samples` times.
+
+    Keys are those of the experiment (`train.learning_rate`), and `arm.lambda`, `arm.threshold_quantile` … of the swept arm, or
+    `arm` for all of it. The other arms run once as references. Every setting is trained with `seeds` training seeds.
+    """
+
+    parameters: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)] | Draw] = Field(min_length=1)
+    arm: str | None = None
+    samples: int = Field(8, ge=1)
+    seeds: int = Field(1, ge=1)
+    report_every: Literal["round", "epoch"] = "round"
+    stop_early: bool = False
+    reduction_factor: float = Field(3.0, gt=1)
+    grace: int = Field(1, ge=1)
+    choose_share: float = Field(0.5, gt=0, lt=1)
+    max_concurrent: int | None = Field(None, ge=1)
+    max_failures: int = Field(1, ge=0)
+
+
 class Experiment(Section):
     """Everything a run depends on."""
 
@@ -273,6 +308,7 @@ class Experiment(Section):
     evaluate: Evaluate = Evaluate()
     ray: RaySettings = RaySettings()
     placement: Placement = Placement()
+    sweep: Sweep | None = None
 
     @model_validator(mode="after")
     def _names_are_clear(self) -> "Experiment":
@@ -287,125 +323,6 @@ class Experiment(Section):
                 raise ValueError(f"arm {arm.name} names the teacher {arm.teacher}; known are {', '.join(sorted(known))}")
         if self.evaluate.baseline is not None and self.evaluate.baseline not in {a.name for a in self.arms}:
             raise ValueError(f"evaluate.baseline {self.evaluate.baseline} is no arm")
+        if self.sweep is not None and self.sweep.arm is not None and self.sweep.arm not in {a.name for a in self.arms}:
+            raise ValueError(f"sweep.arm {self.sweep.arm} is no arm")
         return self
-
-
-def load_experiment(path: Path, overrides: list[str] | None = None) -> Experiment:
-    """Read an experiment file and lay `key.sub=value` overrides over it; values are YAML.
-
-    Raises:
-        BadInput: a missing file, broken YAML, an unknown key (with the nearest known one), a value that does not fit.
-    """
-    if not path.is_file():
-        raise BadInput("no experiment file there", path, "a YAML file", "see experiments/ for ready ones")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise BadInput(f"{path} is not YAML", " ".join(str(error).split()), "", "check the indentation there") from error
-    if not isinstance(tree, dict):
-        raise BadInput(f"{path} holds no experiment", type(tree).__name__, "a mapping of sections", "see experiments/quickstart.yaml")
-    for override in overrides or []:
-        _apply(tree, override)
-    return parse_experiment(tree)
-
-
-def parse_experiment(tree: dict[str, Any]) -> Experiment:
-    """Validate a tree of plain values."""
-    try:
-        experiment = Experiment.model_validate(_with_default_kinds(tree))
-    except ValidationError as error:
-        raise BadInput(*_first_problem(error)) from error
-    check_settings(experiment.train)
-    return experiment
-
-
-def _with_default_kinds(tree: dict[str, Any]) -> dict[str, Any]:
-    """A teacher without `kind` is a model."""
-    teachers = tree.get("teachers")
-    if isinstance(teachers, list):
-        tree = {**tree, "teachers": [{"kind": "model", **t} if isinstance(t, dict) else t for t in teachers]}
-    return tree
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    """Set one dotted key; a number in the path is a list index."""
-    key, sign, text = override.partition("=")
-    if not sign or not key:
-        raise BadInput("an override has no value", override, "key.sub=value", "")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadInput(f"the value of {key} is not YAML", text, "", "quote it") from error
-    *parents, last = key.split(".")
-    node: Any = tree
-    for part in parents:
-        if isinstance(node, list):
-            node = _item(node, part, key)
-            continue
-        if node.get(part) is None:
-            node[part] = {}
-        node = node[part]
-        if not isinstance(node, dict | list):
-            raise BadInput(f"{key} goes below a plain value", override, "a section", "")
-    if isinstance(node, list):
-        _item(node, last, key)
-        node[int(last)] = value
-    else:
-        node[last] = value
-
-
-def _item(items: list[Any], part: str, key: str) -> Any:
-    if not part.isdigit() or int(part) >= len(items):
-        raise BadInput(f"{key} names no item", part, f"an index from 0 to {len(items) - 1}", "")
-    return items[int(part)]
-
-
-SECTIONS: dict[str, tuple[type, ...]] = {
-    "questions": (QuestionSet, Fields),
-    "teachers": (ModelTeacher, EndpointTeacher, FileTeacher, Fields),
-    "students": (Student,),
-    "arms": (Arm,),
-    "generate": (Generate,),
-    "verify": (VerifySettings,),
-    "score": (Score,),
-    "train": (TrainSettings, LoraSettings),
-    "evaluate": (Evaluate,),
-    "ray": (RaySettings,),
-    "placement": (Placement,),
-    "miniature": (Miniature,),
-}
-
-
-def known_keys(section: str | None) -> list[str]:
-    """The keys of a section, or the top-level ones."""
-    if section not in SECTIONS:
-        return list(Experiment.model_fields)
-    names: list[str] = []
-    for owner in SECTIONS[section]:
-        fields = getattr(owner, "model_fields", None)
-        if fields is not None:
-            names += [f.alias or n for n, f in fields.items()]
-        else:
-            names += list(owner.__dataclass_fields__)  # type: ignore[attr-defined]
-    return names
-
-
-def _first_problem(error: ValidationError) -> tuple[str, str, str, str]:
-    """One line about the first thing pydantic found."""
-    problem = error.errors(include_url=False)[0]
-    loc = [str(part) for part in problem["loc"] if part not in ("model", "endpoint", "file")]
-    where = ".".join(loc) or "the experiment"
-    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        names = known_keys(loc[0] if len(loc) > 1 else None)
-        near = difflib.get_close_matches(loc[-1], names, n=1, cutoff=0.5)
-        return f"unknown key {where}", "", "", f"did you mean {near[0]}?" if near else f"known keys: {', '.join(names)}"
-    got = "" if isinstance(problem["input"], dict | list) or problem["type"] == "missing" else repr(problem["input"])
-    return f"{where} does not fit", got, problem["msg"].removeprefix("Value error, "), ""
-
-
-EXPERIMENT = TypeAdapter(Experiment)
-
-
-def resolved(experiment: Experiment) -> dict[str, Any]:
-    """The experiment as plain values, every default filled in; reads back to the same experiment."""
-    return EXPERIMENT.dump_python(experiment, mode="json", by_alias=True)  # type: ignore[no-any-return]

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,10 +21,11 @@ from cluster.loading import ModelSource, check_model_directory, fingerprint, loa
 from cluster.pool import Job, Needs
 from cluster.rendering import Renderer, Unrenderable, template_text
 from cluster.sampling import generation_stop_ids, sample
+from cluster.storage import Place, local_copy
 from jobs.context import Context
 from jobs.datasets import Question, read_answers, refuse_other_texts
 from jobs.experiment import EndpointTeacher, FileTeacher, Generate, ModelTeacher
-from jobs.store import Stage, digest_rows, write_table
+from jobs.store import Stage, digest_rows, read_table, write_table
 
 VERSION = 1
 ANSWER_COLUMNS = ["answer_id", "question_id", "teacher", "sample", "text", "finish", "error", "prompt_tokens", "answer_tokens", "usd"]
@@ -78,7 +78,7 @@ class ModelAsker:
 
     def __init__(self, teacher: ModelTeacher, settings: Generate, seed: int, directory: str) -> None:
         source = teacher_source(teacher)
-        self.teacher, self.settings, self.seed, self.directory = teacher, settings, seed, Path(directory)
+        self.teacher, self.settings, self.seed, self.directory = teacher, settings, seed, Place(directory)
         self.model = load_model(source, pick_device(teacher.num_gpus))
         self.renderer = Renderer(load_tokenizer(source), teacher.chat_template)
         self.renderer.prove()
@@ -136,7 +136,7 @@ class EndpointAsker:
     def __init__(self, teacher: EndpointTeacher, settings: Generate, seed: int, directory: str, spent_usd: float, key: Secret) -> None:
         from openai import OpenAI
 
-        self.teacher, self.settings, self.seed, self.directory, self.spent_usd = teacher, settings, seed, Path(directory), spent_usd
+        self.teacher, self.settings, self.seed, self.directory, self.spent_usd = teacher, settings, seed, Place(directory), spent_usd
         self.client = OpenAI(base_url=teacher.base_url, api_key=key.value, timeout=teacher.timeout_s, max_retries=teacher.max_retries)
         self._lock, self._next_call = threading.Lock(), 0.0
 
@@ -248,11 +248,14 @@ def plan_wave(context: Context, teacher: ModelTeacher | EndpointTeacher, asks: S
 
 def ask_waves(context: Context, waves: Sequence[Wave]) -> None:
     """Run what is missing of these waves: all teachers at once as far as the cluster has room, the rest after them."""
+    with context.claimed(w.stage for w in waves):
+        _ask_missing(context, [w for w in waves if not w.stage.is_finished])
+
+
+def _ask_missing(context: Context, waves: Sequence[Wave]) -> None:
     e = context.experiment
     jobs, missing, parts = [], {}, {}
     for wave in waves:
-        if wave.stage.is_finished:
-            continue
         shards = wave.shards(e.generate.shard_size)
         todo = [s for s in shards if not wave.stage.has(s[0])]
         name = f"{wave.teacher.name} {wave.stage.id[:8]}"
@@ -280,7 +283,7 @@ def spent_so_far(context: Context, teacher: str) -> float:
     """USD that this run's waves of a teacher have cost, finished or not: the budget covers them all."""
     directories = {s.directory for s in context.stages.values() if s.name == "generate" and s.config["teacher"]["name"] == teacher}
     parts = [p for d in sorted(directories) for p in d.glob("*.parquet")]
-    return sum(float(pd.read_parquet(p, columns=["usd"])["usd"].sum()) for p in parts)
+    return sum(float(read_table(p, columns=["usd"])["usd"].sum()) for p in parts)
 
 
 def failed_asks(wave: Wave) -> list[Ask]:
@@ -327,7 +330,7 @@ def take_file(context: Context, teacher: FileTeacher, questions: Mapping[str, Qu
     Raises:
         BadInput: a broken line, or a question with another text than ours.
     """
-    path = Path(teacher.path)
+    path = local_copy(teacher.path)
     found = read_answers(path, teacher.fields, context.on_broken)
     refuse_other_texts(found, questions, path)
     by_text = {q.text: q.id for q in questions.values()}
@@ -342,9 +345,10 @@ def take_file(context: Context, teacher: FileTeacher, questions: Mapping[str, Qu
     content = hashlib.sha256(table.to_json(orient="records").encode("utf-8", "surrogatepass")).hexdigest()
     config = {"teacher": {"kind": "file", "name": teacher.name}}
     stage = context.note(f"generate {teacher.name}", context.store.stage("generate", VERSION, config, {"answers": content}))
-    if not stage.is_finished:
-        write_table(stage.part("answers"), table)
-        stage.finish(["answers"], answers=len(table), failed=0, prompt_tokens=0, answer_tokens=0, usd=0.0)
+    with context.claimed([stage]):
+        if not stage.is_finished:
+            write_table(stage.part("answers"), table)
+            stage.finish(["answers"], answers=len(table), failed=0, prompt_tokens=0, answer_tokens=0, usd=0.0)
     return stage
 
 
@@ -354,7 +358,7 @@ def check_teachers(context: Context) -> None:
         if isinstance(teacher, ModelTeacher):
             check_model_directory(teacher.path)
             Renderer(load_tokenizer(teacher_source(teacher)), teacher.chat_template).prove()
-        elif isinstance(teacher, FileTeacher) and not Path(teacher.path).is_file():
+        elif isinstance(teacher, FileTeacher) and not local_copy(teacher.path).is_file():
             raise BadInput(
                 f"no answers of teacher {teacher.name} there", teacher.path, "a .jsonl, .json or .parquet file", "check the path"
             )

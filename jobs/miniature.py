@@ -7,17 +7,17 @@ parts. Nothing here looks at a selector's outcome; `docs/miniature.md` records w
 
 import json
 import random
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.loading import ModelSource, deepspeed_hidden, import_transformers, load_tokenizer
 from cluster.rendering import Renderer
+from cluster.storage import Place
 from jobs.context import Context
 from jobs.experiment import MINIATURE, Experiment, Miniature
 from jobs.miniature_tasks import DIALECTS, FAMILIES, Episode, draw_episodes, work_out
-from jobs.store import Stage, write_atomically
+from jobs.store import Stage
 from jobs.train import run_queue
 from training.data import Example, write_examples
 from training.loop import TrainJob, TrainSettings
@@ -69,7 +69,7 @@ TEACHERS = ("ada", "ada-early", "bea", "cyd", "dot", "eve")
 STUDENTS = ("sam", "tia")
 
 
-def resolve(experiment: Experiment, directory: Path) -> Experiment:
+def resolve(experiment: Experiment, directory: Place) -> Experiment:
     """Replace every `miniature:NAME` of an experiment by the path of that model or file in the built world."""
 
     def path(text: str) -> str:
@@ -92,37 +92,45 @@ def world_stage(context: Context, settings: Miniature) -> Stage:
     return context.note("miniature", context.store.stage("miniature", VERSION, config, {}))
 
 
-def build_world(context: Context, settings: Miniature) -> Path:
+def build_world(context: Context, settings: Miniature) -> Place:
     """Build the world, or find it in the store; returns its directory: `<model>/model`, `train.jsonl`, `evaluate.jsonl`."""
     stage = world_stage(context, settings)
-    if stage.is_finished:
-        return stage.directory
+    with context.claimed([stage]):
+        if not stage.is_finished:
+            make_world(context, settings, stage)
+    return stage.directory
+
+
+def make_world(context: Context, settings: Miniature, stage: Stage) -> None:
+    """Write the world's questions and train its models, as far as they are not there yet."""
     context.talker.say(f"building the miniature world in {stage.directory}: {len(RECIPES)} small models are trained once, then cached")
     held = draw_episodes(settings.train_questions + settings.evaluate_questions, settings.seed)
     write_questions(stage.directory / "train.jsonl", held[: settings.train_questions])
     write_questions(stage.directory / "evaluate.jsonl", held[settings.train_questions :])
     held_ids = frozenset(e.question_id for e in held)
-    make_initial_model(stage.directory / "init" / "model", settings.seed)
-    renderer = Renderer(load_tokenizer(ModelSource(str(stage.directory / "init" / "model"))))
+    start = stage.directory / "init/model"
+    if not (start / "config.json").is_file():
+        folder = start.scratch()
+        make_initial_model(folder, settings.seed)
+        start.take(folder)
+    renderer = Renderer(load_tokenizer(ModelSource(str(start))))
     jobs = []
     for k, recipe in enumerate(RECIPES):
         job = training_of(recipe, stage.directory, settings, k)
-        if not Path(job.examples).exists():
-            write_examples(Path(job.examples), draw_examples(recipe, settings, renderer, held_ids, k))
+        if not Place(job.examples).is_file():
+            write_examples(Place(job.examples), draw_examples(recipe, settings, renderer, held_ids, k))
         jobs.append(job)
     run_queue(context, jobs)
     stage.finish([], models=len(jobs), questions=len(held))
-    return stage.directory
 
 
-def training_of(recipe: Recipe, directory: Path, settings: Miniature, k: int) -> TrainJob:
+def training_of(recipe: Recipe, directory: Place, settings: Miniature, k: int) -> TrainJob:
     """The training job of one recipe."""
 
     def scaled(steps: int) -> int:
         return max(2, round(steps * settings.scale))
 
     output = directory / recipe.name
-    output.mkdir(parents=True, exist_ok=True)
     start = recipe.start
     if "/step-" in start:
         model, _, step = start.partition("/step-")
@@ -159,10 +167,10 @@ def draw_examples(recipe: Recipe, settings: Miniature, renderer: Renderer, held:
     return examples
 
 
-def write_questions(path: Path, episodes: Sequence[Episode]) -> None:
+def write_questions(place: Place, episodes: Sequence[Episode]) -> None:
     """Questions as JSONL: id, question, reference, family."""
     rows = [{"id": e.question_id, "question": e.question, "reference": e.result, "family": e.family} for e in episodes]
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    place.write_bytes("".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def make_initial_model(directory: Path, seed: int) -> None:
@@ -171,8 +179,6 @@ def make_initial_model(directory: Path, seed: int) -> None:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     transformers = import_transformers()
-    if (directory / "config.json").exists():
-        return
     sample = draw_episodes(1500, seed + 1)
     corpus = [e.question for e in sample] + [work_out(e, d) for e in sample for d in DIALECTS]
     bpe = Tokenizer(models.BPE())
@@ -210,9 +216,6 @@ def make_initial_model(directory: Path, seed: int) -> None:
         pad_token_id=tokenizer.pad_token_id,
     )
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    partial = directory.with_name(directory.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     with deepspeed_hidden():
-        model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    partial.rename(directory)
+        model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)

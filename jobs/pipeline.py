@@ -1,6 +1,7 @@
 """The algorithm of a run, top to bottom: questions -> generate -> verify -> score -> select -> train -> evaluate, per round."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -8,16 +9,17 @@ import pandas as pd
 from cluster.errors import BadInput
 from cluster.pool import Node, check_fits
 from cluster.session import refuse_more_than_here
+from cluster.storage import local_copy
 from jobs.context import Context
 from jobs.datasets import OnBroken, Question, read_questions, take_rows
-from jobs.evaluate import evaluate_students
+from jobs.evaluate import evaluate_stage, evaluate_students
 from jobs.experiment import Arm, EndpointTeacher, Experiment, FileTeacher, ModelTeacher, QuestionSet
 from jobs.generate import Ask, Asks, ask_again, ask_waves, check_teachers, plan_wave, take_file
 from jobs.miniature import build_world, resolve
-from jobs.score import StudentState, check_student, first_state, pool_rows, score_students
+from jobs.score import Row, StudentState, check_student, first_state, pool_rows, score_students
 from jobs.select import select_answers
 from jobs.store import Stage, digest_rows
-from jobs.train import Training, check_train_room, train_students
+from jobs.train import Training, check_train_room, train_epochs, train_students
 from jobs.verify import check_verifier, join_pool, verify_answers
 
 
@@ -44,6 +46,18 @@ class Pool:
 
 
 @dataclass
+class Start:
+    """Where all arms set out from: the questions, the pool, and the students as they are, evaluated and with their costs."""
+
+    questions: dict[str, Question]
+    held_out: list[Question]
+    pool: Pool
+    rows: list[Row]
+    students: dict[str, StudentState]
+    before: dict[str, Stage]
+
+
+@dataclass
 class Outcome:
     """What a run produced: the report is a view of this. Evaluations are keyed by (path label or student name, round)."""
 
@@ -56,8 +70,18 @@ class Outcome:
     evaluations: dict[tuple[str, int], Stage] = field(default_factory=dict)
 
 
+# Told of every evaluation on the way: rounds done (2.5 is half of the third), and each path's evaluation.
+OnResult = Callable[[float, Mapping[Path, Stage]], None]
+
+
 def run_pipeline(context: Context) -> Outcome:
     """Run an experiment from questions to evaluated students; finished stages are read from the store."""
+    start = prepare(context)
+    return run_rounds(context, start, paths_of(context.experiment))
+
+
+def prepare(context: Context) -> Start:
+    """Ask the teachers, verify, and evaluate and score the students as they are: what every arm and every sweep's trial shares."""
     check_placement(context)
     if context.experiment.miniature is not None:
         world = build_world(context, context.experiment.miniature)
@@ -69,34 +93,51 @@ def run_pipeline(context: Context) -> Outcome:
     check_teachers(context)
     for student in students.values():
         check_student(student, e.score)
-
     pool = build_pool(context, questions)
-    paths = paths_of(e)
-    outcome = Outcome(questions, held_out, pool, paths)
-    now: dict[Path, StudentState] = {path: students[path.student] for path in paths}
     before = evaluate_students(context, students, held_out)
-    outcome.evaluations.update({(name, 0): stage for name, stage in before.items()})
-
     rows = pool_rows(pool.answers, questions)
     if not rows:
         states = ", ".join(f"{n} {s}" for s, n in pool.answers["state"].value_counts().items()) or "no answers at all"
         raise BadInput("no teacher has a verified answer to any question", states, "at least one", "check verify.method and verify.pattern")
+    score_students(context, list(students.values()), rows, pool.ids)
+    return Start(questions, held_out, pool, rows, students, before)
+
+
+def run_rounds(context: Context, start: Start, paths: Sequence[Path], on_result: OnResult | None = None, by_epoch: bool = False) -> Outcome:
+    """Score, select, train and evaluate, round after round, for these paths.
+
+    Args:
+        on_result: called after every round; with `by_epoch` after every epoch of it, where training stops for the evaluation.
+    """
+    e, pool, students = context.experiment, start.pool, start.students
+    outcome = Outcome(start.questions, start.held_out, pool, list(paths))
+    outcome.evaluations.update({(name, 0): stage for name, stage in start.before.items()})
+    now: dict[Path, StudentState] = {path: students[path.student] for path in paths}
     for number in range(1, e.rounds + 1):
-        scored = score_students(context, choosers(paths, now, students), rows, pool.ids)
+        scored = score_students(context, choosers(paths, now, students), start.rows, pool.ids)
         trainings = {}
         for path in paths:
             judge = now[path] if path.arm.cost is not None else students[path.student]
             label = f"{path.label} round {number}"
             seed = path_seed(e, path, number)
             chosen = select_answers(
-                context, f"select {label}", path.arm, seed, pool.answers, list(questions), scored[judge.id], pool.accuracy
+                context, f"select {label}", path.arm, seed, pool.answers, list(start.questions), scored[judge.id], pool.accuracy
             )
             trainings[path] = Training(f"train {label}", now[path], chosen, scored[judge.id], seed)
             outcome.scores[path.label, number], outcome.chosen[path.label, number] = scored[judge.id], chosen
-        after = train_students(context, list(trainings.values()), pool.answers, questions)
+        for epoch in range(1, math.ceil(e.train.epochs)) if by_epoch and e.train.steps is None else ():
+            partly = train_epochs(context, list(trainings.values()), pool.answers, start.questions, epoch)
+            known = {f"{p.label} round {number} epoch {epoch}": partly[t.label] for p, t in trainings.items()}
+            if all(s.is_there or evaluate_stage(context, s, start.held_out).is_finished for s in known.values()):
+                found = evaluate_students(context, known, start.held_out)
+                if on_result is not None:
+                    on_result(number - 1 + epoch / e.train.epochs, dict(zip(trainings, found.values(), strict=True)))
+        after = train_students(context, list(trainings.values()), pool.answers, start.questions)
         now = {path: after[t.label] for path, t in trainings.items()}
-        results = evaluate_students(context, {f"{path.label} round {number}": now[path] for path in paths}, held_out)
+        results = evaluate_students(context, {f"{path.label} round {number}": now[path] for path in paths}, start.held_out)
         outcome.evaluations.update({(path.label, number): results[f"{path.label} round {number}"] for path in paths})
+        if on_result is not None:
+            on_result(float(number), {path: outcome.evaluations[path.label, number] for path in paths})
     return outcome
 
 
@@ -124,10 +165,8 @@ def load_questions(files: QuestionSet, limit: int | None, on_broken: OnBroken) -
     Raises:
         BadInput: a defect of either file, or the same question in both.
     """
-    from pathlib import Path as FilePath
-
-    train = read_questions(FilePath(files.train), files.train_fields, system=files.system, on_broken=on_broken)
-    held_out = read_questions(FilePath(files.evaluate), files.evaluate_fields, system=files.system, on_broken=on_broken)
+    train = read_questions(local_copy(files.train), files.train_fields, system=files.system, on_broken=on_broken)
+    held_out = read_questions(local_copy(files.evaluate), files.evaluate_fields, system=files.system, on_broken=on_broken)
     train, held_out = take_rows(train, files.train_rows), take_rows(held_out, files.evaluate_rows)
     texts = {q.text.strip() for q in held_out}
     both = [q for q in train if q.text.strip() in texts]

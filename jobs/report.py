@@ -1,39 +1,27 @@
 """The report: one self-contained HTML page with the verdict, the evidence and where everything ended.
 
-No network: charts are inline SVG, styles are in the page, there is no script. Everything a model wrote is escaped.
+`jobs.page` has what it shares with the sweep's page.
 """
 
-import io
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import yaml
-from jinja2 import Environment, StrictUndefined
 
+from cluster.storage import Place
+from jobs.page import PALETTE, as_svg, new_figure, render_page
 from jobs.results import ArmResult, Results, format_interval
-from jobs.store import write_atomically
-
-PALETTE = ("#2f6f9f", "#c8663a", "#4d8f5b", "#8a63a8", "#b0893a", "#5a7d8c", "#a8475f", "#6b6b6b", "#3a9b9b", "#9b9b3a")
-
-TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
 def render_report(results: Results) -> str:
     """The report as one HTML page."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
-    environment.globals.update(
-        table=lambda frame: _markup(_table(frame)),
+    return render_page(
+        "report.html.j2",
+        {"arms": _arm_chart(results), "chosen": _chosen_chart(results), "costs": _cost_chart(results)},
+        r=results,
         interval=lambda i: format_interval(i, results.metric),
         short=lambda i: "" if i is None else (f"{100 * i.value:.0f} %" if results.metric == "accuracy" else f"{i.value:.3f}"),
-    )
-    families = sorted({f for a in results.arms for f in a.families})
-    charts = {name: _markup(svg) for name, svg in _charts(results).items()}
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        r=results,
-        families=families,
-        charts=charts,
+        families=sorted({f for a in results.arms for f in a.families}),
         lengths=_lengths(results.chosen),
         by_family=_family_shares(results.chosen),
         ledger_questions=_ledger_table(results.ledger, "question"),
@@ -42,46 +30,11 @@ def render_report(results: Results) -> str:
     )
 
 
-def write_report(results: Results, directory: Path) -> Path:
+def write_report(results: Results, directory: Place) -> Place:
     """Write `report.html` into a run's directory and return its path."""
-    path = directory / "report.html"
-    write_atomically(path, render_report(results).encode("utf-8", "replace"))
-    return path
-
-
-def _markup(html: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(html)  # made here, from escaped parts
-
-
-def _table(frame: pd.DataFrame) -> str:
-    """A table as HTML; every cell is escaped, numbers are right-aligned."""
-    from markupsafe import escape
-
-    if len(frame) == 0:
-        return "<p class='soft'>nothing</p>"
-    numeric = {str(c) for c in frame.columns if pd.api.types.is_numeric_dtype(frame[c])}
-    head = "".join(f"<th{' class=n' if str(c) in numeric else ''}>{escape(c)}</th>" for c in frame.columns)
-    rows = []
-    for row in frame.itertuples(index=False):
-        cells = zip(frame.columns, row, strict=True)
-        rows.append("".join(f"<td{' class=n' if str(c) in numeric else ''}>{escape(_cell(v))}</td>" for c, v in cells))
-    return f"<div class=wide><table><tr>{head}</tr>{''.join(f'<tr>{r}</tr>' for r in rows)}</table></div>"
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return (
-            ""
-            if pd.isna(value)
-            else f"{value:,.0f}"
-            if value == int(value) and abs(value) >= 10
-            else f"{value:,.3f}".rstrip("0").rstrip(".")
-        )
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_cell(v)}" for k, v in value.items())
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    place = directory / "report.html"
+    place.write_bytes(render_report(results).encode("utf-8", "replace"))
+    return place
 
 
 def _lengths(chosen: pd.DataFrame) -> pd.DataFrame:
@@ -115,44 +68,13 @@ def _ledger_table(ledger: pd.DataFrame, kind: str) -> pd.DataFrame:
     return wide.astype(int).reset_index()
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update(
-        {"font.size": 10, "font.family": "DejaVu Sans", "svg.fonttype": "path", "axes.spines.top": False, "axes.spines.right": False}
-    )
-    plt.rcParams["svg.hashsalt"] = "tutelage"
-    return plt.subplots(figsize=(width, height))
-
-
-def _svg(figure: Any, title: str) -> str:
-    """A figure as inline SVG with a title for readers that cannot see it."""
-    import matplotlib.pyplot as plt
-    from markupsafe import escape
-
-    buffer = io.StringIO()
-    figure.tight_layout()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    plt.close(figure)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
-
-
-def _charts(results: Results) -> dict[str, str]:
-    return {"arms": _arm_chart(results), "chosen": _chosen_chart(results), "costs": _cost_chart(results)}
-
-
 def _arm_chart(results: Results) -> str:
     """Every student's arms after the last round as points with intervals, the untrained student as a line."""
     students = list(dict.fromkeys(a.student for a in results.arms))
     arms = list(dict.fromkeys(a.arm for a in results.arms))
     last = max(a.round for a in results.arms)
     scale = 100.0 if results.metric == "accuracy" else 1.0
-    figure, axis = _figure(9, 0.9 + 0.42 * len(students) * (len(arms) + 0.6))
+    figure, axis = new_figure(9, 0.9 + 0.42 * len(students) * (len(arms) + 0.6))
     ticks, labels, y = [], [], 0.0
     for student in students:
         start = next(b for b in results.before if b.student == student)
@@ -170,7 +92,7 @@ def _arm_chart(results: Results) -> str:
     axis.set_xlabel(f"{unit} (95 % interval; dashed: before training)")
     axis.grid(axis="x", color="#e6e9ed")
     axis.set_axisbelow(True)
-    return _svg(figure, "Accuracy per student and arm with 95 % intervals")
+    return as_svg(figure, "Accuracy per student and arm with 95 % intervals")
 
 
 def _chosen_chart(results: Results) -> str:
@@ -179,7 +101,7 @@ def _chosen_chart(results: Results) -> str:
     seeds = results.chosen.groupby(["student", "arm", "round"], sort=False)["seed"].nunique()
     shares = shares.div(seeds, axis=0)
     teachers = [t["name"] for t in results.experiment["teachers"] if t["name"] in shares.columns]
-    figure, axis = _figure(9, 1.0 + 0.34 * len(shares))
+    figure, axis = new_figure(9, 1.0 + 0.34 * len(shares))
     labels = [f"{s} · {a} · round {n}" for s, a, n in shares.index]
     left = pd.Series(0.0, index=shares.index)
     for k, teacher in enumerate(teachers):
@@ -189,7 +111,7 @@ def _chosen_chart(results: Results) -> str:
     axis.set_xlim(0, 100)
     axis.set_xlabel("share of the chosen answers, %")
     axis.legend(ncols=min(6, len(teachers)), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
-    return _svg(figure, "Share of each teacher among the chosen answers")
+    return as_svg(figure, "Share of each teacher among the chosen answers")
 
 
 def _cost_chart(results: Results) -> str:
@@ -198,7 +120,7 @@ def _cost_chart(results: Results) -> str:
         return "<p class='soft'>no answer was scored</p>"
     students: Sequence[str] = list(dict.fromkeys(results.costs["student"]))
     teachers = sorted(set(results.costs["teacher"]))
-    figure, axis = _figure(9, 1.0 + 0.3 * len(students) * len(teachers))
+    figure, axis = new_figure(9, 1.0 + 0.3 * len(students) * len(teachers))
     data, labels = [], []
     for student in students:
         for teacher in teachers:
@@ -210,4 +132,4 @@ def _cost_chart(results: Results) -> str:
     axis.invert_yaxis()
     axis.set_xlabel("SCAS cost (lambda 0.5), nats squared")
     axis.grid(axis="x", color="#e6e9ed")
-    return _svg(figure, "SCAS cost per student and teacher")
+    return as_svg(figure, "SCAS cost per student and teacher")

@@ -6,17 +6,17 @@ Plain tables and numbers, computed once; the terminal's verdict and the report a
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cluster.errors import BadInput
+from cluster.storage import Place
 from jobs.context import Context
-from jobs.experiment import resolved
+from jobs.experiment_file import resolved
 from jobs.pipeline import Outcome
-from jobs.store import write_atomically, write_table
+from jobs.store import write_table
 from training.evaluation import Comparison, Interval, accuracy_interval, compare
 
 
@@ -267,7 +267,7 @@ def format_interval(interval: Interval, metric: str) -> str:
     return f"{interval.value:.4f}  ({interval.low:.4f} to {interval.high:.4f})"
 
 
-def write_results(results: Results, directory: Path) -> None:
+def write_results(results: Results, directory: Place) -> None:
     """Save the numbers beside the report: `results.json` and `ledger.parquet`."""
     plain = {
         "metric": results.metric,
@@ -278,5 +278,5 @@ def write_results(results: Results, directory: Path) -> None:
         "questions": results.questions,
         "nothing_to_choose": results.nothing_to_choose,
     }
-    write_atomically(directory / "results.json", json.dumps(plain, indent=1).encode())
+    (directory / "results.json").write_bytes(json.dumps(plain, indent=1).encode())
     write_table(directory / "ledger.parquet", results.ledger)

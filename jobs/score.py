@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,6 +11,7 @@ from cluster.errors import BadInput
 from cluster.loading import ModelSource, check_model_directory, fingerprint, import_transformers, load_model, load_tokenizer, pick_device
 from cluster.pool import Job
 from cluster.rendering import Renderer, Unrenderable
+from cluster.storage import Place
 from jobs.context import Context
 from jobs.datasets import Question
 from jobs.experiment import Score, Student
@@ -40,10 +40,20 @@ class StudentState:
     def renderer(self) -> Renderer:
         return Renderer(load_tokenizer(self.tokenizer), self.chat_template)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the weights, in a directory, have not been removed."""
+        return (Place(self.source.path) / "config.json").is_file()
+
     def after(self, training: Stage) -> "StudentState":
         """This student after a training stage."""
         trained = replace(self.source, path=str(training.directory / "model"), revision=None)
         return replace(self, source=trained, id=training.id)
+
+    def after_steps(self, training: Stage, steps: int) -> "StudentState":
+        """This student after the first steps of a training stage."""
+        trained = replace(self.source, path=str(training.directory / f"step-{steps}"), revision=None)
+        return replace(self, source=trained, id=digest([training.id, steps]))
 
 
 def first_state(student: Student) -> StudentState:
@@ -78,7 +88,7 @@ class ScoreHandler:
     """Handler in an actor: loads the student once; writes the statistics of each shard as a part."""
 
     def __init__(self, student: StudentState, settings: Score, num_gpus: float, directory: str) -> None:
-        self.settings, self.directory = settings, Path(directory)
+        self.settings, self.directory = settings, Place(directory)
         self.renderer = student.renderer()
         model = load_model(student.source, pick_device(num_gpus))
         self.scorer = Scorer(model, self.renderer.special_ids, settings.target_layer, settings.token_budget)
@@ -142,17 +152,19 @@ def score_students(context: Context, students: Sequence[StudentState], rows: lis
     Args:
         pool_ids: what the rows depend on: label -> id of the verify stages and the questions.
     """
+    by_id = {s.id: s for s in students}
+    stages = {i: context.note(f"score {s.name} {i[:8]}", score_stage(context, s, pool_ids)) for i, s in by_id.items()}
+    with context.claimed(stages.values()):
+        _score_missing(context, [(by_id[i], stage) for i, stage in stages.items() if not stage.is_finished], rows)
+    return stages
+
+
+def _score_missing(context: Context, unfinished: Sequence[tuple[StudentState, Stage]], rows: list[Row]) -> None:
+    """Run what is missing of these stages and finish them."""
     e = context.experiment
-    stages, jobs, parts = {}, [], {}
-    for student in students:
-        if student.id in stages:
-            continue
-        stage = context.note(f"score {student.name} {student.id[:8]}", score_stage(context, student, pool_ids))
-        stages[student.id] = stage
-        if stage.is_finished:
-            continue
-        shards = shards_of(rows, e.score.shard_size)
-        parts[student.id] = [name for name, _ in shards]
+    jobs = []
+    shards = shards_of(rows, e.score.shard_size) if unfinished else []
+    for student, stage in unfinished:
         todo = [(name, (name, chunk)) for name, chunk in shards if not stage.has(name)]
         make = partial(ScoreHandler, student, e.score, context.needs.num_gpus, str(stage.directory))
         if todo:
@@ -161,9 +173,8 @@ def score_students(context: Context, students: Sequence[StudentState], rows: lis
         with context.talker.bar("score", sum(len(c) for j in jobs for _, (_, c) in j.shards), "answers") as bar:
             for result in context.pool.run(jobs):
                 bar.advance(result.value)
-    for identity, names in parts.items():
-        finish_scores(stages[identity], names)
-    return stages
+    for _, stage in unfinished:
+        finish_scores(stage, [name for name, _ in shards])
 
 
 def finish_scores(stage: Stage, names: list[str]) -> None:
@@ -186,7 +197,7 @@ def check_student(student: StudentState, settings: Score) -> None:
         return
     try:
         config = transformers.AutoConfig.from_pretrained(
-            student.source.path, local_files_only=True, trust_remote_code=student.source.trust_remote_code
+            student.source.here, local_files_only=True, trust_remote_code=student.source.trust_remote_code
         )
         with torch.device("meta"):
             model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=student.source.trust_remote_code)

@@ -40,9 +40,15 @@ def select_answers(
         accuracy: per teacher, the share of questions it got right.
     """
     stage = context.note(label, select_stage(context, arm, seed, scores))
-    if stage.is_finished:
-        return stage
-    scored = scores.read()
+    with context.claimed([stage]):
+        if not stage.is_finished:
+            _select(stage, arm, seed, pool, questions, scores.read(), accuracy)
+    return stage
+
+
+def _select(
+    stage: Stage, arm: Arm, seed: int, pool: pd.DataFrame, questions: list[str], scored: pd.DataFrame, accuracy: Mapping[str, float]
+) -> None:
     usable = scored[scored["state"] == "scored"].reset_index(drop=True)
     costs = compute_cost(usable, arm.cost_settings) if arm.cost_settings and len(usable) else pd.Series(0.0, index=usable.index)
     chosen = choose(usable.assign(cost=costs), arm.rule_settings, seed, accuracy)
@@ -50,7 +56,6 @@ def select_answers(
     write_table(stage.part("chosen"), chosen)
     write_table(stage.part("ledger"), ledger)
     stage.finish(["chosen", "ledger"], questions=len(questions), chosen=len(chosen))
-    return stage
 
 
 def build_ledger(pool: pd.DataFrame, scored: pd.DataFrame, chosen: pd.DataFrame, questions: list[str]) -> pd.DataFrame:

@@ -2,20 +2,18 @@
 
 `store/<stage>/<id>/` holds Parquet parts and, last, `manifest.json`. A directory without a manifest is unfinished; its
 parts are whole (they were renamed into place) and are used again. The id hashes the stage's name and version, its own
-configuration and its inputs' ids, never paths, hosts or cluster settings.
+configuration and its inputs' ids, never paths, hosts or cluster settings. The store is a local directory or a URI.
 """
 
 import hashlib
 import json
-import os
 import platform
-import shutil
 import subprocess
 import time
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import BadInput
+from cluster.storage import Place, held
 
 MANIFEST = "manifest.json"
 PACKAGES = ("ray", "torch", "transformers", "deepspeed", "pandas", "pyarrow", "math-verify", "peft", "tutelage")
@@ -45,24 +44,20 @@ def digest_rows(rows: Iterable[Any], length: int = 24) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write under a temporary name in the same directory, flush to disk, rename. A second writer is harmless."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write a local file that appears whole or not at all."""
+    Place(str(path)).write_bytes(content)
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
+def write_table(place: Place | Path, table: pd.DataFrame) -> None:
     """Write a table as Parquet, atomically; the same table gives the same bytes."""
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pandas(table, preserve_index=False), sink, compression="zstd")
-    write_atomically(path, sink.getvalue().to_pybytes())
+    Place(str(place)).write_bytes(sink.getvalue().to_pybytes())
+
+
+def read_table(place: Place | Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read what `write_table` wrote."""
+    return pq.read_table(pa.BufferReader(Place(str(place)).read_bytes()), columns=columns).to_pandas()
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ class Stage:
 
     name: str
     id: str
-    directory: Path
+    directory: Place
     config: Mapping[str, Any]
     inputs: Mapping[str, str]
     started: float = field(default_factory=time.monotonic, compare=False)
@@ -80,20 +75,27 @@ class Stage:
     def is_finished(self) -> bool:
         return (self.directory / MANIFEST).is_file()
 
-    def part(self, name: str) -> Path:
+    def part(self, name: str) -> Place:
         return self.directory / f"{name}.parquet"
 
     def has(self, part: str) -> bool:
         """Whether a part is there and whole; a file that cannot be opened is removed."""
-        path = self.part(part)
-        if not path.is_file():
-            return False
+        system, path = self.part(part).opened()
         try:
-            pq.read_metadata(path)
+            with system.open_input_file(path) as file:
+                pq.read_metadata(file)
+        except FileNotFoundError:
+            return False
         except pa.ArrowInvalid:
-            path.unlink()
+            self.part(part).unlink()
             return False
         return True
+
+    def count_rows(self, part: str) -> int:
+        """Rows of a part, from its footer."""
+        system, path = self.part(part).opened()
+        with system.open_input_file(path) as file:
+            return int(pq.read_metadata(file).num_rows)
 
     def manifest(self) -> dict[str, Any]:
         """The manifest of a finished stage.
@@ -102,7 +104,7 @@ class Stage:
             BadInput: it is torn.
         """
         try:
-            return json.loads((self.directory / MANIFEST).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+            return json.loads((self.directory / MANIFEST).read_text())  # type: ignore[no-any-return]
         except ValueError as error:
             raise BadInput(
                 f"the manifest of {self.name}/{self.id} is damaged", error, "", f"remove {self.directory} and run again"
@@ -111,13 +113,14 @@ class Stage:
     def read(self, part: str | None = None) -> pd.DataFrame:
         """Read one part, or all the manifest's parts in order, joined."""
         names = [part] if part is not None else list(self.manifest()["parts"])
-        tables = [pd.read_parquet(self.part(name)) for name in names]
+        tables = [read_table(self.part(name)) for name in names]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
     def finish(self, parts: list[str], **counts: Any) -> None:
-        """Write the manifest: the stage is finished from this moment on. Parts it does not name are removed."""
+        """Write the manifest: the stage is finished from this moment on. Parts it does not name, and what writers that were killed
+        left half-done, are removed."""
         kept = {f"{name}.parquet" for name in parts}
-        for stray in self.directory.glob("*.parquet"):
+        for stray in [*self.directory.glob("*.parquet"), *self.directory.glob(".*.tmp")]:
             if stray.name not in kept:
                 stray.unlink()
         content = {
@@ -132,31 +135,60 @@ class Stage:
             "git_commit": git_commit(),
             "python": platform.python_version(),
         }
-        write_atomically(self.directory / MANIFEST, json.dumps(content, indent=1, default=str).encode())
+        (self.directory / MANIFEST).write_bytes(json.dumps(content, indent=1, default=str).encode())
 
     def _describe(self, name: str) -> dict[str, Any]:
-        with open(self.part(name), "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"sha256": sha256, "rows": pq.read_metadata(self.part(name)).num_rows}
+        content = self.part(name).read_bytes()
+        return {"sha256": hashlib.sha256(content).hexdigest(), "rows": pq.read_metadata(pa.BufferReader(content)).num_rows}
 
     def discard_unfinished(self) -> None:
         """Forget a half-done stage (`--resume never`)."""
-        if not self.is_finished and self.directory.exists():
-            shutil.rmtree(self.directory)
+        if not self.is_finished:
+            self.directory.remove()
 
 
 class Store:
-    """A directory of stages, shared by runs, arms and sweeps."""
+    """A directory of stages, shared by runs, arms and sweeps.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root.resolve()
-        if self.root.exists() and not self.root.is_dir():
+    Args:
+        root: a local path, or a URI such as `s3://bucket/store`.
+
+    Raises:
+        BadInput: a file is there, or the file system does not answer.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Place(str(root))
+        try:
+            is_file = self.root.is_file()
+        except OSError as error:
+            what = " ".join(str(error).split())[:300]
+            raise BadInput(
+                "the store cannot be reached", self.root, "a place that answers, with its keys in the environment", what
+            ) from error
+        if is_file:
             raise BadInput("the store is not a directory", root, "a directory", "set store to another path")
 
     def stage(self, name: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str]) -> Stage:
         """The stage with this content, new or known."""
         identity = digest([name, version, dict(config), dict(inputs)])
         return Stage(name, identity, self.root / name / identity, config, inputs)
+
+    @contextmanager
+    def claimed(self, stages: Sequence[Stage], on_wait: Callable[[Stage], None]) -> Iterator[None]:
+        """Hold the unfinished ones of these stages, so that of two runs that need the same work one does it.
+
+        Inside, ask again which are finished: another run may have made them while this one waited. Locks are taken in one order
+        and belong to the process. An object store has none: two runs on it may repeat work, and write the same bytes.
+
+        Args:
+            on_wait: told once of each stage that another run holds.
+        """
+        wanted = {f"{s.name}-{s.id}": s for s in stages if not s.is_finished} if self.root.is_local else {}
+        with ExitStack() as locks:
+            for name in sorted(wanted):
+                locks.enter_context(held((self.root / "locks" / name).path, partial(on_wait, wanted[name])))
+            yield
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import BadInput
+from cluster.storage import is_uri
 from jobs.experiment import Experiment
 
 NEVER_SENT = [".venv", ".git", "store", "runs", "**/__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"]
@@ -25,7 +26,8 @@ def keep_outside_job_copy(experiment: Experiment, directory: Path) -> Experiment
     if JOB_COPY not in directory.as_posix():
         return experiment
     home = Path(os.environ.get("TUTELAGE_HOME", "~/tutelage")).expanduser()
-    return experiment.model_copy(update={"store": str(home / experiment.store), "runs": str(home / experiment.runs)})
+    moved = {k: v if is_uri(v) else str(home / v) for k, v in (("store", experiment.store), ("runs", experiment.runs))}
+    return experiment.model_copy(update=moved)
 
 
 def connect_to_jobs(address: str) -> Any:

@@ -1,11 +1,7 @@
 """Stage train: chosen answers become token examples, and one Ray Train run trains a queue of students on them."""
 
-import fcntl
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -16,8 +12,8 @@ from jobs.context import Context
 from jobs.datasets import Question
 from jobs.score import StudentState
 from jobs.store import Stage, digest
-from training.data import Example, write_examples
-from training.loop import TrainJob
+from training.data import Example, count_steps, write_examples
+from training.loop import TrainJob, paused_name
 from training.trainer import read_metrics, train_jobs
 
 VERSION = 1
@@ -81,52 +77,82 @@ def train_students(
     Raises:
         BadInput: costs made under another rendering than training uses, or limits that do not fit.
     """
-    e = context.experiment
-    stages: dict[str, Stage] = {}
-    jobs: list[TrainJob] = []
-    after: dict[str, StudentState] = {}
-    for t in trainings:
-        scored_under = t.scores.config["rendering"]
-        if scored_under != t.student.rendering:
-            raise BadInput(
-                f"{t.label}: the costs were made under another rendering than training uses",
-                str(scored_under)[:12],
-                f"{t.student.rendering[:12]}, the student's own chat template",
-                "score again with the student as it is now",
-            )
-        stage = context.note(t.label, train_stage(context, t))
-        stages[t.label] = stage
-        after[t.label] = t.student.after(stage)
-        if stage.is_finished or any(j.job_id == stage.id for j in jobs):
-            continue
-        renderer = t.student.renderer()
+    stages = {t.label: context.note(t.label, train_stage(context, t)) for t in trainings}
+    for training in trainings:
+        refuse_another_rendering(training)
+    with context.claimed(stages.values()):
+        unfinished = {stages[t.label].id: (t, stages[t.label]) for t in trainings if not stages[t.label].is_finished}
+        run_queue(context, [prepare(context, t, stage, pool, questions) for t, stage in unfinished.values()])
+        for _, stage in unfinished.values():
+            finish_training(stage)
+    return {t.label: t.student.after(stages[t.label]) for t in trainings}
+
+
+def train_epochs(
+    context: Context, trainings: Sequence[Training], pool: pd.DataFrame, questions: Mapping[str, Question], epochs: int
+) -> dict[str, StudentState]:
+    """Train every student up to the end of an epoch; returns label -> the student there.
+
+    A finished training has let the weights of its epochs go, so those of its students may not be there any more.
+    """
+    stages = {t.label: train_stage(context, t) for t in trainings}
+    jobs, partly = [], {}
+    with context.claimed(stages.values()):
+        for t in trainings:
+            stage = stages[t.label]
+            job = None if stage.is_finished else prepare(context, t, stage, pool, questions)
+            until = count_steps(stage.count_rows("examples"), context.experiment.train.batch_size, epochs, None)
+            partly[t.label] = t.student.after_steps(stage, until)
+            if job is not None:
+                jobs.append(replace(job, until=until))
+        run_queue(context, jobs)
+    return partly
+
+
+def refuse_another_rendering(training: Training) -> None:
+    """Refuse costs that were made of other tokens than training would see."""
+    scored_under = training.scores.config["rendering"]
+    if scored_under != training.student.rendering:
+        raise BadInput(
+            f"{training.label}: the costs were made under another rendering than training uses",
+            str(scored_under)[:12],
+            f"{training.student.rendering[:12]}, the student's own chat template",
+            "score again with the student as it is now",
+        )
+
+
+def prepare(context: Context, t: Training, stage: Stage, pool: pd.DataFrame, questions: Mapping[str, Question]) -> TrainJob:
+    """Write a training's examples and say how it is to be trained."""
+    renderer = t.student.renderer()
+    if not stage.has("examples"):
         examples = chosen_examples(t.chosen.read("chosen"), pool, questions, renderer)
         check_limits(context, t.label, examples)
-        stage.directory.mkdir(parents=True, exist_ok=True)
         write_examples(stage.part("examples"), examples)
-        jobs.append(
-            TrainJob(
-                job_id=stage.id,
-                source=t.student.source,
-                examples=str(stage.part("examples")),
-                output=str(stage.directory),
-                seed=t.seed,
-                settings=e.train,
-                chat_template=renderer.template,
-            )
-        )
-    run_queue(context, jobs)
-    for stage in stages.values():
-        if not stage.is_finished:
-            rows = read_metrics(stage.directory)
-            stage.finish(
-                ["examples"],
-                steps=len(rows),
-                first_loss_nats=rows[0]["loss_nats"],
-                last_loss_nats=rows[-1]["loss_nats"],
-                answer_tokens=sum(r["answer_tokens"] for r in rows),
-            )
-    return after
+    return TrainJob(
+        job_id=stage.id,
+        source=t.student.source,
+        examples=str(stage.part("examples")),
+        output=str(stage.directory),
+        seed=t.seed,
+        settings=context.experiment.train,
+        chat_template=renderer.template,
+    )
+
+
+def finish_training(stage: Stage) -> None:
+    """Close a trained stage, with its steps and losses; what stopping after an epoch left there is removed."""
+    rows = read_metrics(stage.directory)
+    for partial in stage.directory.glob("step-*"):
+        partial.remove()
+    for note in stage.directory.glob(paused_name("*")):
+        note.unlink()
+    stage.finish(
+        ["examples"],
+        steps=len(rows),
+        first_loss_nats=rows[0]["loss_nats"],
+        last_loss_nats=rows[-1]["loss_nats"],
+        answer_tokens=sum(r["answer_tokens"] for r in rows),
+    )
 
 
 def check_train_room(context: Context, resources: Mapping[str, float]) -> None:
@@ -162,33 +188,16 @@ def run_queue(context: Context, jobs: Sequence[TrainJob]) -> None:
         check_train_room(context, context.cluster.resources)
         context.free_the_cluster()
     name, storage = "queue-" + digest([job.job_id for job in jobs], 16), context.store.root / "checkpoints"
-    with only_trainer(storage, context.talker.say):
-        if context.resume == "never":
-            shutil.rmtree(storage / name, ignore_errors=True)
-        with context.talker.bar("train", 0, "steps") as bar:
-            train_jobs(
-                jobs,
-                name=name,
-                storage=storage,
-                workers=p.train_workers,
-                cpus_per_worker=cpus_per_train_worker(context),
-                gpus_per_worker=p.num_gpus,
-                max_failures=p.max_failures,
-                on_progress=bar.set,
-            )
-
-
-@contextmanager
-def only_trainer(storage: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the store's training lock: two runs that share trainings must not write the same checkpoints at once.
-
-    The lock belongs to the process and goes with it, however it ends.
-    """
-    storage.mkdir(parents=True, exist_ok=True)
-    with open(storage / ".lock", "w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another run is training in this store; waiting for it ({storage / '.lock'})")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    if context.resume == "never":
+        (storage / name).remove()
+    with context.talker.bar("train", 0, "steps") as bar:
+        train_jobs(
+            jobs,
+            name=name,
+            storage=storage,
+            workers=p.train_workers,
+            cpus_per_worker=cpus_per_train_worker(context),
+            gpus_per_worker=p.num_gpus,
+            max_failures=p.max_failures,
+            on_progress=bar.set,
+        )

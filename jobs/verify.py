@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from cluster.pool import Job, Needs
+from cluster.storage import Place
 from jobs.context import Context
 from jobs.datasets import Question
 from jobs.store import Stage, digest_rows, write_table
@@ -31,7 +32,7 @@ class VerifyHandler:
         part, rows = shard
         verdicts = self.verifier.check_all((text, reference) for _, text, reference in rows)
         table = [(identity, v.state, v.extracted) for (identity, _, _), v in zip(rows, verdicts, strict=True)]
-        write_table(Path(part), pd.DataFrame(table, columns=VERDICT_COLUMNS))
+        write_table(Place(part), pd.DataFrame(table, columns=VERDICT_COLUMNS))
         return len(rows)
 
 
@@ -70,15 +71,29 @@ def needs_check(answers: pd.DataFrame, questions: Mapping[str, Question]) -> pd.
 def verify_answers(context: Context, answered: Mapping[str, Stage], questions: Mapping[str, Question]) -> dict[str, Stage]:
     """Verify the answers of finished generate stages (label -> stage); returns label -> verify stage."""
     settings, references = context.experiment.verify, references_id(questions)
-    stages: dict[str, Stage] = {}
+    stages = {
+        label: context.note(label.replace("generate", "verify"), verify_stage(context, source, references))
+        for label, source in answered.items()
+    }
+    with context.claimed(stages.values()):
+        _verify_missing(context, settings, stages, answered, questions)
+    return stages
+
+
+def _verify_missing(
+    context: Context,
+    settings: VerifySettings,
+    stages: Mapping[str, Stage],
+    answered: Mapping[str, Stage],
+    questions: Mapping[str, Question],
+) -> None:
+    """Run what is missing of these stages and finish them."""
     parts: dict[str, list[str]] = {}
     todo: list[tuple[str, tuple[str, list[tuple[str, str, str]]]]] = []
-    for label, source in answered.items():
-        stage = context.note(label.replace("generate", "verify"), verify_stage(context, source, references))
-        stages[label] = stage
+    for label, stage in stages.items():
         if stage.is_finished:
             continue
-        answers = needs_check(source.read(), questions)
+        answers = needs_check(answered[label].read(), questions)
         columns = zip(answers["answer_id"], answers["text"], answers["question_id"], strict=True)
         rows = [(a, t, questions[q].reference) for a, t, q in columns]
         shards = [(f"{k:06d}", rows[i : i + SHARD_SIZE]) for k, i in enumerate(range(0, len(rows), SHARD_SIZE))]
@@ -92,7 +107,6 @@ def verify_answers(context: Context, answered: Mapping[str, Stage], questions: M
     for label, names in parts.items():
         verdicts = pd.concat([stages[label].read(n) for n in names], ignore_index=True) if names else pd.DataFrame(columns=VERDICT_COLUMNS)
         stages[label].finish(names, answers=len(verdicts), **{str(k): int(v) for k, v in verdicts["state"].value_counts().items()})
-    return stages
 
 
 def join_pool(answered: Sequence[Stage], verified: Sequence[Stage], questions: Mapping[str, Question]) -> pd.DataFrame:

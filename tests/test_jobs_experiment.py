@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.errors import BadInput
-from jobs.experiment import load_experiment, parse_experiment, resolved
+from jobs.experiment_file import load_experiment, parse_experiment, resolved
 
 HERE = Path(__file__).resolve().parents[1]
 

@@ -16,9 +16,11 @@ import pytest
 
 from cluster.errors import BadInput
 from cluster.session import Cluster
+from cluster.storage import Place
 from jobs.context import Context
 from jobs.datasets import read_questions
-from jobs.experiment import Fields, parse_experiment
+from jobs.experiment import Fields
+from jobs.experiment_file import parse_experiment
 from jobs.generate import Ask, ask_waves, plan_wave
 from jobs.pipeline import build_pool
 from jobs.progress import Talker
@@ -56,7 +58,7 @@ def openai_server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def context_of(tree: dict[str, Any], tmp_path: Path) -> Context:
-    return Context(parse_experiment(tree), tmp_path / "run", Talker())
+    return Context(parse_experiment(tree), Place(str(tmp_path / "run")), Talker())
 
 
 def endpoint(tree: dict[str, Any], url: str, model: Path, **options: Any) -> dict[str, Any]:

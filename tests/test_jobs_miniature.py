@@ -7,8 +7,10 @@ import pytest
 from cluster.loading import ModelSource, load_tokenizer
 from cluster.rendering import Renderer
 from cluster.session import Cluster
+from cluster.storage import Place
 from jobs.context import Context
-from jobs.experiment import Miniature, load_experiment
+from jobs.experiment import Miniature
+from jobs.experiment_file import load_experiment
 from jobs.miniature import RECIPES, STUDENTS, TEACHERS, build_world, draw_examples
 from jobs.miniature_tasks import DIALECTS, FAMILIES, draw_episodes, work_out
 from jobs.progress import Talker
@@ -79,11 +81,11 @@ def test_dialects_differ_in_length_as_the_design_asks() -> None:
 def test_a_world_at_a_hundredth_of_its_steps_is_built_and_found_again(ray_cluster: Cluster, tmp_path: Path) -> None:
     settings = Miniature(train_questions=8, evaluate_questions=8, scale=0.01)
     experiment = load_experiment(ROOT / "jobs" / "miniature.yaml", [f"store={tmp_path}", "placement.train_workers=2"])
-    with Context(experiment, tmp_path / "run", Talker()) as context:
+    with Context(experiment, Place(str(tmp_path / "run")), Talker()) as context:
         directory = build_world(context, settings)
-        manifest = {p: p.stat().st_mtime_ns for p in directory.rglob("*.safetensors")}
+        manifest = {p: p.stat().st_mtime_ns for p in directory.path.rglob("*.safetensors")}
         assert build_world(context, settings) == directory
-    assert {p: p.stat().st_mtime_ns for p in directory.rglob("*.safetensors")} == manifest
+    assert {p: p.stat().st_mtime_ns for p in directory.path.rglob("*.safetensors")} == manifest
     for name in (*TEACHERS, *STUDENTS):
         Renderer(load_tokenizer(ModelSource(str(directory / name / "model")))).prove()
     prints = {name: (directory / name / "model" / "model.safetensors").read_bytes() for name in (*TEACHERS, *STUDENTS)}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cluster.session import Cluster
+from cluster.storage import Place
 from jobs.report import render_report, write_report
 from jobs.results import summarise
 from tests.test_pipeline import run
@@ -31,7 +32,7 @@ def page(ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path) -> P
     small_world["teachers"][1]["name"] = HOSTILE
     small_world["teachers"][1]["family"] = HOSTILE
     context, outcome = run(small_world, tmp_path)
-    return write_report(summarise(context, outcome), tmp_path)
+    return write_report(summarise(context, outcome), Place(str(tmp_path))).path
 
 
 def test_untrusted_text_is_escaped_and_nothing_is_loaded_from_elsewhere(page: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from cluster.session import LOOPBACK_ONLY
-from jobs.experiment import parse_experiment
+from jobs.experiment_file import parse_experiment
 from jobs.submission import JOB_COPY, keep_outside_job_copy
 
 BIN = Path(sys.executable).parent

@@ -18,9 +18,10 @@ import yaml
 
 from cluster.errors import BadInput
 from cluster.session import Cluster
+from cluster.storage import Place
 from jobs.context import Context
 from jobs.evaluate import evaluate_students
-from jobs.experiment import parse_experiment
+from jobs.experiment_file import parse_experiment
 from jobs.export import export_run
 from jobs.layouts import read_teacher_files
 from jobs.pipeline import Outcome, build_pool, load_questions, run_pipeline
@@ -29,21 +30,21 @@ from jobs.progress import Talker
 from jobs.results import summarise, verdict_lines
 from jobs.score import first_state, pool_rows, score_students
 from jobs.select import select_answers
-from jobs.store import Stage
-from jobs.train import Training, only_trainer, train_students
+from jobs.store import Stage, Store
+from jobs.train import Training, train_students
 from tests.test_jobs_layouts import tutelage
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(tree: dict[str, Any], tmp_path: Path, **changes: Any) -> tuple[Context, Outcome]:
-    with Context(parse_experiment(tree | changes), tmp_path / "run", Talker()) as context:
+    with Context(parse_experiment(tree | changes), Place(str(tmp_path / "run")), Talker()) as context:
         return context, run_pipeline(context)
 
 
 def choose(tree: dict[str, Any], tmp_path: Path, **changes: Any) -> dict[str, Stage]:
     """Run up to the choice of the first round, without training: arm -> select stage; and "scores" -> the score stage."""
-    with Context(parse_experiment(tree | changes), tmp_path / "run", Talker()) as context:
+    with Context(parse_experiment(tree | changes), Place(str(tmp_path / "run")), Talker()) as context:
         e = context.experiment
         questions, _ = load_questions(e.questions, e.limit, context.on_broken)
         pool = build_pool(context, questions)
@@ -87,7 +88,7 @@ def test_a_run_goes_from_questions_to_a_verdict_and_a_second_one_makes_nothing(
     assert len(results.arms) == 4
     assert any("strongest" in line for line in verdict_lines(results))
 
-    with Context(parse_experiment(small_world | {"rounds": 2, "seeds": 2}), tmp_path / "run", Talker()) as planned:
+    with Context(parse_experiment(small_world | {"rounds": 2, "seeds": 2}), Place(str(tmp_path / "run")), Talker()) as planned:
         plan = {row.stage: (row.cached, row.remaining) for row in make_plan(planned)}
     assert plan["train, all rounds"] == ("8 of 8", "")
     assert plan["evaluate"] == ("9 of 9", "")
@@ -191,7 +192,7 @@ def test_answers_over_the_scoring_limit_are_too_long_in_the_ledger(
 def test_costs_of_another_rendering_are_refused_by_training(ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path) -> None:
     chosen = choose(small_world, tmp_path)
     foreign = replace(chosen["scores"], config={**chosen["scores"].config, "rendering": "made under another template"})
-    with Context(parse_experiment(small_world), tmp_path / "run", Talker()) as context:
+    with Context(parse_experiment(small_world), Place(str(tmp_path / "run")), Talker()) as context:
         student = first_state(context.experiment.students[0])
         with pytest.raises(BadInput, match="another rendering than training uses"):
             train_students(context, [Training("train kid", student, chosen["scas"], foreign, 0)], pd.DataFrame(), {})
@@ -211,7 +212,7 @@ def test_a_held_out_question_that_cannot_be_rendered_is_left_out_and_the_rest_ev
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows[0]["question"] = "say <|im_end|>"
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    with Context(parse_experiment(small_world), tmp_path / "run", Talker()) as context:
+    with Context(parse_experiment(small_world), Place(str(tmp_path / "run")), Talker()) as context:
         e = context.experiment
         _, held_out = load_questions(e.questions, None, None)
         stage = evaluate_students(context, {"kid": first_state(e.students[0])}, held_out)["kid"]
@@ -221,21 +222,42 @@ def test_a_held_out_question_that_cannot_be_rendered_is_left_out_and_the_rest_ev
     assert table["value"].notna().sum() == len(rows) - 1
 
 
-def test_only_one_run_trains_in_a_store_at_a_time(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_of_two_runs_that_need_the_same_stage_one_waits_and_finds_it_made(tmp_path: Path) -> None:
+    store, said = Store(tmp_path), list[str]()
+    stage, other = (store.stage("score", 1, {"k": k}, {}) for k in (1, 2))
     entered = threading.Event()
 
     def second() -> None:
-        with only_trainer(tmp_path, said.append):
+        with store.claimed([other, stage], lambda s: said.append(s.id)):
+            assert stage.is_finished
             entered.set()
 
-    with only_trainer(tmp_path, said.append):
-        other = threading.Thread(target=second)
-        other.start()
-        assert not entered.wait(0.5)
-    other.join(10)
+    with store.claimed([stage], lambda s: said.append("nobody was here before")):
+        thread = threading.Thread(target=second)
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not said:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)  # polls a condition with a deadline
+        assert not entered.is_set()
+        stage.finish([])
+    thread.join(30)
     assert entered.is_set()
-    assert "another run is training in this store" in said[0]
+    assert said == [stage.id]
+    assert list((tmp_path / "locks").iterdir()) == []
+
+
+def test_a_lock_that_a_killed_process_left_behind_holds_nobody_up(tmp_path: Path) -> None:
+    stage = Store(tmp_path).stage("score", 1, {}, {})
+    code = f"import os, signal; from jobs.store import Store; s = Store({str(tmp_path)!r}); " + (
+        "c = s.claimed([s.stage('score', 1, {}, {})], print); c.__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "locks").iterdir())) == 1
+    said: list[Stage] = []
+    with Store(tmp_path).claimed([stage], said.append):
+        assert said == []
+    assert list((tmp_path / "locks").iterdir()) == []
 
 
 def test_gsm8k_answers_run_on_real_input_with_a_limit(ray_cluster: Cluster, gsm8k: Path, golden: Path, tmp_path: Path) -> None:

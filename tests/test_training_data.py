@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.storage import Place
 from training.data import IGNORED, Example, collate, count_steps, global_batch, pack, read_examples, split_over_workers, write_examples
 
 EXAMPLES = [Example(tuple(range(10, 10 + n)), n // 3, n - n // 5, 0.5 + n % 2) for n in (30, 12, 25, 7, 18, 41, 9, 22)]
@@ -11,8 +12,8 @@ LENGTHS = [e.length for e in EXAMPLES]
 
 
 def test_examples_survive_a_round_trip(tmp_path: Path) -> None:
-    write_examples(tmp_path / "e.parquet", EXAMPLES)
-    assert read_examples(tmp_path / "e.parquet") == EXAMPLES
+    write_examples(Place(str(tmp_path / "e.parquet")), EXAMPLES)
+    assert read_examples(Place(str(tmp_path / "e.parquet"))) == EXAMPLES
 
 
 def test_an_epoch_sees_every_example_once_in_an_order_that_follows_from_the_seed() -> None:

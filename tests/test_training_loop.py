@@ -16,7 +16,8 @@ from cluster.errors import BadInput
 from cluster.loading import ModelSource, import_transformers, load_model, load_tokenizer
 from cluster.sampling import sample
 from cluster.session import Cluster
-from training.checkpoints import Marker, list_files, read_marker, write_marker
+from cluster.storage import Place
+from training.checkpoints import Marker, read_marker, write_marker
 from training.data import Example, write_examples
 from training.loop import LoraSettings, TrainJob, TrainSettings, check_settings, engine_config, learning_rate_at
 from training.objectives import weighted_cross_entropy
@@ -36,7 +37,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
         n = int(torch.randint(20, 60, (1,), generator=g))
         rows.append(Example(tuple(torch.randint(3, 300, (n,), generator=g).tolist()), 6, n, 1.0 + n % 2))
     path = tmp_path_factory.mktemp("examples") / "examples.parquet"
-    write_examples(path, rows)
+    write_examples(Place(str(path)), rows)
     return path
 
 
@@ -46,7 +47,7 @@ def job(name: str, model: Path, examples: Path, folder: Path, **settings: Any) -
 
 
 def losses(j: TrainJob) -> list[float]:
-    return [row["loss_nats"] for row in read_metrics(Path(j.output))]
+    return [row["loss_nats"] for row in read_metrics(Place(j.output))]
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:
@@ -59,9 +60,9 @@ def test_zero_stages_and_worker_counts_give_the_same_losses_and_usable_exports(
     plain = [job(f"z{z}", tiny_model, examples, tmp_path / "two", zero_stage=z) for z in (1, 2)]
     plain.append(job("z3", tiny_model, examples, tmp_path / "two", deepspeed={"zero_optimization": {"stage": 3}}))  # a user's own section
     lora = job("lora", tiny_model, examples, tmp_path / "two", zero_stage=2, lora=LoraSettings(r=4, alpha=8))
-    train_jobs([*plain, lora], name="two", storage=tmp_path / "ray", workers=2)
+    train_jobs([*plain, lora], name="two", storage=Place(str(tmp_path / "ray")), workers=2)
     alone = [job("z1", tiny_model, examples, tmp_path / "one"), replace(lora, output=str(tmp_path / "one" / "lora"))]
-    train_jobs(alone, name="one", storage=tmp_path / "ray", workers=1)
+    train_jobs(alone, name="one", storage=Place(str(tmp_path / "ray")), workers=1)
     for j in plain:
         assert losses(j) == pytest.approx(losses(alone[0]), abs=LOSS_TOLERANCE), j.job_id
     assert losses(lora) == pytest.approx(losses(alone[1]), abs=LOSS_TOLERANCE)
@@ -85,7 +86,7 @@ def test_a_worker_killed_in_mid_training_resumes_to_the_same_weights(
     ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:
     calm = job("calm", tiny_model, examples, tmp_path, steps=30, checkpoint_every=5, micro_batch_tokens=60)
-    train_jobs([calm], name="calm", storage=tmp_path / "ray", workers=2)
+    train_jobs([calm], name="calm", storage=Place(str(tmp_path / "ray")), workers=2)
     struck = replace(calm, job_id="struck", output=str(tmp_path / "struck"))
     killed: list[int] = []
 
@@ -95,10 +96,10 @@ def test_a_worker_killed_in_mid_training_resumes_to_the_same_weights(
             os.kill(pid, signal.SIGKILL)
             killed.append(done)
 
-    train_jobs([struck], name="struck", storage=tmp_path / "ray", workers=2, on_progress=kill_once_it_has_checkpoints)
+    train_jobs([struck], name="struck", storage=Place(str(tmp_path / "ray")), workers=2, on_progress=kill_once_it_has_checkpoints)
     assert killed, "nothing was killed: the test proved nothing"
     assert killed[0] < 30
-    assert [row["step"] for row in read_metrics(Path(struck.output))] == list(range(1, 31))
+    assert [row["step"] for row in read_metrics(Place(struck.output))] == list(range(1, 31))
     assert losses(struck) == pytest.approx(losses(calm), abs=RESUME_TOLERANCE)
     one, two = weights(Path(calm.output) / "model"), weights(Path(struck.output) / "model")
     assert max(float((one[k] - two[k]).abs().max()) for k in one) <= RESUME_TOLERANCE
@@ -123,17 +124,17 @@ def test_a_finished_job_is_not_trained_again(ray_cluster: Cluster, tiny_model: P
     done = job("done", tiny_model, examples, tmp_path, steps=1)
     Path(done.output).mkdir(parents=True)
     (Path(done.output) / "DONE.json").write_text("{}")
-    train_jobs([done], name="q", storage=tmp_path / "ray")
+    train_jobs([done], name="q", storage=Place(str(tmp_path / "ray")))
     assert not (Path(done.output) / "metrics.jsonl").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_training_with_the_step_and_a_remedy(
     ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:
-    write_examples(tmp_path / "heavy.parquet", [Example(tuple(range(3, 30)), 6, 27, 1e39)] * 8)  # 1e39 is infinite in float32
+    write_examples(Place(str(tmp_path / "heavy.parquet")), [Example(tuple(range(3, 30)), 6, 27, 1e39)] * 8)  # 1e39 is infinite in float32
     wild = job("wild", tiny_model, tmp_path / "heavy.parquet", tmp_path, steps=5)
     with pytest.raises(TrainingFailed, match=r"loss of step 0 is (nan|inf).*lower the learning rate"):
-        train_jobs([wild], name="wild", storage=tmp_path / "ray", max_failures=0)
+        train_jobs([wild], name="wild", storage=Place(str(tmp_path / "ray")), max_failures=0)
 
 
 def test_no_compiler_is_needed(ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_no_compiler_is_needed(ray_cluster: Cluster, tiny_model: Path, examples:
     one = job("nogcc", tiny_model, examples, tmp_path, steps=1)
     cache = tmp_path / "extensions"
     environment = {"PATH": str(without), "TORCH_EXTENSIONS_DIR": str(cache), "CC": "", "CXX": ""}
-    train_jobs([one], name="nogcc", storage=tmp_path / "ray", environment=environment)
+    train_jobs([one], name="nogcc", storage=Place(str(tmp_path / "ray")), environment=environment)
     assert one.is_done
     assert not list(cache.rglob("*"))
 
@@ -177,16 +178,17 @@ def test_the_objective_is_the_weighted_mean_over_answer_tokens_and_packing_does_
 
 
 def test_a_checkpoint_with_a_missing_or_short_file_is_not_whole(tmp_path: Path) -> None:
+    here = Place(str(tmp_path))
     (tmp_path / "step").mkdir()
     (tmp_path / "step" / "a.pt").write_bytes(b"12345")
-    assert read_marker(tmp_path) is None
-    write_marker(tmp_path, Marker("j", 3, 2, list_files(tmp_path)))
-    assert read_marker(tmp_path) == Marker("j", 3, 2, {"step/a.pt": 5})
+    assert read_marker(here) is None
+    write_marker(tmp_path, Marker("j", 3, 2, here.files()))
+    assert read_marker(here) == Marker("j", 3, 2, {"step/a.pt": 5})
     (tmp_path / "step" / "a.pt").write_bytes(b"1")
-    assert read_marker(tmp_path) is None
+    assert read_marker(here) is None
     shutil.rmtree(tmp_path / "step")
     (tmp_path / "COMPLETE.json").write_text("{")
-    assert read_marker(tmp_path) is None
+    assert read_marker(here) is None
 
 
 def test_a_users_deepspeed_section_is_laid_over_ours_and_auto_keeps_ours() -> None:

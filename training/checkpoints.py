@@ -1,17 +1,24 @@
 """Checkpoints that are known to be whole, and export to a directory that `from_pretrained` loads.
 
 A checkpoint counts only if it holds a COMPLETE marker and every file the marker lists, at its size. Ray merges the
-directories of all workers into one; the marker is written last, by rank 0, after every rank has saved.
+directories of all workers into one; the marker is written last, by rank 0, after every rank has saved. Checkpoints are found by
+what lies in the run's directory, not by Ray's own list of them: that list can be torn, or end before the last one.
 """
 
 import json
-import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pyarrow import fs
+
+from cluster.storage import Place
+
 COMPLETE = "COMPLETE.json"
+SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's list of a run's checkpoints, overwritten in place
 
 
 @dataclass(frozen=True)
@@ -24,27 +31,61 @@ class Marker:
     files: dict[str, int]
 
 
-def list_files(directory: Path) -> dict[str, int]:
-    """Relative names and sizes in bytes of all files under a directory."""
-    return {str(p.relative_to(directory)): p.stat().st_size for p in sorted(directory.rglob("*")) if p.is_file()}
-
-
 def write_marker(directory: Path, marker: Marker) -> None:
     (directory / COMPLETE).write_text(json.dumps(asdict(marker)), encoding="utf-8")
 
 
-def read_marker(directory: Path) -> Marker | None:
+def read_marker(directory: Place) -> Marker | None:
     """The marker of a whole checkpoint; None if it is missing, unreadable or a listed file is missing or short."""
     try:
-        marker = Marker(**json.loads((directory / COMPLETE).read_text(encoding="utf-8")))
+        marker = Marker(**json.loads((directory / COMPLETE).read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    present = list_files(directory)
+    present = directory.files()
     return marker if all(present.get(name) == size for name, size in marker.files.items()) else None
 
 
-def export_model(model: Any, tokenizer: Any, state: Mapping[str, Any], directory: Path, adapter_base: Any = None) -> None:
-    """Write a Hugging Face directory with safetensors weights; it appears under its name only when it is whole.
+def whole_checkpoints(run: Place, job_id: str, workers: int) -> list[tuple[int, Place]]:
+    """A job's whole checkpoints in a Ray Train run's directory, made with this many workers: (step, place), the newest first."""
+    found = [(place, read_marker(place)) for place in run.glob("checkpoint_*") if not place.is_file()]
+    return sorted(((m.step, p) for p, m in found if m is not None and m.job_id == job_id and m.workers == workers), reverse=True)
+
+
+@contextmanager
+def as_directory(checkpoint: Place) -> Iterator[Path]:
+    """A checkpoint as a local directory for the length of a block: itself where it is local, else a download."""
+    if checkpoint.is_local:
+        yield checkpoint.path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        system, path = checkpoint.opened()
+        fs.copy_files(path, folder, source_filesystem=system, destination_filesystem=fs.LocalFileSystem())
+        yield Path(folder)
+
+
+def mend_snapshot(run: Place) -> bool:
+    """Remove Ray's list of checkpoints if it is torn or names one that is gone; returns whether it was.
+
+    Ray Train refuses to start a run under such a list, and starts it as new without one; what to resume from is found by
+    `whole_checkpoints` either way.
+    """
+    place = run / SNAPSHOT
+    try:
+        listed = json.loads(place.read_text())
+        names = [c["checkpoint_dir_name"] for c in listed["checkpoint_results"]]
+    except FileNotFoundError:
+        return False
+    except (ValueError, KeyError, TypeError):
+        place.unlink()
+        return True
+    if all((run / name).exists() for name in names):
+        return False
+    place.unlink()
+    return True
+
+
+def export_model(model: Any, tokenizer: Any, state: Mapping[str, Any], directory: Place, adapter_base: Any = None) -> None:
+    """Write a Hugging Face directory with safetensors weights; locally it appears under its name only when it is whole.
 
     Args:
         model: the trained module; for LoRA a peft model, whose adapter is kept beside the merged weights.
@@ -53,8 +94,7 @@ def export_model(model: Any, tokenizer: Any, state: Mapping[str, Any], directory
         directory: replaced if it exists.
         adapter_base: for LoRA, the base model on the CPU that the adapter is merged into; it is used up.
     """
-    partial = directory.with_name(directory.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = directory.scratch()
     if adapter_base is None:
         model.save_pretrained(partial, state_dict=dict(state))
     else:
@@ -63,6 +103,4 @@ def export_model(model: Any, tokenizer: Any, state: Mapping[str, Any], directory
         model.save_pretrained(partial / "adapter", state_dict=dict(state))
         PeftModel.from_pretrained(adapter_base, partial / "adapter").merge_and_unload().save_pretrained(partial)
     tokenizer.save_pretrained(partial)
-    if directory.exists():
-        shutil.rmtree(directory)
-    partial.rename(directory)
+    directory.take(partial)

@@ -6,14 +6,14 @@ workers share it, so a resumed or resized run sees the same data in the same ord
 Shapes: B packed rows, T tokens of the longest packed row.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from cluster.storage import Place
 
 IGNORED = -100
 
@@ -47,7 +47,7 @@ class MicroBatch:
     weights: list[list[float]]
 
 
-def write_examples(path: Path, examples: Sequence[Example]) -> None:
+def write_examples(place: Place, examples: Sequence[Example]) -> None:
     """Write examples as one Parquet file that appears whole or not at all."""
     table = pa.table(
         {
@@ -57,14 +57,14 @@ def write_examples(path: Path, examples: Sequence[Example]) -> None:
             "weight": pa.array([e.weight for e in examples], pa.float64()),
         }
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(table, partial)
-    partial.replace(path)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    place.write_bytes(sink.getvalue().to_pybytes())
 
 
-def read_examples(path: Path) -> list[Example]:
+def read_examples(place: Place) -> list[Example]:
     """Read what `write_examples` wrote."""
-    rows = pq.read_table(path).to_pylist()
+    rows = pq.read_table(pa.BufferReader(place.read_bytes())).to_pylist()
     return [Example(tuple(r["ids"]), r["loss_start"], r["loss_end"], r["weight"]) for r in rows]
 
 

@@ -17,10 +17,12 @@ from typing import Any, ClassVar, Literal
 
 from cluster.errors import BadInput
 from cluster.loading import ModelSource, load_model, load_tokenizer
-from training.checkpoints import Marker, export_model, list_files, read_marker, write_marker
+from cluster.storage import Place
+from training.checkpoints import Marker, as_directory, export_model, whole_checkpoints, write_marker
 from training.data import Example, collate, count_steps, global_batch, pack, read_examples, split_over_workers
 
 METRICS, DONE = "metrics.jsonl", "DONE.json"
+UPLOAD_EVERY_S = 5.0  # metrics on an object store, which cannot be appended to, are written anew this often
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,11 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class TrainJob:
-    """One training: a start model, examples, and the directory that gets `model/`, metrics and a DONE file."""
+    """One training: a start model, examples, and the directory (local or by URI) that gets `model/`, metrics and a DONE file.
+
+    With `until`, this attempt ends after that many steps with a checkpoint, an export to `step-<until>/` and a file
+    `PAUSED-<until>.json`; the same job without it, or with a later one, goes on from there to the same weights.
+    """
 
     job_id: str
     source: ModelSource
@@ -70,10 +76,22 @@ class TrainJob:
     settings: TrainSettings
     export_steps: tuple[int, ...] = ()
     chat_template: str | None = None
+    until: int | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the whole training is over."""
+        return (Place(self.output) / DONE).is_file()
 
     @property
     def is_done(self) -> bool:
-        return (Path(self.output) / DONE).is_file()
+        """Whether this attempt has nothing left to do."""
+        return self.has_ended or (self.until is not None and (Place(self.output) / paused_name(self.until)).is_file())
+
+
+def paused_name(step: int | str) -> str:
+    """The file that says a job has been trained and exported up to a step."""
+    return f"PAUSED-{step}.json"
 
 
 OWNED_BY_THE_LOOP = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "scheduler")
@@ -149,7 +167,37 @@ def train_worker(config: dict[str, Any]) -> None:
     """Entry of a Ray Train worker: train every job of the queue that is not done, in order."""
     for job in config["jobs"]:
         if not job.is_done:
-            _JobRun(job).run()
+            _JobRun(job, Place(config["checkpoints"])).run()
+
+
+class _MetricsFile:
+    """The rows of one job, a line each: appended to a local file, written anew from time to time on an object store."""
+
+    def __init__(self, place: Place, keep: int) -> None:
+        """Go on after the first `keep` rows; later ones are what an interrupted attempt logged after its last checkpoint."""
+        self.place, self.rows, self.written = place, [r for r in read_rows(place) if r["step"] <= keep], time.monotonic()
+        self.save()
+
+    def append(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        if self.place.is_local:
+            with open(self.place.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        elif time.monotonic() - self.written > UPLOAD_EVERY_S:
+            self.save()
+
+    def save(self) -> None:
+        self.place.write_bytes("".join(json.dumps(row) + "\n" for row in self.rows).encode())
+        self.written = time.monotonic()
+
+
+def read_rows(place: Place) -> list[dict[str, Any]]:
+    """The whole lines of a metrics file; none if it is not there."""
+    try:
+        text = place.read_text()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
 
 
 def _objective_module(model: Any, objective: Any) -> Any:
@@ -170,15 +218,15 @@ def _objective_module(model: Any, objective: Any) -> Any:
 class _JobRun:
     """One job on this rank: engine, data plan, resume, steps, export."""
 
-    def __init__(self, job: TrainJob) -> None:
+    def __init__(self, job: TrainJob, checkpoints: Place) -> None:
         import ray.train
         import torch
 
-        self.job, self.settings, self.output = job, job.settings, Path(job.output)
+        self.job, self.settings, self.output, self.checkpoints = job, job.settings, Place(job.output), checkpoints
         context = ray.train.get_context()
         self.rank, self.workers = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
-        self.examples: list[Example] = read_examples(Path(job.examples))
+        self.examples: list[Example] = read_examples(Place(job.examples))
         self.lengths = [e.length for e in self.examples]
         s = self.settings
         self.total = count_steps(len(self.examples), s.batch_size, s.epochs, s.steps)
@@ -226,18 +274,26 @@ class _JobRun:
 
     def run(self) -> None:
         start = self._resume()
-        self._truncate_metrics(start)
-        for step in range(start, self.total):
+        metrics = _MetricsFile(self.output / METRICS, start) if self.rank == 0 else None
+        end = min(self.job.until or self.total, self.total)
+        for step in range(start, end):
             began = time.monotonic()
             loss, tokens = self._step(step)
-            self._log(step, loss, tokens, time.monotonic() - began)
-            done = step + 1
+            done, seconds = step + 1, round(time.monotonic() - began, 4)
+            if metrics is not None:
+                metrics.append({"step": done, "of": self.total, "loss_nats": loss, "answer_tokens": tokens, "seconds": seconds})
             if done in self.job.export_steps:
                 self._export(self.output / f"step-{done}")
-            if done % self.settings.checkpoint_every == 0 and done < self.total:
+            if done < self.total and (done % self.settings.checkpoint_every == 0 or done == end):
                 self._checkpoint(done, loss)
-        self._export(self.output / "model")
-        self._finish()
+        if metrics is not None:
+            metrics.save()
+        if end < self.total:
+            self._export(self.output / f"step-{end}")
+            self._mark(paused_name(end))
+        else:
+            self._export(self.output / "model")
+            self._mark(DONE)
 
     def _step(self, step: int) -> tuple[float, float]:
         """One optimizer step; returns the mean loss in nats per answer token over the global batch, and its token weight."""
@@ -282,34 +338,17 @@ class _JobRun:
             tensors["weights"].zero_()
         return tensors
 
-    def _log(self, step: int, loss: float, tokens: float, seconds: float) -> None:
-        if self.rank == 0:
-            row = {"step": step + 1, "of": self.total, "loss_nats": loss, "answer_tokens": tokens, "seconds": round(seconds, 4)}
-            with open(self.output / METRICS, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-
-    def _truncate_metrics(self, start: int) -> None:
-        """Drop what an interrupted attempt logged after the checkpoint this one resumes from."""
-        if self.rank == 0:
-            self.output.mkdir(parents=True, exist_ok=True)
-            path = self.output / METRICS
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            path.write_text("".join(line + "\n" for line in lines[:start]), encoding="utf-8")
-
     def _resume(self) -> int:
         """Load the newest whole checkpoint of this job, if there is one, and return its step."""
-        import ray.train
+        import torch.distributed as dist
 
-        reported = [r.checkpoint for r in ray.train.get_all_reported_checkpoints()]
-        latest = ray.train.get_checkpoint()
-        for checkpoint in [c for c in [latest, *reversed(reported)] if c is not None]:
-            with checkpoint.as_directory() as folder:
-                marker = read_marker(Path(folder))
-                if marker is None or marker.job_id != self.job.job_id or marker.workers != self.workers:
-                    continue
-                path, _ = self.engine.load_checkpoint(folder, tag="step", load_module_strict=self.settings.lora is None)
-                if path is not None:
-                    return marker.step
+        found = [whole_checkpoints(self.checkpoints, self.job.job_id, self.workers)] if self.rank == 0 else [[]]
+        dist.broadcast_object_list(found)  # shared storage may show the ranks different files for a moment
+        for step, checkpoint in found[0]:
+            with as_directory(checkpoint) as folder:
+                path, _ = self.engine.load_checkpoint(str(folder), tag="step", load_module_strict=self.settings.lora is None)
+            if path is not None:
+                return step
         return 0
 
     def _checkpoint(self, step: int, loss: float) -> None:
@@ -319,7 +358,7 @@ class _JobRun:
         with tempfile.TemporaryDirectory() as folder:
             self.engine.save_checkpoint(folder, tag="step", exclude_frozen_parameters=self.settings.lora is not None)
             files: list[dict[str, int] | None] = [None] * self.workers
-            dist.all_gather_object(files, list_files(Path(folder)))
+            dist.all_gather_object(files, Place(folder).files())
             if self.rank == 0:
                 merged = {name: size for part in files if part for name, size in part.items()}
                 write_marker(Path(folder), Marker(self.job.job_id, step, self.workers, merged))
@@ -341,7 +380,7 @@ class _JobRun:
             state.update({k: v.detach().to("cpu", copy=True) for k, v in module.state_dict().items() if k not in state})
         return state
 
-    def _export(self, directory: Path) -> None:
+    def _export(self, directory: Place) -> None:
         import torch.distributed as dist
 
         state = self._gathered_state()
@@ -350,14 +389,13 @@ class _JobRun:
             export_model(self.engine.module.model, self.tokenizer, state, directory, adapter_base=base)
         dist.barrier()
 
-    def _finish(self) -> None:
+    def _mark(self, name: str) -> None:
+        """Write the file that ends this attempt, and let the engine go."""
         import torch.distributed as dist
 
         if self.rank == 0:
             record = {"job": self.job.job_id, "steps": self.total, "settings": asdict(self.settings), "pid": os.getpid()}
             record["peak_memory_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-            partial = self.output / (DONE + ".partial")
-            partial.write_text(json.dumps(record), encoding="utf-8")
-            partial.rename(self.output / DONE)
+            (self.output / name).write_bytes(json.dumps(record).encode())
         dist.barrier()
         self.engine.destroy()

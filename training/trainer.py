@@ -1,16 +1,17 @@
 """Launching the training loop with Ray Train: one worker group for a queue of jobs, watched through their metrics."""
 
-import json
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from cluster.errors import TutelageError
-from training.loop import METRICS, TrainJob, train_worker
+from cluster.storage import Place
+from training.checkpoints import mend_snapshot
+from training.loop import METRICS, TrainJob, read_rows, train_worker
+
+POLL_S = 0.5  # between looks at the metrics files
 
 
 class TrainingFailed(TutelageError):
@@ -21,7 +22,7 @@ def train_jobs(
     jobs: Sequence[TrainJob],
     *,
     name: str,
-    storage: Path,
+    storage: Place,
     workers: int = 1,
     cpus_per_worker: float = 1.0,
     gpus_per_worker: float = 0.0,
@@ -35,7 +36,7 @@ def train_jobs(
 
     Args:
         name: of the Ray Train run; must follow from the jobs, so that a restart finds its checkpoints.
-        storage: absolute directory that every node sees; checkpoints live there until the queue is finished.
+        storage: directory that every node sees, or a URI; checkpoints live there until every job of the queue has ended.
         max_failures: how often a lost worker group is started again.
         on_progress: called with (optimizer steps done, steps known so far) about twice a second.
         environment: further variables for the workers.
@@ -50,11 +51,16 @@ def train_jobs(
     pending = [job for job in jobs if not job.is_done]
     if not pending:
         return
+    if mend_snapshot(storage / name):
+        logging.getLogger(__name__).warning(
+            "Ray's list of checkpoints in %s was torn; going on from the checkpoints themselves", storage / name
+        )
+    system, path = storage.opened()
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"jobs": list(jobs)},
+        train_loop_config={"jobs": list(jobs), "checkpoints": str(storage / name)},
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=gpus_per_worker > 0,
@@ -62,7 +68,8 @@ def train_jobs(
         ),
         run_config=RunConfig(
             name=name,
-            storage_path=str(storage.resolve()),
+            storage_path=path,
+            storage_filesystem=None if storage.is_local else system,
             failure_config=FailureConfig(max_failures=max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             worker_runtime_env={"env_vars": worker_environment(gpus_per_worker) | dict(environment or {})},
@@ -83,7 +90,8 @@ def train_jobs(
     missing = [job.job_id for job in jobs if not job.is_done]
     if missing:
         raise TrainingFailed("training ended without finishing every job", ", ".join(missing), "a DONE file each", "run again")
-    shutil.rmtree(storage / name, ignore_errors=True)
+    if all(job.has_ended for job in jobs):
+        (storage / name).remove()
 
 
 def worker_environment(gpus_per_worker: float) -> dict[str, str]:
@@ -94,19 +102,16 @@ def worker_environment(gpus_per_worker: float) -> dict[str, str]:
     return environment
 
 
-def read_metrics(output: Path) -> list[dict[str, Any]]:
+def read_metrics(output: Place) -> list[dict[str, Any]]:
     """The rows a job logged: step, of, loss_nats (per answer token), answer_tokens, seconds."""
-    path = output / METRICS
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    return read_rows(output / METRICS)
 
 
 def _watch(jobs: Sequence[TrainJob], on_progress: Callable[[int, int], None] | None, stop: threading.Event) -> None:
     """Report the queue's progress by reading the metrics files that rank 0 appends to."""
     while on_progress is not None:
-        ended = stop.wait(0.5)
-        rows = [read_metrics(Path(job.output)) for job in jobs]
+        ended = stop.wait(POLL_S)
+        rows = [read_metrics(Place(job.output)) for job in jobs]
         done, started = sum(len(r) for r in rows), [r[-1]["of"] for r in rows if r]
         on_progress(done, round(sum(started) / len(started) * len(jobs)) if started else 0)
         if ended:

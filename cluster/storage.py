@@ -1,0 +1,285 @@
+"""Where files live: a local path, or a URI such as `s3://bucket/folder`, through pyarrow's file systems.
+
+A file appears whole or not at all: locally it is written under a temporary name, flushed and renamed; an object store shows
+an upload when it has ended. A directory has no such promise there, so what must be whole ends with a marker file, written last.
+
+S3 reads its keys, region and endpoint from the usual variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
+AWS_REGION, AWS_ENDPOINT_URL) or a credentials file; `?endpoint_override=host:port&scheme=http` in the URI works too. Keys never
+stand in a URI.
+"""
+
+import fcntl
+import fnmatch
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+from pyarrow import fs
+
+from cluster.errors import BadInput
+
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
+
+
+def is_uri(text: str) -> bool:
+    """Whether a text names a place by scheme; `C:/` and hub ids do not."""
+    return "://" in text
+
+
+@lru_cache(maxsize=64)
+def _file_system(scheme: str, authority: str, query: str) -> fs.FileSystem:
+    """The file system of a URI, made once per process."""
+    if scheme != "s3":
+        found, _ = fs.FileSystem.from_uri(f"{scheme}://{authority}/{'?' + query if query else ''}")
+        return found
+    given = {k: v[0] for k, v in parse_qs(query).items()}
+    unknown = set(given) - {"endpoint_override", "scheme", "region"}
+    if unknown:
+        raise BadInput("the S3 URI has a part nobody reads", ", ".join(sorted(unknown)), "endpoint_override, scheme, region", "remove it")
+    endpoint = given.get("endpoint_override") or next((os.environ[n] for n in ENDPOINTS if os.environ.get(n)), "")
+    wire, _, host = endpoint.rpartition("://")
+    region = given.get("region") or next((os.environ[n] for n in REGIONS if os.environ.get(n)), None)
+    return fs.S3FileSystem(
+        endpoint_override=host or None, scheme=given.get("scheme") or wire or "https", region=region, connect_timeout=10, request_timeout=60
+    )
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A file or directory by absolute path or URI. Plain and picklable: workers on other nodes open it themselves."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        text = os.fspath(self.text)
+        if text.startswith("file://"):
+            text = text.removeprefix("file://")
+        if is_uri(text):
+            if "@" in text.partition("?")[0].partition("://")[2].partition("/")[0]:
+                raise BadInput(
+                    "a URI with a key in it", text.partition("://")[0] + "://***", "a URI without", "set AWS_ACCESS_KEY_ID instead"
+                )
+        else:
+            text = str(Path(text).expanduser().resolve())
+        object.__setattr__(self, "text", text)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __truediv__(self, below: str) -> "Place":
+        """The place below this one; a name that climbs out of it is refused."""
+        if not below or below.startswith("/") or "\0" in below or ".." in below.split("/") or (is_uri(self.text) and "?" in below):
+            raise BadInput("a name leads out of its directory", repr(below), f"a name below {self}", "")
+        base, mark, query = self.text.partition("?") if is_uri(self.text) else (self.text, "", "")
+        return Place(f"{base.rstrip('/')}/{below}{mark}{query}")
+
+    @property
+    def name(self) -> str:
+        return (self.text.partition("?")[0] if is_uri(self.text) else self.text).rstrip("/").rpartition("/")[2]
+
+    @property
+    def is_local(self) -> bool:
+        return not is_uri(self.text)
+
+    @property
+    def path(self) -> Path:
+        """The local path.
+
+        Raises:
+            ValueError: it is on another file system.
+        """
+        if not self.is_local:
+            raise ValueError(f"{self} is not on this machine")
+        return Path(self.text)
+
+    def opened(self) -> tuple[fs.FileSystem, str]:
+        """The file system, and this place's path in it."""
+        if self.is_local:
+            return _local(), self.text
+        base, _, query = self.text.partition("?")
+        scheme, _, rest = base.partition("://")
+        return _file_system(scheme, rest.partition("/")[0], query), rest.rstrip("/")
+
+    def _info(self) -> fs.FileInfo:
+        system, path = self.opened()
+        return system.get_file_info(path)
+
+    def is_file(self) -> bool:
+        return Path(self.text).is_file() if self.is_local else self._info().type == fs.FileType.File
+
+    def exists(self) -> bool:
+        return bool(self._info().type != fs.FileType.NotFound)
+
+    def read_bytes(self) -> bytes:
+        """The whole content.
+
+        Raises:
+            FileNotFoundError: nothing there.
+        """
+        system, path = self.opened()
+        with system.open_input_stream(path) as file:
+            return bytes(file.read())
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        return self.read_bytes().decode(encoding)
+
+    def write_bytes(self, content: bytes) -> None:
+        """Write the whole content; it appears at once, or not at all. A second writer is harmless."""
+        if not isinstance(content, bytes):
+            raise TypeError(f"bytes are written, not {type(content).__name__}")
+        if not self.is_local:
+            system, path = self.opened()
+            with system.open_output_stream(path) as file:
+                file.write(content)
+            return
+        target = self.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            with open(partial, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def unlink(self) -> None:
+        """Remove a file; nothing happens if there is none."""
+        system, path = self.opened()
+        try:
+            system.delete_file(path)
+        except FileNotFoundError:
+            return
+
+    def remove(self) -> None:
+        """Remove a directory with all that is in it; nothing happens if there is none."""
+        if self.is_local:
+            shutil.rmtree(self.path, ignore_errors=True)
+        elif self.exists():
+            system, path = self.opened()
+            system.delete_dir(path)
+
+    def glob(self, pattern: str) -> list["Place"]:
+        """What lies directly in this directory under a name of this pattern, sorted."""
+        system, path = self.opened()
+        found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        return sorted(self / f.base_name for f in found if fnmatch.fnmatchcase(f.base_name, pattern))
+
+    def files(self) -> dict[str, int]:
+        """Relative names and sizes in bytes of all files below."""
+        system, path = self.opened()
+        found = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
+        return {f.path[len(path) + 1 :]: f.size for f in sorted(found, key=lambda f: f.path) if f.type == fs.FileType.File}
+
+    def take(self, folder: Path) -> None:
+        """Put a local directory here in place of what was here; the local one is used up.
+
+        On a local file system it appears at once. On an object store file by file, so a reader needs a marker of its own.
+        """
+        if self.is_local:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.remove()
+            shutil.move(folder, self.path)
+            return
+        self.remove()
+        system, path = self.opened()
+        fs.copy_files(str(folder), path, source_filesystem=_local(), destination_filesystem=system)
+        shutil.rmtree(folder)
+
+    def scratch(self) -> Path:
+        """An empty local directory to prepare this place's content in; beside it where that is local, so that `take` is a rename."""
+        if self.is_local:
+            folder = self.path.with_name(self.path.name + ".partial")
+        else:
+            folder = cache_directory() / f"{hashlib.sha256(self.text.encode()).hexdigest()[:16]}.{os.getpid()}.partial"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+
+@lru_cache(maxsize=1)
+def _local() -> fs.FileSystem:
+    return fs.LocalFileSystem()
+
+
+def cache_directory() -> Path:
+    """Where this machine keeps what it fetched: TUTELAGE_CACHE, or `~/.cache/tutelage`."""
+    return Path(os.environ.get("TUTELAGE_CACHE", "~/.cache/tutelage")).expanduser()
+
+
+def local_copy(text: str) -> Path:
+    """A file or directory as a local path: itself where it is local, else fetched once into this machine's cache.
+
+    The cache is keyed by the URI and by the names, sizes and times of what is there, so a changed file is fetched again.
+
+    Raises:
+        BadInput: nothing there, or the file system does not answer.
+    """
+    if not is_uri(text):
+        return Path(text)
+    place = Place(text)
+    try:
+        system, path = place.opened()
+        info = system.get_file_info(path)
+        if info.type == fs.FileType.NotFound:
+            raise BadInput("nothing there", text, "a file or directory", "check the URI")
+        one = info.type == fs.FileType.File
+        found = [info] if one else system.get_file_info(fs.FileSelector(path, recursive=True))
+        content = sorted((f.path, f.size, f.mtime_ns) for f in found if f.type == fs.FileType.File)
+        key = hashlib.sha256(repr((text, content)).encode()).hexdigest()[:24]
+        folder = cache_directory() / key
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with held(folder.with_suffix(".lock")):
+            if not folder.exists():
+                partial = folder.with_suffix(".partial")
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                target = partial / place.name
+                if not one:
+                    target.mkdir()
+                fs.copy_files(path, str(target), source_filesystem=system, destination_filesystem=_local())
+                partial.rename(folder)
+    except OSError as error:
+        raise BadInput("cannot fetch", text, "a place that answers", " ".join(str(error).split())[:300]) from error
+    return folder / place.name
+
+
+@contextmanager
+def held(lock: Path, on_wait: Any = None) -> Iterator[None]:
+    """Hold an exclusive lock on this machine's (or a shared) file system for the length of a block.
+
+    It belongs to the process and goes with it, however that ends: a lock file somebody left behind holds nobody up.
+
+    Args:
+        on_wait: called once, without arguments, if another process holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = open(lock, "a", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if on_wait is not None:
+                on_wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            if os.fstat(file.fileno()).st_ino == lock.stat().st_ino:
+                break
+        except FileNotFoundError:  # its last holder removed it while we waited
+            pass
+        file.close()
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        file.close()

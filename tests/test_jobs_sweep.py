@@ -1,0 +1,195 @@
+"""Sweeps: settings known beforehand, one pool for all trials, a killed driver, a failed trial, honest differences, a page."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from cluster.errors import BadInput
+from cluster.storage import Place
+from jobs.experiment_file import parse_experiment
+from jobs.store import Store, write_table
+from jobs.sweep import Setting, Trial, choosing, expand_settings, experiment_of
+from jobs.sweep_report import render_sweep, write_sweep
+from jobs.sweep_results import SweepResults, holm, summarise_sweep, sweep_lines
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_settings_are_the_whole_grid_for_every_draw_and_the_same_each_time(small_world: dict[str, Any]) -> None:
+    small_world["sweep"] = {
+        "parameters": {"arm.lambda": [0.0, 0.5], "train.learning_rate": {"loguniform": [1e-4, 1e-2]}, "arm.groups": {"choice": [2, 3]}},
+        "samples": 3,
+    }
+    settings = expand_settings(parse_experiment(small_world))
+    assert settings[0] == Setting("strongest")
+    drawn = [dict(s.values) for s in settings[1:]]
+    assert len(drawn) == 6
+    assert [d["arm.lambda"] for d in drawn] == [0.0, 0.5] * 3
+    rates = [d["train.learning_rate"] for d in drawn]
+    assert rates[0] == rates[1] != rates[2]  # a draw is tried with the whole grid
+    assert all(1e-4 <= r <= 1e-2 for r in rates)
+    assert expand_settings(parse_experiment(small_world)) == settings
+    assert expand_settings(parse_experiment({**small_world, "seed": 1})) != settings
+    tried = experiment_of(parse_experiment(small_world), settings[1])
+    assert [(a.name, a.scas_lambda, a.groups) for a in tried.arms] == [("scas", 0.0, drawn[0]["arm.groups"])]
+    assert tried.train.learning_rate == rates[0]
+
+
+def test_a_whole_arm_can_be_swept(small_world: dict[str, Any]) -> None:
+    small_world["sweep"] = {"parameters": {"arm": [{"rule": "random"}, {"rule": "minimum", "cost": "rsr"}]}}
+    e = parse_experiment(small_world)
+    arms = [experiment_of(e, s).arms[0] for s in expand_settings(e)[1:]]
+    assert [(a.name, a.rule, a.cost) for a in arms] == [("scas", "random", None), ("scas", "minimum", "rsr")]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"store": ["a", "b"]}, "store cannot be swept"),
+        ({"arms.0.lambda": [0.1]}, "arms.0.lambda cannot be swept"),
+        ({"arm.lamda": [0.1]}, r"setting lamda=0.1 is no valid experiment.*unknown key arms.0.lamda.*did you mean lambda"),
+        ({"arm.lambda": [0.1, 7]}, r"setting lambda=7 is no valid experiment.*less than or equal to 1"),
+        ({"train.rate": [1]}, "unknown key train.rate"),
+    ],
+)
+def test_a_sweep_that_cannot_work_is_refused_before_anything_starts(
+    small_world: dict[str, Any], parameters: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        expand_settings(parse_experiment({**small_world, "sweep": {"parameters": parameters}}))
+
+
+@pytest.mark.parametrize("draw", [{"uniform": [1, 0]}, {"loguniform": [0, 1]}, {"uniform": [0, 1], "randint": [0, 3]}, {}])
+def test_a_random_value_that_cannot_be_drawn_is_refused(small_world: dict[str, Any], draw: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=r"sweep\.parameters\.arm\.lambda"):
+        parse_experiment({**small_world, "sweep": {"parameters": {"arm.lambda": draw}}})
+
+
+def start_sweep(file: Path) -> "subprocess.Popen[str]":
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    command = [sys.executable, "-m", "jobs", "sweep", str(file)]
+    return subprocess.Popen(command, cwd=ROOT, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def parts(store: Path, stage: str) -> dict[str, int]:
+    """Every part of a stage with its inode: a part that is made again is another file."""
+    return {p.as_posix(): p.stat().st_ino for p in (store / stage).glob("*/*.parquet")}
+
+
+def test_a_sweep_whose_driver_is_killed_goes_on_asks_nobody_twice_and_gives_failed_trials_a_row(
+    small_world: dict[str, Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    tree = small_world | {
+        "teachers": [*small_world["teachers"], {"kind": "model", "name": "dan", "path": str(tiny_model)}],
+        "generate": {"max_new_tokens": 24},
+        "evaluate": {"metric": "loss"},
+        "train": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3},
+        "placement": {"max_failures": 0},
+        "sweep": {
+            "parameters": {"arm.lambda": [0.0], "arm.threshold": [None, -1000.0]},
+            "report_every": "epoch",
+            "stop_early": True,
+        },
+    }
+    file, store = tmp_path / "sweep.yaml", tmp_path / "store"
+    file.write_text(yaml.safe_dump(tree))
+    first = start_sweep(file)
+    assert first.stdout is not None
+    said = []
+    for line in first.stdout:
+        said.append(line)
+        if " after 1 rounds" in line:
+            first.kill()
+    assert first.wait(60) == -signal.SIGKILL, "".join(said)
+    shared = {stage: parts(store, stage) for stage in ("generate", "verify", "score")}
+    assert len(shared["score"]) >= 1
+    trained = {p: p.stat().st_ino for p in store.glob("train/*/model/model.safetensors")}
+    assert trained
+    again = start_sweep(file)
+    out, _ = again.communicate(timeout=280)
+    assert again.returncode == 0, out
+    assert "going on with the sweep" in out
+    assert {stage: parts(store, stage) for stage in shared} == shared  # nothing was asked, verified or scored again
+    assert {p: p.stat().st_ino for p in trained} == trained
+    table = pd.read_parquet(tmp_path / "runs" / "small-sweep" / "trials.parquet")
+    assert len(table) == 3
+    failed = table[table["arm.threshold"] == -1000.0]
+    assert failed["state"].tolist() == ["failed"]
+    assert failed["error"].str.contains("chose no answer at all").all()
+    rest = table[table["arm.threshold"].isna()]
+    assert set(rest["state"]) <= {"finished", "stopped"}
+    assert rest["value"].notna().all()
+    assert not [s for m in store.glob("train/*/manifest.json") for s in m.parent.glob("step-*")]  # finished ones let their epochs go
+    assert list((tmp_path / "runs" / "small-sweep" / "tune").glob("trial-*/events.out.tfevents*"))
+    assert (tmp_path / "runs" / "small-sweep" / "report.html").stat().st_size > 10_000
+
+
+def made(tmp_path: Path, small_world: dict[str, Any], effects: dict[float, float], seeds: int = 3, questions: int = 400) -> SweepResults:
+    """Results of a sweep over lambda whose trials are right with these probabilities; the baseline with 0.5."""
+    small_world["sweep"] = {"parameters": {"arm.lambda": list(effects)}, "seeds": seeds}
+    e = parse_experiment(small_world)
+    settings, store, rng = expand_settings(e), Store(tmp_path / "s"), np.random.default_rng(0)
+    trials = []
+    luck = rng.random(questions)
+    for setting in settings:
+        chance = effects[dict(setting.values)["arm.lambda"]] if setting.values else 0.5
+        for seed in range(seeds):
+            stage = store.stage("evaluate", 1, {"s": setting.label, "seed": seed}, {})
+            right = luck + rng.normal(0, 0.05, questions) < chance
+            write_table(stage.part("p"), pd.DataFrame({"question_id": [f"q{i}" for i in range(questions)], "value": right.astype(float)}))
+            stage.finish(["p"])
+            trials.append(Trial(setting, seed, "finished", 1.0, {"kid": str(stage.directory)}))
+    return summarise_sweep(e, settings, trials, "mine.yaml")
+
+
+def test_real_differences_are_named_chance_is_not_and_the_best_is_judged_by_other_questions(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
+    results = made(tmp_path, small_world, {0.0: 0.5, 0.25: 0.505, 0.5: 0.7, 1.0: 0.3})
+    by_label = {r.setting.label: r for r in results.settings}
+    assert by_label["lambda=0.5"].real
+    assert by_label["lambda=1"].real
+    assert not by_label["lambda=0"].real
+    assert not by_label["lambda=0.25"].real
+    assert results.best is not None
+    assert results.best.setting.label == "lambda=0.5"
+    assert results.best_against_baseline is not None
+    assert results.best_against_baseline.questions == 200
+    assert results.best_against_baseline.verdict.startswith("lambda=0.5 is better than strongest")
+    assert results.command == "tutelage run mine.yaml name=small-best arms.0.lambda=0.5"
+    lines = "\n".join(sweep_lines(results))
+    assert "lambda=0.25" in lines
+    assert "cannot be told from strongest" in lines
+    page = render_sweep(results)
+    assert page.count("<svg") == 1
+    assert "arms.0.lambda=0.5" in page
+    assert write_sweep(results, Place(str(tmp_path / "out"))).is_file()
+
+
+def test_many_equal_settings_are_rarely_called_different(small_world: dict[str, Any], tmp_path: Path) -> None:
+    results = made(tmp_path, small_world, {k / 20: 0.5 for k in range(20)}, seeds=1, questions=200)
+    assert not any(r.real for r in results.settings)
+    assert results.best is not None
+    assert results.best_value is not None
+    assert results.best_value.low < 0.5 < results.best_value.high  # the winner of twenty is not called better than it is
+
+
+def test_the_questions_that_choose_are_a_part_and_do_not_hang_on_the_order() -> None:
+    ids = [f"q{i}" for i in range(100)]
+    assert choosing(ids, 0.3) == choosing(ids[::-1], 0.3)
+    assert len(choosing(ids, 0.3)) == 30
+    assert len(choosing(["a", "b"], 0.99)) == 1
+
+
+def test_holm_adds_nothing_to_one_and_keeps_order() -> None:
+    assert holm([0.04]) == [0.04]
+    adjusted = holm([0.2, 0.001, 0.04])
+    assert adjusted == [0.2, 0.003, 0.08]
