@@ -1,5 +1,6 @@
 """The command line: verb first, an experiment file, dotted overrides; each stage also alone, on the user's own files."""
 
+import errno
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from jobs.standalone import Limit, audit, score, select, verify
 from jobs.submission import keep_outside_job_copy
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+DISK_PROBLEMS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 Overrides = Annotated[list[str] | None, typer.Argument(help="Dotted overrides, for example train.epochs=2 arms.0.lambda=0.3")]
 ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="An experiment file, for example experiments/quickstart.yaml")]
 
@@ -320,4 +322,9 @@ def main() -> None:
         if _Options.debug:
             raise
         print(f"tutelage: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if _Options.debug or error.errno not in DISK_PROBLEMS:
+            raise
+        print(f"tutelage: {error.filename or 'the store'}: {error.strerror}; what is finished is kept: mend it, run again", file=sys.stderr)
         sys.exit(2)

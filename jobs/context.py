@@ -59,6 +59,9 @@ class Context:
         """Record a stage as part of this run, under a readable label; forget its half-done work if asked to."""
         known = label in self.stages
         self.stages[label] = stage
+        if stage.is_torn:
+            self.talker.say(f"the manifest of {stage.name} {stage.id[:8]} is damaged: the stage is finished again from its parts")
+            stage.reopen()
         if stage.is_finished:
             self.cached += not known
         elif self.only_read:

@@ -75,6 +75,20 @@ class Stage:
     def is_finished(self) -> bool:
         return (self.directory / MANIFEST).is_file()
 
+    @property
+    def is_torn(self) -> bool:
+        """Whether there is a manifest that cannot be read: a disk's fault, since it is written in one piece."""
+        try:
+            return "parts" not in json.loads((self.directory / MANIFEST).read_text())
+        except FileNotFoundError:
+            return False
+        except ValueError:
+            return True
+
+    def reopen(self) -> None:
+        """Take the manifest away; the parts stay, and are used again."""
+        (self.directory / MANIFEST).unlink()
+
     def part(self, name: str) -> Place:
         return self.directory / f"{name}.parquet"
 

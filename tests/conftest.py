@@ -80,6 +80,10 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 @pytest.fixture
 def small_world(tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
+    return make_small_world(tmp_path, tiny_model)
+
+
+def make_small_world(tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
     """An experiment over 24 questions with three file teachers (one of them often wrong) and one small student."""
     from jobs.miniature_tasks import draw_episodes, work_out
 

@@ -1,12 +1,5 @@
 """Asking teachers: hosted models, a real OpenAI-compatible server with faults in front, repeated asking, budgets."""
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,36 +18,15 @@ from jobs.generate import Ask, ask_waves, plan_wave
 from jobs.pipeline import build_pool
 from jobs.progress import Talker
 from tests.fault_proxy import FaultProxy
+from tests.openai_server import serve_model
 
 KEY = "sk-a-secret-that-must-appear-nowhere"
 
 
 @pytest.fixture(scope="module")
 def openai_server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """transformers' own server on loopback, hosting a miniature model."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    log = tmp_path_factory.mktemp("serve") / "serve.log"
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(tiny_model), "--host", "127.0.0.1", "--port", str(port)]
-    with open(log, "wb") as out:
-        server = subprocess.Popen([*command, "--device", "cpu"], stdout=out, stderr=out, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                with urllib.request.urlopen(f"{url}/health", timeout=2) as response:
-                    assert response.status == 200
-                break
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                if server.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(f"the server did not start: {log.read_text()[-2000:]}")
-                time.sleep(0.2)  # polls a condition with a deadline
+    with serve_model(tiny_model, tmp_path_factory.mktemp("serve") / "serve.log") as url:
         yield url
-    finally:
-        server.terminate()
-        server.wait(20)
 
 
 def context_of(tree: dict[str, Any], tmp_path: Path) -> Context:
