@@ -82,7 +82,7 @@ def measure_stage(student: str, questions: str) -> None:
         make = partial(ScoreHandler, state, Score(), 0.0, out)
         with Pool(cluster.resources) as pool:
             for result in pool.run([Job("score", make, shards, 2, Needs(1.0))]):
-                arrived.append((time.perf_counter(), result.value))
+                arrived.append((time.perf_counter(), result.value.items))
     rate = sum(n for _, n in arrived[2:]) / (arrived[-1][0] - arrived[1][0])
     emit({"answers_per_s": rate, "startup_s": arrived[0][0] - began})
 

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from cluster.errors import NoRoom, ShardFailed, TutelageError
+from cluster.metrics import Metrics, Tally
 
 Handler = Callable[[Any], Any]
 # One shard runs while the next waits in the actor's queue, so that the actor is never idle for a round trip.
@@ -65,13 +66,17 @@ class Needs:
 
 @dataclass(frozen=True)
 class Job:
-    """Shards for one handler. `make` runs in the actor; `shards` are (name, payload) pairs and are drawn lazily."""
+    """Shards for one handler. `make` runs in the actor; `shards` are (name, payload) pairs and are drawn lazily.
+
+    A handler that returns a `Tally` is counted in Ray's metrics under its job's stage, the first word of the name if not given.
+    """
 
     name: str
     make: Callable[[], Handler]
     shards: Iterable[tuple[str, Any]]
     replicas: int = 1
     needs: Needs = field(default_factory=Needs)
+    stage: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,7 @@ class Pool:
     ) -> None:
         self.resources, self.nodes, self.retries, self.on_wait = resources, nodes or [Node(resources)], retries, on_wait
         self._slots: list[_Slot] = []
+        self._metrics = Metrics()
 
     def __enter__(self) -> "Pool":
         return self
@@ -314,6 +320,8 @@ class Pool:
         del slot.in_flight[future]
         running.outstanding -= 1
         slot.ready = True
+        if isinstance(value, Tally):
+            self._metrics.add(value, *_labels(running.job))
         if shard is not None:
             yield Result(running.job.name, shard[0], value)
 
@@ -341,6 +349,7 @@ class Pool:
                     "see the Ray logs for memory",
                 ) from error
         running.again.extend(lost)
+        self._metrics.count("retries", len(lost), *_labels(running.job))
         slot.in_flight.clear()
         self._drop(slot)
 
@@ -357,6 +366,11 @@ class Pool:
             free = {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}
             names = ", ".join(f"{s.running.job.name} ({s.needs})" for s in unplaced if s.running)
             self.on_wait(f"waiting for room or for models to load: {names}; free now: {free or 'nothing'}")
+
+
+def _labels(job: Job) -> tuple[str, str]:
+    """A job's stage and name, as its metrics are labelled."""
+    return job.stage or job.name.partition(" ")[0], job.name
 
 
 def _kill(actor: Any) -> None:

@@ -288,6 +288,24 @@ def report(run_name: RunName, runs: str = "runs") -> None:
 
 
 @app.command()
+def replay(
+    run_name: RunName,
+    answer: Annotated[str, typer.Argument(metavar="ANSWER", help="An answer's id: teacher/question/sample.")],
+    number: Annotated[int, typer.Option("--round", help="Score as in this round.")] = 1,
+    runs: str = "runs",
+) -> None:
+    """Run one answer of a finished run again through verification and scoring, in this process, and say what differs."""
+    from jobs.pipeline import run_pipeline
+    from jobs.replay import replay_answer
+
+    experiment, directory = _saved(run_name, runs)
+    with Context(experiment, directory, Talker()) as context:
+        context.only_read = True
+        for line in replay_answer(context, run_pipeline(context), answer, number):
+            context.talker.say(line)
+
+
+@app.command()
 def miniature(
     out: Annotated[Path, typer.Option(help="Store to build in.")] = Path("store"),
     seed: int = 0,

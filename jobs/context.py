@@ -13,6 +13,7 @@ from cluster.pool import Needs, Pool
 from cluster.session import Cluster, connect, count_gpus
 from cluster.storage import Place
 from jobs.experiment import Experiment
+from jobs.isolation import SHARD_DEATHS
 from jobs.progress import Talker
 from jobs.store import Stage, Store
 
@@ -106,7 +107,8 @@ class Context:
     def pool(self) -> Pool:
         """The pool of hosting actors."""
         if self._pool is None:
-            self._pool = self._exits.enter_context(Pool(self.cluster.resources, nodes=self.cluster.nodes, on_wait=self.talker.say))
+            pool = Pool(self.cluster.resources, nodes=self.cluster.nodes, retries=SHARD_DEATHS, on_wait=self.talker.say)
+            self._pool = self._exits.enter_context(pool)
         return self._pool
 
     def free_the_cluster(self) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 import pandas as pd
 
 from cluster.loading import load_model, pick_device
+from cluster.metrics import Tally
 from cluster.pool import Job
 from cluster.rendering import Unrenderable
 from cluster.sampling import generation_stop_ids, sample
@@ -13,6 +14,7 @@ from cluster.storage import Place
 from jobs.context import Context
 from jobs.datasets import Question
 from jobs.experiment import Evaluate
+from jobs.isolation import run_isolated
 from jobs.score import StudentState
 from jobs.store import Stage, digest, write_table
 from jobs.verify import verify_config
@@ -36,11 +38,19 @@ class EvaluateHandler:
         self.verifier = process_verifier(verify)
         self.scorer = Scorer(self.model, self.renderer.special_ids) if settings.metric == "loss" else None
 
-    def __call__(self, shard: tuple[str, list[Question]]) -> int:
+    def __call__(self, shard: tuple[str, list[Question]]) -> Tally:
         part, questions = shard
-        rows = self._losses(questions) if self.scorer is not None else self._answers(questions)
-        write_table(self.directory / f"{part}.parquet", pd.DataFrame(rows, columns=COLUMNS))
-        return len(questions)
+        run = self._answers if self.scorer is None else self._losses
+        table = run_isolated(
+            self.directory,
+            part,
+            questions,
+            lambda q: q.id,
+            lambda some: pd.DataFrame(run(some), columns=COLUMNS),
+            lambda q, reason: pd.DataFrame([(q.id, q.family, "quarantined", None, "", reason, 0, "")], columns=COLUMNS),
+        )
+        write_table(self.directory / f"{part}.parquet", table)
+        return Tally(len(questions), int(table["tokens"].sum()), int(table["state"].isin(["unrenderable", "quarantined"]).sum()))
 
     def _answers(self, questions: Sequence[Question]) -> list[tuple[object, ...]]:
         rows: list[tuple[object, ...]] = []
@@ -112,7 +122,7 @@ def _evaluate_missing(context: Context, unfinished: Sequence[tuple[str, StudentS
     if jobs:
         with context.talker.bar("evaluate", sum(len(c) for j in jobs for _, (_, c) in j.shards), "questions") as bar:
             for result in context.pool.run(jobs):
-                bar.advance(result.value)
+                bar.advance(result.value.items)
     for _, _, stage in unfinished:
         names = [name for name, _ in shards]
         results = pd.concat([stage.read(n) for n in names], ignore_index=True)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ import pandas as pd
 
 from cluster.errors import BadInput
 from cluster.loading import ModelSource, check_model_directory, fingerprint, load_model, load_tokenizer, pick_device
+from cluster.metrics import Tally
 from cluster.pool import Job, Needs
 from cluster.rendering import Renderer, Unrenderable, template_text
 from cluster.sampling import generation_stop_ids, sample
@@ -25,6 +26,7 @@ from cluster.storage import Place, local_copy
 from jobs.context import Context
 from jobs.datasets import Question, read_answers, refuse_other_texts
 from jobs.experiment import EndpointTeacher, FileTeacher, Generate, ModelTeacher
+from jobs.isolation import run_isolated
 from jobs.store import Stage, digest_rows, read_table, write_table
 
 VERSION = 1
@@ -69,6 +71,12 @@ def answer_row(
     return (answer_id(teacher, ask.question_id, ask.sample), ask.question_id, teacher, ask.sample, text, finish, error, *tokens, usd)
 
 
+def tally_of(answers: pd.DataFrame) -> Tally:
+    """What a part of answers amounts to."""
+    failed = int((answers["finish"] == "failed").sum())
+    return Tally(len(answers), int(answers["answer_tokens"].sum()), failed, spend_usd=float(answers["usd"].sum()))
+
+
 def _seed_of(seed: int, row: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{row}".encode()).digest()[:8], "little")
 
@@ -83,8 +91,19 @@ class ModelAsker:
         self.renderer = Renderer(load_tokenizer(source), teacher.chat_template)
         self.renderer.prove()
 
-    def __call__(self, shard: tuple[str, list[Ask]]) -> int:
+    def __call__(self, shard: tuple[str, list[Ask]]) -> Tally:
         part, asks = shard
+        table = run_isolated(self.directory, part, asks, self._id, self._answers, self._give_up)
+        write_table(self.directory / f"{part}.parquet", table)
+        return tally_of(table)
+
+    def _id(self, ask: Ask) -> str:
+        return answer_id(self.teacher.name, ask.question_id, ask.sample)
+
+    def _give_up(self, ask: Ask, reason: str) -> pd.DataFrame:
+        return pd.DataFrame([answer_row(self.teacher.name, ask, "", "failed", reason)], columns=ANSWER_COLUMNS)
+
+    def _answers(self, asks: Sequence[Ask]) -> pd.DataFrame:
         prompts, rows = [], {}
         for ask in asks:
             try:
@@ -97,15 +116,14 @@ class ModelAsker:
             [ids for _, ids in prompts],
             max_new_tokens=s.max_new_tokens,
             stop_ids=self.renderer.stop_ids | generation_stop_ids(self.model),
-            seeds=[_seed_of(self.seed, answer_id(self.teacher.name, a.question_id, a.sample)) for a, _ in prompts],
+            seeds=[_seed_of(self.seed, self._id(a)) for a, _ in prompts],
             temperature=s.temperature,
             top_p=s.top_p,
         )
         for (ask, ids), completion in zip(prompts, completions, strict=True):
             text = self.renderer.tokenizer.decode(completion.ids, skip_special_tokens=True)
             rows[ask] = answer_row(self.teacher.name, ask, text, completion.finish, "", (len(ids), len(completion.ids)))
-        write_table(self.directory / f"{part}.parquet", pd.DataFrame([rows[a] for a in asks], columns=ANSWER_COLUMNS))
-        return len(asks)
+        return pd.DataFrame([rows[a] for a in asks], columns=ANSWER_COLUMNS)
 
 
 class Secret:
@@ -138,14 +156,16 @@ class EndpointAsker:
 
         self.teacher, self.settings, self.seed, self.directory, self.spent_usd = teacher, settings, seed, Place(directory), spent_usd
         self.client = OpenAI(base_url=teacher.base_url, api_key=key.value, timeout=teacher.timeout_s, max_retries=teacher.max_retries)
-        self._lock, self._next_call = threading.Lock(), 0.0
+        self._lock, self._next_call, self.retries = threading.Lock(), 0.0, 0
 
-    def __call__(self, shard: tuple[str, list[Ask]]) -> int:
+    def __call__(self, shard: tuple[str, list[Ask]]) -> Tally:
         part, asks = shard
         with ThreadPoolExecutor(self.teacher.concurrency) as threads:
             rows = list(threads.map(self._ask, asks))
-        write_table(self.directory / f"{part}.parquet", pd.DataFrame(rows, columns=ANSWER_COLUMNS))
-        return len(asks)
+        table = pd.DataFrame(rows, columns=ANSWER_COLUMNS)
+        write_table(self.directory / f"{part}.parquet", table)
+        retries, self.retries = self.retries, 0
+        return replace(tally_of(table), retries=retries)
 
     def _ask(self, ask: Ask) -> tuple[Any, ...]:
         from openai import APIError, APIResponseValidationError, AuthenticationError, NotFoundError, PermissionDeniedError
@@ -154,8 +174,9 @@ class EndpointAsker:
         if teacher.budget_usd is not None and self.spent_usd >= teacher.budget_usd:
             return answer_row(teacher.name, ask, "", "failed", f"budget of {teacher.budget_usd} USD is spent")
         problem = ""
-        for _ in range(teacher.max_retries + 1):
+        for attempt in range(teacher.max_retries + 1):
             self._keep_the_rate()
+            self._count_retries(int(attempt > 0))
             try:
                 return self._call(ask)
             except APIResponseValidationError as error:
@@ -172,7 +193,7 @@ class EndpointAsker:
         messages: list[Any] = [] if ask.system is None else [{"role": "system", "content": ask.system}]
         messages.append({"role": "user", "content": ask.text})
         s = self.settings
-        response = self.client.chat.completions.create(
+        raw = self.client.chat.completions.with_raw_response.create(
             model=self.teacher.model,
             messages=messages,
             temperature=s.temperature,
@@ -180,6 +201,8 @@ class EndpointAsker:
             max_tokens=s.max_new_tokens,
             seed=_seed_of(self.seed, answer_id(self.teacher.name, ask.question_id, ask.sample)) % 2**31,
         )
+        self._count_retries(raw.retries_taken)
+        response = raw.parse()
         choice = response.choices[0]
         text = choice.message.content
         if not isinstance(text, str):
@@ -190,6 +213,10 @@ class EndpointAsker:
         with self._lock:
             self.spent_usd += usd
         return answer_row(t.name, ask, text, "length" if choice.finish_reason == "length" else "stop", "", used, usd)
+
+    def _count_retries(self, count: int) -> None:
+        with self._lock:
+            self.retries += count
 
     def _scrub(self, problem: object) -> str:
         """A problem as text for the store, without the key, whatever the server echoed."""
@@ -266,7 +293,7 @@ def _ask_missing(context: Context, waves: Sequence[Wave]) -> None:
     if jobs:
         with context.talker.bar("generate", questions, "answers") as bar:
             for result in context.pool.run(jobs):
-                bar.advance(result.value)
+                bar.advance(result.value.items)
     for name, wave in missing.items():
         answers = pd.concat([wave.stage.read(p) for p in parts[name]], ignore_index=True)
         wave.stage.finish(
@@ -320,8 +347,9 @@ def _job(name: str, wave: Wave, todo: Sequence[tuple[str, Sequence[Ask]]], setti
     teacher = wave.teacher
     if isinstance(teacher, ModelTeacher):
         needs = teacher.needs
-        return Job(name, partial(ModelAsker, teacher, settings, seed, directory), shards, teacher.replicas, needs)
-    return Job(name, partial(EndpointAsker, teacher, settings, seed, directory, spent_usd, read_key(teacher)), shards, 1, Needs(0.0))
+        return Job(name, partial(ModelAsker, teacher, settings, seed, directory), shards, teacher.replicas, needs, "generate")
+    make = partial(EndpointAsker, teacher, settings, seed, directory, spent_usd, read_key(teacher))
+    return Job(name, make, shards, 1, Needs(0.0), "generate")
 
 
 def take_file(context: Context, teacher: FileTeacher, questions: Mapping[str, Question]) -> Stage:

@@ -4,6 +4,7 @@ Plain tables and numbers, computed once; the terminal's verdict and the report a
 """
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from cluster.storage import Place
 from jobs.context import Context
 from jobs.experiment_file import resolved
 from jobs.pipeline import Outcome
+from jobs.replay import quarantine
 from jobs.store import write_table
 from training.evaluation import Comparison, Interval, accuracy_interval, compare
 
@@ -46,6 +48,7 @@ class Results:
     teachers: pd.DataFrame
     ledger: pd.DataFrame
     drop_bias: pd.DataFrame
+    quarantine: pd.DataFrame
     chosen: pd.DataFrame
     costs: pd.DataFrame
     nothing_to_choose: int
@@ -84,6 +87,7 @@ def summarise(context: Context, outcome: Outcome) -> Results:
         teachers=_teacher_table(context, outcome),
         ledger=run_ledger(outcome),
         drop_bias=drop_bias(outcome),
+        quarantine=quarantine(outcome).assign(replay=lambda t: [replay_command(e.name, a) for a in t["answer"]]),
         chosen=_chosen_table(context, outcome),
         costs=_cost_table(outcome),
         nothing_to_choose=_nothing_to_choose(outcome),
@@ -246,6 +250,11 @@ def _timings(context: Context) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def replay_command(run: str, answer: str) -> str:
+    """The command that runs one answer again."""
+    return shlex.join(["tutelage", "replay", run, answer])
+
+
 def verdict_lines(results: Results) -> list[str]:
     """The verdict table as plain text lines, worst news included."""
     unit = "accuracy" if results.metric == "accuracy" else "minus loss (nats per answer token)"
@@ -258,6 +267,9 @@ def verdict_lines(results: Results) -> list[str]:
         ]:
             lines.append(f"    {r.arm:<18} {format_interval(r.value, results.metric)}" + (f"   {r.seeds} seeds" if r.seeds > 1 else ""))
         lines += [f"    -> {c.verdict}" for s, _, c in results.comparisons if s == student]
+    if len(results.quarantine):
+        first = results.quarantine.iloc[0]
+        lines.append(f"{len(results.quarantine)} answers in quarantine, the first: {first['state']}; look closer with: {first['replay']}")
     return lines
 
 

@@ -9,12 +9,14 @@ import pandas as pd
 
 from cluster.errors import BadInput
 from cluster.loading import ModelSource, check_model_directory, fingerprint, import_transformers, load_model, load_tokenizer, pick_device
+from cluster.metrics import Tally
 from cluster.pool import Job
 from cluster.rendering import Renderer, Unrenderable
 from cluster.storage import Place
 from jobs.context import Context
 from jobs.datasets import Question
 from jobs.experiment import Score, Student
+from jobs.isolation import run_isolated
 from jobs.store import Stage, digest, write_table
 from selection.layers import find_layer_module
 from selection.statistics import STATISTIC_NAMES, EmptySpan, Scorer
@@ -93,10 +95,20 @@ class ScoreHandler:
         model = load_model(student.source, pick_device(num_gpus))
         self.scorer = Scorer(model, self.renderer.special_ids, settings.target_layer, settings.token_budget)
 
-    def __call__(self, shard: tuple[str, list[Row]]) -> int:
+    def __call__(self, shard: tuple[str, list[Row]]) -> Tally:
         part, rows = shard
-        write_table(self.directory / f"{part}.parquet", score_rows(rows, self.renderer, self.scorer, self.settings.max_length))
-        return len(rows)
+        table = run_isolated(self.directory, part, rows, lambda row: row.answer_id, self._scores, set_aside)
+        write_table(self.directory / f"{part}.parquet", table)
+        return Tally(len(rows), int(table["conversation_tokens"].sum()), int((table["state"] != "scored").sum()))
+
+    def _scores(self, rows: Sequence[Row]) -> pd.DataFrame:
+        return score_rows(rows, self.renderer, self.scorer, self.settings.max_length)
+
+
+def set_aside(row: Row, reason: str) -> pd.DataFrame:
+    """The one-row table of an answer in quarantine."""
+    values = [row.answer_id, row.question_id, row.teacher, "quarantined", reason, 0, *[0.0] * len(STATISTIC_NAMES)]
+    return pd.DataFrame([values], columns=SCORE_COLUMNS)
 
 
 def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: Scorer, max_length: int) -> pd.DataFrame:
@@ -172,7 +184,7 @@ def _score_missing(context: Context, unfinished: Sequence[tuple[StudentState, St
     if jobs:
         with context.talker.bar("score", sum(len(c) for j in jobs for _, (_, c) in j.shards), "answers") as bar:
             for result in context.pool.run(jobs):
-                bar.advance(result.value)
+                bar.advance(result.value.items)
     for _, stage in unfinished:
         finish_scores(stage, [name for name, _ in shards])
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from cluster.metrics import Tally
 from cluster.pool import Job, Needs
 from cluster.storage import Place
 from jobs.context import Context
@@ -28,12 +29,12 @@ class VerifyHandler:
     def __init__(self, settings: VerifySettings) -> None:
         self.verifier = process_verifier(settings)
 
-    def __call__(self, shard: tuple[str, list[tuple[str, str, str]]]) -> int:
+    def __call__(self, shard: tuple[str, list[tuple[str, str, str]]]) -> Tally:
         part, rows = shard
         verdicts = self.verifier.check_all((text, reference) for _, text, reference in rows)
         table = [(identity, v.state, v.extracted) for (identity, _, _), v in zip(rows, verdicts, strict=True)]
         write_table(Place(part), pd.DataFrame(table, columns=VERDICT_COLUMNS))
-        return len(rows)
+        return Tally(len(rows), quarantined=sum(v.state in ("timed_out", "checker_error") for v in verdicts))
 
 
 def check_verifier(settings: VerifySettings) -> None:
@@ -103,7 +104,7 @@ def _verify_missing(
         job = Job("verify", partial(VerifyHandler, settings), todo, len(todo), Needs(1.0))
         with context.talker.bar("verify", sum(len(chunk) for _, (_, chunk) in todo), "answers") as bar:
             for result in context.pool.run([job]):
-                bar.advance(result.value)
+                bar.advance(result.value.items)
     for label, names in parts.items():
         verdicts = pd.concat([stages[label].read(n) for n in names], ignore_index=True) if names else pd.DataFrame(columns=VERDICT_COLUMNS)
         stages[label].finish(names, answers=len(verdicts), **{str(k): int(v) for k, v in verdicts["state"].value_counts().items()})

@@ -281,7 +281,7 @@ def train_worker_dies_in_a_checkpoint(fight: Fight) -> None:
 
     def half_written() -> bool:
         whole = {p.parent for p in fight.store.glob("checkpoints/*/checkpoint_*/COMPLETE.json")}
-        half[:] = [p for p in fight.store.glob("checkpoints/*/checkpoint_*") if p not in whole]
+        half[:] = [p for p in fight.store.glob("checkpoints/*/checkpoint_*") if p not in whole and p.is_dir()]
         return len(whole) >= wanted and bool(half)
 
     fight.wait(process, half_written)
@@ -395,7 +395,7 @@ def two_runs_at_once(fight: Fight) -> None:
 def trial_driver_dies(fight: Fight) -> None:
     process = fight.start("sweep", sweep={"parameters": {"arm.lambda": [0.5]}, "max_failures": 2})
     fight.wait(process, after_steps(fight))
-    fight.kill_one("run_trial")
+    fight.kill_one("ray::ImplicitFunc")
     survive(fight, process)
     trials = pd.read_parquet(fight.folder / "runs" / "small-sweep" / "trials.parquet")
     if trials["state"].tolist() != ["finished"] * 2:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import BadInput, NoRoom, ShardFailed
+from cluster.metrics import Tally
 from cluster.pool import Job, Needs, Pool
 from cluster.session import Cluster, RaySettings, connect
 
@@ -142,3 +143,30 @@ def test_shards_are_drawn_lazily(ray_cluster: Cluster, tmp_path: Path) -> None:
             next(results)
         assert len(drawn) <= 10 + 2 * 2 + 2
         results.close()  # type: ignore[attr-defined]
+
+
+class Busy:
+    """A handler whose shards amount to something."""
+
+    def __call__(self, payload: int) -> Tally:
+        return Tally(items=payload, tokens=10 * payload, quarantined=1, spend_usd=0.25)
+
+
+def test_what_shards_amount_to_is_on_the_prometheus_endpoint_by_stage_and_job(ray_cluster: Cluster) -> None:
+    import urllib.request
+
+    import ray
+
+    with Pool(ray_cluster.resources) as pool:
+        assert len(list(pool.run([Job("count these", Busy, [(str(k), k) for k in (1, 2, 3)])]))) == 3
+    (node,) = [n for n in ray.nodes() if n["Alive"]]
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    wanted = {"shards": 3.0, "items": 6.0, "tokens": 60.0, "quarantined": 3.0, "spend_usd": 0.75}
+    found: dict[str, float] = {}
+    deadline = time.monotonic() + 60
+    while found != wanted and time.monotonic() < deadline:
+        time.sleep(0.2)  # polls a condition with a deadline: Ray exports every few seconds
+        with urllib.request.urlopen(address, timeout=5) as response:
+            lines = [line for line in response.read().decode().splitlines() if 'stage="count"' in line and 'job="count these"' in line]
+        found = {line.partition("{")[0].removeprefix("ray_tutelage_").removesuffix("_total"): float(line.split()[-1]) for line in lines}
+    assert found == wanted

@@ -1,0 +1,49 @@
+"""What work amounts to, as Ray metrics: counters on every node's Prometheus endpoint and in Ray's dashboard, as `ray_tutelage_…`.
+
+Counted where results arrive, in the process that drives the pool. Rates are Prometheus's business: `rate(ray_tutelage_tokens_total[1m])`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+COUNTERS = {
+    "shards": "Shards finished",
+    "items": "Answers or questions that went through a shard",
+    "tokens": "Tokens generated, scored or evaluated",
+    "retries": "Shards run again because their actor died, and calls of an endpoint made again",
+    "quarantined": "Rows that ended in a named failure instead of a result",
+    "spend_usd": "Spend on endpoint teachers, in USD",
+}
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What one shard amounted to; a handler returns it."""
+
+    items: int
+    tokens: int = 0
+    quarantined: int = 0
+    retries: int = 0
+    spend_usd: float = 0.0
+
+
+@dataclass
+class Metrics:
+    """Counters by stage and job, made when the first is needed, since Ray must be up."""
+
+    _counters: dict[str, Any] = field(default_factory=dict)
+
+    def count(self, name: str, amount: float, stage: str, job: str) -> None:
+        """Add to one counter; nothing is added for an amount of 0."""
+        if not self._counters:
+            from ray.util.metrics import Counter
+
+            self._counters = {n: Counter(f"tutelage_{n}_total", about, tag_keys=("stage", "job")) for n, about in COUNTERS.items()}
+        if amount:
+            self._counters[name].inc(amount, tags={"stage": stage, "job": job})
+
+    def add(self, tally: Tally, stage: str, job: str) -> None:
+        """Add one finished shard."""
+        self.count("shards", 1, stage, job)
+        for name in ("items", "tokens", "quarantined", "retries", "spend_usd"):
+            self.count(name, getattr(tally, name), stage, job)
