@@ -66,7 +66,7 @@ class Renderer:
         self._dated = FIXED_DATE_MACRO + self.template if "strftime_now" in self.template else self.template
         marked = {i: str(t) for i, t in getattr(tokenizer, "added_tokens_decoder", {}).items() if t.special}
         self.special_ids = frozenset(tokenizer.all_special_ids) | frozenset(marked)
-        self._special_texts = tuple({text for text in [*tokenizer.all_special_tokens, *marked.values()] if text})
+        self._special_texts = tuple(sorted({text for text in [*tokenizer.all_special_tokens, *marked.values()] if text}))
 
     def _text(self, messages: list[dict[str, str]], generation: bool) -> str:
         try:
@@ -107,6 +107,7 @@ class Renderer:
     def prompt(self, question: str, system: str | None = None) -> tuple[int, ...]:
         """Token ids from which an answer is generated."""
         self._refuse_markers(question, "question")
+        self._refuse_markers(system or "", "system text")
         return tuple(self._encode(self._text(self._messages(question, system), True), start=True))
 
     def conversation(self, question: str, answer: str, system: str | None = None) -> Rendered:
@@ -116,8 +117,8 @@ class Renderer:
             Unrenderable: the prompt is not a literal prefix, the answer does not come back out of its span, or a
                 text holds one of the tokenizer's special tokens, which would forge a turn.
         """
-        self._refuse_markers(question, "question")
-        self._refuse_markers(answer, "answer")
+        for text, which in ((question, "question"), (system or "", "system text"), (answer, "answer")):
+            self._refuse_markers(text, which)
         messages = self._messages(question, system)
         prompt_text = self._text(messages, True)
         whole_text = self._text([*messages, {"role": "assistant", "content": answer}], False)

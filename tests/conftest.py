@@ -1,7 +1,10 @@
 """Fixtures: one Ray for the whole test run, tiny models made here, and the shared golden data where it is present."""
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +13,11 @@ import pytest
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["TUTELAGE_CACHE"] = tempfile.mkdtemp(prefix="tutelage-cache-")
 
 from cluster.session import Cluster, RaySettings, connect
 
+atexit.register(shutil.rmtree, os.environ["TUTELAGE_CACHE"], ignore_errors=True)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -45,8 +50,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """The one Ray of this test run."""
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory, s3_bucket: str) -> Iterator[Cluster]:
+    """The one Ray of this test run; its workers know where the object store is."""
     log = tmp_path_factory.mktemp("ray") / "ray.log"
     with connect(RaySettings(num_cpus=2, object_store_mib=100), log) as cluster:
         yield cluster
