@@ -22,7 +22,7 @@ from jobs import __version__, submission
 from jobs.context import Context
 from jobs.experiment import Experiment
 from jobs.experiment_file import load_experiment, resolved
-from jobs.progress import Talker
+from jobs.progress import Talker, printable
 from jobs.standalone import Limit, audit, score, select, verify
 from jobs.submission import keep_outside_job_copy
 
@@ -339,7 +339,7 @@ def main() -> None:
     except TutelageError as error:
         if _Options.debug:
             raise
-        print(f"tutelage: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"tutelage: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if _Options.debug or error.errno not in DISK_PROBLEMS:

@@ -16,6 +16,8 @@ from selection.verification import VerifySettings
 from training.loop import TrainSettings
 
 MINIATURE = "miniature:"
+# Names of teachers, students and arms become parts of file names.
+Name = Annotated[str, Field(pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*$")]
 
 
 class Section(BaseModel):
@@ -54,7 +56,7 @@ class ModelTeacher(Section):
     """A teacher hosted in Ray actors from a local directory or a hub id; `labels` are those its node must carry."""
 
     kind: Literal["model"] = "model"
-    name: str
+    name: Name
     path: str
     revision: str | None = None
     dtype: DType = "float32"
@@ -77,7 +79,7 @@ class EndpointTeacher(Section):
     """A teacher behind an OpenAI-compatible server. The key is read from the environment variable `api_key_env`, never from a file."""
 
     kind: Literal["endpoint"]
-    name: str
+    name: Name
     base_url: str
     model: str
     api_key_env: str = "OPENAI_API_KEY"
@@ -101,7 +103,7 @@ class FileTeacher(Section):
     """A teacher whose answers already exist in a file."""
 
     kind: Literal["file"]
-    name: str
+    name: Name
     path: str
     fields: Fields = Fields()
     family: str | None = None
@@ -113,7 +115,7 @@ Teacher = Annotated[ModelTeacher | EndpointTeacher | FileTeacher, Field(discrimi
 class Student(Section):
     """A student to fine-tune."""
 
-    name: str
+    name: Name
     path: str
     revision: str | None = None
     dtype: DType = "float32"
@@ -163,7 +165,7 @@ class Evaluate(Section):
 class Arm(Section):
     """One selector: a rule over a cost. Its whole path goes through every round of training and evaluation."""
 
-    name: str
+    name: Name
     rule: RuleName = "groups"
     cost: CostName | None = None
     scas_lambda: float = Field(0.5, ge=0, le=1, alias="lambda")

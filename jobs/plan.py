@@ -82,7 +82,7 @@ def _generate_rows(context: Context, questions: Mapping[str, Question], rows: li
     """One row per teacher; a file teacher is read, which is all it costs."""
     e = context.experiment
     asks = Asks(Ask(q.id, q.text, q.system, s) for q in questions.values() for s in range(e.generate.samples))
-    stages = {}
+    stages, totals = {}, list[Left]()
     for teacher in e.teachers:
         label = f"generate {teacher.name}"
         if isinstance(teacher, FileTeacher):
@@ -93,23 +93,40 @@ def _generate_rows(context: Context, questions: Mapping[str, Question], rows: li
         stages[label] = wave.stage
         shards = wave.shards(e.generate.shard_size)
         left = [] if wave.stage.is_finished else [s for s in shards if not wave.stage.has(s[0])]
-        rows.append(PlanRow(label, _yes(wave.stage), _tokens_left(context, teacher, left), _place(context, teacher)))
+        found = _left(context, teacher, left)
+        totals += [found] if left else []
+        rows.append(PlanRow(label, _yes(wave.stage), str(found) if left else "", _place(context, teacher)))
+    if len(totals) > 1:
+        usd = [left.most_usd for left in totals if left.most_usd is not None]
+        count, prompt = sum(left.shards for left in totals), sum(left.prompt_tokens for left in totals)
+        together = Left(count, prompt, sum(left.most_tokens for left in totals), sum(usd) if usd else None)
+        rows.append(PlanRow(f"generate, {len(totals)} teachers", "no", str(together), ""))
     return stages
 
 
-def _tokens_left(context: Context, teacher: ModelTeacher | EndpointTeacher, left: Sequence[tuple[str, Sequence[Ask]]]) -> str:
-    """Shards, prompt tokens (exact for a local teacher) and the most tokens and money the answers can take."""
-    count = sum(len(chunk) for _, chunk in left)
-    if not count:
-        return ""
-    asks, most = (a for _, chunk in left for a in chunk), count * context.experiment.generate.max_new_tokens
+@dataclass(frozen=True)
+class Left:
+    """What is still to be asked of one teacher: prompt tokens (exact for a local one), and the most its answers can take."""
+
+    shards: int
+    prompt_tokens: int
+    most_tokens: int
+    most_usd: float | None
+
+    def __str__(self) -> str:
+        about = "" if self.most_usd is None else "about "
+        usd = "" if self.most_usd is None else f", at most {self.most_usd:,.2f} USD"
+        return f"{self.shards:,} shards, {about}{self.prompt_tokens:,} prompt tokens, at most {self.most_tokens:,} answer tokens{usd}"
+
+
+def _left(context: Context, teacher: ModelTeacher | EndpointTeacher, left: Sequence[tuple[str, Sequence[Ask]]]) -> Left:
+    asks, most = (a for _, chunk in left for a in chunk), sum(len(c) for _, c in left) * context.experiment.generate.max_new_tokens
     if isinstance(teacher, EndpointTeacher):
         prompt = sum(len(a.text) // 4 + 8 for a in asks)
         usd = (prompt * teacher.usd_per_million_input_tokens + most * teacher.usd_per_million_output_tokens) / 1e6
-        return f"{len(left)} shards, about {prompt:,} prompt tokens, at most {most:,} answer tokens, at most {usd:,.2f} USD"
+        return Left(len(left), prompt, most, usd)
     renderer = Renderer(load_tokenizer(teacher_source(teacher)), teacher.chat_template)
-    prompt = sum(_prompt_tokens(renderer, a.text, a.system) for a in asks)
-    return f"{len(left)} shards, {prompt:,} prompt tokens, at most {most:,} answer tokens"
+    return Left(len(left), sum(_prompt_tokens(renderer, a.text, a.system) for a in asks), most, None)
 
 
 def _prompt_tokens(renderer: Renderer, text: str, system: str | None) -> int:

@@ -43,6 +43,15 @@ class Bar:
             self._console.print(f"{self.name}: {self.done:,} {self.unit} in {seconds:,.1f} s", markup=False)
 
 
+def printable(text: str) -> str:
+    """A text with its control characters written out, so that nothing a model wrote can move a terminal's cursor.
+
+    >>> printable("red: \x1b[31m")
+    'red: \\x1b[31m'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
 class Talker:
     """Where a run speaks to its user: lines and bars on standard output."""
 
@@ -50,8 +59,8 @@ class Talker:
         self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """Print one line as it is: nothing in it is read as markup."""
-        self.console.print(text, markup=False)
+        """Print one line: nothing in it is read as markup, and control characters of others' texts do not reach the terminal."""
+        self.console.print(printable(text), markup=False)
 
     def show(self, table: Table) -> None:
         """Print a table, wide enough to be read in a file."""
