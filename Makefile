@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test lint slow clean
+.PHONY: help install demo test lint slow chaos clean
 
 help:
 	@echo "make demo     the miniature world, from nothing to a verdict and runs/quickstart/report.html"
 	@echo "make test     the default test suite with ruff, mypy and import-linter"
 	@echo "make slow     the tests that take minutes"
+	@echo "make chaos    kill, tear and fill things at random points; everything must survive (SEED=N repeats a run)"
 	@echo "make install  the environment in $(VENV) alone"
 
 install: $(VENV)/.installed
@@ -35,6 +36,9 @@ test: lint
 
 slow: install
 	$(BIN)/pytest -m slow
+
+chaos: install
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

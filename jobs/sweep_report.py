@@ -13,6 +13,8 @@ from jobs.results import format_interval
 from jobs.store import write_table
 from jobs.sweep_results import SettingResult, SweepResults, plain_results
 
+REFERENCES = (PALETTE[1], PALETTE[3], PALETTE[4], PALETTE[6])  # neither the settings' blue nor the best one's green
+
 
 def write_sweep(results: SweepResults, directory: Place) -> Place:
     """Write `report.html`, `results.json` and `trials.parquet` of a sweep; returns the page."""
@@ -92,7 +94,7 @@ def _against(results: SweepResults, drawn: Sequence[SettingResult], key: str) ->
     figure, axis = new_figure(9, 3.4)
     for k, r in enumerate(q for q in results.settings if not q.setting.values and q.value is not None):
         if r.value is not None:
-            color = PALETTE[(k + 1) % len(PALETTE)]
+            color = REFERENCES[k % len(REFERENCES)]
             axis.axhline(scale * r.value.value, color=color, lw=1.2, ls="--", label=r.setting.arm)
             axis.axhspan(scale * r.value.low, scale * r.value.high, color=color, alpha=0.08, lw=0)
     by_x: dict[float, int] = {}
@@ -133,7 +135,8 @@ def _parallel(results: SweepResults, drawn: Sequence[SettingResult], keys: Seque
         heights.append((shown - low) / span)
         axis.axvline(at, color="#9aa4b0", lw=1)
         for text, height in {_tick(v, names): h for v, h in zip(x, heights[-1], strict=True)}.items():
-            axis.annotate(text, (at, height), xytext=(4, 0), textcoords="offset points", fontsize=8, color="#5d6878", va="center")
+            behind = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+            axis.annotate(text, (at, height), xytext=(5, 0), textcoords="offset points", fontsize=8, va="center", bbox=behind, zorder=5)
     colors = matplotlib.colormaps["viridis"]((value - value.min()) / (float(np.ptp(value)) or 1.0) * 0.9)
     for k in np.argsort(value):
         axis.plot(range(len(columns)), [h[k] for h in heights], color=colors[k], lw=1.6, alpha=0.85)
