@@ -14,7 +14,7 @@ from cluster.storage import Place
 from jobs.context import Context
 from jobs.datasets import Question
 from jobs.experiment import Evaluate
-from jobs.isolation import run_isolated
+from jobs.isolation import forget_attempts, run_isolated
 from jobs.score import StudentState
 from jobs.store import Stage, digest, write_table
 from jobs.verify import verify_config
@@ -115,6 +115,7 @@ def _evaluate_missing(context: Context, unfinished: Sequence[tuple[str, StudentS
     shards = [(f"{k:06d}", list(questions[i : i + size])) for k, i in enumerate(range(0, len(questions), size))]
     workers = 1 if len(unfinished) >= e.placement.evaluate_workers else e.placement.evaluate_workers
     for label, student, stage in unfinished:
+        forget_attempts(stage.directory)
         todo = [(name, (name, chunk)) for name, chunk in shards if not stage.has(name)]
         make = partial(EvaluateHandler, student, e.evaluate, e.verify, context.needs.num_gpus, str(stage.directory))
         if todo:

@@ -26,7 +26,7 @@ from cluster.storage import Place, local_copy
 from jobs.context import Context
 from jobs.datasets import Question, read_answers, refuse_other_texts
 from jobs.experiment import EndpointTeacher, FileTeacher, Generate, ModelTeacher
-from jobs.isolation import run_isolated
+from jobs.isolation import forget_attempts, run_isolated
 from jobs.store import Stage, digest_rows, read_table, write_table
 
 VERSION = 1
@@ -283,6 +283,7 @@ def _ask_missing(context: Context, waves: Sequence[Wave]) -> None:
     e = context.experiment
     jobs, missing, parts = [], {}, {}
     for wave in waves:
+        forget_attempts(wave.stage.directory)
         shards = wave.shards(e.generate.shard_size)
         todo = [s for s in shards if not wave.stage.has(s[0])]
         name = f"{wave.teacher.name} {wave.stage.id[:8]}"

@@ -20,6 +20,12 @@ SHARD_DEATHS = WHOLE_ATTEMPTS + 2 * DEATHS_ALLOWED
 R = TypeVar("R")
 
 
+def forget_attempts(directory: Place) -> None:
+    """Remove the notes of an earlier run: that its driver was stopped says nothing about a row."""
+    for note in directory.glob(".*.attempts.tmp"):
+        note.unlink()
+
+
 def run_isolated(
     directory: Place,
     part: str,

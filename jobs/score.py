@@ -16,7 +16,7 @@ from cluster.storage import Place
 from jobs.context import Context
 from jobs.datasets import Question
 from jobs.experiment import Score, Student
-from jobs.isolation import run_isolated
+from jobs.isolation import forget_attempts, run_isolated
 from jobs.store import Stage, digest, write_table
 from selection.layers import find_layer_module
 from selection.statistics import STATISTIC_NAMES, EmptySpan, Scorer
@@ -177,6 +177,7 @@ def _score_missing(context: Context, unfinished: Sequence[tuple[StudentState, St
     jobs = []
     shards = shards_of(rows, e.score.shard_size) if unfinished else []
     for student, stage in unfinished:
+        forget_attempts(stage.directory)
         todo = [(name, (name, chunk)) for name, chunk in shards if not stage.has(name)]
         make = partial(ScoreHandler, student, e.score, context.needs.num_gpus, str(stage.directory))
         if todo:

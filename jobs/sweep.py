@@ -184,7 +184,7 @@ def run_trial(config: dict[str, Any]) -> None:
 
             paths = [p for p in paths_of(context.experiment) if p.seed == trial["seed"]]
             run_rounds(context, start, paths, report, _sweep(base).report_every == "epoch")
-        except TutelageError as error:  # it would fail again: a row says why, and Tune does not try once more
+        except BadInput as error:  # it would fail again: a row says why, and Tune does not try once more
             tune.report({"value": float("nan"), "rounds": 0.0, "error": str(error)})
 
 
