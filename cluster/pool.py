@@ -168,9 +168,11 @@ class Pool:
         *,
         nodes: Sequence[Node] | None = None,
         retries: int = 3,
+        grows: bool = False,
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
         self.resources, self.nodes, self.retries, self.on_wait = resources, nodes or [Node(resources)], retries, on_wait
+        self.grows = grows
         self._slots: list[_Slot] = []
         self._metrics = Metrics()
 
@@ -192,7 +194,7 @@ class Pool:
         Raises:
             NoRoom: with what it asks for and what there is.
         """
-        for job in jobs:
+        for job in jobs if not self.grows else ():
             check_fits(job.name, job.needs, self.nodes)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Result]:
@@ -212,6 +214,7 @@ class Pool:
             while waiting or active:
                 self._admit(waiting, active)
                 self._feed(active)
+                self._make_room()
                 active = [r for r in active if r.has_more or r.outstanding]
                 futures = [f for slot in self._slots for f in slot.in_flight]
                 if not futures:
@@ -296,6 +299,12 @@ class Pool:
             if slot.running is not None:
                 slot.running.outstanding -= len(slot.in_flight)
             self._drop(slot)
+
+    def _make_room(self) -> None:
+        """On a cluster that grows, end idle actors while others wait for a place: it may have grown as far as it can."""
+        if self.grows and any(s.running is not None and not s.ready for s in self._slots):
+            for idle in [s for s in self._slots if s.running is None]:
+                self._drop(idle)
 
     def _collect(self, future: Any) -> Iterator[Result]:
         import ray

@@ -6,6 +6,7 @@ environment and in no file.
 """
 
 import logging
+import math
 import os
 import secrets
 from collections.abc import Iterator
@@ -40,6 +41,8 @@ class RaySettings:
     `auth` is token or disabled. A local Ray uses a token unless told otherwise; a cluster's mode comes from `auth`, else from the
     environment (RAY_AUTH_MODE, RAY_AUTH_TOKEN), as Ray's own clients do. `listen` is where a local Ray can be reached: loopback, or
     network for every address of this machine, which needs the token. `dashboard` starts a local Ray's dashboard.
+    `autoscaling` says that the cluster at `address` starts nodes when they are asked for: nothing is refused or held back for what is
+    there now.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -51,6 +54,7 @@ class RaySettings:
     auth: Literal["token", "disabled"] | None = None
     listen: Literal["loopback", "network"] = "loopback"
     dashboard: bool = False
+    autoscaling: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Cluster:
     resources: dict[str, float]
     nodes: tuple[Node, ...]
     log_directory: str
+    grows: bool = False
 
 
 @contextmanager
@@ -74,7 +79,7 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
     import ray
 
     if ray.is_initialized():
-        yield _describe()
+        yield _describe(settings.autoscaling)
         return
     _send_chatter_to(log_file)
     try:
@@ -93,7 +98,7 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         raise BadInput("no Ray cluster answers", address, "a running head node", f"check the address and the token ({error})") from error
     try:
-        yield _describe()
+        yield _describe(settings.autoscaling)
     finally:
         ray.shutdown()
 
@@ -140,7 +145,7 @@ def count_gpus(settings: RaySettings) -> int:
     return torch.cuda.device_count()
 
 
-def _describe() -> Cluster:
+def _describe(grows: bool) -> Cluster:
     import ray
     from ray._private.worker import global_worker
 
@@ -148,9 +153,9 @@ def _describe() -> Cluster:
         return {k: float(v) for k, v in found.items() if k in ("CPU", "GPU", "memory")}
 
     nodes = tuple(Node(kept(node["Resources"]), dict(node["Labels"])) for node in ray.nodes() if node["Alive"])
-    return Cluster(
-        kept(ray.cluster_resources()), nodes, str(Path(global_worker.node.get_session_dir_path()) / "logs") if global_worker.node else ""
-    )
+    logs = str(Path(global_worker.node.get_session_dir_path()) / "logs") if global_worker.node else ""
+    resources = dict.fromkeys(("CPU", "GPU", "memory"), math.inf) if grows else kept(ray.cluster_resources())
+    return Cluster(resources, nodes, logs, grows)
 
 
 def _send_chatter_to(log_file: Path | None) -> None:

@@ -205,6 +205,7 @@ def sweep(
 
     if resume not in ("auto", "never"):
         raise BadInput("--resume", resume, "auto or never", "")
+    given = [*(o for o in overrides or [] if not o.startswith(("sweep.", "name="))), *([f"limit={limit}"] if limit is not None else [])]
     experiment = _load(file, [*(overrides or []), *([f"sweep.seeds={seeds}"] if seeds is not None else [])], limit, None)
     set_environment(experiment.ray)
     settings = expand_settings(experiment)
@@ -219,7 +220,7 @@ def sweep(
     with _interruptible(talker, directory), Context(experiment, directory, talker, resume) as context:
         prepare_shared(context, settings)
         trials = run_sweep(context, settings)
-    results = summarise_sweep(experiment, settings, trials, str(file))
+    results = summarise_sweep(experiment, settings, trials, [str(file), *given])
     page = write_sweep(results, directory)
     for line in sweep_lines(results):
         talker.say(line)

@@ -29,7 +29,9 @@ class Context:
     only_read: bool = False
     retry_failed: bool = False
     stages: dict[str, Stage] = field(default_factory=dict)
+    every: dict[str, Stage] = field(default_factory=dict)
     cached: int = 0
+    _discarded: set[str] = field(default_factory=set)
     _exits: ExitStack = field(default_factory=ExitStack)
     _cluster: Cluster | None = None
     _pool: Pool | None = None
@@ -57,20 +59,16 @@ class Context:
         return Path(tempfile.gettempdir()) / "tutelage" / self.experiment.name / "ray.log"
 
     def note(self, label: str, stage: Stage) -> Stage:
-        """Record a stage as part of this run, under a readable label; forget its half-done work if asked to."""
+        """Record a stage as part of this run, under a readable label."""
         known = label in self.stages
         self.stages[label] = stage
-        if stage.is_torn:
-            self.talker.say(f"the manifest of {stage.name} {stage.id[:8]} is damaged: the stage is finished again from its parts")
-            stage.reopen()
+        self.every[stage.id] = stage
         if stage.is_finished:
             self.cached += not known
         elif self.only_read:
             raise BadInput(
                 f"stage {label} is not finished", "", "a finished run", f"run `tutelage run {self.run_directory / 'experiment.yaml'}`"
             )
-        elif self.resume == "never":
-            stage.discard_unfinished()
         return stage
 
     @contextmanager
@@ -81,8 +79,20 @@ class Context:
             self.free_the_cluster()
             self.talker.say(f"another run is making {stage.name} {stage.id[:8]}; waiting for it")
 
-        with self.store.claimed(list(stages), say):
+        claimed = list(stages)
+        with self.store.claimed(claimed, say):
+            for stage in claimed:
+                self._look_again(stage)
             yield
+
+    def _look_again(self, stage: Stage) -> None:
+        """Reopen a claimed stage whose manifest is torn; forget half-done work, once, if the run was told to."""
+        if stage.is_torn:
+            self.talker.say(f"the manifest of {stage.name} {stage.id[:8]} is damaged: the stage is finished again from its parts")
+            stage.reopen()
+        if self.resume == "never" and stage.id not in self._discarded:
+            stage.discard_unfinished()
+        self._discarded.add(stage.id)
 
     @property
     def room(self) -> dict[str, float] | None:
@@ -107,7 +117,8 @@ class Context:
     def pool(self) -> Pool:
         """The pool of hosting actors."""
         if self._pool is None:
-            pool = Pool(self.cluster.resources, nodes=self.cluster.nodes, retries=SHARD_DEATHS, on_wait=self.talker.say)
+            c, say = self.cluster, self.talker.say
+            pool = Pool(c.resources, nodes=c.nodes, retries=SHARD_DEATHS, grows=c.grows, on_wait=say)
             self._pool = self._exits.enter_context(pool)
         return self._pool
 

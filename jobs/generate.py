@@ -309,7 +309,7 @@ def _ask_missing(context: Context, waves: Sequence[Wave]) -> None:
 
 def spent_so_far(context: Context, teacher: str) -> float:
     """USD that this run's waves of a teacher have cost, finished or not: the budget covers them all."""
-    directories = {s.directory for s in context.stages.values() if s.name == "generate" and s.config["teacher"]["name"] == teacher}
+    directories = {s.directory for s in context.every.values() if s.name == "generate" and s.config["teacher"]["name"] == teacher}
     parts = [p for d in sorted(directories) for p in d.glob("*.parquet")]
     return sum(float(read_table(p, columns=["usd"])["usd"].sum()) for p in parts)
 

@@ -7,7 +7,7 @@ a machine went away, and later ones row by row, noting which. A row that its wor
 
 import json
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -21,9 +21,20 @@ R = TypeVar("R")
 
 
 def forget_attempts(directory: Place) -> None:
-    """Remove the notes of an earlier run: that its driver was stopped says nothing about a row."""
+    """Start the count of an earlier run's attempts anew: that its driver was stopped says nothing. Rows found to kill stay known."""
     for note in directory.glob(".*.attempts.tmp"):
-        note.unlink()
+        known = {row: deaths for row, deaths in _read(note)["deaths"].items() if deaths >= DEATHS_ALLOWED}
+        if known:
+            note.write_bytes(json.dumps({"attempts": 0, "deaths": known, "at": None}).encode())
+        else:
+            note.unlink()
+
+
+def _read(note: Place) -> dict[str, Any]:
+    try:
+        return dict(json.loads(note.read_text()))
+    except (FileNotFoundError, ValueError):
+        return {"attempts": 0, "deaths": {}, "at": None}
 
 
 def run_isolated(
@@ -42,25 +53,21 @@ def run_isolated(
         give_up: the one-row table of a row that is set aside, with the reason.
     """
     note = directory / f".{part}.attempts.tmp"
-    try:
-        record = json.loads(note.read_text())
-    except (FileNotFoundError, ValueError):
-        record = {"attempts": 0, "deaths": {}, "at": None}
+    record = _read(note)
     if record["at"] is not None:
         record["deaths"][record["at"]] = record["deaths"].get(record["at"], 0) + 1
     record |= {"attempts": record["attempts"] + 1, "at": None}
     note.write_bytes(json.dumps(record).encode())
+    deaths = [record["deaths"].get(identity(row), 0) for row in rows]
+    good = [row for row, count in zip(rows, deaths, strict=True) if count < DEATHS_ALLOWED]
+    tables = [give_up(r, f"its worker died on it {n} times") for r, n in zip(rows, deaths, strict=True) if n >= DEATHS_ALLOWED]
     if record["attempts"] <= WHOLE_ATTEMPTS:
-        table = run(rows)
+        tables += [run(good)] if good else []
     else:
-        tables = []
-        for row in rows:
-            deaths = record["deaths"].get(identity(row), 0)
-            if deaths >= DEATHS_ALLOWED:
-                tables.append(give_up(row, f"its worker died on it {deaths} times"))
-                continue
+        for row in good:
             note.write_bytes(json.dumps(record | {"at": identity(row)}).encode())
             tables.append(run([row]))
-        table = pd.concat(tables, ignore_index=True)
+    places = [k for k, n in enumerate(deaths) if n >= DEATHS_ALLOWED] + [k for k, n in enumerate(deaths) if n < DEATHS_ALLOWED]
+    table = pd.concat(tables, ignore_index=True).set_index(pd.Index(places)).sort_index() if len(tables) > 1 else tables[0]
     note.unlink()
     return table

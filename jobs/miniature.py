@@ -109,10 +109,12 @@ def make_world(context: Context, settings: Miniature, stage: Stage) -> None:
     write_questions(stage.directory / "evaluate.jsonl", held[settings.train_questions :])
     held_ids = frozenset(e.question_id for e in held)
     start = stage.directory / "init/model"
-    if not (start / "config.json").is_file():
+    made = stage.directory / "init/MADE"  # on an object store a directory appears file by file
+    if not made.is_file():
         folder = start.scratch()
         make_initial_model(folder, settings.seed)
         start.take(folder)
+        made.write_bytes(b"")
     renderer = Renderer(load_tokenizer(ModelSource(str(start))))
     jobs = []
     for k, recipe in enumerate(RECIPES):

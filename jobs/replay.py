@@ -77,12 +77,13 @@ def quarantine(outcome: Outcome) -> pd.DataFrame:
     """Every answer that ended in a named failure instead of a verdict or a cost, with its reason."""
     answers = outcome.pool.answers
     bad = answers[answers["state"].isin(FAILED_STATES)]
-    rows = [(str(r.answer_id), "generate" if r.state == "failed" else "verify", str(r.state), str(r.error)) for r in bad.itertuples()]
+    rows = [(str(r.answer_id), "generate" if r.state == "failed" else "verify", str(r.state), str(r.error), 1) for r in bad.itertuples()]
     seen: set[str] = set()
-    for stage in outcome.scores.values():
+    for (_, number), stage in outcome.scores.items():
         if stage.id not in seen:
             seen.add(stage.id)
             scores = stage.read()
             failed = scores[scores["state"].isin(FAILED_STATES)]
-            rows += [(str(r.answer_id), "score", str(r.state), str(r.reason)) for r in failed.itertuples()]
-    return pd.DataFrame(rows, columns=["answer", "stage", "state", "reason"]).drop_duplicates(ignore_index=True)
+            rows += [(str(r.answer_id), "score", str(r.state), str(r.reason), number) for r in failed.itertuples()]
+    table = pd.DataFrame(rows, columns=["answer", "stage", "state", "reason", "round"])
+    return table.drop_duplicates(["answer", "stage", "state", "reason"], ignore_index=True)

@@ -87,7 +87,7 @@ def summarise(context: Context, outcome: Outcome) -> Results:
         teachers=_teacher_table(context, outcome),
         ledger=run_ledger(outcome),
         drop_bias=drop_bias(outcome),
-        quarantine=quarantine(outcome).assign(replay=lambda t: [replay_command(e.name, a) for a in t["answer"]]),
+        quarantine=_with_commands(context, quarantine(outcome)),
         chosen=_chosen_table(context, outcome),
         costs=_cost_table(outcome),
         nothing_to_choose=_nothing_to_choose(outcome),
@@ -250,9 +250,16 @@ def _timings(context: Context) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def replay_command(run: str, answer: str) -> str:
-    """The command that runs one answer again."""
-    return shlex.join(["tutelage", "replay", run, answer])
+def _with_commands(context: Context, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows in quarantine with the command that runs each again."""
+    pairs = zip(rows["answer"], rows["round"], strict=True)
+    return rows.assign(replay=[replay_command(context, answer, number) for answer, number in pairs])
+
+
+def replay_command(context: Context, answer: str, number: int) -> str:
+    """The command that runs one answer again, as in one round."""
+    run = context.experiment.name if context.experiment.runs == "runs" else str(context.run_directory)
+    return shlex.join(["tutelage", "replay", run, answer, *(["--round", str(number)] if number > 1 else [])])
 
 
 def verdict_lines(results: Results) -> list[str]:

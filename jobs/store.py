@@ -127,8 +127,16 @@ class Stage:
     def read(self, part: str | None = None) -> pd.DataFrame:
         """Read one part, or all the manifest's parts in order, joined."""
         names = [part] if part is not None else list(self.manifest()["parts"])
-        tables = [read_table(self.part(name)) for name in names]
+        tables = [self._read_part(name) for name in names]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+    def _read_part(self, name: str) -> pd.DataFrame:
+        try:
+            return read_table(self.part(name))
+        except pa.ArrowInvalid as error:
+            manifest = self.directory / MANIFEST
+            remedy = f"remove it and {manifest}, and run again: only that part is made again"
+            raise BadInput(f"the part {self.part(name)} is damaged", str(error)[:120], "a Parquet file", remedy) from error
 
     def finish(self, parts: list[str], **counts: Any) -> None:
         """Write the manifest: the stage is finished from this moment on. Parts it does not name, and what writers that were killed
@@ -198,7 +206,7 @@ class Store:
         Args:
             on_wait: told once of each stage that another run holds.
         """
-        wanted = {f"{s.name}-{s.id}": s for s in stages if not s.is_finished} if self.root.is_local else {}
+        wanted = {f"{s.name}-{s.id}": s for s in stages if not s.is_finished or s.is_torn} if self.root.is_local else {}
         with ExitStack() as locks:
             for name in sorted(wanted):
                 locks.enter_context(held((self.root / "locks" / name).path, partial(on_wait, wanted[name])))

@@ -7,6 +7,7 @@ again, by Tune or by a second sweep, goes on where it was.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ from jobs.train import check_train_room, cpus_per_train_worker
 TRIAL_MEMORY_MIB = 256
 TUNE, TRIAL, EVALUATION = "tune", "trial-", "evaluation "
 SHARED = ("seed", "limit", "miniature", "questions", "teachers", "students", "generate", "verify", "score", "evaluate")
-NOT_SWEPT = ("name", "store", "runs", "ray", "placement", "sweep", "seeds", "arms")
+# What is where the run lives, and what would give settings other questions or another measure to be compared by.
+NOT_SWEPT = ("name", "store", "runs", "ray", "placement", "sweep", "seeds", "arms", "limit", "questions", "miniature", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Setting:
 
     arm: str
     values: tuple[tuple[str, Any], ...] = ()
+
+    def __hash__(self) -> int:  # a value may be a whole arm, which has none of its own
+        return hash(digest([self.arm, self.values]))
 
     @property
     def label(self) -> str:
@@ -154,8 +159,10 @@ def count_concurrent(context: Context, resources: Mapping[str, float]) -> int:
     check_train_room(context, resources)
     p, sweep = context.experiment.placement, _sweep(context.experiment)
     asked = {"CPU": p.train_workers * cpus_per_train_worker(context), "GPU": p.train_workers * p.num_gpus}
-    fitting = min(int(resources.get(kind, 0.0) / amount + 1e-9) for kind, amount in asked.items() if amount)
-    return max(1, min(fitting, sweep.max_concurrent or fitting))
+    fitting = min(resources.get(kind, 0.0) / amount + 1e-9 for kind, amount in asked.items() if amount)
+    if math.isinf(fitting):  # the cluster starts nodes as they are asked for: how many at once is the user's to say
+        return sweep.max_concurrent or 1
+    return max(1, min(int(fitting), sweep.max_concurrent or int(fitting)))
 
 
 def run_trial(config: dict[str, Any]) -> None:
@@ -222,7 +229,7 @@ def choosing(held_out: Sequence[str], share: float) -> list[str]:
 def run_sweep(context: Context, settings: Sequence[Setting]) -> list[Trial]:
     """Run all trials with Ray Tune, or go on with those that an interrupted sweep left; returns one row per setting and seed."""
     from ray import tune
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+    from ray.tune.schedulers import FIFOScheduler
 
     e, sweep = context.experiment, _sweep(context.experiment)
     trials = [(setting, seed) for setting in settings for seed in range(sweep.seeds)]
@@ -230,11 +237,12 @@ def run_sweep(context: Context, settings: Sequence[Setting]) -> list[Trial]:
         {"name": f"{k:04d}", "arm": s.arm, "seed": seed, "values": json.dumps(s.values), **{key: _plain(v) for key, v in s.values}}
         for k, (s, seed) in enumerate(trials)
     ]
-    epochs = max(experiment_of(e, s).train.epochs for s in settings) if sweep.report_every == "epoch" else 1
-    most = int(e.rounds * np.ceil(epochs))
+    experiments = {s: experiment_of(e, s) for s in settings}
+    by_epoch = sweep.report_every == "epoch"
+    most = max(x.rounds * (math.ceil(x.train.epochs) if by_epoch and x.train.steps is None else 1) for x in experiments.values())
     scheduler: Any = FIFOScheduler()
     if sweep.stop_early:
-        scheduler = ASHAScheduler(max_t=most, grace_period=min(sweep.grace, most), reduction_factor=sweep.reduction_factor)
+        scheduler = _sparing_references(max_t=most, grace_period=min(sweep.grace, most), reduction_factor=sweep.reduction_factor)
     concurrent = count_concurrent(context, context.cluster.resources)
     context.talker.say(f"{len(settings)} settings × {sweep.seeds} seeds = {len(trials)} trials, {concurrent} at once")
     context.free_the_cluster()
@@ -261,7 +269,20 @@ def run_sweep(context: Context, settings: Sequence[Setting]) -> list[Trial]:
         trainable, param_space=parameters, run_config=run_config, tune_config=tune_config
     )
     by_name = {r.path.rpartition("/")[2].removeprefix(TRIAL): r for r in tuner.fit()}
-    return [_trial(setting, seed, by_name.get(f"{k:04d}"), e.rounds) for k, (setting, seed) in enumerate(trials)]
+    return [_trial(setting, seed, by_name.get(f"{k:04d}"), experiments[setting].rounds) for k, (setting, seed) in enumerate(trials)]
+
+
+def _sparing_references(**options: Any) -> Any:
+    """ASHA that lets the reference arms run to their end: the settings are compared with them."""
+    from ray.tune.schedulers import ASHAScheduler
+
+    class SparingReferences(ASHAScheduler):
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            wanted = super().on_trial_result(tune_controller, trial, result)
+            is_reference = trial.config["trial"]["values"] == "[]"
+            return self.CONTINUE if is_reference else wanted
+
+    return SparingReferences(**options)
 
 
 def _trial(setting: Setting, seed: int, result: Any, rounds: int) -> Trial:

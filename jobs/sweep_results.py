@@ -46,6 +46,7 @@ class SweepResults:
     questions: int
     choosing_questions: int
     baseline: str
+    baseline_seeds: int
     settings: list[SettingResult]
     best: SettingResult | None
     best_value: Interval | None
@@ -67,7 +68,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def summarise_sweep(e: Experiment, settings: Sequence[Setting], trials: Sequence[Trial], file: str) -> SweepResults:
+def summarise_sweep(e: Experiment, settings: Sequence[Setting], trials: Sequence[Trial], command: Sequence[str]) -> SweepResults:
     """Compute a sweep's results from its trials' evaluations in the store."""
     if e.sweep is None:
         raise ValueError("an experiment without a sweep section has no sweep results")
@@ -104,11 +105,12 @@ def summarise_sweep(e: Experiment, settings: Sequence[Setting], trials: Sequence
         questions=len(order),
         choosing_questions=int(chooses.sum()),
         baseline=baseline_arm if baseline is not None else "",
+        baseline_seeds=0 if baseline is None else len(seeds[baseline]),
         settings=results,
         best=best,
         best_value=best_value,
         best_against_baseline=best_against,
-        command=command_of(e, best.setting, file) if best is not None else "",
+        command=command_of(e, best.setting, command) if best is not None else "",
         trials=trial_table(trials, e),
     )
 
@@ -163,18 +165,22 @@ def _state(trials: Sequence[Trial]) -> str:
     return f"{text}: {reason}" if reason else text
 
 
-def command_of(e: Experiment, setting: Setting, file: str) -> str:
-    """The command that runs one setting as an experiment of its own, beside the experiment's other arms."""
+def command_of(e: Experiment, setting: Setting, command: Sequence[str]) -> str:
+    """The command that runs one setting as an experiment of its own, beside the experiment's other arms: all of it is in the store.
+
+    Args:
+        command: the sweep's own arguments: its file and overrides.
+    """
     import json
     import shlex
 
     index = next(k for k, a in enumerate(e.arms) if a.name == setting.arm)
-    parts = [f"name={e.name}-best"]
+    parts = [f"name={e.name}-best", f"seeds={e.sweep.seeds if e.sweep else 1}"]
     for key, value in setting.values:
         dotted = f"arms.{index}{key.removeprefix('arm')}" if key == "arm" or key.startswith("arm.") else key
         shown = {"name": setting.arm, **value} if key == "arm" and isinstance(value, dict) else value
         parts.append(f"{dotted}={json.dumps(shown)}")
-    return shlex.join(["tutelage", "run", file, *parts])
+    return shlex.join(["tutelage", "run", *command, *parts])
 
 
 def trial_table(trials: Sequence[Trial], e: Experiment) -> pd.DataFrame:
@@ -213,7 +219,9 @@ def sweep_lines(results: SweepResults) -> list[str]:
         if results.best_against_baseline is not None:
             lines.append(f"  -> {results.best_against_baseline.verdict}")
         lines.append(f"  {results.command}")
-    if results.seeds == 1:
+    if results.baseline_seeds == 0:
+        lines.append("no trial of the baseline arm was finished: nothing is compared with it")
+    if results.baseline_seeds == 1:
         lines.append("with one training seed these are differences of trained models, not of settings: --seeds 3 tells more")
     return lines
 

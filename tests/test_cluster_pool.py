@@ -1,5 +1,6 @@
 """The pool on a real Ray: waves, deaths, errors, refusals, and results that do not depend on workers."""
 
+import math
 import os
 import signal
 import time
@@ -170,3 +171,11 @@ def test_what_shards_amount_to_is_on_the_prometheus_endpoint_by_stage_and_job(ra
             lines = [line for line in response.read().decode().splitlines() if 'stage="count"' in line and 'job="count these"' in line]
         found = {line.partition("{")[0].removeprefix("ray_tutelage_").removesuffix("_total"): float(line.split()[-1]) for line in lines}
     assert found == wanted
+
+
+def test_on_a_cluster_that_grows_more_is_asked_for_than_is_there_and_nothing_blocks(ray_cluster: Cluster) -> None:
+    unbounded = dict.fromkeys(("CPU", "GPU", "memory"), math.inf)
+    jobs = [Job(f"job{k}", Busy, [(f"{k}-{i}", i) for i in range(3)], 1) for k in range(6)]  # six actors at once, on two cores
+    with Pool(unbounded, grows=True) as pool:
+        pool.check([Job("huge", Busy, [], 1, Needs(999.0))])
+        assert len(list(pool.run(jobs))) == 18

@@ -12,7 +12,7 @@ from cluster.metrics import Tally
 from cluster.pool import Job, Pool
 from cluster.session import Cluster
 from cluster.storage import Place
-from jobs.isolation import SHARD_DEATHS, run_isolated
+from jobs.isolation import SHARD_DEATHS, forget_attempts, run_isolated
 from jobs.store import read_table, write_table
 
 
@@ -66,3 +66,27 @@ def test_a_worker_that_went_away_changes_nothing(ray_cluster: Cluster, tmp_path:
     table = doubled(ray_cluster, tmp_path / "a", poison=(), dies_once=True)
     assert table["value"].tolist() == [2 * r for r in range(12)]
     assert (tmp_path / "a" / "calls.txt").read_text().split() == ["6", "6", "6"]  # whole shards, never row by row
+
+
+def test_attempts_of_an_earlier_run_do_not_count(tmp_path: Path) -> None:
+    place = Place(str(tmp_path))
+    (place / ".s.attempts.tmp").write_bytes(b'{"attempts": 7, "deaths": {"1": 5}, "at": "2"}')
+    sizes: list[int] = []
+
+    def run(rows: Sequence[int]) -> pd.DataFrame:
+        sizes.append(len(rows))
+        return pd.DataFrame({"row": rows})
+
+    def give_up(row: int, reason: str) -> pd.DataFrame:
+        return pd.DataFrame({"row": [-row]})
+
+    assert run_isolated(place, "s", [1, 2, 3], str, run, give_up)["row"].tolist() == [-1, 2, 3]  # in the same run they do
+    assert sizes == [1, 1]
+    (place / ".s.attempts.tmp").write_bytes(b'{"attempts": 7, "deaths": {"1": 5}, "at": "2"}')
+    forget_attempts(place)
+    assert run_isolated(place, "s", [3, 1, 2], str, run, give_up)["row"].tolist() == [3, -1, 2]  # what is known to kill stays known
+    assert sizes == [1, 1, 2]
+    (place / ".t.attempts.tmp").write_bytes(b'{"attempts": 7, "deaths": {"1": 1}, "at": "1"}')
+    forget_attempts(place)
+    assert run_isolated(place, "t", [1, 2, 3], str, run, give_up)["row"].tolist() == [1, 2, 3]
+    assert sizes == [1, 1, 2, 3]

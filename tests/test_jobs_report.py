@@ -29,7 +29,7 @@ def page(ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path) -> P
     rows = [json.loads(line) for line in answers.read_text().splitlines()]
     rows[0]["teacher_output"] = HOSTILE + rows[0]["teacher_output"]
     answers.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    small_world["teachers"][1]["name"] = HOSTILE
+    small_world["teachers"][1]["name"] = HOSTILE.replace("/", "")  # a name cannot hold a slash
     small_world["teachers"][1]["family"] = HOSTILE
     context, outcome = run(small_world, tmp_path)
     return write_report(summarise(context, outcome), Place(str(tmp_path))).path

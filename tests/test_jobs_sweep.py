@@ -16,7 +16,7 @@ from cluster.errors import BadInput
 from cluster.storage import Place
 from jobs.experiment_file import parse_experiment
 from jobs.store import Store, write_table
-from jobs.sweep import Setting, Trial, choosing, expand_settings, experiment_of
+from jobs.sweep import Setting, Trial, _sparing_references, choosing, expand_settings, experiment_of
 from jobs.sweep_report import render_sweep, write_sweep
 from jobs.sweep_results import SweepResults, holm, summarise_sweep, sweep_lines
 
@@ -48,6 +48,13 @@ def test_a_whole_arm_can_be_swept(small_world: dict[str, Any]) -> None:
     e = parse_experiment(small_world)
     arms = [experiment_of(e, s).arms[0] for s in expand_settings(e)[1:]]
     assert [(a.name, a.rule, a.cost) for a in arms] == [("scas", "random", None), ("scas", "minimum", "rsr")]
+    settings = expand_settings(e)
+    failed = [Trial(s, 0, "failed", 0.0, {}, "why not") for s in settings]
+    results = summarise_sweep(e, settings, failed, ["mine.yaml"])
+    assert len({r.setting for r in results.settings}) == 3
+    page = render_sweep(results)
+    assert page.count("why not") >= 3
+    assert "nothing is compared" in page
 
 
 @pytest.mark.parametrize(
@@ -96,7 +103,6 @@ def test_a_sweep_whose_driver_is_killed_goes_on_asks_nobody_twice_and_gives_fail
         "sweep": {
             "parameters": {"arm.lambda": [0.0], "arm.threshold": [None, -1000.0]},
             "report_every": "epoch",
-            "stop_early": True,
         },
     }
     file, store = tmp_path / "sweep.yaml", tmp_path / "store"
@@ -125,11 +131,24 @@ def test_a_sweep_whose_driver_is_killed_goes_on_asks_nobody_twice_and_gives_fail
     assert failed["state"].tolist() == ["failed"]
     assert failed["error"].str.contains("chose no answer at all").all()
     rest = table[table["arm.threshold"].isna()]
-    assert set(rest["state"]) <= {"finished", "stopped"}
+    assert set(rest["state"]) == {"finished"}
     assert rest["value"].notna().all()
     assert not [s for m in store.glob("train/*/manifest.json") for s in m.parent.glob("step-*")]  # finished ones let their epochs go
     assert list((tmp_path / "runs" / "small-sweep" / "tune").glob("trial-*/events.out.tfevents*"))
-    assert (tmp_path / "runs" / "small-sweep" / "report.html").stat().st_size > 10_000
+    assert (tmp_path / "runs" / "small-sweep" / "report.html").read_text().count("<svg") == 2
+
+
+def test_the_scheduler_stops_weak_settings_early_and_never_a_reference() -> None:
+    from types import SimpleNamespace
+
+    scheduler = _sparing_references(max_t=3, grace_period=1, reduction_factor=3)
+    scheduler.set_search_properties("value", "max")
+    said = []
+    for k, (value, is_reference) in enumerate([(0.5, False), (0.6, False), (0.7, False), (0.1, False), (0.1, True)]):
+        trial = SimpleNamespace(trial_id=str(k), config={"trial": {"values": "[]" if is_reference else "[[1, 2]]"}})
+        scheduler.on_trial_add(None, trial)
+        said.append(scheduler.on_trial_result(None, trial, {"training_iteration": 1, "value": value}))
+    assert said == ["CONTINUE", "CONTINUE", "CONTINUE", "STOP", "CONTINUE"]
 
 
 def made(tmp_path: Path, small_world: dict[str, Any], effects: dict[float, float], seeds: int = 3, noise: float = 0.05) -> SweepResults:
@@ -147,7 +166,7 @@ def made(tmp_path: Path, small_world: dict[str, Any], effects: dict[float, float
             write_table(stage.part("p"), pd.DataFrame({"question_id": [f"q{i}" for i in range(questions)], "value": right.astype(float)}))
             stage.finish(["p"])
             trials.append(Trial(setting, seed, "finished", 1.0, {"kid": str(stage.directory)}))
-    return summarise_sweep(e, settings, trials, "mine.yaml")
+    return summarise_sweep(e, settings, trials, ["mine.yaml", "train.epochs=1"])
 
 
 def test_real_differences_are_named_chance_is_not_and_the_best_is_judged_by_other_questions(
@@ -164,7 +183,7 @@ def test_real_differences_are_named_chance_is_not_and_the_best_is_judged_by_othe
     assert results.best_against_baseline is not None
     assert results.best_against_baseline.questions == 200
     assert results.best_against_baseline.verdict.startswith("lambda=0.5 is better than strongest")
-    assert results.command == "tutelage run mine.yaml name=small-best arms.0.lambda=0.5"
+    assert results.command == "tutelage run mine.yaml train.epochs=1 name=small-best seeds=3 arms.0.lambda=0.5"
     lines = "\n".join(sweep_lines(results))
     assert "lambda=0.25" in lines
     assert "cannot be told from strongest" in lines

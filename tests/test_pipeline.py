@@ -412,7 +412,7 @@ def test_one_answer_is_replayed_as_it_was_recorded(ray_cluster: Cluster, small_w
     forged, good = f"ann/{rows[0]['id']}/0", f"ann/{rows[1]['id']}/0"
     results = summarise(context, outcome)
     assert results.quarantine[["answer", "stage", "state"]].to_numpy().tolist() == [[forged, "score", "unrenderable"]]
-    assert results.quarantine["replay"].tolist() == [f"tutelage replay small {forged}"]
+    assert results.quarantine["replay"].tolist() == [f"tutelage replay {context.run_directory} {forged}"]
     assert any(forged in line for line in verdict_lines(results))
     with pytest.raises(BadInput, match="no such answer"):
         list(replay_answer(context, outcome, "nobody/x/0"))

@@ -7,7 +7,7 @@ what lies in the run's directory, not by Ray's own list of them: that list can b
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,6 +49,17 @@ def whole_checkpoints(run: Place, job_id: str, workers: int) -> list[tuple[int, 
     """A job's whole checkpoints in a Ray Train run's directory, made with this many workers: (step, place), the newest first."""
     found = [(place, read_marker(place)) for place in run.glob("checkpoint_*") if not place.is_file()]
     return sorted(((m.step, p) for p, m in found if m is not None and m.job_id == job_id and m.workers == workers), reverse=True)
+
+
+def keep_newest(run: Place, job_ids: Sequence[str], workers: int) -> None:
+    """Remove all checkpoints of a run but the newest whole one of each job.
+
+    Ray keeps the last few of a run. Jobs that pause in turn need the last of each, so Ray is told to keep all.
+    """
+    kept = {place for job_id in job_ids for _, place in whole_checkpoints(run, job_id, workers)[:1]}
+    for place in run.glob("checkpoint_*"):
+        if place not in kept and not place.is_file():
+            place.remove()
 
 
 @contextmanager

@@ -273,9 +273,9 @@ class _JobRun:
         return engine
 
     def run(self) -> None:
-        start = self._resume()
-        metrics = _MetricsFile(self.output / METRICS, start) if self.rank == 0 else None
         end = min(self.job.until or self.total, self.total)
+        start = self._resume(end)
+        metrics = _MetricsFile(self.output / METRICS, start) if self.rank == 0 else None
         for step in range(start, end):
             began = time.monotonic()
             loss, tokens = self._step(step)
@@ -285,6 +285,8 @@ class _JobRun:
             if done in self.job.export_steps:
                 self._export(self.output / f"step-{done}")
             if done < self.total and (done % self.settings.checkpoint_every == 0 or done == end):
+                if metrics is not None and not self.output.is_local:
+                    metrics.save()
                 self._checkpoint(done, loss)
         if metrics is not None:
             metrics.save()
@@ -338,13 +340,15 @@ class _JobRun:
             tensors["weights"].zero_()
         return tensors
 
-    def _resume(self) -> int:
-        """Load the newest whole checkpoint of this job, if there is one, and return its step."""
+    def _resume(self, end: int) -> int:
+        """Load the newest whole checkpoint of this job that is not beyond `end`, if there is one, and return its step."""
         import torch.distributed as dist
 
         found = [whole_checkpoints(self.checkpoints, self.job.job_id, self.workers)] if self.rank == 0 else [[]]
         dist.broadcast_object_list(found)  # shared storage may show the ranks different files for a moment
         for step, checkpoint in found[0]:
+            if step > end:  # a run that does not stop here has been further
+                continue
             with as_directory(checkpoint) as folder:
                 path, _ = self.engine.load_checkpoint(str(folder), tag="step", load_module_strict=self.settings.lora is None)
             if path is not None:

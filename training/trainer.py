@@ -8,8 +8,8 @@ from typing import Any
 
 from cluster.errors import TutelageError
 from cluster.storage import Place
-from training.checkpoints import mend_snapshot
-from training.loop import METRICS, TrainJob, read_rows, train_worker
+from training.checkpoints import keep_newest, mend_snapshot
+from training.loop import METRICS, TrainJob, paused_name, read_rows, train_worker
 
 POLL_S = 0.5  # between looks at the metrics files
 
@@ -50,7 +50,12 @@ def train_jobs(
 
     pending = [job for job in jobs if not job.is_done]
     if not pending:
+        if all(job.has_ended for job in jobs):
+            (storage / name).remove()
         return
+    pauses = any(job.until is not None or Place(job.output).glob(paused_name("*")) for job in jobs)
+    if pauses:
+        keep_newest(storage / name, [job.job_id for job in jobs], workers)
     if mend_snapshot(storage / name):
         logging.getLogger(__name__).warning(
             "Ray's list of checkpoints in %s was torn; going on from the checkpoints themselves", storage / name
@@ -71,7 +76,7 @@ def train_jobs(
             storage_path=path,
             storage_filesystem=None if storage.is_local else system,
             failure_config=FailureConfig(max_failures=max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            checkpoint_config=CheckpointConfig(num_to_keep=None if pauses else 2),
             worker_runtime_env={"env_vars": worker_environment(gpus_per_worker) | dict(environment or {})},
         ),
     )
