@@ -10,7 +10,7 @@ help:
 	@echo "make demo     the miniature world, from nothing to a verdict and runs/quickstart/report.html"
 	@echo "make test     the default test suite with ruff, mypy and import-linter"
 	@echo "make slow     the tests that take minutes"
-	@echo "make chaos    kill, tear and fill things at random points; everything must survive (SEED=N repeats a run)"
+	@echo "make chaos    kill, tear and fill things at random points; everything must survive (SEED=N repeats a run, MINUTES=M stops after a while)"
 	@echo "make install  the environment in $(VENV) alone"
 
 install: $(VENV)/.installed
@@ -38,7 +38,7 @@ slow: install
 	$(BIN)/pytest -m slow
 
 chaos: install
-	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

@@ -46,8 +46,8 @@ class Bar:
 def printable(text: str) -> str:
     """A text with its control characters written out, so that nothing a model wrote can move a terminal's cursor.
 
-    >>> printable("red: \x1b[31m")
-    'red: \\x1b[31m'
+    >>> print(printable("red: " + chr(27) + "[31m"))
+    red: \\x1b[31m
     """
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 

@@ -512,6 +512,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=None, help="chooses where each fault strikes; random if not given")
     parser.add_argument("--only", default="", help="only faults whose name holds this")
+    parser.add_argument("--minutes", type=float, default=None, help="start no further fault after this; the seed chooses the order")
     given = parser.parse_args()
     seed = given.seed if given.seed is not None else secrets.randbelow(10**6)
     print(f"seed {seed}: python -m tests.chaos --seed {seed}", flush=True)
@@ -519,9 +520,14 @@ def main() -> None:
     fights: list[tuple[Fight, list[str]]] = []
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     with arena(folder, seed) as found:
-        for name, (fault, keep) in FAULTS.items():
-            if given.only not in name:
-                continue
+        order = [name for name in FAULTS if given.only in name]
+        if given.minutes is not None:
+            random.Random(seed).shuffle(order)
+        started = time.monotonic()
+        for name in order:
+            fault, keep = FAULTS[name]
+            if given.minutes is not None and time.monotonic() - started > 60 * given.minutes:
+                break
             began, fight = time.monotonic(), Fight(found, name, keep)
             try:
                 fault(fight)
@@ -540,6 +546,8 @@ def main() -> None:
     failed = sum(row[2].startswith("NO") for _, row in fights)
     skipped = sum(row[2].startswith("skipped") for _, row in fights)
     print(f"{len(fights) - failed - skipped} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    if len(fights) < len(order):
+        print(f"{len(order) - len(fights)} of {len(order)} faults were not reached in {given.minutes:g} minutes")
     if failed:
         print(f"the stores and logs are in {folder}")
         sys.exit(1)

@@ -17,10 +17,11 @@ from cluster.storage import Place
 from jobs.context import Context
 from jobs.experiment_file import parse_experiment
 from jobs.export import export_run
-from jobs.pipeline import run_pipeline
+from jobs.pipeline import Outcome, run_pipeline
 from jobs.progress import Talker, printable
+from jobs.replay import replay_answer
 from jobs.report import render_report
-from jobs.results import summarise, verdict_lines
+from jobs.results import Results, summarise, verdict_lines
 from jobs.store import Store
 from tests.fault_proxy import FaultProxy
 
@@ -70,8 +71,28 @@ def test_hostile_answers_end_in_named_states_and_reach_neither_page_nor_terminal
     assert "49" not in page.partition("<h1>")[2].partition("</h1>")[0]
     for line in [*said, *map(printable, verdict_lines(results))]:
         assert not any(ord(c) < 32 and c not in "\n\t" for c in line), line
+    check_replay(context, outcome, results, f"ann/{rows[2]['id']}/0", f"ann/{rows[6]['id']}/0")
     exported = export_run(outcome, tmp_path / "out")
     assert all(p.resolve().is_relative_to(tmp_path / "out") for p in exported)
+
+
+def check_replay(context: Context, outcome: Outcome, results: Results, forged: str, good: str) -> None:
+    """The report names a command for each row in quarantine; what it prints is what was recorded."""
+    by_answer = results.quarantine.set_index("answer")
+    assert by_answer.loc[forged, ["stage", "state"]].tolist() == ["score", "unrenderable"]
+    assert by_answer.loc[forged, "replay"] == f"tutelage replay {context.run_directory} {forged}"
+    assert any("answers in quarantine" in line for line in verdict_lines(results))
+    with pytest.raises(BadInput, match="no such answer"):
+        list(replay_answer(context, outcome, "nobody/x/0"))
+    lines = list(replay_answer(context, outcome, forged))
+    assert lines[1].startswith("verify: correct")
+    assert "recorded unrenderable" in lines[2]
+    assert lines[2].split("recorded ")[1] == lines[3].split("now      ")[1]
+    lines = list(replay_answer(context, outcome, good))
+    recorded, now = (line.split(word)[1].split(", ") for line, word in ((lines[2], "recorded "), (lines[3], "now      ")))
+    assert recorded[0] == now[0] == "scored"
+    values = [[float(w.split(" ")[1]) for w in words[1:]] for words in (recorded, now)]
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["../../etc/cron", "/abs", ".hidden", "a\nb", "a\x00b", "", "a\\b"])
