@@ -70,7 +70,8 @@ def measure_ours(folder: Path, steps: int) -> None:
     from cluster.session import RaySettings, connect
     from cluster.storage import Place
     from training.loop import DONE, TrainJob, TrainSettings
-    from training.trainer import read_metrics, train_jobs
+    from training.metrics import read_metrics
+    from training.trainer import train_jobs
 
     settings = TrainSettings(
         learning_rate=RATE,

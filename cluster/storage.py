@@ -129,8 +129,8 @@ class Place:
         with system.open_input_stream(path) as file:
             return bytes(file.read())
 
-    def read_text(self, encoding: str = "utf-8") -> str:
-        return self.read_bytes().decode(encoding)
+    def read_text(self) -> str:
+        return self.read_bytes().decode("utf-8")
 
     def write_bytes(self, content: bytes) -> None:
         """Write the whole content; it appears at once, or not at all. A second writer is harmless."""

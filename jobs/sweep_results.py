@@ -1,7 +1,9 @@
 """What a sweep says: every setting with its interval, which differences are real, and the best one, judged by other questions."""
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -141,8 +143,6 @@ def _compare(
 
 def _corrected(results: Sequence[SettingResult]) -> list[SettingResult]:
     """Say which differences from the baseline are real: Holm's p below 0.05, and an interval that leaves out 0."""
-    from dataclasses import replace
-
     compared = [r.against_baseline.p_value for r in results if r.against_baseline is not None]
     adjusted = iter(holm(compared))
     corrected = []
@@ -171,9 +171,6 @@ def command_of(e: Experiment, setting: Setting, command: Sequence[str]) -> str:
     Args:
         command: the sweep's own arguments: its file and overrides.
     """
-    import json
-    import shlex
-
     index = next(k for k, a in enumerate(e.arms) if a.name == setting.arm)
     parts = [f"name={e.name}-best", f"seeds={e.sweep.seeds if e.sweep else 1}"]
     for key, value in setting.values:

@@ -14,7 +14,8 @@ from jobs.score import StudentState
 from jobs.store import Stage, digest
 from training.data import Example, count_steps, write_examples
 from training.loop import TrainJob, paused_name
-from training.trainer import read_metrics, train_jobs
+from training.metrics import read_metrics
+from training.trainer import train_jobs
 
 VERSION = 1
 

@@ -20,8 +20,9 @@ from cluster.storage import Place
 from training.checkpoints import Marker, read_marker, write_marker
 from training.data import Example, write_examples
 from training.loop import LoraSettings, TrainJob, TrainSettings, check_settings, engine_config, learning_rate_at
+from training.metrics import read_metrics
 from training.objectives import weighted_cross_entropy
-from training.trainer import TrainingFailed, read_metrics, train_jobs
+from training.trainer import TrainingFailed, train_jobs
 
 # Losses of one job under different ZeRO stages and worker counts: float32 sums in another order.
 LOSS_TOLERANCE = 2e-4

@@ -20,9 +20,9 @@ from cluster.loading import ModelSource, load_model, load_tokenizer
 from cluster.storage import Place
 from training.checkpoints import Marker, as_directory, export_model, whole_checkpoints, write_marker
 from training.data import Example, collate, count_steps, global_batch, pack, read_examples, split_over_workers
+from training.metrics import METRICS, MetricsFile
 
-METRICS, DONE = "metrics.jsonl", "DONE.json"
-UPLOAD_EVERY_S = 5.0  # metrics on an object store, which cannot be appended to, are written anew this often
+DONE = "DONE.json"
 
 
 @dataclass(frozen=True)
@@ -170,36 +170,6 @@ def train_worker(config: dict[str, Any]) -> None:
             _JobRun(job, Place(config["checkpoints"])).run()
 
 
-class _MetricsFile:
-    """The rows of one job, a line each: appended to a local file, written anew from time to time on an object store."""
-
-    def __init__(self, place: Place, keep: int) -> None:
-        """Go on after the first `keep` rows; later ones are what an interrupted attempt logged after its last checkpoint."""
-        self.place, self.rows, self.written = place, [r for r in read_rows(place) if r["step"] <= keep], time.monotonic()
-        self.save()
-
-    def append(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
-        if self.place.is_local:
-            with open(self.place.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        elif time.monotonic() - self.written > UPLOAD_EVERY_S:
-            self.save()
-
-    def save(self) -> None:
-        self.place.write_bytes("".join(json.dumps(row) + "\n" for row in self.rows).encode())
-        self.written = time.monotonic()
-
-
-def read_rows(place: Place) -> list[dict[str, Any]]:
-    """The whole lines of a metrics file; none if it is not there."""
-    try:
-        text = place.read_text()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
-
-
 def _objective_module(model: Any, objective: Any) -> Any:
     """The model and its objective as one module: ZeRO-3 gathers parameters right only inside its root module's forward."""
     import torch
@@ -275,7 +245,7 @@ class _JobRun:
     def run(self) -> None:
         end = min(self.job.until or self.total, self.total)
         start = self._resume(end)
-        metrics = _MetricsFile(self.output / METRICS, start) if self.rank == 0 else None
+        metrics = MetricsFile(self.output / METRICS, start) if self.rank == 0 else None
         for step in range(start, end):
             began = time.monotonic()
             loss, tokens = self._step(step)

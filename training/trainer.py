@@ -4,12 +4,12 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from cluster.errors import TutelageError
 from cluster.storage import Place
 from training.checkpoints import keep_newest, mend_snapshot
-from training.loop import METRICS, TrainJob, paused_name, read_rows, train_worker
+from training.loop import TrainJob, paused_name, train_worker
+from training.metrics import read_metrics
 
 POLL_S = 0.5  # between looks at the metrics files
 
@@ -105,11 +105,6 @@ def worker_environment(gpus_per_worker: float) -> dict[str, str]:
     if gpus_per_worker == 0:
         environment["DS_ACCELERATOR"] = "cpu"
     return environment
-
-
-def read_metrics(output: Place) -> list[dict[str, Any]]:
-    """The rows a job logged: step, of, loss_nats (per answer token), answer_tokens, seconds."""
-    return read_rows(output / METRICS)
 
 
 def _watch(jobs: Sequence[TrainJob], on_progress: Callable[[int, int], None] | None, stop: threading.Event) -> None:
