@@ -19,7 +19,8 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 from benchmarks.measurement import emit, finish, in_fresh_process, peak_memory, reset_peak_memory, spread
 from cluster.loading import ModelSource, load_model, load_tokenizer
-from cluster.pool import Job, Needs, Pool
+from cluster.placement import Needs
+from cluster.pool import Job, Pool
 from cluster.rendering import Renderer
 from cluster.session import RaySettings, connect
 from jobs.experiment import Score
@@ -78,9 +79,9 @@ def measure_stage(student: str, questions: str) -> None:
     shards = [(name, (name, chunk)) for name, chunk in shards_of(rows, SHARD)]
     began = time.perf_counter()
     arrived: list[tuple[float, int]] = []
-    with tempfile.TemporaryDirectory() as out, connect(RaySettings(num_cpus=2, object_store_mib=100), Path(out) / "ray.log") as cluster:
+    with tempfile.TemporaryDirectory() as out, connect(RaySettings(num_cpus=2, object_store_mib=100), Path(out) / "ray.log"):
         make = partial(ScoreHandler, state, Score(), 0.0, out)
-        with Pool(cluster.resources) as pool:
+        with Pool() as pool:
             for result in pool.run([Job("score", make, shards, 2, Needs(1.0))]):
                 arrived.append((time.perf_counter(), result.value.items))
     rate = sum(n for _, n in arrived[2:]) / (arrived[-1][0] - arrived[1][0])
@@ -92,8 +93,8 @@ def measure_nothing(questions: str) -> None:
     rows = episode_rows(int(questions))
     with (
         tempfile.TemporaryDirectory() as out,
-        connect(RaySettings(num_cpus=2, object_store_mib=100), Path(out) / "ray.log") as cluster,
-        Pool(cluster.resources) as pool,
+        connect(RaySettings(num_cpus=2, object_store_mib=100), Path(out) / "ray.log"),
+        Pool() as pool,
     ):
         list(pool.run([Job("warm", DoNothing, [("w", ("w", rows[:10]))], 2, Needs(1.0))]))
         began = time.perf_counter()

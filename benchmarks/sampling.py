@@ -32,7 +32,7 @@ def measure(model_path: str, questions: str, count: str, side: str, device: str)
     """One side of one turn: seconds, tokens, and the texts' ids."""
     from cluster.loading import ModelSource, load_model, load_tokenizer
     from cluster.rendering import Renderer
-    from cluster.sampling import sample
+    from cluster.sampling import Completion, Sampling, sample
 
     source = ModelSource(model_path)
     renderer, model = Renderer(load_tokenizer(source)), load_model(source, device)
@@ -41,7 +41,8 @@ def measure(model_path: str, questions: str, count: str, side: str, device: str)
     stop, pad = renderer.stop_ids, renderer.tokenizer.pad_token_id
 
     def ours(some: Sequence[list[int]]) -> list[list[int]]:
-        return [list(c.ids) for c in sample(model, some, max_new_tokens=MAX_NEW_TOKENS, stop_ids=stop)]
+        found = sample(model, some, Sampling(MAX_NEW_TOKENS, stop))
+        return [list(c.ids) for c in found if isinstance(c, Completion)]
 
     def continuous(some: Sequence[list[int]]) -> list[list[int]]:
         from transformers import GenerationConfig

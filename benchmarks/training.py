@@ -34,7 +34,7 @@ def prepare(folder: Path, steps: int) -> None:
     from cluster.loading import ModelSource, deepspeed_hidden, import_transformers, load_tokenizer
     from cluster.rendering import Renderer
     from cluster.storage import Place
-    from training.data import Example, global_batch, write_examples
+    from training.data import Example, global_batches, write_examples
 
     tokenizer = load_tokenizer(ModelSource(str(SHARED / "golden" / "scas" / "student")))
     renderer = Renderer(tokenizer)
@@ -43,8 +43,8 @@ def prepare(folder: Path, steps: int) -> None:
     for row in map(json.loads, lines):
         r = renderer.conversation(row["question"], row["answer"])
         examples.append(Example(r.ids[: r.answer_end], r.prompt_length, r.answer_end))
-    write_examples(Place(str(folder / "examples.parquet")), examples)
-    ordered = [examples[i] for step in range(steps) for i in global_batch(len(examples), BATCH, 0, step)]
+    write_examples(Place(str(folder / "examples.arrow")), examples)
+    ordered = [examples[i] for batch in global_batches(len(examples), BATCH, 0, 0, steps) for i in batch]
     rows = [{"input_ids": list(e.ids), "completion_mask": [int(t >= e.loss_start) for t in range(e.length)]} for e in ordered]
     (folder / "ordered.json").write_text(json.dumps(rows), encoding="utf-8")
     transformers = import_transformers()
@@ -67,10 +67,12 @@ def measure_ours(folder: Path, steps: int) -> None:
     """The training loop as an experiment runs it: Ray Train and DeepSpeed, one worker."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     from cluster.loading import ModelSource
+    from cluster.placement import Needs
     from cluster.session import RaySettings, connect
     from cluster.storage import Place
-    from training.loop import DONE, TrainJob, TrainSettings
+    from training.loop import DONE, TrainJob
     from training.metrics import read_metrics
+    from training.settings import TrainSettings
     from training.trainer import train_jobs
 
     settings = TrainSettings(
@@ -84,10 +86,10 @@ def measure_ours(folder: Path, steps: int) -> None:
         zero_stage=0,
     )
     output = folder / f"ours-{time.monotonic_ns()}"
-    job = TrainJob("bench", ModelSource(str(folder / "student")), str(folder / "examples.parquet"), str(output), 0, settings)
+    job = TrainJob("bench", ModelSource(str(folder / "student")), str(folder / "examples.arrow"), str(output), 0, settings)
     cpus = os.cpu_count() or 1
     with connect(RaySettings(num_cpus=cpus, object_store_mib=100), folder / "ray.log"):
-        train_jobs([job], name=output.name, storage=Place(str(folder / "checkpoints")), cpus_per_worker=cpus)
+        train_jobs([job], name=output.name, storage=Place(str(folder / "checkpoints")), needs=Needs(cpus))
     rows = read_metrics(Place(str(output)))
     peak = json.loads((output / DONE).read_text(encoding="utf-8"))["peak_memory_mib"]
     report([r["seconds"] for r in rows], [r["answer_tokens"] for r in rows], [r["loss_nats"] for r in rows], peak)

@@ -61,7 +61,14 @@ class Group:
 
 
 _PLAN: ContextVar[list[Group]] = ContextVar("attention_plan")
-WINDOWS_SEEN: set[int] = set()  # sliding windows that a model's layers passed to `attend`; a probe clears it
+_WINDOWS: set[int] = set()  # sliding windows that a model's layers passed to `attend`
+
+
+@contextmanager
+def windows_seen() -> Iterator[set[int]]:
+    """The sliding windows that layers pass to `attend` while the block runs."""
+    _WINDOWS.clear()
+    yield _WINDOWS
 
 
 @contextmanager
@@ -126,8 +133,7 @@ class _Row:
 
 def plan_attention(prompts: Sequence[slice], branches: Sequence[Sequence[slice]], model: Any) -> list[Group]:
     """Cut the attention of a packed sequence into calls, by estimated work for this model on its device."""
-    config = model.config.get_text_config()
-    width = config.num_attention_heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    width = model.config.get_text_config().hidden_size  # about that of all heads together; layers may differ in them
     call_pairs = CALL_FLOP.get(model.device.type, CALL_FLOP["cuda"]) / (4 * width)
     key_block = KEY_BLOCK.get(model.device.type, KEY_BLOCK["cuda"])
     rows = [row for prompt, spans in zip(prompts, branches, strict=True) for row in _rows(prompt, spans, key_block)]
@@ -211,7 +217,7 @@ def attend(
     if attention_mask is not None or changing or query.shape[0] != 1:
         raise Unsupported(f"its attention wants {', '.join(changing) or 'a mask of its own'}")
     if sliding_window is not None:
-        WINDOWS_SEEN.add(sliding_window)
+        _WINDOWS.add(sliding_window)
     width = value.shape[-1]
     if width < query.shape[-1]:  # fused kernels want one width (multi-head latent attention has two)
         value = pad(value, (0, query.shape[-1] - width))

@@ -36,3 +36,8 @@ class NoRoom(TutelageError):
 
 class ShardFailed(TutelageError):
     """A shard could not be finished: our own code raised, or its worker died too often."""
+
+
+def describe(error: BaseException) -> str:
+    """An exception as the reason of a row that is set aside: its kind and its message, in one line of at most 300 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

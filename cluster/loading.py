@@ -5,12 +5,15 @@ experiment names that model as trusted.
 """
 
 import ctypes
+import gc
 import hashlib
+import itertools
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt options
+POSITION_NAMES = ("pos", "wpe", "alibi")  # what tables of positions are named after
+RESERVED_POSITIONS = 2  # rows that some families' position tables have beyond the positions that they declare
+MADE_AS_LONG_AS_DECLARED = ("mpt",)  # families that make a table of positions, of the declared length, in every pass
 DType = Literal["float32", "bfloat16", "float16"]
 
 
@@ -55,12 +61,16 @@ def import_transformers() -> "ModuleType":
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What is needed to load one model: `path` is a directory, local or by URI, or a hub id; `dtype` the computing precision."""
+    """What is needed to load one model: `path` is a directory, local or by URI, or a hub id; `dtype` the computing precision.
+
+    `adapter` is the directory of a LoRA adapter that belongs on top of it.
+    """
 
     path: str
     dtype: DType = "float32"
     revision: str | None = None
     trust_remote_code: bool = False
+    adapter: str | None = None
 
     def __post_init__(self) -> None:
         if not is_uri(self.path) and Path(self.path).is_dir():  # absolute, because a worker may run in another directory
@@ -141,14 +151,81 @@ def load_model(source: ModelSource, device: str = "cpu") -> Any:
         raise BadInput(
             f"cannot load the model {source.path}", error, "a causal language model", "try it with transformers' from_pretrained"
         ) from error
+    if source.adapter is not None:
+        wrapped = add_adapter(model, source.adapter)
+        # In half precision a merged weight would round most of a small update away; there the adapter stays beside its base.
+        model = wrapped.merge_and_unload() if source.dtype == "float32" else wrapped.get_base_model()
     return model.to(device).eval()
 
 
+def add_adapter(model: Any, adapter: str, trainable: bool = False) -> Any:
+    """A peft model: this model under a LoRA adapter from a directory or URI.
+
+    Raises:
+        BadInput: no adapter there, or one of another model.
+    """
+    import_transformers()
+    with deepspeed_hidden():
+        from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, local_copy(adapter), is_trainable=trainable)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BadInput("cannot load the adapter", adapter, "a directory written by peft", str(error)[:200]) from error
+
+
+def free_memory() -> None:
+    """Give back what dropped tensors held."""
+    torch = sys.modules.get("torch")
+    gc.collect()
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def context_length(model: Any) -> int | None:
-    """The most tokens a model with learned positions can take; None where positions are computed and only quality limits them."""
+    """The most tokens a model takes whose positions lie in a table; None where they are computed and only quality limits them.
+
+    A table is an embedding or a tensor named after positions with as many rows as the configuration has positions, or
+    the two or so more that some families reserve.
+    """
     config = model.config.get_text_config()
-    learned = config.model_type in ("gpt2", "gpt_neo", "opt", "gpt_bigcode")
-    return getattr(config, "max_position_embeddings", None) if learned else None
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+    declared = next((v for v in (getattr(config, name, None) for name in names) if isinstance(v, int)), None)
+    if declared is None or config.model_type in MADE_AS_LONG_AS_DECLARED:
+        return declared
+    words = {id(m) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+    tables = [m for m in model.modules() if hasattr(m, "num_embeddings") and id(m) not in words]
+    for table in tables:
+        if 0 <= table.num_embeddings - declared <= RESERVED_POSITIONS:
+            padding = getattr(table, "padding_idx", None)  # RoBERTa's positions begin behind it
+            return declared if padding is None else min(declared, table.num_embeddings - padding - 1)
+    named = itertools.chain(model.named_buffers(), model.named_parameters())
+    rows = [t.shape[0] for name, t in named if t.dim() > 1 and any(p in name.rpartition(".")[2] for p in POSITION_NAMES)]
+    return declared if any(0 <= n - declared <= RESERVED_POSITIONS for n in rows) else None
+
+
+def stretched_above(model: Any) -> float:
+    """The length above which a model's RoPE frequencies depend on the longest row in the batch; infinite for most models."""
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    flat = [rope, *(v for v in rope.values() if isinstance(v, dict))]
+    limits = [
+        r.get("original_max_position_embeddings") or config.max_position_embeddings
+        for r in flat
+        if r.get("rope_type") in ("dynamic", "longrope")
+    ]
+    return min(limits, default=math.inf)
+
+
+def steady_positions(model: Any) -> None:
+    """Have a model forget the longest row it has seen: dynamic RoPE keeps its frequencies until a row is short again."""
+    import torch
+
+    for module in model.modules():
+        if hasattr(module, "max_seq_len_cached") and hasattr(module, "rope_type"):
+            nothing, first = torch.zeros(1, 1, 1, device=model.device), torch.zeros(1, 1, dtype=torch.long, device=model.device)
+            for kind in module.rope_type if isinstance(module.rope_type, dict) else [None]:
+                module(nothing, first, **({} if kind is None else {"layer_type": kind}))
 
 
 def keep_freed_memory() -> None:
@@ -168,18 +245,49 @@ def pick_device(num_gpus: float) -> str:
     return "cuda" if num_gpus > 0 else "cpu"
 
 
-def fingerprint(source: ModelSource) -> str:
-    """Identify a model by its content: sha256 over its weights, configuration and tokenizer files, or hub id and revision.
+def pinned(source: ModelSource) -> ModelSource:
+    """A hub model at the commit that its revision means now, so that every worker, and the next run, loads the same; others as they are.
 
-    A directory that is copied or renamed keeps its fingerprint; a changed weight changes it.
+    Raises:
+        BadInput: neither the hub nor this machine's cache of it knows the model.
+    """
+    return source if source.is_local else replace(source, revision=_commit(source.path, source.revision))
+
+
+@lru_cache(maxsize=1024)
+def _commit(hub_id: str, revision: str | None) -> str:
+    """The commit that a revision of a hub model means, asked once per process."""
+    import_transformers()
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    try:
+        commit = extract_commit_hash(cached_file(hub_id, "config.json", revision=revision), None)
+    except OSError as error:
+        problem = " ".join(str(error).split())[:300]
+        raise BadInput("cannot find the model", hub_id, "a directory, or a hub id that can be reached", problem) from error
+    if commit is None:
+        raise BadInput("cannot tell which commit of the model this is", hub_id, "a commit", "name it with revision")
+    return str(commit)
+
+
+def fingerprint(source: ModelSource) -> str:
+    """Identify a model by its content: sha256 over its weights, configuration, tokenizer and code, or hub id and commit.
+
+    A directory that is copied or renamed keeps its fingerprint; a changed weight, or a changed line of its own code, changes it.
     """
     if not source.is_local:
-        return hashlib.sha256(f"{source.path}@{source.revision}".encode()).hexdigest()
-    folder = Path(source.here)
-    kept = (".safetensors", ".json", ".jinja", ".model", ".txt")
-    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in kept)
-    digests = {p.name: _file_sha256(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files}
+        return hashlib.sha256(f"{source.path}@{pinned(source).revision}".encode()).hexdigest()
+    digests = _digests(Path(source.here))
+    if source.adapter is not None:
+        digests |= {f"adapter/{name}": digest for name, digest in _digests(local_copy(source.adapter)).items()}
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Hashes of a model directory's own files, and of code at any depth."""
+    kept = (".safetensors", ".json", ".jinja", ".model", ".txt")
+    files = [p for p in folder.iterdir() if p.is_file() and p.suffix in kept] + list(folder.rglob("*.py"))
+    return {str(p.relative_to(folder)): _file_sha256(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(files)}
 
 
 @lru_cache(maxsize=4096)

@@ -1,72 +1,38 @@
-"""One pool that maps shards over stateful Ray actors, for generating, scoring and evaluating alike.
+"""One pool that maps shards over stateful hosts, for generating, scoring and evaluating alike.
 
-A job is a handler (built once in the actor: it loads the model) and its shards. The pool keeps as many actors as
-the cluster has room for, hands a finished job's actors to the next job of the same size, and so works through thirty
-teachers in waves on a machine with room for two. An actor that dies is replaced and its shards run again; an
-exception in our own code stops everything with the shard's name. Results come as they finish, in no fixed order.
+A job is a handler (built once in the host: it loads the model) and its shards. The pool keeps as many hosts as the cluster
+has room for, hands a finished job's hosts to the next job of the same size, and so works through thirty teachers in waves on a
+machine with room for two. A host that dies is replaced and its shards run again; an exception in our own code stops
+everything with the shard's name. Results come as they finish, in no fixed order.
+
+What the nodes have says nothing of what other tenants take, and a node may have room for one size and not for another. So
+the pool may ask for hosts that get no place for now, and must never sit on what they wait for: while one waits, idle hosts of
+its size take its job over, and other idle hosts are ended.
 """
 
-import gc
-import sys
-import time
+import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from cluster.errors import NoRoom, ShardFailed, TutelageError
+from cluster.errors import NoRoom, ShardFailed
+from cluster.hosts import Died, Failed, Handler, Hosts, RayHosts
 from cluster.metrics import Metrics, Tally
+from cluster.placement import Needs, check_fits, total
 
-Handler = Callable[[Any], Any]
-# One shard runs while the next waits in the actor's queue, so that the actor is never idle for a round trip.
-IN_FLIGHT_PER_ACTOR = 2
+# One shard runs while the next waits in the host's queue, so that the host is never idle for a round trip.
+IN_FLIGHT_PER_HOST = 2
 WAIT_NOTICE_S = 10.0
-GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Node:
-    """What one machine of the cluster has: resources by Ray's names (memory in bytes), and its labels."""
-
-    resources: Mapping[str, float]
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        parts = [f"{v:g} {k}" for k, v in self.resources.items() if k in ("CPU", "GPU")]
-        parts += [f"{v / GIB:.1f} GiB" for k, v in self.resources.items() if k == "memory"]
-        return ", ".join([*parts, *(f"{k}={v}" for k, v in sorted(self.labels.items()) if not k.startswith("ray.io/"))])
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What one actor asks of the cluster; `labels` are (name, value) pairs that its node must carry."""
-
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    memory_gib: float = 0.0
-    labels: tuple[tuple[str, str], ...] = ()
-
-    def fits(self, free: Mapping[str, float]) -> bool:
-        """Whether these free resources are enough; memory counts where it is known."""
-        asked = {"CPU": self.num_cpus, "GPU": self.num_gpus}
-        if "memory" in free:
-            asked["memory"] = self.memory_gib * GIB
-        return all(amount <= free.get(name, 0.0) + 1e-9 for name, amount in asked.items())
-
-    def fits_on(self, node: Node) -> bool:
-        return self.fits(node.resources) and all(node.labels.get(name) == value for name, value in self.labels)
-
-    def __str__(self) -> str:
-        parts = [f"{self.num_cpus:g} CPU"]
-        parts += [f"{self.num_gpus:g} GPU"] if self.num_gpus else []
-        parts += [f"{self.memory_gib:g} GiB"] if self.memory_gib else []
-        return ", ".join([*parts, *(f"{k}={v}" for k, v in self.labels)])
+NODE_GRACE_S = 600.0  # how long a node that a job needs may be away
+SHARD_DEADLINE_S = 6 * 3600.0
+PLACED, LOADED = "placed", "loaded"  # what a host's first calls tell when they return
 
 
 @dataclass(frozen=True)
 class Job:
-    """Shards for one handler. `make` runs in the actor; `shards` are (name, payload) pairs and are drawn lazily.
+    """Shards for one handler. `make` runs in the host; `shards` are (name, payload) pairs and are drawn lazily.
 
     A handler that returns a `Tally` is counted in Ray's metrics under its job's stage, the first word of the name if not given.
     """
@@ -84,31 +50,6 @@ class Result:
     job: str
     shard: str
     value: Any
-
-
-class _Host:
-    """The actor: holds one handler at a time."""
-
-    def __init__(self) -> None:
-        self._handler: Handler | None = None
-
-    def load(self, make: Callable[[], Handler]) -> None:
-        self._handler = None
-        _free_gpu_memory()
-        self._handler = make()
-
-    def run(self, payload: Any) -> Any:
-        if self._handler is None:
-            raise RuntimeError("the actor was asked to run a shard before it was given a handler")
-        return self._handler(payload)
-
-
-def _free_gpu_memory() -> None:
-    """Return what the last model held, before the next one is loaded into the same process."""
-    torch = sys.modules.get("torch")
-    gc.collect()
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 @dataclass
@@ -137,44 +78,57 @@ class _Running:
 
 @dataclass(eq=False)
 class _Slot:
-    """One living actor, the job it serves and what it has in flight (None is the loading call)."""
+    """One host, the job it serves, and its calls in flight: a shard each, or the name of a first call.
 
-    actor: Any
+    Attributes:
+        placed: the cluster has given it a place.
+        ready: it has loaded its job's handler.
+        since: when the first of its calls began, as far as is known.
+    """
+
+    host: Any
     needs: Needs
     running: _Running | None = None
-    in_flight: dict[Any, tuple[str, Any] | None] = field(default_factory=dict)
+    in_flight: dict[Any, tuple[str, Any] | str] = field(default_factory=dict)
+    placed: bool = False
     ready: bool = False
+    since: float = 0.0
 
+    @property
+    def is_idle(self) -> bool:
+        return self.running is None
 
-def check_fits(name: str, needs: Needs, nodes: Sequence[Node]) -> None:
-    """Refuse one actor that no node can ever hold.
-
-    Raises:
-        NoRoom: with what it asks for and what the nodes have.
-    """
-    if not any(needs.fits_on(node) for node in nodes):
-        have = " or ".join(sorted({str(node) for node in nodes}))
-        raise NoRoom(
-            f"{name} cannot be placed on this cluster", needs, f"at most {have} on one node", "lower what it asks for, or its labels"
-        )
+    @property
+    def waits_for_room(self) -> bool:
+        return self.running is not None and not self.placed
 
 
 class Pool:
-    """Actors on a Ray cluster. Use as a context manager; `release` gives the cluster's resources back in between."""
+    """Hosts on a cluster. Use as a context manager; `release` gives the cluster's resources back in between.
+
+    Args:
+        hosts: where they live; Ray's actors if not given.
+        retries: deaths of a host that one shard may cause, or one loading.
+        grows: the cluster starts nodes when they are asked for, so nothing is refused or held back for what is there now.
+        deadline_s: a shard or a loading that has not ended by then counts as a death.
+        on_wait: told what is waited for, now and then.
+    """
 
     def __init__(
         self,
-        resources: dict[str, float],
+        hosts: Hosts | None = None,
         *,
-        nodes: Sequence[Node] | None = None,
         retries: int = 3,
         grows: bool = False,
+        deadline_s: float = SHARD_DEADLINE_S,
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
-        self.resources, self.nodes, self.retries, self.on_wait = resources, nodes or [Node(resources)], retries, on_wait
-        self.grows = grows
+        self.hosts: Hosts = RayHosts() if hosts is None else hosts
+        self.retries, self.grows, self.deadline_s, self.on_wait = retries, grows, deadline_s, on_wait
+        self.nodes = self.hosts.look()
         self._slots: list[_Slot] = []
         self._metrics = Metrics()
+        self._nowhere_since: dict[Needs, float] = {}
 
     def __enter__(self) -> "Pool":
         return self
@@ -183,13 +137,12 @@ class Pool:
         self.release()
 
     def release(self) -> None:
-        """End all actors."""
-        for slot in self._slots:
-            _kill(slot.actor)
-        self._slots = []
+        """End all hosts."""
+        for slot in list(self._slots):
+            self._drop(slot)
 
     def check(self, jobs: Sequence[Job]) -> None:
-        """Refuse a job whose single actor can never be placed.
+        """Refuse a job whose single host can never be placed.
 
         Raises:
             NoRoom: with what it asks for and what there is.
@@ -201,162 +154,172 @@ class Pool:
         """Run all shards of all jobs; yields results as they finish.
 
         Raises:
-            NoRoom: before anything starts.
-            ShardFailed: a handler raised, or an actor died more than `retries` times on one shard. A TutelageError
+            NoRoom: before anything starts, or when the last node that could hold a job has been away for too long.
+            ShardFailed: a handler raised, or a host died more than `retries` times on one shard. A TutelageError
                 raised by the handler comes through as itself.
         """
-        import ray
-
+        self.nodes = self.hosts.look()
         self.check(jobs)
         waiting = deque(_Running(job, iter(job.shards)) for job in jobs)
         active: list[_Running] = []
         try:
             while waiting or active:
                 self._admit(waiting, active)
-                self._feed(active)
-                self._make_room()
+                self._feed()
+                self._give_way()
                 active = [r for r in active if r.has_more or r.outstanding]
-                futures = [f for slot in self._slots for f in slot.in_flight]
-                if not futures:
-                    continue
-                began = time.monotonic()
-                done, _ = ray.wait(futures, num_returns=1, timeout=WAIT_NOTICE_S)
-                if not done and time.monotonic() - began >= WAIT_NOTICE_S:
-                    self._say_what_it_waits_for()
+                done = self.hosts.wait([f for slot in self._slots for f in slot.in_flight], WAIT_NOTICE_S) if waiting or active else []
                 for future in done:
                     yield from self._collect(future)
+                if not done:
+                    self._look_again([*waiting, *active])
+                self._end_overdue()
         finally:
-            for slot in self._slots:
+            for slot in list(self._slots):
                 slot.running = None
-            busy = [s for s in self._slots if s.in_flight]
-            for slot in busy:
-                self._drop(slot)
+                if slot.in_flight:
+                    self._drop(slot)
 
     def _admit(self, waiting: deque[_Running], active: list[_Running]) -> None:
-        """Give actors to jobs: first one to every active or waiting job in turn, then further replicas."""
+        """Give hosts to jobs: first one to every active or waiting job in turn, then further replicas."""
         for running in [*active]:
-            while running.has_more and self._actors_of(running) < running.job.replicas and self._attach(running):
+            while running.has_more and self._hosts_of(running) < running.job.replicas and self._attach(running):
                 pass
         while waiting and self._attach(waiting[0]):
             running = waiting.popleft()
             active.append(running)
-            while self._actors_of(running) < running.job.replicas and self._attach(running):
+            while self._hosts_of(running) < running.job.replicas and self._attach(running):
                 pass
 
-    def _actors_of(self, running: _Running) -> int:
+    def _hosts_of(self, running: _Running) -> int:
         return sum(slot.running is running for slot in self._slots)
 
     def _attach(self, running: _Running) -> bool:
-        """Find or start an actor for a job; False when the cluster has no room now."""
-        import ray
-
+        """Find or ask for a host for a job; False when the nodes hold no more of ours."""
         needs = running.job.needs
-        slot = next((s for s in self._slots if s.running is None and s.needs == needs), None)
+        slot = next((s for s in self._slots if s.is_idle and s.needs == needs), None)
         if slot is None:
-            while not needs.fits(self._free()):
-                idle = next((s for s in self._slots if s.running is None), None)
+            while self._slots and not needs.fits(self._free()):
+                idle = next((s for s in self._slots if s.is_idle), None)
                 if idle is None:
                     return False
                 self._drop(idle)
-            options: dict[str, Any] = {"num_cpus": needs.num_cpus, "num_gpus": needs.num_gpus, "max_restarts": 0}
-            options["scheduling_strategy"] = "DEFAULT"  # never inside the placement group of a Tune trial that asks
-            if needs.memory_gib:
-                options["memory"] = int(needs.memory_gib * GIB)
-            if needs.labels:
-                options["label_selector"] = dict(needs.labels)
-            slot = _Slot(ray.remote(_Host).options(**options).remote(), needs)
+            slot = _Slot(self.hosts.start(needs), needs)
             self._slots.append(slot)
-        slot.running, slot.ready = running, False
-        slot.in_flight[slot.actor.load.remote(running.job.make)] = None
-        running.outstanding += 1
+        self._assign(slot, running)
         return True
 
+    def _assign(self, slot: _Slot, running: _Running) -> None:
+        """Let a host load a job's handler, as soon as it has a place."""
+        slot.running, slot.ready = running, False
+        running.outstanding += 1
+        if slot.placed:
+            self._call(slot, LOADED, "load", running.job.make)
+        else:
+            self._call(slot, PLACED, "here")
+
+    def _call(self, slot: _Slot, what: tuple[str, Any] | str, method: str, *arguments: Any) -> None:
+        if not slot.in_flight:
+            slot.since = self.hosts.now()
+        slot.in_flight[self.hosts.call(slot.host, method, *arguments)] = what
+
     def _free(self) -> dict[str, float]:
-        free = dict(self.resources)
+        """What the nodes have beyond our own hosts; other tenants are not known here."""
+        if self.grows:
+            return dict.fromkeys(("CPU", "GPU", "memory"), math.inf)
+        free = total(self.nodes)
         for slot in self._slots:
-            free["CPU"] = free.get("CPU", 0.0) - slot.needs.num_cpus
-            free["GPU"] = free.get("GPU", 0.0) - slot.needs.num_gpus
-            if "memory" in free:
-                free["memory"] -= slot.needs.memory_gib * GIB
+            for kind, amount in slot.needs.amounts.items():
+                free[kind] = free.get(kind, math.inf if kind == "memory" else 0.0) - amount
         return free
 
-    def _feed(self, active: Sequence[_Running]) -> None:
-        """Top up every loaded actor's queue; an actor whose job has nothing left becomes idle, one still pending is let go.
+    def _feed(self) -> None:
+        """Top up every loaded host's queue; a host whose job has nothing left becomes idle, one that never began is let go.
 
-        Only loaded actors get shards: one that waits for a place on a busy cluster must not hold back what the others can do.
+        Only loaded hosts get shards: one that waits for a place on a busy cluster must not hold back what the others can do.
         """
         for slot in list(self._slots):
             running = slot.running
-            while running is not None and slot.ready and len(slot.in_flight) < IN_FLIGHT_PER_ACTOR:
+            while running is not None and slot.ready and len(slot.in_flight) < IN_FLIGHT_PER_HOST:
                 shard = running.next_shard()
                 if shard is None:
                     if not slot.in_flight:
                         slot.running = None
                     break
                 running.outstanding += 1
-                slot.in_flight[slot.actor.run.remote(shard[1])] = shard
+                self._call(slot, shard, "run", shard[1])
         for slot in [s for s in self._slots if s.running is not None and not s.ready and not s.running.has_more]:
-            if slot.running is not None:
-                slot.running.outstanding -= len(slot.in_flight)
-            self._drop(slot)
+            self._let_go(slot)
 
-    def _make_room(self) -> None:
-        """On a cluster that grows, end idle actors while others wait for a place: it may have grown as far as it can."""
-        if self.grows and any(s.running is not None and not s.ready for s in self._slots):
-            for idle in [s for s in self._slots if s.running is None]:
+    def _give_way(self) -> None:
+        """While a host waits for room, hold none idle: one of its size takes its job over, others end."""
+        for idle in [s for s in self._slots if s.is_idle]:
+            heir = next((s for s in self._slots if s.waits_for_room and s.needs == idle.needs), None)
+            if heir is not None and heir.running is not None:
+                running = heir.running
+                self._let_go(heir)
+                self._assign(idle, running)
+        if any(s.waits_for_room for s in self._slots):
+            for idle in [s for s in self._slots if s.is_idle]:
                 self._drop(idle)
 
-    def _collect(self, future: Any) -> Iterator[Result]:
-        import ray
+    def _let_go(self, slot: _Slot) -> None:
+        """Drop a host that has not begun to work for its job."""
+        if slot.running is not None:
+            slot.running.outstanding -= len(slot.in_flight)
+        self._drop(slot)
 
+    def _collect(self, future: Any) -> Iterator[Result]:
         slot = next((s for s in self._slots if future in s.in_flight), None)
-        if slot is None or slot.running is None:  # it went with an actor that has been dropped meanwhile
+        if slot is None or slot.running is None:  # it went with a host that has been dropped meanwhile
             return
-        running, shard = slot.running, slot.in_flight[future]
+        running, what = slot.running, slot.in_flight[future]
         try:
-            value = ray.get(future)
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, TutelageError) else None
-            if cause is not None:
-                raise cause from error
-            where = f"shard {shard[0]}" if shard else "loading"
-            raise ShardFailed(
-                f"{running.job.name} failed in {where}", str(error).strip().splitlines()[-1], "", "run again with --debug"
-            ) from error
-        except ray.exceptions.RayError as error:  # the actor, its node or its memory is gone
-            self._replace(slot, error)
+            value = self.hosts.result(future)
+        except Failed as error:
+            where = "loading" if isinstance(what, str) else f"shard {what[0]}"
+            raise ShardFailed(f"{running.job.name} failed in {where}", error, "", "run again with --debug") from error
+        except Died as error:
+            self._replace(slot, str(error))
             return
         del slot.in_flight[future]
+        slot.since = self.hosts.now()
+        if what == PLACED:
+            slot.placed = True
+            self._call(slot, LOADED, "load", running.job.make)
+            return
         running.outstanding -= 1
         slot.ready = True
         if isinstance(value, Tally):
             self._metrics.add(value, *_labels(running.job))
-        if shard is not None:
-            yield Result(running.job.name, shard[0], value)
+        if not isinstance(what, str):
+            yield Result(running.job.name, what[0], value)
 
-    def _replace(self, slot: _Slot, error: Exception) -> None:
-        """Put a dead actor's shards back; the next round of `_admit` starts a new actor."""
+    def _end_overdue(self) -> None:
+        """Replace hosts whose shard, or whose loading, takes longer than the deadline."""
+        for slot in [s for s in self._slots if s.placed and s.in_flight]:
+            late = self.hosts.now() - slot.since > self.deadline_s
+            if late and not self.hosts.wait(list(slot.in_flight), 0.0):  # else whoever takes the results was slow, not the host
+                self._replace(slot, f"no result within {self.deadline_s:g} s")
+
+    def _replace(self, slot: _Slot, problem: str) -> None:
+        """Put a dead host's shards back; the next round of `_admit` starts a new host."""
         running = slot.running
         if running is None:
-            raise RuntimeError("an idle actor cannot have failed")
-        lost = [shard for shard in slot.in_flight.values() if shard is not None]
+            raise RuntimeError("an idle host cannot have failed")
+        lost = [shard for shard in slot.in_flight.values() if not isinstance(shard, str)]
         running.outstanding -= len(slot.in_flight)
+        name = running.job.name
         if not slot.ready:
             running.load_deaths += 1
         if running.load_deaths > self.retries:
-            raise ShardFailed(
-                f"{running.job.name}: its actor died {running.load_deaths} times while loading", error, "", "see the Ray logs"
-            ) from error
+            raise ShardFailed(f"{name}: its actor died {running.load_deaths} times while loading", problem, "", "see the Ray logs")
         if lost:  # only the first of them was running; the others were waiting behind it
-            name = lost[0][0]
-            running.tries[name] = running.tries.get(name, 0) + 1
-            if running.tries[name] > self.retries:
-                raise ShardFailed(
-                    f"{running.job.name}: its actor died {running.tries[name]} times on shard {name}",
-                    error,
-                    "",
-                    "see the Ray logs for memory",
-                ) from error
+            first = lost[0][0]
+            running.tries[first] = running.tries.get(first, 0) + 1
+            if running.tries[first] > self.retries:
+                what = f"{name}: its actor died {running.tries[first]} times on shard {first}"
+                raise ShardFailed(what, problem, "", "see the Ray logs for memory")
         running.again.extend(lost)
         self._metrics.count("retries", len(lost), *_labels(running.job))
         slot.in_flight.clear()
@@ -364,25 +327,27 @@ class Pool:
 
     def _drop(self, slot: _Slot) -> None:
         self._slots.remove(slot)
-        _kill(slot.actor)
+        self.hosts.end(slot.host)
 
-    def _say_what_it_waits_for(self) -> None:
-        """Tell the user when actors that have been asked for are not placed yet."""
-        import ray
+    def _look_again(self, unfinished: Sequence[_Running]) -> None:
+        """See which nodes are there now, tell what is waited for, and give up on what has had no node for too long.
 
-        unplaced = [s for s in self._slots if not s.ready and s.running is not None]
+        Raises:
+            NoRoom: no node could hold a job for `NODE_GRACE_S`.
+        """
+        self.nodes, now = self.hosts.look(), self.hosts.now()
+        for running in unfinished if not self.grows else ():
+            needs = running.job.needs
+            if any(needs.fits_on(node) for node in self.nodes):
+                self._nowhere_since.pop(needs, None)
+            elif now - self._nowhere_since.setdefault(needs, now) > NODE_GRACE_S:
+                raise NoRoom(f"{running.job.name} has lost its place", needs, "a node that can hold it", "look at the cluster; run again")
+        unplaced = [s for s in self._slots if s.running is not None and not s.ready]
         if unplaced and self.on_wait is not None:
-            free = {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}
             names = ", ".join(f"{s.running.job.name} ({s.needs})" for s in unplaced if s.running)
-            self.on_wait(f"waiting for room or for models to load: {names}; free now: {free or 'nothing'}")
+            self.on_wait(f"waiting for room or for models to load: {names}; free now: {self.hosts.free() or 'nothing'}")
 
 
 def _labels(job: Job) -> tuple[str, str]:
     """A job's stage and name, as its metrics are labelled."""
     return job.stage or job.name.partition(" ")[0], job.name
-
-
-def _kill(actor: Any) -> None:
-    import ray
-
-    ray.kill(actor, no_restart=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from cluster.errors import BadInput, NoRoom
-from cluster.pool import Node
+from cluster.placement import Node
 
 MIB = 1024 * 1024
 # Ray's own switch for laptops: a node takes the loopback address as its own. `_node_ip_address` cannot say that: Ray turns a

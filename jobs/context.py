@@ -9,13 +9,15 @@ from pathlib import Path
 from types import TracebackType
 
 from cluster.errors import BadInput
-from cluster.pool import Needs, Pool
+from cluster.hosts import RayHosts
+from cluster.placement import Needs
+from cluster.pool import Pool
 from cluster.session import Cluster, connect, count_gpus
 from cluster.storage import Place
 from jobs.experiment import Experiment
 from jobs.isolation import SHARD_DEATHS
 from jobs.progress import Talker
-from jobs.store import Stage, Store
+from jobs.store import Stage, Store, read_fallbacks
 
 
 @dataclass
@@ -71,6 +73,11 @@ class Context:
             )
         return stage
 
+    def say_fallbacks(self, label: str, stage: Stage) -> None:
+        """Tell of shortcuts that a finished stage's model did not allow."""
+        for line in read_fallbacks(stage.directory).values():
+            self.talker.say(f"{label}: {line}")
+
     @contextmanager
     def claimed(self, stages: Iterable[Stage]) -> Iterator[None]:
         """Hold the unfinished stages against other runs on this store. Whoever waits holds no actors meanwhile."""
@@ -117,8 +124,8 @@ class Context:
     def pool(self) -> Pool:
         """The pool of hosting actors."""
         if self._pool is None:
-            c, say = self.cluster, self.talker.say
-            pool = Pool(c.resources, nodes=c.nodes, retries=SHARD_DEATHS, grows=c.grows, on_wait=say)
+            grows, deadline_s = self.cluster.grows, self.experiment.placement.shard_deadline_s
+            pool = Pool(RayHosts(), retries=SHARD_DEATHS, grows=grows, deadline_s=deadline_s, on_wait=self.talker.say)
             self._pool = self._exits.enter_context(pool)
         return self._pool
 

@@ -5,18 +5,20 @@ from functools import partial
 
 import pandas as pd
 
+from cluster.errors import describe
 from cluster.loading import load_model, pick_device
 from cluster.metrics import Tally
 from cluster.pool import Job
+from cluster.proof import SAMPLING, prove
 from cluster.rendering import Unrenderable
-from cluster.sampling import generation_stop_ids, sample
+from cluster.sampling import Sampling, generation_stop_ids, sample
 from cluster.storage import Place
 from jobs.context import Context
 from jobs.datasets import Question
 from jobs.experiment import Evaluate
 from jobs.isolation import forget_attempts, run_isolated
 from jobs.score import StudentState
-from jobs.store import Stage, digest, write_table
+from jobs.store import Stage, digest, write_fallbacks, write_table
 from jobs.verify import verify_config
 from selection.statistics import Scorer
 from selection.verification import VerifySettings, process_verifier
@@ -31,12 +33,22 @@ class EvaluateHandler:
     `value` is 1 or 0 for a right or wrong answer, or minus the loss in nats per answer token: higher is better.
     """
 
-    def __init__(self, student: StudentState, settings: Evaluate, verify: VerifySettings, num_gpus: float, directory: str) -> None:
+    def __init__(
+        self,
+        student: StudentState,
+        settings: Evaluate,
+        verify: VerifySettings,
+        target_layer: str | None,
+        num_gpus: float,
+        directory: str,
+    ) -> None:
         self.settings, self.directory = settings, Place(directory)
         self.model = load_model(student.source, pick_device(num_gpus))
         self.renderer = student.renderer()
         self.verifier = process_verifier(verify)
-        self.scorer = Scorer(self.model, self.renderer.special_ids) if settings.metric == "loss" else None
+        self.scorer = Scorer(self.model, self.renderer.special_ids, target_layer) if settings.metric == "loss" else None
+        self.proof = prove(self.model, SAMPLING) if self.scorer is None else self.scorer.proof
+        write_fallbacks(self.directory, self.proof.lines)
 
     def __call__(self, shard: tuple[str, list[Question]]) -> Tally:
         part, questions = shard
@@ -61,9 +73,12 @@ class EvaluateHandler:
             except Unrenderable as error:
                 rows.append((q.id, q.family, "unrenderable", None, "", str(error), 0, ""))
         stop_ids = self.renderer.stop_ids | generation_stop_ids(self.model)
-        completions = sample(self.model, list(prompts.values()), max_new_tokens=self.settings.max_new_tokens, stop_ids=stop_ids)
-        for q, c in zip(prompts, completions, strict=True):
-            text = self.renderer.tokenizer.decode(c.ids, skip_special_tokens=True)
+        sampling = Sampling(self.settings.max_new_tokens, stop_ids, way=self.proof.way)
+        for q, c in zip(prompts, sample(self.model, list(prompts.values()), sampling), strict=True):
+            if isinstance(c, Exception):
+                rows.append((q.id, q.family, "quarantined", None, "", describe(c), 0, ""))
+                continue
+            text = self.renderer.answer_text(c.ids)
             verdict = self.verifier.check(text, q.reference)
             rows.append((q.id, q.family, verdict.state, float(verdict.state == "correct"), text, verdict.extracted, len(c.ids), c.finish))
         return rows
@@ -81,7 +96,7 @@ class EvaluateHandler:
         by_id = {q.id: q for q in questions}
         for identity, result in zip(rendered, self.scorer.score(list(rendered.values())), strict=True):
             if isinstance(result, Exception):
-                rows.append((identity, by_id[identity].family, "quarantined", None, "", str(result), 0, ""))
+                rows.append((identity, by_id[identity].family, "quarantined", None, "", describe(result), 0, ""))
             else:
                 loss = result.answer_loss / result.n_answer
                 rows.append((identity, by_id[identity].family, "scored", -loss, "", "", result.n_answer, ""))
@@ -117,15 +132,16 @@ def _evaluate_missing(context: Context, unfinished: Sequence[tuple[str, StudentS
     for label, student, stage in unfinished:
         forget_attempts(stage.directory)
         todo = [(name, (name, chunk)) for name, chunk in shards if not stage.has(name)]
-        make = partial(EvaluateHandler, student, e.evaluate, e.verify, context.needs.num_gpus, str(stage.directory))
+        make = partial(EvaluateHandler, student, e.evaluate, e.verify, e.score.target_layer, context.needs.num_gpus, str(stage.directory))
         if todo:
             jobs.append(Job(f"evaluate {label}", make, todo, min(workers, len(todo)), context.needs))
     if jobs:
         with context.talker.bar("evaluate", sum(len(c) for j in jobs for _, (_, c) in j.shards), "questions") as bar:
             for result in context.pool.run(jobs):
                 bar.advance(result.value.items)
-    for _, _, stage in unfinished:
+    for label, _, stage in unfinished:
         names = [name for name, _ in shards]
         results = pd.concat([stage.read(n) for n in names], ignore_index=True)
         value = float(results["value"].mean())
         stage.finish(names, questions=len(results), value=value, cut_off=int((results["finish"] == "length").sum()))
+        context.say_fallbacks(f"evaluate {label}", stage)

@@ -3,17 +3,19 @@
 A section that belongs to another folder is that folder's own settings class; nothing is restated here.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cluster.loading import DType
-from cluster.pool import Needs
+from cluster.placement import Needs
+from cluster.pool import SHARD_DEADLINE_S
 from cluster.session import RaySettings
 from selection.costs import CostName, CostSettings
 from selection.rules import RANKING_RULES, RuleName, RuleSettings, WeightName
 from selection.verification import VerifySettings
-from training.loop import TrainSettings
+from training.settings import TrainSettings
 
 MINIATURE = "miniature:"
 # Names of teachers, students and arms become parts of file names.
@@ -62,6 +64,7 @@ class ModelTeacher(Section):
     dtype: DType = "float32"
     trust_remote_code: bool = False
     chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     family: str | None = None
     replicas: int = Field(1, ge=1)
     num_cpus: float = Field(1.0, ge=0)
@@ -113,7 +116,7 @@ Teacher = Annotated[ModelTeacher | EndpointTeacher | FileTeacher, Field(discrimi
 
 
 class Student(Section):
-    """A student to fine-tune."""
+    """A student to fine-tune. `chat_template_kwargs` are further variables of its template, such as `enable_thinking: false`."""
 
     name: Name
     path: str
@@ -121,6 +124,7 @@ class Student(Section):
     dtype: DType = "float32"
     trust_remote_code: bool = False
     chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
 
 
 class Generate(Section):
@@ -219,9 +223,22 @@ class Arm(Section):
         )
 
 
+class TrainPlacement(Section):
+    """What each train worker is given; what is not set is as for the student's other actors.
+
+    GPUs are whole: half a GPU is enough to score with, but two workers of one group cannot share one under NCCL.
+    """
+
+    num_cpus: float | None = Field(None, ge=0)
+    num_gpus: int | None = Field(None, ge=0)
+    memory_gib: float | None = Field(None, ge=0)
+    labels: dict[str, str] | None = None
+
+
 class Placement(Section):
     """Workers of each stage and what each is given; `labels` are those that the nodes of students must carry.
 
+    A shard, or a model's loading, that takes longer than `shard_deadline_s` counts as a death of its actor.
     Cluster settings never change results or ids.
     """
 
@@ -232,12 +249,23 @@ class Placement(Section):
     num_gpus: float = Field(0.0, ge=0, le=1)
     memory_gib: float = Field(0.0, ge=0)
     labels: dict[str, str] = Field(default_factory=dict)
+    train: TrainPlacement = TrainPlacement()
     max_failures: int = Field(3, ge=0)
+    shard_deadline_s: float = Field(SHARD_DEADLINE_S, gt=0)
 
     @property
     def needs(self) -> Needs:
         """What one actor with a student asks of the cluster."""
         return Needs(self.num_cpus, self.num_gpus, self.memory_gib, tuple(sorted(self.labels.items())))
+
+    @property
+    def train_needs(self) -> Needs:
+        """What one train worker asks of the cluster: at least one CPU, unless a GPU does its work, and whole GPUs."""
+        t = self.train
+        gpus = math.ceil(self.num_gpus) if t.num_gpus is None else t.num_gpus
+        cpus = t.num_cpus if t.num_cpus is not None else max(self.num_cpus, 0.1 if gpus else 1.0)
+        labels = self.labels if t.labels is None else t.labels
+        return Needs(cpus, float(gpus), self.memory_gib if t.memory_gib is None else t.memory_gib, tuple(sorted(labels.items())))
 
 
 class Miniature(Section):

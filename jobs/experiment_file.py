@@ -27,7 +27,7 @@ from jobs.experiment import (
     Sweep,
 )
 from selection.verification import VerifySettings
-from training.loop import LoraSettings, TrainSettings, check_settings
+from training.settings import LoraSettings, TrainSettings, check_settings
 
 
 def load_experiment(path: Path, overrides: list[str] | None = None) -> Experiment:

@@ -16,18 +16,21 @@ from typing import Any
 
 import pandas as pd
 
-from cluster.errors import BadInput
-from cluster.loading import ModelSource, check_model_directory, fingerprint, load_model, load_tokenizer, pick_device
+from cluster.errors import BadInput, describe
+from cluster.loading import ModelSource, check_model_directory, fingerprint, load_model, load_tokenizer, pick_device, pinned
 from cluster.metrics import Tally
-from cluster.pool import Job, Needs
-from cluster.rendering import Renderer, Unrenderable, template_text
-from cluster.sampling import generation_stop_ids, sample
+from cluster.placement import Needs
+from cluster.pool import Job
+from cluster.proof import SAMPLING, prove
+from cluster.rendering import Renderer, Unrenderable, template_identity
+from cluster.sampling import Sampling, generation_stop_ids, sample
+from cluster.seeds import derive_seed
 from cluster.storage import Place, local_copy
 from jobs.context import Context
 from jobs.datasets import Question, read_answers, refuse_other_texts
 from jobs.experiment import EndpointTeacher, FileTeacher, Generate, ModelTeacher
 from jobs.isolation import forget_attempts, run_isolated
-from jobs.store import Stage, digest_rows, read_table, write_table
+from jobs.store import Stage, digest_rows, read_table, write_fallbacks, write_table
 
 VERSION = 1
 ANSWER_COLUMNS = ["answer_id", "question_id", "teacher", "sample", "text", "finish", "error", "prompt_tokens", "answer_tokens", "usd"]
@@ -77,10 +80,6 @@ def tally_of(answers: pd.DataFrame) -> Tally:
     return Tally(len(answers), int(answers["answer_tokens"].sum()), failed, spend_usd=float(answers["usd"].sum()))
 
 
-def _seed_of(seed: int, row: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{row}".encode()).digest()[:8], "little")
-
-
 class ModelAsker:
     """Handler in a hosting actor: loads the teacher once, answers shards, writes each as a part."""
 
@@ -88,7 +87,9 @@ class ModelAsker:
         source = teacher_source(teacher)
         self.teacher, self.settings, self.seed, self.directory = teacher, settings, seed, Place(directory)
         self.model = load_model(source, pick_device(teacher.num_gpus))
-        self.renderer = Renderer(load_tokenizer(source), teacher.chat_template)
+        self.proof = prove(self.model, SAMPLING)
+        write_fallbacks(self.directory, self.proof.lines)
+        self.renderer = teacher_renderer(teacher)
         self.renderer.prove()
 
     def __call__(self, shard: tuple[str, list[Ask]]) -> Tally:
@@ -111,17 +112,15 @@ class ModelAsker:
             except Unrenderable as error:
                 rows[ask] = answer_row(self.teacher.name, ask, "", "failed", str(error))
         s = self.settings
-        completions = sample(
-            self.model,
-            [ids for _, ids in prompts],
-            max_new_tokens=s.max_new_tokens,
-            stop_ids=self.renderer.stop_ids | generation_stop_ids(self.model),
-            seeds=[_seed_of(self.seed, self._id(a)) for a, _ in prompts],
-            temperature=s.temperature,
-            top_p=s.top_p,
-        )
+        stop_ids = self.renderer.stop_ids | generation_stop_ids(self.model)
+        sampling = Sampling(s.max_new_tokens, stop_ids, s.temperature, s.top_p, way=self.proof.way)
+        seeds = [derive_seed(self.seed, self._id(a)) for a, _ in prompts]
+        completions = sample(self.model, [ids for _, ids in prompts], sampling, seeds)
         for (ask, ids), completion in zip(prompts, completions, strict=True):
-            text = self.renderer.tokenizer.decode(completion.ids, skip_special_tokens=True)
+            if isinstance(completion, Exception):
+                rows[ask] = answer_row(self.teacher.name, ask, "", "failed", describe(completion), (len(ids), 0))
+                continue
+            text = self.renderer.answer_text(completion.ids)
             rows[ask] = answer_row(self.teacher.name, ask, text, completion.finish, "", (len(ids), len(completion.ids)))
         return pd.DataFrame([rows[a] for a in asks], columns=ANSWER_COLUMNS)
 
@@ -199,7 +198,7 @@ class EndpointAsker:
             temperature=s.temperature,
             top_p=s.top_p,
             max_tokens=s.max_new_tokens,
-            seed=_seed_of(self.seed, answer_id(self.teacher.name, ask.question_id, ask.sample)) % 2**31,
+            seed=derive_seed(self.seed, answer_id(self.teacher.name, ask.question_id, ask.sample)) % 2**31,
         )
         self._count_retries(raw.retries_taken)
         response = raw.parse()
@@ -234,7 +233,13 @@ class EndpointAsker:
 
 
 def teacher_source(teacher: ModelTeacher) -> ModelSource:
-    return ModelSource(teacher.path, teacher.dtype, teacher.revision, teacher.trust_remote_code)
+    return pinned(ModelSource(teacher.path, teacher.dtype, teacher.revision, teacher.trust_remote_code))
+
+
+def teacher_renderer(teacher: ModelTeacher) -> Renderer:
+    """The renderer of what a hosted teacher is asked."""
+    tokenizer = load_tokenizer(teacher_source(teacher))
+    return Renderer(tokenizer, teacher.chat_template, template_kwargs=teacher.chat_template_kwargs)
 
 
 def teacher_identity(teacher: ModelTeacher | EndpointTeacher) -> dict[str, Any]:
@@ -245,7 +250,8 @@ def teacher_identity(teacher: ModelTeacher | EndpointTeacher) -> dict[str, Any]:
             "name": teacher.name,
             "model": fingerprint(teacher_source(teacher)),
             "dtype": teacher.dtype,
-            "template": template_text(teacher.chat_template),
+            "template": template_identity(teacher.chat_template),
+            "template_kwargs": teacher.chat_template_kwargs,
         }
     return {"kind": "endpoint", "name": teacher.name, "model": teacher.model, "base_url": teacher.base_url}
 
@@ -305,6 +311,7 @@ def _ask_missing(context: Context, waves: Sequence[Wave]) -> None:
             answer_tokens=int(answers["answer_tokens"].sum()),
             usd=float(answers["usd"].sum()),
         )
+        context.say_fallbacks(f"generate {wave.teacher.name}", wave.stage)
 
 
 def spent_so_far(context: Context, teacher: str) -> float:
@@ -386,7 +393,7 @@ def check_teachers(context: Context) -> None:
     for teacher in context.experiment.teachers:
         if isinstance(teacher, ModelTeacher):
             check_model_directory(teacher.path)
-            Renderer(load_tokenizer(teacher_source(teacher)), teacher.chat_template).prove()
+            teacher_renderer(teacher).prove()
         elif isinstance(teacher, FileTeacher) and not local_copy(teacher.path).is_file():
             raise BadInput(
                 f"no answers of teacher {teacher.name} there", teacher.path, "a .jsonl, .json or .parquet file", "check the path"

@@ -19,8 +19,9 @@ from jobs.experiment import MINIATURE, Experiment, Miniature
 from jobs.miniature_tasks import DIALECTS, FAMILIES, Episode, draw_episodes, work_out
 from jobs.store import Stage
 from jobs.train import run_queue
-from training.data import Example, write_examples
-from training.loop import TrainJob, TrainSettings
+from training.data import SUFFIX, Example, write_examples
+from training.loop import TrainJob
+from training.settings import TrainSettings
 
 VERSION = 1
 WIDTH, LAYERS, HEADS = 96, 2, 4
@@ -140,7 +141,7 @@ def training_of(recipe: Recipe, directory: Place, settings: Miniature, k: int) -
     return TrainJob(
         job_id=f"{directory.name}-{recipe.name}",
         source=ModelSource(str(directory / start)),
-        examples=str(output / "examples.bin"),
+        examples=str(output / f"examples{SUFFIX}"),
         output=str(output),
         seed=settings.seed * 1000 + k,
         settings=TrainSettings(

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from cluster.errors import BadInput
-from cluster.pool import Node, check_fits
+from cluster.placement import Node, check_fits
+from cluster.seeds import derive_seed
 from cluster.session import refuse_more_than_here
 from cluster.storage import local_copy
 from jobs.context import Context
@@ -156,7 +157,7 @@ def check_placement(context: Context) -> None:
     wanted |= {f"teacher {t.name}": t.needs for t in e.teachers if isinstance(t, ModelTeacher)}
     for name, needs in wanted.items():
         check_fits(name, needs, [Node(room)])
-    check_train_room(context, room)
+    check_train_room(e.placement, [Node(room)])
 
 
 def load_questions(files: QuestionSet, limit: int | None, on_broken: OnBroken) -> tuple[dict[str, Question], list[Question]]:
@@ -218,7 +219,7 @@ def paths_of(experiment: Experiment) -> list[Path]:
 
 def path_seed(experiment: Experiment, path: Path, number: int) -> int:
     """The seed of one path's draws and training in one round."""
-    return experiment.seed * 1_000_003 + path.seed * 1009 + number
+    return derive_seed(experiment.seed, path.seed, number)
 
 
 def still_lacking(answers: pd.DataFrame, teacher: str, questions: Mapping[str, Question], wanted: int, sample: int) -> list[Ask]:

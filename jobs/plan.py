@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.loading import load_tokenizer
-from cluster.pool import Node
+from cluster.placement import Node
 from cluster.rendering import Renderer, Unrenderable
 from jobs.context import Context
 from jobs.datasets import Question
 from jobs.evaluate import evaluate_stage
 from jobs.experiment import MINIATURE, EndpointTeacher, FileTeacher, ModelTeacher
-from jobs.generate import Ask, Asks, plan_wave, take_file, teacher_source
+from jobs.generate import Ask, Asks, plan_wave, take_file, teacher_renderer
 from jobs.miniature import RECIPES, resolve, world_stage
 from jobs.pipeline import load_questions, path_seed, paths_of, pool_ids
 from jobs.score import StudentState, first_state, pool_rows, score_stage
@@ -125,7 +124,7 @@ def _left(context: Context, teacher: ModelTeacher | EndpointTeacher, left: Seque
         prompt = sum(len(a.text) // 4 + 8 for a in asks)
         usd = (prompt * teacher.usd_per_million_input_tokens + most * teacher.usd_per_million_output_tokens) / 1e6
         return Left(len(left), prompt, most, usd)
-    renderer = Renderer(load_tokenizer(teacher_source(teacher)), teacher.chat_template)
+    renderer = teacher_renderer(teacher)
     return Left(len(left), sum(_prompt_tokens(renderer, a.text, a.system) for a in asks), most, None)
 
 

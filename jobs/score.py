@@ -1,14 +1,23 @@
 """Stage score: the statistics of every verified answer under a student, sharded over actors that hold that student."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from cluster.errors import BadInput
-from cluster.loading import ModelSource, check_model_directory, fingerprint, import_transformers, load_model, load_tokenizer, pick_device
+from cluster.errors import BadInput, describe
+from cluster.loading import (
+    ModelSource,
+    check_model_directory,
+    fingerprint,
+    import_transformers,
+    load_model,
+    load_tokenizer,
+    pick_device,
+    pinned,
+)
 from cluster.metrics import Tally
 from cluster.pool import Job
 from cluster.rendering import Renderer, Unrenderable
@@ -17,11 +26,13 @@ from jobs.context import Context
 from jobs.datasets import Question
 from jobs.experiment import Score, Student
 from jobs.isolation import forget_attempts, run_isolated
-from jobs.store import Stage, digest, write_table
-from selection.layers import find_layer_module
+from jobs.store import Stage, digest, write_fallbacks, write_table
+from selection.layers import find_layer
 from selection.statistics import STATISTIC_NAMES, EmptySpan, Scorer
+from training.checkpoints import ADAPTER
 
-VERSION = 2
+VERSION = 3
+ADAPTER_CONFIG = "adapter_config.json"
 SCORE_COLUMNS = ["answer_id", "question_id", "teacher", "state", "reason", "conversation_tokens", *STATISTIC_NAMES]
 
 
@@ -38,34 +49,42 @@ class StudentState:
     tokenizer: ModelSource
     chat_template: str | None
     rendering: str
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def renderer(self) -> Renderer:
-        return Renderer(load_tokenizer(self.tokenizer), self.chat_template)
+        return Renderer(load_tokenizer(self.tokenizer), self.chat_template, template_kwargs=self.template_kwargs)
 
     @property
     def is_there(self) -> bool:
         """Whether the weights, in a directory, have not been removed."""
-        return (Place(self.source.path) / "config.json").is_file()
+        source = self.source
+        return (Place(source.path) / "config.json" if source.adapter is None else Place(source.adapter) / ADAPTER_CONFIG).is_file()
 
     def after(self, training: Stage) -> "StudentState":
         """This student after a training stage."""
-        trained = replace(self.source, path=str(training.directory / "model"), revision=None)
-        return replace(self, source=trained, id=training.id)
+        return replace(self, source=self._trained(training, "model"), id=training.id)
 
     def after_steps(self, training: Stage, steps: int) -> "StudentState":
         """This student after the first steps of a training stage."""
-        trained = replace(self.source, path=str(training.directory / f"step-{steps}"), revision=None)
-        return replace(self, source=trained, id=digest([training.id, steps]))
+        return replace(self, source=self._trained(training, f"step-{steps}"), id=digest([training.id, steps]))
+
+    def _trained(self, training: Stage, folder: str) -> ModelSource:
+        """Where a training left its weights; an adapter belongs on top of the base that it was trained on."""
+        place = training.directory / folder
+        if training.config["train"]["lora"] is not None:
+            return replace(self.source, adapter=str(place / ADAPTER))
+        return replace(self.source, path=str(place), revision=None)
 
 
 def first_state(student: Student) -> StudentState:
     """The student before any training; its rendering is proved on probe rows."""
-    source = ModelSource(student.path, student.dtype, student.revision, student.trust_remote_code)
     check_model_directory(student.path)
-    renderer = Renderer(load_tokenizer(source), student.chat_template)
+    source = pinned(ModelSource(student.path, student.dtype, student.revision, student.trust_remote_code))
+    kwargs = student.chat_template_kwargs
+    renderer = Renderer(load_tokenizer(source), student.chat_template, template_kwargs=kwargs)
     renderer.prove()
     identity = digest([fingerprint(source), source.dtype, renderer.fingerprint])
-    return StudentState(student.name, source, identity, source, student.chat_template, renderer.fingerprint)
+    return StudentState(student.name, source, identity, source, student.chat_template, renderer.fingerprint, kwargs)
 
 
 def score_stage(context: Context, student: StudentState, pool_ids: Mapping[str, str]) -> Stage:
@@ -94,6 +113,7 @@ class ScoreHandler:
         self.renderer = student.renderer()
         model = load_model(student.source, pick_device(num_gpus))
         self.scorer = Scorer(model, self.renderer.special_ids, settings.target_layer, settings.token_budget)
+        write_fallbacks(self.directory, self.scorer.proof.lines)
 
     def __call__(self, shard: tuple[str, list[Row]]) -> Tally:
         part, rows = shard
@@ -133,7 +153,7 @@ def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: Scorer, max_leng
         entry = table[identity]
         if isinstance(result, Exception):
             entry[3] = "empty" if isinstance(result, EmptySpan) else "quarantined"
-            entry[4] = f"{type(result).__name__}: {result}"[:300]
+            entry[4] = describe(result)
         else:
             entry[6:] = astuple(result)
     return pd.DataFrame([table[row.answer_id] for row in rows], columns=SCORE_COLUMNS)
@@ -186,8 +206,9 @@ def _score_missing(context: Context, unfinished: Sequence[tuple[StudentState, St
         with context.talker.bar("score", sum(len(c) for j in jobs for _, (_, c) in j.shards), "answers") as bar:
             for result in context.pool.run(jobs):
                 bar.advance(result.value.items)
-    for _, stage in unfinished:
+    for student, stage in unfinished:
         finish_scores(stage, [name for name, _ in shards])
+        context.say_fallbacks(f"score {student.name}", stage)
 
 
 def finish_scores(stage: Stage, names: list[str]) -> None:
@@ -216,4 +237,4 @@ def check_student(student: StudentState, settings: Score) -> None:
             model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=student.source.trust_remote_code)
     except (OSError, ValueError) as error:
         raise BadInput(f"cannot build the student {student.name}", error, "a causal language model", "") from error
-    find_layer_module(model, settings.target_layer)
+    find_layer(model, settings.target_layer)

@@ -48,8 +48,8 @@ def score(
     renderer = Renderer(load_tokenizer(where), chat_template, compat)  # type: ignore[arg-type]
     renderer.prove()
     scorer = Scorer(load_model(where, _device(device)), renderer.special_ids, target_layer)
-    if scorer.not_shared:
-        talker.say(f"each answer is scored with its own copy of the prompt, which is slower: {scorer.not_shared}")
+    for line in scorer.proof.lines.values():
+        talker.say(line)
     with talker.bar("score", len(rows), "answers") as bar:
         for _, chunk in shards_of(rows, 256):
             tables.append(score_rows(chunk, renderer, scorer, max_length))

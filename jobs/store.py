@@ -24,8 +24,10 @@ import pyarrow.parquet as pq
 
 from cluster.errors import BadInput
 from cluster.storage import Place, held
+from training.data import SUFFIX, count_examples
 
 MANIFEST = "manifest.json"
+FALLBACKS = "fallbacks.json"  # shortcuts that the models of a stage did not allow, written by whoever loads one
 PACKAGES = ("ray", "torch", "transformers", "deepspeed", "pandas", "pyarrow", "math-verify", "peft", "tutelage")
 
 
@@ -90,14 +92,13 @@ class Stage:
         (self.directory / MANIFEST).unlink()
 
     def part(self, name: str) -> Place:
-        return self.directory / f"{name}.parquet"
+        """A part's file; a name with a suffix of its own is not Parquet."""
+        return self.directory / (name if "." in name else f"{name}.parquet")
 
     def has(self, part: str) -> bool:
         """Whether a part is there and whole; a file that cannot be opened is removed."""
-        system, path = self.part(part).opened()
         try:
-            with system.open_input_file(path) as file:
-                pq.read_metadata(file)
+            self.count_rows(part)
         except FileNotFoundError:
             return False
         except pa.ArrowInvalid:
@@ -107,6 +108,8 @@ class Stage:
 
     def count_rows(self, part: str) -> int:
         """Rows of a part, from its footer."""
+        if self.part(part).name.endswith(SUFFIX):
+            return count_examples(self.part(part))
         system, path = self.part(part).opened()
         with system.open_input_file(path) as file:
             return int(pq.read_metadata(file).num_rows)
@@ -141,7 +144,7 @@ class Stage:
     def finish(self, parts: list[str], **counts: Any) -> None:
         """Write the manifest: the stage is finished from this moment on. Parts it does not name, and what writers that were killed
         left half-done, are removed."""
-        kept = {f"{name}.parquet" for name in parts}
+        kept = {self.part(name).name for name in parts}
         for stray in [*self.directory.glob("*.parquet"), *self.directory.glob(".*.tmp")]:
             if stray.name not in kept:
                 stray.unlink()
@@ -151,6 +154,7 @@ class Stage:
             "config": dict(self.config),
             "inputs": dict(self.inputs),
             "counts": counts,
+            "fallbacks": read_fallbacks(self.directory),
             "parts": {name: self._describe(name) for name in parts},
             "seconds": round(time.monotonic() - self.started, 3),
             "packages": package_versions(),
@@ -161,12 +165,26 @@ class Stage:
 
     def _describe(self, name: str) -> dict[str, Any]:
         content = self.part(name).read_bytes()
-        return {"sha256": hashlib.sha256(content).hexdigest(), "rows": pq.read_metadata(pa.BufferReader(content)).num_rows}
+        return {"sha256": hashlib.sha256(content).hexdigest(), "rows": self.count_rows(name)}
 
     def discard_unfinished(self) -> None:
         """Forget a half-done stage (`--resume never`)."""
         if not self.is_finished:
             self.directory.remove()
+
+
+def write_fallbacks(directory: Place, lines: Mapping[str, str]) -> None:
+    """Leave in a stage's directory what its model was not allowed, for the manifest; every actor of the stage finds the same."""
+    if lines:
+        (directory / FALLBACKS).write_bytes(json.dumps(dict(lines), indent=1).encode())
+
+
+def read_fallbacks(directory: Place) -> dict[str, str]:
+    """Shortcut -> what was done instead and why; empty where every shortcut was taken."""
+    try:
+        return dict(json.loads((directory / FALLBACKS).read_text()))
+    except FileNotFoundError:
+        return {}
 
 
 class Store:

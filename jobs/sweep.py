@@ -18,15 +18,16 @@ import pandas as pd
 from rich.console import Console
 
 from cluster.errors import BadInput, TutelageError
+from cluster.placement import Node
 from cluster.storage import Place, local_copy
 from jobs.context import Context
-from jobs.experiment import Draw, Experiment, Sweep
+from jobs.experiment import Draw, Experiment, Placement, Sweep
 from jobs.experiment_file import load_experiment, parse_experiment, resolved, set_key
 from jobs.pipeline import Path as StudentPath
 from jobs.pipeline import paths_of, prepare, run_rounds
 from jobs.progress import Talker
 from jobs.store import Stage, digest
-from jobs.train import check_train_room, cpus_per_train_worker
+from jobs.train import check_train_room
 
 TRIAL_MEMORY_MIB = 256
 TUNE, TRIAL, EVALUATION = "tune", "trial-", "evaluation "
@@ -150,19 +151,17 @@ def prepare_shared(context: Context, settings: Sequence[Setting]) -> None:
     context.experiment = e
 
 
-def count_concurrent(context: Context, resources: Mapping[str, float]) -> int:
-    """How many trials can train at once on these resources, at least one.
+def count_concurrent(placement: Placement, most: int | None, nodes: Sequence[Node], grows: bool) -> int:
+    """How many trials can train at once on these nodes, at least one and at most `most`.
 
     Raises:
         NoRoom: not even one can.
     """
-    check_train_room(context, resources)
-    p, sweep = context.experiment.placement, _sweep(context.experiment)
-    asked = {"CPU": p.train_workers * cpus_per_train_worker(context), "GPU": p.train_workers * p.num_gpus}
-    fitting = min(resources.get(kind, 0.0) / amount + 1e-9 for kind, amount in asked.items() if amount)
-    if math.isinf(fitting):  # the cluster starts nodes as they are asked for: how many at once is the user's to say
-        return sweep.max_concurrent or 1
-    return max(1, min(int(fitting), sweep.max_concurrent or int(fitting)))
+    if grows:  # the cluster starts nodes as they are asked for: how many at once is the user's to say
+        return most or 1
+    check_train_room(placement, nodes)
+    fitting = sum(placement.train_needs.count_on(node) for node in nodes) // placement.train_workers
+    return max(1, min(fitting, most or fitting))
 
 
 def run_trial(config: dict[str, Any]) -> None:
@@ -243,7 +242,8 @@ def run_sweep(context: Context, settings: Sequence[Setting]) -> list[Trial]:
     scheduler: Any = FIFOScheduler()
     if sweep.stop_early:
         scheduler = _sparing_references(max_t=most, grace_period=min(sweep.grace, most), reduction_factor=sweep.reduction_factor)
-    concurrent = count_concurrent(context, context.cluster.resources)
+    c = context.cluster
+    concurrent = count_concurrent(context.experiment.placement, _sweep(context.experiment).max_concurrent, c.nodes, c.grows)
     context.talker.say(f"{len(settings)} settings × {sweep.seeds} seeds = {len(trials)} trials, {concurrent} at once")
     context.free_the_cluster()
     system, path = context.run_directory.opened()

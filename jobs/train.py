@@ -1,23 +1,27 @@
 """Stage train: chosen answers become token examples, and one Ray Train run trains a queue of students on them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from cluster.errors import BadInput, NoRoom
+from cluster.errors import BadInput
+from cluster.placement import Node, check_fits
 from cluster.rendering import Renderer
 from jobs.context import Context
 from jobs.datasets import Question
+from jobs.experiment import Placement
 from jobs.score import StudentState
-from jobs.store import Stage, digest
-from training.data import Example, count_steps, write_examples
-from training.loop import TrainJob, paused_name
+from jobs.store import Stage, digest, write_fallbacks
+from training.data import SUFFIX, Example, count_steps, write_examples
+from training.loop import DONE, TrainJob, paused_name
 from training.metrics import read_metrics
 from training.trainer import train_jobs
 
-VERSION = 1
+VERSION = 2
+EXAMPLES = "examples" + SUFFIX
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,9 @@ def train_students(
     with context.claimed(stages.values()):
         unfinished = {stages[t.label].id: (t, stages[t.label]) for t in trainings if not stages[t.label].is_finished}
         run_queue(context, [prepare(context, t, stage, pool, questions) for t, stage in unfinished.values()])
-        for _, stage in unfinished.values():
+        for t, stage in unfinished.values():
             finish_training(stage)
+            context.say_fallbacks(t.label, stage)
     return {t.label: t.student.after(stages[t.label]) for t in trainings}
 
 
@@ -102,7 +107,7 @@ def train_epochs(
         for t in trainings:
             stage = stages[t.label]
             job = None if stage.is_finished else prepare(context, t, stage, pool, questions)
-            until = count_steps(stage.count_rows("examples"), context.experiment.train.batch_size, epochs, None)
+            until = count_steps(stage.count_rows(EXAMPLES), context.experiment.train.batch_size, epochs, None)
             partly[t.label] = t.student.after_steps(stage, until)
             if job is not None:
                 jobs.append(replace(job, until=until))
@@ -125,14 +130,14 @@ def refuse_another_rendering(training: Training) -> None:
 def prepare(context: Context, t: Training, stage: Stage, pool: pd.DataFrame, questions: Mapping[str, Question]) -> TrainJob:
     """Write a training's examples and say how it is to be trained."""
     renderer = t.student.renderer()
-    if not stage.has("examples"):
+    if not stage.has(EXAMPLES):
         examples = chosen_examples(t.chosen.read("chosen"), pool, questions, renderer)
         check_limits(context, t.label, examples)
-        write_examples(stage.part("examples"), examples)
+        write_examples(stage.part(EXAMPLES), examples)
     return TrainJob(
         job_id=stage.id,
         source=t.student.source,
-        examples=str(stage.part("examples")),
+        examples=str(stage.part(EXAMPLES)),
         output=str(stage.directory),
         seed=t.seed,
         settings=context.experiment.train,
@@ -143,12 +148,13 @@ def prepare(context: Context, t: Training, stage: Stage, pool: pd.DataFrame, que
 def finish_training(stage: Stage) -> None:
     """Close a trained stage, with its steps and losses; what stopping after an epoch left there is removed."""
     rows = read_metrics(stage.directory)
+    write_fallbacks(stage.directory, json.loads((stage.directory / DONE).read_text()).get("fallbacks", {}))
     for partial in stage.directory.glob("step-*"):
         partial.remove()
     for note in stage.directory.glob(paused_name("*")):
         note.unlink()
     stage.finish(
-        ["examples"],
+        [EXAMPLES],
         steps=len(rows),
         first_loss_nats=rows[0]["loss_nats"],
         last_loss_nats=rows[-1]["loss_nats"],
@@ -156,28 +162,13 @@ def finish_training(stage: Stage) -> None:
     )
 
 
-def check_train_room(context: Context, resources: Mapping[str, float]) -> None:
+def check_train_room(placement: Placement, nodes: Sequence[Node]) -> None:
     """Refuse a train worker group that can never be placed: Ray Train would wait for it for ever.
 
     Raises:
         NoRoom: with what it asks for and what there is.
     """
-    p = context.experiment.placement
-    asked = {"CPU": p.train_workers * cpus_per_train_worker(context), "GPU": p.train_workers * p.num_gpus}
-    for kind, amount in asked.items():
-        if amount > resources.get(kind, 0.0):
-            raise NoRoom(
-                f"{p.train_workers} train workers cannot be placed on this cluster",
-                f"{amount:g} {kind}",
-                f"at most {resources.get(kind, 0.0):g}",
-                "lower placement.train_workers or what each is given",
-            )
-
-
-def cpus_per_train_worker(context: Context) -> float:
-    """A train worker gets at least one CPU, unless a GPU does its work."""
-    p = context.experiment.placement
-    return max(p.num_cpus, 0.1) if p.num_gpus else max(p.num_cpus, 1.0)
+    check_fits(f"a group of {placement.train_workers} train workers", placement.train_needs, nodes, placement.train_workers)
 
 
 def run_queue(context: Context, jobs: Sequence[TrainJob]) -> None:
@@ -186,7 +177,8 @@ def run_queue(context: Context, jobs: Sequence[TrainJob]) -> None:
         return
     p = context.experiment.placement
     if any(not job.is_done for job in jobs):
-        check_train_room(context, context.cluster.resources)
+        if not context.cluster.grows:
+            check_train_room(p, context.cluster.nodes)
         context.free_the_cluster()
     name, storage = "queue-" + digest([job.job_id for job in jobs], 16), context.store.root / "checkpoints"
     if context.resume == "never":
@@ -197,8 +189,7 @@ def run_queue(context: Context, jobs: Sequence[TrainJob]) -> None:
             name=name,
             storage=storage,
             workers=p.train_workers,
-            cpus_per_worker=cpus_per_train_worker(context),
-            gpus_per_worker=p.num_gpus,
+            needs=p.train_needs,
             max_failures=p.max_failures,
             on_progress=bar.set,
         )

@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from cluster.metrics import Tally
-from cluster.pool import Job, Needs
+from cluster.placement import Needs
+from cluster.pool import Job
 from cluster.storage import Place
 from jobs.context import Context
 from jobs.datasets import Question

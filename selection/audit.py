@@ -17,7 +17,8 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from cluster.heads import check_projection, decoder_of, project
+from cluster.heads import decoder_of
+from cluster.proof import prove
 from cluster.rendering import Rendered
 
 RESAMPLES = 1000
@@ -47,16 +48,16 @@ class Gradients:
     """Exact gradient norms of answers' mean losses under one student, one answer at a time."""
 
     def __init__(self, model: Any, special_ids: frozenset[int]) -> None:
-        check_projection(model)
-        self.model, self.special_ids = model, special_ids
+        self.model, self.special_ids, self.head = model, special_ids, prove(model, ("projection",)).head
         for parameter in model.parameters():
             parameter.requires_grad_(True)
 
     def norms(self, row: Rendered) -> tuple[float, float]:
         """|grad of the mean answer loss| over all parameters, and over the vocabulary projection as if it were tied to nothing.
 
-        The second is |sum_t (p_t - onehot_t) h_t^T| / T, which needs no backward pass. The mean is over the answer's tokens
-        without special ones, as in scoring; natural log.
+        The second needs the last hidden states alone: |sum_t (p_t - onehot_t) h_t^T| / T where the projection is one plain
+        matrix; where logits are scaled or capped, its derivative comes in. The mean is over the answer's tokens without special
+        ones, as in scoring; natural log.
 
         Raises:
             ValueError: no token has a loss.
@@ -68,16 +69,13 @@ class Gradients:
         ids, at = torch.tensor([row.ids[: row.answer_end]], device=device), torch.tensor(places, device=device)
         self.model.zero_grad(set_to_none=True)
         hidden_TD = decoder_of(self.model)(input_ids=ids, use_cache=False).last_hidden_state[0, at - 1]
-        logits_TV = project(self.model, hidden_TD)
         target_T = ids[0, at]
-        torch.nn.functional.cross_entropy(logits_TV, target_T).backward()  # type: ignore[no-untyped-call]
+        torch.nn.functional.cross_entropy(self.head.logits(hidden_TD), target_T).backward()  # type: ignore[no-untyped-call]
         whole = math.sqrt(sum(float(p.grad.double().pow(2).sum()) for p in self.model.parameters() if p.grad is not None))
-        with torch.no_grad():
-            residual_TV = torch.softmax(logits_TV, -1)
-            residual_TV[torch.arange(len(places), device=device), target_T] -= 1
-            head = float(torch.linalg.matrix_norm(residual_TV.T @ hidden_TD.float())) / len(places)
         self.model.zero_grad(set_to_none=True)
-        return whole, head
+        loss = torch.nn.functional.cross_entropy(self.head.logits(hidden_TD.detach()), target_T)
+        (gradient_VD,) = torch.autograd.grad(loss, self.head.weight)
+        return whole, float(torch.linalg.vector_norm(gradient_VD.double()))
 
 
 def agreements(table: pd.DataFrame, costs: Sequence[str], seed: int = 0) -> list[Agreement]:

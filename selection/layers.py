@@ -1,8 +1,12 @@
 """The hidden quantity h_t of SCAS: the last decoder layer's up projection, as sums of unit vectors over prompts and answers.
 
-Shapes: T tokens of a batch, S segments (each prompt and then its answers), H width of the up projection.
+Families name that projection differently and some fuse it with its gate; then the up half counts. Where a layer's MLP is a set
+of experts, no single projection sees every token: there h_t is the output of the whole MLP (`docs/methods.md` says why).
+
+Shapes: T tokens of a batch, S segments (each prompt and then its answers), H width of the watched output.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,53 +16,91 @@ from cluster.branching import Layout
 from cluster.errors import BadInput
 from cluster.heads import decoder_of
 
-# Path of the up projection inside a decoder layer, per model type; None where a layer has no single one.
-LAYER_MODULES: dict[str, str | None] = {"gpt2": "mlp.c_fc", "gpt_neox": "mlp.dense_h_to_4h", "phi3": "mlp.gate_up_proj", "mixtral": None}
-DEFAULT_LAYER_MODULE = "mlp.up_proj"
+LISTS = ("layers", "h", "blocks", "layer")  # what families call their list of decoder layers
+NOT_TEXT = ("vision", "image", "audio", "speech")
+ONLY_WITH_IMAGES = "CrossAttention"  # part of the names of layers that a text alone does not run through
+# Endings of a projection's name inside a layer, the first that is there counts. Up projections beside a gate come first, then
+# those fused with it (gate half, up half), then the first matrix of an MLP without a gate, then what stands in an MLP's place.
+UP = ("up_proj", "proj_up", "w3")
+FUSED = ("gate_up_proj", "Wi", "input_linear")
+FIRST = ("c_fc", "fc_in", "fc1", "dense_h_to_4h", "intermediate.dense", "ffn.0", "layer_1", "feed_forward.key", "in_proj")
+EXPERTS = ("experts", "router")
+MLPS = ("mlp", "feed_forward", "block_sparse_moe")
+NOT_MLP = ("attn", "attention", "adapter", "vision", "mamba_decoder")
 UNIT_ROWS = 4096  # positions whose unit vectors exist at once
 
 
-def find_layer_module(model: Any, target_layer: str | None = None) -> torch.nn.Module:
-    """The module whose output is h_t: `target_layer` by its dotted name, else the last decoder layer's up projection.
+@dataclass(frozen=True)
+class Layer:
+    """A watched module, by its dotted name, and whether only the second half of its output counts."""
+
+    name: str
+    module: torch.nn.Module
+    up_half: bool = False
+
+    def kept(self, output_TH: torch.Tensor) -> torch.Tensor:
+        """The part of the module's output that is h_t."""
+        return output_TH.chunk(2, dim=-1)[1] if self.up_half else output_TH
+
+
+def find_layer(model: Any, target_layer: str | None = None) -> Layer:
+    """The layer whose output is h_t: `target_layer` by its dotted name, else the last decoder layer's.
 
     Raises:
-        BadInput: no such module, or the architecture has no single up projection.
+        BadInput: no such module, or nothing in the last layer that looks like an MLP.
     """
     modules = dict(model.named_modules())
     if target_layer is not None:
         if target_layer not in modules:
             raise BadInput("no such layer in the student", target_layer, "a module's dotted name", f"for example {list(modules)[-3]}")
-        return modules[target_layer]
-    kind = model.config.model_type
-    decoder = decoder_of(model)
-    layers = getattr(decoder, "layers", None) or getattr(decoder, "h", None)
-    if layers is None:
-        raise BadInput("cannot find the decoder layers", kind, "layers or h", "name the layer with score.target_layer")
-    path = LAYER_MODULES.get(kind, DEFAULT_LAYER_MODULE)
-    found = layers[-1].get_submodule(path) if path is not None and _has(layers[-1], path) else None
-    if found is None:
+        return Layer(target_layer, modules[target_layer])
+    kind, names = model.config.model_type, {id(module): name for name, module in modules.items()}
+    layer = _last_layer(model)
+    found = None if layer is None else _mlp_of(layer)
+    if layer is None or found is None:
         raise BadInput(
-            f"a {kind} layer has no single up projection", path, "one dense MLP per layer", "name the layer with score.target_layer"
+            f"cannot find the MLP of a {kind}'s last layer", "", "a projection of a usual name", "name the layer with score.target_layer"
         )
-    return found  # type: ignore[no-any-return]
+    return Layer(f"{names[id(layer)]}.{found[0]}", *found[1:])
 
 
-def _has(layer: Any, path: str) -> bool:
-    return path in dict(layer.named_modules())
+def _last_layer(model: Any) -> torch.nn.Module | None:
+    """The last decoder layer of the language model, also inside a model that sees and hears."""
+    for name, module in decoder_of(model).named_modules():
+        words = name.split(".")
+        if isinstance(module, torch.nn.ModuleList) and words[-1] in LISTS and not any(w in name for w in NOT_TEXT) and len(module):
+            return next((layer for layer in reversed(module) if ONLY_WITH_IMAGES not in type(layer).__name__), None)
+    return None
+
+
+def _mlp_of(layer: torch.nn.Module) -> tuple[str, torch.nn.Module, bool] | None:
+    """Name, module, and whether only the up half counts, of a layer's first projection or of its whole MLP of experts."""
+    inside = [(name, module) for name, module in layer.named_modules() if not any(word in name for word in NOT_MLP)]
+    if any(word in EXPERTS for name, _ in inside for word in name.split(".")):
+        return next(((name, module, False) for name, module in inside if name in MLPS), None)
+    for endings, up_half in ((UP, False), (FUSED, True), (FIRST, False)):
+        for ending in endings:
+            found = [(n, m) for n, m in inside if f".{n}".endswith(f".{ending}") and _is_projection(m)]
+            if found:
+                return (*found[-1], up_half)
+    return None
+
+
+def _is_projection(module: torch.nn.Module) -> bool:
+    return getattr(module, "weight", None) is not None and not isinstance(module, torch.nn.ModuleList)
 
 
 class UnitSums:
     """Sums the unit vectors of h_t over each prompt and each answer while the forward pass runs; nothing [T, H] is kept."""
 
-    def __init__(self, layout: Layout, counted: np.ndarray, fused_up_half: bool) -> None:
-        self.layout, self.counted, self.fused_up_half = layout, counted, fused_up_half
+    def __init__(self, layout: Layout, counted: np.ndarray, layer: Layer) -> None:
+        self.layout, self.counted, self.layer = layout, counted, layer
         self.segments = [s for p, spans in zip(layout.prompts, layout.branches, strict=True) for s in (p, *spans)]
         self.sums_SH = torch.empty(0)
 
     def __call__(self, output_TH: torch.Tensor) -> None:
-        """Take the watched layer's output."""
-        if self.fused_up_half:
-            output_TH = output_TH.chunk(2, dim=-1)[1]
+        """Take the watched layer's output; of a layer that runs several times in a pass the last one counts."""
+        output_TH = self.layer.kept(output_TH)
         kept_T1 = torch.from_numpy(self.counted).to(output_TH.device).unsqueeze(1)
         self.sums_SH = torch.zeros(len(self.segments), output_TH.shape[1], dtype=torch.float64, device=output_TH.device)
         number = 0

@@ -8,13 +8,12 @@ Shapes: T tokens of a batch, D width, V vocabulary, N predictions.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from cluster.branching import Layout
-from cluster.heads import project
+from cluster.heads import Head
 
 RANK_CLIP, BRIER_TOP = 100, 50
 CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**29}  # float32 logits that exist at once; a second block of that size beside them
@@ -48,11 +47,11 @@ def find_predictions(layout: Layout, counted: np.ndarray, spans: Sequence[tuple[
 
 
 class Vocabulary:
-    """Measures predictions under one model; `free` drops its blocks."""
+    """Measures predictions under one model's projection; `free` drops its blocks."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self._chunk_bytes = CHUNK_BYTES.get(model.device.type, CHUNK_BYTES["cuda"])
+    def __init__(self, head: Head) -> None:
+        self.head, self.device, self.size = head, head.model.device, head.size
+        self._chunk_bytes = CHUNK_BYTES.get(self.device.type, CHUNK_BYTES["cuda"])
         self._blocks: list[torch.Tensor] = []
 
     def free(self) -> None:
@@ -62,7 +61,7 @@ class Vocabulary:
         """Per prediction, float64 [N]: its loss, and where `full` also clipped rank, Brier term and entropy."""
         names = ("loss", "rank", "brier", "entropy") if full else ("loss",)
         parts: list[torch.Tensor] = []
-        chunk = max(1, self._chunk_bytes // (4 * self.model.config.get_text_config().vocab_size))
+        chunk = max(1, self._chunk_bytes // (4 * self.size))
         for start in range(0, len(wanted.source), chunk):
             source = torch.from_numpy(wanted.source[start : start + chunk]).to(hidden_TD.device)
             target = torch.from_numpy(layout.ids[wanted.target[start : start + chunk]]).to(hidden_TD.device)
@@ -72,7 +71,7 @@ class Vocabulary:
 
     def _chunk_statistics(self, hidden_ND: torch.Tensor, target_N: torch.Tensor, full: bool) -> torch.Tensor:
         """float64 [4, N] or [1, N]; the logits are shifted in place so that the largest is 0, and nothing [N, V] is kept."""
-        logits_NV, spare_NV = project(self.model, hidden_ND, self._block(0, len(hidden_ND))), self._block(1, len(hidden_ND))
+        logits_NV, spare_NV = self.head.logits(hidden_ND, self._block(0, len(hidden_ND))), self._block(1, len(hidden_ND))
         own_N1, peak_N1 = logits_NV.gather(1, target_N.unsqueeze(1)), logits_NV.amax(-1, keepdim=True)
         more = []
         if full:  # comparisons into a float block: sums of booleans are tens of times slower on a CPU
@@ -88,9 +87,8 @@ class Vocabulary:
 
     def _block(self, which: int, rows: int) -> torch.Tensor:
         """One of two float32 blocks [rows, V], allocated once: a fresh one for every chunk would cost more than its arithmetic."""
-        vocabulary = self.model.get_output_embeddings().weight.shape[0]
         while len(self._blocks) <= which or self._blocks[which].shape[0] < rows:
-            block = torch.empty(rows, vocabulary, device=self.model.device)
+            block = torch.empty(rows, self.size, device=self.device)
             self._blocks[which : which + 1] = [block]
         return self._blocks[which][:rows]
 

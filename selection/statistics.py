@@ -13,17 +13,19 @@ Shapes: T tokens of a batch, D width.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
 
-from cluster.branching import Layout, Tree, forward, sharing, why_not_shared
+from cluster.branching import Layout, Tree, forward, sharing
 from cluster.errors import BadInput
-from cluster.heads import check_projection
-from cluster.loading import context_length, keep_freed_memory
+from cluster.halving import run_halving
+from cluster.loading import context_length, keep_freed_memory, steady_positions, stretched_above
+from cluster.proof import SCORING, prove
 from cluster.rendering import Rendered
-from selection.layers import UnitSums, find_layer_module
+from selection.layers import UnitSums, find_layer
 from selection.predictions import Vocabulary, find_predictions
 
 DEFAULT_TOKEN_BUDGET = {"cpu": 8192, "cuda": 32_768}
@@ -64,117 +66,129 @@ class EmptySpan(BadInput):
 
 
 @dataclass(frozen=True)
-class _Family:
-    """Answers to one prompt that are scored together; `rows` are their places in the caller's list."""
+class _Member:
+    """One answer to score: its place in the caller's list, its prompt, and its tokens up to the last countable one."""
 
-    tree: Tree
-    rows: tuple[int, ...]
+    row: int
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Answers to one prompt that are scored together."""
+
+    members: tuple[_Member, ...]
+
+    @property
+    def tokens(self) -> int:
+        return len(self.members[0].prompt) + sum(len(m.answer) for m in self.members)
 
 
 class Scorer:
     """Computes statistics of rendered answers under one student.
 
     A row's numbers do not depend on the rows beside it, to rounding. Where position encodings depend on the length of what
-    is in the batch (dynamic and long RoPE), rows longer than the original length are computed alone, each after a pass over two
-    tokens: dynamic RoPE keeps the frequencies of the longest row it has seen until it sees a short one.
+    is in the batch (dynamic and long RoPE), rows longer than the original length are computed alone.
 
     Attributes:
-        not_shared: None where prompts are shared between their answers; else why this model cannot do that.
+        proof: which shortcuts this model allows; what it does not is done the plain way.
     """
 
     def __init__(self, model: Any, special_ids: frozenset[int], target_layer: str | None = None, token_budget: int | None = None) -> None:
-        check_projection(model)
         self.model, device = model, model.device.type
         self.token_budget = token_budget or DEFAULT_TOKEN_BUDGET.get(device, DEFAULT_TOKEN_BUDGET["cuda"])
-        self.module = find_layer_module(model, target_layer)
-        self.fused_up_half = model.config.model_type == "phi3" and target_layer is None
+        self.layer = find_layer(model, target_layer)
+        self.proof = prove(model, SCORING)
+        self.shares = self.proof.allows("sharing")
         self.context_length = context_length(model)
         self.special_ids = np.array(sorted(special_ids), dtype=np.int64)
-        self.not_shared = why_not_shared(model)
-        self.alone_above = _stretched_above(model)
-        self.vocabulary = Vocabulary(model)
+        self.stretched_above = stretched_above(model)
+        self.alone_above = self.stretched_above if self.shares or self.proof.allows("padding") else 0
+        self.vocabulary = Vocabulary(self.proof.head)
         if device == "cpu":
             keep_freed_memory()
 
     def score(self, rows: Sequence[Rendered]) -> list[Statistics | Exception]:
         """Statistics per row, in order. A row that fails alone gets its exception instead; its neighbours are unharmed."""
-        results: list[Statistics | Exception] = [EmptySpan("the answer has no token besides special ones", "", "at least one", "")] * len(
-            rows
-        )
-        with torch.inference_mode(), sharing(self.model, self.not_shared is None):
-            for batch in self._batches(self._families(rows)):
-                for family, found in zip(batch, self._halving(batch), strict=True):
-                    for i, result in zip(family.rows, found, strict=True):
-                        results[i] = result
+        empty = EmptySpan("the answer has no token besides special ones", "", "at least one", "")
+        results: list[Statistics | Exception] = [empty] * len(rows)
+        members: list[_Member] = []
+        for i, row in enumerate(rows):
+            results[i] = self._refusal(row) or empty
+            member = self._member(i, row)
+            members += [] if member is None or results[i] is not empty else [member]
+        with torch.inference_mode(), sharing(self.model, self.shares):
+            for batch in self._batches(self._families(members)):
+                found = run_halving(batch, self._score_batch, self.vocabulary.free)
+                for member, result in zip(batch, found, strict=True):
+                    results[member.row] = result
         return results
 
-    def _families(self, rows: Sequence[Rendered]) -> list[_Family]:
-        """Group rows by their prompt and cut each answer after its last countable token; empty answers are left out."""
-        together: dict[tuple[Any, ...], list[tuple[int, tuple[int, ...]]]] = {}
-        special = set(self.special_ids.tolist())
-        for i, row in enumerate(rows):
-            answer = row.ids[row.prompt_length : row.answer_end]
-            counted = next((k for k in range(len(answer), 0, -1) if answer[k - 1] not in special), 0)
-            alone = self.not_shared is not None or row.length > self.alone_above
-            if counted:
-                together.setdefault((row.ids[: row.prompt_length], i if alone else None), []).append((i, answer[:counted]))
+    def _refusal(self, row: Rendered) -> Exception | None:
+        """Why a row must not reach the model: on a GPU a token outside of its vocabulary would end the process."""
+        known, most = self.model.get_input_embeddings().weight.shape[0], self.context_length
+        strange = next((i for i in row.ids if not 0 <= i < known), None)
+        if strange is not None:
+            return BadInput("a token is outside of the model's vocabulary", strange, f"0 to {known - 1}", "")
+        if most is not None and row.answer_end > most:
+            return BadInput("the text is longer than the model has positions for", f"{row.answer_end} tokens", f"at most {most}", "")
+        return None
+
+    def _member(self, i: int, row: Rendered) -> _Member | None:
+        """The answer cut after its last countable token; None for an empty one."""
+        answer = row.ids[row.prompt_length : row.answer_end]
+        countable = np.flatnonzero(~np.isin(np.array(answer, dtype=np.int64), self.special_ids))
+        return _Member(i, row.ids[: row.prompt_length], answer[: int(countable[-1]) + 1]) if len(countable) else None
+
+    def _families(self, members: Sequence[_Member]) -> list[_Family]:
+        """Group answers by their prompt where it can be shared, within the token budget; the largest first."""
+        together: dict[tuple[Any, ...], list[_Member]] = {}
+        for m in members:
+            alone = not self.shares or len(m.prompt) + len(m.answer) > self.alone_above
+            together.setdefault((m.prompt, m.row if alone else None), []).append(m)
         families = []
-        for (prompt, _), members in together.items():
-            members.sort(key=lambda m: (-len(m[1]), m[0]))
-            parts: list[list[tuple[int, tuple[int, ...]]]] = []
+        for (prompt, _), those in together.items():
+            parts: list[list[_Member]] = []
             used = math.inf
-            for member in members:
-                if used + len(member[1]) > self.token_budget:
+            for m in sorted(those, key=lambda m: (-len(m.answer), m.row)):
+                if used + len(m.answer) > self.token_budget:
                     parts.append([])
                     used = len(prompt)
-                parts[-1].append(member)
-                used += len(member[1])
-            families += [_Family(Tree(prompt, tuple(a for _, a in part)), tuple(i for i, _ in part)) for part in parts]
-        return sorted(families, key=lambda f: (-f.tree.tokens, f.rows))
+                parts[-1].append(m)
+                used += len(m.answer)
+            families += [_Family(tuple(part)) for part in parts]
+        return sorted(families, key=lambda f: (-f.tokens, [m.row for m in f.members]))
 
-    def _batches(self, families: Sequence[_Family]) -> list[list[_Family]]:
+    def _batches(self, families: Sequence[_Family]) -> list[list[_Member]]:
         """Consecutive families up to the token budget, padding included where rows are padded."""
-        batches: list[list[_Family]] = []
-        used = 0
+        batches: list[list[_Member]] = []
+        used = first = 0  # `first` is the largest of its batch
         for family in families:
-            first = batches[-1][0].tree.tokens if batches else 0  # the largest of its batch
-            size = first if self.not_shared is not None else family.tree.tokens
+            size = family.tokens if self.shares else first
             if not batches or used + size > self.token_budget or first > self.alone_above:
                 batches.append([])
-                used, size = 0, family.tree.tokens
-            batches[-1].append(family)
+                used, size, first = 0, family.tokens, family.tokens
+            batches[-1] += family.members
             used += size
         return batches
 
-    def _halving(self, families: list[_Family]) -> list[list[Statistics | Exception]]:
-        """Score a batch; on out-of-memory halve it, down to single answers."""
-        try:
-            return self._score_batch(families)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(families) == 1 and len(families[0].rows) == 1:
-                self.vocabulary.free()
-                return [[error.with_traceback(None)]]  # its frames hold the batch's tensors
-        self.vocabulary.free()
-        torch.cuda.empty_cache()
-        if len(families) > 1:
-            middle = len(families) // 2
-            return self._halving(families[:middle]) + self._halving(families[middle:])
-        (family,) = families
-        prompt, answers, middle = family.tree.prompt, family.tree.branches, len(family.rows) // 2
-        first = self._halving([_Family(Tree(prompt, answers[:middle]), family.rows[:middle])])
-        return [first[0] + self._halving([_Family(Tree(prompt, answers[middle:]), family.rows[middle:])])[0]]
-
-    def _score_batch(self, families: list[_Family]) -> list[list[Statistics | Exception]]:
-        if self.alone_above < math.inf:
-            forward(self.model, Layout([Tree((0,), ((0,),))]), self.not_shared is None)
-        layout = Layout([f.tree for f in families])
+    def _score_batch(self, members: Sequence[_Member]) -> list[Statistics | Exception]:
+        if self.stretched_above < math.inf:
+            steady_positions(self.model)
+        trees = [
+            Tree(prompt, tuple(m.answer for m in some))
+            for (prompt, _), some in groupby(members, key=lambda m: (m.prompt, None if self.shares else m.row))
+        ]
+        layout = Layout(trees)
         counted = ~np.isin(layout.ids, self.special_ids)
-        sums = UnitSums(layout, counted, self.fused_up_half)
-        hidden_TD = forward(self.model, layout, self.not_shared is None, self.module, sums)
-        found = self._collect(layout, counted, hidden_TD, sums)
-        return [[_finite(next(found)) for _ in family.rows] for family in families]
+        sums = UnitSums(layout, counted, self.layer)
+        hidden_TD = forward(self.model, layout, self.shares, self.layer.module, sums)
+        if not len(sums.sums_SH):
+            raise BadInput(
+                "the layer did not run on a text", self.layer.name, "one that every token goes through", "name another target_layer"
+            )
+        return [_finite(s) for s in self._collect(layout, counted, hidden_TD, sums)]
 
     def _collect(self, layout: Layout, counted: np.ndarray, hidden_TD: torch.Tensor, sums: UnitSums) -> Iterator[Statistics]:
         """Statistics of every answer of a batch, in the layout's order."""
@@ -213,21 +227,3 @@ def _finite(result: Statistics) -> Statistics | Exception:
     """The statistics, or an error where one is not finite: a broken row must not win by NaN."""
     broken = [name for name in STATISTIC_NAMES if not math.isfinite(getattr(result, name))]
     return ArithmeticError(f"the student gives {', '.join(broken)} that are not finite") if broken else result
-
-
-def _stretched_above(model: Any) -> float:
-    """The length above which a model's RoPE frequencies depend on the longest row in the batch; infinite for most models."""
-    config = model.config.get_text_config()
-    rope = getattr(config, "rope_parameters", None) or {}
-    flat = [rope, *(v for v in rope.values() if isinstance(v, dict))]
-    limits = [
-        r.get("original_max_position_embeddings") or config.max_position_embeddings
-        for r in flat
-        if r.get("rope_type") in ("dynamic", "longrope")
-    ]
-    return min(limits, default=math.inf)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out: CUDA has a type for it, PyTorch on a CPU only a message."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

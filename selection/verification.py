@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import ClassVar, Literal
 
 from cluster.errors import BadInput
+from cluster.rendering import split_reasoning
 
 State = Literal["correct", "wrong", "unparsed", "timed_out", "checker_error"]
 Method = Literal["math", "exact", "numeric", "choice", "function"]
@@ -163,7 +164,7 @@ def judge(text: str, reference: str, settings: VerifySettings) -> Verdict:
     if settings.method == "function":
         right = load_function(settings.function or "")(text, reference)
         return Verdict("correct" if right else "wrong", "")
-    got = extract_final(text, settings.pattern)
+    got = extract_final(split_reasoning(text)[1], settings.pattern)  # what is thought on the way is no answer
     if got is None or not got.strip():
         return Verdict("unparsed", "")
     gold = extract_final(reference, settings.pattern) or reference

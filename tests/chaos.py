@@ -2,7 +2,7 @@
 
 One reference run first. Every fault then gets a copy of its store with the later stages taken away, is struck at a point that its
 seed chooses, and is started again until it ends. It has survived if answers, verdicts, costs and choices are the reference's
-byte for byte, the trained weights are its within `TOLERANCE`, the ledger is the same, no half-written file or lock lies around
+byte for byte, the trained weights are its within `TOLERANCE`, the ledger is the same, no half-written file lies around and no lock is held
 and no process of it is alive. The table says what was done again.
 """
 
@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.session import LOOPBACK_ONLY
+from cluster.storage import is_held
 from tests.conftest import make_small_world
 from tests.fault_proxy import FaultProxy
 from tests.openai_server import serve_model
@@ -191,9 +192,8 @@ def check(fight: Fight) -> int:
     ledgers = [pd.read_parquet(folder / "ledger.parquet") for folder in (fight.arena.root / "reference" / "runs" / "small", run_of(fight))]
     if not ledgers[0].equals(ledgers[1]):
         raise Failed("the ledger differs from the reference's")
-    strays = [
-        p for pattern in ("**/.*.tmp", "**/*.partial", "locks/*", "checkpoints/*", "train/*/step-*") for p in fight.store.glob(pattern)
-    ]
+    strays = [p for pattern in ("**/.*.tmp", "**/*.partial", "checkpoints/*", "train/*/step-*") for p in fight.store.glob(pattern)]
+    strays += [lock for lock in fight.store.glob("locks/*") if is_held(lock)]
     strays += [p for stage in STAGES for p in fight.store.glob(f"{stage}/*") if not (p / "manifest.json").is_file()]
     if strays:
         raise Failed(f"left behind: {', '.join(str(p.relative_to(fight.store)) for p in strays[:4])}")

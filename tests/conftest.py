@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -17,6 +18,8 @@ os.environ["TUTELAGE_CACHE"] = tempfile.mkdtemp(prefix="tutelage-cache-")
 
 from cluster.session import Cluster, RaySettings, connect
 
+settings.register_profile("tutelage", deadline=None, print_blob=True)  # on a shared machine a slow example says nothing
+settings.load_profile("tutelage")
 atexit.register(shutil.rmtree, os.environ["TUTELAGE_CACHE"], ignore_errors=True)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -1,6 +1,10 @@
 """Loading: safetensors only, clear refusals, content fingerprints, exact heads."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +12,9 @@ import pytest
 import torch
 
 from cluster.errors import BadInput
-from cluster.heads import check_projection, decoder_of, project
+from cluster.heads import decoder_of
 from cluster.loading import ModelSource, check_model_directory, fingerprint, import_transformers, load_model, load_tokenizer
+from cluster.proof import prove
 
 TINY = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 ARCHITECTURES = {
@@ -25,6 +30,7 @@ ARCHITECTURES = {
 }
 
 OTHERS = {
+    "cohere": ("CohereConfig", TINY | {"num_key_value_heads": 1, "logit_scale": 0.25}),
     "gemma3_text": (
         "Gemma3TextConfig",
         TINY
@@ -106,19 +112,91 @@ def test_a_copied_model_keeps_its_fingerprint_and_a_changed_weight_changes_it(ti
     assert fingerprint(ModelSource(str(tmp_path / "other"))) != fingerprint(copy)
 
 
+def wide_model(directory: Path) -> Path:
+    """An untrained model of 17 MiB with the miniature's tokenizer."""
+    from jobs.miniature import make_initial_model
+
+    make_initial_model(directory, seed=1)
+    transformers = import_transformers()
+    shape = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 96}
+    config = transformers.AutoConfig.from_pretrained(directory)
+    for name, value in shape.items():
+        setattr(config, name, value)
+    transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(directory)
+    return directory
+
+
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_projection_of_chosen_positions_equals_the_models_own_logits(kind: str) -> None:
     model = random_model(kind)
-    check_projection(model)
+    head = prove(model, ("projection",)).head
+    assert head.own is None
     ids = torch.randint(1, 64, (2, 9), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = model(input_ids=ids).logits[:, 3:5]
-        got = project(model, decoder_of(model)(input_ids=ids).last_hidden_state[:, 3:5])
+        got = head.logits(decoder_of(model)(input_ids=ids).last_hidden_state[:, 3:5])
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_an_architecture_whose_head_is_not_the_plain_one_is_refused() -> None:
+def test_a_head_that_is_not_the_plain_one_is_found_out_and_the_models_own_is_used() -> None:
+    """A family that scales its logits in a way nobody here knows of."""
     model = random_model("llama")
-    model.config.logits_scaling = 7.0  # as if a new family scaled its logits in a way heads.py does not know
-    with pytest.raises(BadInput, match="vocabulary projection of llama"):
-        check_projection(model)
+    model.lm_head.register_forward_hook(lambda _m, _i, out: out * 3.0)
+    model.config.logits_scaling = 7.0
+    proof = prove(model, ("projection",))
+    assert "logits differ from the plain way's" in proof.fallbacks["projection"]
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        hidden = decoder_of(model)(input_ids=ids).last_hidden_state[0]
+        torch.testing.assert_close(proof.head.logits(hidden), model(input_ids=ids).logits[0])
+
+
+def test_code_that_a_model_brings_along_is_part_of_what_it_is(tiny_model: Path, tmp_path: Path) -> None:
+    """A changed modeling file under the same weights gives other answers; its fingerprint was the same."""
+    shutil.copytree(tiny_model, tmp_path / "m")
+    source = ModelSource(str(tmp_path / "m"), trust_remote_code=True)
+    before = fingerprint(source)
+    (tmp_path / "m" / "parts").mkdir()
+    (tmp_path / "m" / "parts" / "modeling_own.py").write_text("SCALE = 1\n")
+    with_code = fingerprint(source)
+    (tmp_path / "m" / "parts" / "modeling_own.py").write_text("SCALE = 2\n")
+    assert len({before, with_code, fingerprint(source)}) == 3
+
+
+HUB = """
+import json, sys
+from cluster.errors import BadInput
+from cluster.loading import ModelSource, fingerprint, load_model, load_tokenizer, pinned
+plain, named = ModelSource("acme/tiny"), ModelSource("acme/tiny", revision="v1")
+found = [pinned(plain).revision, pinned(named).revision, fingerprint(plain), fingerprint(named)]
+found.append(load_model(pinned(plain)).config.hidden_size + len(load_tokenizer(pinned(plain))) * 0)
+try:
+    pinned(ModelSource("acme/other"))
+except BadInput as error:
+    found.append(str(error))
+print(json.dumps(found))
+"""
+
+
+def test_a_hub_model_without_a_revision_is_known_and_loaded_by_its_commit(tiny_model: Path, tmp_path: Path) -> None:
+    """It was `@None`, so new weights under the same name were taken for the old ones. The hub is a filled cache here."""
+
+    def run(main: str) -> list[Any]:
+        hub = tmp_path / "hub"
+        model = hub / "models--acme--tiny"
+        for commit in ("a" * 40, "b" * 40):
+            if not (model / "snapshots" / commit).exists():
+                shutil.copytree(tiny_model, model / "snapshots" / commit)
+        (model / "refs").mkdir(exist_ok=True)
+        (model / "refs" / "main").write_text(main)
+        (model / "refs" / "v1").write_text("b" * 40)
+        environment = os.environ | {"HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+        done = subprocess.run([sys.executable, "-c", HUB], env=environment, capture_output=True, text=True, timeout=120, check=True)
+        return list(json.loads(done.stdout.splitlines()[-1]))
+
+    first, second = run("a" * 40), run("b" * 40)
+    assert first[:2] == ["a" * 40, "b" * 40]
+    assert second[0] == "b" * 40
+    assert first[2] != first[3] == second[2]
+    assert first[4] == 96
+    assert "cannot find the model; got acme/other" in first[5]

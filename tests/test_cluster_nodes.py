@@ -83,6 +83,13 @@ def test_actors_land_where_their_labels_say_and_an_unknown_label_is_refused(node
     assert "zone=b" in got["refused"]
 
 
+def test_a_train_worker_lands_where_its_labels_say(nodes: Nodes, tiny_model: Path, tmp_path: Path) -> None:
+    """Labels and memory of the placement never reached train workers."""
+    got = result(nodes.start("train", nodes.address, str(tiny_model), str(tmp_path)))
+    assert got["zone"] == "b"
+    assert "9999 GiB" in got["refused"]
+
+
 def test_three_nodes_choose_byte_for_byte_what_one_does_also_when_one_of_them_dies(
     nodes: Nodes, small_world: dict[str, Any], tiny_model: Path, tmp_path: Path
 ) -> None:

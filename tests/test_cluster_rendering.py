@@ -61,11 +61,11 @@ def test_reference_rendering_doubles_the_bos_as_the_published_program_does() -> 
 def test_a_template_whose_prompt_is_not_a_literal_prefix_is_refused_with_both_texts(tokenizer: Any) -> None:
     tokenizer.chat_template = (
         "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|im_end|>{% endfor %}"
-        "{% if add_generation_prompt %}[assistant]<think>{% endif %}"
+        "{% if add_generation_prompt %}[assistant]Let us see: {% endif %}"
     )
     with pytest.raises(Unrenderable, match="not a literal prefix") as caught:
         Renderer(tokenizer).prove()
-    assert "<think>" in str(caught.value)
+    assert "Let us see" in str(caught.value)
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused_and_plain_works(tokenizer: Any, tmp_path: Path) -> None:
@@ -124,3 +124,101 @@ def test_exceptions_cross_processes_with_their_parts() -> None:
     assert type(again) is Unrenderable
     assert str(again) == str(error) == "what; got got; expected expected; do"
     assert isinstance(again, TutelageError)
+
+
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+# The three ways in which families handle reasoning. The last answer gets its block, empty where it has none (Qwen3) …
+BLOCKS = """{%- for m in messages %}{%- if m.role == 'assistant' %}
+{%- set said = m.content.split('</think>')[-1].lstrip('\\n') %}
+{%- set thought = m.reasoning_content if m.reasoning_content is defined else (m.content.split('</think>')[0].split('<think>')[-1]
+ if '</think>' in m.content else '') %}
+{{- '<|im_start|>assistant\\n<think>\\n' + thought.strip('\\n') + '\\n</think>\\n\\n' + said + '<|im_end|>\\n' }}
+{%- else %}{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endif %}{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}
+{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}{%- endif %}"""
+# … the prompt opens the block, and history forgets it (R1) …
+OPENS = """{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' + m.content.split('</think>')[-1] + '<|im_end|>\\n' }}{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}"""
+# … or nobody knows of reasoning.
+KNOWS_NONE = CHATML + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+
+
+def spans(tokenizer: Any, renderer: Renderer, answer: str) -> tuple[str, str]:
+    """The end of the prompt and the answer's span, as texts."""
+    rendered = renderer.conversation("sum: 3 4", answer)
+    ids = rendered.ids
+    return tokenizer.decode(ids[: rendered.prompt_length])[-40:], tokenizer.decode(ids[rendered.prompt_length : rendered.answer_end])
+
+
+@pytest.mark.parametrize("answer", ["<think>3+4</think>A:7", "<think>\n3+4\n</think>\n\nA:7", " <think> 3+4\n</think> A:7"])
+def test_reasoning_is_rendered_whatever_the_whitespace_around_its_tags(tokenizer: Any, answer: str) -> None:
+    """Under Qwen3's template an answer was unrenderable unless its whitespace was the template's."""
+    for template in (BLOCKS, KNOWS_NONE):
+        tokenizer.chat_template = template
+        renderer = Renderer(tokenizer)
+        renderer.prove()
+        assert renderer.why_no_reasoning is None
+        prompt, said = spans(tokenizer, renderer, answer)
+        assert prompt.endswith("assistant\n")
+        assert said == "<think>\n3+4\n</think>\n\nA:7<|im_end|>"
+
+
+def test_no_loss_falls_on_a_think_block_that_the_template_invents(tokenizer: Any) -> None:
+    tokenizer.chat_template = BLOCKS
+    prompt, said = spans(tokenizer, Renderer(tokenizer), "A:7")
+    assert prompt.endswith("assistant\n<think>\n\n</think>\n\n")
+    assert said == "A:7<|im_end|>"
+    assert spans(tokenizer, Renderer(tokenizer), "<think>\n\n</think>\n\nA:7") == (prompt, said), "an empty block is no reasoning"
+    off = Renderer(tokenizer, template_kwargs={"enable_thinking": False})
+    off.prove()
+    assert spans(tokenizer, off, "A:7") == (prompt, said)
+    assert tokenizer.decode(off.prompt("sum: 3 4")).endswith("<think>\n\n</think>\n\n"), "the student is not asked as it was trained"
+    with pytest.raises(Unrenderable, match="chat_template_kwargs"):
+        off.conversation("sum: 3 4", "<think>3+4</think>A:7")
+    assert off.fingerprint != Renderer(tokenizer).fingerprint
+
+
+def test_an_answer_begins_inside_a_think_tag_that_the_prompt_opened(tokenizer: Any) -> None:
+    tokenizer.chat_template = OPENS
+    renderer = Renderer(tokenizer)
+    renderer.prove()
+    assert renderer.opens_thinking
+    assert spans(tokenizer, renderer, "<think>3+4</think>A:7")[1] == "3+4\n</think>\n\nA:7<|im_end|>"
+    prompt, said = spans(tokenizer, renderer, "A:7")
+    assert prompt.endswith("<think>\n\n</think>\n\n")
+    assert said == "A:7<|im_end|>"
+    generated = tokenizer("3+4\n</think>\n\nA:7", add_special_tokens=False)["input_ids"]
+    text = renderer.answer_text(generated)
+    assert text == "<think>3+4\n</think>\n\nA:7"
+    assert renderer.conversation("sum: 3 4", text).ids == renderer.conversation("sum: 3 4", "<think>3+4</think>A:7").ids
+
+
+def test_reasoning_that_a_template_drops_is_refused_for_that_row_alone(tokenizer: Any) -> None:
+    tokenizer.chat_template = KNOWS_NONE.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
+    renderer = Renderer(tokenizer)
+    renderer.prove()
+    assert "does not keep the answer's reasoning" in str(renderer.why_no_reasoning)
+    assert renderer.conversation("2+2?", "4").ids
+    with pytest.raises(Unrenderable, match="no text after its reasoning"):
+        renderer.conversation("2+2?", "<think>2 and 2 is, let me see")
+    with pytest.raises(Unrenderable, match="special token"):
+        renderer.conversation("2+2?", "<think>2<|im_end|></think>4")
+
+
+def test_a_tokenizer_with_several_templates_is_asked_for_one_by_name(tokenizer: Any) -> None:
+    """Hermes and Command-R have a dictionary of templates."""
+    tokenizer.chat_template = {"default": KNOWS_NONE, "tools": BLOCKS}
+    assert Renderer(tokenizer).template == KNOWS_NONE
+    assert Renderer(tokenizer, "tools").template == BLOCKS
+    with pytest.raises(BadInput, match=r"a \.jinja file, or one of plain, default, tools"):
+        Renderer(tokenizer, "tool")
+    tokenizer.chat_template = {"rag": KNOWS_NONE, "tools": BLOCKS}
+    with pytest.raises(BadInput, match="several chat templates; got rag, tools"):
+        Renderer(tokenizer)
+    Renderer(tokenizer, "rag").prove()
+
+
+@pytest.mark.parametrize("answer", ["    return 7\n", "\n\n7", "7  "])
+def test_whitespace_around_an_answer_is_the_templates_to_keep(tokenizer: Any, answer: str) -> None:
+    tokenizer.chat_template = KNOWS_NONE
+    assert spans(tokenizer, Renderer(tokenizer), answer)[1] == f"{answer}<|im_end|>"

@@ -1,12 +1,14 @@
 """Places by path and by URI: whole files, no way out of a directory, one fetch a change; S3 against a real server on loopback."""
 
+import multiprocessing as mp
 import pickle
+import time
 from pathlib import Path
 
 import pytest
 
 from cluster.errors import BadInput
-from cluster.storage import Place, local_copy
+from cluster.storage import Place, held, is_held, local_copy
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -88,3 +90,44 @@ def test_a_server_that_is_not_there_ends_in_one_line(monkeypatch: pytest.MonkeyP
 
     with pytest.raises(BadInput, match=r"the store cannot be reached; got s3://no-such"):
         Store("s3://no-such/x?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1")
+
+
+def hold(lock: str, said: str, until: str) -> None:
+    """Hold a lock from when `said` appears until `until` is there."""
+    with held(Path(lock)):
+        Path(said).touch()
+        while not Path(until).exists():
+            time.sleep(0.01)  # polls for the word of the process that started this one
+
+
+def test_a_lock_file_stays_and_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
+    """Unlinked on release, NFS could show two processes two files of one name, each locked."""
+    lock, said, until = tmp_path / "locks" / "l", tmp_path / "said", tmp_path / "until"
+    with held(lock):
+        first = lock.stat().st_ino
+        assert is_held(lock)
+    assert lock.stat().st_ino == first
+    assert not is_held(lock)
+    process = mp.get_context("spawn").Process(target=hold, args=(str(lock), str(said), str(until)))
+    process.start()
+    while not said.exists():
+        time.sleep(0.01)  # polls a condition; the process below has a deadline
+    waited: list[bool] = []
+    with held(lock, on_wait=lambda: (waited.append(is_held(lock)), until.touch())):
+        assert lock.stat().st_ino == first
+    assert waited == [True]
+    process.join(30)
+    assert process.exitcode == 0
+
+
+def test_a_lock_goes_with_its_process_however_that_ends(tmp_path: Path) -> None:
+    lock, said = tmp_path / "l", tmp_path / "said"
+    process = mp.get_context("spawn").Process(target=hold, args=(str(lock), str(said), str(tmp_path / "never")))
+    process.start()
+    while not said.exists():
+        time.sleep(0.01)  # polls a condition
+    assert is_held(lock)
+    process.kill()
+    process.join(30)
+    assert not is_held(lock)
+    assert lock.exists()

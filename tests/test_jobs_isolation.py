@@ -47,7 +47,7 @@ class Doubler:
 def doubled(cluster: Cluster, folder: Path, poison: tuple[int, ...], dies_once: bool = False) -> pd.DataFrame:
     folder.mkdir()
     make = partial(Doubler, str(folder), poison, dies_once)
-    with Pool(cluster.resources, retries=SHARD_DEATHS) as pool:
+    with Pool(retries=SHARD_DEATHS) as pool:
         shards = [(f"s{k}", (f"s{k}", list(range(6 * k, 6 * k + 6)))) for k in range(2)]
         assert len(list(pool.run([Job("double", make, shards, 1)]))) == 2
     assert not list(folder.glob(".*"))

@@ -26,8 +26,9 @@ def reference_norms(kind: str, row: Rendered, special: set[int]) -> tuple[float,
     return math.sqrt(sum(squares.values())), math.sqrt(squares[head])
 
 
-@pytest.mark.parametrize("kind", [k for k in ARCHITECTURES if k not in ("gemma2", "granite")])
-def test_norms_equal_autograd_over_every_parameter_and_the_closed_form_equals_the_projections_own(kind: str) -> None:
+@pytest.mark.parametrize("kind", [*ARCHITECTURES, "cohere"])
+def test_norms_equal_autograd_over_every_parameter_and_over_the_projection_also_scaled_and_capped(kind: str) -> None:
+    """A closed form without the derivative of scaling and capping gave 1.21 for granite where 0.40 is right."""
     g = torch.Generator().manual_seed(3)
     row = Rendered(tuple(torch.randint(0, 64, (19,), generator=g).tolist()), 6, 17)
     got = Gradients(random_model(kind, tie_word_embeddings=False), frozenset({0, 1})).norms(row)

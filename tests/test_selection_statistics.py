@@ -15,7 +15,7 @@ from cluster.errors import BadInput
 from cluster.loading import ModelSource, load_model, load_tokenizer
 from cluster.rendering import Rendered, Renderer
 from selection.costs import CostSettings, lark, rsr, scas, scas_parts
-from selection.layers import find_layer_module
+from selection.layers import find_layer
 from selection.statistics import EmptySpan, Scorer, Statistics
 from tests.test_cluster_loading import ARCHITECTURES, random_model
 
@@ -149,7 +149,7 @@ def test_every_statistic_equals_the_slow_version_on_every_architecture_with_shar
     model = random_model(kind, tie_word_embeddings=tied)
     special = frozenset({0, 1})
     scorer = Scorer(model, special)
-    assert scorer.not_shared is None
+    assert scorer.shares
     assert_equals_slow_version(model, scorer, random_pool(), special, LAST_LAYER.get(kind, "model.layers.1.mlp.up_proj"))
 
 
@@ -167,7 +167,7 @@ def test_a_sliding_window_shorter_than_the_answers_is_honoured_with_shared_promp
     model = random_model(kind, sliding_window=7, **WINDOWED[kind])
     unlimited = random_model(kind, sliding_window=500, **WINDOWED[kind])
     scorer, rows = Scorer(model, frozenset()), random_pool()
-    assert scorer.not_shared is None
+    assert scorer.shares
     assert_equals_slow_version(model, scorer, rows, frozenset(), "model.layers.1.mlp.up_proj")
     wide = Scorer(unlimited, frozenset()).score(rows)
     assert any(abs(a.answer_loss - b.answer_loss) > 1e-4 for a, b in zip(scorer.score(rows), wide, strict=True))  # type: ignore[union-attr]
@@ -176,13 +176,13 @@ def test_a_sliding_window_shorter_than_the_answers_is_honoured_with_shared_promp
 def test_heads_whose_values_are_narrower_than_their_keys_share_prompts_too() -> None:
     model = random_model("deepseek_v3")
     scorer = Scorer(model, frozenset({0}))
-    assert scorer.not_shared is None
+    assert scorer.shares
     assert_equals_slow_version(model, scorer, random_pool(), frozenset({0}), "model.layers.1.mlp.up_proj")
 
 
 def test_a_window_that_a_model_keeps_in_its_mask_is_found_though_the_probe_is_shorter() -> None:
     model = random_model("phimoe")
-    assert Scorer(model, frozenset(), "model.layers.1.self_attn.o_proj").not_shared == "its sliding window is in its mask only"
+    assert Scorer(model, frozenset()).proof.fallbacks["sharing"] == "its sliding window is in its mask only"
 
 
 def test_bfloat16_logits_are_made_in_float32(tiny_model: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_student_that_cannot_share_prompts_is_scored_row_by_row_with_the_same_
         kind, "model.layers.1.feed_forward.up_proj"
     )
     scorer = Scorer(model, frozenset({0}), layer)
-    assert scorer.not_shared
+    assert not scorer.shares
     rows = [r for r in random_pool() if r.prompt_length]
     assert_equals_slow_version(model, scorer, rows, frozenset({0}), layer)
 
@@ -272,18 +272,50 @@ def test_out_of_memory_halves_the_batch_and_only_a_row_that_fails_alone_is_given
     scorer = Scorer(model, frozenset({0, 1, 2}))
     rows = [Rendered(tuple(range(5, 5 + n)), p, n) for n, p in ((30, 2), (8, 2), (9, 2), (8, 3), (8, 2))]
     expected = scorer.score(rows)
-    whole = scorer._score_batch
+    fed: list[int] = []
 
-    def tight(batch: list[Any]) -> list[list[Statistics | Exception]]:
-        if sum(family.tree.tokens for family in batch) > 16:
+    def tight(_module: Any, inputs: Any) -> None:
+        fed.append(inputs[0].numel())
+        if fed[-1] > 16:
             raise torch.OutOfMemoryError("out of memory")
-        return whole(batch)
 
-    scorer._score_batch = tight  # type: ignore[method-assign]
+    handle = model.get_input_embeddings().register_forward_pre_hook(tight)
     got = scorer.score(rows)
+    handle.remove()
     assert isinstance(got[0], torch.OutOfMemoryError)
     for a, b in zip(got[1:], expected[1:], strict=True):
         assert asdict(a)["answer_loss"] == pytest.approx(asdict(b)["answer_loss"], rel=1e-5)  # type: ignore[call-overload]
+    assert sum(n <= 16 for n in fed) < len(rows), "every row was computed alone"
+
+
+def test_one_bad_row_among_good_ones_fails_alone_whatever_it_raises(tiny_model: Path) -> None:
+    """An out-of-range token raised an IndexError out of `score` and ended the run; on a GPU it would end the process."""
+    model = load_model(ModelSource(str(tiny_model)))
+    scorer = Scorer(model, frozenset())
+    rows = [Rendered(tuple(range(5, 5 + n)), 2, n) for n in (9, 12, 8, 15)]
+    expected = scorer.score(rows)
+    strange = Rendered((10**6, 5, 6, 7), 1, 4)
+    odd = Rendered((5, 6, 99, 7), 2, 4)
+    handle = model.get_input_embeddings().register_forward_pre_hook(lambda _m, inputs: 1 / int(not (inputs[0] == 99).any()) and None)
+    got = scorer.score([rows[0], strange, rows[1], odd, *rows[2:]])
+    handle.remove()
+    assert "outside of the model's vocabulary; got 1000000" in str(got[1])
+    assert isinstance(got[3], ZeroDivisionError)
+    for a, b in zip((got[0], got[2], *got[4:]), expected, strict=True):
+        assert asdict(a)["answer_loss"] == pytest.approx(asdict(b)["answer_loss"], rel=1e-5)  # type: ignore[call-overload]
+
+
+def test_an_error_that_breaks_the_device_is_not_taken_for_a_rows(tiny_model: Path) -> None:
+    model = load_model(ModelSource(str(tiny_model)))
+    scorer = Scorer(model, frozenset())
+
+    def broken(_module: Any, _inputs: Any) -> None:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    handle = model.get_input_embeddings().register_forward_pre_hook(broken)
+    with pytest.raises(torch.AcceleratorError):
+        scorer.score([Rendered((5, 6, 7, 8), 2, 4)] * 3)
+    handle.remove()
 
 
 def test_a_model_that_gives_nan_quarantines_its_rows_instead_of_winning(tiny_model: Path) -> None:
@@ -299,28 +331,51 @@ def test_a_model_that_gives_nan_quarantines_its_rows_instead_of_winning(tiny_mod
 def test_the_hook_is_gone_after_scoring_even_when_the_forward_raises(tiny_model: Path) -> None:
     model = load_model(ModelSource(str(tiny_model)))
     scorer = Scorer(model, frozenset())
-    with pytest.raises(IndexError):
-        scorer.score([Rendered((10**6, 5, 6), 1, 3)])
-    assert not scorer.module._forward_hooks
+    handle = model.get_input_embeddings().register_forward_pre_hook(lambda _m, _i: 1 / 0)  # type: ignore[func-returns-value]
+    assert isinstance(scorer.score([Rendered((4, 5, 6), 1, 3)])[0], ZeroDivisionError)
+    handle.remove()
+    assert not scorer.layer.module._forward_hooks
 
 
-def test_a_layer_that_is_not_there_and_a_mixture_of_experts_are_refused() -> None:
+LAYERS = {
+    "llama": "model.layers.3.mlp.up_proj",
+    "glm4": "model.layers.3.mlp.gate_up_proj",
+    "phi3": "model.layers.3.mlp.gate_up_proj",
+    "phi": "model.layers.3.mlp.fc1",
+    "starcoder2": "model.layers.3.mlp.c_fc",
+    "opt": "model.decoder.layers.3.fc1",
+    "gptj": "transformer.h.3.mlp.fc_in",
+    "bloom": "transformer.h.3.mlp.dense_h_to_4h",
+    "falcon": "transformer.h.3.mlp.dense_h_to_4h",
+    "mamba": "backbone.layers.3.mixer.in_proj",
+    "gemma3": "model.language_model.layers.3.mlp.up_proj",
+    "qwen3_moe": "model.layers.3.mlp",
+    "gpt_oss": "model.layers.3.mlp",
+    "mixtral": "model.layers.3.mlp",
+    "deepseek_v3": "model.layers.3.mlp",
+    "llama4_text": "model.layers.3.feed_forward",
+    "granitemoe": "model.layers.3.block_sparse_moe",
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_every_family_has_a_layer_to_read(kind: str) -> None:
+    from tests.architectures import tiny_model as tiny
+
+    layer = find_layer(tiny(kind))
+    assert (layer.name, layer.up_half) == (LAYERS[kind], kind in ("glm4", "phi3"))
+
+
+def test_a_layer_that_is_not_there_or_does_not_give_a_vector_for_each_token_is_refused_by_name() -> None:
+    from tests.architectures import tiny_model as tiny
+
     with pytest.raises(BadInput, match="no such layer"):
-        find_layer_module(random_model("llama"), "model.layers.9.mlp.up_proj")
-    from cluster.loading import import_transformers
-
-    t = import_transformers()
-    config = t.MixtralConfig(
-        vocab_size=32,
-        hidden_size=8,
-        intermediate_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        num_local_experts=2,
-    )
-    with pytest.raises(BadInput, match="no single up projection"):
-        find_layer_module(t.AutoModelForCausalLM.from_config(config))
+        find_layer(random_model("llama"), "model.layers.9.mlp.up_proj")
+    for kind, layer in (("mixtral", "model.layers.3.mlp.gate"), ("qwen3_moe", "model.layers.3.mlp.experts")):
+        rows = random_pool()[:4]  # 2-D outputs [tokens, width] are one vector for each token too
+        assert all(isinstance(s, Statistics) for s in Scorer(tiny(kind), frozenset(), layer).score(rows))
+    (refused,) = Scorer(tiny("qwen3"), frozenset(), "model.layers.3.self_attn.q_norm").score(random_pool()[:1])
+    assert "does not give one vector for each token" in str(refused)
 
 
 def test_bfloat16_stays_within_its_bound_of_float32(golden: Path) -> None:

@@ -106,3 +106,11 @@ def test_bad_settings_are_refused_before_any_check() -> None:
         Verifier(VerifySettings(pattern="A: .*"))
     with pytest.raises(BadInput, match="not one number"), Verifier(VerifySettings(method="numeric")) as verifier:
         verifier.check("A: 3", "three")
+
+
+@pytest.mark.parametrize("method", ["exact", "math", "numeric"])
+def test_what_is_thought_on_the_way_is_no_answer(method: str) -> None:
+    settings = VerifySettings(method=method)  # type: ignore[arg-type]
+    assert judge("<think>A:9, no\nA:8</think>A:7", "7", settings).state == "correct"
+    assert judge("<think>A:7</think>A:8", "7", settings).state == "wrong"
+    assert judge("<think>so A:7", "7", settings).state == "unparsed"

@@ -14,14 +14,16 @@ import torch
 
 from cluster.errors import BadInput
 from cluster.loading import ModelSource, import_transformers, load_model, load_tokenizer
-from cluster.sampling import sample
+from cluster.proof import prove
+from cluster.sampling import Completion, Sampling, sample
 from cluster.session import Cluster
 from cluster.storage import Place
 from training.checkpoints import Marker, read_marker, write_marker
-from training.data import Example, write_examples
-from training.loop import LoraSettings, TrainJob, TrainSettings, check_settings, engine_config, learning_rate_at
+from training.data import Example, Layout, write_examples
+from training.loop import TrainJob
 from training.metrics import read_metrics
 from training.objectives import weighted_cross_entropy
+from training.settings import LoraSettings, TrainSettings, check_settings, engine_config, learning_rate_at
 from training.trainer import TrainingFailed, train_jobs
 
 # Losses of one job under different ZeRO stages and worker counts: float32 sums in another order.
@@ -37,7 +39,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for _ in range(40):
         n = int(torch.randint(20, 60, (1,), generator=g))
         rows.append(Example(tuple(torch.randint(3, 300, (n,), generator=g).tolist()), 6, n, 1.0 + n % 2))
-    path = tmp_path_factory.mktemp("examples") / "examples.parquet"
+    path = tmp_path_factory.mktemp("examples") / "examples.arrow"
     write_examples(Place(str(path)), rows)
     return path
 
@@ -74,7 +76,8 @@ def test_zero_stages_and_worker_counts_give_the_same_losses_and_usable_exports(
         assert not list(directory.glob("*.bin"))
         model = import_transformers().AutoModelForCausalLM.from_pretrained(directory)
         tokenizer = load_tokenizer(ModelSource(str(directory)))
-        completion = sample(model.eval(), [tokenizer("chain: 3 t+4")["input_ids"]], max_new_tokens=5, stop_ids=frozenset({2}))[0]
+        completion = sample(model.eval(), [tokenizer("chain: 3 t+4")["input_ids"]], Sampling(5, frozenset({2})))[0]
+        assert isinstance(completion, Completion)
         assert completion.ids or completion.finish == "stop"
         moved = max(float((weights(directory)[k] - start[k]).abs().max()) for k in start)
         assert moved > 1e-4, j.job_id
@@ -132,8 +135,8 @@ def test_a_finished_job_is_not_trained_again(ray_cluster: Cluster, tiny_model: P
 def test_a_loss_that_is_not_finite_stops_training_with_the_step_and_a_remedy(
     ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:
-    write_examples(Place(str(tmp_path / "heavy.parquet")), [Example(tuple(range(3, 30)), 6, 27, 1e39)] * 8)  # 1e39 is infinite in float32
-    wild = job("wild", tiny_model, tmp_path / "heavy.parquet", tmp_path, steps=5)
+    write_examples(Place(str(tmp_path / "heavy.arrow")), [Example(tuple(range(3, 30)), 6, 27, 1e39)] * 8)  # 1e39 is infinite in float32
+    wild = job("wild", tiny_model, tmp_path / "heavy.arrow", tmp_path, steps=5)
     with pytest.raises(TrainingFailed, match=r"loss of step 0 is (nan|inf).*lower the learning rate"):
         train_jobs([wild], name="wild", storage=Place(str(tmp_path / "ray")), max_failures=0)
 
@@ -161,9 +164,10 @@ def test_the_objective_is_the_weighted_mean_over_answer_tokens_and_packing_does_
     g = torch.Generator().manual_seed(0)
     rows = [Example(tuple(torch.randint(3, 300, (n,), generator=g).tolist()), 4, n - 1, w) for n, w in ((20, 1.0), (13, 0.5), (9, 2.0))]
 
-    def tensors(layout: list[list[int]]) -> dict[str, torch.Tensor]:
-        batch = collate(layout, rows, 0)
-        return {k: torch.tensor(getattr(batch, k)) for k in ("input_ids", "position_ids", "labels", "weights")}
+    def tensors(rows_of: list[list[int]], layout: Layout) -> dict[str, torch.Tensor]:
+        batch = collate(rows_of, rows)
+        given = {**batch.inputs(layout), "labels": batch.labels, "weights": batch.weights}
+        return {name: torch.tensor(value) for name, value in given.items()}
 
     expected, total = 0.0, 0.0
     for e in rows:
@@ -172,8 +176,15 @@ def test_the_objective_is_the_weighted_mean_over_answer_tokens_and_packing_does_
         for t in range(e.loss_start, e.loss_end):
             expected -= e.weight * float(log_p[t - 1, e.ids[t]])
             total += e.weight
-    for layout in ([[0], [1], [2]], [[0], [1, 2]], [[0, 1, 2]]):
-        loss, weight = weighted_cross_entropy(model, tensors(layout))
+    head = prove(model, ("projection",)).head
+    layouts: list[tuple[list[list[int]], Layout]] = [
+        ([[0], [1], [2]], "packed"),
+        ([[0], [1, 2]], "packed"),
+        ([[0, 1, 2]], "packed"),
+        ([[0], [1], [2]], "padded"),
+    ]
+    for rows_of, layout in layouts:
+        loss, weight = weighted_cross_entropy(head, tensors(rows_of, layout))
         assert float(loss) == pytest.approx(expected, rel=1e-5)
         assert float(weight) == pytest.approx(total)
 
@@ -194,11 +205,11 @@ def test_a_checkpoint_with_a_missing_or_short_file_is_not_whole(tmp_path: Path) 
 
 def test_a_users_deepspeed_section_is_laid_over_ours_and_auto_keeps_ours() -> None:
     theirs = {"zero_optimization": {"stage": 3, "overlap_comm": True}, "gradient_clipping": "auto", "bf16": {"enabled": "auto"}}
-    config = engine_config(TrainSettings(deepspeed=theirs, gradient_clipping=0.3), accumulation=4, workers=2)
+    config = engine_config(TrainSettings(deepspeed=theirs, gradient_clipping=0.3), workers=2)
     assert config["zero_optimization"] == {"stage": 3, "overlap_comm": True}
     assert config["gradient_clipping"] == 0.3
     assert config["bf16"] == {"enabled": False}
-    assert config["train_batch_size"] == 8
+    assert config["train_batch_size"] == 2 * config["gradient_accumulation_steps"]
     json.dumps(config)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import TutelageError
-from cluster.pool import Job, Needs, Pool
+from cluster.placement import Needs
+from cluster.pool import Job, Pool
 from cluster.session import RaySettings, connect
 
 
@@ -22,7 +23,7 @@ class TellZone:
 
 def where(address: str) -> None:
     """Print where jobs with labels ran, and how an impossible label is refused."""
-    with connect(RaySettings(address=address)) as cluster, Pool(cluster.resources, nodes=cluster.nodes) as pool:
+    with connect(RaySettings(address=address)), Pool() as pool:
         jobs = [Job(zone, TellZone, [(f"{zone}{k}", k) for k in range(3)], 1, Needs(1.0, labels=(("zone", zone),))) for zone in "cab"]
         found = sorted({(result.job, result.value) for result in pool.run(jobs)})
         try:
@@ -31,6 +32,33 @@ def where(address: str) -> None:
         except TutelageError as error:
             refused = str(error)
     print(json.dumps({"found": found, "refused": refused}))
+
+
+def train(address: str, model: str, folder: str) -> None:
+    """Print in which zone a worker trained whose needs name one, and how memory that no node has is refused."""
+    from cluster.loading import ModelSource
+    from cluster.placement import Node, check_fits
+    from cluster.storage import Place
+    from training.data import Example, write_examples
+    from training.loop import DONE, TrainJob
+    from training.settings import TrainSettings
+    from training.trainer import train_jobs
+
+    write_examples(Place(f"{folder}/examples.arrow"), [Example(tuple(range(3, 30)), 6, 27)] * 4)
+    job = TrainJob("t", ModelSource(model), f"{folder}/examples.arrow", f"{folder}/t", 0, TrainSettings(steps=1, batch_size=2))
+    needs = Needs(1.0, memory_gib=0.2, labels=(("zone", "b"),))
+    with connect(RaySettings(address=address)) as cluster:
+        import ray
+
+        train_jobs([job], name="t", storage=Place(f"{folder}/ray"), needs=needs)
+        node = json.loads(Path(f"{folder}/t/{DONE}").read_text())["node"]
+        zone = next(n["Labels"]["zone"] for n in ray.nodes() if n["NodeID"] == node)
+        try:
+            check_fits("a train worker", Needs(1.0, memory_gib=9999.0), [Node(n.resources, n.labels) for n in cluster.nodes])
+            refused = ""
+        except TutelageError as error:
+            refused = str(error)
+    print(json.dumps({"zone": zone, "refused": refused}))
 
 
 def choose(tree: str) -> None:
@@ -42,4 +70,4 @@ def choose(tree: str) -> None:
 
 
 if __name__ == "__main__":
-    {"where": where, "choose": choose}[sys.argv[1]](sys.argv[2])
+    {"where": where, "choose": choose, "train": train}[sys.argv[1]](*sys.argv[2:])

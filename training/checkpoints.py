@@ -6,6 +6,8 @@ what lies in the run's directory, not by Ray's own list of them: that list can b
 """
 
 import json
+import platform
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,9 +17,11 @@ from typing import Any
 
 from pyarrow import fs
 
+from cluster.loading import add_adapter
 from cluster.storage import Place
 
 COMPLETE = "COMPLETE.json"
+ADAPTER = "adapter"  # of a LoRA training, inside the directory of its merged weights
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's list of a run's checkpoints, overwritten in place
 
 
@@ -45,33 +49,57 @@ def read_marker(directory: Place) -> Marker | None:
     return marker if all(present.get(name) == size for name, size in marker.files.items()) else None
 
 
-def whole_checkpoints(run: Place, job_id: str, workers: int) -> list[tuple[int, Place]]:
-    """A job's whole checkpoints in a Ray Train run's directory, made with this many workers: (step, place), the newest first."""
+def whole_checkpoints(run: Place, job_id: str) -> list[tuple[int, Place, int]]:
+    """A job's whole checkpoints in a Ray Train run's directory: (step, place, number of workers), the newest first."""
     found = [(place, read_marker(place)) for place in run.glob("checkpoint_*") if not place.is_file()]
-    return sorted(((m.step, p) for p, m in found if m is not None and m.job_id == job_id and m.workers == workers), reverse=True)
+    return sorted(((m.step, p, m.workers) for p, m in found if m is not None and m.job_id == job_id), reverse=True)
 
 
-def keep_newest(run: Place, job_ids: Sequence[str], workers: int) -> None:
+def keep_newest(run: Place, job_ids: Sequence[str]) -> None:
     """Remove all checkpoints of a run but the newest whole one of each job.
 
     Ray keeps the last few of a run. Jobs that pause in turn need the last of each, so Ray is told to keep all.
     """
-    kept = {place for job_id in job_ids for _, place in whole_checkpoints(run, job_id, workers)[:1]}
+    kept = {place for job_id in job_ids for _, place, _ in whole_checkpoints(run, job_id)[:1]}
     for place in run.glob("checkpoint_*"):
         if place not in kept and not place.is_file():
             place.remove()
 
 
 @contextmanager
-def as_directory(checkpoint: Place) -> Iterator[Path]:
-    """A checkpoint as a local directory for the length of a block: itself where it is local, else a download."""
-    if checkpoint.is_local:
-        yield checkpoint.path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        system, path = checkpoint.opened()
-        fs.copy_files(path, folder, source_filesystem=system, destination_filesystem=fs.LocalFileSystem())
-        yield Path(folder)
+def on_this_node(checkpoint: Place, is_first_here: bool) -> Iterator[Path]:
+    """A checkpoint as a directory of this machine for the length of a block, fetched once for all workers of it.
+
+    Every worker enters and leaves together. A local checkpoint is seen through links, so that what is written beside its files
+    does not land in it.
+
+    Args:
+        is_first_here: whether this worker is the first of its machine.
+    """
+    import torch.distributed as dist
+
+    folder = Path(tempfile.mkdtemp(prefix="tutelage-checkpoint-")) if is_first_here else None
+    found: list[tuple[str, str | None]] = [("", None)] * dist.get_world_size()
+    dist.all_gather_object(found, (_machine(), None if folder is None else str(folder)))
+    here = Path(next(path for machine, path in found if machine == _machine() and path is not None))
+    try:
+        if is_first_here and checkpoint.is_local:
+            for entry in checkpoint.path.iterdir():
+                (here / entry.name).symlink_to(entry)
+        elif is_first_here:
+            system, path = checkpoint.opened()
+            fs.copy_files(path, str(here), source_filesystem=system, destination_filesystem=fs.LocalFileSystem())
+        dist.barrier()
+        yield here
+        dist.barrier()
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _machine() -> str:
+    """The machine that this process runs on; several Ray nodes of one machine share its files."""
+    return platform.node()
 
 
 def mend_snapshot(run: Place) -> bool:
@@ -103,15 +131,14 @@ def export_model(model: Any, tokenizer: Any, state: Mapping[str, Any], directory
         tokenizer: saved with its chat template.
         state: the gathered full state dict, on the CPU.
         directory: replaced if it exists.
-        adapter_base: for LoRA, the base model on the CPU that the adapter is merged into; it is used up.
+        adapter_base: for LoRA, the base model on the CPU in float32 that the adapter is merged into; it is used up. Merged in
+            bfloat16, most of a small update would be rounded away.
     """
     partial = directory.scratch()
     if adapter_base is None:
         model.save_pretrained(partial, state_dict=dict(state))
     else:
-        from peft import PeftModel
-
-        model.save_pretrained(partial / "adapter", state_dict=dict(state))
-        PeftModel.from_pretrained(adapter_base, partial / "adapter").merge_and_unload().save_pretrained(partial)
+        model.save_pretrained(partial / ADAPTER, state_dict=dict(state))
+        add_adapter(adapter_base, str(partial / ADAPTER)).merge_and_unload().save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     directory.take(partial)

@@ -1,21 +1,34 @@
-"""Token data for training: examples, the order they are seen in, and padding-free micro-batches.
+"""Token data for training: examples on disk, the order they are seen in, and micro-batches.
 
 Everything here is a pure function of (examples, seed, step): a step's global batch does not depend on how many
 workers share it, so a resumed or resized run sees the same data in the same order.
 
-Shapes: B packed rows, T tokens of the longest packed row.
+Shapes: B rows, T tokens of the longest row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cluster.storage import Place
+from cluster.storage import Place, local_copy
 
 IGNORED = -100
+SUFFIX = ".arrow"
+SCHEMA = pa.schema(
+    [
+        ("ids", pa.large_list(pa.int32())),
+        ("loss_start", pa.int32()),
+        ("loss_end", pa.int32()),
+        ("weight", pa.float64()),
+    ]
+)
+# packed: several examples in a row, told apart by their positions; padded: one right-padded example a row; alone: one a pass.
+Layout = Literal["packed", "padded", "alone"]
+Rows = list[list[int]]  # a micro-batch: rows of numbers of examples
 
 
 @dataclass(frozen=True)
@@ -37,35 +50,79 @@ class Example:
         return self.loss_end - self.loss_start
 
 
+def write_examples(place: Place, examples: Sequence[Example]) -> None:
+    """Write examples as one uncompressed Arrow file, which can be mapped into memory; it appears whole or not at all."""
+    columns = {
+        "ids": [list(e.ids) for e in examples],
+        "loss_start": [e.loss_start for e in examples],
+        "loss_end": [e.loss_end for e in examples],
+        "weight": [e.weight for e in examples],
+    }
+    table, sink = pa.table(columns, SCHEMA), pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, SCHEMA) as file:
+        file.write_table(table)
+    place.write_bytes(sink.getvalue().to_pybytes())
+
+
+class Examples(Sequence[Example]):
+    """What `write_examples` wrote, mapped into memory: four bytes a token, shared by all workers of a machine.
+
+    Attributes:
+        lengths: int64, tokens of each example that enter the forward pass.
+        mass: float64, each example's loss tokens times its weight.
+    """
+
+    def __init__(self, place: Place) -> None:
+        """Open the file; a URI is fetched once per machine."""
+        path = Path(local_copy(str(place)))
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all().combine_chunks()
+        ids = table["ids"].chunk(0) if table.num_rows else pa.array([], pa.large_list(pa.int32()))
+        self._tokens: np.ndarray = ids.values.to_numpy()
+        self._offsets: np.ndarray = ids.offsets.to_numpy()
+        self._start, self._end, self._weight = (table[n].to_numpy() for n in ("loss_start", "loss_end", "weight"))
+        self.lengths: np.ndarray = self._end.astype(np.int64)
+        self.mass: np.ndarray = (self._end - self._start) * self._weight
+
+    def __len__(self) -> int:
+        return len(self._end)
+
+    def __getitem__(self, i: int) -> Example:  # type: ignore[override]
+        ids = self._tokens[self._offsets[i] : self._offsets[i + 1]]
+        return Example(tuple(ids.tolist()), int(self._start[i]), int(self._end[i]), float(self._weight[i]))
+
+
+def count_examples(place: Place) -> int:
+    """How many examples a file holds.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        pyarrow.ArrowInvalid: it is torn.
+    """
+    system, path = place.opened()
+    with system.open_input_file(path) as file:
+        reader = pa.ipc.open_file(file)
+        return sum(reader.get_batch(k).num_rows for k in range(reader.num_record_batches))
+
+
 @dataclass(frozen=True)
 class MicroBatch:
-    """Packed rows as nested lists [B, T]: positions restart at 0 with each example, labels are IGNORED off the answer."""
+    """Rows as nested lists [B, T]: positions restart at 0 with each example, labels are IGNORED off the answer.
+
+    `real` is 1 on tokens of examples and 0 on padding.
+    """
 
     input_ids: list[list[int]]
     position_ids: list[list[int]]
     labels: list[list[int]]
     weights: list[list[float]]
+    real: list[list[int]]
 
-
-def write_examples(place: Place, examples: Sequence[Example]) -> None:
-    """Write examples as one Parquet file that appears whole or not at all."""
-    table = pa.table(
-        {
-            "ids": pa.array([list(e.ids) for e in examples], pa.list_(pa.int32())),
-            "loss_start": pa.array([e.loss_start for e in examples], pa.int32()),
-            "loss_end": pa.array([e.loss_end for e in examples], pa.int32()),
-            "weight": pa.array([e.weight for e in examples], pa.float64()),
-        }
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    place.write_bytes(sink.getvalue().to_pybytes())
-
-
-def read_examples(place: Place) -> list[Example]:
-    """Read what `write_examples` wrote."""
-    rows = pq.read_table(pa.BufferReader(place.read_bytes())).to_pylist()
-    return [Example(tuple(r["ids"]), r["loss_start"], r["loss_end"], r["weight"]) for r in rows]
+    def inputs(self, layout: Layout) -> dict[str, list[list[int]]]:
+        """What the model is given beside the token ids: positions tell packed examples apart, a mask hides padding."""
+        if layout == "packed":
+            return {"input_ids": self.input_ids, "position_ids": self.position_ids}
+        several = {"attention_mask": self.real} if len(self.input_ids) > 1 else {}
+        return {"input_ids": self.input_ids, **several}
 
 
 def count_steps(examples: int, batch_size: int, epochs: float, steps: int | None) -> int:
@@ -78,69 +135,140 @@ def count_steps(examples: int, batch_size: int, epochs: float, steps: int | None
     return steps if steps is not None else max(1, round(per_epoch * epochs))
 
 
-def global_batch(examples: int, batch_size: int, seed: int, step: int) -> list[int]:
-    """Indices of the examples of one optimizer step.
+def global_batches(examples: int, batch_size: int, seed: int, start: int, stop: int) -> Iterator[list[int]]:
+    """Numbers of the examples of the optimizer steps [start, stop).
 
-    Each epoch is a fresh permutation from (seed, epoch); what is left over at its end is not used in that epoch, and
-    a set smaller than the batch is used whole at every step.
+    Each epoch is a fresh permutation from (seed, epoch), drawn once; what is left over at its end is not used in that epoch,
+    and a set smaller than the batch is used whole at every step.
     """
     per_epoch = max(1, examples // batch_size)
-    epoch, at = divmod(step, per_epoch)
-    order = np.random.default_rng([seed, epoch]).permutation(examples)
-    return [int(i) for i in order[at * batch_size : (at + 1) * batch_size]]
+    drawn, order = -1, np.empty(0, dtype=np.int64)
+    for step in range(start, stop):
+        epoch, at = divmod(step, per_epoch)
+        if epoch != drawn:
+            drawn, order = epoch, np.random.default_rng([seed, epoch]).permutation(examples)
+        yield [int(i) for i in order[at * batch_size : (at + 1) * batch_size]]
 
 
-def split_over_workers(batch: Sequence[int], lengths: Sequence[int], workers: int) -> list[list[int]]:
-    """Deal a global batch to workers so that their token counts are close: longest first, to the emptiest worker."""
-    shares: list[list[int]] = [[] for _ in range(workers)]
+def deal(
+    batch: Sequence[int],
+    lengths: Sequence[int] | np.ndarray,
+    workers: int,
+    token_budget: int,
+    layout: Layout = "packed",
+    alone_above: float = np.inf,
+) -> list[list[Rows]]:
+    """A global batch as micro-batches for each worker, as many for one as for another.
+
+    The batch is packed whole and then dealt, so that workers wait for one another as little as possible: micro-batches of
+    similar size are passed at the same time. Where their number does not divide by the workers, the largest of several
+    examples are cut in two; only where there is nothing to cut are some workers' last micro-batches empty.
+
+    Args:
+        token_budget: most tokens of a micro-batch, padding included; an example longer than that is alone.
+        alone_above: examples longer than this are alone, whatever the budget.
+
+    Returns:
+        Per worker its micro-batches in the order of passes; `[]` is an empty one.
+    """
+    long = [i for i in batch if lengths[i] > alone_above]
+    short = [i for i in batch if lengths[i] <= alone_above]
+    packed = pack(short, lengths, token_budget, layout) + [[[i]] for i in sorted(long, key=lambda i: (-lengths[i], i))]
+    micro = sorted(_divisible(packed, lengths, workers), key=lambda rows: (-_tokens(rows, lengths), rows))
+    shares: list[list[Rows]] = [[] for _ in range(workers)]
     totals = [0] * workers
-    for i in sorted(batch, key=lambda i: (-lengths[i], i)):
-        emptiest = totals.index(min(totals))
-        shares[emptiest].append(i)
-        totals[emptiest] += lengths[i]
+    for start in range(0, len(micro), workers):
+        emptiest_first = sorted(range(workers), key=lambda w: (totals[w], w))
+        for place, worker in enumerate(emptiest_first):
+            rows = micro[start + place] if start + place < len(micro) else []
+            shares[worker].append(rows)
+            totals[worker] += _tokens(rows, lengths)
     return shares
 
 
-def pack(share: Sequence[int], lengths: Sequence[int], token_budget: int) -> list[list[list[int]]]:
-    """Pack examples into micro-batches of rows; each micro-batch has at most `token_budget` tokens, padding included.
+def _tokens(rows: Rows, lengths: Sequence[int] | np.ndarray) -> int:
+    """Tokens of a micro-batch, padding included."""
+    return len(rows) * max((int(sum(lengths[i] for i in row)) for row in rows), default=0)
 
-    Rows are as wide as the longest example and filled best-fit, longest first. An example longer than the budget is
-    alone in its micro-batch.
+
+def _divisible(micro: list[Rows], lengths: Sequence[int] | np.ndarray, workers: int) -> list[Rows]:
+    """Cut micro-batches in two, the largest first, until their number divides by the workers or none has two examples."""
+    whole = sorted(micro, key=lambda rows: (_tokens(rows, lengths), rows))
+    single: list[Rows] = []
+    while (len(whole) + len(single)) % workers and whole:
+        rows = whole.pop()
+        examples = [i for row in rows for i in row]
+        if len(examples) < 2:
+            single.append(rows)
+            continue
+        if len(rows) > 1:
+            halves = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+        else:
+            halves = [[examples[: len(examples) // 2]], [examples[len(examples) // 2 :]]]
+        whole = sorted([*whole, *halves], key=lambda rows: (_tokens(rows, lengths), rows))
+    return whole + single
+
+
+def pack(examples: Sequence[int], lengths: Sequence[int] | np.ndarray, token_budget: int, layout: Layout = "packed") -> list[Rows]:
+    """Examples as micro-batches of rows, each of at most `token_budget` tokens with its padding; a longer example is alone.
+
+    The longest example left decides how many rows its micro-batch has; rows are as wide as the budget then allows and are
+    filled best-fit, longest first.
     """
-    rows: list[list[int]] = []
+    left = sorted(examples, key=lambda i: (-lengths[i], i))
+    micro: list[Rows] = []
+    while left:
+        count = 1 if layout == "alone" else max(1, token_budget // max(1, int(lengths[left[0]])))
+        if layout != "packed":
+            micro.append([[i] for i in left[:count]])
+            left = left[count:]
+            continue
+        rows, left = _fill(left, lengths, count, max(token_budget // count, int(lengths[left[0]])))
+        micro.append(rows)
+    return micro
+
+
+def _fill(left: list[int], lengths: Sequence[int] | np.ndarray, count: int, width: int) -> tuple[Rows, list[int]]:
+    """Up to `count` rows of at most `width` tokens from the longest examples that fit, and the examples that did not."""
+    rows: Rows = []
     space: list[int] = []
-    order = sorted(share, key=lambda i: (-lengths[i], i))
-    width = lengths[order[0]] if order else 0
-    for i in order:
+    over: list[int] = []
+    for i in left:
         fitting = [r for r in range(len(rows)) if space[r] >= lengths[i]]
         if fitting:
             best = min(fitting, key=lambda r: (space[r], r))
             rows[best].append(i)
-            space[best] -= lengths[i]
-        else:
+            space[best] -= int(lengths[i])
+        elif len(rows) < count:
             rows.append([i])
-            space.append(width - lengths[i])
-    per_batch = max(1, token_budget // max(1, width))
-    return [rows[k : k + per_batch] for k in range(0, len(rows), per_batch)]
+            space.append(width - int(lengths[i]))
+        else:
+            over.append(i)
+    return rows, over
 
 
-def collate(rows: Sequence[Sequence[int]], examples: Sequence[Example], pad_id: int) -> MicroBatch:
-    """Lay packed rows out side by side. Padding is a sequence of its own after the last example, with no loss."""
-    width = max(sum(examples[i].length for i in row) for row in rows)
-    batch = MicroBatch([], [], [], [])
+def collate(rows: Sequence[Sequence[int]], examples: Sequence[Example]) -> MicroBatch:
+    """Lay rows out side by side. Padding is a sequence of its own after the last example, with no loss.
+
+    It repeats the row's first token: a padding token's embedding is zero in many models, whose norm has no gradient in some.
+    """
+    drawn = {i: examples[i] for row in rows for i in row}
+    width = max(sum(drawn[i].length for i in row) for row in rows)
+    batch = MicroBatch([], [], [], [], [])
     for row in rows:
         ids: list[int] = []
         positions: list[int] = []
         labels: list[int] = []
         weights: list[float] = []
         for i in row:
-            e = examples[i]
+            e = drawn[i]
             ids += e.ids[: e.length]
             positions += range(e.length)
             labels += [IGNORED] * e.loss_start + list(e.ids[e.loss_start : e.loss_end])
             weights += [e.weight] * e.length
         padding = width - len(ids)
-        batch.input_ids.append(ids + [pad_id] * padding)
+        batch.real.append([1] * len(ids) + [0] * padding)
+        batch.input_ids.append(ids + ids[:1] * padding)
         batch.position_ids.append(positions + list(range(padding)))
         batch.labels.append(labels + [IGNORED] * padding)
         batch.weights.append(weights + [0.0] * padding)

@@ -11,53 +11,21 @@ import os
 import resource
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-from cluster.errors import BadInput
-from cluster.loading import ModelSource, load_model, load_tokenizer
+from cluster.errors import TutelageError
+from cluster.loading import ModelSource, load_model, load_tokenizer, steady_positions, stretched_above
+from cluster.seeds import derive_seed
 from cluster.storage import Place
-from training.checkpoints import Marker, as_directory, export_model, whole_checkpoints, write_marker
-from training.data import Example, collate, count_steps, global_batch, pack, read_examples, split_over_workers
+from training.checkpoints import Marker, export_model, on_this_node, whole_checkpoints, write_marker
+from training.data import Examples, Rows, collate, count_steps, deal, global_batches
 from training.metrics import METRICS, MetricsFile
+from training.settings import TrainSettings, engine_config, learning_rate_at
 
 DONE = "DONE.json"
-
-
-@dataclass(frozen=True)
-class LoraSettings:
-    """Low-rank adapters: rank `r`, scale `alpha / r`, on `target_modules` (peft's word for all linear layers by default)."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    target_modules: str | tuple[str, ...] = "all-linear"
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How a student is fine-tuned. `batch_size` counts examples per optimizer step over all workers."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    learning_rate: float = 1e-3
-    epochs: float = 3.0
-    steps: int | None = None
-    batch_size: int = 32
-    micro_batch_tokens: int = 4096
-    warmup_ratio: float = 0.05
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    weight_decay: float = 0.01
-    gradient_clipping: float = 1.0
-    objective: Literal["weighted_cross_entropy"] = "weighted_cross_entropy"
-    lora: LoraSettings | None = None
-    zero_stage: Literal[0, 1, 2, 3] = 1
-    precision: Literal["float32", "bfloat16"] = "float32"
-    checkpoint_every: int = 200
-    deepspeed: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,164 +62,89 @@ def paused_name(step: int | str) -> str:
     return f"PAUSED-{step}.json"
 
 
-OWNED_BY_THE_LOOP = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "scheduler")
+@dataclass(frozen=True)
+class Worker:
+    """One process of a worker group, and how it hands a checkpoint to whoever keeps them.
 
-
-def check_settings(settings: TrainSettings) -> None:
-    """Refuse settings that cannot be trained with, before anything starts.
-
-    Raises:
-        BadInput: a number out of range, or a DeepSpeed key that the loop computes itself.
+    Attributes:
+        is_first_here: whether it is the first of its machine.
+        node: where it runs, as Ray names its nodes.
+        report: takes metrics and a directory that every worker has written its part of; all workers call it together.
     """
-    for name, low in (
-        ("batch_size", 1),
-        ("micro_batch_tokens", 1),
-        ("checkpoint_every", 1),
-        ("steps", 1),
-        ("epochs", 0),
-        ("learning_rate", 0),
-    ):
-        value = getattr(settings, name)
-        if value is not None and (value < low or (low == 0 and value == 0)):
-            raise BadInput(f"train.{name} is out of range", value, f"{'more than' if low == 0 else 'at least'} {low}", "")
-    for key in OWNED_BY_THE_LOOP:
-        if settings.deepspeed.get(key, "auto") != "auto":
-            raise BadInput(
-                f"train.deepspeed sets {key}",
-                settings.deepspeed[key],
-                '"auto"',
-                "it follows from batch_size, micro_batch_tokens and the schedule",
-            )
 
-
-def learning_rate_at(step: int, total: int, settings: TrainSettings) -> float:
-    """The learning rate of a 0-based step: linear warm-up, then the schedule down to zero at `total`."""
-    warmup = max(1, round(total * settings.warmup_ratio))
-    if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(1, total - warmup)
-    factor = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}[settings.schedule]
-    return settings.learning_rate * factor
-
-
-def engine_config(settings: TrainSettings, accumulation: int, workers: int) -> dict[str, Any]:
-    """The DeepSpeed configuration: ours, with the user's section laid over it untouched except for its "auto" values."""
-    ours: dict[str, Any] = {
-        "train_batch_size": accumulation * workers,
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": accumulation,
-        "gradient_clipping": settings.gradient_clipping,
-        "zero_optimization": {"stage": settings.zero_stage},
-        "bf16": {"enabled": settings.precision == "bfloat16"},
-        "optimizer": {
-            "type": "AdamW",
-            "params": {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "torch_adam": True},
-        },
-        "steps_per_print": 10**9,
-        "wall_clock_breakdown": False,
-    }
-    return _overlay(ours, settings.deepspeed)
-
-
-def _overlay(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    result = dict(ours)
-    for key, value in theirs.items():
-        if value == "auto":
-            continue
-        both = isinstance(value, dict) and isinstance(ours.get(key), dict)
-        result[key] = _overlay(ours[key], value) if both else value
-    return result
+    rank: int
+    workers: int
+    is_first_here: bool
+    device: Any
+    node: str
+    report: Callable[[dict[str, Any], str], None]
 
 
 def train_worker(config: dict[str, Any]) -> None:
     """Entry of a Ray Train worker: train every job of the queue that is not done, in order."""
-    for job in config["jobs"]:
+    import ray.train
+
+    def report(metrics: dict[str, Any], folder: str) -> None:
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    context = ray.train.get_context()
+    worker = Worker(
+        rank=context.get_world_rank(),
+        workers=context.get_world_size(),
+        is_first_here=context.get_local_rank() == 0,
+        device=ray.train.torch.get_device(),
+        node=ray.get_runtime_context().get_node_id(),
+        report=report,
+    )
+    train_queue(config["jobs"], Place(config["checkpoints"]), worker)
+
+
+def train_queue(jobs: Sequence[TrainJob], checkpoints: Place, worker: Worker) -> None:
+    """Train every job that is not done, in order, as one process of a group that has been initialised.
+
+    Raises:
+        FloatingPointError: a loss is not finite.
+    """
+    for job in jobs:
         if not job.is_done:
-            _JobRun(job, Place(config["checkpoints"])).run()
-
-
-def _objective_module(model: Any, objective: Any) -> Any:
-    """The model and its objective as one module: ZeRO-3 gathers parameters right only inside its root module's forward."""
-    import torch
-
-    class ObjectiveModule(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, batch: dict[str, Any]) -> Any:
-            return objective(self.model, batch)[0]
-
-    return ObjectiveModule()
+            _JobRun(job, checkpoints, worker).run()
 
 
 class _JobRun:
-    """One job on this rank: engine, data plan, resume, steps, export."""
+    """One job on this rank: its data, the student on its engine, resume, steps, export."""
 
-    def __init__(self, job: TrainJob, checkpoints: Place) -> None:
-        import ray.train
+    def __init__(self, job: TrainJob, checkpoints: Place, worker: Worker) -> None:
         import torch
 
+        from training.engine import start
+
         self.job, self.settings, self.output, self.checkpoints = job, job.settings, Place(job.output), checkpoints
-        context = ray.train.get_context()
-        self.rank, self.workers = context.get_world_rank(), context.get_world_size()
-        self.device = ray.train.torch.get_device()
-        self.examples: list[Example] = read_examples(Place(job.examples))
-        self.lengths = [e.length for e in self.examples]
-        s = self.settings
-        self.total = count_steps(len(self.examples), s.batch_size, s.epochs, s.steps)
-        self.accumulation = max(
-            len(pack(share, self.lengths, s.micro_batch_tokens))
-            for step in range(self.total)
-            for share in split_over_workers(global_batch(len(self.examples), s.batch_size, job.seed, step), self.lengths, self.workers)
-        )
-        self.accumulation = max(1, self.accumulation)
-        torch.manual_seed(job.seed)
+        self.worker, self.rank, self.workers, self.device = worker, worker.rank, worker.workers, worker.device
+        self.examples = Examples(Place(job.examples))
+        self.total = count_steps(len(self.examples), self.settings.batch_size, self.settings.epochs, self.settings.steps)
+        torch.manual_seed(derive_seed(job.seed, "start"))
         self.tokenizer = load_tokenizer(job.source)
         if job.chat_template is not None:
             self.tokenizer.chat_template = job.chat_template
-        self.engine = self._start_engine()
-
-    def _start_engine(self) -> Any:
-        import deepspeed
-        import deepspeed.ops
-        import torch
-
-        from cluster.heads import check_projection
-        from training.objectives import OBJECTIVES
-
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else every init compiles it, and hangs on a stale lock
-        model = load_model(self.job.source)
-        check_projection(model)
-        if self.settings.precision == "bfloat16":
-            model = model.to(torch.bfloat16)
-        model.train()
-        if self.settings.lora is not None:
-            from peft import LoraConfig, get_peft_model
-
-            lora = self.settings.lora
-            targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-            model = get_peft_model(
-                model,
-                LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"),
-            )
-        trainable = [p for p in model.parameters() if p.requires_grad]
-        module = _objective_module(model, OBJECTIVES[self.settings.objective])
-        engine, *_ = deepspeed.initialize(
-            model=module, model_parameters=trainable, config=engine_config(self.settings, self.accumulation, self.workers)
-        )
-        return engine
+        self.end = min(job.until or self.total, self.total)
+        self.found = self._newest_checkpoint()
+        sharded = engine_config(self.settings, self.workers)["zero_optimization"]["stage"] > 0
+        self.resized = sharded and self.found is not None and self.found[2] != self.workers
+        self.student = start(job.source, self.settings, self.workers, self.device, universal=self.resized)
+        self.alone_above = stretched_above(self.student.model)
 
     def run(self) -> None:
-        end = min(self.job.until or self.total, self.total)
-        start = self._resume(end)
-        metrics = MetricsFile(self.output / METRICS, start) if self.rank == 0 else None
-        for step in range(start, end):
+        """Train from the newest checkpoint to the end of this attempt, export, and let everything go."""
+        first, end = self._resume(), self.end
+        metrics = MetricsFile(self.output / METRICS, first) if self.rank == 0 else None
+        batches = global_batches(len(self.examples), self.settings.batch_size, self.job.seed, first, end)
+        for step, batch in zip(range(first, end), batches, strict=True):
             began = time.monotonic()
-            loss, tokens = self._step(step)
+            loss, tokens, passes = self._step(step, batch)
             done, seconds = step + 1, round(time.monotonic() - began, 4)
             if metrics is not None:
-                metrics.append({"step": done, "of": self.total, "loss_nats": loss, "answer_tokens": tokens, "seconds": seconds})
+                row = {"step": done, "of": self.total, "loss_nats": loss, "answer_tokens": tokens, "seconds": seconds}
+                metrics.append(row | {"passes": passes})
             if done in self.job.export_steps:
                 self._export(self.output / f"step-{done}")
             if done < self.total and (done % self.settings.checkpoint_every == 0 or done == end):
@@ -260,94 +153,107 @@ class _JobRun:
                 self._checkpoint(done, loss)
         if metrics is not None:
             metrics.save()
-        if end < self.total:
-            self._export(self.output / f"step-{end}")
-            self._mark(paused_name(end))
-        else:
-            self._export(self.output / "model")
-            self._mark(DONE)
+        self._export(self.output / ("model" if end == self.total else f"step-{end}"))
+        self._mark(DONE if end == self.total else paused_name(end))
+        self.student.release()
 
-    def _step(self, step: int) -> tuple[float, float]:
-        """One optimizer step; returns the mean loss in nats per answer token over the global batch, and its token weight."""
+    def _step(self, step: int, batch: list[int]) -> tuple[float, float, int]:
+        """One optimizer step; returns the mean loss in nats per answer token over the global batch, its token weight, its passes."""
         import torch
         import torch.distributed as dist
 
-        torch.manual_seed((self.job.seed * 1_000_003 + step) * 4099 + self.rank)
-        batch = global_batch(len(self.examples), self.settings.batch_size, self.job.seed, step)
-        shares = split_over_workers(batch, self.lengths, self.workers)
-        micro = pack(shares[self.rank], self.lengths, self.settings.micro_batch_tokens)
-        total_weight = sum(self.examples[i].loss_tokens * self.examples[i].weight for i in batch)
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, self.total, self.settings)
-        loss_sum = 0.0
-        for k in range(self.accumulation):
-            rows = micro[k] if k < len(micro) else [[batch[0]]]
-            tensors = self._tensors(rows, masked=k >= len(micro))
-            loss = self.engine(tensors)
-            loss_sum += float(loss.detach())
-            # DeepSpeed averages over workers and micro-batches; undo both to get the mean over the global batch's tokens.
-            self.engine.backward(loss * (self.workers * self.accumulation / total_weight))
-            self.engine.step()
-        summed = torch.tensor([loss_sum], dtype=torch.float64, device=self.device)
-        dist.all_reduce(summed)
-        mean = float(summed) / total_weight
+        torch.manual_seed(derive_seed(self.job.seed, step, self.rank))
+        engine, settings = self.student.engine, self.settings
+        lengths = self.examples.lengths
+        shares = deal(batch, lengths, self.workers, settings.micro_batch_tokens, self.student.layout, self.alone_above)
+        micro = shares[self.rank]
+        total_weight = float(sum(self.examples.mass[i] for i in batch))
+        for group in engine.optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, self.total, settings)
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        spare = min(batch, key=lambda i: (lengths[i], i))
+        for k, rows in enumerate(micro):
+            engine.set_gradient_accumulation_boundary(k + 1 == len(micro))
+            loss = engine(self._tensors(rows or [[spare]], masked=not rows))
+            loss_sum += loss.detach()
+            # DeepSpeed takes the mean over workers; the sum of what they give is the mean over the global batch's tokens.
+            engine.backward(loss * (self.workers / total_weight), scale_wrt_gas=False)
+        engine.step()
+        dist.all_reduce(loss_sum)
+        mean = float(loss_sum) / total_weight
         if not math.isfinite(mean):
             raise FloatingPointError(f"training {self.job.job_id}: the loss of step {step} is {mean}; lower the learning rate")
-        return mean, total_weight
+        return mean, total_weight, len(micro)
 
-    def _tensors(self, rows: list[list[int]], masked: bool) -> dict[str, Any]:
+    def _tensors(self, rows: Rows, masked: bool) -> dict[str, Any]:
+        """A micro-batch on the device; a masked one has no loss, and is there because every worker makes as many passes."""
         import torch
 
-        pad = self.tokenizer.pad_token_id or 0
-        batch = collate(rows, self.examples, pad)
-        tensors = {
-            "input_ids": torch.tensor(batch.input_ids, device=self.device),
-            "position_ids": torch.tensor(batch.position_ids, device=self.device),
-            "labels": torch.tensor(batch.labels, device=self.device),
-            "weights": torch.tensor(batch.weights, device=self.device, dtype=torch.float32),
-        }
-        if masked:  # a worker with fewer micro-batches than others still has to take part in the collectives
+        if any(self.examples.lengths[i] > self.alone_above for row in rows for i in row):
+            steady_positions(self.student.model)
+        batch = collate(rows, self.examples)
+        lists: dict[str, Any] = {**batch.inputs(self.student.layout), "labels": batch.labels}
+        tensors = {name: torch.tensor(value, device=self.device) for name, value in lists.items()}
+        tensors["weights"] = torch.tensor(batch.weights, device=self.device, dtype=torch.float32)
+        if masked:
             tensors["weights"].zero_()
         return tensors
 
-    def _resume(self, end: int) -> int:
-        """Load the newest whole checkpoint of this job that is not beyond `end`, if there is one, and return its step."""
+    def _newest_checkpoint(self) -> tuple[int, Place, int] | None:
+        """The newest whole checkpoint of this job that is not beyond this attempt's end: its step, its place, its workers."""
         import torch.distributed as dist
 
-        found = [whole_checkpoints(self.checkpoints, self.job.job_id, self.workers)] if self.rank == 0 else [[]]
+        found = [whole_checkpoints(self.checkpoints, self.job.job_id)] if self.rank == 0 else [[]]
         dist.broadcast_object_list(found)  # shared storage may show the ranks different files for a moment
-        for step, checkpoint in found[0]:
-            if step > end:  # a run that does not stop here has been further
-                continue
-            with as_directory(checkpoint) as folder:
-                path, _ = self.engine.load_checkpoint(str(folder), tag="step", load_module_strict=self.settings.lora is None)
-            if path is not None:
-                return step
-        return 0
+        return next((f for f in found[0] if f[0] <= self.end), None)
+
+    def _resume(self) -> int:
+        """Load the checkpoint that was found, if there was one, and return its step.
+
+        Raises:
+            TutelageError: the checkpoint is whole, and DeepSpeed cannot load it.
+        """
+        if self.found is None:
+            return 0
+        step, checkpoint, _ = self.found
+        with on_this_node(checkpoint, self.worker.is_first_here) as folder:
+            tag = "step"
+            if self.resized:
+                from training.engine import make_universal
+
+                tag = "step_universal"
+                if self.worker.is_first_here:
+                    make_universal(folder / "step", folder / tag)
+                wait_for_all()
+            strict = self.settings.lora is None
+            path, _ = self.student.engine.load_checkpoint(str(folder), tag=tag, load_module_strict=strict)
+        if path is None:
+            raise TutelageError("a whole checkpoint could not be loaded", checkpoint, "", "remove it; training goes on from the one before")
+        return step
 
     def _checkpoint(self, step: int, loss: float) -> None:
-        import ray.train
         import torch.distributed as dist
 
         with tempfile.TemporaryDirectory() as folder:
-            self.engine.save_checkpoint(folder, tag="step", exclude_frozen_parameters=self.settings.lora is not None)
+            frozen = self.settings.lora is not None
+            self.student.engine.save_checkpoint(folder, tag="step", exclude_frozen_parameters=frozen)
             files: list[dict[str, int] | None] = [None] * self.workers
             dist.all_gather_object(files, Place(folder).files())
             if self.rank == 0:
                 merged = {name: size for part in files if part for name, size in part.items()}
                 write_marker(Path(folder), Marker(self.job.job_id, step, self.workers, merged))
-            ray.train.report({"step": step, "loss_nats": loss}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            self.worker.report({"step": step, "loss_nats": loss}, folder)
 
     def _gathered_state(self) -> dict[str, Any]:
         """The state dict (for LoRA: the adapter's part) on the CPU of rank 0; ZeRO-3 parameters are gathered one at a time."""
         import deepspeed
 
-        module, only_trained = self.engine.module.model, self.settings.lora is not None
+        module, only_trained = self.student.model, self.settings.lora is not None
         state: dict[str, Any] = {}
         for name, parameter in module.named_parameters(remove_duplicate=False):
             if only_trained and not parameter.requires_grad:
                 continue
-            with deepspeed.zero.GatheredParameters([parameter], enabled=self.engine.zero_optimization_stage() == 3):
+            with deepspeed.zero.GatheredParameters([parameter], enabled=self.student.is_sharded):
                 if self.rank == 0:
                     state[name] = parameter.detach().to("cpu", copy=True)
         if self.rank == 0 and not only_trained:
@@ -355,21 +261,24 @@ class _JobRun:
         return state
 
     def _export(self, directory: Place) -> None:
-        import torch.distributed as dist
-
         state = self._gathered_state()
         if self.rank == 0:
-            base = None if self.settings.lora is None else load_model(self.job.source)
-            export_model(self.engine.module.model, self.tokenizer, state, directory, adapter_base=base)
-        dist.barrier()
+            base = None if self.settings.lora is None else load_model(replace(self.job.source, adapter=None, dtype="float32"))
+            export_model(self.student.model, self.tokenizer, state, directory, adapter_base=base)
+        wait_for_all()
 
     def _mark(self, name: str) -> None:
-        """Write the file that ends this attempt, and let the engine go."""
-        import torch.distributed as dist
-
+        """Write the file that ends this attempt."""
         if self.rank == 0:
             record = {"job": self.job.job_id, "steps": self.total, "settings": asdict(self.settings), "pid": os.getpid()}
             record["peak_memory_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+            record |= {"fallbacks": self.student.fallbacks, "node": self.worker.node}
             (self.output / name).write_bytes(json.dumps(record).encode())
-        dist.barrier()
-        self.engine.destroy()
+        wait_for_all()
+
+
+def wait_for_all() -> None:
+    """Go on when every worker has come so far."""
+    import torch.distributed as dist
+
+    dist.barrier()

@@ -6,11 +6,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from cluster.errors import TutelageError
+from cluster.placement import GIB, Needs
 from cluster.storage import Place
 from training.checkpoints import keep_newest, mend_snapshot
 from training.loop import TrainJob, paused_name, train_worker
 from training.metrics import read_metrics
 
+ONE_CPU = Needs()
 POLL_S = 0.5  # between looks at the metrics files
 
 
@@ -24,8 +26,7 @@ def train_jobs(
     name: str,
     storage: Place,
     workers: int = 1,
-    cpus_per_worker: float = 1.0,
-    gpus_per_worker: float = 0.0,
+    needs: Needs = ONE_CPU,
     max_failures: int = 3,
     on_progress: Callable[[int, int], None] | None = None,
     environment: Mapping[str, str] | None = None,
@@ -37,6 +38,7 @@ def train_jobs(
     Args:
         name: of the Ray Train run; must follow from the jobs, so that a restart finds its checkpoints.
         storage: directory that every node sees, or a URI; checkpoints live there until every job of the queue has ended.
+        needs: what each worker asks of the cluster; GPUs are whole.
         max_failures: how often a lost worker group is started again.
         on_progress: called with (optimizer steps done, steps known so far) about twice a second.
         environment: further variables for the workers.
@@ -55,7 +57,7 @@ def train_jobs(
         return
     pauses = any(job.until is not None or Place(job.output).glob(paused_name("*")) for job in jobs)
     if pauses:
-        keep_newest(storage / name, [job.job_id for job in jobs], workers)
+        keep_newest(storage / name, [job.job_id for job in jobs])
     if mend_snapshot(storage / name):
         logging.getLogger(__name__).warning(
             "Ray's list of checkpoints in %s was torn; going on from the checkpoints themselves", storage / name
@@ -68,8 +70,9 @@ def train_jobs(
         train_loop_config={"jobs": list(jobs), "checkpoints": str(storage / name)},
         scaling_config=ScalingConfig(
             num_workers=workers,
-            use_gpu=gpus_per_worker > 0,
-            resources_per_worker={"CPU": cpus_per_worker, **({"GPU": gpus_per_worker} if gpus_per_worker else {})},
+            use_gpu=needs.num_gpus > 0,
+            resources_per_worker=worker_resources(needs),
+            label_selector=dict(needs.labels) or None,
         ),
         run_config=RunConfig(
             name=name,
@@ -77,7 +80,7 @@ def train_jobs(
             storage_filesystem=None if storage.is_local else system,
             failure_config=FailureConfig(max_failures=max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=None if pauses else 2),
-            worker_runtime_env={"env_vars": worker_environment(gpus_per_worker) | dict(environment or {})},
+            worker_runtime_env={"env_vars": worker_environment(needs.num_gpus > 0) | dict(environment or {})},
         ),
     )
     stop = threading.Event()
@@ -99,10 +102,16 @@ def train_jobs(
         (storage / name).remove()
 
 
-def worker_environment(gpus_per_worker: float) -> dict[str, str]:
+def worker_resources(needs: Needs) -> dict[str, float]:
+    """What Ray Train is asked to give each worker, by Ray's names; nothing is said of what is not needed."""
+    asked = {"CPU": needs.num_cpus, "GPU": needs.num_gpus, "memory": float(int(needs.memory_gib * GIB))}
+    return {kind: amount for kind, amount in asked.items() if amount or kind == "CPU"}
+
+
+def worker_environment(on_gpu: bool) -> dict[str, str]:
     """Environment of a train worker: DeepSpeed told which accelerator, no hub, no compile chatter."""
     environment = {"TOKENIZERS_PARALLELISM": "false", "DS_LOG_LEVEL": "warning", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
-    if gpus_per_worker == 0:
+    if not on_gpu:
         environment["DS_ACCELERATOR"] = "cpu"
     return environment
 

@@ -1,0 +1,83 @@
+"""What machines have and what one actor or worker asks of them: the arithmetic of placement, without Ray."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cluster.errors import NoRoom
+
+GIB = 2**30
+KINDS = ("CPU", "GPU", "memory")
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one machine of the cluster has: resources by Ray's names (memory in bytes), and its labels."""
+
+    resources: Mapping[str, float]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [f"{v:g} {k}" for k, v in self.resources.items() if k in ("CPU", "GPU")]
+        parts += [f"{v / GIB:.1f} GiB" for k, v in self.resources.items() if k == "memory"]
+        return ", ".join([*parts, *(f"{k}={v}" for k, v in sorted(self.labels.items()) if not k.startswith("ray.io/"))])
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one actor or worker asks of the cluster; `labels` are (name, value) pairs that its node must carry."""
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    memory_gib: float = 0.0
+    labels: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def amounts(self) -> dict[str, float]:
+        """What it asks for, by Ray's names."""
+        return {"CPU": self.num_cpus, "GPU": self.num_gpus, "memory": self.memory_gib * GIB}
+
+    def fits(self, free: Mapping[str, float]) -> bool:
+        """Whether these free resources are enough; memory counts where it is known."""
+        return all(amount <= free.get(kind, 0.0) + 1e-9 for kind, amount in self.amounts.items() if kind != "memory" or kind in free)
+
+    def fits_on(self, node: Node) -> bool:
+        return self.fits(node.resources) and all(node.labels.get(name) == value for name, value in self.labels)
+
+    def count_on(self, node: Node) -> int:
+        """How many of this size a node has room for when it is empty; a thousand of those that ask for nothing."""
+        if not self.fits_on(node):
+            return 0
+        shares = [node.resources[k] / a for k, a in self.amounts.items() if a > 0 and k in node.resources]
+        return int(min(shares, default=1000) + 1e-9)
+
+    def __str__(self) -> str:
+        parts = [f"{self.num_cpus:g} CPU"]
+        parts += [f"{self.num_gpus:g} GPU"] if self.num_gpus else []
+        parts += [f"{self.memory_gib:g} GiB"] if self.memory_gib else []
+        return ", ".join([*parts, *(f"{k}={v}" for k, v in self.labels)])
+
+
+def check_fits(name: str, needs: Needs, nodes: Sequence[Node], count: int = 1) -> None:
+    """Refuse what the nodes can never hold, even when they are empty.
+
+    Args:
+        count: how many of this size are needed at once.
+
+    Raises:
+        NoRoom: with what it asks for and what the nodes have.
+    """
+    room = sum(needs.count_on(node) for node in nodes)
+    if room >= count:
+        return
+    have = " or ".join(sorted({str(node) for node in nodes})) or "nothing"
+    if count == 1:
+        expected, asked = f"at most {have} on one node", str(needs)
+    else:
+        expected, asked = f"at most {room} of them on nodes of {have}", f"{count} × ({needs})"
+    raise NoRoom(f"{name} cannot be placed on this cluster", asked, expected, "lower what it asks for, or its labels")
+
+
+def total(nodes: Sequence[Node]) -> dict[str, float]:
+    """What all nodes have together."""
+    kinds = {kind for node in nodes for kind in node.resources}
+    return {kind: sum(node.resources.get(kind, 0.0) for node in nodes) for kind in sorted(kinds)}

@@ -1,0 +1,176 @@
+"""Every architecture that the installed transformers builds: scored, trained and sampled as the plain way does, or refused by name.
+
+The plain way is written here without the project: one text in a pass of the model's own forward. A dozen architectures run in
+`make test`, all of them in `make slow`.
+"""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+import torch
+
+from cluster.errors import BadInput
+from cluster.proof import SAMPLING, SCORING, TRAINING, Proof, prove
+from cluster.rendering import Rendered
+from cluster.sampling import Completion, Sampling, sample
+from selection.layers import Layer
+from selection.statistics import Scorer, Statistics
+from tests.architectures import LEFT_OUT, POSITIONS, VOCABULARY, model_types, tiny_model
+from training.data import Example, Layout, collate, deal
+from training.objectives import weighted_cross_entropy
+
+# Plain, windows, soft caps, experts, latent attention, recurrent states, alibi, learned positions, chunks, sinks, no cache of
+# keys, a head of its own.
+DOZEN = (
+    "qwen3",
+    "mistral",
+    "gemma2",
+    "qwen3_moe",
+    "deepseek_v3",
+    "qwen3_next",
+    "falcon_h1",
+    "bloom",
+    "opt",
+    "llama4_text",
+    "gpt_oss",
+    "mamba",
+    "modernbert-decoder",
+)
+REFUSED = {
+    "prophetnet": "looks at tokens that come later",
+    "xlnet": "looks at tokens that come later",
+    "xmod": "does not run on text alone",
+}
+KINDS = [pytest.param(k, marks=() if k in DOZEN else pytest.mark.slow) for k in model_types()]
+
+
+def texts(sizes: list[int], seed: int = 4) -> list[list[int]]:
+    g = torch.Generator().manual_seed(seed)
+    return [torch.randint(3, VOCABULARY, (n,), generator=g).tolist() for n in sizes]
+
+
+def built(kind: str, shortcuts: tuple[str, ...]) -> tuple[Any, Proof | None]:
+    """A tiny model with its proof, or None where it is refused as `REFUSED` says."""
+    model = tiny_model(kind)
+    if kind not in REFUSED:
+        return model, prove(model, shortcuts)
+    with pytest.raises(BadInput, match=REFUSED[kind]):
+        prove(model, shortcuts)
+    return model, None
+
+
+@pytest.mark.slow
+def test_enough_architectures_are_built_and_those_left_out_are_known() -> None:
+    assert len(model_types()) >= 160
+    assert len(LEFT_OUT) <= 25
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_statistics_are_those_of_one_text_in_a_pass(kind: str) -> None:
+    model, proof = built(kind, SCORING)
+    if proof is None:
+        return
+    special = frozenset({0, 1})
+    scorer = Scorer(model, special)
+    rows = []
+    for prompt, *answers in (texts([4, 8, 3, 13]), texts([25, 2, 5, 30], 5), texts([11, 9], 6)):
+        rows += [Rendered((*prompt, *a, 0, 5), len(prompt), len(prompt) + len(a)) for a in answers]
+    for row, got in zip(rows, scorer.score(rows), strict=True):
+        assert isinstance(got, Statistics), got
+        expected = plain_statistics(model, row, special, scorer.layer)
+        for name, value in expected.items():
+            assert asdict(got)[name] == pytest.approx(value, rel=2e-4, abs=2e-4), name
+
+
+def plain_statistics(model: Any, row: Rendered, special: frozenset[int], layer: Layer) -> dict[str, float]:
+    seen: list[torch.Tensor] = []
+
+    def watch(_module: Any, _inputs: Any, output: Any) -> None:
+        output = output[0] if isinstance(output, tuple) else output
+        output = output.reshape(len(row.ids[: row.answer_end]), -1).double()
+        seen.append(output.chunk(2, -1)[1] if layer.up_half else output)
+
+    handle = layer.module.register_forward_hook(watch)
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([row.ids[: row.answer_end]]), use_cache=False).logits[0].double()
+    handle.remove()
+    a = [t for t in range(row.prompt_length, row.answer_end) if row.ids[t] not in special]
+    q = [t for t in range(row.prompt_length) if row.ids[t] not in special]
+    loss = {t: -float(torch.log_softmax(logits[t - 1], -1)[row.ids[t]]) for t in [*q, *a] if t}
+    unit = seen[-1] / seen[-1].norm(dim=-1, keepdim=True)
+    return {
+        "n_answer": len(a),
+        "answer_loss": sum(loss[t] for t in a),
+        "question_loss": sum(loss[t] for t in q if t),
+        "answer_norm_sq": float(unit[a].sum(0) @ unit[a].sum(0)),
+        "cross_dot": float(unit[a].sum(0) @ unit[q].sum(0)),
+        "max_loss": max(loss[t] for t in a),
+        "entropy": sum(float(-(p * p.log()).sum()) for t in a for p in [torch.softmax(logits[t - 1], -1)]),
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_steps_loss_and_gradient_are_the_sum_of_each_examples_own(kind: str) -> None:
+    model, proof = built(kind, TRAINING)
+    if proof is None:
+        return
+    layout: Layout = "packed" if proof.allows("packing") else "padded" if proof.allows("padding") else "alone"
+    rows = [Example(tuple(t), len(t) // 3, len(t), 1.0 + k % 2) for k, t in enumerate(texts([13, 21, 17, 9, 30, 11]))]
+    shares = deal(range(len(rows)), [e.length for e in rows], 2, 60, layout)
+    total, losses = 0.0, []
+    for batch in (collate(rows_of, rows) for share in shares for rows_of in share if rows_of):
+        given: dict[str, Any] = {**batch.inputs(layout), "labels": batch.labels, "weights": batch.weights}
+        loss, _ = weighted_cross_entropy(proof.head, {name: torch.tensor(value) for name, value in given.items()})
+        loss.backward()
+        losses.append(float(loss.detach()))
+    got = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    for e in rows:
+        logits = model(input_ids=torch.tensor([e.ids]), use_cache=False).logits[0, e.loss_start - 1 : e.loss_end - 1]
+        plain = torch.nn.functional.cross_entropy(logits.float(), torch.tensor(e.ids[e.loss_start :]), reduction="sum") * e.weight
+        plain.backward()
+        total += float(plain.detach())
+    assert sum(losses) == pytest.approx(total, rel=1e-4)
+    expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    largest = max(float(g.norm()) for g in expected.values())
+    for name, gradient in expected.items():
+        difference = float((got.get(name, torch.zeros_like(gradient)) - gradient).norm())
+        assert difference <= 1e-3 * float(gradient.norm()) + 1e-5 * largest, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_answers_are_those_of_computing_every_text_anew(kind: str) -> None:
+    model, proof = built(kind, SAMPLING)
+    if proof is None:
+        return
+    rows = texts([5, 12, 9, 16, 3])
+    found = sample(model, rows, Sampling(10, frozenset({11, 23, 37, 41, 59}), way=proof.way))
+    for row, got in zip(rows, found, strict=True):
+        assert isinstance(got, Completion), got
+        text = list(row)
+        for token in [*got.ids, None]:
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([text]), use_cache=False).logits[0, -1]
+            if token is None:
+                assert len(got.ids) == 10 or int(logits.argmax()) in {11, 23, 37, 41, 59}
+                break
+            assert float(logits.max() - logits[token]) <= 1e-3 * float(logits.abs().max()), "another token is likelier"
+            text.append(token)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_longer_than_the_model_knows_positions_for_has_a_name(kind: str) -> None:
+    """Beyond its positions a model is refused by name or computes on; never a bare IndexError."""
+    model, proof = built(kind, SAMPLING)
+    if proof is None:
+        return
+    (long,) = texts([POSITIONS + 20])
+    (got,) = sample(model, [long], Sampling(2, frozenset(), way=proof.way))
+    assert isinstance(got, Completion)
+    (scored,) = Scorer(model, frozenset()).score([Rendered(tuple(long), 10, len(long))])
+    if isinstance(scored, Statistics):
+        assert math.isfinite(scored.answer_loss)
+    else:
+        assert "longer than the model has positions for" in str(scored)

@@ -1,0 +1,182 @@
+"""A student on a DeepSpeed engine: loaded, proved, wrapped for its objective, and let go of without a trace.
+
+DeepSpeed is imported here and in the loop only, inside a train worker.
+"""
+
+import argparse
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from cluster.errors import TutelageError
+from cluster.heads import Head
+from cluster.loading import ModelSource, add_adapter, free_memory, load_model
+from cluster.proof import TRAINING, Proof, prove
+from training.data import Layout
+from training.objectives import OBJECTIVES, Objective
+from training.settings import LoraSettings, TrainSettings, engine_config
+
+
+@dataclass
+class Student:
+    """A student in training.
+
+    Attributes:
+        engine: of DeepSpeed; calling it with a batch gives the objective's loss sum.
+        layout: how its examples may share a pass.
+        fallbacks: shortcuts that its architecture does not allow: what is done instead, and why.
+    """
+
+    engine: Any
+    layout: Layout
+    fallbacks: dict[str, str]
+
+    @property
+    def model(self) -> Any:
+        """The model itself; for LoRA peft's wrapper around it."""
+        return self.engine.module.head.model
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each worker holds a part of every weight."""
+        return int(self.engine.zero_optimization_stage()) == 3
+
+    def release(self) -> None:
+        """Let the engine, the model and all that DeepSpeed keeps of them go: `destroy` alone leaves whole models alive."""
+        self.engine.destroy()
+        self.engine = None
+        forget_order()
+        free_memory()
+
+
+def start(source: ModelSource, settings: TrainSettings, workers: int, device: torch.device, universal: bool = False) -> Student:
+    """Load a student, prove what its architecture allows, and put it on an engine.
+
+    Args:
+        universal: the checkpoint to be loaded was made by another number of workers.
+
+    Raises:
+        BadInput: the model cannot be loaded or is no causal language model.
+        TutelageError: workers found out different things about it.
+    """
+    import deepspeed
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else every init compiles it, and hangs on a stale lock
+    model = load_model(replace(source, adapter=None))
+    if settings.precision == "bfloat16":
+        model = model.to(torch.bfloat16)
+    model = model.to(device)
+    wanted = (*TRAINING, "checkpointing") if settings.gradient_checkpointing else TRAINING
+    proof = _agreed(prove(model, wanted))
+    if settings.gradient_checkpointing and proof.allows("checkpointing"):
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    if settings.lora is not None:
+        model = _with_lora(model, settings.lora, source.adapter)
+    module = ObjectiveModule(replace(proof.head, model=model), OBJECTIVES[settings.objective])
+    config = engine_config(settings, workers)
+    if universal:
+        config["checkpoint"] = {**config.get("checkpoint", {}), "load_universal": True}
+    if config["zero_optimization"]["stage"] == 3 and module.head.is_one_matrix:
+        # The loss reads the projection's matrix itself: it has to be gathered with the whole module, not by the projection's own call.
+        deepspeed.zero.register_external_parameter(module, module.head.weight)
+    engine, *_ = deepspeed.initialize(model=module, model_parameters=parameter_groups(module, config), config=config)
+    layout: Layout = "packed" if proof.allows("packing") else "padded" if proof.allows("padding") else "alone"
+    return Student(engine, layout, proof.lines)
+
+
+class ObjectiveModule(torch.nn.Module):
+    """A model and its objective as one module: ZeRO-3 gathers parameters right only inside its root module's forward."""
+
+    def __init__(self, head: Head, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.head, self.objective = head.model, head, objective
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The sum of the weighted losses of a batch."""
+        return self.objective(self.head, batch)[0]
+
+
+def parameter_groups(module: torch.nn.Module, config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The trained parameters: matrices under weight decay, norms and biases without."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    matrices, vectors = [p for p in trained if p.dim() >= 2], [p for p in trained if p.dim() < 2]
+    decay = config["optimizer"].get("params", {}).get("weight_decay")
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors}]
+    if decay is not None:
+        groups[1]["weight_decay"] = 0.0
+    return [group for group in groups if group["params"]]
+
+
+def _with_lora(model: Any, lora: LoraSettings, adapter: str | None) -> Any:
+    """The model with an adapter to train: the one it already has, else a new one."""
+    from peft import LoraConfig, get_peft_model
+
+    if adapter is not None:
+        return add_adapter(model, adapter, trainable=True)
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM")
+    return get_peft_model(model, config)
+
+
+def _agreed(proof: Proof) -> Proof:
+    """The proof with every worker's fallbacks: all must lay out examples alike.
+
+    Raises:
+        TutelageError: the vocabulary projection is one matrix for some workers only.
+    """
+    found: list[dict[str, str] | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, proof.fallbacks)
+    known: Sequence[dict[str, str]] = [f for f in found if f is not None]
+    if len({"projection" in fallbacks for fallbacks in known}) > 1:
+        raise TutelageError("train workers disagree about the model's vocabulary projection", "", "machines of one kind", "")
+    return replace(proof, fallbacks={name: reason for fallbacks in known for name, reason in fallbacks.items()})
+
+
+def forget_order() -> None:
+    """Empty what ZeRO-3 keeps for the whole process: the stack of modules it is inside of, and which module follows which."""
+    from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+    from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+
+    FWD_MODULE_STACK.clear()
+    for method in vars(PartitionedParameterCoordinator).values():
+        for inner in (cell.cell_contents for cell in getattr(method, "__closure__", None) or ()):
+            if hasattr(inner, "cache_clear"):
+                inner.cache_clear()
+
+
+def make_universal(folder: Path, universal: Path) -> None:
+    """Rewrite a checkpoint's shards so that any number of workers can load them (DeepSpeed's universal checkpoints).
+
+    Raises:
+        TutelageError: DeepSpeed cannot rewrite it.
+    """
+    from deepspeed.checkpoint import ds_to_universal
+
+    arguments = argparse.Namespace(
+        input_folder=str(folder),
+        output_folder=str(universal),
+        num_extract_workers=1,
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
+    )
+    universal.mkdir(parents=True)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            ds_to_universal.main(arguments)
+    except Exception as error:  # DeepSpeed raises assertions, key and value errors alike
+        raise TutelageError(
+            "a checkpoint of another number of workers cannot be rewritten for this one",
+            f"{type(error).__name__}: {error}",
+            "shards that DeepSpeed's ds_to_universal takes",
+            "train with the number of workers that wrote it, or remove it to start this training anew",
+        ) from error

@@ -1,0 +1,140 @@
+"""How a student is fine-tuned: the settings, what of them cannot be, and what follows for DeepSpeed."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from cluster.errors import BadInput
+
+OWNED_BY_THE_LOOP = (
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "managed_gradient_accumulation",
+    "scheduler",
+)
+# The number of passes of a step follows from its examples, and the loop says where a step ends. DeepSpeed wants a number all
+# the same, and keeps what several passes need when it is above 1.
+ACCUMULATION = 2
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters: rank `r`, scale `alpha / r`, on `target_modules` (peft's word for all linear layers by default)."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a student is fine-tuned. `batch_size` counts examples per optimizer step over all workers."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    learning_rate: float = 1e-3
+    epochs: float = 3.0
+    steps: int | None = None
+    batch_size: int = 32
+    micro_batch_tokens: int = 4096
+    warmup_ratio: float = 0.05
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: float = 0.01
+    gradient_clipping: float = 1.0
+    gradient_checkpointing: bool = False
+    objective: Literal["weighted_cross_entropy"] = "weighted_cross_entropy"
+    lora: LoraSettings | None = None
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    checkpoint_every: int = 200
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+
+
+def check_settings(settings: TrainSettings) -> None:
+    """Refuse settings that cannot be trained with, before anything starts.
+
+    Raises:
+        BadInput: a number out of range, a DeepSpeed key that the loop computes itself, or gradients that would be added up in
+            bfloat16.
+    """
+    for name, low in (
+        ("batch_size", 1),
+        ("micro_batch_tokens", 1),
+        ("checkpoint_every", 1),
+        ("steps", 1),
+        ("epochs", 0),
+        ("learning_rate", 0),
+    ):
+        value = getattr(settings, name)
+        if value is not None and (not value >= low or (low == 0 and value == 0) or value == math.inf):
+            raise BadInput(f"train.{name} is out of range", value, f"{'more than' if low == 0 else 'at least'} {low}", "")
+    for key in OWNED_BY_THE_LOOP:
+        if settings.deepspeed.get(key, "auto") != "auto":
+            raise BadInput(
+                f"train.deepspeed sets {key}",
+                settings.deepspeed[key],
+                '"auto"',
+                "it follows from batch_size, micro_batch_tokens and the schedule",
+            )
+    config = engine_config(settings, 1)
+    if config["bf16"]["enabled"] and config["zero_optimization"]["stage"] == 0:
+        raise BadInput(
+            "ZeRO stage 0 adds gradients up in bfloat16, which loses small ones",
+            "train.zero_stage 0 with bfloat16",
+            "stage 1, 2 or 3, which add up in float32",
+            "set train.zero_stage=1",
+        )
+
+
+def learning_rate_at(step: int, total: int, settings: TrainSettings) -> float:
+    """The learning rate of a 0-based step: linear warm-up, then the schedule down to zero at `total`."""
+    warmup = max(1, round(total * settings.warmup_ratio))
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    factor = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}[settings.schedule]
+    return settings.learning_rate * factor
+
+
+def engine_config(settings: TrainSettings, workers: int) -> dict[str, Any]:
+    """The DeepSpeed configuration: ours, with the user's section laid over it untouched except for its "auto" values.
+
+    Gradients of bfloat16 weights are added up in float32 over the passes of a step. An optimizer that the user names takes the
+    place of ours with all its parameters; the learning rate of every step is ours.
+    """
+    half = settings.precision == "bfloat16"
+    ours: dict[str, Any] = {
+        "train_batch_size": ACCUMULATION * workers,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": ACCUMULATION,
+        "gradient_clipping": settings.gradient_clipping,
+        "zero_optimization": {"stage": settings.zero_stage},
+        "bf16": {"enabled": half},
+        "optimizer": {
+            "type": "AdamW",
+            "params": {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "torch_adam": True},
+        },
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+    if half:
+        ours["data_types"] = {"grad_accum_dtype": "fp32"}
+    theirs = settings.deepspeed.get("optimizer")
+    if isinstance(theirs, dict) and theirs.get("type", "AdamW") != "AdamW":
+        ours["optimizer"] = {"params": {"lr": settings.learning_rate}}
+        ours["zero_allow_untested_optimizer"] = True
+    return _overlay(ours, settings.deepspeed)
+
+
+def _overlay(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    result = dict(ours)
+    for key, value in theirs.items():
+        if value == "auto":
+            continue
+        both = isinstance(value, dict) and isinstance(ours.get(key), dict)
+        result[key] = _overlay(ours[key], value) if both else value
+    return result
