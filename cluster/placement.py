@@ -17,7 +17,7 @@ class Node:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        parts = [f"{v:g} {k}" for k, v in self.resources.items() if k in ("CPU", "GPU")]
+        parts = [f"{v:g} {k}" for k, v in self.resources.items() if k in ("CPU", "GPU") and v]
         parts += [f"{v / GIB:.1f} GiB" for k, v in self.resources.items() if k == "memory"]
         return ", ".join([*parts, *(f"{k}={v}" for k, v in sorted(self.labels.items()) if not k.startswith("ray.io/"))])
 

@@ -83,6 +83,7 @@ def prove(model: Any, shortcuts: Collection[str]) -> Proof:
         "padding": lambda: _test_padding(model, probe, hidden),
         "packing": lambda: _test_packing(model, probe, hidden),
         "sharing": lambda: _test_sharing(model),
+        "checkpointing": lambda: _test_checkpointing(model, probe[1]),
     }
     for name, test in tests.items():
         reason = attempt(test) if name in shortcuts else None
@@ -246,6 +247,42 @@ def _packed(model: Any, texts: Sequence[list[int]]) -> list[torch.Tensor]:
     hidden = decoder_of(model)(input_ids=ids, position_ids=torch.tensor(positions, device=model.device), use_cache=False)
     rows = hidden.last_hidden_state
     return [rows[0, : len(a)], rows[0, len(a) :], rows[1, : len(c)]]
+
+
+def _test_checkpointing(model: Any, text: list[int]) -> str | None:
+    """The gradient that reaches the embeddings, through all layers in training mode, with and without gradient checkpointing."""
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        return "its layers do not support gradient checkpointing"
+    was_training = model.training
+    model.train()
+    try:
+        expected = _gradient_at_embeddings(model, text)
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        got = _gradient_at_embeddings(model, text)
+    finally:
+        model.gradient_checkpointing_disable()
+        model.train(was_training)
+    return _differs(model, [got], [expected], "gradients")
+
+
+def _gradient_at_embeddings(model: Any, text: list[int]) -> torch.Tensor:
+    """[T, D]: the gradient of a number made of all hidden states with respect to the embedded tokens; the same dropout every time."""
+    embedded: list[torch.Tensor] = []
+
+    def catch(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        embedded.append(output.detach().requires_grad_())
+        return embedded[-1]
+
+    handle = model.get_input_embeddings().register_forward_hook(catch)
+    try:
+        with torch.enable_grad(), torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+            torch.manual_seed(0)
+            hidden = _hidden(model, text).float()
+            weights = torch.linspace(-1.0, 1.0, hidden.numel(), device=hidden.device).view_as(hidden)
+            (gradient,) = torch.autograd.grad((hidden * weights).sum(), embedded[0])
+    finally:
+        handle.remove()
+    return gradient[0]
 
 
 def layer_kinds(model: Any) -> set[str]:

@@ -270,15 +270,6 @@ class Renderer:
             if self.compat == "ours" and bos is not None and self._special_count(rendered.ids, bos) > 1:
                 raise BadInput("the rendering starts with more than one BOS", rendered.ids[:4], "one", "remove it from the template")
 
-    @property
-    def why_no_reasoning(self) -> str | None:
-        """Why answers with reasoning cannot be rendered; None where they can."""
-        try:
-            self.conversation(*THINKING_PROBE)
-        except Unrenderable as error:
-            return str(error)
-        return None
-
     def _special_count(self, ids: Sequence[int], token: int) -> int:
         """How often a token opens the sequence (a BOS that is also the end-of-turn token may come again later)."""
         count = 0

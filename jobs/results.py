@@ -54,6 +54,7 @@ class Results:
     nothing_to_choose: int
     questions: int
     timings: pd.DataFrame
+    fallbacks: pd.DataFrame
 
 
 def summarise(context: Context, outcome: Outcome) -> Results:
@@ -93,6 +94,7 @@ def summarise(context: Context, outcome: Outcome) -> Results:
         nothing_to_choose=_nothing_to_choose(outcome),
         questions=len(outcome.questions),
         timings=_timings(context),
+        fallbacks=_fallbacks(context),
     )
 
 
@@ -248,6 +250,18 @@ def _timings(context: Context) -> pd.DataFrame:
         manifest = stage.manifest()
         rows.append({"stage": label, "id": stage.id, "seconds": manifest["seconds"], "counts": manifest["counts"]})
     return pd.DataFrame(rows)
+
+
+def _fallbacks(context: Context) -> pd.DataFrame:
+    """Shortcuts that a model did not allow, from the manifests: one row for each reason, with the stages it was seen in."""
+    rows = [
+        {"shortcut": shortcut, "what was done instead, and why": line, "stage": stage.name}
+        for stage in context.every.values()
+        for shortcut, line in stage.manifest().get("fallbacks", {}).items()
+    ]
+    table = pd.DataFrame(rows, columns=["shortcut", "what was done instead, and why", "stage"])
+    counts = table.groupby(["shortcut", "what was done instead, and why"])["stage"]
+    return counts.agg(lambda names: ", ".join(f"{n} {name}" for name, n in names.value_counts().items())).reset_index(name="stages")
 
 
 def _with_commands(context: Context, rows: pd.DataFrame) -> pd.DataFrame:

@@ -168,7 +168,7 @@ def check_train_room(placement: Placement, nodes: Sequence[Node]) -> None:
     Raises:
         NoRoom: with what it asks for and what there is.
     """
-    check_fits(f"a group of {placement.train_workers} train workers", placement.train_needs, nodes, placement.train_workers)
+    check_fits(f"{placement.train_workers} train workers", placement.train_needs, nodes, placement.train_workers)
 
 
 def run_queue(context: Context, jobs: Sequence[TrainJob]) -> None:

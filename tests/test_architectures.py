@@ -141,6 +141,27 @@ def test_a_steps_loss_and_gradient_are_the_sum_of_each_examples_own(kind: str) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_gradient_checkpointing_gives_the_same_gradients_or_is_not_taken(kind: str) -> None:
+    model, proof = built(kind, ("projection", "checkpointing"))
+    if proof is None or not proof.allows("checkpointing"):
+        assert proof is None or "checkpointing" in proof.lines
+        return
+    (text,) = texts([19])
+    row = collate([[0]], [Example(tuple(text), 6, 19)])
+    batch = {"input_ids": torch.tensor(row.input_ids), "labels": torch.tensor(row.labels), "weights": torch.tensor(row.weights)}
+    found = []
+    for checkpointed in (False, True):
+        if checkpointed:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train().zero_grad(set_to_none=True)
+        torch.manual_seed(0)
+        weighted_cross_entropy(proof.head, batch)[0].backward()
+        found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()) + 1e-8, msg=name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_greedy_answers_are_those_of_computing_every_text_anew(kind: str) -> None:
     model, proof = built(kind, SAMPLING)
     if proof is None:

@@ -157,7 +157,6 @@ def test_reasoning_is_rendered_whatever_the_whitespace_around_its_tags(tokenizer
         tokenizer.chat_template = template
         renderer = Renderer(tokenizer)
         renderer.prove()
-        assert renderer.why_no_reasoning is None
         prompt, said = spans(tokenizer, renderer, answer)
         assert prompt.endswith("assistant\n")
         assert said == "<think>\n3+4\n</think>\n\nA:7<|im_end|>"
@@ -197,7 +196,8 @@ def test_reasoning_that_a_template_drops_is_refused_for_that_row_alone(tokenizer
     tokenizer.chat_template = KNOWS_NONE.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
     renderer = Renderer(tokenizer)
     renderer.prove()
-    assert "does not keep the answer's reasoning" in str(renderer.why_no_reasoning)
+    with pytest.raises(Unrenderable, match="does not keep the answer's reasoning"):
+        renderer.conversation("2+2?", "<think>2 and 2</think>4")
     assert renderer.conversation("2+2?", "4").ids
     with pytest.raises(Unrenderable, match="no text after its reasoning"):
         renderer.conversation("2+2?", "<think>2 and 2 is, let me see")

@@ -122,6 +122,24 @@ def test_a_token_that_the_model_does_not_know_fails_its_own_row_alone(model: Any
     assert [*got[:2], *got[3:]] == good
 
 
+def test_memory_that_runs_out_halves_the_batch_and_changes_no_answer(model: Any) -> None:
+    rows = prompts(9)
+    expected = complete(model, rows, 8)
+    fed: list[int] = []
+
+    def tight(_module: Any, inputs: Any) -> None:
+        fed.append(len(inputs[0]))
+        if fed[-1] > 3:
+            raise torch.OutOfMemoryError("out of memory")
+
+    handle = model.get_input_embeddings().register_forward_pre_hook(tight)
+    got = sample(model, rows, Sampling(8, STOP))
+    handle.remove()
+    assert got == expected
+    assert max(fed) == 9
+    assert 2 in fed
+
+
 def test_logits_that_are_not_numbers_fail_their_row() -> None:
     from tests.test_cluster_loading import random_model
 

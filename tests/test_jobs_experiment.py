@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from cluster.errors import BadInput
+from cluster.placement import Needs
+from jobs.experiment import Placement, TrainPlacement
 from jobs.experiment_file import load_experiment, parse_experiment, resolved
 
 HERE = Path(__file__).resolve().parents[1]
@@ -70,3 +73,15 @@ def test_a_teacher_named_twice_is_refused(small_world: dict[str, Any]) -> None:
     small_world["teachers"].append(small_world["teachers"][0])
     with pytest.raises(BadInput, match="teachers named twice: ann"):
         parse_experiment(small_world)
+
+
+def test_a_train_worker_gets_whole_gpus_and_what_else_the_student_gets_unless_told_otherwise() -> None:
+    """Half a GPU is enough to score with; two workers of one group on one GPU fail under NCCL."""
+    plain = Placement(num_gpus=0.5, num_cpus=0.0, memory_gib=8, labels={"zone": "a"})
+    assert plain.needs == Needs(0.0, 0.5, 8, (("zone", "a"),))
+    assert plain.train_needs == Needs(0.1, 1.0, 8, (("zone", "a"),))
+    assert Placement(num_cpus=0.5).train_needs == Needs(1.0)
+    own = TrainPlacement(num_gpus=2, memory_gib=64, labels={"zone": "b"}, num_cpus=4)
+    assert plain.model_copy(update={"train": own}).train_needs == Needs(4.0, 2.0, 64, (("zone", "b"),))
+    with pytest.raises(ValidationError, match="num_gpus"):
+        TrainPlacement(num_gpus=0.5)  # type: ignore[arg-type]

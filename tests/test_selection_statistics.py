@@ -378,6 +378,18 @@ def test_a_layer_that_is_not_there_or_does_not_give_a_vector_for_each_token_is_r
     assert "does not give one vector for each token" in str(refused)
 
 
+def test_a_student_judged_by_its_loss_is_read_at_the_layer_that_scoring_reads(tiny_model: Path, tmp_path: Path) -> None:
+    from jobs.evaluate import EvaluateHandler
+    from jobs.experiment import Evaluate, Student
+    from jobs.score import first_state
+    from selection.verification import VerifySettings
+
+    state = first_state(Student(name="kid", path=str(tiny_model)))
+    handler = EvaluateHandler(state, Evaluate(metric="loss"), VerifySettings(), "model.layers.0.mlp.up_proj", 0.0, str(tmp_path))
+    assert handler.scorer is not None
+    assert handler.scorer.layer.name == "model.layers.0.mlp.up_proj"
+
+
 def test_bfloat16_stays_within_its_bound_of_float32(golden: Path) -> None:
     """Losses in float32 from bfloat16 weights: mean answer loss within 2 % of float32's on real answers."""
     rows = [json.loads(line) for line in (golden / "candidates" / "6b_finetuning.jsonl").read_text().splitlines()[:24]]

@@ -267,3 +267,30 @@ def test_a_second_training_goes_on_from_the_adapter_of_the_first(
     one.run(train, [second], tmp_path / "checkpoints")
     assert losses(second)[0] < losses(first)[0] - 0.1
     assert json.loads((Path(second.output) / "model" / "adapter" / "adapter_config.json").read_text())["r"] == 4
+
+
+def fetch(rank: int, uri: str, keys: dict[str, str]) -> tuple[list[str], int]:
+    """Open a checkpoint of an object store as two workers of one machine do; what lies there, and how often this one fetched it."""
+    import os
+
+    os.environ.update(keys)
+    from training import checkpoints
+
+    copies = []
+    copy_files = checkpoints.fs.copy_files
+    checkpoints.fs.copy_files = lambda *a, **k: (copies.append(1), copy_files(*a, **k))
+    try:
+        with checkpoints.on_this_node(Place(uri), rank == 0) as folder:
+            return sorted(p.name for p in folder.iterdir()), len(copies)
+    finally:
+        checkpoints.fs.copy_files = copy_files
+
+
+def test_a_checkpoint_on_an_object_store_is_fetched_once_for_all_workers_of_a_machine(two: WorkerGroup, s3_bucket: str) -> None:
+    import os
+
+    place = Place(f"{s3_bucket}/checkpoints/one")
+    for name in ("a.pt", "b.pt"):
+        (place / name).write_bytes(b"1")
+    keys = {k: v for k, v in os.environ.items() if k.startswith("AWS_")}
+    assert two.run(fetch, str(place), keys) == [(["a.pt", "b.pt"], 1), (["a.pt", "b.pt"], 0)]
