@@ -166,7 +166,7 @@ def report(seconds: Sequence[float], tokens: Sequence[float], losses: Sequence[f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--quick", action="store_true", help="one turn of twelve steps, four of the sides")
+    parser.add_argument("--quick", action="store_true", help="one turn of eight steps, three of the sides")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -176,8 +176,8 @@ def main() -> None:
         return measure_ours(folder, steps) if side == "ours" else measure_trl(folder, steps, side)
     if not (SHARED / "data" / "gsm8k").is_dir():
         raise SystemExit(f"GSM8K is not here: {SHARED / 'data' / 'gsm8k'}; nothing was measured")
-    steps, turns = (12, 1) if options.quick else (12, 3)
-    sides = ("ours", "padded 32", "padded 8", "padding-free 32") if options.quick else SIDES
+    steps, turns = (8, 1) if options.quick else (12, 3)
+    sides = ("ours", "padded 32", "padded 8") if options.quick else SIDES
     ratios, rates, peaks = [], {side: list[float]() for side in sides}, {side: list[float]() for side in sides}
     worst = 0.0
     with tempfile.TemporaryDirectory() as name:
@@ -191,7 +191,7 @@ def main() -> None:
                     pairs = zip(turn["ours"]["losses"], got["losses"], strict=True)
                     worst = max(worst, *(abs(a - b) for a, b in pairs))
             ratios.append(turn["ours"]["tokens_per_s"] / max(t["tokens_per_s"] for s, t in turn.items() if s != "ours"))
-    print(f"{prepared['parameters'] / 1e6:.1f}M parameters, GSM8K, float32: {spread(ratios)} times the best of TRL, wanted 1.2")
+    print(f"{prepared['parameters'] / 1e6:.1f}M parameters, GSM8K, float32: {spread(ratios)} times the best of TRL, wanted 1.5")
     for side in sides:
         print(f"    {side:16} {statistics.median(rates[side]):8,.0f} answer tokens/s, peak {statistics.median(peaks[side]):6,.0f} MiB")
     print(f"    losses differ by at most {worst:.1e} nats over {steps} steps", flush=True)

@@ -25,7 +25,6 @@ LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 QUIET_ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # Ray Train polls its workers this often; the default 2 s is longer than a short training
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -116,6 +115,7 @@ def set_environment(settings: RaySettings) -> str | None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     for key, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0" if address is None else "1")  # nobody takes this machine away
     if address is None:
         refuse_more_than_here(settings)
         if settings.listen == "loopback":

@@ -1,28 +1,24 @@
 """What every stage of one run shares: the experiment, the store, the user's terminal, and Ray once it is needed."""
 
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 from cluster.errors import BadInput
-from cluster.hosts import RayHosts
 from cluster.placement import Needs
-from cluster.pool import Pool
-from cluster.session import Cluster, connect, count_gpus
 from cluster.storage import Place
 from jobs.experiment import Experiment
-from jobs.isolation import SHARD_DEATHS
+from jobs.host import Host, RayHost
 from jobs.progress import Talker
 from jobs.store import Stage, Store, read_fallbacks
 
 
 @dataclass
 class Context:
-    """Open for the length of a run. Ray starts at the first stage with work to do, so a run with nothing to do starts none."""
+    """Open for the length of a run."""
 
     experiment: Experiment
     run_directory: Place
@@ -34,15 +30,18 @@ class Context:
     every: dict[str, Stage] = field(default_factory=dict)
     cached: int = 0
     _discarded: set[str] = field(default_factory=set)
-    _exits: ExitStack = field(default_factory=ExitStack)
-    _cluster: Cluster | None = None
-    _pool: Pool | None = None
+    host: Host = None  # type: ignore[assignment]  # Ray as the experiment says, unless another is given
+
+    def __post_init__(self) -> None:
+        if self.host is None:
+            e = self.experiment
+            self.host = RayHost(e.ray, self.log_file, e.placement.shard_deadline_s, self.talker.say)
 
     def __enter__(self) -> "Context":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._exits.close()
+        self.host.close()
 
     @property
     def store(self) -> Store:
@@ -83,7 +82,7 @@ class Context:
         """Hold the unfinished stages against other runs on this store. Whoever waits holds no actors meanwhile."""
 
         def say(stage: Stage) -> None:
-            self.free_the_cluster()
+            self.host.release()
             self.talker.say(f"another run is making {stage.name} {stage.id[:8]}; waiting for it")
 
         claimed = list(stages)
@@ -100,39 +99,6 @@ class Context:
         if self.resume == "never" and stage.id not in self._discarded:
             stage.discard_unfinished()
         self._discarded.add(stage.id)
-
-    @property
-    def room(self) -> dict[str, float] | None:
-        """Resources of a local run, known before Ray starts; None when they are a cluster's."""
-        settings = self.experiment.ray
-        if settings.address is not None or os.environ.get("RAY_ADDRESS"):
-            return None
-        return {"CPU": float(settings.num_cpus or os.cpu_count() or 1), "GPU": float(count_gpus(settings))}
-
-    @property
-    def cluster(self) -> Cluster:
-        """The Ray cluster, connected on first use."""
-        if self._cluster is None:
-            settings = self.experiment.ray
-            self.talker.say(f"starting Ray{'' if settings.address is None else ' at ' + settings.address} …")
-            self._cluster = self._exits.enter_context(connect(settings, self.log_file))
-            size = ", ".join(f"{v:g} {k}" for k, v in self._cluster.resources.items() if k in ("CPU", "GPU"))
-            self.talker.say(f"Ray is up with {size}; its log: {self.log_file}; workers' logs: {self._cluster.log_directory}")
-        return self._cluster
-
-    @property
-    def pool(self) -> Pool:
-        """The pool of hosting actors."""
-        if self._pool is None:
-            grows, deadline_s = self.cluster.grows, self.experiment.placement.shard_deadline_s
-            pool = Pool(RayHosts(), retries=SHARD_DEATHS, grows=grows, deadline_s=deadline_s, on_wait=self.talker.say)
-            self._pool = self._exits.enter_context(pool)
-        return self._pool
-
-    def free_the_cluster(self) -> None:
-        """End the hosting actors, so that training has the machine."""
-        if self._pool is not None:
-            self._pool.release()
 
     @property
     def needs(self) -> Needs:

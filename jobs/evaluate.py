@@ -137,7 +137,7 @@ def _evaluate_missing(context: Context, unfinished: Sequence[tuple[str, StudentS
             jobs.append(Job(f"evaluate {label}", make, todo, min(workers, len(todo)), context.needs))
     if jobs:
         with context.talker.bar("evaluate", sum(len(c) for j in jobs for _, (_, c) in j.shards), "questions") as bar:
-            for result in context.pool.run(jobs):
+            for result in context.host.pool.run(jobs):
                 bar.advance(result.value.items)
     for label, _, stage in unfinished:
         names = [name for name, _ in shards]

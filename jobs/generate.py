@@ -299,7 +299,7 @@ def _ask_missing(context: Context, waves: Sequence[Wave]) -> None:
     questions = sum(len(asks) for job in jobs for _, (_, asks) in job.shards)
     if jobs:
         with context.talker.bar("generate", questions, "answers") as bar:
-            for result in context.pool.run(jobs):
+            for result in context.host.pool.run(jobs):
                 bar.advance(result.value.items)
     for name, wave in missing.items():
         answers = pd.concat([wave.stage.read(p) for p in parts[name]], ignore_index=True)

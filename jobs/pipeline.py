@@ -20,8 +20,9 @@ from jobs.miniature import build_world, resolve
 from jobs.score import Row, StudentState, check_student, first_state, pool_rows, score_students
 from jobs.select import select_answers
 from jobs.store import Stage, digest_rows
-from jobs.train import Training, check_train_room, train_epochs, train_students
+from jobs.train import Training, train_epochs, train_students
 from jobs.verify import check_verifier, join_pool, verify_answers
+from training.trainer import check_train_room
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def check_placement(context: Context) -> None:
     Raises:
         NoRoom: with what was asked for and what there is.
     """
-    e, room = context.experiment, context.room
+    e, room = context.experiment, context.host.room
     if room is None:
         return
     if e.ray.num_cpus is not None:
@@ -157,7 +158,7 @@ def check_placement(context: Context) -> None:
     wanted |= {f"teacher {t.name}": t.needs for t in e.teachers if isinstance(t, ModelTeacher)}
     for name, needs in wanted.items():
         check_fits(name, needs, [Node(room)])
-    check_train_room(e.placement, [Node(room)])
+    check_train_room(e.placement.train_workers, e.placement.train_needs, [Node(room)])
 
 
 def load_questions(files: QuestionSet, limit: int | None, on_broken: OnBroken) -> tuple[dict[str, Question], list[Question]]:

@@ -139,7 +139,7 @@ def _prompt_tokens(renderer: Renderer, text: str, system: str | None) -> int:
 def _place(context: Context, teacher: ModelTeacher | EndpointTeacher) -> str:
     if isinstance(teacher, EndpointTeacher):
         return f"{teacher.base_url}, {teacher.concurrency} calls at once"
-    needs, have = teacher.needs, context.room
+    needs, have = teacher.needs, context.host.room
     fits = "" if have is None or needs.fits_on(Node(have)) else "  DOES NOT FIT this machine"
     return f"{teacher.replicas} × ({needs}){fits}"
 

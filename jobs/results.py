@@ -257,6 +257,7 @@ def _fallbacks(context: Context) -> pd.DataFrame:
     rows = [
         {"shortcut": shortcut, "what was done instead, and why": line, "stage": stage.name}
         for stage in context.every.values()
+        if stage.is_finished  # calls that failed for good leave a stage planned that only --retry-failed makes
         for shortcut, line in stage.manifest().get("fallbacks", {}).items()
     ]
     table = pd.DataFrame(rows, columns=["shortcut", "what was done instead, and why", "stage"])

@@ -204,7 +204,7 @@ def _score_missing(context: Context, unfinished: Sequence[tuple[StudentState, St
             jobs.append(Job(f"score {student.name} {student.id[:8]}", make, todo, min(e.placement.score_workers, len(todo)), context.needs))
     if jobs:
         with context.talker.bar("score", sum(len(c) for j in jobs for _, (_, c) in j.shards), "answers") as bar:
-            for result in context.pool.run(jobs):
+            for result in context.host.pool.run(jobs):
                 bar.advance(result.value.items)
     for student, stage in unfinished:
         finish_scores(stage, [name for name, _ in shards])

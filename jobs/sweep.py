@@ -27,7 +27,7 @@ from jobs.pipeline import Path as StudentPath
 from jobs.pipeline import paths_of, prepare, run_rounds
 from jobs.progress import Talker
 from jobs.store import Stage, digest
-from jobs.train import check_train_room
+from training.trainer import check_train_room
 
 TRIAL_MEMORY_MIB = 256
 TUNE, TRIAL, EVALUATION = "tune", "trial-", "evaluation "
@@ -159,7 +159,7 @@ def count_concurrent(placement: Placement, most: int | None, nodes: Sequence[Nod
     """
     if grows:  # the cluster starts nodes as they are asked for: how many at once is the user's to say
         return most or 1
-    check_train_room(placement, nodes)
+    check_train_room(placement.train_workers, placement.train_needs, nodes)
     fitting = sum(placement.train_needs.count_on(node) for node in nodes) // placement.train_workers
     return max(1, min(fitting, most or fitting))
 
@@ -183,7 +183,7 @@ def run_trial(config: dict[str, Any]) -> None:
             kept = set(choosing([q.id for q in start.held_out], _sweep(base).choose_share))
 
             def report(rounds: float, evaluations: Mapping[StudentPath, Stage]) -> None:
-                context.free_the_cluster()  # Tune may end this trial here, or let another one go first
+                context.host.release()  # Tune may end this trial here, or let another one go first
                 value = float(np.mean([_mean(stage.directory, kept) for stage in evaluations.values()]))
                 found = {EVALUATION + p.student: str(stage.directory) for p, stage in evaluations.items()}
                 tune.report({"value": value, "rounds": rounds, **found})
@@ -242,10 +242,10 @@ def run_sweep(context: Context, settings: Sequence[Setting]) -> list[Trial]:
     scheduler: Any = FIFOScheduler()
     if sweep.stop_early:
         scheduler = _sparing_references(max_t=most, grace_period=min(sweep.grace, most), reduction_factor=sweep.reduction_factor)
-    c = context.cluster
+    c = context.host.cluster
     concurrent = count_concurrent(context.experiment.placement, _sweep(context.experiment).max_concurrent, c.nodes, c.grows)
     context.talker.say(f"{len(settings)} settings × {sweep.seeds} seeds = {len(trials)} trials, {concurrent} at once")
-    context.free_the_cluster()
+    context.host.release()
     system, path = context.run_directory.opened()
     tell = _tell(len(trials))
     run_config = tune.RunConfig(

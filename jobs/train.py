@@ -8,17 +8,14 @@ import numpy as np
 import pandas as pd
 
 from cluster.errors import BadInput
-from cluster.placement import Node, check_fits
 from cluster.rendering import Renderer
 from jobs.context import Context
 from jobs.datasets import Question
-from jobs.experiment import Placement
 from jobs.score import StudentState
 from jobs.store import Stage, digest, write_fallbacks
 from training.data import SUFFIX, Example, count_steps, write_examples
 from training.loop import DONE, TrainJob, paused_name
 from training.metrics import read_metrics
-from training.trainer import train_jobs
 
 VERSION = 2
 EXAMPLES = "examples" + SUFFIX
@@ -162,34 +159,12 @@ def finish_training(stage: Stage) -> None:
     )
 
 
-def check_train_room(placement: Placement, nodes: Sequence[Node]) -> None:
-    """Refuse a train worker group that can never be placed: Ray Train would wait for it for ever.
-
-    Raises:
-        NoRoom: with what it asks for and what there is.
-    """
-    check_fits(f"{placement.train_workers} train workers", placement.train_needs, nodes, placement.train_workers)
-
-
 def run_queue(context: Context, jobs: Sequence[TrainJob]) -> None:
-    """Train a queue of jobs in one Ray Train run, with the hosting actors out of the way."""
+    """Train a queue of jobs on one worker group."""
     if not jobs:
         return
-    p = context.experiment.placement
-    if any(not job.is_done for job in jobs):
-        if not context.cluster.grows:
-            check_train_room(p, context.cluster.nodes)
-        context.free_the_cluster()
     name, storage = "queue-" + digest([job.job_id for job in jobs], 16), context.store.root / "checkpoints"
     if context.resume == "never":
         (storage / name).remove()
     with context.talker.bar("train", 0, "steps") as bar:
-        train_jobs(
-            jobs,
-            name=name,
-            storage=storage,
-            workers=p.train_workers,
-            needs=p.train_needs,
-            max_failures=p.max_failures,
-            on_progress=bar.set,
-        )
+        context.host.train(jobs, name, storage, context.experiment.placement, bar.set)

@@ -104,7 +104,7 @@ def _verify_missing(
     if todo:
         job = Job("verify", partial(VerifyHandler, settings), todo, len(todo), Needs(1.0))
         with context.talker.bar("verify", sum(len(chunk) for _, (_, chunk) in todo), "answers") as bar:
-            for result in context.pool.run([job]):
+            for result in context.host.pool.run([job]):
                 bar.advance(result.value.items)
     for label, names in parts.items():
         verdicts = pd.concat([stages[label].read(n) for n in names], ignore_index=True) if names else pd.DataFrame(columns=VERDICT_COLUMNS)

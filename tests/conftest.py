@@ -24,6 +24,13 @@ atexit.register(shutil.rmtree, os.environ["TUTELAGE_CACHE"], ignore_errors=True)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With pytest-xdist, all that starts Ray goes to one process: two Rays on two cores starve each other."""
+    for item in items:
+        on_ray = "ray_cluster" in getattr(item, "fixturenames", ()) or item.get_closest_marker("ray") is not None
+        item.add_marker(pytest.mark.xdist_group("ray" if on_ray else item.path.name))
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The published programs' numbers, or a skip with the reason."""
@@ -124,5 +131,6 @@ def make_small_world(tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
         "verify": {"method": "exact"},
         "train": {"steps": 2, "batch_size": 8, "learning_rate": 1e-3},
         "evaluate": {"max_new_tokens": 160},
+        "placement": {"score_workers": 1, "evaluate_workers": 1},
         "ray": {"num_cpus": 2, "object_store_mib": 100},
     }

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from cluster.session import LOOPBACK_ONLY
+from tests.runs import choose
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.ray
 
 
 class Nodes:
@@ -76,31 +78,22 @@ def experiment(small_world: dict[str, Any], tiny_model: Path, folder: Path, **ch
     return folder / "tree.json"
 
 
-def test_actors_land_where_their_labels_say_and_an_unknown_label_is_refused(nodes: Nodes) -> None:
-    got = result(nodes.start("where", nodes.address))
+def test_actors_and_train_workers_land_where_their_labels_say_and_what_no_node_has_is_refused(
+    nodes: Nodes, tiny_model: Path, tmp_path: Path
+) -> None:
+    got = result(nodes.start("where", nodes.address, str(tiny_model), str(tmp_path)))
     assert got["found"] == [["a", "a"], ["b", "b"], ["c", "c"]]
     assert "lost cannot be placed on this cluster; got 1 CPU, zone=z" in got["refused"]
     assert "zone=b" in got["refused"]
-
-
-def test_a_train_worker_lands_where_its_labels_say(nodes: Nodes, tiny_model: Path, tmp_path: Path) -> None:
-    """Labels and memory of the placement never reached train workers."""
-    got = result(nodes.start("train", nodes.address, str(tiny_model), str(tmp_path)))
-    assert got["zone"] == "b"
-    assert "9999 GiB" in got["refused"]
+    assert got["train_zone"] == "b"
+    assert "9999 GiB" in got["train_refused"]
 
 
 def test_three_nodes_choose_byte_for_byte_what_one_does_also_when_one_of_them_dies(
     nodes: Nodes, small_world: dict[str, Any], tiny_model: Path, tmp_path: Path
 ) -> None:
-    one = result(nodes.start("choose", str(experiment(small_world, tiny_model, tmp_path / "one"))))
-    spread = {
-        "ray": {"address": nodes.address},
-        "placement": {"score_workers": 2, "labels": {"zone": "a"}},
-        "teacher": {"labels": {"zone": "b"}},
-    }
-    three = result(nodes.start("choose", str(experiment(small_world, tiny_model, tmp_path / "three", **spread))))
-    assert three == one
+    alone = experiment(small_world, tiny_model, tmp_path / "one")
+    one = {name: stage.manifest()["parts"] for name, stage in choose(json.loads(alone.read_text()), alone.parent).items()}
     anywhere = {"ray": {"address": nodes.address}, "placement": {"score_workers": 3}, "teacher": {"replicas": 3}}
     running = nodes.start("choose", str(experiment(small_world, tiny_model, tmp_path / "killed", **anywhere)))
     parts = tmp_path / "killed" / "store" / "generate"

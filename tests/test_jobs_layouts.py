@@ -1,8 +1,6 @@
 """`tutelage score`, `select` and `verify` on a user's own files, in the SCAS authors' layout."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +8,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import write_jsonl
-
-
-def tutelage(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jobs", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=cwd or Path(__file__).resolve().parents[1], check=False)
+from tests.runs import tutelage
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ import pytest
 
 from cluster.loading import ModelSource, load_tokenizer
 from cluster.rendering import Renderer
-from cluster.session import Cluster
 from cluster.storage import Place
 from jobs.context import Context
 from jobs.experiment import Miniature
@@ -15,6 +14,7 @@ from jobs.miniature import RECIPES, STUDENTS, TEACHERS, build_world, draw_exampl
 from jobs.miniature_tasks import DIALECTS, FAMILIES, draw_episodes, work_out
 from jobs.progress import Talker
 from selection.verification import VerifySettings, judge
+from tests.in_process import InProcess
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -78,10 +78,10 @@ def test_dialects_differ_in_length_as_the_design_asks() -> None:
     assert mean["terse"] < mean["running"] < mean["equations"] < mean["wordy"]
 
 
-def test_a_world_at_a_hundredth_of_its_steps_is_built_and_found_again(ray_cluster: Cluster, tmp_path: Path) -> None:
+def test_a_world_at_a_hundredth_of_its_steps_is_built_and_found_again(tmp_path: Path) -> None:
     settings = Miniature(train_questions=8, evaluate_questions=8, scale=0.01)
     experiment = load_experiment(ROOT / "jobs" / "miniature.yaml", [f"store={tmp_path}", "placement.train_workers=2"])
-    with Context(experiment, Place(str(tmp_path / "run")), Talker()) as context:
+    with Context(experiment, Place(str(tmp_path / "run")), Talker(), host=InProcess()) as context:
         directory = build_world(context, settings)
         manifest = {p: p.stat().st_mtime_ns for p in directory.path.rglob("*.safetensors")}
         assert build_world(context, settings) == directory

@@ -10,29 +10,36 @@ from typing import Any
 
 import pytest
 
-from cluster.session import Cluster
 from cluster.storage import Place
 from jobs.report import render_report, write_report
-from jobs.results import summarise
-from tests.test_pipeline import run
+from jobs.results import Results, summarise
+from tests.conftest import make_small_world
+from tests.runs import run
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 
 
-@pytest.fixture
-def page(ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path) -> Path:
-    """A report of a run whose teacher, answers and families carry markup."""
-    train = Path(small_world["questions"]["evaluate"])
+@pytest.fixture(scope="module")
+def results(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """What came of a run whose teacher, answers and families carry markup."""
+    folder = tmp_path_factory.mktemp("report")
+    world = make_small_world(folder, tiny_model)
+    train = Path(world["questions"]["evaluate"])
     rows = [json.loads(line) for line in train.read_text().splitlines()]
     train.write_text("".join(json.dumps(r | {"family": HOSTILE}) + "\n" for r in rows))
-    answers = Path(small_world["teachers"][1]["path"])
+    answers = Path(world["teachers"][1]["path"])
     rows = [json.loads(line) for line in answers.read_text().splitlines()]
     rows[0]["teacher_output"] = HOSTILE + rows[0]["teacher_output"]
     answers.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    small_world["teachers"][1]["name"] = HOSTILE.replace("/", "")  # a name cannot hold a slash
-    small_world["teachers"][1]["family"] = HOSTILE
-    context, outcome = run(small_world, tmp_path)
-    return write_report(summarise(context, outcome), Place(str(tmp_path))).path
+    world["teachers"][1]["name"] = HOSTILE.replace("/", "")  # a name cannot hold a slash
+    world["teachers"][1]["family"] = HOSTILE
+    return summarise(*run(world, folder))
+
+
+@pytest.fixture(scope="module")
+def page(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its report."""
+    return write_report(results, Place(str(tmp_path_factory.mktemp("page")))).path
 
 
 def test_untrusted_text_is_escaped_and_nothing_is_loaded_from_elsewhere(page: Path) -> None:
@@ -85,7 +92,5 @@ def test_a_browser_shows_every_section_and_runs_nothing(page: Path, tmp_path: Pa
     assert {p.split("?")[0] for p in asked} <= {"/report.html", "/favicon.ico"}
 
 
-def test_the_report_is_the_same_page_when_written_again(ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path) -> None:
-    context, outcome = run(small_world, tmp_path)
-    results = summarise(context, outcome)
+def test_the_report_is_the_same_page_when_written_again(results: Results) -> None:
     assert render_report(results) == render_report(results)

@@ -1,9 +1,12 @@
 """Sweeps: settings known beforehand, one pool for all trials, a killed driver, a failed trial, honest differences, a page."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,16 @@ import yaml
 from cluster.errors import BadInput
 from cluster.storage import Place
 from jobs.experiment_file import parse_experiment
+from jobs.pipeline import paths_of, prepare, run_rounds
 from jobs.store import Store, write_table
 from jobs.sweep import Setting, Trial, _sparing_references, choosing, expand_settings, experiment_of
 from jobs.sweep_report import render_sweep, write_sweep
 from jobs.sweep_results import SweepResults, holm, summarise_sweep, sweep_lines
+from tests.fault_proxy import FaultProxy
+from tests.runs import context_of
 
 ROOT = Path(__file__).resolve().parents[1]
+KEY = "sk-a-secret-that-must-appear-nowhere-7261"
 
 
 def test_settings_are_the_whole_grid_for_every_draw_and_the_same_each_time(small_world: dict[str, Any]) -> None:
@@ -80,10 +87,45 @@ def test_a_random_value_that_cannot_be_drawn_is_refused(small_world: dict[str, A
         parse_experiment({**small_world, "sweep": {"parameters": {"arm.lambda": draw}}})
 
 
-def start_sweep(file: Path) -> "subprocess.Popen[str]":
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    command = [sys.executable, "-m", "jobs", "sweep", str(file)]
-    return subprocess.Popen(command, cwd=ROOT, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+class Sweep:
+    """A sweep in a process of its own whose environment holds a key, watched: is the key in anybody's command line?"""
+
+    def __init__(self, file: Path) -> None:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+        command = [sys.executable, "-m", "jobs", "--debug", "sweep", str(file)]
+        pipe = subprocess.PIPE
+        environment = {**kept, "FAR_KEY": KEY}
+        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+        self.shown: list[str] = []
+        self.said: list[str] = []
+        self.watcher = threading.Thread(target=self._watch)
+        self.watcher.start()
+
+    def _watch(self) -> None:
+        while self.process.poll() is None:
+            for entry in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    self.shown += [entry.as_posix()] if KEY.encode() in entry.read_bytes() else []
+            time.sleep(0.1)  # looks at the process table until the sweep ends
+
+    def read(self, until: str | None = None) -> int:
+        """Read what it says up to its end, or kill it once it says this; returns its exit status."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said.append(line)
+            if until is not None and until in line:
+                self.process.kill()
+        status = self.process.wait(60)
+        self.watcher.join(60)
+        return status
+
+    @property
+    def output(self) -> str:
+        return "".join(self.said)
+
+    @property
+    def logs(self) -> Path:
+        return Path(self.output.partition("workers' logs: ")[2].partition("\n")[0])
 
 
 def parts(store: Path, stage: str) -> dict[str, int]:
@@ -91,39 +133,33 @@ def parts(store: Path, stage: str) -> dict[str, int]:
     return {p.as_posix(): p.stat().st_ino for p in (store / stage).glob("*/*.parquet")}
 
 
-def test_a_sweep_whose_driver_is_killed_goes_on_asks_nobody_twice_and_gives_failed_trials_a_row(
+@pytest.mark.ray
+def test_a_sweep_whose_driver_is_killed_goes_on_asks_nobody_twice_gives_failed_trials_a_row_and_shows_no_key(
     small_world: dict[str, Any], tiny_model: Path, tmp_path: Path
 ) -> None:
+    proxy = FaultProxy("http://127.0.0.1:9", [], after="500")  # every answer repeats the key it was sent
+    far = {"kind": "endpoint", "name": "far", "base_url": proxy.url, "model": "m", "api_key_env": "FAR_KEY", "max_retries": 0}
     tree = small_world | {
-        "teachers": [*small_world["teachers"], {"kind": "model", "name": "dan", "path": str(tiny_model)}],
+        "teachers": [*small_world["teachers"], {"kind": "model", "name": "dan", "path": str(tiny_model)}, far],
         "generate": {"max_new_tokens": 24},
         "evaluate": {"metric": "loss"},
-        "train": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3},
         "placement": {"max_failures": 0},
-        "sweep": {
-            "parameters": {"arm.lambda": [0.0], "arm.threshold": [None, -1000.0]},
-            "report_every": "epoch",
-        },
+        "sweep": {"parameters": {"arm.lambda": [0.0], "arm.threshold": [None, -1000.0]}},
     }
     file, store = tmp_path / "sweep.yaml", tmp_path / "store"
     file.write_text(yaml.safe_dump(tree))
-    first = start_sweep(file)
-    assert first.stdout is not None
-    said = []
-    for line in first.stdout:
-        said.append(line)
-        if " after 1 rounds" in line:
-            first.kill()
-    assert first.wait(60) == -signal.SIGKILL, "".join(said)
+    first = Sweep(file)
+    assert first.read(until=" after 1 rounds") == -signal.SIGKILL, first.output
     shared = {stage: parts(store, stage) for stage in ("generate", "verify", "score")}
     assert len(shared["score"]) >= 1
     trained = {p: p.stat().st_ino for p in store.glob("train/*/model/model.safetensors")}
     assert trained
-    again = start_sweep(file)
-    out, _ = again.communicate(timeout=280)
-    assert again.returncode == 0, out
-    assert "going on with the sweep" in out
+    again = Sweep(file)
+    assert again.read() == 0, again.output
+    proxy.close()
+    assert "going on with the sweep" in again.output
     assert {stage: parts(store, stage) for stage in shared} == shared  # nothing was asked, verified or scored again
+    assert len(proxy.seen) == 24
     assert {p: p.stat().st_ino for p in trained} == trained
     table = pd.read_parquet(tmp_path / "runs" / "small-sweep" / "trials.parquet")
     assert len(table) == 3
@@ -133,9 +169,32 @@ def test_a_sweep_whose_driver_is_killed_goes_on_asks_nobody_twice_and_gives_fail
     rest = table[table["arm.threshold"].isna()]
     assert set(rest["state"]) == {"finished"}
     assert rest["value"].notna().all()
-    assert not [s for m in store.glob("train/*/manifest.json") for s in m.parent.glob("step-*")]  # finished ones let their epochs go
     assert list((tmp_path / "runs" / "small-sweep" / "tune").glob("trial-*/events.out.tfevents*"))
     assert (tmp_path / "runs" / "small-sweep" / "report.html").read_text().count("<svg") == 2
+    # The key was sent with every call and echoed, and is in no command line, file or log.
+    assert all(KEY in h["authorization"] for h in proxy.headers)
+    assert first.shown == again.shown == []
+    assert KEY not in first.output + again.output
+    assert len(list(again.logs.iterdir())) > 5
+    places = [*store.rglob("*"), *(tmp_path / "runs").rglob("*"), *first.logs.rglob("*"), *again.logs.rglob("*")]
+    assert [p for p in places if p.is_file() and KEY.encode() in p.read_bytes()] == []
+
+
+def test_a_training_that_stops_after_every_epoch_ends_where_an_undisturbed_one_does(small_world: dict[str, Any], tmp_path: Path) -> None:
+    """What `report_every: epoch` does, in this process."""
+    tree = small_world | {"train": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3}, "evaluate": {"metric": "loss"}}
+    said: list[float] = []
+    values: list[pd.Series[float]] = []
+    for by_epoch in (True, False):
+        with context_of(tree | {"store": str(tmp_path / f"store-{by_epoch}")}, tmp_path) as context:
+            start = prepare(context)
+            paths = paths_of(context.experiment)[:1]
+            outcome = run_rounds(context, start, paths, lambda rounds, _: said.append(rounds), by_epoch)
+            values.append(outcome.evaluations[paths[0].label, 1].read()["value"])
+    assert said == [0.5, 1.0, 1.0]
+    assert values[0].tolist() == pytest.approx(values[1].tolist(), abs=1e-6)
+    assert not list(tmp_path.glob("store-*/train/*/step-*"))  # finished ones let their epochs go
+    assert not list(tmp_path.glob("store-*/train/*/PAUSED-*"))
 
 
 def test_the_scheduler_stops_weak_settings_early_and_never_a_reference() -> None:

@@ -21,45 +21,21 @@ from cluster.session import Cluster
 from cluster.storage import Place, is_held
 from jobs.context import Context
 from jobs.evaluate import evaluate_students
-from jobs.experiment_file import parse_experiment
 from jobs.export import export_run
+from jobs.host import RayHost
 from jobs.layouts import read_teacher_files
-from jobs.pipeline import Outcome, build_pool, load_questions, run_pipeline
+from jobs.pipeline import load_questions
 from jobs.plan import make_plan
-from jobs.progress import Talker
 from jobs.results import summarise, verdict_lines
-from jobs.score import first_state, pool_rows, score_students
-from jobs.select import select_answers
+from jobs.score import first_state
 from jobs.store import Stage, Store
 from jobs.train import Training, train_students
-from tests.test_jobs_layouts import tutelage
+from tests.runs import choose, context_of, run, tutelage, write_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run(tree: dict[str, Any], tmp_path: Path, **changes: Any) -> tuple[Context, Outcome]:
-    with Context(parse_experiment(tree | changes), Place(str(tmp_path / "run")), Talker()) as context:
-        return context, run_pipeline(context)
-
-
-def choose(tree: dict[str, Any], tmp_path: Path, **changes: Any) -> dict[str, Stage]:
-    """Run up to the choice of the first round, without training: arm -> select stage; and "scores" -> the score stage."""
-    with Context(parse_experiment(tree | changes), Place(str(tmp_path / "run")), Talker()) as context:
-        e = context.experiment
-        questions, _ = load_questions(e.questions, e.limit, context.on_broken)
-        pool = build_pool(context, questions)
-        student = first_state(e.students[0])
-        scores = score_students(context, [student], pool_rows(pool.answers, questions), pool.ids)[student.id]
-        chosen = {
-            arm.name: select_answers(context, f"select {arm.name}", arm, 1, pool.answers, list(questions), scores, pool.accuracy)
-            for arm in e.arms
-        }
-    return chosen | {"scores": scores}
-
-
-def test_a_run_goes_from_questions_to_a_verdict_and_a_second_one_makes_nothing(
-    ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_run_goes_from_questions_to_a_verdict_and_a_second_one_makes_nothing(small_world: dict[str, Any], tmp_path: Path) -> None:
     context, outcome = run(small_world, tmp_path, rounds=2, seeds=2)
     results = summarise(context, outcome)
     assert context.cached == 0
@@ -88,19 +64,18 @@ def test_a_run_goes_from_questions_to_a_verdict_and_a_second_one_makes_nothing(
     assert len(results.arms) == 4
     assert any("strongest" in line for line in verdict_lines(results))
 
-    with Context(parse_experiment(small_world | {"rounds": 2, "seeds": 2}), Place(str(tmp_path / "run")), Talker()) as planned:
+    with context_of(small_world | {"rounds": 2, "seeds": 2}, tmp_path) as planned:
         plan = {row.stage: (row.cached, row.remaining) for row in make_plan(planned)}
     assert plan["train, all rounds"] == ("8 of 8", "")
     assert plan["evaluate"] == ("9 of 9", "")
     assert plan["score kid, round 1"] == ("yes", "")
-    again, _ = run(small_world, tmp_path, rounds=2, seeds=2)
+    again, _ = run(small_world, tmp_path, on_ray=True, rounds=2, seeds=2)
     assert again.cached == len(again.stages)
-    assert again._cluster is None  # nothing to do: Ray was not even started
+    assert isinstance(again.host, RayHost)
+    assert not again.host.is_started  # nothing to do: Ray was not even started
 
 
-def test_arms_share_what_they_have_in_common_and_a_new_arm_reuses_the_scores(
-    ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path
-) -> None:
+def test_arms_share_what_they_have_in_common_and_a_new_arm_reuses_the_scores(small_world: dict[str, Any], tmp_path: Path) -> None:
     context, _ = run(small_world, tmp_path)
     arms = [*small_world["arms"], {"name": "lambda0", "rule": "minimum", "cost": "scas", "lambda": 0.0}]
     wider, _ = run(small_world, tmp_path, arms=arms)
@@ -110,30 +85,33 @@ def test_arms_share_what_they_have_in_common_and_a_new_arm_reuses_the_scores(
 
 
 def test_results_do_not_depend_on_workers_or_on_deaths(ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path) -> None:
-    """Score with one worker, then with two of which one is killed: the parts are the same bytes."""
-    small_world["score"] = {"shard_size": 6}
+    """Score in this process, then on Ray with two workers of which one is killed: the parts are the same bytes."""
+    small_world["score"] = {"shard_size": 3}
+    killed: list[int] = []
     bytes_of = []
-    for k, workers in enumerate((1, 2)):
-        tree = small_world | {"store": str(tmp_path / f"s{k}"), "placement": {"score_workers": workers}}
-        killer = threading.Thread(target=_kill_one_host, args=(tmp_path / f"s{k}" / "score",)) if workers == 2 else None
-        if killer is not None:
+    for k, on_ray in enumerate((False, True)):
+        tree = small_world | {"store": str(tmp_path / f"s{k}"), "placement": {"score_workers": 2}}
+        killer = threading.Thread(target=_kill_one_host, args=(tmp_path / f"s{k}" / "score", killed))
+        if on_ray:
             killer.start()
-        stage = choose(tree, tmp_path)["scores"]
-        if killer is not None:
+        stage = choose(tree, tmp_path, on_ray)["scores"]
+        if on_ray:
             killer.join()
         bytes_of.append({p.name: p.read_bytes() for p in stage.directory.glob("*.parquet")})
-    assert len(bytes_of[0]) >= 10
+    assert killed, "nothing was killed: the test proved nothing"
+    assert len(bytes_of[0]) >= 15
     assert bytes_of[0] == bytes_of[1]
 
 
-def _kill_one_host(directory: Path) -> None:
+def _kill_one_host(directory: Path, killed: list[int]) -> None:
     """SIGKILL a hosting actor as soon as the first scored part is there."""
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and not list(directory.glob("*/manifest.json")):
         if list(directory.glob("*/*.parquet")):
             for entry in Path("/proc").iterdir():
-                if entry.name.isdigit() and b"ray::_Host" in _command(entry):
+                if entry.name.isdigit() and b"ray::Host" in _command(entry):
                     os.kill(int(entry.name), signal.SIGKILL)
+                    killed.append(int(entry.name))
                     return
         time.sleep(0.005)  # polls a condition with a deadline
 
@@ -145,9 +123,7 @@ def _command(entry: Path) -> bytes:
         return b""
 
 
-def test_a_question_no_teacher_got_right_is_in_the_ledger_and_trains_nobody(
-    ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_question_no_teacher_got_right_is_in_the_ledger_and_trains_nobody(small_world: dict[str, Any], tmp_path: Path) -> None:
     lines = Path(small_world["questions"]["train"]).read_text().splitlines()
     first = json.loads(lines[0])
     Path(small_world["questions"]["train"]).write_text(
@@ -159,7 +135,7 @@ def test_a_question_no_teacher_got_right_is_in_the_ledger_and_trains_nobody(
     assert len(chosen.read("chosen")) == 23
 
 
-def test_empty_unknown_and_forged_answers_end_in_named_states(ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path) -> None:
+def test_empty_unknown_and_forged_answers_end_in_named_states(small_world: dict[str, Any], tmp_path: Path) -> None:
     path = Path(small_world["teachers"][0]["path"])
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[0]["teacher_output"] = "   "
@@ -174,45 +150,41 @@ def test_empty_unknown_and_forged_answers_end_in_named_states(ray_cluster: Clust
 
 
 def test_chosen_answers_longer_than_the_student_may_generate_stop_the_run_before_training(
-    ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path
+    small_world: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(BadInput, match=r"longer than the student may generate.*evaluate\.max_new_tokens="):
         run(small_world, tmp_path, evaluate={"max_new_tokens": 10})
     assert not list(Path(small_world["store"]).glob("train/*/metrics.jsonl"))
 
 
-def test_answers_over_the_scoring_limit_are_too_long_in_the_ledger(
-    ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path
-) -> None:
+def test_answers_over_the_scoring_limit_are_too_long_in_the_ledger(small_world: dict[str, Any], tmp_path: Path) -> None:
     states = choose(small_world, tmp_path, score={"max_length": 75})["scas"].read("ledger")["state"].value_counts()
     assert states["too_long"] > 0
     assert states["selected"] > 0
 
 
-def test_costs_of_another_rendering_are_refused_by_training(ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path) -> None:
+def test_costs_of_another_rendering_are_refused_by_training(small_world: dict[str, Any], tmp_path: Path) -> None:
     chosen = choose(small_world, tmp_path)
     foreign = replace(chosen["scores"], config={**chosen["scores"].config, "rendering": "made under another template"})
-    with Context(parse_experiment(small_world), Place(str(tmp_path / "run")), Talker()) as context:
+    with context_of(small_world, tmp_path) as context:
         student = first_state(context.experiment.students[0])
         with pytest.raises(BadInput, match="another rendering than training uses"):
             train_students(context, [Training("train kid", student, chosen["scas"], foreign, 0)], pd.DataFrame(), {})
 
 
-def test_a_run_without_one_verified_answer_ends_in_one_line_with_the_counts(
-    ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_run_without_one_verified_answer_ends_in_one_line_with_the_counts(small_world: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no teacher has a verified answer.*72 unparsed"):
         run(small_world, tmp_path, verify={"method": "exact", "pattern": "never (there)"})
 
 
 def test_a_held_out_question_that_cannot_be_rendered_is_left_out_and_the_rest_evaluated(
-    ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path
+    small_world: dict[str, Any], tmp_path: Path
 ) -> None:
     file = Path(small_world["questions"]["evaluate"])
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows[0]["question"] = "say <|im_end|>"
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    with Context(parse_experiment(small_world), Place(str(tmp_path / "run")), Talker()) as context:
+    with context_of(small_world, tmp_path) as context:
         e = context.experiment
         _, held_out = load_questions(e.questions, None, None)
         stage = evaluate_students(context, {"kid": first_state(e.students[0])}, held_out)["kid"]
@@ -260,10 +232,10 @@ def test_a_lock_that_a_killed_process_left_behind_holds_nobody_up(tmp_path: Path
     assert not [lock for lock in (tmp_path / "locks").iterdir() if is_held(lock)]
 
 
-def test_gsm8k_answers_run_on_real_input_with_a_limit(ray_cluster: Cluster, gsm8k: Path, golden: Path, tmp_path: Path) -> None:
+def test_gsm8k_answers_run_on_real_input_with_a_limit(gsm8k: Path, golden: Path, tmp_path: Path) -> None:
     tree = yaml.safe_load((ROOT / "experiments" / "gsm8k_answers.yaml").read_text())
-    tree |= {"store": str(tmp_path / "store"), "limit": 80}
-    tree["train"] |= {"steps": 8}
+    tree |= {"store": str(tmp_path / "store"), "limit": 40}
+    tree["train"] |= {"steps": 6}
     text = json.dumps(tree).replace("../shared/data/gsm8k", str(gsm8k)).replace("../shared/golden/scas", str(golden))
     context, outcome = run(json.loads(text), tmp_path)
     results = summarise(context, outcome)
@@ -274,13 +246,7 @@ def test_gsm8k_answers_run_on_real_input_with_a_limit(ray_cluster: Cluster, gsm8
     assert any("nats per answer token" in line for line in verdict_lines(results))
 
 
-def write_experiment(tree: dict[str, Any], tmp_path: Path) -> Path:
-    file = tmp_path / "experiment.yaml"
-    file.write_text(yaml.safe_dump(tree))
-    return file
-
-
-def test_plan_starts_nothing_and_knows_what_is_cached(ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path) -> None:
+def test_plan_starts_nothing_and_knows_what_is_cached(small_world: dict[str, Any], tmp_path: Path) -> None:
     small_world["teachers"].append({"name": "live", "path": small_world["students"][0]["path"], "num_cpus": 3})
     file = write_experiment(small_world, tmp_path)
     done = tutelage("plan", file)
@@ -291,6 +257,7 @@ def test_plan_starts_nothing_and_knows_what_is_cached(ray_cluster: Cluster, smal
     assert not list((tmp_path / "store").glob("score"))
 
 
+@pytest.mark.ray
 def test_ctrl_c_in_the_middle_loses_nothing_and_the_next_run_goes_on(small_world: dict[str, Any], tmp_path: Path) -> None:
     """A run in a process of its own, interrupted once a score part is there, then run again to the end."""
     small_world["train"]["steps"] = 1
@@ -363,7 +330,7 @@ def test_a_student_with_pickle_weights_is_refused(small_world: dict[str, Any], t
     assert "a pickle can run code" in done.stderr
 
 
-def test_ids_of_pools_join_by_name_not_by_position(ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path) -> None:
+def test_ids_of_pools_join_by_name_not_by_position(small_world: dict[str, Any], tmp_path: Path) -> None:
     """Shuffling a teacher's file changes no verdict and no choice."""
     one = choose(small_world, tmp_path)
     path = Path(small_world["teachers"][1]["path"])
@@ -382,7 +349,8 @@ def shas(context: Context) -> dict[str, Any]:
 def test_a_run_on_an_object_store_is_the_same_run_and_goes_on_there(
     ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path, s3_bucket: str
 ) -> None:
-    tree = small_world | {"train": {**small_world["train"], "steps": 4, "checkpoint_every": 1}}
+    """A whole run on Ray and an object store, against one in this process on this disk."""
+    tree = small_world | {"train": {**small_world["train"], "checkpoint_every": 1}}
     here, _ = run(tree, tmp_path)
     away = {"store": f"{s3_bucket}/store", "students": [{"name": "kid", "path": f"{s3_bucket}/models/kid"}]}
     folder = tmp_path / "copy"
@@ -391,12 +359,13 @@ def test_a_run_on_an_object_store_is_the_same_run_and_goes_on_there(
     questions = {k: f"{s3_bucket}/{k}.jsonl" for k in ("train", "evaluate")}
     for kind, place in questions.items():
         Place(place).write_bytes(Path(small_world["questions"][kind]).read_bytes())
-    there, outcome = run(tree | away, tmp_path, questions=questions)
+    there, outcome = run(tree | away, tmp_path, on_ray=True, questions=questions)
     assert shas(there) == shas(here)
     assert {label: s.id for label, s in there.stages.items()} == {label: s.id for label, s in here.stages.items()}
+    assert any("strongest" in line for line in verdict_lines(summarise(there, outcome)))
     assert Place(f"{s3_bucket}/store/checkpoints").files() == {}
     log = Place(f"{s3_bucket}/store").glob("train")[0].glob("*")[0] / "metrics.jsonl"
-    assert len(log.read_text().splitlines()) == 4
+    assert len(log.read_text().splitlines()) == 2
     # A part and a manifest go: only that part is made again, from what is there.
     stage = outcome.scores["kid scas seed 0", 1]
     (stage.directory / "manifest.json").unlink()

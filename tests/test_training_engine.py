@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from cluster.loading import ModelSource, load_model
+from cluster.loading import ModelSource, import_transformers, load_model, load_tokenizer
+from cluster.sampling import Completion, Sampling, sample
 from cluster.storage import Place
 from tests.worker_group import WorkerGroup, train
 from training.data import Example, Examples, collate, write_examples
@@ -82,7 +83,15 @@ def plain_gradient(model: Path, rows: Examples) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("stage", "precision"),
-    [(0, "float32"), (1, "float32"), (2, "float32"), (3, "float32"), (1, "bfloat16"), (2, "bfloat16"), (3, "bfloat16")],
+    [
+        (0, "float32"),
+        pytest.param(1, "float32", marks=pytest.mark.slow),
+        (2, "float32"),
+        (3, "float32"),
+        pytest.param(1, "bfloat16", marks=pytest.mark.slow),
+        (2, "bfloat16"),
+        pytest.param(3, "bfloat16", marks=pytest.mark.slow),
+    ],
 )
 def test_a_steps_gradient_is_the_plain_one_whatever_shares_the_work(
     one: WorkerGroup, two: WorkerGroup, tiny_model: Path, examples: Path, tmp_path: Path, stage: int, precision: str
@@ -101,6 +110,34 @@ def test_a_steps_gradient_is_the_plain_one_whatever_shares_the_work(
             rounding = 2**-8 * float(start[name].norm() / gradient.norm()) if precision == "bfloat16" else 0.0
             assert error <= GRADIENT_TOLERANCE[precision] + rounding, (group.workers, name, error)
         assert read_metrics(Place(j.output))[0]["passes"] > 1, "one pass accumulates nothing"
+
+
+def test_zero_stages_and_worker_counts_give_the_same_losses_and_usable_exports(
+    one: WorkerGroup, two: WorkerGroup, tiny_model: Path, examples: Path, tmp_path: Path
+) -> None:
+    plain = [job(f"z{z}", tiny_model, examples, tmp_path / "two", zero_stage=z) for z in (1, 2)]
+    plain.append(job("z3", tiny_model, examples, tmp_path / "two", deepspeed={"zero_optimization": {"stage": 3}}))  # a user's own section
+    lora = job("lora", tiny_model, examples, tmp_path / "two", zero_stage=2, lora=LoraSettings(r=4, alpha=8))
+    two.run(train, [*plain, lora], tmp_path / "checkpoints")
+    alone = [job("z1", tiny_model, examples, tmp_path / "one"), replace(lora, output=str(tmp_path / "one" / "lora"))]
+    one.run(train, alone, tmp_path / "checkpoints-of-one")
+    for j in plain:
+        assert losses(j) == pytest.approx(losses(alone[0]), abs=LOSS_TOLERANCE["float32"]), j.job_id
+    assert losses(lora) == pytest.approx(losses(alone[1]), abs=LOSS_TOLERANCE["float32"])
+    assert losses(plain[0])[-1] < losses(plain[0])[0]
+    start = dict(load_model(ModelSource(str(tiny_model))).state_dict())
+    for j in [*plain, lora]:
+        directory = Path(j.output) / "model"
+        assert not list(directory.glob("*.bin"))
+        model = import_transformers().AutoModelForCausalLM.from_pretrained(directory)
+        tokenizer = load_tokenizer(ModelSource(str(directory)))
+        completion = sample(model.eval(), [tokenizer("chain: 3 t+4")["input_ids"]], Sampling(5, frozenset({2})))[0]
+        assert isinstance(completion, Completion)
+        assert completion.ids or completion.finish == "stop"
+        assert max(float((weights(j)[k] - start[k]).abs().max()) for k in start) > 1e-4, j.job_id
+    assert (Path(lora.output) / "model" / "adapter" / "adapter_model.safetensors").is_file()
+    first, second = weights(plain[0]), weights(plain[2])
+    assert max(float((first[k] - second[k]).abs().max()) for k in first) < 1e-3
 
 
 def train_in_small_chunks(rank: int, jobs: list[TrainJob], checkpoints: Path) -> None:
@@ -123,7 +160,13 @@ def test_workers_whose_micro_batches_need_more_chunks_than_others_do_not_wait_fo
 
 @pytest.mark.parametrize(
     ("stage", "lora", "precision"),
-    [(1, False, "bfloat16"), (3, False, "float32"), (2, True, "float32"), (3, True, "float32"), (3, True, "bfloat16")],
+    [
+        (1, False, "bfloat16"),
+        (3, False, "float32"),
+        (2, True, "float32"),
+        pytest.param(3, True, "float32", marks=pytest.mark.slow),
+        (3, True, "bfloat16"),
+    ],
 )
 def test_a_training_that_stops_and_goes_on_ends_where_an_undisturbed_one_does(
     two: WorkerGroup, tiny_model: Path, examples: Path, tmp_path: Path, stage: int, lora: bool, precision: str
@@ -144,12 +187,12 @@ def test_a_training_that_stops_and_goes_on_ends_where_an_undisturbed_one_does(
 @pytest.mark.parametrize(
     ("stage", "lora", "precision"),
     [
-        (0, False, "float32"),
-        (1, False, "float32"),
+        pytest.param(0, False, "float32", marks=pytest.mark.slow),
+        pytest.param(1, False, "float32", marks=pytest.mark.slow),
         (1, False, "bfloat16"),
-        (2, False, "float32"),
+        pytest.param(2, False, "float32", marks=pytest.mark.slow),
         (3, False, "float32"),
-        (2, True, "float32"),
+        pytest.param(2, True, "float32", marks=pytest.mark.slow),
         (3, True, "float32"),
     ],
 )

@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from cluster.errors import BadInput
-from cluster.loading import ModelSource, import_transformers, load_model, load_tokenizer
+from cluster.loading import ModelSource, load_model
 from cluster.proof import prove
-from cluster.sampling import Completion, Sampling, sample
 from cluster.session import Cluster
 from cluster.storage import Place
 from training.checkpoints import Marker, read_marker, write_marker
@@ -23,11 +22,9 @@ from training.data import Example, Layout, write_examples
 from training.loop import TrainJob
 from training.metrics import read_metrics
 from training.objectives import weighted_cross_entropy
-from training.settings import LoraSettings, TrainSettings, check_settings, engine_config, learning_rate_at
+from training.settings import TrainSettings, check_settings, engine_config, learning_rate_at
 from training.trainer import TrainingFailed, train_jobs
 
-# Losses of one job under different ZeRO stages and worker counts: float32 sums in another order.
-LOSS_TOLERANCE = 2e-4
 # Weights after a killed and resumed run against an undisturbed one: the same arithmetic, so nearly bit for bit.
 RESUME_TOLERANCE = 1e-6
 
@@ -57,57 +54,30 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
     return dict(load_model(ModelSource(str(directory))).state_dict())
 
 
-def test_zero_stages_and_worker_counts_give_the_same_losses_and_usable_exports(
-    ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path
-) -> None:
-    plain = [job(f"z{z}", tiny_model, examples, tmp_path / "two", zero_stage=z) for z in (1, 2)]
-    plain.append(job("z3", tiny_model, examples, tmp_path / "two", deepspeed={"zero_optimization": {"stage": 3}}))  # a user's own section
-    lora = job("lora", tiny_model, examples, tmp_path / "two", zero_stage=2, lora=LoraSettings(r=4, alpha=8))
-    train_jobs([*plain, lora], name="two", storage=Place(str(tmp_path / "ray")), workers=2)
-    alone = [job("z1", tiny_model, examples, tmp_path / "one"), replace(lora, output=str(tmp_path / "one" / "lora"))]
-    train_jobs(alone, name="one", storage=Place(str(tmp_path / "ray")), workers=1)
-    for j in plain:
-        assert losses(j) == pytest.approx(losses(alone[0]), abs=LOSS_TOLERANCE), j.job_id
-    assert losses(lora) == pytest.approx(losses(alone[1]), abs=LOSS_TOLERANCE)
-    assert losses(plain[0])[-1] < losses(plain[0])[0]
-    start = weights(tiny_model)
-    for j in [*plain, lora]:
-        directory = Path(j.output) / "model"
-        assert not list(directory.glob("*.bin"))
-        model = import_transformers().AutoModelForCausalLM.from_pretrained(directory)
-        tokenizer = load_tokenizer(ModelSource(str(directory)))
-        completion = sample(model.eval(), [tokenizer("chain: 3 t+4")["input_ids"]], Sampling(5, frozenset({2})))[0]
-        assert isinstance(completion, Completion)
-        assert completion.ids or completion.finish == "stop"
-        moved = max(float((weights(directory)[k] - start[k]).abs().max()) for k in start)
-        assert moved > 1e-4, j.job_id
-    assert (Path(lora.output) / "model" / "adapter" / "adapter_model.safetensors").is_file()
-    first, second = weights(Path(plain[0].output) / "model"), weights(Path(plain[2].output) / "model")
-    assert max(float((first[k] - second[k]).abs().max()) for k in first) < 1e-3
-
-
 def test_a_worker_killed_in_mid_training_resumes_to_the_same_weights(
     ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:
+    """Two trainings of the same thing in one queue; a worker is killed in the second."""
     calm = job("calm", tiny_model, examples, tmp_path, steps=30, checkpoint_every=5, micro_batch_tokens=60)
-    train_jobs([calm], name="calm", storage=Place(str(tmp_path / "ray")), workers=2)
     struck = replace(calm, job_id="struck", output=str(tmp_path / "struck"))
     killed: list[int] = []
+    totals: set[int] = set()
 
     def kill_once_it_has_checkpoints(done: int, total: int) -> None:
-        if done >= 12 and not killed:
-            pid = _train_workers()[-1]
-            os.kill(pid, signal.SIGKILL)
+        totals.add(total)
+        if done >= 42 and not killed:
+            os.kill(_train_workers()[-1], signal.SIGKILL)
             killed.append(done)
 
-    train_jobs([struck], name="struck", storage=Place(str(tmp_path / "ray")), workers=2, on_progress=kill_once_it_has_checkpoints)
+    train_jobs([calm, struck], name="q", storage=Place(str(tmp_path / "ray")), workers=2, on_progress=kill_once_it_has_checkpoints)
     assert killed, "nothing was killed: the test proved nothing"
-    assert killed[0] < 30
+    assert killed[0] < 60
+    assert totals == {60}
     assert [row["step"] for row in read_metrics(Place(struck.output))] == list(range(1, 31))
     assert losses(struck) == pytest.approx(losses(calm), abs=RESUME_TOLERANCE)
     one, two = weights(Path(calm.output) / "model"), weights(Path(struck.output) / "model")
     assert max(float((one[k] - two[k]).abs().max()) for k in one) <= RESUME_TOLERANCE
-    assert not (tmp_path / "ray" / "struck").exists()  # checkpoints are gone once the queue is done
+    assert not (tmp_path / "ray" / "q").exists()  # checkpoints are gone once the queue is done
 
 
 def _train_workers() -> list[int]:
@@ -132,27 +102,23 @@ def test_a_finished_job_is_not_trained_again(ray_cluster: Cluster, tiny_model: P
     assert not (Path(done.output) / "metrics.jsonl").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_training_with_the_step_and_a_remedy(
+def test_no_compiler_is_needed_and_a_loss_that_is_not_finite_stops_training_with_the_step_and_a_remedy(
     ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:
-    write_examples(Place(str(tmp_path / "heavy.arrow")), [Example(tuple(range(3, 30)), 6, 27, 1e39)] * 8)  # 1e39 is infinite in float32
-    wild = job("wild", tiny_model, tmp_path / "heavy.arrow", tmp_path, steps=5)
-    with pytest.raises(TrainingFailed, match=r"loss of step 0 is (nan|inf).*lower the learning rate"):
-        train_jobs([wild], name="wild", storage=Place(str(tmp_path / "ray")), max_failures=0)
-
-
-def test_no_compiler_is_needed(ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path) -> None:
-    """Train with every program on the PATH except compilers and ninja; nothing is built."""
+    """Train with every program on the PATH except compilers and ninja: nothing is built. The second training of the queue goes wrong."""
     without = tmp_path / "bin"
     without.mkdir()
     for program in [*Path("/bin").iterdir(), *Path("/usr/bin").iterdir()]:
         if not re.search(r"gcc|g\+\+|^cc$|c\+\+|clang|nvcc|ninja|^ld|^as$", program.name) and not (without / program.name).exists():
             (without / program.name).symlink_to(program)
     assert shutil.which("gcc", path=str(without)) is None
-    one = job("nogcc", tiny_model, examples, tmp_path, steps=1)
     cache = tmp_path / "extensions"
     environment = {"PATH": str(without), "TORCH_EXTENSIONS_DIR": str(cache), "CC": "", "CXX": ""}
-    train_jobs([one], name="nogcc", storage=Place(str(tmp_path / "ray")), environment=environment)
+    one = job("nogcc", tiny_model, examples, tmp_path, steps=1)
+    write_examples(Place(str(tmp_path / "heavy.arrow")), [Example(tuple(range(3, 30)), 6, 27, 1e39)] * 8)  # 1e39 is infinite in float32
+    wild = job("wild", tiny_model, tmp_path / "heavy.arrow", tmp_path, steps=5)
+    with pytest.raises(TrainingFailed, match=r"training wild: the loss of step 0 is (nan|inf).*lower the learning rate"):
+        train_jobs([one, wild], name="q", storage=Place(str(tmp_path / "ray")), max_failures=0, environment=environment)
     assert one.is_done
     assert not list(cache.rglob("*"))
 

@@ -2,13 +2,20 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import TutelageError
+from cluster.loading import ModelSource
 from cluster.placement import Needs
 from cluster.pool import Job, Pool
 from cluster.session import RaySettings, connect
+from cluster.storage import Place
+from training.data import Example, write_examples
+from training.loop import DONE, TrainJob
+from training.settings import TrainSettings
+from training.trainer import check_train_room, train_jobs
 
 
 class TellZone:
@@ -21,53 +28,46 @@ class TellZone:
         return next(str(node["Labels"]["zone"]) for node in ray.nodes() if node["NodeID"] == own)
 
 
-def where(address: str) -> None:
-    """Print where jobs with labels ran, and how an impossible label is refused."""
-    with connect(RaySettings(address=address)), Pool() as pool:
-        jobs = [Job(zone, TellZone, [(f"{zone}{k}", k) for k in range(3)], 1, Needs(1.0, labels=(("zone", zone),))) for zone in "cab"]
-        found = sorted({(result.job, result.value) for result in pool.run(jobs)})
-        try:
-            list(pool.run([Job("lost", TellZone, [("x", 0)], 1, Needs(1.0, labels=(("zone", "z"),)))]))
-            refused = ""
-        except TutelageError as error:
-            refused = str(error)
-    print(json.dumps({"found": found, "refused": refused}))
+def where(address: str, model: str, folder: str) -> None:
+    """Print where jobs and train workers with labels ran, and how what no node has is refused."""
+    with connect(RaySettings(address=address)) as cluster:
+        with Pool() as pool:
+            jobs = [Job(zone, TellZone, [(f"{zone}{k}", k) for k in range(3)], 1, Needs(1.0, labels=(("zone", zone),))) for zone in "cab"]
+            found = sorted({(result.job, result.value) for result in pool.run(jobs)})
+            lost = Job("lost", TellZone, [("x", 0)], 1, Needs(1.0, labels=(("zone", "z"),)))
+            refused = refusal(lambda: list(pool.run([lost])))
+        told = {"found": found, "refused": refused, "train_zone": train_zone(model, folder)}
+        told["train_refused"] = refusal(lambda: check_train_room(1, Needs(1.0, memory_gib=9999.0), cluster.nodes))
+    print(json.dumps(told))
 
 
-def train(address: str, model: str, folder: str) -> None:
-    """Print in which zone a worker trained whose needs name one, and how memory that no node has is refused."""
-    from cluster.loading import ModelSource
-    from cluster.placement import Node, check_fits
-    from cluster.storage import Place
-    from training.data import Example, write_examples
-    from training.loop import DONE, TrainJob
-    from training.settings import TrainSettings
-    from training.trainer import train_jobs
+def refusal(call: Callable[[], Any]) -> str:
+    """What a call says when it refuses."""
+    try:
+        call()
+    except TutelageError as error:
+        return str(error)
+    return ""
+
+
+def train_zone(model: str, folder: str) -> str:
+    """The zone of a worker that trains in zone b."""
+    import ray
 
     write_examples(Place(f"{folder}/examples.arrow"), [Example(tuple(range(3, 30)), 6, 27)] * 4)
     job = TrainJob("t", ModelSource(model), f"{folder}/examples.arrow", f"{folder}/t", 0, TrainSettings(steps=1, batch_size=2))
-    needs = Needs(1.0, memory_gib=0.2, labels=(("zone", "b"),))
-    with connect(RaySettings(address=address)) as cluster:
-        import ray
-
-        train_jobs([job], name="t", storage=Place(f"{folder}/ray"), needs=needs)
-        node = json.loads(Path(f"{folder}/t/{DONE}").read_text())["node"]
-        zone = next(n["Labels"]["zone"] for n in ray.nodes() if n["NodeID"] == node)
-        try:
-            check_fits("a train worker", Needs(1.0, memory_gib=9999.0), [Node(n.resources, n.labels) for n in cluster.nodes])
-            refused = ""
-        except TutelageError as error:
-            refused = str(error)
-    print(json.dumps({"zone": zone, "refused": refused}))
+    train_jobs([job], name="t", storage=Place(f"{folder}/ray"), needs=Needs(1.0, memory_gib=0.2, labels=(("zone", "b"),)))
+    node = json.loads(Path(f"{folder}/t/{DONE}").read_text())["node"]
+    return next(str(n["Labels"]["zone"]) for n in ray.nodes() if n["NodeID"] == node)
 
 
 def choose(tree: str) -> None:
     """Run an experiment up to the first round's choice, and print the choice's parts."""
-    from tests.test_pipeline import choose as choose_here
+    from tests.runs import choose as choose_here
 
-    stages = choose_here(json.loads(Path(tree).read_text()), Path(tree).parent)
+    stages = choose_here(json.loads(Path(tree).read_text()), Path(tree).parent, on_ray=True)
     print(json.dumps({name: stage.manifest()["parts"] for name, stage in stages.items()}))
 
 
 if __name__ == "__main__":
-    {"where": where, "choose": choose, "train": train}[sys.argv[1]](*sys.argv[2:])
+    {"where": where, "choose": choose}[sys.argv[1]](*sys.argv[2:])

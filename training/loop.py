@@ -21,7 +21,7 @@ from cluster.loading import ModelSource, load_model, load_tokenizer, steady_posi
 from cluster.seeds import derive_seed
 from cluster.storage import Place
 from training.checkpoints import Marker, export_model, on_this_node, whole_checkpoints, write_marker
-from training.data import Examples, Rows, collate, count_steps, deal, global_batches
+from training.data import Examples, Rows, collate, count_examples, count_steps, deal, global_batches
 from training.metrics import METRICS, MetricsFile
 from training.settings import TrainSettings, engine_config, learning_rate_at
 
@@ -45,6 +45,13 @@ class TrainJob:
     export_steps: tuple[int, ...] = ()
     chat_template: str | None = None
     until: int | None = None
+
+    @property
+    def steps(self) -> int:
+        """How many optimizer steps are done when this attempt has ended."""
+        s = self.settings
+        total = count_steps(count_examples(Place(self.examples)), s.batch_size, s.epochs, s.steps)
+        return min(self.until or total, total)
 
     @property
     def has_ended(self) -> bool:

@@ -4,9 +4,10 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from cluster.errors import TutelageError
-from cluster.placement import GIB, Needs
+from cluster.placement import GIB, Needs, Node, check_fits
 from cluster.storage import Place
 from training.checkpoints import keep_newest, mend_snapshot
 from training.loop import TrainJob, paused_name, train_worker
@@ -14,6 +15,7 @@ from training.metrics import read_metrics
 
 ONE_CPU = Needs()
 POLL_S = 0.5  # between looks at the metrics files
+HELPER_STOP_S = 1.0
 
 
 class TrainingFailed(TutelageError):
@@ -40,14 +42,13 @@ def train_jobs(
         storage: directory that every node sees, or a URI; checkpoints live there until every job of the queue has ended.
         needs: what each worker asks of the cluster; GPUs are whole.
         max_failures: how often a lost worker group is started again.
-        on_progress: called with (optimizer steps done, steps known so far) about twice a second.
+        on_progress: called with (optimizer steps done, steps of the queue) about twice a second.
         environment: further variables for the workers.
 
     Raises:
         TrainingFailed: with the worker's own error.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     pending = [job for job in jobs if not job.is_done]
@@ -65,7 +66,7 @@ def train_jobs(
     system, path = storage.opened()
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    trainer = TorchTrainer(
+    trainer = torch_trainer()(
         train_worker,
         train_loop_config={"jobs": list(jobs), "checkpoints": str(storage / name)},
         scaling_config=ScalingConfig(
@@ -102,6 +103,37 @@ def train_jobs(
         (storage / name).remove()
 
 
+def torch_trainer() -> Any:
+    """Ray's TorchTrainer without what costs every training seconds and gives it nothing.
+
+    Ray 2.60 starts an actor that removes the workers' places should the controller die. Its thread mostly waits in Ray's state
+    API, and every training ended with 12 s of waiting for that thread; a second is enough, the actor then ends by itself. And it
+    starts an actor that hands out data sets, of which there are none here.
+    """
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+    class Trainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks = [c for c in super()._create_default_callbacks() if not isinstance(c, DatasetsCallback)]
+            for callback in callbacks:
+                if isinstance(callback, PlacementGroupCleanerCallback):
+                    callback._stop_timeout = HELPER_STOP_S
+            return callbacks
+
+    return Trainer
+
+
+def check_train_room(workers: int, needs: Needs, nodes: Sequence[Node]) -> None:
+    """Refuse a worker group that can never be placed: Ray Train would wait for it for ever.
+
+    Raises:
+        NoRoom: with what it asks for and what there is.
+    """
+    check_fits(f"{workers} train workers", needs, nodes, workers)
+
+
 def worker_resources(needs: Needs) -> dict[str, float]:
     """What Ray Train is asked to give each worker, by Ray's names; nothing is said of what is not needed."""
     asked = {"CPU": needs.num_cpus, "GPU": needs.num_gpus, "memory": float(int(needs.memory_gib * GIB))}
@@ -118,11 +150,12 @@ def worker_environment(on_gpu: bool) -> dict[str, str]:
 
 def _watch(jobs: Sequence[TrainJob], on_progress: Callable[[int, int], None] | None, stop: threading.Event) -> None:
     """Report the queue's progress by reading the metrics files that rank 0 appends to."""
-    while on_progress is not None:
+    if on_progress is None:
+        return
+    total = sum(job.steps for job in jobs)
+    while True:
         ended = stop.wait(POLL_S)
-        rows = [read_metrics(Place(job.output)) for job in jobs]
-        done, started = sum(len(r) for r in rows), [r[-1]["of"] for r in rows if r]
-        on_progress(done, round(sum(started) / len(started) * len(jobs)) if started else 0)
+        on_progress(sum(len(read_metrics(Place(job.output))) for job in jobs), total)
         if ended:
             return
 

@@ -1,0 +1,197 @@
+"""The world that all faults share, and each fault's own copy of it: started, watched, struck, started again."""
+
+import os
+import random
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.conftest import make_small_world
+from tests.fault_proxy import FaultProxy
+from tests.openai_server import serve_model
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("generate", "verify", "score", "select", "train", "evaluate")
+EXACT = ("generate", "verify", "score", "select")
+PATIENCE_S = 240.0
+MARK = "TUTELAGE_CHAOS"
+STEPS = 120
+TRIES = 4  # to strike a run whose moment passed before it was seen
+
+
+class Failed(Exception):
+    """A fault was not survived."""
+
+
+class Missed(Exception):
+    """A run ended before the fault could strike it: nothing was proved, it is tried again."""
+
+
+class Skipped(Exception):
+    """A fault that this machine does not let us cause."""
+
+
+@dataclass
+class Arena:
+    """What all faults share: the experiment, its undisturbed store, and the endpoint's proxy."""
+
+    root: Path
+    tree: dict[str, Any]
+    reference: Path
+    proxy: FaultProxy
+    seed: int
+
+
+@dataclass
+class Fight:
+    """One fault's own copy of the world."""
+
+    arena: Arena
+    name: str
+    keep: tuple[str, ...]
+    tree: dict[str, Any] = field(default_factory=dict)
+    struck: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.folder = self.arena.root / self.name.replace(" ", "-")
+        self.folder.mkdir()
+        self.random = random.Random(f"{self.arena.seed}/{self.name}")
+        self.store = self.folder / "store"
+        self.mark = secrets.token_hex(8)
+        self.begin_again()
+        self.tree = {**self.arena.tree, "store": str(self.store), "runs": str(self.folder / "runs"), **self.tree}
+        self.before: dict[Path, int] = {}
+        self.starts = 0
+
+    def begin_again(self) -> None:
+        """Set the store back to the stages that are kept; what still runs of an earlier try ends."""
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.store, ignore_errors=True)
+        shutil.rmtree(self.folder / "runs", ignore_errors=True)
+        for stage in self.keep:
+            shutil.copytree(self.arena.reference / stage, self.store / stage)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+        return {**kept, "HF_HUB_OFFLINE": "1", "CHAOS_KEY": "sk-chaos", MARK: self.mark}
+
+    def start(self, *command: str, **changes: Any) -> "subprocess.Popen[bytes]":
+        file = self.folder / "experiment.yaml"
+        file.write_text(yaml.safe_dump({**self.tree, **changes}))
+        self.starts += 1
+        with open(self.folder / f"log-{self.starts}.txt", "wb") as log:
+            words = [sys.executable, "-m", "jobs", *(command or ("run",)), str(file)]
+            return subprocess.Popen(words, cwd=ROOT, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+
+    def log(self) -> str:
+        return "".join(p.read_text(errors="replace") for p in sorted(self.folder.glob("log-*.txt")))
+
+    def finish(self, process: "subprocess.Popen[bytes]") -> int:
+        """Wait for a run to end."""
+        try:
+            return process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            raise Failed(f"a run hangs: {self.log()[-400:]}") from error
+
+    def run_to_the_end(self, **changes: Any) -> None:
+        """Start the same command again; it must end well."""
+        if self.finish(self.start(**changes)) != 0:
+            raise Failed(f"the run started again fails: {self.log()[-400:]}")
+
+    def survive(self, process: "subprocess.Popen[bytes]") -> None:
+        """The struck run must end well by itself."""
+        if self.finish(process) != 0:
+            raise Failed(f"the struck run fails: {self.log()[-400:]}")
+
+    def parts(self, stage: str) -> list[Path]:
+        return sorted(self.store.glob(f"{stage}/*/*.parquet"))
+
+    def wait(self, process: "subprocess.Popen[bytes]", ready: Callable[[], bool]) -> None:
+        """Poll until the moment to strike.
+
+        Raises:
+            Missed: the run ended well before that moment was seen.
+            Failed: it ended badly, or neither came.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while not ready():
+            if process.poll() == 0:
+                raise Missed(f"the run ended before it could be struck {self.struck}")
+            if process.poll() is not None:
+                raise Failed(f"the run ended with {process.returncode} before it could be struck: {self.log()[-400:]}")
+            if time.monotonic() > deadline:
+                raise Failed(f"the moment to strike never came: {self.log()[-400:]}")
+            time.sleep(0.002)
+
+    def note_finished(self) -> None:
+        """Remember which parts are there when the fault strikes: they must not be made again."""
+        self.before = {p: p.stat().st_ino for stage in EXACT for p in self.parts(stage)}
+
+    def processes(self, name: str = "") -> list[int]:
+        """Pids of this fight's processes whose command line holds `name`."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                try:
+                    ours = f"{MARK}={self.mark}".encode() in (entry / "environ").read_bytes()
+                    if ours and name.encode() in (entry / "cmdline").read_bytes():
+                        found.append(int(entry.name))
+                except OSError:
+                    continue
+        return found
+
+    def kill_one(self, name: str) -> int:
+        """SIGKILL one of this fight's processes of that name, at a moment up to a tenth of a second away."""
+        time.sleep(self.random.uniform(0, 0.1))
+        deadline = time.monotonic() + 10
+        while not (alive := self.processes(name)):
+            if time.monotonic() > deadline:
+                raise Missed(f"no process named {name} was there any more")
+            time.sleep(0.002)
+        pid = self.random.choice(alive)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+
+@contextmanager
+def arena(folder: Path, seed: int) -> Iterator[Arena]:
+    """Build the world and run it undisturbed."""
+    from jobs.miniature import make_initial_model
+
+    tiny = folder / "tiny"
+    make_initial_model(tiny, seed=3)
+    with serve_model(tiny, folder / "serve.log") as url:
+        proxy = FaultProxy(url, [])
+        endpoint = {"kind": "endpoint", "name": "far", "base_url": proxy.url, "model": str(tiny), "api_key_env": "CHAOS_KEY"}
+        hosted = {"kind": "model", "name": "dan", "path": str(tiny)}
+        tree = make_small_world(folder, tiny)
+        tree |= {
+            "teachers": [*tree["teachers"], hosted, {**endpoint, "timeout_s": 3.0, "max_retries": 8, "concurrency": 4}],
+            "generate": {"max_new_tokens": 24, "shard_size": 4},
+            "score": {"shard_size": 6},
+            "train": {"steps": STEPS, "batch_size": 8, "learning_rate": 1e-3, "checkpoint_every": 10},
+            "evaluate": {"max_new_tokens": 160, "shard_size": 4},
+            "placement": {"max_failures": 5},
+            "arms": tree["arms"][:1],
+        }
+        found = Arena(folder, tree, folder / "reference" / "store", proxy, seed)
+        calm = Fight(found, "reference", ())
+        calm.run_to_the_end()
+        try:
+            yield found
+        finally:
+            proxy.close()
