@@ -166,6 +166,8 @@ class Pool:
             while waiting or active:
                 self._admit(waiting, active)
                 self._feed()
+                if waiting and all(slot.is_idle for slot in self._slots):  # a job that ended just now made room for the next
+                    self._admit(waiting, active)
                 self._give_way()
                 active = [r for r in active if r.has_more or r.outstanding]
                 done = self.hosts.wait([f for slot in self._slots for f in slot.in_flight], WAIT_NOTICE_S) if waiting or active else []

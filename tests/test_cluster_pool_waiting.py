@@ -14,6 +14,7 @@ from cluster.errors import NoRoom, ShardFailed
 from cluster.hosts import Died, Failed, Handler
 from cluster.placement import Needs, Node, check_fits
 from cluster.pool import NODE_GRACE_S, Job, Pool
+from tests.in_process import ROOM, HostsHere
 
 ENDLESS = 10**9
 
@@ -216,3 +217,12 @@ def test_what_no_node_can_ever_hold_is_refused_with_what_there_is() -> None:
     check_fits("three workers", Needs(1.0, 1.0), nodes, 3)
     with pytest.raises(NoRoom, match=r"got 3 × \(1 CPU, 1 GPU, zone=a\); expected at most 2 of them"):
         check_fits("three workers", Needs(1.0, 1.0, labels=(("zone", "a"),)), nodes, 3)
+
+
+def test_a_job_that_ends_hands_its_room_on_at_once() -> None:
+    """Between jobs of different sizes the pool once waited ten seconds with nothing running; here that is an error."""
+    sizes = [Needs(ROOM["CPU"]), Needs(1.0), Needs(ROOM["CPU"]), Needs(0.0)]
+    jobs = [Job(f"j{k}", lambda: lambda n: 2 * n, [(f"s{i}", i) for i in range(3)], 2, needs) for k, needs in enumerate(sizes)]
+    with Pool(HostsHere()) as pool:
+        got = {(r.job, r.shard): r.value for r in pool.run(jobs)}
+    assert got == {(f"j{k}", f"s{i}"): 2 * i for k in range(4) for i in range(3)}
