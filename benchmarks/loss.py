@@ -15,9 +15,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.measurement import finish
-from cluster.heads import Head
-from cluster.loading import import_transformers
-from training.objectives import chunked_loss
+from cluster.models.loading import import_transformers
+from cluster.models.vocabulary import Head
+from training.objectives.cross_entropy import chunked_loss
 
 VOCABULARY, WIDTH, TURNS = 152_000, 576, 3
 
@@ -36,13 +36,20 @@ def peak_bytes(run: Callable[[], object]) -> int:
 
 def main() -> None:
     """Measure both sides in turns and print one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true")
     tokens = 1024 if parser.parse_args().quick else 4096
     transformers = import_transformers()
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=8, num_hidden_layers=1, num_attention_heads=8, num_key_value_heads=8
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=8,
+        num_key_value_heads=8,
     )
     head = Head(transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32), VOCABULARY)
     hidden = torch.randn(tokens, WIDTH, requires_grad=True)
@@ -51,7 +58,10 @@ def main() -> None:
     def loss_of(logits: torch.Tensor, part: slice) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(logits, labels[part], reduction="sum")
 
-    sides = {"whole": lambda: loss_of(head.logits(hidden), slice(0, tokens)), "chunks": lambda: chunked_loss(head, hidden, loss_of)}
+    sides = {
+        "whole": lambda: loss_of(head.logits(hidden), slice(0, tokens)),
+        "chunks": lambda: chunked_loss(head, hidden, loss_of),
+    }
     peaks, seconds, gradients = {}, dict[str, list[float]](whole=[], chunks=[]), {}
     for turn in range(TURNS + 1):
         for name, side in sides.items():
@@ -67,7 +77,9 @@ def main() -> None:
             began = time.monotonic()
             step()
             seconds[name].append(time.monotonic() - began)
-    apart = [float((a - b).norm() / a.norm()) for a, b in zip(gradients["whole"], gradients["chunks"], strict=True)]
+    apart = [
+        float((a - b).norm() / a.norm()) for a, b in zip(gradients["whole"], gradients["chunks"], strict=True)
+    ]
     faster = [w / c for w, c in zip(seconds["whole"], seconds["chunks"], strict=True)]
     figures = {
         "answer_tokens": tokens,

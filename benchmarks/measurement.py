@@ -1,6 +1,8 @@
-"""What every benchmark needs: fresh processes for each side, their peak memory, the machine's matrix-product rate, one JSON line.
+"""What every benchmark needs: fresh processes for each side, their peak memory, the machine's matrix-product
+rate, one JSON line.
 
-Times on a shared machine mean little alone, so the sides of a comparison run in turns and are compared as ratios within a turn.
+Times on a shared machine mean little alone, so the sides of a comparison run in turns and are compared as
+ratios within a turn.
 """
 
 import json
@@ -16,13 +18,19 @@ from typing import Any
 RESULT = "RESULT "
 
 
-def in_fresh_process(module: str, *arguments: str, environment: Mapping[str, str] | None = None, timeout_s: float = 3600) -> dict[str, Any]:
+def in_fresh_process(
+    module: str, *arguments: str, environment: Mapping[str, str] | None = None, timeout_s: float = 3600
+) -> dict[str, Any]:
     """Run `python -m module arguments`, which ends with `emit(...)`, and return what it emitted."""
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})}, timeout=timeout_s)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **(environment or {})}, timeout=timeout_s
+    )
     lines = [line for line in done.stdout.splitlines() if line.startswith(RESULT)]
     if done.returncode or not lines:
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        raise RuntimeError(
+            f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        )
     return dict(json.loads(lines[-1].removeprefix(RESULT)))
 
 
@@ -41,7 +49,10 @@ def machine() -> dict[str, Any]:
     import torch
 
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    cpu = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine())
+    cpu = next(
+        (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")),
+        platform.machine(),
+    )
     return {"cpu": cpu, "threads": torch.get_num_threads(), "gpu": gpu, "torch": torch.__version__}
 
 
@@ -54,7 +65,9 @@ def _cpuinfo() -> list[str]:
 
 
 def matmul_flops(dtype: str, device: str = "cpu", seconds: float = 0.6) -> float:
-    """The rate, in floating-point operations per second, of a large square matrix product: the median of several."""
+    """The rate, in floating-point operations per second, of a large square matrix product: the median of
+    several.
+    """
     import torch
 
     size = 2048 if device == "cpu" else 8192
@@ -108,4 +121,8 @@ def _status_bytes(key: str) -> int:
 def spread(values: Sequence[float]) -> str:
     """Median and range, for a table."""
     middle = statistics.median(values)
-    return f"{middle:.2f}" if len(values) == 1 else f"{middle:.2f} ({min(values):.2f} to {max(values):.2f}, n={len(values)})"
+    return (
+        f"{middle:.2f}"
+        if len(values) == 1
+        else f"{middle:.2f} ({min(values):.2f} to {max(values):.2f}, n={len(values)})"
+    )

@@ -1,4 +1,5 @@
-"""What Ray costs: the scoring stage against one process, shards through an actor that does nothing, and planning at scale.
+"""What Ray costs: the scoring stage against one process, shards through an actor that does nothing, and
+planning at scale.
 
 python -m benchmarks.orchestration [--quick]
 """
@@ -18,13 +19,14 @@ from typing import Any
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 from benchmarks.measurement import emit, finish, in_fresh_process, peak_memory, reset_peak_memory, spread
-from cluster.loading import ModelSource, load_model, load_tokenizer
+from cluster.models.loading import ModelSource, load_model, load_tokenizer
+from cluster.models.rendering import Renderer
 from cluster.placement import Needs
 from cluster.pool import Job, Pool
-from cluster.rendering import Renderer
 from cluster.session import RaySettings, connect
-from jobs.experiment import Score
-from jobs.score import Row, ScoreHandler, first_state, score_rows, shards_of
+from jobs.experiment.schema import Score
+from jobs.files.datasets import Row
+from jobs.stages.score import ScoreHandler, first_state, score_rows, shards_of
 
 SHARD, TEACHERS = 256, 6
 QUESTION_CHARACTERS = 235  # the mean of GSM8K's questions
@@ -39,11 +41,18 @@ class DoNothing:
 
 def episode_rows(questions: int) -> list[Row]:
     """Answers of the miniature world's dialects, as a pool would hold them."""
-    from jobs.miniature_tasks import DIALECTS, draw_episodes, work_out
+    from jobs.miniature.tasks import DIALECTS, draw_episodes, work_out
 
     dialects = (list(DIALECTS) * TEACHERS)[:TEACHERS]
     return [
-        Row(f"t{k}/{e.question_id}", e.question_id, f"t{k}", e.question, work_out(e, dialect) + f" {'so ' * k}", None)
+        Row(
+            f"t{k}/{e.question_id}",
+            e.question_id,
+            f"t{k}",
+            e.question,
+            work_out(e, dialect) + f" {'so ' * k}",
+            None,
+        )
         for e in draw_episodes(questions, seed=5)
         for k, dialect in enumerate(dialects)
     ]
@@ -51,7 +60,7 @@ def episode_rows(questions: int) -> list[Row]:
 
 def make_student(directory: Path) -> Path:
     """A model of the miniature world's shape (0.3M parameters), not trained."""
-    from jobs.miniature import make_initial_model
+    from jobs.miniature.world import make_initial_model
 
     make_initial_model(directory, seed=1)
     return directory
@@ -60,7 +69,7 @@ def make_student(directory: Path) -> Path:
 def measure_one_process(student: str, questions: str) -> None:
     """Render and score in this process, with all its threads."""
     source = ModelSource(student)
-    from selection.statistics import Scorer
+    from selection.scoring import Scorer
 
     renderer, shards = Renderer(load_tokenizer(source)), shards_of(episode_rows(int(questions)), SHARD)
     scorer = Scorer(load_model(source), renderer.special_ids)
@@ -72,14 +81,19 @@ def measure_one_process(student: str, questions: str) -> None:
 
 
 def measure_stage(student: str, questions: str) -> None:
-    """The same through the pool, two actors of one core each; the clock starts with the second finished shard."""
-    from jobs.experiment import Student
+    """The same through the pool, two actors of one core each; the clock starts with the second finished
+    shard.
+    """
+    from jobs.experiment.schema import Student
 
     state, rows = first_state(Student(name="kid", path=student)), episode_rows(int(questions))
     shards = [(name, (name, chunk)) for name, chunk in shards_of(rows, SHARD)]
     began = time.perf_counter()
     arrived: list[tuple[float, int]] = []
-    with tempfile.TemporaryDirectory() as out, connect(RaySettings(num_cpus=2, object_store_mib=100), Path(out) / "ray.log"):
+    with (
+        tempfile.TemporaryDirectory() as out,
+        connect(RaySettings(num_cpus=2, object_store_mib=100), Path(out) / "ray.log"),
+    ):
         make = partial(ScoreHandler, state, Score(), 0.0, out)
         with Pool() as pool:
             for result in pool.run([Job("score", make, shards, 2, Needs(1.0))]):
@@ -89,7 +103,9 @@ def measure_stage(student: str, questions: str) -> None:
 
 
 def measure_nothing(questions: str) -> None:
-    """Answers a second through an actor that does nothing: cutting shards, sending rows, collecting results."""
+    """Answers a second through an actor that does nothing: cutting shards, sending rows,
+    collecting results.
+    """
     rows = episode_rows(int(questions))
     with (
         tempfile.TemporaryDirectory() as out,
@@ -105,19 +121,28 @@ def measure_nothing(questions: str) -> None:
 
 
 def measure_plan(folder: str, questions: str) -> None:
-    """Plan an experiment of many questions and 30 teachers; peak memory of this process, libraries included."""
+    """Plan an experiment of many questions and 30 teachers; peak memory of this process,
+    libraries included.
+    """
     from cluster.storage import Place
-    from jobs.context import Context
-    from jobs.experiment_file import load_experiment
+    from jobs.experiment.reading import load_experiment
     from jobs.plan import make_plan
-    from jobs.progress import Talker
+    from jobs.run.context import Context
+    from jobs.run.progress import Talker
 
     reset_peak_memory()
     began = time.perf_counter()
     experiment = load_experiment(Path(folder) / "experiment.yaml")
     with Context(experiment, Place(folder) / "run", Talker()) as context:
         rows = make_plan(context)
-    emit({"peak_mib": peak_memory() / 2**20, "seconds": time.perf_counter() - began, "rows": len(rows), "questions": int(questions)})
+    emit(
+        {
+            "peak_mib": peak_memory() / 2**20,
+            "seconds": time.perf_counter() - began,
+            "rows": len(rows),
+            "questions": int(questions),
+        }
+    )
 
 
 def write_large_experiment(folder: Path, student: Path, questions: int) -> None:
@@ -127,8 +152,16 @@ def write_large_experiment(folder: Path, student: Path, questions: int) -> None:
         with open(folder / f"{name}.jsonl", "w", encoding="utf-8") as file:
             for i in range(count):
                 text = f"{name} {i}: " + " ".join(rng.choices(words, k=QUESTION_CHARACTERS // 8))
-                file.write(json.dumps({"id": f"{name}-{i}", "question": text[:QUESTION_CHARACTERS], "reference": str(i)}) + "\n")
-    teachers = [{"kind": "endpoint", "name": f"t{i}", "base_url": "http://127.0.0.1:9/v1", "model": "m"} for i in range(30)]
+                file.write(
+                    json.dumps(
+                        {"id": f"{name}-{i}", "question": text[:QUESTION_CHARACTERS], "reference": str(i)}
+                    )
+                    + "\n"
+                )
+    teachers = [
+        {"kind": "endpoint", "name": f"t{i}", "base_url": "http://127.0.0.1:9/v1", "model": "m"}
+        for i in range(30)
+    ]
     experiment = {
         "name": "large",
         "store": str(folder / "store"),
@@ -160,16 +193,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         student = make_student(Path(name) / "student")
         for _ in range(turns):
-            plain, stage = (in_fresh_process(__spec__.name, "--measure", kind, str(student), "2400") for kind in ("process", "stage"))
+            plain, stage = (
+                in_fresh_process(__spec__.name, "--measure", kind, str(student), "2400")
+                for kind in ("process", "stage")
+            )
             ratios.append(stage["answers_per_s"] / plain["answers_per_s"])
             startups.append(stage["startup_s"])
             rates.append(in_fresh_process(__spec__.name, "--measure", "nothing", "5000")["answers_per_s"])
         write_large_experiment(Path(name), student, planned)
         plan = in_fresh_process(__spec__.name, "--measure", "plan", name, str(planned))
-    print(f"two one-core workers: {spread(ratios)} of one process with two threads, wanted 0.90; first shard after {spread(startups)} s")
+    print(
+        f"two one-core workers: {spread(ratios)} of one process with two threads, wanted 0.90; "
+        f"first shard after {spread(startups)} s"
+    )
     print(f"doing nothing: {statistics.median(rates):,.0f} answers/s, wanted 5,000")
     print(
-        f"planning {planned:,} questions x 30 answers: {plan['peak_mib']:,.0f} MiB, {plan['seconds']:,.0f} s, wanted under 1,024 MiB",
+        f"planning {planned:,} questions x 30 answers: {plan['peak_mib']:,.0f} MiB, "
+        f"{plan['seconds']:,.0f} s, wanted under 1,024 MiB",
         flush=True,
     )
     figures: dict[str, Any] = {

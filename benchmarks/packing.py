@@ -2,8 +2,9 @@
 
     python -m benchmarks.packing    # seconds
 
-Lengths are log-normal with a median of 1,500 tokens and at most 12,000; a global batch of 64 on 8 workers, micro-batches of 4,096
-tokens. `before` is what this project did: every worker packed its own share, and every step made as many passes as the longest.
+Lengths are log-normal with a median of 1,500 tokens and at most 12,000; a global batch of 64 on 8 workers,
+micro-batches of 4,096 tokens. `before` is what this project did: every worker packed its own share, and every
+step made as many passes as the longest.
 """
 
 import math
@@ -20,7 +21,9 @@ MEDIAN, SPREAD, MOST, BATCH, WORKERS, BUDGET, STEPS = 1500, 0.9, 12_000, 64, 8, 
 
 
 def shares_before(batch: Sequence[int], lengths: np.ndarray) -> list[list[int]]:
-    """Token counts of each worker's micro-batches: examples dealt longest first to the emptiest worker, each share packed alone."""
+    """Token counts of each worker's micro-batches: examples dealt longest first to the emptiest worker, each
+    share packed alone.
+    """
     shares: list[list[int]] = [[] for _ in range(WORKERS)]
     totals = [0] * WORKERS
     for i in sorted(batch, key=lambda i: (-lengths[i], i)):
@@ -45,7 +48,8 @@ def _pack_before(share: Sequence[int]) -> list[int]:
 
 
 def describe(steps: list[list[list[int]]]) -> dict[str, Any]:
-    """From tokens [steps][workers][passes], 0 for an empty pass: the share of empty passes, and of time that workers wait.
+    """From tokens [steps][workers][passes], 0 for an empty pass: the share of empty passes, and of time that
+    workers wait.
 
     Workers wait for the slowest in every pass (as with ZeRO-3), counted in tokens.
     """
@@ -57,7 +61,11 @@ def describe(steps: list[list[list[int]]]) -> dict[str, Any]:
         empty += sum(t == 0 for w in padded for t in w)
         spent += sum(max(w[k] for w in padded) for k in range(most)) * len(workers)
         used += sum(t for w in padded for t in w)
-    return {"empty_passes": round(empty / passes, 4), "waiting": round(1 - used / spent, 4), "passes_a_step": passes / len(steps) / WORKERS}
+    return {
+        "empty_passes": round(empty / passes, 4),
+        "waiting": round(1 - used / spent, 4),
+        "passes_a_step": passes / len(steps) / WORKERS,
+    }
 
 
 def main() -> None:
@@ -72,9 +80,16 @@ def main() -> None:
     dealt = [deal(batch, lengths, WORKERS, BUDGET) for batch in batches]
     seconds = (time.monotonic() - began) / STEPS
     after = [
-        [[len(rows) * max(int(sum(lengths[i] for i in row)) for row in rows) if rows else 0 for rows in w] for w in step] for step in dealt
+        [
+            [len(rows) * max(int(sum(lengths[i] for i in row)) for row in rows) if rows else 0 for rows in w]
+            for w in step
+        ]
+        for step in dealt
     ]
-    finish("packing", {"before": describe(before), "now": describe(after), "ms_a_step_to_plan": round(1000 * seconds, 2)})
+    finish(
+        "packing",
+        {"before": describe(before), "now": describe(after), "ms_a_step_to_plan": round(1000 * seconds, 2)},
+    )
 
 
 if __name__ == "__main__":

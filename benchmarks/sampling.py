@@ -1,7 +1,9 @@
-"""Sampling in this process against transformers: `generate` on left-padded batches, and `generate_batch` (continuous batching).
+"""Sampling in this process against transformers: `generate` on left-padded batches, and `generate_batch`
+(continuous batching).
 
-Greedy decoding of the miniature teachers on their questions, every side in a process of its own, in turns. The texts must be
-the same. `generate` is tried at several batch sizes, in the order of the file and sorted by length; its best one counts.
+Greedy decoding of the miniature teachers on their questions, every side in a process of its own, in turns.
+The texts must be the same. `generate` is tried at several batch sizes, in the order of the file and sorted by
+length; its best one counts.
 
     python -m benchmarks.sampling [--quick] [--store store]
 """
@@ -17,26 +19,40 @@ from typing import Any
 
 from benchmarks.measurement import emit, finish, in_fresh_process, spread, timed
 
-SIDES = ("ours", "generate 32", "generate 128", "generate 128 sorted", "generate 512 sorted", "generate_batch")
+SIDES = (
+    "ours",
+    "generate 32",
+    "generate 128",
+    "generate 128 sorted",
+    "generate 512 sorted",
+    "generate_batch",
+)
 MAX_NEW_TOKENS = 160
 
 
 def miniature_world(store: str) -> Path:
     """The directory of the miniature world in a store; built there if it is not yet."""
-    built = subprocess.run([sys.executable, "-m", "jobs", "miniature", "--out", store], capture_output=True, text=True, check=True)
+    built = subprocess.run(
+        [sys.executable, "-m", "jobs", "miniature", "--out", store],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     line = next(line for line in built.stdout.splitlines() if line.startswith("questions"))
     return Path(line.split()[1]).parent
 
 
 def measure(model_path: str, questions: str, count: str, side: str, device: str) -> None:
     """One side of one turn: seconds, tokens, and the texts' ids."""
-    from cluster.loading import ModelSource, load_model, load_tokenizer
-    from cluster.rendering import Renderer
-    from cluster.sampling import Completion, Sampling, sample
+    from cluster.models.loading import ModelSource, load_model, load_tokenizer
+    from cluster.models.rendering import Renderer
+    from cluster.models.sampling import Completion, Sampling, sample
 
     source = ModelSource(model_path)
     renderer, model = Renderer(load_tokenizer(source)), load_model(source, device)
-    rows = [json.loads(line) for line in Path(questions).read_text(encoding="utf-8").splitlines()[: int(count)]]
+    rows = [
+        json.loads(line) for line in Path(questions).read_text(encoding="utf-8").splitlines()[: int(count)]
+    ]
     prompts = [list(renderer.prompt(row["question"])) for row in rows]
     stop, pad = renderer.stop_ids, renderer.tokenizer.pad_token_id
 
@@ -48,10 +64,15 @@ def measure(model_path: str, questions: str, count: str, side: str, device: str)
         from transformers import GenerationConfig
         from transformers.generation import ContinuousBatchingConfig
 
-        config = GenerationConfig(max_new_tokens=MAX_NEW_TOKENS, do_sample=False, eos_token_id=sorted(stop), pad_token_id=pad)
+        config = GenerationConfig(
+            max_new_tokens=MAX_NEW_TOKENS, do_sample=False, eos_token_id=sorted(stop), pad_token_id=pad
+        )
         cache = ContinuousBatchingConfig(max_memory_percent=0.3)
         found = model.generate_batch(
-            [list(p) for p in some], generation_config=config, continuous_batching_config=cache, progress_bar=False
+            [list(p) for p in some],
+            generation_config=config,
+            continuous_batching_config=cache,
+            progress_bar=False,
         )
         by_number = [found[key] for key in sorted(found, key=lambda k: int(k.rsplit("_", 1)[-1]))]
         return [_before_stop(r.generated_tokens, stop) for r in by_number]
@@ -59,25 +80,42 @@ def measure(model_path: str, questions: str, count: str, side: str, device: str)
     def padded(some: Sequence[list[int]]) -> list[list[int]]:
         return _generate(model, some, int(side.split()[1]), side.endswith("sorted"), stop, pad)
 
-    work: Callable[[Sequence[list[int]]], list[list[int]]] = {"ours": ours, "generate_batch": continuous}.get(side, padded)
+    work: Callable[[Sequence[list[int]]], list[list[int]]] = {"ours": ours, "generate_batch": continuous}.get(
+        side, padded
+    )
     found = work(prompts)
     seconds = statistics.median(timed(lambda: work(prompts), device) for _ in range(3))
     emit({"seconds": seconds, "tokens": sum(len(f) for f in found), "answers": len(found), "texts": found})
 
 
-def _generate(model: Any, prompts: Sequence[list[int]], batch: int, by_length: bool, stop: frozenset[int], pad: int) -> list[list[int]]:
+def _generate(
+    model: Any, prompts: Sequence[list[int]], batch: int, by_length: bool, stop: frozenset[int], pad: int
+) -> list[list[int]]:
     """`generate` on left-padded batches."""
     import torch
 
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i])) if by_length else list(range(len(prompts)))
+    order = (
+        sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+        if by_length
+        else list(range(len(prompts)))
+    )
     found: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         width = max(len(prompts[i]) for i in rows)
-        ids = torch.tensor([[pad] * (width - len(prompts[i])) + prompts[i] for i in rows], device=model.device)
-        mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in rows], device=model.device)
+        ids = torch.tensor(
+            [[pad] * (width - len(prompts[i])) + prompts[i] for i in rows], device=model.device
+        )
+        mask = torch.tensor(
+            [[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in rows], device=model.device
+        )
         with torch.inference_mode():
-            options = {"max_new_tokens": MAX_NEW_TOKENS, "do_sample": False, "eos_token_id": sorted(stop), "pad_token_id": pad}
+            options = {
+                "max_new_tokens": MAX_NEW_TOKENS,
+                "do_sample": False,
+                "eos_token_id": sorted(stop),
+                "pad_token_id": pad,
+            }
             out = model.generate(input_ids=ids, attention_mask=mask, **options)
         for i, row in zip(rows, out[:, width:].tolist(), strict=True):
             found[i] = _before_stop(row, stop)
@@ -92,23 +130,40 @@ def compare(model: Path, questions: Path, count: int, turns: int, device: str) -
     """All sides in turns for one teacher; each ratio is against that turn's best other side."""
     ratios, rates, differing = [], {side: list[float]() for side in SIDES}, dict[str, int]()
     for _ in range(turns):
-        turn = {s: in_fresh_process(__spec__.name, "--measure", str(model), str(questions), str(count), s, device) for s in SIDES}
+        turn = {
+            s: in_fresh_process(__spec__.name, "--measure", str(model), str(questions), str(count), s, device)
+            for s in SIDES
+        }
         for side, got in turn.items():
             rates[side].append(got["tokens"] / got["seconds"])
             different = sum(a != b for a, b in zip(got["texts"], turn["ours"]["texts"], strict=True))
             differing[side] = max(differing.get(side, 0), different)
         ratios.append(min(t["seconds"] for s, t in turn.items() if s != "ours") / turn["ours"]["seconds"])
     middle = {side: statistics.median(r) for side, r in rates.items()}
-    print(f"{model.parent.name}, {count} questions on {device}: {spread(ratios)} times the best other way, wanted 1.5", flush=True)
+    print(
+        f"{model.parent.name}, {count} questions on {device}: {spread(ratios)} times the best "
+        "other way, wanted 1.5",
+        flush=True,
+    )
     for side in SIDES:
-        print(f"    {side:20} {middle[side]:10,.0f} tokens/s   {differing[side]} texts differ from ours", flush=True)
-    return {"speedup": statistics.median(ratios), "speedups": ratios, "tokens_per_s": middle, "differing_texts": differing}
+        print(
+            f"    {side:20} {middle[side]:10,.0f} tokens/s   {differing[side]} texts differ from ours",
+            flush=True,
+        )
+    return {
+        "speedup": statistics.median(ratios),
+        "speedups": ratios,
+        "tokens_per_s": middle,
+        "differing_texts": differing,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="one turn, one teacher")
-    parser.add_argument("--store", default="store", help="where the miniature world is, or will be built (two minutes)")
+    parser.add_argument(
+        "--store", default="store", help="where the miniature world is, or will be built (two minutes)"
+    )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--measure", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -116,7 +171,9 @@ def main() -> None:
         return measure(*options.measure)
     world = miniature_world(options.store)
     teachers, turns = (("bea",), 1) if options.quick else (("ada", "bea", "eve"), 3)
-    figures = {t: compare(world / t / "model", world / "train.jsonl", 400, turns, options.device) for t in teachers}
+    figures = {
+        t: compare(world / t / "model", world / "train.jsonl", 400, turns, options.device) for t in teachers
+    }
     return finish("sampling", figures)
 
 

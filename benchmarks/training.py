@@ -1,8 +1,10 @@
-"""Fine-tuning against TRL's SFTTrainer: the same student, examples, batches, optimizer and precision, one worker with all cores.
+"""Fine-tuning against TRL's SFTTrainer: the same student, examples, batches, optimizer and precision, one
+worker with all cores.
 
-A 10M-parameter student of random weights learns GSM8K answers, with the loss on the answer only. TRL is tried padded, padding-free
-and packed, with the batch whole and in quarters; its best one counts. Losses must agree step by step (packing makes other
-batches, so it is compared by rate alone). Start-up and the first steps are left out.
+A 10M-parameter student of random weights learns GSM8K answers, with the loss on the answer only. TRL is tried
+padded, padding-free and packed, with the batch whole and in quarters; its best one counts. Losses must agree
+step by step (packing makes other batches, so it is compared by rate alone). Start-up and the first steps are
+left out.
 
     pip install trl
     python -m benchmarks.training [--quick]
@@ -23,7 +25,13 @@ from benchmarks.measurement import emit, finish, in_fresh_process, spread
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SIDES = ("ours", "padded 32", "padded 8", "padding-free 32", "padding-free 8", "packed 2")
-SHAPE = {"hidden_size": 320, "intermediate_size": 896, "num_hidden_layers": 8, "num_attention_heads": 5, "num_key_value_heads": 5}
+SHAPE = {
+    "hidden_size": 320,
+    "intermediate_size": 896,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 5,
+    "num_key_value_heads": 5,
+}
 BATCH, WARM, RATE = 32, 4, 5e-4
 
 
@@ -31,21 +39,26 @@ def prepare(folder: Path, steps: int) -> None:
     """Write the student, and the examples in the order in which the batches take them."""
     import torch
 
-    from cluster.loading import ModelSource, deepspeed_hidden, import_transformers, load_tokenizer
-    from cluster.rendering import Renderer
+    from cluster.models.loading import ModelSource, deepspeed_hidden, import_transformers, load_tokenizer
+    from cluster.models.rendering import Renderer
     from cluster.storage import Place
     from training.data import Example, global_batches, write_examples
 
     tokenizer = load_tokenizer(ModelSource(str(SHARED / "golden" / "scas" / "student")))
     renderer = Renderer(tokenizer)
-    lines = (SHARED / "data" / "gsm8k" / "train.jsonl").read_text(encoding="utf-8").splitlines()[: steps * BATCH]
+    lines = (
+        (SHARED / "data" / "gsm8k" / "train.jsonl").read_text(encoding="utf-8").splitlines()[: steps * BATCH]
+    )
     examples = []
     for row in map(json.loads, lines):
         r = renderer.conversation(row["question"], row["answer"])
         examples.append(Example(r.ids[: r.answer_end], r.prompt_length, r.answer_end))
     write_examples(Place(str(folder / "examples.arrow")), examples)
     ordered = [examples[i] for batch in global_batches(len(examples), BATCH, 0, 0, steps) for i in batch]
-    rows = [{"input_ids": list(e.ids), "completion_mask": [int(t >= e.loss_start) for t in range(e.length)]} for e in ordered]
+    rows = [
+        {"input_ids": list(e.ids), "completion_mask": [int(t >= e.loss_start) for t in range(e.length)]}
+        for e in ordered
+    ]
     (folder / "ordered.json").write_text(json.dumps(rows), encoding="utf-8")
     transformers = import_transformers()
     torch.manual_seed(0)
@@ -66,7 +79,7 @@ def prepare(folder: Path, steps: int) -> None:
 def measure_ours(folder: Path, steps: int) -> None:
     """The training loop as an experiment runs it: Ray Train and DeepSpeed, one worker."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
-    from cluster.loading import ModelSource
+    from cluster.models.loading import ModelSource
     from cluster.placement import Needs
     from cluster.session import RaySettings, connect
     from cluster.storage import Place
@@ -86,13 +99,22 @@ def measure_ours(folder: Path, steps: int) -> None:
         zero_stage=0,
     )
     output = folder / f"ours-{time.monotonic_ns()}"
-    job = TrainJob("bench", ModelSource(str(folder / "student")), str(folder / "examples.arrow"), str(output), 0, settings)
+    job = TrainJob(
+        "bench",
+        ModelSource(str(folder / "student")),
+        str(folder / "examples.arrow"),
+        str(output),
+        0,
+        settings,
+    )
     cpus = os.cpu_count() or 1
     with connect(RaySettings(num_cpus=cpus, object_store_mib=100), folder / "ray.log"):
         train_jobs([job], name=output.name, storage=Place(str(folder / "checkpoints")), needs=Needs(cpus))
     rows = read_metrics(Place(str(output)))
     peak = json.loads((output / DONE).read_text(encoding="utf-8"))["peak_memory_mib"]
-    report([r["seconds"] for r in rows], [r["answer_tokens"] for r in rows], [r["loss_nats"] for r in rows], peak)
+    report(
+        [r["seconds"] for r in rows], [r["answer_tokens"] for r in rows], [r["loss_nats"] for r in rows], peak
+    )
 
 
 def measure_trl(folder: Path, steps: int, side: str) -> None:
@@ -148,20 +170,36 @@ def measure_trl(folder: Path, steps: int, side: str) -> None:
     model_options = {"dtype": "float32"}
     config.model_init_kwargs = model_options
     trainer = SFTTrainer(
-        model=str(folder / "student"), args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[Clock()]
+        model=str(folder / "student"),
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        callbacks=[Clock()],
     )
     trainer.train()
     if layout == "packed":
         answer = sum(sum(row["completion_mask"]) for row in rows)
         tokens = [answer / len(times)] * len(times)
     else:
-        tokens = [float(sum(sum(r["completion_mask"]) for r in rows[k * BATCH : (k + 1) * BATCH])) for k in range(len(times))]
+        tokens = [
+            float(sum(sum(r["completion_mask"]) for r in rows[k * BATCH : (k + 1) * BATCH]))
+            for k in range(len(times))
+        ]
     report(times, tokens, losses, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def report(seconds: Sequence[float], tokens: Sequence[float], losses: Sequence[float], peak_mib: float) -> None:
+def report(
+    seconds: Sequence[float], tokens: Sequence[float], losses: Sequence[float], peak_mib: float
+) -> None:
     rates = [t / s for t, s in zip(tokens[WARM:], seconds[WARM:], strict=True)]
-    emit({"tokens_per_s": statistics.median(rates), "losses": list(losses), "steps": len(seconds), "peak_mib": peak_mib})
+    emit(
+        {
+            "tokens_per_s": statistics.median(rates),
+            "losses": list(losses),
+            "steps": len(seconds),
+            "peak_mib": peak_mib,
+        }
+    )
 
 
 def main() -> None:
@@ -178,25 +216,41 @@ def main() -> None:
         raise SystemExit(f"GSM8K is not here: {SHARED / 'data' / 'gsm8k'}; nothing was measured")
     steps, turns = (8, 1) if options.quick else (12, 3)
     sides = ("ours", "padded 32", "padded 8") if options.quick else SIDES
-    ratios, rates, peaks = [], {side: list[float]() for side in sides}, {side: list[float]() for side in sides}
+    ratios, rates, peaks = (
+        [],
+        {side: list[float]() for side in sides},
+        {side: list[float]() for side in sides},
+    )
     worst = 0.0
     with tempfile.TemporaryDirectory() as name:
         prepared = in_fresh_process(__spec__.name, "--measure", name, str(steps), "prepare")
         for _ in range(turns):
-            turn = {side: in_fresh_process(__spec__.name, "--measure", name, str(steps), side) for side in sides}
+            turn = {
+                side: in_fresh_process(__spec__.name, "--measure", name, str(steps), side) for side in sides
+            }
             for side, got in turn.items():
                 rates[side].append(got["tokens_per_s"])
                 peaks[side].append(got["peak_mib"])
                 if side.startswith("padd"):
                     pairs = zip(turn["ours"]["losses"], got["losses"], strict=True)
                     worst = max(worst, *(abs(a - b) for a, b in pairs))
-            ratios.append(turn["ours"]["tokens_per_s"] / max(t["tokens_per_s"] for s, t in turn.items() if s != "ours"))
-    print(f"{prepared['parameters'] / 1e6:.1f}M parameters, GSM8K, float32: {spread(ratios)} times the best of TRL, wanted 1.5")
+            ratios.append(
+                turn["ours"]["tokens_per_s"] / max(t["tokens_per_s"] for s, t in turn.items() if s != "ours")
+            )
+    print(
+        f"{prepared['parameters'] / 1e6:.1f}M parameters, GSM8K, float32: {spread(ratios)} times "
+        "the best of TRL, wanted 1.5"
+    )
     for side in sides:
-        print(f"    {side:16} {statistics.median(rates[side]):8,.0f} answer tokens/s, peak {statistics.median(peaks[side]):6,.0f} MiB")
+        print(
+            f"    {side:16} {statistics.median(rates[side]):8,.0f} answer tokens/s, peak "
+            f"{statistics.median(peaks[side]):6,.0f} MiB"
+        )
     print(f"    losses differ by at most {worst:.1e} nats over {steps} steps", flush=True)
     figures = {"speedup": statistics.median(ratios), "speedups": ratios, "largest_loss_difference": worst}
-    return finish("training", figures | {"tokens_per_s": rates, "peak_mib": peaks, "parameters": prepared["parameters"]})
+    return finish(
+        "training", figures | {"tokens_per_s": rates, "peak_mib": peaks, "parameters": prepared["parameters"]}
+    )
 
 
 if __name__ == "__main__":

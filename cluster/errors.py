@@ -39,5 +39,7 @@ class ShardFailed(TutelageError):
 
 
 def describe(error: BaseException) -> str:
-    """An exception as the reason of a row that is set aside: its kind and its message, in one line of at most 300 characters."""
+    """An exception as the reason of a row that is set aside: its kind and its message, in one line of at most
+    300 characters.
+    """
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

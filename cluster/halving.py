@@ -1,14 +1,15 @@
-"""Rows computed together that must not fail together: on any exception the rows are halved, down to the one that did it.
+"""Rows computed together that must not fail together: on any exception the rows are halved, down to the one
+that did it.
 
-Memory that runs out is an exception like others. An error that leaves the device broken is not: everything after it would
-fail too, so it is raised, the pool ends the process, and `jobs.isolation` finds the row.
+Memory that runs out is an exception like others. An error that leaves the device broken is not: everything
+after it would fail too, so it is raised, the pool ends the process, and `jobs.run.quarantine` finds the row.
 """
 
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from cluster.loading import free_memory
+from cluster.models.loading import free_memory
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -44,7 +45,9 @@ def run_halving(
 
 
 def breaks_device(error: BaseException) -> bool:
-    """Whether nothing more can be computed in this process: a device-side assertion or an illegal access on a GPU."""
+    """Whether nothing more can be computed in this process: a device-side assertion or an illegal access on a
+    GPU.
+    """
     torch = sys.modules.get("torch")
     if torch is None or isinstance(error, torch.OutOfMemoryError):
         return False

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from cluster.errors import TutelageError
 from cluster.halving import breaks_device
-from cluster.loading import free_memory
+from cluster.models.loading import free_memory
 from cluster.placement import KINDS, Needs, Node
 
 Handler = Callable[[Any], Any]
@@ -86,7 +86,10 @@ class RayHosts:
         import ray
 
         alive = [node for node in ray.nodes() if node["Alive"]]
-        return [Node({k: float(v) for k, v in n["Resources"].items() if k in KINDS}, dict(n["Labels"])) for n in alive]
+        return [
+            Node({k: float(v) for k, v in n["Resources"].items() if k in KINDS}, dict(n["Labels"]))
+            for n in alive
+        ]
 
     def free(self) -> dict[str, float]:
         import ray
@@ -97,7 +100,9 @@ class RayHosts:
         import ray
 
         options: dict[str, Any] = {"num_cpus": needs.num_cpus, "num_gpus": needs.num_gpus, "max_restarts": 0}
-        options["scheduling_strategy"] = "DEFAULT"  # never inside the placement group of a Tune trial that asks
+        options["scheduling_strategy"] = (
+            "DEFAULT"  # never inside the placement group of a Tune trial that asks
+        )
         if needs.memory_gib:
             options["memory"] = int(needs.amounts["memory"])
         if needs.labels:

@@ -1,6 +1,8 @@
-"""What work amounts to, as Ray metrics: counters on every node's Prometheus endpoint and in Ray's dashboard, as `ray_tutelage_…`.
+"""What work amounts to, as Ray metrics: counters on every node's Prometheus endpoint and in Ray's dashboard,
+as `ray_tutelage_…`.
 
-Counted where results arrive, in the process that drives the pool. Rates are Prometheus's business: `rate(ray_tutelage_tokens_total[1m])`.
+Counted where results arrive, in the process that drives the pool. Rates are Prometheus's business:
+`rate(ray_tutelage_tokens_total[1m])`.
 """
 
 from dataclasses import dataclass, field
@@ -38,7 +40,10 @@ class Metrics:
         if not self._counters:
             from ray.util.metrics import Counter
 
-            self._counters = {n: Counter(f"tutelage_{n}_total", about, tag_keys=("stage", "job")) for n, about in COUNTERS.items()}
+            self._counters = {
+                n: Counter(f"tutelage_{n}_total", about, tag_keys=("stage", "job"))
+                for n, about in COUNTERS.items()
+            }
         if amount:
             self._counters[name].inc(amount, tags={"stage": stage, "job": job})
 

@@ -19,12 +19,16 @@ class Node:
     def __str__(self) -> str:
         parts = [f"{v:g} {k}" for k, v in self.resources.items() if k in ("CPU", "GPU") and v]
         parts += [f"{v / GIB:.1f} GiB" for k, v in self.resources.items() if k == "memory"]
-        return ", ".join([*parts, *(f"{k}={v}" for k, v in sorted(self.labels.items()) if not k.startswith("ray.io/"))])
+        return ", ".join(
+            [*parts, *(f"{k}={v}" for k, v in sorted(self.labels.items()) if not k.startswith("ray.io/"))]
+        )
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What one actor or worker asks of the cluster; `labels` are (name, value) pairs that its node must carry."""
+    """What one actor or worker asks of the cluster; `labels` are (name, value) pairs that its node must
+    carry.
+    """
 
     num_cpus: float = 1.0
     num_gpus: float = 0.0
@@ -38,13 +42,21 @@ class Needs:
 
     def fits(self, free: Mapping[str, float]) -> bool:
         """Whether these free resources are enough; memory counts where it is known."""
-        return all(amount <= free.get(kind, 0.0) + 1e-9 for kind, amount in self.amounts.items() if kind != "memory" or kind in free)
+        return all(
+            amount <= free.get(kind, 0.0) + 1e-9
+            for kind, amount in self.amounts.items()
+            if kind != "memory" or kind in free
+        )
 
     def fits_on(self, node: Node) -> bool:
-        return self.fits(node.resources) and all(node.labels.get(name) == value for name, value in self.labels)
+        return self.fits(node.resources) and all(
+            node.labels.get(name) == value for name, value in self.labels
+        )
 
     def count_on(self, node: Node) -> int:
-        """How many of this size a node has room for when it is empty; a thousand of those that ask for nothing."""
+        """How many of this size a node has room for when it is empty; a thousand of those that ask for
+        nothing.
+        """
         if not self.fits_on(node):
             return 0
         shares = [node.resources[k] / a for k, a in self.amounts.items() if a > 0 and k in node.resources]
@@ -74,7 +86,9 @@ def check_fits(name: str, needs: Needs, nodes: Sequence[Node], count: int = 1) -
         expected, asked = f"at most {have} on one node", str(needs)
     else:
         expected, asked = f"at most {room} of them on nodes of {have}", f"{count} × ({needs})"
-    raise NoRoom(f"{name} cannot be placed on this cluster", asked, expected, "lower what it asks for, or its labels")
+    raise NoRoom(
+        f"{name} cannot be placed on this cluster", asked, expected, "lower what it asks for, or its labels"
+    )
 
 
 def total(nodes: Sequence[Node]) -> dict[str, float]:

@@ -1,13 +1,14 @@
 """One pool that maps shards over stateful hosts, for generating, scoring and evaluating alike.
 
-A job is a handler (built once in the host: it loads the model) and its shards. The pool keeps as many hosts as the cluster
-has room for, hands a finished job's hosts to the next job of the same size, and so works through thirty teachers in waves on a
-machine with room for two. A host that dies is replaced and its shards run again; an exception in our own code stops
-everything with the shard's name. Results come as they finish, in no fixed order.
+A job is a handler (built once in the host: it loads the model) and its shards. The pool keeps as many hosts
+as the cluster has room for, hands a finished job's hosts to the next job of the same size, and so works
+through thirty teachers in waves on a machine with room for two. A host that dies is replaced and its shards
+run again; an exception in our own code stops everything with the shard's name. Results come as they finish,
+in no fixed order.
 
-What the nodes have says nothing of what other tenants take, and a node may have room for one size and not for another. So
-the pool may ask for hosts that get no place for now, and must never sit on what they wait for: while one waits, idle hosts of
-its size take its job over, and other idle hosts are ended.
+What the nodes have says nothing of what other tenants take, and a node may have room for one size and not for
+another. So the pool may ask for hosts that get no place for now, and must never sit on what they wait for:
+while one waits, idle hosts of its size take its job over, and other idle hosts are ended.
 """
 
 import math
@@ -32,9 +33,11 @@ PLACED, LOADED = "placed", "loaded"  # what a host's first calls tell when they 
 
 @dataclass(frozen=True)
 class Job:
-    """Shards for one handler. `make` runs in the host; `shards` are (name, payload) pairs and are drawn lazily.
+    """Shards for one handler. `make` runs in the host; `shards` are (name, payload) pairs and are drawn
+    lazily.
 
-    A handler that returns a `Tally` is counted in Ray's metrics under its job's stage, the first word of the name if not given.
+    A handler that returns a `Tally` is counted in Ray's metrics under its job's stage, the first word of the
+    name if not given.
     """
 
     name: str
@@ -109,7 +112,8 @@ class Pool:
     Args:
         hosts: where they live; Ray's actors if not given.
         retries: deaths of a host that one shard may cause, or one loading.
-        grows: the cluster starts nodes when they are asked for, so nothing is refused or held back for what is there now.
+        grows: the cluster starts nodes when they are asked for, so nothing is refused or held back for what
+            is there now.
         deadline_s: a shard or a loading that has not ended by then counts as a death.
         on_wait: told what is waited for, now and then.
     """
@@ -133,7 +137,9 @@ class Pool:
     def __enter__(self) -> "Pool":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.release()
 
     def release(self) -> None:
@@ -154,9 +160,10 @@ class Pool:
         """Run all shards of all jobs; yields results as they finish.
 
         Raises:
-            NoRoom: before anything starts, or when the last node that could hold a job has been away for too long.
-            ShardFailed: a handler raised, or a host died more than `retries` times on one shard. A TutelageError
-                raised by the handler comes through as itself.
+            NoRoom: before anything starts, or when the last node that could hold a job has been away for too
+                long.
+            ShardFailed: a handler raised, or a host died more than `retries` times on one shard. A
+                TutelageError raised by the handler comes through as itself.
         """
         self.nodes = self.hosts.look()
         self.check(jobs)
@@ -166,11 +173,17 @@ class Pool:
             while waiting or active:
                 self._admit(waiting, active)
                 self._feed()
-                if waiting and all(slot.is_idle for slot in self._slots):  # a job that ended just now made room for the next
+                if waiting and all(
+                    slot.is_idle for slot in self._slots
+                ):  # a job that ended just now made room for the next
                     self._admit(waiting, active)
                 self._give_way()
                 active = [r for r in active if r.has_more or r.outstanding]
-                done = self.hosts.wait([f for slot in self._slots for f in slot.in_flight], WAIT_NOTICE_S) if waiting or active else []
+                done = (
+                    self.hosts.wait([f for slot in self._slots for f in slot.in_flight], WAIT_NOTICE_S)
+                    if waiting or active
+                    else []
+                )
                 for future in done:
                     yield from self._collect(future)
                 if not done:
@@ -185,7 +198,9 @@ class Pool:
     def _admit(self, waiting: deque[_Running], active: list[_Running]) -> None:
         """Give hosts to jobs: first one to every active or waiting job in turn, then further replicas."""
         for running in [*active]:
-            while running.has_more and self._hosts_of(running) < running.job.replicas and self._attach(running):
+            while (
+                running.has_more and self._hosts_of(running) < running.job.replicas and self._attach(running)
+            ):
                 pass
         while waiting and self._attach(waiting[0]):
             running = waiting.popleft()
@@ -236,9 +251,11 @@ class Pool:
         return free
 
     def _feed(self) -> None:
-        """Top up every loaded host's queue; a host whose job has nothing left becomes idle, one that never began is let go.
+        """Top up every loaded host's queue; a host whose job has nothing left becomes idle, one that never
+        began is let go.
 
-        Only loaded hosts get shards: one that waits for a place on a busy cluster must not hold back what the others can do.
+        Only loaded hosts get shards: one that waits for a place on a busy cluster must not hold back what the
+        others can do.
         """
         for slot in list(self._slots):
             running = slot.running
@@ -250,7 +267,9 @@ class Pool:
                     break
                 running.outstanding += 1
                 self._call(slot, shard, "run", shard[1])
-        for slot in [s for s in self._slots if s.running is not None and not s.ready and not s.running.has_more]:
+        for slot in [
+            s for s in self._slots if s.running is not None and not s.ready and not s.running.has_more
+        ]:
             self._let_go(slot)
 
     def _give_way(self) -> None:
@@ -280,7 +299,9 @@ class Pool:
             value = self.hosts.result(future)
         except Failed as error:
             where = "loading" if isinstance(what, str) else f"shard {what[0]}"
-            raise ShardFailed(f"{running.job.name} failed in {where}", error, "", "run again with --debug") from error
+            raise ShardFailed(
+                f"{running.job.name} failed in {where}", error, "", "run again with --debug"
+            ) from error
         except Died as error:
             self._replace(slot, str(error))
             return
@@ -301,7 +322,9 @@ class Pool:
         """Replace hosts whose shard, or whose loading, takes longer than the deadline."""
         for slot in [s for s in self._slots if s.placed and s.in_flight]:
             late = self.hosts.now() - slot.since > self.deadline_s
-            if late and not self.hosts.wait(list(slot.in_flight), 0.0):  # else whoever takes the results was slow, not the host
+            if late and not self.hosts.wait(
+                list(slot.in_flight), 0.0
+            ):  # else whoever takes the results was slow, not the host
                 self._replace(slot, f"no result within {self.deadline_s:g} s")
 
     def _replace(self, slot: _Slot, problem: str) -> None:
@@ -315,7 +338,12 @@ class Pool:
         if not slot.ready:
             running.load_deaths += 1
         if running.load_deaths > self.retries:
-            raise ShardFailed(f"{name}: its actor died {running.load_deaths} times while loading", problem, "", "see the Ray logs")
+            raise ShardFailed(
+                f"{name}: its actor died {running.load_deaths} times while loading",
+                problem,
+                "",
+                "see the Ray logs",
+            )
         if lost:  # only the first of them was running; the others were waiting behind it
             first = lost[0][0]
             running.tries[first] = running.tries.get(first, 0) + 1
@@ -332,7 +360,8 @@ class Pool:
         self.hosts.end(slot.host)
 
     def _look_again(self, unfinished: Sequence[_Running]) -> None:
-        """See which nodes are there now, tell what is waited for, and give up on what has had no node for too long.
+        """See which nodes are there now, tell what is waited for, and give up on what has had no node for too
+        long.
 
         Raises:
             NoRoom: no node could hold a job for `NODE_GRACE_S`.
@@ -343,11 +372,18 @@ class Pool:
             if any(needs.fits_on(node) for node in self.nodes):
                 self._nowhere_since.pop(needs, None)
             elif now - self._nowhere_since.setdefault(needs, now) > NODE_GRACE_S:
-                raise NoRoom(f"{running.job.name} has lost its place", needs, "a node that can hold it", "look at the cluster; run again")
+                raise NoRoom(
+                    f"{running.job.name} has lost its place",
+                    needs,
+                    "a node that can hold it",
+                    "look at the cluster; run again",
+                )
         unplaced = [s for s in self._slots if s.running is not None and not s.ready]
         if unplaced and self.on_wait is not None:
             names = ", ".join(f"{s.running.job.name} ({s.needs})" for s in unplaced if s.running)
-            self.on_wait(f"waiting for room or for models to load: {names}; free now: {self.hosts.free() or 'nothing'}")
+            self.on_wait(
+                f"waiting for room or for models to load: {names}; free now: {self.hosts.free() or 'nothing'}"
+            )
 
 
 def _labels(job: Job) -> tuple[str, str]:

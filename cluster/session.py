@@ -1,8 +1,8 @@
 """Connecting to Ray: an existing cluster by address, or a local one with resources stated on purpose.
 
-RAY_AUTH_MODE and LOOPBACK_ONLY have to be set before Ray is imported, so nothing outside this module may import Ray first. A
-local Ray listens on this machine's loopback address only, and asks every caller for a token that lives in this process's
-environment and in no file.
+RAY_AUTH_MODE and LOOPBACK_ONLY have to be set before Ray is imported, so nothing outside this module may
+import Ray first. A local Ray listens on this machine's loopback address only, and asks every caller for a
+token that lives in this process's environment and in no file.
 """
 
 import logging
@@ -19,29 +19,32 @@ from cluster.errors import BadInput, NoRoom
 from cluster.placement import Node
 
 MIB = 1024 * 1024
-# Ray's own switch for laptops: a node takes the loopback address as its own. `_node_ip_address` cannot say that: Ray turns a
-# loopback address given there into the machine's.
+# Ray's own switch for laptops: a node takes the loopback address as its own. `_node_ip_address` cannot say
+# that: Ray turns a loopback address given there into the machine's.
 LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 QUIET_ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "1",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # Ray Train polls its workers this often; the default 2 s is longer than a short training
+    # Ray Train polls its workers this often; the default 2 s is longer than a short training
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own progress reports, which `verbose=0` silences only in their old form
+    # Tune's own progress reports, which `verbose=0` silences only in their old form
+    "RAY_AIR_NEW_OUTPUT": "0",
     "TOKENIZERS_PARALLELISM": "false",
 }
 
 
 @dataclass(frozen=True)
 class RaySettings:
-    """Where to run. `address` None starts a local Ray, unless RAY_ADDRESS (set inside a Ray job) names a cluster.
+    """Where to run. `address` None starts a local Ray, unless RAY_ADDRESS (set inside a Ray job) names a
+    cluster.
 
-    `auth` is token or disabled. A local Ray uses a token unless told otherwise; a cluster's mode comes from `auth`, else from the
-    environment (RAY_AUTH_MODE, RAY_AUTH_TOKEN), as Ray's own clients do. `listen` is where a local Ray can be reached: loopback, or
-    network for every address of this machine, which needs the token. `dashboard` starts a local Ray's dashboard.
-    `autoscaling` says that the cluster at `address` starts nodes when they are asked for: nothing is refused or held back for what is
-    there now.
+    `auth` is token or disabled. A local Ray uses a token unless told otherwise; a cluster's mode comes from
+    `auth`, else from the environment (RAY_AUTH_MODE, RAY_AUTH_TOKEN), as Ray's own clients do. `listen` is
+    where a local Ray can be reached: loopback, or network for every address of this machine, which needs the
+    token. `dashboard` starts a local Ray's dashboard. `autoscaling` says that the cluster at `address` starts
+    nodes when they are asked for: nothing is refused or held back for what is there now.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -95,7 +98,12 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
                 logging_level=logging.WARNING,
             )
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-        raise BadInput("no Ray cluster answers", address, "a running head node", f"check the address and the token ({error})") from error
+        raise BadInput(
+            "no Ray cluster answers",
+            address,
+            "a running head node",
+            f"check the address and the token ({error})",
+        ) from error
     try:
         yield _describe(settings.autoscaling)
     finally:
@@ -103,7 +111,8 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
 
 
 def set_environment(settings: RaySettings) -> str | None:
-    """Set what Ray reads when it is imported; returns the address of the cluster to join, None for a local Ray.
+    """Set what Ray reads when it is imported; returns the address of the cluster to join, None for a local
+    Ray.
 
     Raises:
         NoRoom, BadInput: as `connect`.
@@ -115,14 +124,19 @@ def set_environment(settings: RaySettings) -> str | None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     for key, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0" if address is None else "1")  # nobody takes this machine away
+    os.environ.setdefault(
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0" if address is None else "1"
+    )  # nobody takes this machine away
     if address is None:
         refuse_more_than_here(settings)
         if settings.listen == "loopback":
             os.environ.update(LOOPBACK_ONLY)
         elif os.environ["RAY_AUTH_MODE"] == "disabled":
             raise BadInput(
-                "a Ray that the network reaches runs whatever anyone sends it", "auth: disabled", "auth: token", "or listen: loopback"
+                "a Ray that the network reaches runs whatever anyone sends it",
+                "auth: disabled",
+                "auth: token",
+                "or listen: loopback",
             )
         if os.environ["RAY_AUTH_MODE"] == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -133,7 +147,12 @@ def refuse_more_than_here(settings: RaySettings) -> None:
     """Refuse a local Ray with more CPUs than this machine has: its workers would starve one another."""
     have = os.cpu_count() or 1
     if settings.num_cpus is not None and settings.num_cpus > have:
-        raise NoRoom("ray.num_cpus is more than this machine has", settings.num_cpus, f"at most {have}", "lower ray.num_cpus")
+        raise NoRoom(
+            "ray.num_cpus is more than this machine has",
+            settings.num_cpus,
+            f"at most {have}",
+            "lower ray.num_cpus",
+        )
 
 
 def count_gpus(settings: RaySettings) -> int:
@@ -152,7 +171,9 @@ def _describe(grows: bool) -> Cluster:
     def kept(found: dict[str, float]) -> dict[str, float]:
         return {k: float(v) for k, v in found.items() if k in ("CPU", "GPU", "memory")}
 
-    nodes = tuple(Node(kept(node["Resources"]), dict(node["Labels"])) for node in ray.nodes() if node["Alive"])
+    nodes = tuple(
+        Node(kept(node["Resources"]), dict(node["Labels"])) for node in ray.nodes() if node["Alive"]
+    )
     logs = str(Path(global_worker.node.get_session_dir_path()) / "logs") if global_worker.node else ""
     resources = dict.fromkeys(("CPU", "GPU", "memory"), math.inf) if grows else kept(ray.cluster_resources())
     return Cluster(resources, nodes, logs, grows)

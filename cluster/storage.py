@@ -1,11 +1,12 @@
 """Where files live: a local path, or a URI such as `s3://bucket/folder`, through pyarrow's file systems.
 
-A file appears whole or not at all: locally it is written under a temporary name, flushed and renamed; an object store shows
-an upload when it has ended. A directory has no such promise there, so what must be whole ends with a marker file, written last.
+A file appears whole or not at all: locally it is written under a temporary name, flushed and renamed; an
+object store shows an upload when it has ended. A directory has no such promise there, so what must be whole
+ends with a marker file, written last.
 
-S3 reads its keys, region and endpoint from the usual variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
-AWS_REGION, AWS_ENDPOINT_URL) or a credentials file; `?endpoint_override=host:port&scheme=http` in the URI works too. Keys never
-stand in a URI.
+S3 reads its keys, region and endpoint from the usual variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL) or a credentials file;
+`?endpoint_override=host:port&scheme=http` in the URI works too. Keys never stand in a URI.
 """
 
 import fcntl
@@ -44,18 +45,31 @@ def _file_system(scheme: str, authority: str, query: str) -> fs.FileSystem:
     given = {k: v[0] for k, v in parse_qs(query).items()}
     unknown = set(given) - {"endpoint_override", "scheme", "region"}
     if unknown:
-        raise BadInput("the S3 URI has a part nobody reads", ", ".join(sorted(unknown)), "endpoint_override, scheme, region", "remove it")
-    endpoint = given.get("endpoint_override") or next((os.environ[n] for n in ENDPOINTS if os.environ.get(n)), "")
+        raise BadInput(
+            "the S3 URI has a part nobody reads",
+            ", ".join(sorted(unknown)),
+            "endpoint_override, scheme, region",
+            "remove it",
+        )
+    endpoint = given.get("endpoint_override") or next(
+        (os.environ[n] for n in ENDPOINTS if os.environ.get(n)), ""
+    )
     wire, _, host = endpoint.rpartition("://")
     region = given.get("region") or next((os.environ[n] for n in REGIONS if os.environ.get(n)), None)
     return fs.S3FileSystem(
-        endpoint_override=host or None, scheme=given.get("scheme") or wire or "https", region=region, connect_timeout=10, request_timeout=60
+        endpoint_override=host or None,
+        scheme=given.get("scheme") or wire or "https",
+        region=region,
+        connect_timeout=10,
+        request_timeout=60,
     )
 
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """A file or directory by absolute path or URI. Plain and picklable: workers on other nodes open it themselves."""
+    """A file or directory by absolute path or URI. Plain and picklable: workers on other nodes open it
+    themselves.
+    """
 
     text: str
 
@@ -66,7 +80,10 @@ class Place:
         if is_uri(text):
             if "@" in text.partition("?")[0].partition("://")[2].partition("/")[0]:
                 raise BadInput(
-                    "a URI with a key in it", text.partition("://")[0] + "://***", "a URI without", "set AWS_ACCESS_KEY_ID instead"
+                    "a URI with a key in it",
+                    text.partition("://")[0] + "://***",
+                    "a URI without",
+                    "set AWS_ACCESS_KEY_ID instead",
                 )
         else:
             text = str(Path(text).expanduser().resolve())
@@ -77,14 +94,22 @@ class Place:
 
     def __truediv__(self, below: str) -> "Place":
         """The place below this one; a name that climbs out of it is refused."""
-        if not below or below.startswith("/") or "\0" in below or ".." in below.split("/") or (is_uri(self.text) and "?" in below):
+        if (
+            not below
+            or below.startswith("/")
+            or "\0" in below
+            or ".." in below.split("/")
+            or (is_uri(self.text) and "?" in below)
+        ):
             raise BadInput("a name leads out of its directory", repr(below), f"a name below {self}", "")
         base, mark, query = self.text.partition("?") if is_uri(self.text) else (self.text, "", "")
         return Place(f"{base.rstrip('/')}/{below}{mark}{query}")
 
     @property
     def name(self) -> str:
-        return (self.text.partition("?")[0] if is_uri(self.text) else self.text).rstrip("/").rpartition("/")[2]
+        return (
+            (self.text.partition("?")[0] if is_uri(self.text) else self.text).rstrip("/").rpartition("/")[2]
+        )
 
     @property
     def is_local(self) -> bool:
@@ -179,12 +204,17 @@ class Place:
         """Relative names and sizes in bytes of all files below."""
         system, path = self.opened()
         found = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
-        return {f.path[len(path) + 1 :]: f.size for f in sorted(found, key=lambda f: f.path) if f.type == fs.FileType.File}
+        return {
+            f.path[len(path) + 1 :]: f.size
+            for f in sorted(found, key=lambda f: f.path)
+            if f.type == fs.FileType.File
+        }
 
     def take(self, folder: Path) -> None:
         """Put a local directory here in place of what was here; the local one is used up.
 
-        On a local file system it appears at once. On an object store file by file, so a reader needs a marker of its own.
+        On a local file system it appears at once. On an object store file by file, so a reader needs a marker
+        of its own.
         """
         if self.is_local:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,11 +227,16 @@ class Place:
         shutil.rmtree(folder)
 
     def scratch(self) -> Path:
-        """An empty local directory to prepare this place's content in; beside it where that is local, so that `take` is a rename."""
+        """An empty local directory to prepare this place's content in; beside it where that is local, so that
+        `take` is a rename.
+        """
         if self.is_local:
             folder = self.path.with_name(self.path.name + ".partial")
         else:
-            folder = cache_directory() / f"{hashlib.sha256(self.text.encode()).hexdigest()[:16]}.{os.getpid()}.partial"
+            folder = (
+                cache_directory()
+                / f"{hashlib.sha256(self.text.encode()).hexdigest()[:16]}.{os.getpid()}.partial"
+            )
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder
@@ -218,9 +253,11 @@ def cache_directory() -> Path:
 
 
 def local_copy(text: str) -> Path:
-    """A file or directory as a local path: itself where it is local, else fetched once into this machine's cache.
+    """A file or directory as a local path: itself where it is local, else fetched once into this machine's
+    cache.
 
-    The cache is keyed by the URI and by the names, sizes and times of what is there, so a changed file is fetched again.
+    The cache is keyed by the URI and by the names, sizes and times of what is there, so a changed file is
+    fetched again.
 
     Raises:
         BadInput: nothing there, or the file system does not answer.
@@ -250,7 +287,9 @@ def local_copy(text: str) -> Path:
                 fs.copy_files(path, str(target), source_filesystem=system, destination_filesystem=_local())
                 partial.rename(folder)
     except OSError as error:
-        raise BadInput("cannot fetch", text, "a place that answers", " ".join(str(error).split())[:300]) from error
+        raise BadInput(
+            "cannot fetch", text, "a place that answers", " ".join(str(error).split())[:300]
+        ) from error
     return folder / place.name
 
 
@@ -258,8 +297,9 @@ def local_copy(text: str) -> Path:
 def held(lock: Path, on_wait: Any = None) -> Iterator[None]:
     """Hold an exclusive lock on this machine's (or a shared) file system for the length of a block.
 
-    It belongs to the process and goes with it, however that ends: a lock file somebody left behind holds nobody up. The file is
-    never removed: on a network file system a machine that still sees the old one would then hold it beside who holds the new one.
+    It belongs to the process and goes with it, however that ends: a lock file somebody left behind holds
+    nobody up. The file is never removed: on a network file system a machine that still sees the old one would
+    then hold it beside who holds the new one.
 
     Args:
         on_wait: called once, without arguments, if another process holds it.

@@ -1,4 +1,6 @@
-"""The command line: verb first, an experiment file, dotted overrides; each stage also alone, on the user's own files."""
+"""The command line: verb first, an experiment file, dotted overrides; each stage also alone, on the user's
+own files.
+"""
 
 import errno
 import json
@@ -19,17 +21,23 @@ from rich.table import Table
 from cluster.errors import BadInput, TutelageError
 from cluster.storage import Place, is_uri, local_copy
 from jobs import __version__, submission
-from jobs.context import Context
-from jobs.experiment import Experiment
-from jobs.experiment_file import load_experiment, resolved
-from jobs.progress import Talker, printable
+from jobs.experiment.reading import load_experiment, resolved
+from jobs.experiment.schema import Experiment
+from jobs.run.context import Context
+from jobs.run.progress import Talker, printable
 from jobs.standalone import Limit, audit, score, select, verify
 from jobs.submission import keep_outside_job_copy
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 DISK_PROBLEMS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-Overrides = Annotated[list[str] | None, typer.Argument(help="Dotted overrides, for example train.epochs=2 arms.0.lambda=0.3")]
-ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="An experiment file, for example experiments/quickstart.yaml")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Dotted overrides, for example train.epochs=2 arms.0.lambda=0.3")
+]
+ExperimentFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="An experiment file, for example experiments/quickstart.yaml")
+]
 
 
 class _Options:
@@ -43,7 +51,9 @@ def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Choose, for every question, the verified teacher answer that suits this student now; train on it; say whether it helped."""
+    """Choose, for every question, the verified teacher answer that suits this student now; train on it; say
+    whether it helped.
+    """
     _Options.debug = debug
     if version:
         print(__version__)
@@ -74,10 +84,16 @@ def _claim_run_directory(experiment: Experiment, suffix: str = "") -> Place:
                 f"{directory} was made by a different experiment",
                 f"other values under {', '.join(different)}",
                 "the same experiment",
-                "give this one another name (name=NEW), or remove that directory; the store keeps all finished work",
+                "give this one another name (name=NEW), or remove that directory; the store "
+                "keeps all finished work",
             )
     elif directory.glob("*"):
-        raise BadInput(f"{directory} is not empty and no run made it", "", "a new or a run's directory", "give another name (name=NEW)")
+        raise BadInput(
+            f"{directory} is not empty and no run made it",
+            "",
+            "a new or a run's directory",
+            "give another name (name=NEW)",
+        )
     saved.write_bytes(yaml.safe_dump(mine, sort_keys=False, allow_unicode=True).encode())
     return directory
 
@@ -105,8 +121,12 @@ def run(
     overrides: Overrides = None,
     limit: Limit = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the whole experiment.")] = None,
-    resume: Annotated[str, typer.Option(help="auto goes on from half-done stages; never starts those afresh.")] = "auto",
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask endpoints again for the calls that failed for good.")] = False,
+    resume: Annotated[
+        str, typer.Option(help="auto goes on from half-done stages; never starts those afresh.")
+    ] = "auto",
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask endpoints again for the calls that failed for good.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="The same as plan.")] = False,
 ) -> None:
     """Run an experiment: ask, verify, score, select, train, evaluate, report."""
@@ -118,15 +138,18 @@ def run(
     experiment = _load(file, overrides, limit, seed)
     directory = _claim_run_directory(experiment)
     talker = Talker()
-    with _interruptible(talker, directory), Context(experiment, directory, talker, resume, retry_failed=retry_failed) as context:
+    with (
+        _interruptible(talker, directory),
+        Context(experiment, directory, talker, resume, retry_failed=retry_failed) as context,
+    ):
         _run(context)
 
 
 def _run(context: Context) -> None:
     """Run, summarise, write the report, print the verdict."""
     from jobs.pipeline import run_pipeline
-    from jobs.report import write_report
-    from jobs.results import summarise, verdict_lines, write_results
+    from jobs.report.run import write_report
+    from jobs.results.summary import summarise, verdict_lines, write_results
 
     outcome = run_pipeline(context)
     results = summarise(context, outcome)
@@ -141,7 +164,9 @@ def _run(context: Context) -> None:
 
 
 def _link_stages(context: Context) -> None:
-    """Link the run to its stages: `stages.json` names them all, and where both are local `stages/<label>` points into the store."""
+    """Link the run to its stages: `stages.json` names them all, and where both are local `stages/<label>`
+    points into the store.
+    """
     places = {label: str(stage.directory) for label, stage in context.stages.items()}
     (context.run_directory / "stages.json").write_bytes(json.dumps(places, indent=1).encode())
     if not (context.run_directory.is_local and context.store.root.is_local):
@@ -157,7 +182,10 @@ def _link_stages(context: Context) -> None:
 
 @app.command()
 def plan(
-    file: ExperimentFile, overrides: Overrides = None, limit: Limit = None, seed: Annotated[int | None, typer.Option()] = None
+    file: ExperimentFile,
+    overrides: Overrides = None,
+    limit: Limit = None,
+    seed: Annotated[int | None, typer.Option()] = None,
 ) -> None:
     """Show what a run would do: cached stages, remaining shards and tokens, placement. Starts no model."""
     from jobs.plan import make_plan
@@ -184,7 +212,9 @@ def _saved(run_name: str, runs: str) -> tuple[Experiment, Place]:
     directory = Place(run_name) if named else Place(runs) / run_name
     saved = directory / "experiment.yaml"
     if not saved.is_file():
-        raise BadInput("no run there", directory, "a directory that `tutelage run` made", f"runs are in {runs}/")
+        raise BadInput(
+            "no run there", directory, "a directory that `tutelage run` made", f"runs are in {runs}/"
+        )
     return load_experiment(local_copy(str(saved))), directory
 
 
@@ -192,21 +222,32 @@ def _saved(run_name: str, runs: str) -> tuple[Experiment, Place]:
 def sweep(
     file: ExperimentFile,
     overrides: Overrides = None,
-    seeds: Annotated[int | None, typer.Option(help="Training seeds of every setting; the same as sweep.seeds=K.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Training seeds of every setting; the same as sweep.seeds=K.")
+    ] = None,
     limit: Limit = None,
-    resume: Annotated[str, typer.Option(help="auto goes on with an interrupted sweep; never starts it afresh.")] = "auto",
+    resume: Annotated[
+        str, typer.Option(help="auto goes on with an interrupted sweep; never starts it afresh.")
+    ] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the settings.")] = False,
 ) -> None:
-    """Try settings of an experiment with Ray Tune on one shared pool: a table, TensorBoard logs and a page."""
+    """Try settings of an experiment with Ray Tune on one shared pool: a table, TensorBoard logs
+    and a page.
+    """
     from cluster.session import set_environment
+    from jobs.report.sweep import write_sweep
     from jobs.sweep import expand_settings, prepare_shared, run_sweep
-    from jobs.sweep_report import write_sweep
     from jobs.sweep_results import summarise_sweep, sweep_lines
 
     if resume not in ("auto", "never"):
         raise BadInput("--resume", resume, "auto or never", "")
-    given = [*(o for o in overrides or [] if not o.startswith(("sweep.", "name="))), *([f"limit={limit}"] if limit is not None else [])]
-    experiment = _load(file, [*(overrides or []), *([f"sweep.seeds={seeds}"] if seeds is not None else [])], limit, None)
+    given = [
+        *(o for o in overrides or [] if not o.startswith(("sweep.", "name="))),
+        *([f"limit={limit}"] if limit is not None else []),
+    ]
+    experiment = _load(
+        file, [*(overrides or []), *([f"sweep.seeds={seeds}"] if seeds is not None else [])], limit, None
+    )
     set_environment(experiment.ray)
     settings = expand_settings(experiment)
     talker = Talker()
@@ -236,9 +277,13 @@ def submit(
     file: ExperimentFile,
     address: Address,
     overrides: Overrides = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Stream the log and return the job's exit status.")] = True,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Stream the log and return the job's exit status.")
+    ] = True,
 ) -> None:
-    """Run an experiment as a Ray job on a cluster. The working directory is sent along; submit again to go on."""
+    """Run an experiment as a Ray job on a cluster. The working directory is sent along; submit again to go
+    on.
+    """
     load_experiment(file, overrides)  # a mistake shows here, not minutes later on the cluster
     client = submission.connect_to_jobs(address)
     job = submission.submit_run(client, file, overrides or [], Path.cwd())
@@ -267,10 +312,12 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or it
 
 
 @app.command()
-def export(run_name: RunName, out: Annotated[Path, typer.Option(help="Folder for the files.")], runs: str = "runs") -> None:
+def export(
+    run_name: RunName, out: Annotated[Path, typer.Option(help="Folder for the files.")], runs: str = "runs"
+) -> None:
     """Write a finished run's verified answers and choices as JSONL files. Starts no model."""
-    from jobs.export import export_run
     from jobs.pipeline import run_pipeline
+    from jobs.report.export import export_run
 
     experiment, directory = _saved(run_name, runs)
     with Context(experiment, directory, Talker()) as context:
@@ -295,9 +342,11 @@ def replay(
     number: Annotated[int, typer.Option("--round", help="Score as in this round.")] = 1,
     runs: str = "runs",
 ) -> None:
-    """Run one answer of a finished run again through verification and scoring, in this process, and say what differs."""
+    """Run one answer of a finished run again through verification and scoring, in this process, and say what
+    differs.
+    """
     from jobs.pipeline import run_pipeline
-    from jobs.replay import replay_answer
+    from jobs.report.replay import replay_answer
 
     experiment, directory = _saved(run_name, runs)
     with Context(experiment, directory, Talker()) as context:
@@ -314,13 +363,16 @@ def miniature(
     evaluate_questions: int = 300,
 ) -> None:
     """Build the miniature world alone and print where its models and questions are."""
-    from jobs.miniature import STUDENTS, TEACHERS, build_world
+    from jobs.miniature.world import STUDENTS, TEACHERS, build_world
 
-    experiment = load_experiment(Path(__file__).with_name("miniature.yaml"), [f"store={out}"])
+    experiment = load_experiment(Path(__file__).parent / "miniature" / "world.yaml", [f"store={out}"])
     settings = {"seed": seed, "train_questions": train_questions, "evaluate_questions": evaluate_questions}
     experiment = experiment.model_copy(update={"miniature": type(experiment.miniature)(**settings)})  # type: ignore[call-arg,misc]
     talker = Talker()
-    with _interruptible(talker, Place(str(out))), Context(experiment, Place(str(out)) / "logs", talker) as context:
+    with (
+        _interruptible(talker, Place(str(out))),
+        Context(experiment, Place(str(out)) / "logs", talker) as context,
+    ):
         directory = build_world(context, experiment.miniature)  # type: ignore[arg-type]
     for kind, names in (("teacher", TEACHERS), ("student", STUDENTS)):
         for name in names:
@@ -333,7 +385,9 @@ for stage_alone in (score, select, verify, audit):
 
 
 def main() -> None:
-    """Entry of `tutelage` and `python -m jobs`: one line for a failure the user can mend, the traceback behind --debug."""
+    """Entry of `tutelage` and `python -m jobs`: one line for a failure the user can mend, the traceback
+    behind --debug.
+    """
     sys.path.insert(0, str(Path.cwd()))  # a user's own verify.function lies beside the experiment
     try:
         app()
@@ -345,5 +399,9 @@ def main() -> None:
     except OSError as error:
         if _Options.debug or error.errno not in DISK_PROBLEMS:
             raise
-        print(f"tutelage: {error.filename or 'the store'}: {error.strerror}; what is finished is kept: mend it, run again", file=sys.stderr)
+        print(
+            f"tutelage: {error.filename or 'the store'}: {error.strerror}; what is finished is "
+            "kept: mend it, run again",
+            file=sys.stderr,
+        )
         sys.exit(2)

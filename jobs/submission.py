@@ -1,7 +1,9 @@
-"""Runs as Ray jobs: `tutelage run` on a cluster's head, with the working directory sent along, its log streamed back.
+"""Runs as Ray jobs: `tutelage run` on a cluster's head, with the working directory sent along, its log
+streamed back.
 
-Ray deletes a job's copy of the working directory, so inside a job a relative `store` or `runs` means a directory under
-TUTELAGE_HOME (by default ~/tutelage of the head node): that is how a run goes on when it is submitted again.
+Ray deletes a job's copy of the working directory, so inside a job a relative `store` or `runs` means a
+directory under TUTELAGE_HOME (by default ~/tutelage of the head node): that is how a run goes on when it is
+submitted again.
 """
 
 import asyncio
@@ -13,20 +15,34 @@ from typing import Any
 
 from cluster.errors import BadInput
 from cluster.storage import is_uri
-from jobs.experiment import Experiment
+from jobs.experiment.schema import Experiment
 
-NEVER_SENT = [".venv", ".git", "store", "runs", "**/__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"]
+NEVER_SENT = [
+    ".venv",
+    ".git",
+    "store",
+    "runs",
+    "**/__pycache__",
+    ".mypy_cache",
+    ".pytest_cache",
+    ".ruff_cache",
+]
 JOB_COPY = "runtime_resources/working_dir_files"
 STARTING_S = 30.0
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 def keep_outside_job_copy(experiment: Experiment, directory: Path) -> Experiment:
-    """The experiment with `store` and `runs` that outlive a Ray job; unchanged outside a job's copy of a working directory."""
+    """The experiment with `store` and `runs` that outlive a Ray job; unchanged outside a job's copy of a
+    working directory.
+    """
     if JOB_COPY not in directory.as_posix():
         return experiment
     home = Path(os.environ.get("TUTELAGE_HOME", "~/tutelage")).expanduser()
-    moved = {k: v if is_uri(v) else str(home / v) for k, v in (("store", experiment.store), ("runs", experiment.runs))}
+    moved = {
+        k: v if is_uri(v) else str(home / v)
+        for k, v in (("store", experiment.store), ("runs", experiment.runs))
+    }
     return experiment.model_copy(update=moved)
 
 
@@ -34,7 +50,8 @@ def connect_to_jobs(address: str) -> Any:
     """A client of the cluster's job server.
 
     Args:
-        address: `http://host:8265`, the head node's dashboard. RAY_AUTH_MODE and RAY_AUTH_TOKEN are read from the environment.
+        address: `http://host:8265`, the head node's dashboard. RAY_AUTH_MODE and RAY_AUTH_TOKEN are read from
+            the environment.
 
     Raises:
         BadInput: nothing answers there, or the token is not its.
@@ -46,7 +63,12 @@ def connect_to_jobs(address: str) -> Any:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         what = str(error).strip().splitlines()[0]
-        raise BadInput("no job server answers", address, "http://HEAD:8265, and its RAY_AUTH_TOKEN where it wants one", what) from error
+        raise BadInput(
+            "no job server answers",
+            address,
+            "http://HEAD:8265, and its RAY_AUTH_TOKEN where it wants one",
+            what,
+        ) from error
 
 
 def submit_run(client: Any, file: Path, arguments: list[str], directory: Path) -> str:
@@ -59,19 +81,31 @@ def submit_run(client: Any, file: Path, arguments: list[str], directory: Path) -
         inside = file.resolve().relative_to(directory.resolve())
     except ValueError as error:
         raise BadInput(
-            "the experiment file is not in the working directory", file, f"a file under {directory}", "go there first"
+            "the experiment file is not in the working directory",
+            file,
+            f"a file under {directory}",
+            "go there first",
         ) from error
     entrypoint = shlex.join(["python", "-m", "jobs", "run", inside.as_posix(), *arguments])
     deadline = time.monotonic() + STARTING_S
     while True:
         try:
-            return str(client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(directory), "excludes": NEVER_SENT}))
+            return str(
+                client.submit_job(
+                    entrypoint=entrypoint, runtime_env={"working_dir": str(directory), "excludes": NEVER_SENT}
+                )
+            )
         except (RuntimeError, ValueError) as error:
             if "No available agent" in str(error) and time.monotonic() < deadline:
                 time.sleep(0.5)  # the head answers before its job agent does
                 continue
             what = str(error).strip().splitlines()[-1]
-            raise BadInput("the job was not taken", what, "a running cluster", "keep data and models on storage its nodes see") from error
+            raise BadInput(
+                "the job was not taken",
+                what,
+                "a running cluster",
+                "keep data and models on storage its nodes see",
+            ) from error
 
 
 def follow(client: Any, job: str) -> int:

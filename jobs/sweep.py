@@ -1,9 +1,11 @@
-"""`tutelage sweep`: Ray Tune over any keys of an experiment, on one shared pool and one shared table of statistics.
+"""`tutelage sweep`: Ray Tune over any keys of an experiment, on one shared pool and one shared table of
+statistics.
 
-The settings are known before anything starts: Tune's own generator expands grids and draws random values. What they share
-(answers, verdicts, costs of the students as they are) is made once; then every setting and seed is a Tune trial, a light driver
-that selects, launches the Ray Train run, evaluates and reports. All of it goes through the store, so a trial that is started
-again, by Tune or by a second sweep, goes on where it was.
+The settings are known before anything starts: Tune's own generator expands grids and draws random values.
+What they share (answers, verdicts, costs of the students as they are) is made once; then every setting and
+seed is a Tune trial, a light driver that selects, launches the Ray Train run, evaluates and reports. All of
+it goes through the store, so a trial that is started again, by Tune or by a second sweep, goes on where it
+was.
 """
 
 import json
@@ -20,20 +22,45 @@ from rich.console import Console
 from cluster.errors import BadInput, TutelageError
 from cluster.placement import Node
 from cluster.storage import Place, local_copy
-from jobs.context import Context
-from jobs.experiment import Draw, Experiment, Placement, Sweep
-from jobs.experiment_file import load_experiment, parse_experiment, resolved, set_key
-from jobs.pipeline import Path as StudentPath
+from jobs.experiment.reading import load_experiment, parse_experiment, resolved, set_key
+from jobs.experiment.schema import Draw, Experiment, Placement, Sweep
 from jobs.pipeline import paths_of, prepare, run_rounds
-from jobs.progress import Talker
-from jobs.store import Stage, digest
+from jobs.results.outcome import StudentPath
+from jobs.run.context import Context
+from jobs.run.progress import Talker
+from jobs.run.store import Stage, digest
 from training.trainer import check_train_room
 
 TRIAL_MEMORY_MIB = 256
 TUNE, TRIAL, EVALUATION = "tune", "trial-", "evaluation "
-SHARED = ("seed", "limit", "miniature", "questions", "teachers", "students", "generate", "verify", "score", "evaluate")
-# What is where the run lives, and what would give settings other questions or another measure to be compared by.
-NOT_SWEPT = ("name", "store", "runs", "ray", "placement", "sweep", "seeds", "arms", "limit", "questions", "miniature", "evaluate")
+SHARED = (
+    "seed",
+    "limit",
+    "miniature",
+    "questions",
+    "teachers",
+    "students",
+    "generate",
+    "verify",
+    "score",
+    "evaluate",
+)
+# What is where the run lives, and what would give settings other questions or another measure to be compared
+# by.
+NOT_SWEPT = (
+    "name",
+    "store",
+    "runs",
+    "ray",
+    "placement",
+    "sweep",
+    "seeds",
+    "arms",
+    "limit",
+    "questions",
+    "miniature",
+    "evaluate",
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +75,13 @@ class Setting:
 
     @property
     def label(self) -> str:
-        return " ".join(f"{key.removeprefix('arm.').removeprefix('train.')}={_plain(value)}" for key, value in self.values) or self.arm
+        return (
+            " ".join(
+                f"{key.removeprefix('arm.').removeprefix('train.')}={_plain(value)}"
+                for key, value in self.values
+            )
+            or self.arm
+        )
 
 
 def _plain(value: Any) -> str:
@@ -81,12 +114,18 @@ def swept_arm(e: Experiment) -> str:
 
 def _sweep(e: Experiment) -> Sweep:
     if e.sweep is None:
-        raise BadInput("the experiment has no sweep section", "", "sweep: {parameters: {arm.lambda: [0, 0.5, 1]}}", "see docs/sweeps.md")
+        raise BadInput(
+            "the experiment has no sweep section",
+            "",
+            "sweep: {parameters: {arm.lambda: [0, 0.5, 1]}}",
+            "see docs/sweeps.md",
+        )
     return e.sweep
 
 
 def expand_settings(e: Experiment) -> list[Setting]:
-    """The reference arms, then every distinct setting of the swept arm: the whole grid for each draw of the random values.
+    """The reference arms, then every distinct setting of the swept arm: the whole grid for each draw of the
+    random values.
 
     Raises:
         BadInput: no sweep section, a key that cannot be swept, or a setting that is no valid experiment.
@@ -97,7 +136,12 @@ def expand_settings(e: Experiment) -> list[Setting]:
     sweep = _sweep(e)
     for key in sweep.parameters:
         if key.partition(".")[0] in NOT_SWEPT:
-            raise BadInput(f"{key} cannot be swept", key, "arm.…, train.… or another section's key", "`arm.` stands for the swept arm")
+            raise BadInput(
+                f"{key} cannot be swept",
+                key,
+                "arm.…, train.… or another section's key",
+                "`arm.` stands for the swept arm",
+            )
     space: dict[str, Any] = {}
     for number, values in enumerate(sweep.parameters.values()):
         if isinstance(values, Draw):
@@ -135,11 +179,15 @@ def experiment_of(e: Experiment, setting: Setting) -> Experiment:
                 set_key(tree, f"arms.0{key.removeprefix('arm')}" if key.startswith("arm.") else key, value)
         return parse_experiment(tree)
     except TutelageError as error:
-        raise BadInput(f"the setting {setting.label} is no valid experiment", error, "", "change sweep.parameters") from error
+        raise BadInput(
+            f"the setting {setting.label} is no valid experiment", error, "", "change sweep.parameters"
+        ) from error
 
 
 def prepare_shared(context: Context, settings: Sequence[Setting]) -> None:
-    """Make once what the settings share: every distinct pool, with the students' first costs and evaluations."""
+    """Make once what the settings share: every distinct pool, with the students' first costs
+    and evaluations.
+    """
     e = context.experiment
     wanted = [experiment_of(e, s) for s in settings]
     distinct = {digest({k: v for k, v in resolved(w).items() if k in SHARED}): w for w in wanted}
@@ -165,10 +213,11 @@ def count_concurrent(placement: Placement, most: int | None, nodes: Sequence[Nod
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """Entry of a Tune trial: run one setting under one seed on the shared pool, and report after every round or epoch.
+    """Entry of a Tune trial: run one setting under one seed on the shared pool, and report after every round
+    or epoch.
 
-    Reported: `value`, the mean over students and over the held-out questions that choose (see `choosing`), `rounds`, and
-    where each student's evaluation is.
+    Reported: `value`, the mean over students and over the held-out questions that choose (see `choosing`),
+    `rounds`, and where each student's evaluation is.
     """
     from ray import tune
 
@@ -196,7 +245,9 @@ def run_trial(config: dict[str, Any]) -> None:
 
 @contextmanager
 def _trial_log(directory: Place, name: str) -> Iterator[Talker]:
-    """A trial speaks into a log of its own, beside the sweep where that is local, else into Ray's log of its worker."""
+    """A trial speaks into a log of its own, beside the sweep where that is local, else into Ray's log of its
+    worker.
+    """
     if not directory.is_local:
         yield Talker()
         return
@@ -217,34 +268,53 @@ def read_evaluation(directory: Place) -> "pd.Series[float]":
 
 
 def choosing(held_out: Sequence[str], share: float) -> list[str]:
-    """The held-out questions by which settings are compared while the sweep runs; the others judge the one that is taken.
+    """The held-out questions by which settings are compared while the sweep runs; the others judge the one
+    that is taken.
 
-    The largest of many noisy values is too large: a setting's value must be told by questions that did not choose it.
+    The largest of many noisy values is too large: a setting's value must be told by questions that did not
+    choose it.
     """
     order = sorted(held_out, key=lambda q: digest(["choose", q]))
     return sorted(order[: max(1, min(len(order) - 1, round(share * len(order))))])
 
 
 def run_sweep(context: Context, settings: Sequence[Setting]) -> list[Trial]:
-    """Run all trials with Ray Tune, or go on with those that an interrupted sweep left; returns one row per setting and seed."""
+    """Run all trials with Ray Tune, or go on with those that an interrupted sweep left; returns one row per
+    setting and seed.
+    """
     from ray import tune
     from ray.tune.schedulers import FIFOScheduler
 
     e, sweep = context.experiment, _sweep(context.experiment)
     trials = [(setting, seed) for setting in settings for seed in range(sweep.seeds)]
     space = [
-        {"name": f"{k:04d}", "arm": s.arm, "seed": seed, "values": json.dumps(s.values), **{key: _plain(v) for key, v in s.values}}
+        {
+            "name": f"{k:04d}",
+            "arm": s.arm,
+            "seed": seed,
+            "values": json.dumps(s.values),
+            **{key: _plain(v) for key, v in s.values},
+        }
         for k, (s, seed) in enumerate(trials)
     ]
     experiments = {s: experiment_of(e, s) for s in settings}
     by_epoch = sweep.report_every == "epoch"
-    most = max(x.rounds * (math.ceil(x.train.epochs) if by_epoch and x.train.steps is None else 1) for x in experiments.values())
+    most = max(
+        x.rounds * (math.ceil(x.train.epochs) if by_epoch and x.train.steps is None else 1)
+        for x in experiments.values()
+    )
     scheduler: Any = FIFOScheduler()
     if sweep.stop_early:
-        scheduler = _sparing_references(max_t=most, grace_period=min(sweep.grace, most), reduction_factor=sweep.reduction_factor)
+        scheduler = _sparing_references(
+            max_t=most, grace_period=min(sweep.grace, most), reduction_factor=sweep.reduction_factor
+        )
     c = context.host.cluster
-    concurrent = count_concurrent(context.experiment.placement, _sweep(context.experiment).max_concurrent, c.nodes, c.grows)
-    context.talker.say(f"{len(settings)} settings × {sweep.seeds} seeds = {len(trials)} trials, {concurrent} at once")
+    concurrent = count_concurrent(
+        context.experiment.placement, _sweep(context.experiment).max_concurrent, c.nodes, c.grows
+    )
+    context.talker.say(
+        f"{len(settings)} settings × {sweep.seeds} seeds = {len(trials)} trials, {concurrent} at once"
+    )
     context.host.release()
     system, path = context.run_directory.opened()
     tell = _tell(len(trials))
@@ -269,7 +339,10 @@ def run_sweep(context: Context, settings: Sequence[Setting]) -> list[Trial]:
         trainable, param_space=parameters, run_config=run_config, tune_config=tune_config
     )
     by_name = {r.path.rpartition("/")[2].removeprefix(TRIAL): r for r in tuner.fit()}
-    return [_trial(setting, seed, by_name.get(f"{k:04d}"), experiments[setting].rounds) for k, (setting, seed) in enumerate(trials)]
+    return [
+        _trial(setting, seed, by_name.get(f"{k:04d}"), experiments[setting].rounds)
+        for k, (setting, seed) in enumerate(trials)
+    ]
 
 
 def _sparing_references(**options: Any) -> Any:
@@ -288,7 +361,11 @@ def _sparing_references(**options: Any) -> Any:
 def _trial(setting: Setting, seed: int, result: Any, rounds: int) -> Trial:
     """One row: what a trial reported last, or why it failed."""
     metrics = (result.metrics or {}) if result is not None else {}
-    evaluations = {key.removeprefix(EVALUATION): str(place) for key, place in metrics.items() if key.startswith(EVALUATION)}
+    evaluations = {
+        key.removeprefix(EVALUATION): str(place)
+        for key, place in metrics.items()
+        if key.startswith(EVALUATION)
+    }
     done, error = float(metrics.get("rounds", 0.0)), str(metrics.get("error", ""))
     if result is None:
         error = "Ray Tune has no record of it"
@@ -299,13 +376,20 @@ def _trial(setting: Setting, seed: int, result: Any, rounds: int) -> Trial:
 
 
 def _tell(total: int) -> Any:
-    """A Tune callback that says in one line what a trial reports and how it ends; Tune pickles it with the sweep's state."""
+    """A Tune callback that says in one line what a trial reports and how it ends; Tune pickles it with the
+    sweep's state.
+    """
     from ray.tune import Callback
 
     class Tell(Callback):
-        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        ) -> None:
             given = trial.config["trial"]
-            label = " ".join(f"{k}={v}" for k, v in given.items() if k not in ("name", "arm", "values", "seed")) or given["arm"]
+            label = (
+                " ".join(f"{k}={v}" for k, v in given.items() if k not in ("name", "arm", "values", "seed"))
+                or given["arm"]
+            )
             said = result.get("error") or f"{result['value']:.4f} after {result['rounds']:.3g} rounds"
             print(f"trial {given['name']} ({label}, seed {given['seed']}): {said}", flush=True)
 
@@ -323,7 +407,9 @@ def _tell(total: int) -> Any:
 
 
 def _restored(context: Context, trainable: Any, parameters: dict[str, Any]) -> Any:
-    """The tuner of an interrupted sweep, so that finished trials are not started again; None where there is none to be read."""
+    """The tuner of an interrupted sweep, so that finished trials are not started again; None where there is
+    none to be read.
+    """
     from ray import tune
 
     system, path = (context.run_directory / TUNE).opened()
@@ -334,10 +420,18 @@ def _restored(context: Context, trainable: Any, parameters: dict[str, Any]) -> A
         return None
     try:
         tuner = tune.Tuner.restore(
-            path, trainable, param_space=parameters, restart_errored=True, resume_unfinished=True, storage_filesystem=remote
+            path,
+            trainable,
+            param_space=parameters,
+            restart_errored=True,
+            resume_unfinished=True,
+            storage_filesystem=remote,
         )
     except Exception as error:  # whatever Ray makes of a state file whose writer was killed
-        context.talker.say(f"the sweep's own state cannot be read ({type(error).__name__}); its trials start again from the store")
+        context.talker.say(
+            f"the sweep's own state cannot be read ({type(error).__name__}); its trials start "
+            "again from the store"
+        )
         (context.run_directory / TUNE).remove()
         return None
     context.talker.say("going on with the sweep that was begun here")

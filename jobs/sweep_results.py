@@ -1,4 +1,6 @@
-"""What a sweep says: every setting with its interval, which differences are real, and the best one, judged by other questions."""
+"""What a sweep says: every setting with its interval, which differences are real, and the best one, judged by
+other questions.
+"""
 
 import json
 import shlex
@@ -10,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from cluster.storage import Place
-from jobs.experiment import Experiment
-from jobs.results import format_interval
+from jobs.experiment.schema import Experiment
+from jobs.results.summary import format_interval
 from jobs.sweep import Setting, Trial, choosing, read_evaluation
 from training.evaluation import Comparison, Interval, accuracy_interval, compare
 
@@ -21,10 +23,12 @@ class SettingResult:
     """One setting over its seeds.
 
     Attributes:
-        state: finished where every seed came to the last round; else how many did, and why the others did not.
+        state: finished where every seed came to the last round; else how many did, and why the others did
+            not.
         value: over all held-out questions, of the finished seeds; None without one.
         against_baseline, against_best: None where one side has no common finished seed.
-        real: whether the difference from the baseline holds after Holm's correction for the number of settings.
+        real: whether the difference from the baseline holds after Holm's correction for the number of
+            settings.
     """
 
     setting: Setting
@@ -39,7 +43,9 @@ class SettingResult:
 
 @dataclass(frozen=True)
 class SweepResults:
-    """Everything the sweep's page shows. `best` was chosen by one part of the questions and is judged by the other."""
+    """Everything the sweep's page shows. `best` was chosen by one part of the questions and is judged by the
+    other.
+    """
 
     name: str
     metric: str
@@ -58,7 +64,8 @@ class SweepResults:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values: with all of them below 0.05, the chance of even one false claim is at most 0.05.
+    """Holm's adjusted p-values: with all of them below 0.05, the chance of even one false claim is at most
+    0.05.
 
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
@@ -70,11 +77,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def summarise_sweep(e: Experiment, settings: Sequence[Setting], trials: Sequence[Trial], command: Sequence[str]) -> SweepResults:
+def summarise_sweep(
+    e: Experiment, settings: Sequence[Setting], trials: Sequence[Trial], command: Sequence[str]
+) -> SweepResults:
     """Compute a sweep's results from its trials' evaluations in the store."""
     if e.sweep is None:
         raise ValueError("an experiment without a sweep section has no sweep results")
-    baseline_arm = e.evaluate.baseline or next((a.name for a in e.arms if a.rule == "strongest"), settings[0].arm)
+    baseline_arm = e.evaluate.baseline or next(
+        (a.name for a in e.arms if a.rule == "strongest"), settings[0].arm
+    )
     values = {(t.setting, t.seed): _values(t) for t in trials if t.state == "finished"}
     order = sorted(next(iter(values.values())).index) if values else []
     arrays = {key: table[order].to_numpy(float) for key, table in values.items()}
@@ -85,11 +96,17 @@ def summarise_sweep(e: Experiment, settings: Sequence[Setting], trials: Sequence
     for s in settings:
         mine = [arrays[s, seed] for seed in seeds[s]]
         mean = np.mean(mine, axis=0) if mine else np.array([])
-        against = _compare(arrays, seeds, s, baseline, e.evaluate.metric) if baseline is not None and s != baseline else None
+        against = (
+            _compare(arrays, seeds, s, baseline, e.evaluate.metric)
+            if baseline is not None and s != baseline
+            else None
+        )
         known = mean[np.isfinite(mean)]
         chosen_by = float(np.nanmean(mean[chooses])) if mine else float("nan")
         state = _state([t for t in trials if t.setting == s])
-        results.append(SettingResult(s, state, seeds[s], accuracy_interval(known) if mine else None, chosen_by, against))
+        results.append(
+            SettingResult(s, state, seeds[s], accuracy_interval(known) if mine else None, chosen_by, against)
+        )
     results = _corrected(results)
     candidates = [r for r in results if r.setting.values and len(r.seeds) == e.sweep.seeds]
     best = max(candidates, key=lambda r: r.choosing_value, default=None)
@@ -119,7 +136,9 @@ def summarise_sweep(e: Experiment, settings: Sequence[Setting], trials: Sequence
 
 def _values(trial: Trial) -> "pd.Series[float]":
     """Values per held-out question, the mean over students."""
-    return pd.concat([read_evaluation(Place(place)) for place in trial.evaluations.values()], axis=1).mean(axis=1)
+    return pd.concat([read_evaluation(Place(place)) for place in trial.evaluations.values()], axis=1).mean(
+        axis=1
+    )
 
 
 def _compare(
@@ -142,7 +161,9 @@ def _compare(
 
 
 def _corrected(results: Sequence[SettingResult]) -> list[SettingResult]:
-    """Say which differences from the baseline are real: Holm's p below 0.05, and an interval that leaves out 0."""
+    """Say which differences from the baseline are real: Holm's p below 0.05, and an interval that leaves out
+    0.
+    """
     compared = [r.against_baseline.p_value for r in results if r.against_baseline is not None]
     adjusted = iter(holm(compared))
     corrected = []
@@ -152,7 +173,9 @@ def _corrected(results: Sequence[SettingResult]) -> list[SettingResult]:
             corrected.append(r)
             continue
         p = next(adjusted)
-        corrected.append(replace(r, holm_p=p, real=p < 0.05 and (c.difference.low > 0 or c.difference.high < 0)))
+        corrected.append(
+            replace(r, holm_p=p, real=p < 0.05 and (c.difference.low > 0 or c.difference.high < 0))
+        )
     return corrected
 
 
@@ -166,7 +189,8 @@ def _state(trials: Sequence[Trial]) -> str:
 
 
 def command_of(e: Experiment, setting: Setting, command: Sequence[str]) -> str:
-    """The command that runs one setting as an experiment of its own, beside the experiment's other arms: all of it is in the store.
+    """The command that runs one setting as an experiment of its own, beside the experiment's other arms: all
+    of it is in the store.
 
     Args:
         command: the sweep's own arguments: its file and overrides.
@@ -193,7 +217,11 @@ def trial_table(trials: Sequence[Trial], e: Experiment) -> pd.DataFrame:
                 "state": t.state,
                 "rounds": t.rounds,
                 "value": float("nan") if values is None else float(values.mean()),
-                **{f"value {s}": float(read_evaluation(Place(p)).mean()) for s, p in t.evaluations.items() if len(e.students) > 1},
+                **{
+                    f"value {s}": float(read_evaluation(Place(p)).mean())
+                    for s, p in t.evaluations.items()
+                    if len(e.students) > 1
+                },
                 "error": t.error,
             }
         )
@@ -204,22 +232,35 @@ def sweep_lines(results: SweepResults) -> list[str]:
     """The sweep's outcome as plain text lines."""
     unit = "accuracy" if results.metric == "accuracy" else "minus loss (nats per answer token)"
     over = f", mean over the students {', '.join(results.students)}" if len(results.students) > 1 else ""
-    lines = [f"{unit} on {results.questions} held-out questions, 95 % intervals, {results.seeds} training seeds{over}"]
+    lines = [
+        f"{unit} on {results.questions} held-out questions, 95 % intervals, {results.seeds} "
+        f"training seeds{over}"
+    ]
     for r in results.settings:
         value = format_interval(r.value, results.metric) if r.value is not None else r.state
-        note = "" if r.against_baseline is None else ("   differs from " if r.real else "   cannot be told from ") + results.baseline
+        note = (
+            ""
+            if r.against_baseline is None
+            else ("   differs from " if r.real else "   cannot be told from ") + results.baseline
+        )
         lines.append(f"  {r.setting.label:<44} {value}{note}")
     if results.best is not None and results.best_value is not None:
         judged = results.questions - results.choosing_questions
         lines.append(f"best by {results.choosing_questions} questions: {results.best.setting.label}")
-        lines.append(f"  on the other {judged}, which did not choose it: {format_interval(results.best_value, results.metric)}")
+        lines.append(
+            f"  on the other {judged}, which did not choose it: "
+            f"{format_interval(results.best_value, results.metric)}"
+        )
         if results.best_against_baseline is not None:
             lines.append(f"  -> {results.best_against_baseline.verdict}")
         lines.append(f"  {results.command}")
     if results.baseline_seeds == 0:
         lines.append("no trial of the baseline arm was finished: nothing is compared with it")
     if results.baseline_seeds == 1:
-        lines.append("with one training seed these are differences of trained models, not of settings: --seeds 3 tells more")
+        lines.append(
+            "with one training seed these are differences of trained models, not of settings: "
+            "--seeds 3 tells more"
+        )
     return lines
 
 
@@ -232,6 +273,8 @@ def plain_results(results: SweepResults) -> dict[str, Any]:
         "settings": [{**asdict(r), "label": r.setting.label} for r in results.settings],
         "best": None if results.best is None else results.best.setting.label,
         "best_value": None if results.best_value is None else asdict(results.best_value),
-        "best_against_baseline": None if results.best_against_baseline is None else asdict(results.best_against_baseline),
+        "best_against_baseline": None
+        if results.best_against_baseline is None
+        else asdict(results.best_against_baseline),
         "command": results.command,
     }

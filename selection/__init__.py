@@ -1,1 +1,3 @@
-"""Which answers this student should learn from: verification, forward statistics, costs and rules. No Ray here."""
+"""Which answers this student should learn from: verification, forward statistics, costs and rules. No Ray
+here.
+"""

@@ -1,6 +1,7 @@
 """Published costs as views over stored statistics: lower is chosen earlier. No model is needed here.
 
-Every function takes a table with the columns of `Statistics` (one row per answer) and returns one float per row.
+Every function takes a table with the columns of `Statistics` (one row per answer) and returns one float per
+row.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,9 @@ CostName = Literal["scas", "naturalness", "rsr", "lark", "shortest", "longest"]
 
 @dataclass(frozen=True)
 class CostSettings:
-    """Which cost, and its parameters: `scas_lambda` in [0, 1]; `length_exponent` kappa in [0, 1], 1 is the published SCAS."""
+    """Which cost, and its parameters: `scas_lambda` in [0, 1]; `length_exponent` kappa in [0, 1], 1 is the
+    published SCAS.
+    """
 
     name: CostName = "scas"
     scas_lambda: float = 0.5
@@ -27,9 +30,10 @@ class CostSettings:
 def scas_parts(table: pd.DataFrame, length_exponent: float = 1.0) -> pd.DataFrame:
     """The parts of the SCAS score (arXiv 2605.26872), per answer.
 
-    D_A and D_Q are mean token losses in nats; a.a is |sum u_A|^2 / n_A^2 and a.b the cosine block between answer and
-    question; C_AA = D_A^2 (a.a), C_AQ = D_A D_Q (a.b). With `length_exponent` kappa below 1, D_A is sum l_t / T^kappa: it
-    stops predictable filler from diluting the mean. A prompt without countable tokens gives C_AQ = 0.
+    D_A and D_Q are mean token losses in nats; a.a is |sum u_A|^2 / n_A^2 and a.b the cosine block between
+    answer and question; C_AA = D_A^2 (a.a), C_AQ = D_A D_Q (a.b). With `length_exponent` kappa below 1, D_A
+    is sum l_t / T^kappa: it stops predictable filler from diluting the mean. A prompt without countable
+    tokens gives C_AQ = 0.
     """
     n_a, n_q = table["n_answer"], table["n_question"].clip(lower=1)
     d_a = table["answer_loss"] / n_a**length_exponent
@@ -72,14 +76,16 @@ def rsr(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
 
 
 def lark(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
-    """Minus LARK's g (arXiv 2605.30651), relative to the other answers of the same question (column `question_id`).
+    """Minus LARK's g (arXiv 2605.30651), relative to the other answers of the same question (column
+    `question_id`).
 
     L is the mean loss, rho = Brier / L with Brier the mean Brier term; over a question's answers
-    g = (L / sum L) (2 rho - sum(rho L) / sum L). The largest g is chosen first. A loss of 0 counts as 1e-12 nats.
-    Where we differ: the published program counts every token up to the end of the text, we count the answer's tokens
-    without special ones, as for all costs.
+    g = (L / sum L) (2 rho - sum(rho L) / sum L). The largest g is chosen first. A loss of 0 counts as 1e-12
+    nats. Where we differ: the published program counts every token up to the end of the text, we count the
+    answer's tokens without special ones, as for all costs.
 
-    >>> two = pd.DataFrame({"question_id": ["q", "q"], "n_answer": [1, 1], "answer_loss": [1.0, 3.0], "brier": [0.5, 0.6]})
+    >>> two = pd.DataFrame({"question_id": ["q", "q"], "n_answer": [1, 1]})
+    >>> two = two.assign(answer_loss=[1.0, 3.0], brier=[0.5, 0.6])
     >>> [round(g, 6) for g in lark(two, CostSettings())]  # rho 0.5 and 0.2; sum L 4; sum rho L 1.1
     [-0.18125, -0.09375]
     """
@@ -119,11 +125,19 @@ def compute_cost(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
     if not 0 <= settings.scas_lambda <= 1:
         raise BadInput("lambda is out of range", settings.scas_lambda, "0 to 1", "change the arm's lambda")
     if not 0 <= settings.length_exponent <= 1:
-        raise BadInput("length_exponent is out of range", settings.length_exponent, "0 to 1", "change the arm's length_exponent")
+        raise BadInput(
+            "length_exponent is out of range",
+            settings.length_exponent,
+            "0 to 1",
+            "change the arm's length_exponent",
+        )
     cost = COSTS[settings.name](table, settings).astype(float)
     bad = table.loc[~np.isfinite(cost)]
     if len(bad):
         raise BadInput(
-            f"the {settings.name} cost is not finite", bad.iloc[0].get("answer_id", bad.index[0]), "a number", "look at that answer"
+            f"the {settings.name} cost is not finite",
+            bad.iloc[0].get("answer_id", bad.index[0]),
+            "a number",
+            "look at that answer",
         )
     return cost

@@ -1,7 +1,9 @@
-"""The hidden quantity h_t of SCAS: the last decoder layer's up projection, as sums of unit vectors over prompts and answers.
+"""The hidden quantity h_t of SCAS: the last decoder layer's up projection, as sums of unit vectors over
+prompts and answers.
 
-Families name that projection differently and some fuse it with its gate; then the up half counts. Where a layer's MLP is a set
-of experts, no single projection sees every token: there h_t is the output of the whole MLP (`docs/methods.md` says why).
+Families name that projection differently and some fuse it with its gate; then the up half counts. Where a
+layer's MLP is a set of experts, no single projection sees every token: there h_t is the output of the whole
+MLP (`docs/methods.md` says why).
 
 Shapes: T tokens of a batch, S segments (each prompt and then its answers), H width of the watched output.
 """
@@ -12,18 +14,29 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster.branching import Layout
 from cluster.errors import BadInput
-from cluster.heads import decoder_of
+from cluster.models.branching import Layout
+from cluster.models.vocabulary import decoder_of
 
 LISTS = ("layers", "h", "blocks", "layer")  # what families call their list of decoder layers
 NOT_TEXT = ("vision", "image", "audio", "speech")
 ONLY_WITH_IMAGES = "CrossAttention"  # part of the names of layers that a text alone does not run through
-# Endings of a projection's name inside a layer, the first that is there counts. Up projections beside a gate come first, then
-# those fused with it (gate half, up half), then the first matrix of an MLP without a gate, then what stands in an MLP's place.
+# Endings of a projection's name inside a layer, the first that is there counts. Up projections beside a gate
+# come first, then those fused with it (gate half, up half), then the first matrix of an MLP without a gate,
+# then what stands in an MLP's place.
 UP = ("up_proj", "proj_up", "w3")
 FUSED = ("gate_up_proj", "Wi", "input_linear")
-FIRST = ("c_fc", "fc_in", "fc1", "dense_h_to_4h", "intermediate.dense", "ffn.0", "layer_1", "feed_forward.key", "in_proj")
+FIRST = (
+    "c_fc",
+    "fc_in",
+    "fc1",
+    "dense_h_to_4h",
+    "intermediate.dense",
+    "ffn.0",
+    "layer_1",
+    "feed_forward.key",
+    "in_proj",
+)
 EXPERTS = ("experts", "router")
 MLPS = ("mlp", "feed_forward", "block_sparse_moe")
 NOT_MLP = ("attn", "attention", "adapter", "vision", "mamba_decoder")
@@ -52,14 +65,22 @@ def find_layer(model: Any, target_layer: str | None = None) -> Layer:
     modules = dict(model.named_modules())
     if target_layer is not None:
         if target_layer not in modules:
-            raise BadInput("no such layer in the student", target_layer, "a module's dotted name", f"for example {list(modules)[-3]}")
+            raise BadInput(
+                "no such layer in the student",
+                target_layer,
+                "a module's dotted name",
+                f"for example {list(modules)[-3]}",
+            )
         return Layer(target_layer, modules[target_layer])
     kind, names = model.config.model_type, {id(module): name for name, module in modules.items()}
     layer = _last_layer(model)
     found = None if layer is None else _mlp_of(layer)
     if layer is None or found is None:
         raise BadInput(
-            f"cannot find the MLP of a {kind}'s last layer", "", "a projection of a usual name", "name the layer with score.target_layer"
+            f"cannot find the MLP of a {kind}'s last layer",
+            "",
+            "a projection of a usual name",
+            "name the layer with score.target_layer",
         )
     return Layer(f"{names[id(layer)]}.{found[0]}", *found[1:])
 
@@ -68,14 +89,25 @@ def _last_layer(model: Any) -> torch.nn.Module | None:
     """The last decoder layer of the language model, also inside a model that sees and hears."""
     for name, module in decoder_of(model).named_modules():
         words = name.split(".")
-        if isinstance(module, torch.nn.ModuleList) and words[-1] in LISTS and not any(w in name for w in NOT_TEXT) and len(module):
-            return next((layer for layer in reversed(module) if ONLY_WITH_IMAGES not in type(layer).__name__), None)
+        if (
+            isinstance(module, torch.nn.ModuleList)
+            and words[-1] in LISTS
+            and not any(w in name for w in NOT_TEXT)
+            and len(module)
+        ):
+            return next(
+                (layer for layer in reversed(module) if ONLY_WITH_IMAGES not in type(layer).__name__), None
+            )
     return None
 
 
 def _mlp_of(layer: torch.nn.Module) -> tuple[str, torch.nn.Module, bool] | None:
-    """Name, module, and whether only the up half counts, of a layer's first projection or of its whole MLP of experts."""
-    inside = [(name, module) for name, module in layer.named_modules() if not any(word in name for word in NOT_MLP)]
+    """Name, module, and whether only the up half counts, of a layer's first projection or of its whole MLP of
+    experts.
+    """
+    inside = [
+        (name, module) for name, module in layer.named_modules() if not any(word in name for word in NOT_MLP)
+    ]
     if any(word in EXPERTS for name, _ in inside for word in name.split(".")):
         return next(((name, module, False) for name, module in inside if name in MLPS), None)
     for endings, up_half in ((UP, False), (FUSED, True), (FIRST, False)):
@@ -91,22 +123,32 @@ def _is_projection(module: torch.nn.Module) -> bool:
 
 
 class UnitSums:
-    """Sums the unit vectors of h_t over each prompt and each answer while the forward pass runs; nothing [T, H] is kept."""
+    """Sums the unit vectors of h_t over each prompt and each answer while the forward pass runs; nothing [T,
+    H] is kept.
+    """
 
     def __init__(self, layout: Layout, counted: np.ndarray, layer: Layer) -> None:
         self.layout, self.counted, self.layer = layout, counted, layer
-        self.segments = [s for p, spans in zip(layout.prompts, layout.branches, strict=True) for s in (p, *spans)]
+        self.segments = [
+            s for p, spans in zip(layout.prompts, layout.branches, strict=True) for s in (p, *spans)
+        ]
         self.sums_SH = torch.empty(0)
 
     def __call__(self, output_TH: torch.Tensor) -> None:
-        """Take the watched layer's output; of a layer that runs several times in a pass the last one counts."""
+        """Take the watched layer's output; of a layer that runs several times in a pass the last one
+        counts.
+        """
         output_TH = self.layer.kept(output_TH)
         kept_T1 = torch.from_numpy(self.counted).to(output_TH.device).unsqueeze(1)
-        self.sums_SH = torch.zeros(len(self.segments), output_TH.shape[1], dtype=torch.float64, device=output_TH.device)
+        self.sums_SH = torch.zeros(
+            len(self.segments), output_TH.shape[1], dtype=torch.float64, device=output_TH.device
+        )
         number = 0
         for start in range(0, len(output_TH), UNIT_ROWS):
             stop = min(start + UNIT_ROWS, len(output_TH))
-            unit = torch.nn.functional.normalize(output_TH[start:stop].float(), dim=-1).mul_(kept_T1[start:stop])
+            unit = torch.nn.functional.normalize(output_TH[start:stop].float(), dim=-1).mul_(
+                kept_T1[start:stop]
+            )
             while number < len(self.segments) and self.segments[number].start < stop:
                 segment = self.segments[number]
                 self.sums_SH[number] += unit[max(segment.start, start) - start : segment.stop - start].sum(0)

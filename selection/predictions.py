@@ -1,7 +1,7 @@
 """What the next-token distribution says about each counted token: loss, clipped rank, Brier term, entropy.
 
-The vocabulary projection runs in chunks of positions, in float32 whatever the model's dtype, into two blocks that are reused;
-no [T, V] block is kept. Natural log.
+The vocabulary projection runs in chunks of positions, in float32 whatever the model's dtype, into two blocks
+that are reused; no [T, V] block is kept. Natural log.
 
 Shapes: T tokens of a batch, D width, V vocabulary, N predictions.
 """
@@ -12,25 +12,34 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cluster.branching import Layout
-from cluster.heads import Head
+from cluster.models.branching import Layout
+from cluster.models.vocabulary import Head
 
 RANK_CLIP, BRIER_TOP = 100, 50
-CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**29}  # float32 logits that exist at once; a second block of that size beside them
+CHUNK_BYTES = {
+    "cpu": 2**26,
+    "cuda": 2**29,
+}  # float32 logits that exist at once; a second block of that size beside them
 TOP_COLUMN = 8
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Counted tokens that have something before them: where each is predicted from, where it stands, whose it is; int64 [N]."""
+    """Counted tokens that have something before them: where each is predicted from, where it stands, whose it
+    is; int64 [N].
+    """
 
     source: np.ndarray
     target: np.ndarray
     segment: np.ndarray
 
 
-def find_predictions(layout: Layout, counted: np.ndarray, spans: Sequence[tuple[slice, slice]]) -> Predictions:
-    """Predictions of every (prompt, tokens after it): the first token is predicted from the prompt's last, if there is one."""
+def find_predictions(
+    layout: Layout, counted: np.ndarray, spans: Sequence[tuple[slice, slice]]
+) -> Predictions:
+    """Predictions of every (prompt, tokens after it): the first token is predicted from the prompt's last, if
+    there is one.
+    """
     source, target, segment = [], [], []
     for number, (prompt, span) in enumerate(spans):
         places = np.arange(span.start, span.stop)
@@ -57,8 +66,12 @@ class Vocabulary:
     def free(self) -> None:
         self._blocks.clear()
 
-    def measure(self, hidden_TD: torch.Tensor, layout: Layout, wanted: Predictions, full: bool) -> dict[str, np.ndarray]:
-        """Per prediction, float64 [N]: its loss, and where `full` also clipped rank, Brier term and entropy."""
+    def measure(
+        self, hidden_TD: torch.Tensor, layout: Layout, wanted: Predictions, full: bool
+    ) -> dict[str, np.ndarray]:
+        """Per prediction, float64 [N]: its loss, and where `full` also clipped rank, Brier term
+        and entropy.
+        """
         names = ("loss", "rank", "brier", "entropy") if full else ("loss",)
         parts: list[torch.Tensor] = []
         chunk = max(1, self._chunk_bytes // (4 * self.size))
@@ -70,8 +83,13 @@ class Vocabulary:
         return dict(zip(names, table, strict=True))
 
     def _chunk_statistics(self, hidden_ND: torch.Tensor, target_N: torch.Tensor, full: bool) -> torch.Tensor:
-        """float64 [4, N] or [1, N]; the logits are shifted in place so that the largest is 0, and nothing [N, V] is kept."""
-        logits_NV, spare_NV = self.head.logits(hidden_ND, self._block(0, len(hidden_ND))), self._block(1, len(hidden_ND))
+        """float64 [4, N] or [1, N]; the logits are shifted in place so that the largest is 0, and nothing [N,
+        V] is kept.
+        """
+        logits_NV, spare_NV = (
+            self.head.logits(hidden_ND, self._block(0, len(hidden_ND))),
+            self._block(1, len(hidden_ND)),
+        )
         own_N1, peak_N1 = logits_NV.gather(1, target_N.unsqueeze(1)), logits_NV.amax(-1, keepdim=True)
         more = []
         if full:  # comparisons into a float block: sums of booleans are tens of times slower on a CPU
@@ -86,7 +104,9 @@ class Vocabulary:
         return torch.stack([loss_N, *more]).double()
 
     def _block(self, which: int, rows: int) -> torch.Tensor:
-        """One of two float32 blocks [rows, V], allocated once: a fresh one for every chunk would cost more than its arithmetic."""
+        """One of two float32 blocks [rows, V], allocated once: a fresh one for every chunk would cost more
+        than its arithmetic.
+        """
         while len(self._blocks) <= which or self._blocks[which].shape[0] < rows:
             block = torch.empty(rows, self.size, device=self.device)
             self._blocks[which : which + 1] = [block]
@@ -96,8 +116,8 @@ class Vocabulary:
 def _largest(logits_NV: torch.Tensor, k: int) -> torch.Tensor:
     """The k largest logits [N, k], in any order.
 
-    The vocabulary is cut into columns of 8 entries; the k columns with the largest maxima must hold them all. Selecting among
-    V/8 and then 8k entries costs about half of selecting among V.
+    The vocabulary is cut into columns of 8 entries; the k columns with the largest maxima must hold them all.
+    Selecting among V/8 and then 8k entries costs about half of selecting among V.
     """
     columns = logits_NV.shape[1] // TOP_COLUMN
     if columns <= k:

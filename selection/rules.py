@@ -1,7 +1,8 @@
 """From costs to a choice: which verified answers of each question enter the training set.
 
-Every rule looks at one question at a time and draws from a generator seeded by (seed, question id), so a choice does not
-change when other questions come or go (except under `round_robin` and a cap). Equal costs are ordered by answer id.
+Every rule looks at one question at a time and draws from a generator seeded by (seed, question id), so a
+choice does not change when other questions come or go (except under `round_robin` and a cap). Equal costs are
+ordered by answer id.
 """
 
 import hashlib
@@ -24,13 +25,14 @@ CHOSEN_COLUMNS = ["question_id", "answer_id", "teacher", "cost", "rank", "candid
 
 @dataclass(frozen=True)
 class RuleSettings:
-    """Which rule, and its parameters: `groups` and `group` (1 is the cheapest), `k` for top-k, `teacher` for a fixed one.
+    """Which rule, and its parameters: `groups` and `group` (1 is the cheapest), `k` for top-k, `teacher` for
+    a fixed one.
 
-    `weights` of the k chosen: equal, or by the margin over the first answer left out (LARK's). `temperature` of `softmax`, in
-    units of the cost. A question whose cheapest answer costs more than `threshold`, or than the `threshold_quantile` of all
-    costs, is left out. `cap`: no teacher answers more than this share of the questions that pass the threshold; where it is
-    reached, its answers stop being candidates. With a cap, or under `round_robin`, what is chosen for one question depends on
-    the others.
+    `weights` of the k chosen: equal, or by the margin over the first answer left out (LARK's). `temperature`
+    of `softmax`, in units of the cost. A question whose cheapest answer costs more than `threshold`, or than
+    the `threshold_quantile` of all costs, is left out. `cap`: no teacher answers more than this share of the
+    questions that pass the threshold; where it is reached, its answers stop being candidates. With a cap, or
+    under `round_robin`, what is chosen for one question depends on the others.
     """
 
     name: RuleName = "groups"
@@ -49,8 +51,9 @@ class RuleSettings:
 def group_of_rank(rank: int, candidates: int, groups: int, compat: str = "ours") -> int:
     """The group (1-based) of the answer at 1-based `rank` among `candidates` sorted by cost.
 
-    With at least as many candidates as groups this is ceil(rank * G / n), as published. With fewer, the published program
-    leaves group 1 empty and the question vanishes from training; here each answer is its own group, the cheapest first.
+    With at least as many candidates as groups this is ceil(rank * G / n), as published. With fewer, the
+    published program leaves group 1 empty and the question vanishes from training; here each answer is its
+    own group, the cheapest first.
 
     >>> [group_of_rank(r, 9, 5) for r in range(1, 10)]
     [1, 2, 2, 3, 3, 4, 4, 5, 5]
@@ -69,21 +72,26 @@ def question_generator(seed: int, question_id: str) -> np.random.Generator:
 
 
 def choice_weights(costs: Sequence[float], k: int, weights: WeightName) -> list[float]:
-    """Weights of the k cheapest, which sum to 1: equal, or by how far each is below the cheapest one left out.
+    """Weights of the k cheapest, which sum to 1: equal, or by how far each is below the cheapest one left
+    out.
 
     The margin is LARK's (arXiv 2605.30651). With nothing left out, or no margin, the weights are equal.
 
     >>> choice_weights([-5.0, -3.0, -1.0], 2, "margin")
     [0.6666666666666666, 0.3333333333333333]
     """
-    margins = [float(costs[k]) - float(c) for c in costs[:k]] if weights == "margin" and len(costs) > k else []
+    margins = (
+        [float(costs[k]) - float(c) for c in costs[:k]] if weights == "margin" and len(costs) > k else []
+    )
     total = sum(margins)
     return [m / total for m in margins] if total > 0 else [1.0 / max(1, k)] * k
 
 
 @dataclass(frozen=True)
 class Teachers:
-    """What a rule may know of the teachers: the share of questions each got right, and how often each was taken so far."""
+    """What a rule may know of the teachers: the share of questions each got right, and how often each was
+    taken so far.
+    """
 
     accuracy: Mapping[str, float]
     taken: Counter[str]
@@ -92,7 +100,9 @@ class Teachers:
 Choice = Callable[[pd.DataFrame, RuleSettings, np.random.Generator, Teachers], list[int]]
 
 
-def _groups(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers) -> list[int]:
+def _groups(
+    answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers
+) -> list[int]:
     n = len(answers)
     members = [r for r in range(n) if group_of_rank(r + 1, n, s.groups, s.compat) == s.group]
     return [int(rng.choice(members))] if members else []
@@ -102,35 +112,47 @@ def _top_k(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, tea
     return list(range(min(s.k, len(answers))))
 
 
-def _minimum(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers) -> list[int]:
+def _minimum(
+    answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers
+) -> list[int]:
     return [0]
 
 
-def _softmax(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers) -> list[int]:
+def _softmax(
+    answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers
+) -> list[int]:
     """One draw with probability proportional to exp(-cost / temperature)."""
     cost = answers["cost"].to_numpy(float)
     weight = np.exp(-(cost - cost.min()) / s.temperature)
     return [int(rng.choice(len(cost), p=weight / weight.sum()))]
 
 
-def _round_robin(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers) -> list[int]:
+def _round_robin(
+    answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers
+) -> list[int]:
     """The teachers in turn: of those with an answer here, the one that was taken least often so far."""
     present = sorted(set(answers["teacher"]))
     first = min(present, key=lambda t: (teachers.taken[t], t))
     return [int(rng.choice(np.flatnonzero(answers["teacher"] == first)))]
 
 
-def _random(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers) -> list[int]:
+def _random(
+    answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers
+) -> list[int]:
     return [int(rng.integers(len(answers)))]
 
 
-def _strongest(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers) -> list[int]:
+def _strongest(
+    answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers
+) -> list[int]:
     """The best teacher that has a verified answer here; equal accuracies are ordered by name."""
     best = min(set(answers["teacher"]), key=lambda t: (-teachers.accuracy[t], t))
     return [int(rng.choice(np.flatnonzero(answers["teacher"] == best)))]
 
 
-def _teacher(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers) -> list[int]:
+def _teacher(
+    answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers
+) -> list[int]:
     """Only this teacher's answers; a question it has no verified answer for is left out."""
     own = np.flatnonzero(answers["teacher"] == s.teacher)
     return [int(rng.choice(own))] if len(own) else []
@@ -148,7 +170,9 @@ RULES: dict[str, Choice] = {
 }
 
 
-def choose(pool: pd.DataFrame, settings: RuleSettings, seed: int, accuracy: Mapping[str, float]) -> pd.DataFrame:
+def choose(
+    pool: pd.DataFrame, settings: RuleSettings, seed: int, accuracy: Mapping[str, float]
+) -> pd.DataFrame:
     """Choose answers for every question of the pool.
 
     Args:
@@ -158,7 +182,8 @@ def choose(pool: pd.DataFrame, settings: RuleSettings, seed: int, accuracy: Mapp
         accuracy: share of the pool's questions each teacher got right; used by `strongest`.
 
     Returns:
-        The chosen rows: question_id, answer_id, teacher, cost, rank (1 is the cheapest), candidates, weight (a question's
+        The chosen rows: question_id, answer_id, teacher, cost, rank (1 is the cheapest), candidates, weight
+            (a question's
         weights sum to 1), ordered by question id. Questions the rule leaves out are absent.
 
     Raises:
@@ -172,7 +197,11 @@ def choose(pool: pd.DataFrame, settings: RuleSettings, seed: int, accuracy: Mapp
     room = math.inf if settings.cap is None else max(1, math.floor(settings.cap * len(by_question)))
     teachers = Teachers(accuracy, Counter())
     rows: list[tuple[Any, ...]] = []
-    order = sorted(by_question, key=lambda q: _shuffled(seed, q)) if settings.cap is not None else list(by_question)
+    order = (
+        sorted(by_question, key=lambda q: _shuffled(seed, q))
+        if settings.cap is not None
+        else list(by_question)
+    )
     for question_id in order:
         answers = by_question[question_id]
         ranked = answers[answers["teacher"].map(teachers.taken) < room].reset_index(drop=True)
@@ -183,7 +212,17 @@ def choose(pool: pd.DataFrame, settings: RuleSettings, seed: int, accuracy: Mapp
         weights = choice_weights(ranked["cost"].tolist(), len(picked), settings.weights)
         for i, weight in zip(picked, weights, strict=True):
             row = ranked.iloc[i]
-            rows.append((question_id, row["answer_id"], row["teacher"], float(row["cost"]), i + 1, len(ranked), weight))
+            rows.append(
+                (
+                    question_id,
+                    row["answer_id"],
+                    row["teacher"],
+                    float(row["cost"]),
+                    i + 1,
+                    len(ranked),
+                    weight,
+                )
+            )
     rows.sort(key=lambda r: (r[0], r[4]))
     return pd.DataFrame(rows, columns=CHOSEN_COLUMNS)
 
@@ -196,24 +235,43 @@ def _ceiling(pool: pd.DataFrame, settings: RuleSettings) -> float:
 
 
 def _shuffled(seed: int, question_id: str) -> bytes:
-    """A key that sorts questions in an order of the seed: who reaches a cap first must not hang on their names."""
+    """A key that sorts questions in an order of the seed: who reaches a cap first must not hang on their
+    names.
+    """
     return hashlib.sha256(f"order/{seed}/{question_id}".encode()).digest()
 
 
 def check_rule(settings: RuleSettings, teachers: set[str]) -> None:
     """Refuse parameters no rule can work with."""
     if settings.groups < 1 or not 1 <= settings.group <= settings.groups:
-        raise BadInput("group is out of range", settings.group, f"1 to groups ({settings.groups})", "1 is the group of lowest cost")
+        raise BadInput(
+            "group is out of range",
+            settings.group,
+            f"1 to groups ({settings.groups})",
+            "1 is the group of lowest cost",
+        )
     if settings.k < 1:
         raise BadInput("k is out of range", settings.k, "1 or more", "")
     if settings.temperature <= 0:
-        raise BadInput("temperature is out of range", settings.temperature, "more than 0", "use rule minimum for the cheapest")
+        raise BadInput(
+            "temperature is out of range",
+            settings.temperature,
+            "more than 0",
+            "use rule minimum for the cheapest",
+        )
     if settings.threshold is not None and settings.threshold_quantile is not None:
-        raise BadInput("two thresholds", f"{settings.threshold} and {settings.threshold_quantile}", "one", "remove one")
+        raise BadInput(
+            "two thresholds", f"{settings.threshold} and {settings.threshold_quantile}", "one", "remove one"
+        )
     for name, share in (("threshold_quantile", settings.threshold_quantile), ("cap", settings.cap)):
         if share is not None and not 0 < share <= 1:
             raise BadInput(f"{name} is out of range", share, "more than 0, at most 1", "")
     if settings.weights == "margin" and settings.name != "top_k":
         raise BadInput("margin weights are for rule top_k", settings.name, "top_k", "remove weights")
     if settings.name == "teacher" and settings.teacher not in teachers:
-        raise BadInput("the arm names no known teacher", settings.teacher, ", ".join(sorted(teachers)), "set the arm's teacher")
+        raise BadInput(
+            "the arm names no known teacher",
+            settings.teacher,
+            ", ".join(sorted(teachers)),
+            "set the arm's teacher",
+        )

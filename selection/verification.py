@@ -1,7 +1,8 @@
-"""Is an answer right? Extraction of the final answer, comparison with the reference, and a verdict with its reason.
+"""Is an answer right? Extraction of the final answer, comparison with the reference, and a verdict with its
+reason.
 
-Comparison may hang or crash (symbolic mathematics on text that a model wrote, or a user's own function), so it runs
-in a child process that is killed at a wall-clock limit; a signal or a thread cannot stop it safely.
+Comparison may hang or crash (symbolic mathematics on text that a model wrote, or a user's own function), so
+it runs in a child process that is killed at a wall-clock limit; a signal or a thread cannot stop it safely.
 """
 
 import importlib
@@ -16,7 +17,7 @@ from types import TracebackType
 from typing import ClassVar, Literal
 
 from cluster.errors import BadInput
-from cluster.rendering import split_reasoning
+from cluster.models.rendering import split_reasoning
 
 State = Literal["correct", "wrong", "unparsed", "timed_out", "checker_error"]
 Method = Literal["math", "exact", "numeric", "choice", "function"]
@@ -24,8 +25,12 @@ BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 MARKUP = r"[*_`\s]*"  # chat models set the word, the answer or both in bold
 FINAL_MARKS = (
     re.compile(r"^\s*####\s*(.+?)\s*$", re.MULTILINE),
-    re.compile(rf"^{MARKUP}(?:A|Answer|Final answer){MARKUP}:{MARKUP}(.+?)\s*$", re.MULTILINE | re.IGNORECASE),
-    re.compile(rf"(?:final )?answer{MARKUP}is{MARKUP}:?{MARKUP}(.+?)\s*\.?{MARKUP}$", re.MULTILINE | re.IGNORECASE),
+    re.compile(
+        rf"^{MARKUP}(?:A|Answer|Final answer){MARKUP}:{MARKUP}(.+?)\s*$", re.MULTILINE | re.IGNORECASE
+    ),
+    re.compile(
+        rf"(?:final )?answer{MARKUP}is{MARKUP}:?{MARKUP}(.+?)\s*\.?{MARKUP}$", re.MULTILINE | re.IGNORECASE
+    ),
 )
 WORDS = re.compile(r"[^\W\d_]{2,}(?:[\s-]+[^\W\d_]+)*")
 CHOICE = re.compile(r"^\(?([A-Za-z])\)?[.:)]?(?:\s|$)")
@@ -54,7 +59,8 @@ class Verdict:
 
 
 def extract_final(text: str, pattern: str | None = None) -> str | None:
-    r"""Find the final answer in a worked answer: the last match of `pattern`, else `\boxed{}`, `####`, `A:`, "answer is".
+    r"""Find the final answer in a worked answer: the last match of `pattern`, else `\boxed{}`, `####`, `A:`,
+    "answer is".
 
     There is no fall-back to the last number or to a substring: those pass 12 for 2.
 
@@ -88,7 +94,8 @@ def _last_boxed(text: str) -> str | None:
 
 
 def parse_number(text: str) -> Decimal | None:
-    """Read text that is one number, with thousands separators, a currency sign, a percent sign or a unit around it.
+    """Read text that is one number, with thousands separators, a currency sign, a percent sign or a unit
+    around it.
 
     >>> parse_number("$1,234.50"), parse_number("3 or 4")
     (Decimal('1234.50'), None)
@@ -109,7 +116,12 @@ def _same_exact(got: str, reference: str, settings: VerifySettings) -> bool | No
 def _same_number(got: str, reference: str, settings: VerifySettings) -> bool | None:
     a, b = parse_number(got), parse_number(reference)
     if b is None:
-        raise BadInput("the reference is not one number", repr(reference[:60]), "a number", "use verify.method exact or math")
+        raise BadInput(
+            "the reference is not one number",
+            repr(reference[:60]),
+            "a number",
+            "use verify.method exact or math",
+        )
     if a is None:
         return None
     return abs(a - b) <= Decimal(str(settings.tolerance)) * max(Decimal(1), abs(b))
@@ -118,7 +130,12 @@ def _same_number(got: str, reference: str, settings: VerifySettings) -> bool | N
 def _same_choice(got: str, reference: str, settings: VerifySettings) -> bool | None:
     a, b = CHOICE.match(got.strip()), CHOICE.match(reference.strip())
     if b is None:
-        raise BadInput("the reference is not a choice letter", repr(reference[:60]), "A, (B) or c.", "use verify.method exact")
+        raise BadInput(
+            "the reference is not a choice letter",
+            repr(reference[:60]),
+            "A, (B) or c.",
+            "use verify.method exact",
+        )
     return None if a is None else a.group(1).upper() == b.group(1).upper()
 
 
@@ -126,12 +143,17 @@ def _same_math(got: str, reference: str, settings: VerifySettings) -> bool | Non
     """math-verify's symbolic comparison, its own alarms off: the child process is the limit."""
     from math_verify import parse, verify
 
-    if WORDS.fullmatch(reference):  # as mathematics, a word is a product of its letters: "seat" would equal "east"
+    if WORDS.fullmatch(
+        reference
+    ):  # as mathematics, a word is a product of its letters: "seat" would equal "east"
         return got.casefold().strip(".") == reference.casefold()
     gold = parse(f"${reference}$", parsing_timeout=None)
     if not gold:
         raise BadInput(
-            "the reference is no mathematics", repr(reference[:60]), "a number, an expression or a word", "use verify.method exact"
+            "the reference is no mathematics",
+            repr(reference[:60]),
+            "a number, an expression or a word",
+            "use verify.method exact",
         )
     mine = parse(f"${got}$", parsing_timeout=None)
     if not mine:
@@ -140,7 +162,12 @@ def _same_math(got: str, reference: str, settings: VerifySettings) -> bool | Non
 
 
 Comparison = Callable[[str, str, VerifySettings], bool | None]
-COMPARISONS: dict[str, Comparison] = {"math": _same_math, "exact": _same_exact, "numeric": _same_number, "choice": _same_choice}
+COMPARISONS: dict[str, Comparison] = {
+    "math": _same_math,
+    "exact": _same_exact,
+    "numeric": _same_number,
+    "choice": _same_choice,
+}
 
 
 def load_function(path: str) -> Callable[[str, str], bool]:
@@ -153,7 +180,9 @@ def load_function(path: str) -> Callable[[str, str], bool]:
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise BadInput("cannot import verify.function", path, "package.module:function", str(error)) from error
+        raise BadInput(
+            "cannot import verify.function", path, "package.module:function", str(error)
+        ) from error
     if not callable(function):
         raise BadInput("verify.function is not callable", path, "a function (answer, reference) -> bool", "")
     return function  # type: ignore[no-any-return]
@@ -188,12 +217,16 @@ def _serve(pipe: Connection, settings: VerifySettings) -> None:
             pipe.send(judge(text, reference, settings))
         except BadInput as error:
             pipe.send(error)
-        except Exception as error:  # a user's function or sympy may raise anything; it is a verdict, not a crash
+        except (
+            Exception
+        ) as error:  # a user's function or sympy may raise anything; it is a verdict, not a crash
             pipe.send(Verdict("checker_error", f"{type(error).__name__}: {error}"[:200]))
 
 
 class Verifier:
-    """Checks answers in a child process that is killed and replaced when one takes longer than `timeout_s`."""
+    """Checks answers in a child process that is killed
+    and replaced when one takes longer than `timeout_s`.
+    """
 
     def __init__(self, settings: VerifySettings) -> None:
         self.settings = settings
@@ -203,16 +236,25 @@ class Verifier:
             try:
                 groups = re.compile(settings.pattern).groups
             except re.error as error:
-                raise BadInput("verify.pattern is not a regular expression", settings.pattern, "", str(error)) from error
+                raise BadInput(
+                    "verify.pattern is not a regular expression", settings.pattern, "", str(error)
+                ) from error
             if groups != 1:
-                raise BadInput("verify.pattern needs exactly one group", settings.pattern, "one ( ) around the answer", "")
+                raise BadInput(
+                    "verify.pattern needs exactly one group",
+                    settings.pattern,
+                    "one ( ) around the answer",
+                    "",
+                )
         self._process: mp.process.BaseProcess | None = None
         self._pipe: Connection | None = None
 
     def __enter__(self) -> "Verifier":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -256,7 +298,9 @@ class Verifier:
         return verdict  # type: ignore[no-any-return]
 
     def check_all(self, pairs: Iterable[tuple[str, str]]) -> list[Verdict]:
-        """Verify (answer, reference) pairs in order; a text seen before with the same reference is not checked twice."""
+        """Verify (answer, reference) pairs in order; a text seen before with the same reference is not
+        checked twice.
+        """
         known: dict[tuple[str, str], Verdict] = {}
         verdicts = []
         for pair in pairs:
@@ -268,5 +312,7 @@ class Verifier:
 
 @lru_cache(maxsize=1)
 def process_verifier(settings: VerifySettings) -> Verifier:
-    """The one verifier of this process: starting the checking child takes longer than checking a thousand answers."""
+    """The one verifier of this process: starting the checking child takes longer than checking a thousand
+    answers.
+    """
     return Verifier(settings)

@@ -1,4 +1,6 @@
-"""Fixtures: one Ray for the whole test run, tiny models made here, and the shared golden data where it is present."""
+"""Fixtures: one Ray for the whole test run, tiny models made here, and the shared golden data where it is
+present.
+"""
 
 import atexit
 import json
@@ -18,7 +20,9 @@ os.environ["TUTELAGE_CACHE"] = tempfile.mkdtemp(prefix="tutelage-cache-")
 
 from cluster.session import Cluster, RaySettings, connect
 
-settings.register_profile("tutelage", deadline=None, print_blob=True)  # on a shared machine a slow example says nothing
+settings.register_profile(
+    "tutelage", deadline=None, print_blob=True
+)  # on a shared machine a slow example says nothing
 settings.load_profile("tutelage")
 atexit.register(shutil.rmtree, os.environ["TUTELAGE_CACHE"], ignore_errors=True)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -27,7 +31,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With pytest-xdist, all that starts Ray goes to one process: two Rays on two cores starve each other."""
     for item in items:
-        on_ray = "ray_cluster" in getattr(item, "fixturenames", ()) or item.get_closest_marker("ray") is not None
+        on_ray = (
+            "ray_cluster" in getattr(item, "fixturenames", ()) or item.get_closest_marker("ray") is not None
+        )
         item.add_marker(pytest.mark.xdist_group("ray" if on_ray else item.path.name))
 
 
@@ -52,7 +58,7 @@ def gsm8k() -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained miniature model with its tokenizer and chat template."""
-    from jobs.miniature import make_initial_model
+    from jobs.miniature.world import make_initial_model
 
     directory = tmp_path_factory.mktemp("models") / "tiny"
     make_initial_model(directory, seed=3)
@@ -69,7 +75,9 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory, s3_bucket: str) -> Ite
 
 @pytest.fixture(scope="session")
 def s3_bucket() -> Iterator[str]:
-    """A bucket of an S3-compatible server on loopback, whose address and keys are in the environment, as a user would set them."""
+    """A bucket of an S3-compatible server on loopback, whose address and keys are in the environment, as a
+    user would set them.
+    """
     from moto.server import ThreadedMotoServer
     from pyarrow import fs
 
@@ -80,7 +88,9 @@ def s3_bucket() -> Iterator[str]:
     set_here = {**keys, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}
     before = {k: os.environ.get(k) for k in set_here}
     os.environ.update(set_here)
-    fs.S3FileSystem(endpoint_override=f"{host}:{port}", scheme="http", allow_bucket_creation=True).create_dir("pool")
+    fs.S3FileSystem(endpoint_override=f"{host}:{port}", scheme="http", allow_bucket_creation=True).create_dir(
+        "pool"
+    )
     yield "s3://pool"
     for name, value in before.items():
         os.environ.pop(name) if value is None else os.environ.update({name: value})
@@ -99,13 +109,18 @@ def small_world(tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
 
 
 def make_small_world(tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
-    """An experiment over 24 questions with three file teachers (one of them often wrong) and one small student."""
-    from jobs.miniature_tasks import draw_episodes, work_out
+    """An experiment over 24 questions with three file teachers (one of them often wrong) and one small
+    student.
+    """
+    from jobs.miniature.tasks import draw_episodes, work_out
 
     episodes = draw_episodes(36, seed=11)
     train, held_out = episodes[:24], episodes[24:]
     for name, part in (("train", train), ("evaluate", held_out)):
-        rows = [{"id": e.question_id, "question": e.question, "reference": e.result, "family": e.family} for e in part]
+        rows = [
+            {"id": e.question_id, "question": e.question, "reference": e.result, "family": e.family}
+            for e in part
+        ]
         write_jsonl(tmp_path / f"{name}.jsonl", rows)
     for teacher, dialect in (("ann", "equations"), ("bob", "running"), ("cat", "wordy")):
         rows = []
@@ -122,7 +137,10 @@ def make_small_world(tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
         "store": str(tmp_path / "store"),
         "runs": str(tmp_path / "runs"),
         "questions": {"train": str(tmp_path / "train.jsonl"), "evaluate": str(tmp_path / "evaluate.jsonl")},
-        "teachers": [{"kind": "file", "name": t, "path": str(tmp_path / "answers" / f"{t}.jsonl")} for t in ("ann", "bob", "cat")],
+        "teachers": [
+            {"kind": "file", "name": t, "path": str(tmp_path / "answers" / f"{t}.jsonl")}
+            for t in ("ann", "bob", "cat")
+        ],
         "students": [{"name": "kid", "path": str(tiny_model)}],
         "arms": [
             {"name": "scas", "rule": "groups", "cost": "scas", "groups": 2},

@@ -1,4 +1,6 @@
-"""A small real HTTP proxy that injects faults in front of an OpenAI-compatible server, one plan entry per request."""
+"""A small real HTTP proxy that injects faults in front of an OpenAI-compatible server, one plan entry per
+request.
+"""
 
 import threading
 import urllib.request
@@ -36,7 +38,9 @@ class FaultProxy:
                 if fault in ("401", "429", "500"):
                     self._answer(
                         int(fault),
-                        b'{"error": {"message": "injected", "you sent": "' + self.headers.get("Authorization", "").encode() + b'"}}',
+                        b'{"error": {"message": "injected", "you sent": "'
+                        + self.headers.get("Authorization", "").encode()
+                        + b'"}}',
                     )
                 elif fault == "malformed":
                     self._answer(200, b'{"id": "x", "object": "chat.completion"}')
@@ -45,7 +49,9 @@ class FaultProxy:
                 elif fault == "half":
                     self._answer(200, b'{"choices": [{"message": {"role": "assi')
                 else:
-                    request = urllib.request.Request(proxy.target + self.path, body, {"Content-Type": "application/json"})
+                    request = urllib.request.Request(
+                        proxy.target + self.path, body, {"Content-Type": "application/json"}
+                    )
                     with urllib.request.urlopen(request, timeout=120) as response:
                         self._answer(response.status, response.read())
 

@@ -1,7 +1,8 @@
-"""A host without Ray: handlers and trainings run in this process. For tests of what stages make, not of where they run.
+"""A host without Ray: handlers and trainings run in this process. For tests of what stages make, not of where
+they run.
 
-The pool is the real one, over the seam that it has for Ray's actors; training is the real loop on a real DeepSpeed engine, as
-the only worker of its group.
+The pool is the real one, over the seam that it has for Ray's actors; training is the real loop on a real
+DeepSpeed engine, as the only worker of its group.
 """
 
 import os
@@ -19,12 +20,19 @@ from cluster.placement import Needs, Node
 from cluster.pool import Pool
 from cluster.session import Cluster
 from cluster.storage import Place
-from jobs.experiment import Placement
+from jobs.experiment.schema import Placement
 from tests.worker_group import train
 from training.loop import TrainJob
 
 ROOM = {"CPU": 64.0, "GPU": 0.0, "memory": 2.0**40}
-ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "DS_ACCELERATOR": "cpu"}
+ALONE = {
+    "RANK": "0",
+    "WORLD_SIZE": "1",
+    "LOCAL_RANK": "0",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "0",
+    "DS_ACCELERATOR": "cpu",
+}
 
 
 class HostsHere:
@@ -53,7 +61,9 @@ class HostsHere:
 
     def result(self, future: int) -> Any:
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as Ray gives an actor of one CPU; sums over more threads end in other last digits
+        torch.set_num_threads(
+            1
+        )  # as Ray gives an actor of one CPU; sums over more threads end in other last digits
         try:
             return self.calls[future]()
         except TutelageError:
@@ -71,7 +81,9 @@ class HostsHere:
 
 
 class InProcess:
-    """Where a run's work happens: here. `trained` says which trainings were made; `room` is what checks beforehand are told of."""
+    """Where a run's work happens: here. `trained` says which trainings were made; `room` is what checks
+    beforehand are told of.
+    """
 
     def __init__(self, room: dict[str, float] | None = None) -> None:
         self.cluster = Cluster(ROOM, (Node(ROOM),), "")
@@ -80,7 +92,12 @@ class InProcess:
         self.trained: list[str] = []
 
     def train(
-        self, jobs: Sequence[TrainJob], name: str, storage: Place, placement: Placement, on_progress: Callable[[int, int], None]
+        self,
+        jobs: Sequence[TrainJob],
+        name: str,
+        storage: Place,
+        placement: Placement,
+        on_progress: Callable[[int, int], None],
     ) -> None:
         """Train in this process, one after another; there are no checkpoints to go on from."""
         import torch.distributed as dist

@@ -1,4 +1,6 @@
-"""Ways for tests to run the product: whole runs, runs up to a choice, and the command line, in this process unless told otherwise."""
+"""Ways for tests to run the product: whole runs, runs up to a choice, and the command line, in this process
+unless told otherwise.
+"""
 
 import io
 import os
@@ -15,32 +17,39 @@ import yaml
 
 from cluster.storage import Place
 from jobs.commands import main
-from jobs.context import Context
-from jobs.experiment_file import parse_experiment
-from jobs.pipeline import Outcome, build_pool, load_questions, run_pipeline
-from jobs.progress import Talker
-from jobs.score import first_state, pool_rows, score_students
-from jobs.select import select_answers
-from jobs.store import Stage
+from jobs.experiment.reading import parse_experiment
+from jobs.pipeline import build_pool, load_questions, run_pipeline
+from jobs.results.outcome import Outcome
+from jobs.run.context import Context
+from jobs.run.progress import Talker
+from jobs.run.store import Stage
+from jobs.stages.score import first_state, pool_rows, score_students
+from jobs.stages.select import select_answers
 from tests.in_process import InProcess
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def context_of(tree: dict[str, Any], tmp_path: Path, on_ray: bool = False, talker: Talker | None = None) -> Context:
+def context_of(
+    tree: dict[str, Any], tmp_path: Path, on_ray: bool = False, talker: Talker | None = None
+) -> Context:
     """A run of this experiment, in this process or on Ray."""
     host = {} if on_ray else {"host": InProcess()}
     return Context(parse_experiment(tree), Place(str(tmp_path / "run")), talker or Talker(), **host)
 
 
-def run(tree: dict[str, Any], tmp_path: Path, on_ray: bool = False, **changes: Any) -> tuple[Context, Outcome]:
+def run(
+    tree: dict[str, Any], tmp_path: Path, on_ray: bool = False, **changes: Any
+) -> tuple[Context, Outcome]:
     """A whole run."""
     with context_of(tree | changes, tmp_path, on_ray) as context:
         return context, run_pipeline(context)
 
 
 def choose(tree: dict[str, Any], tmp_path: Path, on_ray: bool = False, **changes: Any) -> dict[str, Stage]:
-    """Run up to the choice of the first round, without training: arm -> select stage; and "scores" -> the score stage."""
+    """Run up to the choice of the first round, without training: arm -> select stage; and "scores" -> the
+    score stage.
+    """
     with context_of(tree | changes, tmp_path, on_ray) as context:
         e = context.experiment
         questions, _ = load_questions(e.questions, e.limit, context.on_broken)
@@ -48,7 +57,9 @@ def choose(tree: dict[str, Any], tmp_path: Path, on_ray: bool = False, **changes
         student = first_state(e.students[0])
         scores = score_students(context, [student], pool_rows(pool.answers, questions), pool.ids)[student.id]
         chosen = {
-            arm.name: select_answers(context, f"select {arm.name}", arm, 1, pool.answers, list(questions), scores, pool.accuracy)
+            arm.name: select_answers(
+                context, f"select {arm.name}", arm, 1, pool.answers, list(questions), scores, pool.accuracy
+            )
             for arm in e.arms
         }
     return chosen | {"scores": scores}
@@ -71,7 +82,9 @@ class Done:
 
 
 def tutelage(*arguments: object) -> Done:
-    """The command line in this process, from the repository's root; a run that has work to do works here too."""
+    """The command line in this process, from the repository's root;
+    a run that has work to do works here too.
+    """
     out, err = io.StringIO(), io.StringIO()
     code = 0
     before = os.getcwd()
@@ -82,7 +95,10 @@ def tutelage(*arguments: object) -> Done:
             redirect_stderr(err),
             mock.patch.object(sys, "argv", ["tutelage", *map(str, arguments)]),
             mock.patch.object(sys, "path", list(sys.path)),
-            mock.patch("jobs.context.RayHost", lambda ray, *rest: InProcess({"CPU": float(ray.num_cpus or 2), "GPU": 0.0})),
+            mock.patch(
+                "jobs.run.context.RayHost",
+                lambda ray, *rest: InProcess({"CPU": float(ray.num_cpus or 2), "GPU": 0.0}),
+            ),
         ):
             main()
     except SystemExit as end:

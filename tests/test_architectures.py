@@ -1,7 +1,8 @@
-"""Every architecture that the installed transformers builds: scored, trained and sampled as the plain way does, or refused by name.
+"""Every architecture that the installed transformers builds: scored, trained and sampled as the plain way
+does, or refused by name.
 
-The plain way is written here without the project: one text in a pass of the model's own forward. A dozen architectures run in
-`make test`, all of them in `make slow`.
+The plain way is written here without the project: one text in a pass of the model's own forward. A dozen
+architectures run in `make test`, all of them in `make slow`.
 """
 
 import math
@@ -12,17 +13,17 @@ import pytest
 import torch
 
 from cluster.errors import BadInput
-from cluster.proof import SAMPLING, SCORING, TRAINING, Proof, prove
-from cluster.rendering import Rendered
-from cluster.sampling import Completion, Sampling, sample
+from cluster.models.proof import SAMPLING, SCORING, TRAINING, Proof, prove
+from cluster.models.rendering import Rendered
+from cluster.models.sampling import Completion, Sampling, sample
 from selection.layers import Layer
-from selection.statistics import Scorer, Statistics
+from selection.scoring import Scorer, Statistics
 from tests.architectures import LEFT_OUT, POSITIONS, VOCABULARY, model_types, tiny_model
 from training.data import Example, Layout, collate, deal
-from training.objectives import weighted_cross_entropy
+from training.objectives.cross_entropy import weighted_cross_entropy
 
-# Plain, windows, soft caps, experts, latent attention, recurrent states, alibi, learned positions, chunks, sinks, no cache of
-# keys, a head of its own.
+# Plain, windows, soft caps, experts, latent attention, recurrent states, alibi, learned positions, chunks,
+# sinks, no cache of keys, a head of its own.
 DOZEN = (
     "qwen3",
     "mistral",
@@ -94,7 +95,9 @@ def plain_statistics(model: Any, row: Rendered, special: frozenset[int], layer: 
 
     handle = layer.module.register_forward_hook(watch)
     with torch.no_grad():
-        logits = model(input_ids=torch.tensor([row.ids[: row.answer_end]]), use_cache=False).logits[0].double()
+        logits = (
+            model(input_ids=torch.tensor([row.ids[: row.answer_end]]), use_cache=False).logits[0].double()
+        )
     handle.remove()
     a = [t for t in range(row.prompt_length, row.answer_end) if row.ids[t] not in special]
     q = [t for t in range(row.prompt_length) if row.ids[t] not in special]
@@ -117,19 +120,31 @@ def test_a_steps_loss_and_gradient_are_the_sum_of_each_examples_own(kind: str) -
     if proof is None:
         return
     layout: Layout = "packed" if proof.allows("packing") else "padded" if proof.allows("padding") else "alone"
-    rows = [Example(tuple(t), len(t) // 3, len(t), 1.0 + k % 2) for k, t in enumerate(texts([13, 21, 17, 9, 30, 11]))]
+    rows = [
+        Example(tuple(t), len(t) // 3, len(t), 1.0 + k % 2)
+        for k, t in enumerate(texts([13, 21, 17, 9, 30, 11]))
+    ]
     shares = deal(range(len(rows)), [e.length for e in rows], 2, 60, layout)
     total, losses = 0.0, []
     for batch in (collate(rows_of, rows) for share in shares for rows_of in share if rows_of):
         given: dict[str, Any] = {**batch.inputs(layout), "labels": batch.labels, "weights": batch.weights}
-        loss, _ = weighted_cross_entropy(proof.head, {name: torch.tensor(value) for name, value in given.items()})
+        loss, _ = weighted_cross_entropy(
+            proof.head, {name: torch.tensor(value) for name, value in given.items()}
+        )
         loss.backward()
         losses.append(float(loss.detach()))
     got = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
     for e in rows:
-        logits = model(input_ids=torch.tensor([e.ids]), use_cache=False).logits[0, e.loss_start - 1 : e.loss_end - 1]
-        plain = torch.nn.functional.cross_entropy(logits.float(), torch.tensor(e.ids[e.loss_start :]), reduction="sum") * e.weight
+        logits = model(input_ids=torch.tensor([e.ids]), use_cache=False).logits[
+            0, e.loss_start - 1 : e.loss_end - 1
+        ]
+        plain = (
+            torch.nn.functional.cross_entropy(
+                logits.float(), torch.tensor(e.ids[e.loss_start :]), reduction="sum"
+            )
+            * e.weight
+        )
         plain.backward()
         total += float(plain.detach())
     assert sum(losses) == pytest.approx(total, rel=1e-4)
@@ -148,7 +163,11 @@ def test_gradient_checkpointing_gives_the_same_gradients_or_is_not_taken(kind: s
         return
     (text,) = texts([19])
     row = collate([[0]], [Example(tuple(text), 6, 19)])
-    batch = {"input_ids": torch.tensor(row.input_ids), "labels": torch.tensor(row.labels), "weights": torch.tensor(row.weights)}
+    batch = {
+        "input_ids": torch.tensor(row.input_ids),
+        "labels": torch.tensor(row.labels),
+        "weights": torch.tensor(row.weights),
+    }
     found = []
     for checkpointed in (False, True):
         if checkpointed:
@@ -158,7 +177,9 @@ def test_gradient_checkpointing_gives_the_same_gradients_or_is_not_taken(kind: s
         weighted_cross_entropy(proof.head, batch)[0].backward()
         found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     for name, gradient in found[0].items():
-        torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()) + 1e-8, msg=name)
+        torch.testing.assert_close(
+            found[1][name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()) + 1e-8, msg=name
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -177,7 +198,9 @@ def test_greedy_answers_are_those_of_computing_every_text_anew(kind: str) -> Non
             if token is None:
                 assert len(got.ids) == 10 or int(logits.argmax()) in {11, 23, 37, 41, 59}
                 break
-            assert float(logits.max() - logits[token]) <= 1e-3 * float(logits.abs().max()), "another token is likelier"
+            assert float(logits.max() - logits[token]) <= 1e-3 * float(logits.abs().max()), (
+                "another token is likelier"
+            )
             text.append(token)
 
 

@@ -1,4 +1,6 @@
-"""The files that make a cluster: what Ray's own schema and KubeRay's documented fields allow, with tokens on and the store outside."""
+"""The files that make a cluster: what Ray's own schema and KubeRay's documented fields allow, with tokens on
+and the store outside.
+"""
 
 import json
 from pathlib import Path
@@ -46,7 +48,15 @@ KUBERAY: dict[str, set[str]] = {
         "authOptions",
         "upgradeStrategy",
     },
-    "HeadGroupSpec": {"template", "headService", "enableIngress", "rayStartParams", "serviceType", "resources", "labels"},
+    "HeadGroupSpec": {
+        "template",
+        "headService",
+        "enableIngress",
+        "rayStartParams",
+        "serviceType",
+        "resources",
+        "labels",
+    },
     "WorkerGroupSpec": {
         "suspend",
         "groupName",
@@ -91,7 +101,9 @@ def test_the_ray_up_file_is_one_that_ray_takes() -> None:
     validate(config, json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text()))
     validate_config(prepare_config(fillout_defaults(config)))
     assert config["available_node_types"]["head"]["resources"]["CPU"] == 0
-    starts = [c for c in config["head_start_ray_commands"] + config["worker_start_ray_commands"] if "ray start" in c]
+    starts = [
+        c for c in config["head_start_ray_commands"] + config["worker_start_ray_commands"] if "ray start" in c
+    ]
     assert len(starts) == 2
     assert all("RAY_AUTH_MODE=token" in c for c in starts)
     assert "--dashboard-host=127.0.0.1" in starts[0]
@@ -111,8 +123,12 @@ def test_the_rayjob_has_documented_fields_only_retries_and_tokens() -> None:
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     spec, cluster = job["spec"], job["spec"]["rayClusterSpec"]
     found = unknown_fields(spec, "RayJobSpec") | unknown_fields(cluster, "RayClusterSpec")
-    found |= unknown_fields(cluster["headGroupSpec"], "HeadGroupSpec") | unknown_fields(cluster["autoscalerOptions"], "AutoscalerOptions")
-    found |= unknown_fields(cluster["authOptions"], "AuthOptions") | unknown_fields(spec["submitterConfig"], "SubmitterConfig")
+    found |= unknown_fields(cluster["headGroupSpec"], "HeadGroupSpec") | unknown_fields(
+        cluster["autoscalerOptions"], "AutoscalerOptions"
+    )
+    found |= unknown_fields(cluster["authOptions"], "AuthOptions") | unknown_fields(
+        spec["submitterConfig"], "SubmitterConfig"
+    )
     for group in cluster["workerGroupSpecs"]:
         found |= unknown_fields(group, "WorkerGroupSpec")
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
@@ -121,5 +137,9 @@ def test_the_rayjob_has_documented_fields_only_retries_and_tokens() -> None:
     assert cluster["authOptions"]["mode"] == "token"
     assert spec["backoffLimit"] == 3
     assert "store=s3://" in spec["entrypoint"]
-    images = {c["image"] for g in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]] for c in g["template"]["spec"]["containers"]}
+    images = {
+        c["image"]
+        for g in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+        for c in g["template"]["spec"]["containers"]
+    }
     assert len(images) == 1

@@ -1,4 +1,6 @@
-"""Several nodes: actors land where their labels say, and results are byte for byte those of one node, also when a node dies."""
+"""Several nodes: actors land where their labels say, and results are byte for byte those of one node, also
+when a node dies.
+"""
 
 import json
 import os
@@ -29,7 +31,9 @@ class Nodes:
         self.log = open(log, "wb")  # noqa: SIM115
         command = [sys.executable, "-m", "tests.three_nodes"]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdin=pipe, stdout=pipe, stderr=self.log, text=True)
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=self.environment, stdin=pipe, stdout=pipe, stderr=self.log, text=True
+        )
         self.address = self._line()
         assert ":" in self.address, log.read_text()
 
@@ -71,7 +75,12 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 def experiment(small_world: dict[str, Any], tiny_model: Path, folder: Path, **changes: Any) -> Path:
     """The small world with a hosted teacher beside the files, over small shards, in a store of its own."""
     hosted = {"kind": "model", "name": "dan", "path": str(tiny_model), **changes.pop("teacher", {})}
-    tree = {**small_world, "store": str(folder / "store"), "teachers": [*small_world["teachers"], hosted], **changes}
+    tree = {
+        **small_world,
+        "store": str(folder / "store"),
+        "teachers": [*small_world["teachers"], hosted],
+        **changes,
+    }
     tree |= {"score": {"shard_size": 4}, "generate": {"max_new_tokens": 24, "shard_size": 4}}
     folder.mkdir()
     (folder / "tree.json").write_text(json.dumps(tree))
@@ -93,8 +102,15 @@ def test_three_nodes_choose_byte_for_byte_what_one_does_also_when_one_of_them_di
     nodes: Nodes, small_world: dict[str, Any], tiny_model: Path, tmp_path: Path
 ) -> None:
     alone = experiment(small_world, tiny_model, tmp_path / "one")
-    one = {name: stage.manifest()["parts"] for name, stage in choose(json.loads(alone.read_text()), alone.parent).items()}
-    anywhere = {"ray": {"address": nodes.address}, "placement": {"score_workers": 3}, "teacher": {"replicas": 3}}
+    one = {
+        name: stage.manifest()["parts"]
+        for name, stage in choose(json.loads(alone.read_text()), alone.parent).items()
+    }
+    anywhere = {
+        "ray": {"address": nodes.address},
+        "placement": {"score_workers": 3},
+        "teacher": {"replicas": 3},
+    }
     running = nodes.start("choose", str(experiment(small_world, tiny_model, tmp_path / "killed", **anywhere)))
     parts = tmp_path / "killed" / "store" / "generate"
     deadline = time.monotonic() + 120

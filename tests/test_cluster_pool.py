@@ -18,8 +18,19 @@ from cluster.session import Cluster, RaySettings, connect
 class Doubler:
     """Doubles numbers; dies, raises, or notes its process as told."""
 
-    def __init__(self, notes: str, die_once_at: int | None = None, always_die_at: int | None = None, fail_at: int | None = None) -> None:
-        self.notes, self.die_once_at, self.always_die_at, self.fail_at = Path(notes), die_once_at, always_die_at, fail_at
+    def __init__(
+        self,
+        notes: str,
+        die_once_at: int | None = None,
+        always_die_at: int | None = None,
+        fail_at: int | None = None,
+    ) -> None:
+        self.notes, self.die_once_at, self.always_die_at, self.fail_at = (
+            Path(notes),
+            die_once_at,
+            always_die_at,
+            fail_at,
+        )
         (self.notes / f"load-{os.getpid()}-{time.monotonic_ns()}").touch()
 
     def __call__(self, number: int) -> int:
@@ -38,7 +49,9 @@ def shards(count: int) -> list[tuple[str, int]]:
     return [(f"s{i}", i) for i in range(count)]
 
 
-def job(name: str, folder: Path, count: int = 12, replicas: int = 2, needs: Needs | None = None, **options: int) -> Job:
+def job(
+    name: str, folder: Path, count: int = 12, replicas: int = 2, needs: Needs | None = None, **options: int
+) -> Job:
     return Job(name, partial(Doubler, str(folder), **options), shards(count), replicas, needs or Needs(1.0))
 
 
@@ -46,13 +59,17 @@ def doubled(pool: Pool, jobs: list[Job]) -> dict[tuple[str, str], int]:
     return {(r.job, r.shard): r.value for r in pool.run(jobs)}
 
 
-def test_every_shard_comes_back_once_whatever_the_number_of_workers(ray_cluster: Cluster, tmp_path: Path) -> None:
+def test_every_shard_comes_back_once_whatever_the_number_of_workers(
+    ray_cluster: Cluster, tmp_path: Path
+) -> None:
     with Pool() as pool:
         results = [doubled(pool, [job("d", tmp_path, replicas=n)]) for n in (1, 2)]
     assert results[0] == results[1] == {("d", f"s{i}"): 2 * i for i in range(12)}
 
 
-def test_ten_jobs_go_through_room_for_two_in_waves_on_reused_actors(ray_cluster: Cluster, tmp_path: Path) -> None:
+def test_ten_jobs_go_through_room_for_two_in_waves_on_reused_actors(
+    ray_cluster: Cluster, tmp_path: Path
+) -> None:
     with Pool() as pool:
         got = doubled(pool, [job(f"teacher{k}", tmp_path, count=3, replicas=1) for k in range(10)])
     assert len(got) == 30
@@ -64,7 +81,9 @@ def test_ten_jobs_go_through_room_for_two_in_waves_on_reused_actors(ray_cluster:
 def test_jobs_of_different_sizes_take_turns_instead_of_hanging(ray_cluster: Cluster, tmp_path: Path) -> None:
     sizes = [Needs(2.0), Needs(1.0), Needs(0.5), Needs(2.0), Needs(0.0)]
     with Pool() as pool:
-        got = doubled(pool, [job(f"j{k}", tmp_path, count=4, replicas=3, needs=n) for k, n in enumerate(sizes)])
+        got = doubled(
+            pool, [job(f"j{k}", tmp_path, count=4, replicas=3, needs=n) for k, n in enumerate(sizes)]
+        )
     assert len(got) == 20
 
 
@@ -75,12 +94,16 @@ def test_a_killed_actor_is_replaced_and_its_shard_run_again(ray_cluster: Cluster
     assert (tmp_path / "died-5").exists()
 
 
-def test_a_shard_that_kills_its_actor_every_time_stops_the_stage_with_its_name(ray_cluster: Cluster, tmp_path: Path) -> None:
+def test_a_shard_that_kills_its_actor_every_time_stops_the_stage_with_its_name(
+    ray_cluster: Cluster, tmp_path: Path
+) -> None:
     with Pool(retries=1) as pool, pytest.raises(ShardFailed, match=r"died 2 times on shard s5"):
         doubled(pool, [job("d", tmp_path, replicas=1, always_die_at=5)])
 
 
-def test_an_error_in_our_code_stops_the_stage_with_the_shards_name_and_the_pool_stays_usable(ray_cluster: Cluster, tmp_path: Path) -> None:
+def test_an_error_in_our_code_stops_the_stage_with_the_shards_name_and_the_pool_stays_usable(
+    ray_cluster: Cluster, tmp_path: Path
+) -> None:
     with Pool() as pool:
         with pytest.raises(ShardFailed, match=r"d failed in shard s7.*cannot double 7"):
             doubled(pool, [job("d", tmp_path, fail_at=7)])
@@ -93,7 +116,9 @@ def test_an_error_the_user_can_mend_comes_through_as_itself(ray_cluster: Cluster
         doubled(pool, [bad])
 
 
-def test_what_can_never_be_placed_is_refused_before_anything_starts(ray_cluster: Cluster, tmp_path: Path) -> None:
+def test_what_can_never_be_placed_is_refused_before_anything_starts(
+    ray_cluster: Cluster, tmp_path: Path
+) -> None:
     with Pool() as pool:
         for needs in (Needs(99.0), Needs(1.0, 1.0)):
             with pytest.raises(NoRoom, match=r"cannot be placed.*at most 2 CPU"):
@@ -106,7 +131,9 @@ def test_more_cpus_than_the_machine_has_are_refused_before_ray_starts() -> None:
         pass
 
 
-def test_it_says_what_it_waits_for_when_the_cluster_is_busy(ray_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_says_what_it_waits_for_when_the_cluster_is_busy(
+    ray_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import ray
 
     monkeypatch.setattr("cluster.pool.WAIT_NOTICE_S", 0.3)
@@ -168,19 +195,34 @@ def test_what_shards_amount_to_is_on_the_prometheus_endpoint_by_stage_and_job(ra
     while found != wanted and time.monotonic() < deadline:
         time.sleep(0.2)  # polls a condition with a deadline: Ray exports every few seconds
         with urllib.request.urlopen(address, timeout=5) as response:
-            lines = [line for line in response.read().decode().splitlines() if 'stage="count"' in line and 'job="count these"' in line]
-        found = {line.partition("{")[0].removeprefix("ray_tutelage_").removesuffix("_total"): float(line.split()[-1]) for line in lines}
+            lines = [
+                line
+                for line in response.read().decode().splitlines()
+                if 'stage="count"' in line and 'job="count these"' in line
+            ]
+        found = {
+            line.partition("{")[0].removeprefix("ray_tutelage_").removesuffix("_total"): float(
+                line.split()[-1]
+            )
+            for line in lines
+        }
     assert found == wanted
 
 
-def test_on_a_cluster_that_grows_more_is_asked_for_than_is_there_and_nothing_blocks(ray_cluster: Cluster) -> None:
-    jobs = [Job(f"job{k}", Busy, [(f"{k}-{i}", i) for i in range(3)], 1) for k in range(6)]  # six actors at once, on two cores
+def test_on_a_cluster_that_grows_more_is_asked_for_than_is_there_and_nothing_blocks(
+    ray_cluster: Cluster,
+) -> None:
+    jobs = [
+        Job(f"job{k}", Busy, [(f"{k}-{i}", i) for i in range(3)], 1) for k in range(6)
+    ]  # six actors at once, on two cores
     with Pool(grows=True) as pool:
         pool.check([Job("huge", Busy, [], 1, Needs(999.0))])
         assert len(list(pool.run(jobs))) == 18
 
 
-def test_two_jobs_beside_a_tenant_who_keeps_half_of_the_cluster_both_end(ray_cluster: Cluster, tmp_path: Path) -> None:
+def test_two_jobs_beside_a_tenant_who_keeps_half_of_the_cluster_both_end(
+    ray_cluster: Cluster, tmp_path: Path
+) -> None:
     """The other's actor waited for the room that an idle one of the first job held, for ever."""
     import ray
 
@@ -192,7 +234,14 @@ def test_two_jobs_beside_a_tenant_who_keeps_half_of_the_cluster_both_end(ray_clu
     tenant = Tenant.remote()
     assert ray.get(tenant.ready.remote())
     with Pool() as pool:
-        got = doubled(pool, [job("a", tmp_path, count=4), job("b", tmp_path, count=4), job("half", tmp_path, count=2, needs=Needs(0.5))])
+        got = doubled(
+            pool,
+            [
+                job("a", tmp_path, count=4),
+                job("b", tmp_path, count=4),
+                job("half", tmp_path, count=2, needs=Needs(0.5)),
+            ],
+        )
     ray.kill(tenant)
     assert len(got) == 10
 
@@ -212,7 +261,11 @@ class Breaks:
         return number
 
 
-def test_a_broken_device_ends_its_process_and_the_shard_runs_elsewhere(ray_cluster: Cluster, tmp_path: Path) -> None:
+def test_a_broken_device_ends_its_process_and_the_shard_runs_elsewhere(
+    ray_cluster: Cluster, tmp_path: Path
+) -> None:
     with Pool() as pool:
-        results = pool.run([Job("d", partial(Breaks, str(tmp_path / "note")), [(str(k), k) for k in range(5)], 1)])
+        results = pool.run(
+            [Job("d", partial(Breaks, str(tmp_path / "note")), [(str(k), k) for k in range(5)], 1)]
+        )
         assert sorted(r.value for r in results) == [0, 1, 2, 3, 4]

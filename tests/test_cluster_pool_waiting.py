@@ -1,4 +1,6 @@
-"""The pool never waits for ever: a simulated scheduler with other tenants, uneven nodes, deaths and hangs, in virtual time."""
+"""The pool never waits for ever: a simulated scheduler with other tenants, uneven nodes, deaths and hangs, in
+virtual time.
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -41,7 +43,8 @@ class Simulated:
 
 
 class SimulatedHosts:
-    """Ray's behaviour in virtual time: actors wait until one node has room for all they ask for; calls of one run in order.
+    """Ray's behaviour in virtual time: actors wait until one node has room for all they ask for; calls of one
+    run in order.
 
     Without a seed those who asked first are placed first, on the emptiest node; with one, anybody anywhere.
     """
@@ -133,7 +136,13 @@ def nothing() -> Handler:
 
 
 def job(name: str, gpus: float, replicas: int, shards: list[tuple[float, Any]]) -> Job:
-    return Job(name, nothing, [(f"{name}{k}", [*shard]) for k, shard in enumerate(shards)], replicas, Needs(0.0, gpus))
+    return Job(
+        name,
+        nothing,
+        [(f"{name}{k}", [*shard]) for k, shard in enumerate(shards)],
+        replicas,
+        Needs(0.0, gpus),
+    )
 
 
 def run(hosts: SimulatedHosts, jobs: list[Job], **options: Any) -> list[str]:
@@ -148,20 +157,26 @@ def names(jobs: list[Job]) -> list[str]:
 
 
 def test_beside_another_tenant_idle_hosts_take_over_what_waits_for_their_room() -> None:
-    """8 GPUs of which another tenant takes 4, two jobs of 4 replicas: B's hosts waited for what A's idle ones held."""
+    """8 GPUs of which another tenant takes 4, two jobs of 4 replicas: B's hosts waited for what A's idle ones
+    held.
+    """
     jobs = [job("a", 1, 4, [(5, 1)] * 6), job("b", 1, 4, [(5, 1)] * 6)]
     assert run(SimulatedHosts([Machine(8, taken=4, until=ENDLESS)]), jobs) == names(jobs)
 
 
 def test_halves_on_two_nodes_make_way_for_a_whole() -> None:
-    """Two one-GPU nodes, A 2 x 0.5, B 1 x 1: each node had half a GPU left, though together they had a whole."""
+    """Two one-GPU nodes, A 2 x 0.5, B 1 x 1: each node had half a GPU left,
+    though together they had a whole.
+    """
     jobs = [job("a", 0.5, 2, [(5, 1)] * 2), job("b", 1, 1, [(5, 1)] * 2)]
     assert run(SimulatedHosts([Machine(1), Machine(1)]), jobs) == names(jobs)
 
 
 @st.composite
 def clusters(draw: st.DrawFn) -> tuple[list[Machine], list[Job], int]:
-    """Nodes of which each keeps room for the largest job once a passing tenant has left, and jobs of any shape."""
+    """Nodes of which each keeps room for the largest job once a passing tenant has left, and jobs of any
+    shape.
+    """
     sizes = draw(st.lists(st.sampled_from([0.5, 1.0, 2.0, 4.0]), min_size=1, max_size=5))
     machines = []
     for _ in range(draw(st.integers(1, 4))):
@@ -172,12 +187,17 @@ def clusters(draw: st.DrawFn) -> tuple[list[Machine], list[Job], int]:
     if all(m.gpus < max(sizes) for m in machines):
         machines.append(Machine(max(sizes)))
     shard = st.tuples(st.integers(0, 20), st.sampled_from([1, 1, 1, 1, 1, 1, "die once"]))
-    jobs = [job("abcde"[k], size, draw(st.integers(1, 4)), draw(st.lists(shard, max_size=6))) for k, size in enumerate(sizes)]
+    jobs = [
+        job("abcde"[k], size, draw(st.integers(1, 4)), draw(st.lists(shard, max_size=6)))
+        for k, size in enumerate(sizes)
+    ]
     return machines, jobs, draw(st.integers(0, 10**6))
 
 
 @given(clusters())
-def test_every_job_ends_on_any_cluster_that_could_hold_it_alone(drawn: tuple[list[Machine], list[Job], int]) -> None:
+def test_every_job_ends_on_any_cluster_that_could_hold_it_alone(
+    drawn: tuple[list[Machine], list[Job], int],
+) -> None:
     machines, jobs, seed = drawn
     hosts = SimulatedHosts(machines, seed)
     assert run(hosts, jobs, retries=100) == names(jobs)
@@ -211,7 +231,9 @@ def test_a_node_that_goes_away_ends_the_wait_by_name_and_one_that_comes_back_doe
 
 
 def test_what_no_node_can_ever_hold_is_refused_with_what_there_is() -> None:
-    with pytest.raises(NoRoom, match=r"b cannot be placed on this cluster; got 0 CPU, 8 GPU; expected at most 4 GPU, 99 CPU"):
+    with pytest.raises(
+        NoRoom, match=r"b cannot be placed on this cluster; got 0 CPU, 8 GPU; expected at most 4 GPU, 99 CPU"
+    ):
         run(SimulatedHosts([Machine(4), Machine(4)]), [job("a", 1, 1, [(1, 1)]), job("b", 8, 1, [(1, 1)])])
     nodes = [Node({"CPU": 8.0, "GPU": 1.0}), Node({"CPU": 8.0, "GPU": 2.0}, {"zone": "a"})]
     check_fits("three workers", Needs(1.0, 1.0), nodes, 3)
@@ -220,9 +242,14 @@ def test_what_no_node_can_ever_hold_is_refused_with_what_there_is() -> None:
 
 
 def test_a_job_that_ends_hands_its_room_on_at_once() -> None:
-    """Between jobs of different sizes the pool once waited ten seconds with nothing running; here that is an error."""
+    """Between jobs of different sizes the pool once waited ten seconds with nothing running; here that is an
+    error.
+    """
     sizes = [Needs(ROOM["CPU"]), Needs(1.0), Needs(ROOM["CPU"]), Needs(0.0)]
-    jobs = [Job(f"j{k}", lambda: lambda n: 2 * n, [(f"s{i}", i) for i in range(3)], 2, needs) for k, needs in enumerate(sizes)]
+    jobs = [
+        Job(f"j{k}", lambda: lambda n: 2 * n, [(f"s{i}", i) for i in range(3)], 2, needs)
+        for k, needs in enumerate(sizes)
+    ]
     with Pool(HostsHere()) as pool:
         got = {(r.job, r.shard): r.value for r in pool.run(jobs)}
     assert got == {(f"j{k}", f"s{i}"): 2 * i for k in range(4) for i in range(3)}

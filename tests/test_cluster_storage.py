@@ -1,4 +1,6 @@
-"""Places by path and by URI: whole files, no way out of a directory, one fetch a change; S3 against a real server on loopback."""
+"""Places by path and by URI: whole files, no way out of a directory, one fetch a change; S3 against a real
+server on loopback.
+"""
 
 import multiprocessing as mp
 import pickle
@@ -60,13 +62,18 @@ def test_a_name_that_climbs_out_of_its_directory_is_refused(place: Place, name: 
         place / name
 
 
-def test_a_uri_is_fetched_once_and_again_when_it_changes(s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_uri_is_fetched_once_and_again_when_it_changes(
+    s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
     source = Place(f"{s3_bucket}/{tmp_path.name}/data")
     (source / "q.jsonl").write_bytes(b"1")
     (source / "deep/x").write_bytes(b"2")
     first = local_copy(str(source))
-    assert {p.relative_to(first).as_posix(): p.read_text() for p in first.rglob("*") if p.is_file()} == {"q.jsonl": "1", "deep/x": "2"}
+    assert {p.relative_to(first).as_posix(): p.read_text() for p in first.rglob("*") if p.is_file()} == {
+        "q.jsonl": "1",
+        "deep/x": "2",
+    }
     made = first.stat().st_mtime_ns
     assert (local_copy(str(source)), first.stat().st_mtime_ns) == (first, made)
     assert local_copy(str(source / "q.jsonl")).read_text() == "1"
@@ -86,7 +93,7 @@ def test_a_key_in_a_uri_is_refused_without_being_repeated() -> None:
 
 
 def test_a_server_that_is_not_there_ends_in_one_line(monkeypatch: pytest.MonkeyPatch, s3_bucket: str) -> None:
-    from jobs.store import Store
+    from jobs.run.store import Store
 
     with pytest.raises(BadInput, match=r"the store cannot be reached; got s3://no-such"):
         Store("s3://no-such/x?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1")
@@ -122,7 +129,9 @@ def test_a_lock_file_stays_and_is_held_by_one_process_at_a_time(tmp_path: Path) 
 
 def test_a_lock_goes_with_its_process_however_that_ends(tmp_path: Path) -> None:
     lock, said = tmp_path / "l", tmp_path / "said"
-    process = mp.get_context("spawn").Process(target=hold, args=(str(lock), str(said), str(tmp_path / "never")))
+    process = mp.get_context("spawn").Process(
+        target=hold, args=(str(lock), str(said), str(tmp_path / "never"))
+    )
     process.start()
     while not said.exists():
         time.sleep(0.01)  # polls a condition

@@ -1,18 +1,20 @@
-"""The miniature world: exact tasks, dialects that tell the truth, nothing shared with the held-out questions, a small build."""
+"""The miniature world: exact tasks, dialects that tell the truth, nothing shared with the held-out questions,
+a small build.
+"""
 
 from pathlib import Path
 
 import pytest
 
-from cluster.loading import ModelSource, load_tokenizer
-from cluster.rendering import Renderer
+from cluster.models.loading import ModelSource, load_tokenizer
+from cluster.models.rendering import Renderer
 from cluster.storage import Place
-from jobs.context import Context
-from jobs.experiment import Miniature
-from jobs.experiment_file import load_experiment
-from jobs.miniature import RECIPES, STUDENTS, TEACHERS, build_world, draw_examples
-from jobs.miniature_tasks import DIALECTS, FAMILIES, draw_episodes, work_out
-from jobs.progress import Talker
+from jobs.experiment.reading import load_experiment
+from jobs.experiment.schema import Miniature
+from jobs.miniature.tasks import DIALECTS, FAMILIES, draw_episodes, work_out
+from jobs.miniature.world import RECIPES, STUDENTS, TEACHERS, build_world, draw_examples
+from jobs.run.context import Context
+from jobs.run.progress import Talker
 from selection.verification import VerifySettings, judge
 from tests.in_process import InProcess
 
@@ -42,7 +44,9 @@ def replay(family: str, state: str, operation: str) -> str:
 
 def test_every_state_follows_from_the_one_before() -> None:
     for episode in draw_episodes(400, seed=5):
-        for before, operation, after in zip(episode.states[:-1], episode.operations, episode.states[1:], strict=True):
+        for before, operation, after in zip(
+            episode.states[:-1], episode.operations, episode.states[1:], strict=True
+        ):
             assert replay(episode.family, before, operation) == after, (episode, operation)
 
 
@@ -80,7 +84,9 @@ def test_dialects_differ_in_length_as_the_design_asks() -> None:
 
 def test_a_world_at_a_hundredth_of_its_steps_is_built_and_found_again(tmp_path: Path) -> None:
     settings = Miniature(train_questions=8, evaluate_questions=8, scale=0.01)
-    experiment = load_experiment(ROOT / "jobs" / "miniature.yaml", [f"store={tmp_path}", "placement.train_workers=2"])
+    experiment = load_experiment(
+        ROOT / "jobs" / "miniature" / "world.yaml", [f"store={tmp_path}", "placement.train_workers=2"]
+    )
     with Context(experiment, Place(str(tmp_path / "run")), Talker(), host=InProcess()) as context:
         directory = build_world(context, settings)
         manifest = {p: p.stat().st_mtime_ns for p in directory.path.rglob("*.safetensors")}
@@ -88,5 +94,8 @@ def test_a_world_at_a_hundredth_of_its_steps_is_built_and_found_again(tmp_path: 
     assert {p: p.stat().st_mtime_ns for p in directory.path.rglob("*.safetensors")} == manifest
     for name in (*TEACHERS, *STUDENTS):
         Renderer(load_tokenizer(ModelSource(str(directory / name / "model")))).prove()
-    prints = {name: (directory / name / "model" / "model.safetensors").read_bytes() for name in (*TEACHERS, *STUDENTS)}
+    prints = {
+        name: (directory / name / "model" / "model.safetensors").read_bytes()
+        for name in (*TEACHERS, *STUDENTS)
+    }
     assert len(set(prints.values())) == len(prints)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from cluster.storage import Place
-from jobs.report import render_report, write_report
-from jobs.results import Results, summarise
+from jobs.report.run import render_report, write_report
+from jobs.results.summary import Results, summarise
 from tests.conftest import make_small_world
 from tests.runs import run
 
@@ -49,7 +49,9 @@ def test_untrusted_text_is_escaped_and_nothing_is_loaded_from_elsewhere(page: Pa
     assert "&lt;script&gt;" in html
     for word in ("http://", "https://", "src=", "@import", "url("):
         outside = [
-            m for m in html.split(word)[1:] if not m.startswith(("www.w3.org", "purl.org", "creativecommons.org", "matplotlib.org", "#"))
+            m
+            for m in html.split(word)[1:]
+            if not m.startswith(("www.w3.org", "purl.org", "creativecommons.org", "matplotlib.org", "#"))
         ]
         assert not [m for m in outside if word not in ("src=",) or "onerror" not in m], (word, outside[:1])
     assert "Content-Security-Policy" in html
@@ -80,7 +82,9 @@ def test_a_browser_shows_every_section_and_runs_nothing(page: Path, tmp_path: Pa
     ]
     try:
         url = f"http://127.0.0.1:{server.server_port}/report.html"
-        done = subprocess.run([chromium, *flags, "--dump-dom", url], capture_output=True, text=True, timeout=120, check=True)
+        done = subprocess.run(
+            [chromium, *flags, "--dump-dom", url], capture_output=True, text=True, timeout=120, check=True
+        )
     finally:
         server.shutdown()
         server.server_close()

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from cluster.session import LOOPBACK_ONLY
-from jobs.experiment_file import parse_experiment
+from jobs.experiment.reading import parse_experiment
 from jobs.submission import JOB_COPY, keep_outside_job_copy
 
 BIN = Path(sys.executable).parent
@@ -32,7 +32,9 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A head node of its own: the environment in which clients reach it, with HEAD, its job server's address."""
+    """A head node of its own: the environment in which clients reach it, with HEAD,
+    its job server's address.
+    """
     home = tmp_path_factory.mktemp("home")
     port, dashboard = free_port(), free_port()
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -45,11 +47,24 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "PATH": f"{BIN}:{os.environ['PATH']}",
     }
-    options = ["--head", "--block", "--num-cpus=2", "--object-store-memory=100000000", "--disable-usage-stats"]
-    options += [f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1"]
+    options = [
+        "--head",
+        "--block",
+        "--num-cpus=2",
+        "--object-store-memory=100000000",
+        "--disable-usage-stats",
+    ]
+    options += [
+        f"--port={port}",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard}",
+        "--node-ip-address=127.0.0.1",
+    ]
     options += [f"--dashboard-agent-listen-port={free_port()}"]  # its default is taken where another Ray runs
     log = open(home / "head.log", "wb")  # noqa: SIM115
-    started = subprocess.Popen([BIN / "ray", "start", *options], env=environment, stdout=log, stderr=log, start_new_session=True)
+    started = subprocess.Popen(
+        [BIN / "ray", "start", *options], env=environment, stdout=log, stderr=log, start_new_session=True
+    )
     address = f"http://127.0.0.1:{dashboard}"
     try:
         deadline = time.monotonic() + 120
@@ -66,7 +81,9 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 def answers(url: str, token: str) -> bool:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"}), timeout=5) as response:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"}), timeout=5
+        ) as response:
             return bool(response.status == 200)
     except OSError:
         return False
@@ -87,14 +104,18 @@ def workplace(small_world: dict[str, Any], tmp_path: Path) -> Path:
 
 
 def call(program: list[str], head: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(program, cwd=folder, env=head, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(
+        program, cwd=folder, env=head, capture_output=True, text=True, timeout=240, check=False
+    )
 
 
 def tutelage(head: dict[str, str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return call([sys.executable, "-m", "jobs", *arguments, "--address", head["HEAD"]], head, folder)
 
 
-def test_a_submitted_run_ends_with_its_verdict_and_a_second_one_goes_on_from_the_first(head: dict[str, str], workplace: Path) -> None:
+def test_a_submitted_run_ends_with_its_verdict_and_a_second_one_goes_on_from_the_first(
+    head: dict[str, str], workplace: Path
+) -> None:
     done = tutelage(head, workplace, "submit", "mine.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "accuracy on held-out questions" in done.stdout
@@ -124,7 +145,9 @@ def test_a_submitted_run_ends_with_its_verdict_and_a_second_one_goes_on_from_the
 
 
 def test_a_failed_job_returns_its_exit_status_and_its_one_line(head: dict[str, str], workplace: Path) -> None:
-    done = tutelage(head, workplace, "submit", "mine.yaml", "teachers.0.path=answers/nobody.jsonl", "name=other")
+    done = tutelage(
+        head, workplace, "submit", "mine.yaml", "teachers.0.path=answers/nobody.jsonl", "name=other"
+    )
     assert done.returncode == 2, done.stdout + done.stderr
     assert "nobody.jsonl" in done.stdout
 
@@ -140,7 +163,9 @@ def test_a_job_can_be_looked_at_and_stopped(head: dict[str, str], workplace: Pat
     assert "no such job there" in unknown.stderr
 
 
-def test_a_wrong_token_and_a_mistake_in_the_file_end_in_one_line(head: dict[str, str], workplace: Path) -> None:
+def test_a_wrong_token_and_a_mistake_in_the_file_end_in_one_line(
+    head: dict[str, str], workplace: Path
+) -> None:
     refused = tutelage(head | {"RAY_AUTH_TOKEN": "0" * 64}, workplace, "submit", "mine.yaml")
     assert refused.returncode == 2
     assert len(refused.stderr.strip().splitlines()) == 1
@@ -157,7 +182,9 @@ def test_a_relative_store_leaves_the_jobs_copy_and_an_absolute_one_stays(
 ) -> None:
     monkeypatch.setenv("TUTELAGE_HOME", "/shared/tutelage")
     copy = Path("/tmp/ray/session_x") / JOB_COPY / "_ray_pkg_1"
-    moved = keep_outside_job_copy(parse_experiment(small_world | {"store": "store", "runs": "/elsewhere/runs"}), copy)
+    moved = keep_outside_job_copy(
+        parse_experiment(small_world | {"store": "store", "runs": "/elsewhere/runs"}), copy
+    )
     assert (moved.store, moved.runs) == ("/shared/tutelage/store", "/elsewhere/runs")
     same = parse_experiment(small_world)
     assert keep_outside_job_copy(same, Path("/home/me")) == same

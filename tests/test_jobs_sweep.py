@@ -1,4 +1,6 @@
-"""Sweeps: settings known beforehand, one pool for all trials, a killed driver, a failed trial, honest differences, a page."""
+"""Sweeps: settings known beforehand, one pool for all trials, a killed driver, a failed trial, honest
+differences, a page.
+"""
 
 import contextlib
 import os
@@ -17,11 +19,11 @@ import yaml
 
 from cluster.errors import BadInput
 from cluster.storage import Place
-from jobs.experiment_file import parse_experiment
+from jobs.experiment.reading import parse_experiment
 from jobs.pipeline import paths_of, prepare, run_rounds
-from jobs.store import Store, write_table
+from jobs.report.sweep import render_sweep, write_sweep
+from jobs.run.store import Store, write_table
 from jobs.sweep import Setting, Trial, _sparing_references, choosing, expand_settings, experiment_of
-from jobs.sweep_report import render_sweep, write_sweep
 from jobs.sweep_results import SweepResults, holm, summarise_sweep, sweep_lines
 from tests.fault_proxy import FaultProxy
 from tests.runs import context_of
@@ -30,9 +32,15 @@ ROOT = Path(__file__).resolve().parents[1]
 KEY = "sk-a-secret-that-must-appear-nowhere-7261"
 
 
-def test_settings_are_the_whole_grid_for_every_draw_and_the_same_each_time(small_world: dict[str, Any]) -> None:
+def test_settings_are_the_whole_grid_for_every_draw_and_the_same_each_time(
+    small_world: dict[str, Any],
+) -> None:
     small_world["sweep"] = {
-        "parameters": {"arm.lambda": [0.0, 0.5], "train.learning_rate": {"loguniform": [1e-4, 1e-2]}, "arm.groups": {"choice": [2, 3]}},
+        "parameters": {
+            "arm.lambda": [0.0, 0.5],
+            "train.learning_rate": {"loguniform": [1e-4, 1e-2]},
+            "arm.groups": {"choice": [2, 3]},
+        },
         "samples": 3,
     }
     settings = expand_settings(parse_experiment(small_world))
@@ -69,7 +77,10 @@ def test_a_whole_arm_can_be_swept(small_world: dict[str, Any]) -> None:
     [
         ({"store": ["a", "b"]}, "store cannot be swept"),
         ({"arms.0.lambda": [0.1]}, "arms.0.lambda cannot be swept"),
-        ({"arm.lamda": [0.1]}, r"setting lamda=0.1 is no valid experiment.*unknown key arms.0.lamda.*did you mean lambda"),
+        (
+            {"arm.lamda": [0.1]},
+            r"setting lamda=0.1 is no valid experiment.*unknown key arms.0.lamda.*did you mean lambda",
+        ),
         ({"arm.lambda": [0.1, 7]}, r"setting lambda=7 is no valid experiment.*less than or equal to 1"),
         ({"train.rate": [1]}, "unknown key train.rate"),
     ],
@@ -81,21 +92,29 @@ def test_a_sweep_that_cannot_work_is_refused_before_anything_starts(
         expand_settings(parse_experiment({**small_world, "sweep": {"parameters": parameters}}))
 
 
-@pytest.mark.parametrize("draw", [{"uniform": [1, 0]}, {"loguniform": [0, 1]}, {"uniform": [0, 1], "randint": [0, 3]}, {}])
-def test_a_random_value_that_cannot_be_drawn_is_refused(small_world: dict[str, Any], draw: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "draw", [{"uniform": [1, 0]}, {"loguniform": [0, 1]}, {"uniform": [0, 1], "randint": [0, 3]}, {}]
+)
+def test_a_random_value_that_cannot_be_drawn_is_refused(
+    small_world: dict[str, Any], draw: dict[str, Any]
+) -> None:
     with pytest.raises(BadInput, match=r"sweep\.parameters\.arm\.lambda"):
         parse_experiment({**small_world, "sweep": {"parameters": {"arm.lambda": draw}}})
 
 
 class Sweep:
-    """A sweep in a process of its own whose environment holds a key, watched: is the key in anybody's command line?"""
+    """A sweep in a process of its own whose environment holds a key, watched: is the key in anybody's command
+    line?
+    """
 
     def __init__(self, file: Path) -> None:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         command = [sys.executable, "-m", "jobs", "--debug", "sweep", str(file)]
         pipe = subprocess.PIPE
         environment = {**kept, "FAR_KEY": KEY}
-        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True
+        )
         self.shown: list[str] = []
         self.said: list[str] = []
         self.watcher = threading.Thread(target=self._watch)
@@ -138,9 +157,20 @@ def test_a_sweep_whose_driver_is_killed_goes_on_asks_nobody_twice_gives_failed_t
     small_world: dict[str, Any], tiny_model: Path, tmp_path: Path
 ) -> None:
     proxy = FaultProxy("http://127.0.0.1:9", [], after="500")  # every answer repeats the key it was sent
-    far = {"kind": "endpoint", "name": "far", "base_url": proxy.url, "model": "m", "api_key_env": "FAR_KEY", "max_retries": 0}
+    far = {
+        "kind": "endpoint",
+        "name": "far",
+        "base_url": proxy.url,
+        "model": "m",
+        "api_key_env": "FAR_KEY",
+        "max_retries": 0,
+    }
     tree = small_world | {
-        "teachers": [*small_world["teachers"], {"kind": "model", "name": "dan", "path": str(tiny_model)}, far],
+        "teachers": [
+            *small_world["teachers"],
+            {"kind": "model", "name": "dan", "path": str(tiny_model)},
+            far,
+        ],
         "generate": {"max_new_tokens": 24},
         "evaluate": {"metric": "loss"},
         "placement": {"max_failures": 0},
@@ -158,7 +188,9 @@ def test_a_sweep_whose_driver_is_killed_goes_on_asks_nobody_twice_gives_failed_t
     assert again.read() == 0, again.output
     proxy.close()
     assert "going on with the sweep" in again.output
-    assert {stage: parts(store, stage) for stage in shared} == shared  # nothing was asked, verified or scored again
+    assert {
+        stage: parts(store, stage) for stage in shared
+    } == shared  # nothing was asked, verified or scored again
     assert len(proxy.seen) == 24
     assert {p: p.stat().st_ino for p in trained} == trained
     table = pd.read_parquet(tmp_path / "runs" / "small-sweep" / "trials.parquet")
@@ -176,13 +208,23 @@ def test_a_sweep_whose_driver_is_killed_goes_on_asks_nobody_twice_gives_failed_t
     assert first.shown == again.shown == []
     assert KEY not in first.output + again.output
     assert len(list(again.logs.iterdir())) > 5
-    places = [*store.rglob("*"), *(tmp_path / "runs").rglob("*"), *first.logs.rglob("*"), *again.logs.rglob("*")]
+    places = [
+        *store.rglob("*"),
+        *(tmp_path / "runs").rglob("*"),
+        *first.logs.rglob("*"),
+        *again.logs.rglob("*"),
+    ]
     assert [p for p in places if p.is_file() and KEY.encode() in p.read_bytes()] == []
 
 
-def test_a_training_that_stops_after_every_epoch_ends_where_an_undisturbed_one_does(small_world: dict[str, Any], tmp_path: Path) -> None:
+def test_a_training_that_stops_after_every_epoch_ends_where_an_undisturbed_one_does(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
     """What `report_every: epoch` does, in this process."""
-    tree = small_world | {"train": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3}, "evaluate": {"metric": "loss"}}
+    tree = small_world | {
+        "train": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3},
+        "evaluate": {"metric": "loss"},
+    }
     said: list[float] = []
     values: list[pd.Series[float]] = []
     for by_epoch in (True, False):
@@ -203,15 +245,27 @@ def test_the_scheduler_stops_weak_settings_early_and_never_a_reference() -> None
     scheduler = _sparing_references(max_t=3, grace_period=1, reduction_factor=3)
     scheduler.set_search_properties("value", "max")
     said = []
-    for k, (value, is_reference) in enumerate([(0.5, False), (0.6, False), (0.7, False), (0.1, False), (0.1, True)]):
-        trial = SimpleNamespace(trial_id=str(k), config={"trial": {"values": "[]" if is_reference else "[[1, 2]]"}})
+    for k, (value, is_reference) in enumerate(
+        [(0.5, False), (0.6, False), (0.7, False), (0.1, False), (0.1, True)]
+    ):
+        trial = SimpleNamespace(
+            trial_id=str(k), config={"trial": {"values": "[]" if is_reference else "[[1, 2]]"}}
+        )
         scheduler.on_trial_add(None, trial)
         said.append(scheduler.on_trial_result(None, trial, {"training_iteration": 1, "value": value}))
     assert said == ["CONTINUE", "CONTINUE", "CONTINUE", "STOP", "CONTINUE"]
 
 
-def made(tmp_path: Path, small_world: dict[str, Any], effects: dict[float, float], seeds: int = 3, noise: float = 0.05) -> SweepResults:
-    """Results of a sweep over lambda whose trials are right with these probabilities; the baseline with 0.5."""
+def made(
+    tmp_path: Path,
+    small_world: dict[str, Any],
+    effects: dict[float, float],
+    seeds: int = 3,
+    noise: float = 0.05,
+) -> SweepResults:
+    """Results of a sweep over lambda whose trials are right with these probabilities;
+    the baseline with 0.5.
+    """
     small_world["sweep"] = {"parameters": {"arm.lambda": list(effects)}, "seeds": seeds}
     e = parse_experiment(small_world)
     settings, store, rng, questions = expand_settings(e), Store(tmp_path / "s"), np.random.default_rng(0), 400
@@ -222,7 +276,12 @@ def made(tmp_path: Path, small_world: dict[str, Any], effects: dict[float, float
         for seed in range(seeds):
             stage = store.stage("evaluate", 1, {"s": setting.label, "seed": seed}, {})
             right = luck + rng.normal(0, noise, questions) < chance
-            write_table(stage.part("p"), pd.DataFrame({"question_id": [f"q{i}" for i in range(questions)], "value": right.astype(float)}))
+            write_table(
+                stage.part("p"),
+                pd.DataFrame(
+                    {"question_id": [f"q{i}" for i in range(questions)], "value": right.astype(float)}
+                ),
+            )
             stage.finish(["p"])
             trials.append(Trial(setting, seed, "finished", 1.0, {"kid": str(stage.directory)}))
     return summarise_sweep(e, settings, trials, ["mine.yaml", "train.epochs=1"])
@@ -242,7 +301,9 @@ def test_real_differences_are_named_chance_is_not_and_the_best_is_judged_by_othe
     assert results.best_against_baseline is not None
     assert results.best_against_baseline.questions == 200
     assert results.best_against_baseline.verdict.startswith("lambda=0.5 is better than strongest")
-    assert results.command == "tutelage run mine.yaml train.epochs=1 name=small-best seeds=3 arms.0.lambda=0.5"
+    assert (
+        results.command == "tutelage run mine.yaml train.epochs=1 name=small-best seeds=3 arms.0.lambda=0.5"
+    )
     lines = "\n".join(sweep_lines(results))
     assert "lambda=0.25" in lines
     assert "cannot be told from strongest" in lines
@@ -257,7 +318,9 @@ def test_many_equal_settings_are_rarely_called_different(small_world: dict[str, 
     assert not any(r.real for r in results.settings)
     assert results.best is not None
     assert results.best_value is not None
-    assert results.best.choosing_value > 0.52 > results.best_value.value  # the winner of twenty looks better to those that chose it
+    assert (
+        results.best.choosing_value > 0.52 > results.best_value.value
+    )  # the winner of twenty looks better to those that chose it
     assert results.best_against_baseline is not None
     assert results.best_against_baseline.verdict.startswith("cannot tell")
 

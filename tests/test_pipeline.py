@@ -1,4 +1,6 @@
-"""The whole line on a small world: stages, ledger, cache, restart after a kill, and clear ends for bad input."""
+"""The whole line on a small world: stages, ledger, cache, restart after a kill,
+and clear ends for bad input.
+"""
 
 import json
 import os
@@ -19,23 +21,25 @@ import yaml
 from cluster.errors import BadInput
 from cluster.session import Cluster
 from cluster.storage import Place, is_held
-from jobs.context import Context
-from jobs.evaluate import evaluate_students
-from jobs.export import export_run
-from jobs.host import RayHost
-from jobs.layouts import read_teacher_files
+from jobs.files.layouts import read_teacher_files
 from jobs.pipeline import load_questions
 from jobs.plan import make_plan
-from jobs.results import summarise, verdict_lines
-from jobs.score import first_state
-from jobs.store import Stage, Store
-from jobs.train import Training, train_students
+from jobs.report.export import export_run
+from jobs.results.summary import summarise, verdict_lines
+from jobs.run.context import Context
+from jobs.run.host import RayHost
+from jobs.run.store import Stage, Store
+from jobs.stages.evaluate import evaluate_students
+from jobs.stages.score import first_state
+from jobs.stages.train import Training, train_students
 from tests.runs import choose, context_of, run, tutelage, write_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_a_run_goes_from_questions_to_a_verdict_and_a_second_one_makes_nothing(small_world: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_goes_from_questions_to_a_verdict_and_a_second_one_makes_nothing(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
     context, outcome = run(small_world, tmp_path, rounds=2, seeds=2)
     results = summarise(context, outcome)
     assert context.cached == 0
@@ -55,7 +59,9 @@ def test_a_run_goes_from_questions_to_a_verdict_and_a_second_one_makes_nothing(s
     files = {p.relative_to(tmp_path / "out").as_posix(): p for p in export_run(outcome, tmp_path / "out")}
     pooled = {t: read_teacher_files(tmp_path / "out" / "answers")[t] for t in ("ann", "bob", "cat")}
     assert {t: len(rows) for t, rows in pooled.items()} == {"ann": 24, "bob": 23, "cat": 16}
-    exported = [json.loads(line) for line in files["chosen/kid-scas-seed-0-round-2.jsonl"].read_text().splitlines()]
+    exported = [
+        json.loads(line) for line in files["chosen/kid-scas-seed-0-round-2.jsonl"].read_text().splitlines()
+    ]
     stored = outcome.chosen["kid scas seed 0", 2].read("chosen")
     assert [(r["id"], r["teacher"], r["cost"]) for r in exported] == list(
         zip(stored["question_id"], stored["teacher"], stored["cost"], strict=True)
@@ -75,17 +81,27 @@ def test_a_run_goes_from_questions_to_a_verdict_and_a_second_one_makes_nothing(s
     assert not again.host.is_started  # nothing to do: Ray was not even started
 
 
-def test_arms_share_what_they_have_in_common_and_a_new_arm_reuses_the_scores(small_world: dict[str, Any], tmp_path: Path) -> None:
+def test_arms_share_what_they_have_in_common_and_a_new_arm_reuses_the_scores(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
     context, _ = run(small_world, tmp_path)
     arms = [*small_world["arms"], {"name": "lambda0", "rule": "minimum", "cost": "scas", "lambda": 0.0}]
     wider, _ = run(small_world, tmp_path, arms=arms)
-    new = [label for label, stage in wider.stages.items() if stage.id not in {s.id for s in context.stages.values()}]
+    new = [
+        label
+        for label, stage in wider.stages.items()
+        if stage.id not in {s.id for s in context.stages.values()}
+    ]
     assert all("lambda0" in label for label in new), new
     assert {label.split()[0] for label in new} == {"select", "train", "evaluate"}
 
 
-def test_results_do_not_depend_on_workers_or_on_deaths(ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path) -> None:
-    """Score in this process, then on Ray with two workers of which one is killed: the parts are the same bytes."""
+def test_results_do_not_depend_on_workers_or_on_deaths(
+    ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path
+) -> None:
+    """Score in this process, then on Ray with two workers of which one is killed: the parts are the same
+    bytes.
+    """
     small_world["score"] = {"shard_size": 3}
     killed: list[int] = []
     bytes_of = []
@@ -123,7 +139,9 @@ def _command(entry: Path) -> bytes:
         return b""
 
 
-def test_a_question_no_teacher_got_right_is_in_the_ledger_and_trains_nobody(small_world: dict[str, Any], tmp_path: Path) -> None:
+def test_a_question_no_teacher_got_right_is_in_the_ledger_and_trains_nobody(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
     lines = Path(small_world["questions"]["train"]).read_text().splitlines()
     first = json.loads(lines[0])
     Path(small_world["questions"]["train"]).write_text(
@@ -135,7 +153,9 @@ def test_a_question_no_teacher_got_right_is_in_the_ledger_and_trains_nobody(smal
     assert len(chosen.read("chosen")) == 23
 
 
-def test_empty_unknown_and_forged_answers_end_in_named_states(small_world: dict[str, Any], tmp_path: Path) -> None:
+def test_empty_unknown_and_forged_answers_end_in_named_states(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
     path = Path(small_world["teachers"][0]["path"])
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[0]["teacher_output"] = "   "
@@ -157,22 +177,34 @@ def test_chosen_answers_longer_than_the_student_may_generate_stop_the_run_before
     assert not list(Path(small_world["store"]).glob("train/*/metrics.jsonl"))
 
 
-def test_answers_over_the_scoring_limit_are_too_long_in_the_ledger(small_world: dict[str, Any], tmp_path: Path) -> None:
-    states = choose(small_world, tmp_path, score={"max_length": 75})["scas"].read("ledger")["state"].value_counts()
+def test_answers_over_the_scoring_limit_are_too_long_in_the_ledger(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
+    states = (
+        choose(small_world, tmp_path, score={"max_length": 75})["scas"].read("ledger")["state"].value_counts()
+    )
     assert states["too_long"] > 0
     assert states["selected"] > 0
 
 
-def test_costs_of_another_rendering_are_refused_by_training(small_world: dict[str, Any], tmp_path: Path) -> None:
+def test_costs_of_another_rendering_are_refused_by_training(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
     chosen = choose(small_world, tmp_path)
-    foreign = replace(chosen["scores"], config={**chosen["scores"].config, "rendering": "made under another template"})
+    foreign = replace(
+        chosen["scores"], config={**chosen["scores"].config, "rendering": "made under another template"}
+    )
     with context_of(small_world, tmp_path) as context:
         student = first_state(context.experiment.students[0])
         with pytest.raises(BadInput, match="another rendering than training uses"):
-            train_students(context, [Training("train kid", student, chosen["scas"], foreign, 0)], pd.DataFrame(), {})
+            train_students(
+                context, [Training("train kid", student, chosen["scas"], foreign, 0)], pd.DataFrame(), {}
+            )
 
 
-def test_a_run_without_one_verified_answer_ends_in_one_line_with_the_counts(small_world: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_without_one_verified_answer_ends_in_one_line_with_the_counts(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
     with pytest.raises(BadInput, match=r"no teacher has a verified answer.*72 unparsed"):
         run(small_world, tmp_path, verify={"method": "exact", "pattern": "never (there)"})
 
@@ -221,8 +253,9 @@ def test_of_two_runs_that_need_the_same_stage_one_waits_and_finds_it_made(tmp_pa
 
 def test_a_lock_that_a_killed_process_left_behind_holds_nobody_up(tmp_path: Path) -> None:
     stage = Store(tmp_path).stage("score", 1, {}, {})
-    code = f"import os, signal; from jobs.store import Store; s = Store({str(tmp_path)!r}); " + (
-        "c = s.claimed([s.stage('score', 1, {}, {})], print); c.__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
+    code = f"import os, signal; from jobs.run.store import Store; s = Store({str(tmp_path)!r}); " + (
+        "c = s.claimed([s.stage('score', 1, {}, {})], print); c.__enter__(); "
+        "os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == -signal.SIGKILL
     assert len(list((tmp_path / "locks").iterdir())) == 1
@@ -236,18 +269,26 @@ def test_gsm8k_answers_run_on_real_input_with_a_limit(gsm8k: Path, golden: Path,
     tree = yaml.safe_load((ROOT / "experiments" / "gsm8k_answers.yaml").read_text())
     tree |= {"store": str(tmp_path / "store"), "limit": 40}
     tree["train"] |= {"steps": 6}
-    text = json.dumps(tree).replace("../shared/data/gsm8k", str(gsm8k)).replace("../shared/golden/scas", str(golden))
+    text = (
+        json.dumps(tree)
+        .replace("../shared/data/gsm8k", str(gsm8k))
+        .replace("../shared/golden/scas", str(golden))
+    )
     context, outcome = run(json.loads(text), tmp_path)
     results = summarise(context, outcome)
     assert results.metric == "loss"
     before = results.before[0].value.value
     after = {a.arm: a.value.value for a in results.arms}
-    assert all(value > before for value in after.values())  # a fine-tune on right answers lowers the loss on worked ones
+    assert all(
+        value > before for value in after.values()
+    )  # a fine-tune on right answers lowers the loss on worked ones
     assert any("nats per answer token" in line for line in verdict_lines(results))
 
 
 def test_plan_starts_nothing_and_knows_what_is_cached(small_world: dict[str, Any], tmp_path: Path) -> None:
-    small_world["teachers"].append({"name": "live", "path": small_world["students"][0]["path"], "num_cpus": 3})
+    small_world["teachers"].append(
+        {"name": "live", "path": small_world["students"][0]["path"], "num_cpus": 3}
+    )
     file = write_experiment(small_world, tmp_path)
     done = tutelage("plan", file)
     assert done.returncode == 0, done.stderr
@@ -258,12 +299,16 @@ def test_plan_starts_nothing_and_knows_what_is_cached(small_world: dict[str, Any
 
 
 @pytest.mark.ray
-def test_ctrl_c_in_the_middle_loses_nothing_and_the_next_run_goes_on(small_world: dict[str, Any], tmp_path: Path) -> None:
+def test_ctrl_c_in_the_middle_loses_nothing_and_the_next_run_goes_on(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
     """A run in a process of its own, interrupted once a score part is there, then run again to the end."""
     small_world["train"]["steps"] = 1
     file = write_experiment(small_world, tmp_path)
     command = [sys.executable, "-m", "jobs", "run", str(file)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 200
     while not list((tmp_path / "store" / "score").glob("*/*.parquet")):
         assert process.poll() is None, process.communicate()[0]
@@ -307,7 +352,9 @@ def test_ctrl_c_in_the_middle_loses_nothing_and_the_next_run_goes_on(small_world
         ("score.target_layer=model.layers.9.mlp.up_proj", "no such layer in the student"),
     ],
 )
-def test_a_failure_the_user_can_mend_ends_in_one_line(override: str, message: str, small_world: dict[str, Any], tmp_path: Path) -> None:
+def test_a_failure_the_user_can_mend_ends_in_one_line(
+    override: str, message: str, small_world: dict[str, Any], tmp_path: Path
+) -> None:
     done = tutelage("run", write_experiment(small_world, tmp_path), override)
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
@@ -322,7 +369,9 @@ def test_a_run_directory_that_no_run_made_is_left_alone(small_world: dict[str, A
     assert [p.name for p in (tmp_path / "runs" / "small").iterdir()] == ["thesis.tex"]
 
 
-def test_a_student_with_pickle_weights_is_refused(small_world: dict[str, Any], tiny_model: Path, tmp_path: Path) -> None:
+def test_a_student_with_pickle_weights_is_refused(
+    small_world: dict[str, Any], tiny_model: Path, tmp_path: Path
+) -> None:
     shutil.copytree(tiny_model, tmp_path / "pickled")
     (tmp_path / "pickled" / "model.safetensors").rename(tmp_path / "pickled" / "pytorch_model.bin")
     done = tutelage("run", write_experiment(small_world, tmp_path), f"students.0.path={tmp_path / 'pickled'}")
@@ -343,7 +392,11 @@ def test_ids_of_pools_join_by_name_not_by_position(small_world: dict[str, Any], 
 def shas(context: Context) -> dict[str, Any]:
     """sha256 of every part of the stages whose bytes do not hang on training."""
     kinds = ("generate", "verify", "score", "select")
-    return {label: {n: p["sha256"] for n, p in s.manifest()["parts"].items()} for label, s in context.stages.items() if s.name in kinds}
+    return {
+        label: {n: p["sha256"] for n, p in s.manifest()["parts"].items()}
+        for label, s in context.stages.items()
+        if s.name in kinds
+    }
 
 
 def test_a_run_on_an_object_store_is_the_same_run_and_goes_on_there(
@@ -361,7 +414,9 @@ def test_a_run_on_an_object_store_is_the_same_run_and_goes_on_there(
         Place(place).write_bytes(Path(small_world["questions"][kind]).read_bytes())
     there, outcome = run(tree | away, tmp_path, on_ray=True, questions=questions)
     assert shas(there) == shas(here)
-    assert {label: s.id for label, s in there.stages.items()} == {label: s.id for label, s in here.stages.items()}
+    assert {label: s.id for label, s in there.stages.items()} == {
+        label: s.id for label, s in here.stages.items()
+    }
     assert any("strongest" in line for line in verdict_lines(summarise(there, outcome)))
     assert Place(f"{s3_bucket}/store/checkpoints").files() == {}
     log = Place(f"{s3_bucket}/store").glob("train")[0].glob("*")[0] / "metrics.jsonl"

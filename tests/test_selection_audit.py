@@ -1,4 +1,6 @@
-"""Audit of the proxy: exact norms against autograd on every parameter, the closed form, and correlations by hand."""
+"""Audit of the proxy: exact norms against autograd on every parameter, the closed form, and correlations by
+hand.
+"""
 
 import math
 from dataclasses import asdict
@@ -8,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-from cluster.rendering import Rendered
+from cluster.models.rendering import Rendered
 from selection.audit import NORMS, Gradients, agreements
-from tests.test_cluster_loading import ARCHITECTURES, random_model
+from tests.test_cluster_models_loading import ARCHITECTURES, random_model
 
 
 def reference_norms(kind: str, row: Rendered, special: set[int]) -> tuple[float, float]:
@@ -27,8 +29,12 @@ def reference_norms(kind: str, row: Rendered, special: set[int]) -> tuple[float,
 
 
 @pytest.mark.parametrize("kind", [*ARCHITECTURES, "cohere"])
-def test_norms_equal_autograd_over_every_parameter_and_over_the_projection_also_scaled_and_capped(kind: str) -> None:
-    """A closed form without the derivative of scaling and capping gave 1.21 for granite where 0.40 is right."""
+def test_norms_equal_autograd_over_every_parameter_and_over_the_projection_also_scaled_and_capped(
+    kind: str,
+) -> None:
+    """A closed form without the derivative of scaling
+    and capping gave 1.21 for granite where 0.40 is right.
+    """
     g = torch.Generator().manual_seed(3)
     row = Rendered(tuple(torch.randint(0, 64, (19,), generator=g).tolist()), 6, 17)
     got = Gradients(random_model(kind, tie_word_embeddings=False), frozenset({0, 1})).norms(row)
@@ -40,7 +46,8 @@ def table(costs: list[float], norms: list[float], questions: str) -> pd.DataFram
 
 
 def test_correlations_by_hand_within_and_over_questions() -> None:
-    # within: q (1, 2, 9 against 10, 30, 20) is 0.5; r reversed is -1; s has one answer and t equal norms: neither ranks anything
+    # within: q (1, 2, 9 against 10, 30, 20) is 0.5; r reversed is -1; s has one answer and t equal norms:
+    # neither ranks anything
     found = agreements(table([1, 2, 9, 1, 2, 5, 1, 2], [10, 30, 20, 8, 7, 6, 4, 4], "qqqrrstt"), ["cost"])
     by = {(f.norm, f.scope): f for f in found}
     within = by[NORMS[0], "within a question"]
@@ -55,7 +62,9 @@ def test_the_interval_covers_the_true_correlation_of_a_large_sample() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=600)
     y = x + rng.normal(size=600)
-    small = agreements(pd.DataFrame({"question_id": np.arange(600) // 4, "cost": x, NORMS[0]: y, NORMS[1]: -y}), ["cost"])
+    small = agreements(
+        pd.DataFrame({"question_id": np.arange(600) // 4, "cost": x, NORMS[0]: y, NORMS[1]: -y}), ["cost"]
+    )
     overall = {f.norm: f for f in small if f.scope == "all answers"}
     assert overall[NORMS[0]].low < 0.69 < overall[NORMS[0]].high  # (6 / pi) asin(r / 2) with r = 1 / sqrt(2)
     assert overall[NORMS[1]].high < 0

@@ -21,7 +21,8 @@ TABLE = pd.DataFrame(
 
 
 def test_scas_by_hand() -> None:
-    # a: D_A 2, D_Q 3, a.a 0.5, a.b -0.5 -> C_AA 2, C_AQ -3; b: D_A 0.5, a.a 1, a.b 0.5 -> C_AA 0.25, C_AQ 0.75
+    # a: D_A 2, D_Q 3, a.a 0.5, a.b -0.5 -> C_AA 2, C_AQ -3; b: D_A 0.5, a.a 1, a.b 0.5 -> C_AA 0.25, C_AQ
+    # 0.75
     assert compute_cost(TABLE, CostSettings("scas", 0.5)).tolist() == [-0.5, 0.5]
     assert compute_cost(TABLE, CostSettings("scas", 0.0)).tolist() == [2.0, 0.25]
     assert compute_cost(TABLE, CostSettings("scas", 1.0)).tolist() == [-3.0, 0.75]
@@ -29,7 +30,10 @@ def test_scas_by_hand() -> None:
 
 def test_length_aware_scas_counts_total_loss_at_exponent_zero_and_is_scas_at_one() -> None:
     assert compute_cost(TABLE, CostSettings("scas", 0.0, length_exponent=0.0)).tolist() == [8.0**2 * 0.5, 1.0]
-    assert compute_cost(TABLE, CostSettings("scas", 0.5, 1.0)).tolist() == compute_cost(TABLE, CostSettings("scas", 0.5)).tolist()
+    assert (
+        compute_cost(TABLE, CostSettings("scas", 0.5, 1.0)).tolist()
+        == compute_cost(TABLE, CostSettings("scas", 0.5)).tolist()
+    )
 
 
 def test_the_rivals_by_hand() -> None:

@@ -11,10 +11,21 @@ ACCURACY = {"x": 0.9, "y": 0.8, "z": 0.1}
 
 
 def pool(rows: list[tuple[str, str, float]]) -> pd.DataFrame:
-    return pd.DataFrame([(q, f"{t}/{q}/0", t, c) for q, t, c in rows], columns=["question_id", "answer_id", "teacher", "cost"])
+    return pd.DataFrame(
+        [(q, f"{t}/{q}/0", t, c) for q, t, c in rows], columns=["question_id", "answer_id", "teacher", "cost"]
+    )
 
 
-POOL = pool([("q1", "x", 3.0), ("q1", "y", 1.0), ("q1", "z", 2.0), ("q2", "z", 5.0), ("q3", "y", 1.0), ("q3", "z", 1.0)])
+POOL = pool(
+    [
+        ("q1", "x", 3.0),
+        ("q1", "y", 1.0),
+        ("q1", "z", 2.0),
+        ("q2", "z", 5.0),
+        ("q3", "y", 1.0),
+        ("q3", "z", 1.0),
+    ]
+)
 
 
 def taken(settings: RuleSettings, seed: int = 0, table: pd.DataFrame = POOL) -> dict[str, list[str]]:
@@ -38,9 +49,15 @@ def test_groups_agree_with_the_published_rule_where_there_are_enough_answers() -
 
 
 def test_each_rule_takes_what_it_says() -> None:
-    assert taken(RuleSettings("minimum")) == {"q1": ["y"], "q2": ["z"], "q3": ["y"]}  # q3 is a tie: answer ids decide
+    assert taken(RuleSettings("minimum")) == {
+        "q1": ["y"],
+        "q2": ["z"],
+        "q3": ["y"],
+    }  # q3 is a tie: answer ids decide
     assert taken(RuleSettings("groups", groups=5)) == {"q1": ["y"], "q2": ["z"], "q3": ["y"]}
-    second = taken(RuleSettings("groups", groups=2, group=2))  # q1's second group holds ranks 2 and 3; q2 has none
+    second = taken(
+        RuleSettings("groups", groups=2, group=2)
+    )  # q1's second group holds ranks 2 and 3; q2 has none
     assert set(second) == {"q1", "q3"}
     assert second["q1"][0] in ("x", "z")
     assert second["q3"] == ["z"]
@@ -66,7 +83,9 @@ def test_softmax_draws_follow_the_costs_and_the_temperature() -> None:
     table = pool([(f"q{i}", t, c) for i in range(3000) for t, c in (("x", 1.0), ("y", 2.0))])
     for temperature, share in ((1.0, 1 / (1 + np.exp(-1.0))), (0.05, 1.0), (1e6, 0.5)):
         chosen = choose(table, RuleSettings("softmax", temperature=temperature), 0, ACCURACY)
-        assert abs((chosen["teacher"] == "x").mean() - share) < 0.03  # three standard errors of a share of one half
+        assert (
+            abs((chosen["teacher"] == "x").mean() - share) < 0.03
+        )  # three standard errors of a share of one half
 
 
 def test_round_robin_gives_teachers_equal_turns_and_passes_over_who_has_no_answer() -> None:
@@ -81,7 +100,10 @@ def test_round_robin_gives_teachers_equal_turns_and_passes_over_who_has_no_answe
 def test_a_threshold_leaves_out_questions_whose_cheapest_answer_costs_more() -> None:
     assert set(taken(RuleSettings("minimum", threshold=1.0))) == {"q1", "q3"}
     assert set(taken(RuleSettings("minimum", threshold=0.5))) == set()
-    assert set(taken(RuleSettings("minimum", threshold_quantile=0.9))) == {"q1", "q3"}  # costs 1 1 1 2 3 5: the quantile is 4
+    assert set(taken(RuleSettings("minimum", threshold_quantile=0.9))) == {
+        "q1",
+        "q3",
+    }  # costs 1 1 1 2 3 5: the quantile is 4
     with pytest.raises(BadInput, match="two thresholds"):
         taken(RuleSettings("minimum", threshold=1.0, threshold_quantile=0.5))
 
@@ -93,9 +115,15 @@ def test_no_teacher_exceeds_its_cap_and_the_next_cheapest_takes_its_place() -> N
     capped = choose(table, RuleSettings("minimum", cap=0.4), 0, ACCURACY)
     assert capped["teacher"].value_counts().to_dict() == {"x": 16, "y": 16, "z": 8}
     passing = choose(
-        table.assign(cost=table["cost"] + (table.index // 3 >= 10) * 9), RuleSettings("minimum", cap=0.5, threshold=5.0), 0, ACCURACY
+        table.assign(cost=table["cost"] + (table.index // 3 >= 10) * 9),
+        RuleSettings("minimum", cap=0.5, threshold=5.0),
+        0,
+        ACCURACY,
     )
-    assert passing["teacher"].value_counts().to_dict() == {"x": 5, "y": 5}  # half of the ten questions that pass
+    assert passing["teacher"].value_counts().to_dict() == {
+        "x": 5,
+        "y": 5,
+    }  # half of the ten questions that pass
     other = choose(table, RuleSettings("minimum", cap=0.4), 1, ACCURACY)
     assert not capped["teacher"].equals(other["teacher"])  # the seed says who comes before the cap is reached
 
@@ -103,7 +131,9 @@ def test_no_teacher_exceeds_its_cap_and_the_next_cheapest_takes_its_place() -> N
 def test_draws_follow_the_seed_and_are_uniform_over_the_group() -> None:
     table = pool([(f"q{i}", t, float(k)) for i in range(600) for k, t in enumerate("abcd")])
     settings = RuleSettings("groups", groups=2)
-    first, again, other = (choose(table, settings, s, dict.fromkeys("abcd", 0.5))["teacher"] for s in (1, 1, 2))
+    first, again, other = (
+        choose(table, settings, s, dict.fromkeys("abcd", 0.5))["teacher"] for s in (1, 1, 2)
+    )
     assert first.tolist() == again.tolist() != other.tolist()
     assert set(first) == {"a", "b"}
     assert abs((first == "a").mean() - 0.5) < 0.07  # three standard errors over 600 draws
@@ -119,10 +149,16 @@ def test_the_order_of_the_pool_does_not_matter() -> None:
     shuffled = POOL.sample(frac=1, random_state=1)
     for name in ("groups", "minimum", "random", "strongest"):
         settings = RuleSettings(name, groups=2)  # type: ignore[arg-type]
-        pd.testing.assert_frame_equal(choose(POOL, settings, 0, ACCURACY), choose(shuffled, settings, 0, ACCURACY))
+        pd.testing.assert_frame_equal(
+            choose(POOL, settings, 0, ACCURACY), choose(shuffled, settings, 0, ACCURACY)
+        )
 
 
 def test_parameters_that_cannot_work_are_refused() -> None:
-    for settings in (RuleSettings("groups", groups=3, group=4), RuleSettings("top_k", k=0), RuleSettings("teacher", teacher="nobody")):
+    for settings in (
+        RuleSettings("groups", groups=3, group=4),
+        RuleSettings("top_k", k=0),
+        RuleSettings("teacher", teacher="nobody"),
+    ):
         with pytest.raises(BadInput):
             choose(POOL, settings, 0, ACCURACY)

@@ -14,7 +14,10 @@ from selection.verification import Verifier, VerifySettings, extract_final, judg
 
 @pytest.mark.parametrize("method", ["math", "numeric"])
 def test_it_agrees_with_every_published_label_of_gsm8k(gsm8k: Path, method: str) -> None:
-    rows = [json.loads(line) for line in (gsm8k / "example_model_solutions.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (gsm8k / "example_model_solutions.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     checked = 0
     with Verifier(VerifySettings(method=method)) as verifier:  # type: ignore[arg-type]
         for row in rows:
@@ -60,7 +63,12 @@ def test_each_method_gives_its_states(method: str, answer: str, reference: str, 
 
 
 def test_bold_marks_are_read_the_last_mark_counts_and_words_are_not_products_of_letters() -> None:
-    for text in ("**Answer:** B", "Answer: **B**", "The answer is **B**.", "A: Red\nB: Blue\nThe answer is B"):
+    for text in (
+        "**Answer:** B",
+        "Answer: **B**",
+        "The answer is **B**.",
+        "A: Red\nB: Blue\nThe answer is B",
+    ):
         assert judge(text, "B", VerifySettings(method="choice")).state == "correct", text
     assert judge("A: seat", "east", VerifySettings(method="math")).state == "wrong"
     assert judge("A: East.", "east", VerifySettings(method="math")).state == "correct"
@@ -74,7 +82,9 @@ def test_the_last_balanced_box_counts_and_unbalanced_ones_do_not() -> None:
     assert parse_number("-3.5e2 kg") is not None
 
 
-def test_a_hanging_check_is_killed_at_the_limit_and_the_next_one_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_check_is_killed_at_the_limit_and_the_next_one_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "slowcheck.py").write_text(
         "import os\n"
         "def check(answer, reference):\n"
@@ -104,7 +114,10 @@ def test_bad_settings_are_refused_before_any_check() -> None:
         Verifier(VerifySettings(method="function", function="no.such:thing"))
     with pytest.raises(BadInput, match="exactly one group"):
         Verifier(VerifySettings(pattern="A: .*"))
-    with pytest.raises(BadInput, match="not one number"), Verifier(VerifySettings(method="numeric")) as verifier:
+    with (
+        pytest.raises(BadInput, match="not one number"),
+        Verifier(VerifySettings(method="numeric")) as verifier,
+    ):
         verifier.check("A: 3", "three")
 
 

@@ -1,4 +1,6 @@
-"""Token data: order independent of workers, packing without loss or waste, round trip, examples that take no memory."""
+"""Token data: order independent of workers, packing without loss or waste, round trip, examples that take no
+memory.
+"""
 
 import math
 from pathlib import Path
@@ -24,7 +26,9 @@ from training.data import (
     write_examples,
 )
 
-EXAMPLES = [Example(tuple(range(10, 10 + n)), n // 3, n - n // 5, 0.5 + n % 2) for n in (30, 12, 25, 7, 18, 41, 9, 22)]
+EXAMPLES = [
+    Example(tuple(range(10, 10 + n)), n // 3, n - n // 5, 0.5 + n % 2) for n in (30, 12, 25, 7, 18, 41, 9, 22)
+]
 LENGTHS = [e.length for e in EXAMPLES]
 LAYOUTS: tuple[Layout, ...] = ("packed", "padded", "alone")
 lengths_drawn = st.lists(st.integers(1, 400), min_size=1, max_size=60)
@@ -64,7 +68,9 @@ def test_an_epoch_sees_every_example_once_in_an_order_that_follows_from_the_seed
     assert first == list(global_batches(8, 2, 1, 0, 4))
     assert first != list(global_batches(8, 2, 2, 0, 4))
     assert first != list(global_batches(8, 2, 1, 4, 8))
-    assert first[2:] + list(global_batches(8, 2, 1, 4, 6)) == list(global_batches(8, 2, 1, 2, 6)), "a resume sees other batches"
+    assert first[2:] + list(global_batches(8, 2, 1, 4, 6)) == list(global_batches(8, 2, 1, 2, 6)), (
+        "a resume sees other batches"
+    )
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1))
@@ -79,7 +85,9 @@ def test_any_seed_of_63_bits_draws_and_derives(seed: int, other: int) -> None:
 
 
 @given(lengths_drawn, st.integers(1, 1000), st.sampled_from(LAYOUTS))
-def test_no_micro_batch_is_over_its_budget_and_no_example_is_lost(lengths: list[int], budget: int, layout: Layout) -> None:
+def test_no_micro_batch_is_over_its_budget_and_no_example_is_lost(
+    lengths: list[int], budget: int, layout: Layout
+) -> None:
     """A budget of 50 and lengths of 100, 60 and 40 gave one batch of two rows, 200 tokens wide."""
     micro = pack(range(len(lengths)), lengths, budget, layout)
     assert sorted(i for rows in micro for row in rows for i in row) == list(range(len(lengths)))
@@ -115,7 +123,9 @@ def test_rows_are_as_few_as_the_tokens_allow() -> None:
 
 
 def test_at_most_a_tenth_of_the_passes_is_empty_on_long_tailed_lengths() -> None:
-    """Median 1,500 tokens, up to 12,000, eight workers: 38 % were empty where all steps had as many passes as the longest."""
+    """Median 1,500 tokens, up to 12,000, eight workers: 38 % were empty where all steps had as many passes as
+    the longest.
+    """
     rng = np.random.default_rng(0)
     lengths = np.minimum(12_000, rng.lognormal(math.log(1500), 0.9, 6400)).astype(int)
     empty = passes = 0
@@ -133,7 +143,9 @@ def test_packed_rows_restart_positions_and_put_loss_on_answers_only() -> None:
     assert row[: first.length] == list(first.ids[: first.length])
     assert batch.position_ids[0][first.length : first.length + third.length] == list(range(third.length))
     kept = [(i, label) for i, label in enumerate(batch.labels[0]) if label != IGNORED]
-    assert [label for _, label in kept] == list(first.ids[first.loss_start : first.loss_end] + third.ids[third.loss_start : third.loss_end])
+    assert [label for _, label in kept] == list(
+        first.ids[first.loss_start : first.loss_end] + third.ids[third.loss_start : third.loss_end]
+    )
     assert all(row[i] == label for i, label in kept)
     assert set(row[first.length + third.length :]) <= {first.ids[0]}
     every = (batch.input_ids, batch.labels, batch.weights, batch.position_ids, batch.real)

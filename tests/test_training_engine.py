@@ -1,4 +1,6 @@
-"""The loop on real DeepSpeed engines in plain processes: gradients, resume, other worker counts, memory that is given back."""
+"""The loop on real DeepSpeed engines in plain processes: gradients, resume, other worker counts, memory that
+is given back.
+"""
 
 import gc
 import json
@@ -12,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from cluster.loading import ModelSource, import_transformers, load_model, load_tokenizer
-from cluster.sampling import Completion, Sampling, sample
+from cluster.models.loading import ModelSource, import_transformers, load_model, load_tokenizer
+from cluster.models.sampling import Completion, Sampling, sample
 from cluster.storage import Place
 from tests.worker_group import WorkerGroup, train
 from training.data import Example, Examples, collate, write_examples
@@ -57,9 +59,25 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def job(name: str, model: Path, examples: Path, folder: Path, dtype: Any = "float32", seed: int = 7, **settings: Any) -> TrainJob:
-    given = {"steps": 6, "batch_size": 8, "learning_rate": 2e-3, "micro_batch_tokens": 150, "zero_stage": 1} | settings
-    return TrainJob(name, ModelSource(str(model), dtype), str(examples), str(folder / name), seed, TrainSettings(**given))
+def job(
+    name: str,
+    model: Path,
+    examples: Path,
+    folder: Path,
+    dtype: Any = "float32",
+    seed: int = 7,
+    **settings: Any,
+) -> TrainJob:
+    given = {
+        "steps": 6,
+        "batch_size": 8,
+        "learning_rate": 2e-3,
+        "micro_batch_tokens": 150,
+        "zero_stage": 1,
+    } | settings
+    return TrainJob(
+        name, ModelSource(str(model), dtype), str(examples), str(folder / name), seed, TrainSettings(**given)
+    )
 
 
 def weights(j: TrainJob, folder: str = "model") -> dict[str, torch.Tensor]:
@@ -71,7 +89,9 @@ def losses(j: TrainJob) -> list[float]:
 
 
 def plain_gradient(model: Path, rows: Examples) -> dict[str, torch.Tensor]:
-    """The gradient of the mean loss per answer token, one example after another through the model's own forward."""
+    """The gradient of the mean loss per answer token, one example after another through the model's own
+    forward.
+    """
     student = load_model(ModelSource(str(model)))
     total = sum(e.loss_tokens * e.weight for e in rows)
     for e in rows:
@@ -94,15 +114,37 @@ def plain_gradient(model: Path, rows: Examples) -> dict[str, torch.Tensor]:
     ],
 )
 def test_a_steps_gradient_is_the_plain_one_whatever_shares_the_work(
-    one: WorkerGroup, two: WorkerGroup, tiny_model: Path, examples: Path, tmp_path: Path, stage: int, precision: str
+    one: WorkerGroup,
+    two: WorkerGroup,
+    tiny_model: Path,
+    examples: Path,
+    tmp_path: Path,
+    stage: int,
+    precision: str,
 ) -> None:
     """The loss cannot see gradients ten times too large; a step of gradient descent can."""
     rows = Examples(Place(str(examples)))
     expected = plain_gradient(tiny_model, rows)
     start = dict(load_model(ModelSource(str(tiny_model))).state_dict())
-    settings = {"steps": 1, "batch_size": 40, "learning_rate": 1.0, "warmup_ratio": 0.0, "schedule": "constant", "gradient_clipping": 0.0}
+    settings = {
+        "steps": 1,
+        "batch_size": 40,
+        "learning_rate": 1.0,
+        "warmup_ratio": 0.0,
+        "schedule": "constant",
+        "gradient_clipping": 0.0,
+    }
     for group in (one, two):
-        j = job(f"w{group.workers}", tiny_model, examples, tmp_path, zero_stage=stage, precision=precision, deepspeed=SGD, **settings)
+        j = job(
+            f"w{group.workers}",
+            tiny_model,
+            examples,
+            tmp_path,
+            zero_stage=stage,
+            precision=precision,
+            deepspeed=SGD,
+            **settings,
+        )
         group.run(train, [j], tmp_path / "checkpoints")
         after = weights(j)
         for name, gradient in expected.items():
@@ -116,10 +158,15 @@ def test_zero_stages_and_worker_counts_give_the_same_losses_and_usable_exports(
     one: WorkerGroup, two: WorkerGroup, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:
     plain = [job(f"z{z}", tiny_model, examples, tmp_path / "two", zero_stage=z) for z in (1, 2)]
-    plain.append(job("z3", tiny_model, examples, tmp_path / "two", deepspeed={"zero_optimization": {"stage": 3}}))  # a user's own section
+    plain.append(
+        job("z3", tiny_model, examples, tmp_path / "two", deepspeed={"zero_optimization": {"stage": 3}})
+    )  # a user's own section
     lora = job("lora", tiny_model, examples, tmp_path / "two", zero_stage=2, lora=LoraSettings(r=4, alpha=8))
     two.run(train, [*plain, lora], tmp_path / "checkpoints")
-    alone = [job("z1", tiny_model, examples, tmp_path / "one"), replace(lora, output=str(tmp_path / "one" / "lora"))]
+    alone = [
+        job("z1", tiny_model, examples, tmp_path / "one"),
+        replace(lora, output=str(tmp_path / "one" / "lora")),
+    ]
     one.run(train, alone, tmp_path / "checkpoints-of-one")
     for j in plain:
         assert losses(j) == pytest.approx(losses(alone[0]), abs=LOSS_TOLERANCE["float32"]), j.job_id
@@ -131,7 +178,9 @@ def test_zero_stages_and_worker_counts_give_the_same_losses_and_usable_exports(
         assert not list(directory.glob("*.bin"))
         model = import_transformers().AutoModelForCausalLM.from_pretrained(directory)
         tokenizer = load_tokenizer(ModelSource(str(directory)))
-        completion = sample(model.eval(), [tokenizer("chain: 3 t+4")["input_ids"]], Sampling(5, frozenset({2})))[0]
+        completion = sample(
+            model.eval(), [tokenizer("chain: 3 t+4")["input_ids"]], Sampling(5, frozenset({2}))
+        )[0]
         assert isinstance(completion, Completion)
         assert completion.ids or completion.finish == "stop"
         assert max(float((weights(j)[k] - start[k]).abs().max()) for k in start) > 1e-4, j.job_id
@@ -141,9 +190,11 @@ def test_zero_stages_and_worker_counts_give_the_same_losses_and_usable_exports(
 
 
 def train_in_small_chunks(rank: int, jobs: list[TrainJob], checkpoints: Path) -> None:
-    from training import objectives
+    from training.objectives import cross_entropy as objectives
 
-    objectives.CHUNK_BYTES["cpu"] = 4 * 321 * 20  # twenty positions: 1, 2 and 3 calls for 22, 39 and 81 answer tokens
+    objectives.CHUNK_BYTES["cpu"] = (
+        4 * 321 * 20
+    )  # twenty positions: 1, 2 and 3 calls for 22, 39 and 81 answer tokens
     train(rank, jobs, checkpoints)
 
 
@@ -171,7 +222,12 @@ def test_workers_whose_micro_batches_need_more_chunks_than_others_do_not_wait_fo
 def test_a_training_that_stops_and_goes_on_ends_where_an_undisturbed_one_does(
     two: WorkerGroup, tiny_model: Path, examples: Path, tmp_path: Path, stage: int, lora: bool, precision: str
 ) -> None:
-    settings = {"zero_stage": stage, "lora": LoraSettings(r=4, alpha=8) if lora else None, "precision": precision, "checkpoint_every": 2}
+    settings = {
+        "zero_stage": stage,
+        "lora": LoraSettings(r=4, alpha=8) if lora else None,
+        "precision": precision,
+        "checkpoint_every": 2,
+    }
     calm = job("calm", tiny_model, examples, tmp_path, **settings)
     two.run(train, [calm], tmp_path / "calm-checkpoints")
     struck = job("struck", tiny_model, examples, tmp_path, **settings)
@@ -197,9 +253,21 @@ def test_a_training_that_stops_and_goes_on_ends_where_an_undisturbed_one_does(
     ],
 )
 def test_a_training_goes_on_with_another_number_of_workers(
-    one: WorkerGroup, two: WorkerGroup, tiny_model: Path, examples: Path, tmp_path: Path, stage: int, lora: bool, precision: str
+    one: WorkerGroup,
+    two: WorkerGroup,
+    tiny_model: Path,
+    examples: Path,
+    tmp_path: Path,
+    stage: int,
+    lora: bool,
+    precision: str,
 ) -> None:
-    settings = {"zero_stage": stage, "lora": LoraSettings(r=4, alpha=8) if lora else None, "precision": precision, "checkpoint_every": 2}
+    settings = {
+        "zero_stage": stage,
+        "lora": LoraSettings(r=4, alpha=8) if lora else None,
+        "precision": precision,
+        "checkpoint_every": 2,
+    }
     calm = job("calm", tiny_model, examples, tmp_path, **settings)
     two.run(train, [calm], tmp_path / "calm-checkpoints")
     for first, then in ((two, one), (one, two)):
@@ -208,15 +276,27 @@ def test_a_training_goes_on_with_another_number_of_workers(
         then.run(train, [resized], tmp_path / "checkpoints")
         assert losses(resized) == pytest.approx(losses(calm), abs=LOSS_TOLERANCE[precision])
         assert [row["step"] for row in read_metrics(Place(resized.output))] == list(range(1, 7))
-        apart = max(float((a.float() - weights(resized)[k].float()).abs().max()) for k, a in weights(calm).items())
+        apart = max(
+            float((a.float() - weights(resized)[k].float()).abs().max()) for k, a in weights(calm).items()
+        )
         assert apart <= WEIGHT_TOLERANCE[precision], "the optimizer's moments were lost on the way"
 
 
-def test_any_seed_of_63_bits_trains(one: WorkerGroup, tiny_model: Path, examples: Path, tmp_path: Path) -> None:
+def test_any_seed_of_63_bits_trains(
+    one: WorkerGroup, tiny_model: Path, examples: Path, tmp_path: Path
+) -> None:
     """A seed of 5,000 overflowed torch's after the teachers had been paid."""
     ends = []
     for seed in (5_000, 2**63 - 1):
-        j = job(f"seed{seed}", tiny_model, examples, tmp_path, seed=seed, steps=2, lora=LoraSettings(r=4, dropout=0.5))
+        j = job(
+            f"seed{seed}",
+            tiny_model,
+            examples,
+            tmp_path,
+            seed=seed,
+            steps=2,
+            lora=LoraSettings(r=4, dropout=0.5),
+        )
         one.run(train, [j], tmp_path / "checkpoints")
         ends.append(losses(j))
     assert ends[0] != ends[1]
@@ -226,16 +306,22 @@ def let_go(rank: int, model: Path, settings: TrainSettings) -> list[str]:
     """Train two steps, release, and name what is still alive."""
     from training.engine import start
 
-    student = start(ModelSource(str(model)), settings, torch.distributed.get_world_size(), torch.device("cpu"))
+    student = start(
+        ModelSource(str(model)), settings, torch.distributed.get_world_size(), torch.device("cpu")
+    )
     whole = {"engine": student.engine, "model": student.model, "optimizer": student.engine.optimizer}
-    alive = {name: weakref.ref(thing) for name, thing in (whole | dict(student.model.named_parameters())).items()}
+    alive = {
+        name: weakref.ref(thing) for name, thing in (whole | dict(student.model.named_parameters())).items()
+    }
     del whole
     rows = [Example(tuple(range(3, 30)), 6, 27)] * 3
     batch = collate([[0, 1], [2]], rows)
     lists: dict[str, Any] = {**batch.inputs("packed"), "labels": batch.labels, "weights": batch.weights}
     for _ in range(2):
         student.engine.set_gradient_accumulation_boundary(True)
-        student.engine.backward(student.engine({k: torch.tensor(v) for k, v in lists.items()}) / 50, scale_wrt_gas=False)
+        student.engine.backward(
+            student.engine({k: torch.tensor(v) for k, v in lists.items()}) / 50, scale_wrt_gas=False
+        )
         student.engine.step()
     student.release()
     del student
@@ -244,8 +330,12 @@ def let_go(rank: int, model: Path, settings: TrainSettings) -> list[str]:
 
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_nothing_of_a_training_outlives_it(two: WorkerGroup, tiny_model: Path, stage: int, lora: bool) -> None:
-    settings = TrainSettings(zero_stage=stage, lora=LoraSettings(r=4) if lora else None, gradient_checkpointing=lora)  # type: ignore[arg-type]
+def test_nothing_of_a_training_outlives_it(
+    two: WorkerGroup, tiny_model: Path, stage: int, lora: bool
+) -> None:
+    settings = TrainSettings(
+        zero_stage=stage, lora=LoraSettings(r=4) if lora else None, gradient_checkpointing=lora
+    )  # type: ignore[arg-type]
     assert two.run(let_go, tiny_model, settings) == [[], []]
 
 
@@ -262,11 +352,15 @@ def memory_of_a_queue(rank: int, jobs: list[TrainJob], checkpoints: Path) -> lis
     return seen
 
 
-def test_a_long_queue_takes_no_more_memory_than_a_short_one(one: WorkerGroup, examples: Path, tmp_path: Path) -> None:
-    from tests.test_cluster_loading import wide_model
+def test_a_long_queue_takes_no_more_memory_than_a_short_one(
+    one: WorkerGroup, examples: Path, tmp_path: Path
+) -> None:
+    from tests.test_cluster_models_loading import wide_model
 
     model = wide_model(tmp_path / "wide")  # 21 MiB of weights; a training holds four times that
-    jobs = [job(f"j{k}", model, examples, tmp_path, steps=1, batch_size=2, zero_stage=k % 4) for k in range(8)]
+    jobs = [
+        job(f"j{k}", model, examples, tmp_path, steps=1, batch_size=2, zero_stage=k % 4) for k in range(8)
+    ]
     seen = one.run(memory_of_a_queue, jobs, tmp_path / "checkpoints")[0]
     assert max(seen[4:]) - max(seen[:4]) < 21 * 2**20, [f"{s / 2**20:.0f} MiB" for s in seen]
 
@@ -274,12 +368,24 @@ def test_a_long_queue_takes_no_more_memory_than_a_short_one(one: WorkerGroup, ex
 def test_what_a_lora_training_leaves_is_what_was_trained_also_on_a_bfloat16_base(
     one: WorkerGroup, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:
-    """Merged into bfloat16 weights, 79 % of an update of 2e-5 are rounded away: what is scored next would not be what was trained."""
+    """Merged into bfloat16 weights, 79 % of an update of 2e-5 are rounded away: what is scored next would not
+    be what was trained.
+    """
     base = tmp_path / "base"
     load_model(ModelSource(str(tiny_model), "bfloat16")).save_pretrained(base)
     (base / "tokenizer.json").write_bytes((tiny_model / "tokenizer.json").read_bytes())
     (base / "tokenizer_config.json").write_bytes((tiny_model / "tokenizer_config.json").read_bytes())
-    j = job("lora", base, examples, tmp_path, "bfloat16", lora=LoraSettings(r=4), learning_rate=1e-4, precision="bfloat16", steps=2)
+    j = job(
+        "lora",
+        base,
+        examples,
+        tmp_path,
+        "bfloat16",
+        lora=LoraSettings(r=4),
+        learning_rate=1e-4,
+        precision="bfloat16",
+        steps=2,
+    )
     one.run(train, [j], tmp_path / "checkpoints")
     before = dict(load_model(ModelSource(str(base))).state_dict())
     merged = weights(j)
@@ -296,7 +402,9 @@ def test_what_a_lora_training_leaves_is_what_was_trained_also_on_a_bfloat16_base
     plain = load_model(ModelSource(str(base)))(input_ids=ids).logits
     half_of_plain = load_model(ModelSource(str(base), "bfloat16"))(input_ids=ids).logits.float()
     shift = scored(input_ids=ids).logits.float() - half_of_plain
-    assert float((shift * (exact - plain)).sum()) > 0.5 * float(((exact - plain) ** 2).sum()), "the adapter's effect is gone"
+    assert float((shift * (exact - plain)).sum()) > 0.5 * float(((exact - plain) ** 2).sum()), (
+        "the adapter's effect is gone"
+    )
 
 
 def test_a_second_training_goes_on_from_the_adapter_of_the_first(
@@ -309,11 +417,15 @@ def test_a_second_training_goes_on_from_the_adapter_of_the_first(
     second = replace(second, source=replace(second.source, adapter=adapter))
     one.run(train, [second], tmp_path / "checkpoints")
     assert losses(second)[0] < losses(first)[0] - 0.1
-    assert json.loads((Path(second.output) / "model" / "adapter" / "adapter_config.json").read_text())["r"] == 4
+    assert (
+        json.loads((Path(second.output) / "model" / "adapter" / "adapter_config.json").read_text())["r"] == 4
+    )
 
 
 def fetch(rank: int, uri: str, keys: dict[str, str]) -> tuple[list[str], int]:
-    """Open a checkpoint of an object store as two workers of one machine do; what lies there, and how often this one fetched it."""
+    """Open a checkpoint of an object store as two workers of one machine do; what lies there, and how often
+    this one fetched it.
+    """
     import os
 
     os.environ.update(keys)
@@ -329,7 +441,9 @@ def fetch(rank: int, uri: str, keys: dict[str, str]) -> tuple[list[str], int]:
         checkpoints.fs.copy_files = copy_files
 
 
-def test_a_checkpoint_on_an_object_store_is_fetched_once_for_all_workers_of_a_machine(two: WorkerGroup, s3_bucket: str) -> None:
+def test_a_checkpoint_on_an_object_store_is_fetched_once_for_all_workers_of_a_machine(
+    two: WorkerGroup, s3_bucket: str
+) -> None:
     import os
 
     place = Place(f"{s3_bucket}/checkpoints/one")

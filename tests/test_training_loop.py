@@ -1,4 +1,6 @@
-"""The training loop on real Ray Train and DeepSpeed: equal losses everywhere, exact resume after a kill, usable exports."""
+"""The training loop on real Ray Train and DeepSpeed: equal losses everywhere, exact resume after a kill,
+usable exports.
+"""
 
 import json
 import os
@@ -13,19 +15,20 @@ import pytest
 import torch
 
 from cluster.errors import BadInput
-from cluster.loading import ModelSource, load_model
-from cluster.proof import prove
+from cluster.models.loading import ModelSource, load_model
+from cluster.models.proof import prove
 from cluster.session import Cluster
 from cluster.storage import Place
 from training.checkpoints import Marker, read_marker, write_marker
 from training.data import Example, Layout, write_examples
 from training.loop import TrainJob
 from training.metrics import read_metrics
-from training.objectives import weighted_cross_entropy
+from training.objectives.cross_entropy import weighted_cross_entropy
 from training.settings import TrainSettings, check_settings, engine_config, learning_rate_at
 from training.trainer import TrainingFailed, train_jobs
 
-# Weights after a killed and resumed run against an undisturbed one: the same arithmetic, so nearly bit for bit.
+# Weights after a killed and resumed run against an undisturbed one: the same arithmetic, so nearly bit for
+# bit.
 RESUME_TOLERANCE = 1e-6
 
 
@@ -42,7 +45,12 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def job(name: str, model: Path, examples: Path, folder: Path, **settings: Any) -> TrainJob:
-    given = TrainSettings(**({"steps": 6, "batch_size": 8, "learning_rate": 2e-3, "micro_batch_tokens": 150, "zero_stage": 1} | settings))
+    given = TrainSettings(
+        **(
+            {"steps": 6, "batch_size": 8, "learning_rate": 2e-3, "micro_batch_tokens": 150, "zero_stage": 1}
+            | settings
+        )
+    )
     return TrainJob(name, ModelSource(str(model)), str(examples), str(folder / name), 7, given)
 
 
@@ -69,7 +77,13 @@ def test_a_worker_killed_in_mid_training_resumes_to_the_same_weights(
             os.kill(_train_workers()[-1], signal.SIGKILL)
             killed.append(done)
 
-    train_jobs([calm, struck], name="q", storage=Place(str(tmp_path / "ray")), workers=2, on_progress=kill_once_it_has_checkpoints)
+    train_jobs(
+        [calm, struck],
+        name="q",
+        storage=Place(str(tmp_path / "ray")),
+        workers=2,
+        on_progress=kill_once_it_has_checkpoints,
+    )
     assert killed, "nothing was killed: the test proved nothing"
     assert killed[0] < 60
     assert totals == {60}
@@ -94,7 +108,9 @@ def _train_workers() -> list[int]:
     return found
 
 
-def test_a_finished_job_is_not_trained_again(ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path) -> None:
+def test_a_finished_job_is_not_trained_again(
+    ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path
+) -> None:
     done = job("done", tiny_model, examples, tmp_path, steps=1)
     Path(done.output).mkdir(parents=True)
     (Path(done.output) / "DONE.json").write_text("{}")
@@ -105,30 +121,50 @@ def test_a_finished_job_is_not_trained_again(ray_cluster: Cluster, tiny_model: P
 def test_no_compiler_is_needed_and_a_loss_that_is_not_finite_stops_training_with_the_step_and_a_remedy(
     ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:
-    """Train with every program on the PATH except compilers and ninja: nothing is built. The second training of the queue goes wrong."""
+    """Train with every program on the PATH except compilers and ninja: nothing is built. The second training
+    of the queue goes wrong.
+    """
     without = tmp_path / "bin"
     without.mkdir()
     for program in [*Path("/bin").iterdir(), *Path("/usr/bin").iterdir()]:
-        if not re.search(r"gcc|g\+\+|^cc$|c\+\+|clang|nvcc|ninja|^ld|^as$", program.name) and not (without / program.name).exists():
+        if (
+            not re.search(r"gcc|g\+\+|^cc$|c\+\+|clang|nvcc|ninja|^ld|^as$", program.name)
+            and not (without / program.name).exists()
+        ):
             (without / program.name).symlink_to(program)
     assert shutil.which("gcc", path=str(without)) is None
     cache = tmp_path / "extensions"
     environment = {"PATH": str(without), "TORCH_EXTENSIONS_DIR": str(cache), "CC": "", "CXX": ""}
     one = job("nogcc", tiny_model, examples, tmp_path, steps=1)
-    write_examples(Place(str(tmp_path / "heavy.arrow")), [Example(tuple(range(3, 30)), 6, 27, 1e39)] * 8)  # 1e39 is infinite in float32
+    write_examples(
+        Place(str(tmp_path / "heavy.arrow")), [Example(tuple(range(3, 30)), 6, 27, 1e39)] * 8
+    )  # 1e39 is infinite in float32
     wild = job("wild", tiny_model, tmp_path / "heavy.arrow", tmp_path, steps=5)
-    with pytest.raises(TrainingFailed, match=r"training wild: the loss of step 0 is (nan|inf).*lower the learning rate"):
-        train_jobs([one, wild], name="q", storage=Place(str(tmp_path / "ray")), max_failures=0, environment=environment)
+    with pytest.raises(
+        TrainingFailed, match=r"training wild: the loss of step 0 is (nan|inf).*lower the learning rate"
+    ):
+        train_jobs(
+            [one, wild],
+            name="q",
+            storage=Place(str(tmp_path / "ray")),
+            max_failures=0,
+            environment=environment,
+        )
     assert one.is_done
     assert not list(cache.rglob("*"))
 
 
-def test_the_objective_is_the_weighted_mean_over_answer_tokens_and_packing_does_not_change_it(tiny_model: Path) -> None:
+def test_the_objective_is_the_weighted_mean_over_answer_tokens_and_packing_does_not_change_it(
+    tiny_model: Path,
+) -> None:
     from training.data import collate
 
     model = load_model(ModelSource(str(tiny_model)))
     g = torch.Generator().manual_seed(0)
-    rows = [Example(tuple(torch.randint(3, 300, (n,), generator=g).tolist()), 4, n - 1, w) for n, w in ((20, 1.0), (13, 0.5), (9, 2.0))]
+    rows = [
+        Example(tuple(torch.randint(3, 300, (n,), generator=g).tolist()), 4, n - 1, w)
+        for n, w in ((20, 1.0), (13, 0.5), (9, 2.0))
+    ]
 
     def tensors(rows_of: list[list[int]], layout: Layout) -> dict[str, torch.Tensor]:
         batch = collate(rows_of, rows)
@@ -170,7 +206,11 @@ def test_a_checkpoint_with_a_missing_or_short_file_is_not_whole(tmp_path: Path) 
 
 
 def test_a_users_deepspeed_section_is_laid_over_ours_and_auto_keeps_ours() -> None:
-    theirs = {"zero_optimization": {"stage": 3, "overlap_comm": True}, "gradient_clipping": "auto", "bf16": {"enabled": "auto"}}
+    theirs = {
+        "zero_optimization": {"stage": 3, "overlap_comm": True},
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"},
+    }
     config = engine_config(TrainSettings(deepspeed=theirs, gradient_clipping=0.3), workers=2)
     assert config["zero_optimization"] == {"stage": 3, "overlap_comm": True}
     assert config["gradient_clipping"] == 0.3
@@ -185,7 +225,10 @@ def test_a_users_deepspeed_section_is_laid_over_ours_and_auto_keeps_ours() -> No
         ({"batch_size": 0}, "train.batch_size is out of range; got 0"),
         ({"checkpoint_every": 0}, "train.checkpoint_every"),
         ({"epochs": 0}, "train.epochs"),
-        ({"deepspeed": {"gradient_accumulation_steps": 4}}, "train.deepspeed sets gradient_accumulation_steps"),
+        (
+            {"deepspeed": {"gradient_accumulation_steps": 4}},
+            "train.deepspeed sets gradient_accumulation_steps",
+        ),
     ],
 )
 def test_settings_that_cannot_be_trained_with_are_refused(settings: dict[str, Any], message: str) -> None:

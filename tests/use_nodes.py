@@ -1,4 +1,6 @@
-"""What a test does on a cluster, in a process of its own: where actors with labels land, or a choice without training."""
+"""What a test does on a cluster, in a process of its own: where actors with labels land, or a choice without
+training.
+"""
 
 import json
 import sys
@@ -7,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import TutelageError
-from cluster.loading import ModelSource
+from cluster.models.loading import ModelSource
 from cluster.placement import Needs
 from cluster.pool import Job, Pool
 from cluster.session import RaySettings, connect
@@ -32,12 +34,23 @@ def where(address: str, model: str, folder: str) -> None:
     """Print where jobs and train workers with labels ran, and how what no node has is refused."""
     with connect(RaySettings(address=address)) as cluster:
         with Pool() as pool:
-            jobs = [Job(zone, TellZone, [(f"{zone}{k}", k) for k in range(3)], 1, Needs(1.0, labels=(("zone", zone),))) for zone in "cab"]
+            jobs = [
+                Job(
+                    zone,
+                    TellZone,
+                    [(f"{zone}{k}", k) for k in range(3)],
+                    1,
+                    Needs(1.0, labels=(("zone", zone),)),
+                )
+                for zone in "cab"
+            ]
             found = sorted({(result.job, result.value) for result in pool.run(jobs)})
             lost = Job("lost", TellZone, [("x", 0)], 1, Needs(1.0, labels=(("zone", "z"),)))
             refused = refusal(lambda: list(pool.run([lost])))
         told = {"found": found, "refused": refused, "train_zone": train_zone(model, folder)}
-        told["train_refused"] = refusal(lambda: check_train_room(1, Needs(1.0, memory_gib=9999.0), cluster.nodes))
+        told["train_refused"] = refusal(
+            lambda: check_train_room(1, Needs(1.0, memory_gib=9999.0), cluster.nodes)
+        )
     print(json.dumps(told))
 
 
@@ -55,8 +68,20 @@ def train_zone(model: str, folder: str) -> str:
     import ray
 
     write_examples(Place(f"{folder}/examples.arrow"), [Example(tuple(range(3, 30)), 6, 27)] * 4)
-    job = TrainJob("t", ModelSource(model), f"{folder}/examples.arrow", f"{folder}/t", 0, TrainSettings(steps=1, batch_size=2))
-    train_jobs([job], name="t", storage=Place(f"{folder}/ray"), needs=Needs(1.0, memory_gib=0.2, labels=(("zone", "b"),)))
+    job = TrainJob(
+        "t",
+        ModelSource(model),
+        f"{folder}/examples.arrow",
+        f"{folder}/t",
+        0,
+        TrainSettings(steps=1, batch_size=2),
+    )
+    train_jobs(
+        [job],
+        name="t",
+        storage=Place(f"{folder}/ray"),
+        needs=Needs(1.0, memory_gib=0.2, labels=(("zone", "b"),)),
+    )
     node = json.loads(Path(f"{folder}/t/{DONE}").read_text())["node"]
     return next(str(n["Labels"]["zone"]) for n in ray.nodes() if n["NodeID"] == node)
 

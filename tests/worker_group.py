@@ -54,8 +54,16 @@ class WorkerGroup:
 
 
 def _serve(rank: int, workers: int, port: int, inbox: Any, outbox: Any) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(workers), LOCAL_RANK=str(rank))
-    os.environ.update(DS_ACCELERATOR="cpu", DS_LOG_LEVEL="error", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        RANK=str(rank),
+        WORLD_SIZE=str(workers),
+        LOCAL_RANK=str(rank),
+    )
+    os.environ.update(
+        DS_ACCELERATOR="cpu", DS_LOG_LEVEL="error", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false"
+    )
     import torch
     import torch.distributed as dist
 

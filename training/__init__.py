@@ -1,1 +1,3 @@
-"""Making the student learn: token data, the Ray Train and DeepSpeed loop, objectives, checkpoints, evaluation statistics."""
+"""Making the student learn: token data, the Ray Train and DeepSpeed loop, objectives, checkpoints, evaluation
+statistics.
+"""

@@ -1,8 +1,9 @@
 """Checkpoints that are known to be whole, and export to a directory that `from_pretrained` loads.
 
-A checkpoint counts only if it holds a COMPLETE marker and every file the marker lists, at its size. Ray merges the
-directories of all workers into one; the marker is written last, by rank 0, after every rank has saved. Checkpoints are found by
-what lies in the run's directory, not by Ray's own list of them: that list can be torn, or end before the last one.
+A checkpoint counts only if it holds a COMPLETE marker and every file the marker lists, at its size. Ray
+merges the directories of all workers into one; the marker is written last, by rank 0, after every rank has
+saved. Checkpoints are found by what lies in the run's directory, not by Ray's own list of them: that list can
+be torn, or end before the last one.
 """
 
 import json
@@ -17,7 +18,7 @@ from typing import Any
 
 from pyarrow import fs
 
-from cluster.loading import add_adapter
+from cluster.models.loading import add_adapter
 from cluster.storage import Place
 
 COMPLETE = "COMPLETE.json"
@@ -27,7 +28,9 @@ SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's list of a run's che
 
 @dataclass(frozen=True)
 class Marker:
-    """What a whole checkpoint says of itself: the job it belongs to, its step, the worker count, its files with sizes."""
+    """What a whole checkpoint says of itself: the job it belongs to, its step, the worker count, its files
+    with sizes.
+    """
 
     job_id: str
     step: int
@@ -40,7 +43,9 @@ def write_marker(directory: Path, marker: Marker) -> None:
 
 
 def read_marker(directory: Place) -> Marker | None:
-    """The marker of a whole checkpoint; None if it is missing, unreadable or a listed file is missing or short."""
+    """The marker of a whole checkpoint; None if it is missing, unreadable or a listed file is missing or
+    short.
+    """
     try:
         marker = Marker(**json.loads((directory / COMPLETE).read_text()))
     except (OSError, ValueError, TypeError):
@@ -50,15 +55,20 @@ def read_marker(directory: Place) -> Marker | None:
 
 
 def whole_checkpoints(run: Place, job_id: str) -> list[tuple[int, Place, int]]:
-    """A job's whole checkpoints in a Ray Train run's directory: (step, place, number of workers), the newest first."""
+    """A job's whole checkpoints in a Ray Train run's directory: (step, place, number of workers), the newest
+    first.
+    """
     found = [(place, read_marker(place)) for place in run.glob("checkpoint_*") if not place.is_file()]
-    return sorted(((m.step, p, m.workers) for p, m in found if m is not None and m.job_id == job_id), reverse=True)
+    return sorted(
+        ((m.step, p, m.workers) for p, m in found if m is not None and m.job_id == job_id), reverse=True
+    )
 
 
 def keep_newest(run: Place, job_ids: Sequence[str]) -> None:
     """Remove all checkpoints of a run but the newest whole one of each job.
 
-    Ray keeps the last few of a run. Jobs that pause in turn need the last of each, so Ray is told to keep all.
+    Ray keeps the last few of a run. Jobs that pause in turn need the last of each, so Ray is told to keep
+    all.
     """
     kept = {place for job_id in job_ids for _, place, _ in whole_checkpoints(run, job_id)[:1]}
     for place in run.glob("checkpoint_*"):
@@ -68,10 +78,11 @@ def keep_newest(run: Place, job_ids: Sequence[str]) -> None:
 
 @contextmanager
 def on_this_node(checkpoint: Place, is_first_here: bool) -> Iterator[Path]:
-    """A checkpoint as a directory of this machine for the length of a block, fetched once for all workers of it.
+    """A checkpoint as a directory of this machine for the length of a block, fetched once for all workers of
+    it.
 
-    Every worker enters and leaves together. A local checkpoint is seen through links, so that what is written beside its files
-    does not land in it.
+    Every worker enters and leaves together. A local checkpoint is seen through links, so that what is written
+    beside its files does not land in it.
 
     Args:
         is_first_here: whether this worker is the first of its machine.
@@ -88,7 +99,9 @@ def on_this_node(checkpoint: Place, is_first_here: bool) -> Iterator[Path]:
                 (here / entry.name).symlink_to(entry)
         elif is_first_here:
             system, path = checkpoint.opened()
-            fs.copy_files(path, str(here), source_filesystem=system, destination_filesystem=fs.LocalFileSystem())
+            fs.copy_files(
+                path, str(here), source_filesystem=system, destination_filesystem=fs.LocalFileSystem()
+            )
         dist.barrier()
         yield here
         dist.barrier()
@@ -105,8 +118,8 @@ def _machine() -> str:
 def mend_snapshot(run: Place) -> bool:
     """Remove Ray's list of checkpoints if it is torn or names one that is gone; returns whether it was.
 
-    Ray Train refuses to start a run under such a list, and starts it as new without one; what to resume from is found by
-    `whole_checkpoints` either way.
+    Ray Train refuses to start a run under such a list, and starts it as new without one; what to resume from
+    is found by `whole_checkpoints` either way.
     """
     place = run / SNAPSHOT
     try:
@@ -123,16 +136,19 @@ def mend_snapshot(run: Place) -> bool:
     return True
 
 
-def export_model(model: Any, tokenizer: Any, state: Mapping[str, Any], directory: Place, adapter_base: Any = None) -> None:
-    """Write a Hugging Face directory with safetensors weights; locally it appears under its name only when it is whole.
+def export_model(
+    model: Any, tokenizer: Any, state: Mapping[str, Any], directory: Place, adapter_base: Any = None
+) -> None:
+    """Write a Hugging Face directory with safetensors weights; locally it appears under its name only when it
+    is whole.
 
     Args:
         model: the trained module; for LoRA a peft model, whose adapter is kept beside the merged weights.
         tokenizer: saved with its chat template.
         state: the gathered full state dict, on the CPU.
         directory: replaced if it exists.
-        adapter_base: for LoRA, the base model on the CPU in float32 that the adapter is merged into; it is used up. Merged in
-            bfloat16, most of a small update would be rounded away.
+        adapter_base: for LoRA, the base model on the CPU in float32 that the adapter is merged into; it is
+            used up. Merged in bfloat16, most of a small update would be rounded away.
     """
     partial = directory.scratch()
     if adapter_base is None:

@@ -1,7 +1,7 @@
 """Token data for training: examples on disk, the order they are seen in, and micro-batches.
 
-Everything here is a pure function of (examples, seed, step): a step's global batch does not depend on how many
-workers share it, so a resumed or resized run sees the same data in the same order.
+Everything here is a pure function of (examples, seed, step): a step's global batch does not depend on how
+many workers share it, so a resumed or resized run sees the same data in the same order.
 
 Shapes: B rows, T tokens of the longest row.
 """
@@ -26,7 +26,8 @@ SCHEMA = pa.schema(
         ("weight", pa.float64()),
     ]
 )
-# packed: several examples in a row, told apart by their positions; padded: one right-padded example a row; alone: one a pass.
+# packed: several examples in a row, told apart by their positions; padded: one right-padded example a row;
+# alone: one a pass.
 Layout = Literal["packed", "padded", "alone"]
 Rows = list[list[int]]  # a micro-batch: rows of numbers of examples
 
@@ -51,7 +52,9 @@ class Example:
 
 
 def write_examples(place: Place, examples: Sequence[Example]) -> None:
-    """Write examples as one uncompressed Arrow file, which can be mapped into memory; it appears whole or not at all."""
+    """Write examples as one uncompressed Arrow file, which can be mapped into memory; it appears whole or not
+    at all.
+    """
     columns = {
         "ids": [list(e.ids) for e in examples],
         "loss_start": [e.loss_start for e in examples],
@@ -65,7 +68,8 @@ def write_examples(place: Place, examples: Sequence[Example]) -> None:
 
 
 class Examples(Sequence[Example]):
-    """What `write_examples` wrote, mapped into memory: four bytes a token, shared by all workers of a machine.
+    """What `write_examples` wrote, mapped into memory: four bytes a token, shared by all workers of a
+    machine.
 
     Attributes:
         lengths: int64, tokens of each example that enter the forward pass.
@@ -79,7 +83,9 @@ class Examples(Sequence[Example]):
         ids = table["ids"].chunk(0) if table.num_rows else pa.array([], pa.large_list(pa.int32()))
         self._tokens: np.ndarray = ids.values.to_numpy()
         self._offsets: np.ndarray = ids.offsets.to_numpy()
-        self._start, self._end, self._weight = (table[n].to_numpy() for n in ("loss_start", "loss_end", "weight"))
+        self._start, self._end, self._weight = (
+            table[n].to_numpy() for n in ("loss_start", "loss_end", "weight")
+        )
         self.lengths: np.ndarray = self._end.astype(np.int64)
         self.mass: np.ndarray = (self._end - self._start) * self._weight
 
@@ -106,7 +112,8 @@ def count_examples(place: Place) -> int:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows as nested lists [B, T]: positions restart at 0 with each example, labels are IGNORED off the answer.
+    """Rows as nested lists [B, T]: positions restart at 0 with each example, labels are IGNORED off the
+    answer.
 
     `real` is 1 on tokens of examples and 0 on padding.
     """
@@ -118,7 +125,9 @@ class MicroBatch:
     real: list[list[int]]
 
     def inputs(self, layout: Layout) -> dict[str, list[list[int]]]:
-        """What the model is given beside the token ids: positions tell packed examples apart, a mask hides padding."""
+        """What the model is given beside the token ids: positions tell packed examples apart, a mask hides
+        padding.
+        """
         if layout == "packed":
             return {"input_ids": self.input_ids, "position_ids": self.position_ids}
         several = {"attention_mask": self.real} if len(self.input_ids) > 1 else {}
@@ -138,8 +147,8 @@ def count_steps(examples: int, batch_size: int, epochs: float, steps: int | None
 def global_batches(examples: int, batch_size: int, seed: int, start: int, stop: int) -> Iterator[list[int]]:
     """Numbers of the examples of the optimizer steps [start, stop).
 
-    Each epoch is a fresh permutation from (seed, epoch), drawn once; what is left over at its end is not used in that epoch,
-    and a set smaller than the batch is used whole at every step.
+    Each epoch is a fresh permutation from (seed, epoch), drawn once; what is left over at its end is not used
+    in that epoch, and a set smaller than the batch is used whole at every step.
     """
     per_epoch = max(1, examples // batch_size)
     drawn, order = -1, np.empty(0, dtype=np.int64)
@@ -160,9 +169,10 @@ def deal(
 ) -> list[list[Rows]]:
     """A global batch as micro-batches for each worker, as many for one as for another.
 
-    The batch is packed whole and then dealt, so that workers wait for one another as little as possible: micro-batches of
-    similar size are passed at the same time. Where their number does not divide by the workers, the largest of several
-    examples are cut in two; only where there is nothing to cut are some workers' last micro-batches empty.
+    The batch is packed whole and then dealt, so that workers wait for one another as little as possible:
+    micro-batches of similar size are passed at the same time. Where their number does not divide by the
+    workers, the largest of several examples are cut in two; only where there is nothing to cut are some
+    workers' last micro-batches empty.
 
     Args:
         token_budget: most tokens of a micro-batch, padding included; an example longer than that is alone.
@@ -173,7 +183,9 @@ def deal(
     """
     long = [i for i in batch if lengths[i] > alone_above]
     short = [i for i in batch if lengths[i] <= alone_above]
-    packed = pack(short, lengths, token_budget, layout) + [[[i]] for i in sorted(long, key=lambda i: (-lengths[i], i))]
+    packed = pack(short, lengths, token_budget, layout) + [
+        [[i]] for i in sorted(long, key=lambda i: (-lengths[i], i))
+    ]
     micro = sorted(_divisible(packed, lengths, workers), key=lambda rows: (-_tokens(rows, lengths), rows))
     shares: list[list[Rows]] = [[] for _ in range(workers)]
     totals = [0] * workers
@@ -192,7 +204,9 @@ def _tokens(rows: Rows, lengths: Sequence[int] | np.ndarray) -> int:
 
 
 def _divisible(micro: list[Rows], lengths: Sequence[int] | np.ndarray, workers: int) -> list[Rows]:
-    """Cut micro-batches in two, the largest first, until their number divides by the workers or none has two examples."""
+    """Cut micro-batches in two, the largest first, until their number divides by the workers or none has two
+    examples.
+    """
     whole = sorted(micro, key=lambda rows: (_tokens(rows, lengths), rows))
     single: list[Rows] = []
     while (len(whole) + len(single)) % workers and whole:
@@ -209,11 +223,14 @@ def _divisible(micro: list[Rows], lengths: Sequence[int] | np.ndarray, workers: 
     return whole + single
 
 
-def pack(examples: Sequence[int], lengths: Sequence[int] | np.ndarray, token_budget: int, layout: Layout = "packed") -> list[Rows]:
-    """Examples as micro-batches of rows, each of at most `token_budget` tokens with its padding; a longer example is alone.
+def pack(
+    examples: Sequence[int], lengths: Sequence[int] | np.ndarray, token_budget: int, layout: Layout = "packed"
+) -> list[Rows]:
+    """Examples as micro-batches of rows, each of at most `token_budget` tokens with its padding; a longer
+    example is alone.
 
-    The longest example left decides how many rows its micro-batch has; rows are as wide as the budget then allows and are
-    filled best-fit, longest first.
+    The longest example left decides how many rows its micro-batch has; rows are as wide as the budget then
+    allows and are filled best-fit, longest first.
     """
     left = sorted(examples, key=lambda i: (-lengths[i], i))
     micro: list[Rows] = []
@@ -228,8 +245,12 @@ def pack(examples: Sequence[int], lengths: Sequence[int] | np.ndarray, token_bud
     return micro
 
 
-def _fill(left: list[int], lengths: Sequence[int] | np.ndarray, count: int, width: int) -> tuple[Rows, list[int]]:
-    """Up to `count` rows of at most `width` tokens from the longest examples that fit, and the examples that did not."""
+def _fill(
+    left: list[int], lengths: Sequence[int] | np.ndarray, count: int, width: int
+) -> tuple[Rows, list[int]]:
+    """Up to `count` rows of at most `width` tokens from the longest examples that fit, and the examples that
+    did not.
+    """
     rows: Rows = []
     space: list[int] = []
     over: list[int] = []
@@ -250,7 +271,8 @@ def _fill(left: list[int], lengths: Sequence[int] | np.ndarray, count: int, widt
 def collate(rows: Sequence[Sequence[int]], examples: Sequence[Example]) -> MicroBatch:
     """Lay rows out side by side. Padding is a sequence of its own after the last example, with no loss.
 
-    It repeats the row's first token: a padding token's embedding is zero in many models, whose norm has no gradient in some.
+    It repeats the row's first token: a padding token's embedding is zero in many models, whose norm has no
+    gradient in some.
     """
     drawn = {i: examples[i] for row in rows for i in row}
     width = max(sum(drawn[i].length for i in row) for row in rows)

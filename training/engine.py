@@ -15,11 +15,11 @@ import torch
 import torch.distributed as dist
 
 from cluster.errors import TutelageError
-from cluster.heads import Head
-from cluster.loading import ModelSource, add_adapter, free_memory, load_model
-from cluster.proof import TRAINING, Proof, prove
+from cluster.models.loading import ModelSource, add_adapter, free_memory, load_model
+from cluster.models.proof import TRAINING, Proof, prove
+from cluster.models.vocabulary import Head
 from training.data import Layout
-from training.objectives import OBJECTIVES, Objective
+from training.objectives.cross_entropy import OBJECTIVES, Objective
 from training.settings import LoraSettings, TrainSettings, engine_config
 
 
@@ -48,14 +48,18 @@ class Student:
         return int(self.engine.zero_optimization_stage()) == 3
 
     def release(self) -> None:
-        """Let the engine, the model and all that DeepSpeed keeps of them go: `destroy` alone leaves whole models alive."""
+        """Let the engine, the model and all that DeepSpeed keeps of them go: `destroy` alone leaves whole
+        models alive.
+        """
         self.engine.destroy()
         self.engine = None
         forget_order()
         free_memory()
 
 
-def start(source: ModelSource, settings: TrainSettings, workers: int, device: torch.device, universal: bool = False) -> Student:
+def start(
+    source: ModelSource, settings: TrainSettings, workers: int, device: torch.device, universal: bool = False
+) -> Student:
     """Load a student, prove what its architecture allows, and put it on an engine.
 
     Args:
@@ -68,7 +72,9 @@ def start(source: ModelSource, settings: TrainSettings, workers: int, device: to
     import deepspeed
     import deepspeed.ops
 
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else every init compiles it, and hangs on a stale lock
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = (
+        False  # else every init compiles it, and hangs on a stale lock
+    )
     model = load_model(replace(source, adapter=None))
     if settings.precision == "bfloat16":
         model = model.to(torch.bfloat16)
@@ -85,15 +91,20 @@ def start(source: ModelSource, settings: TrainSettings, workers: int, device: to
     if universal:
         config["checkpoint"] = {**config.get("checkpoint", {}), "load_universal": True}
     if config["zero_optimization"]["stage"] == 3 and module.head.is_one_matrix:
-        # The loss reads the projection's matrix itself: it has to be gathered with the whole module, not by the projection's own call.
+        # The loss reads the projection's matrix itself: it has to be gathered with the whole module, not by
+        # the projection's own call.
         deepspeed.zero.register_external_parameter(module, module.head.weight)
-    engine, *_ = deepspeed.initialize(model=module, model_parameters=parameter_groups(module, config), config=config)
+    engine, *_ = deepspeed.initialize(
+        model=module, model_parameters=parameter_groups(module, config), config=config
+    )
     layout: Layout = "packed" if proof.allows("packing") else "padded" if proof.allows("padding") else "alone"
     return Student(engine, layout, proof.lines)
 
 
 class ObjectiveModule(torch.nn.Module):
-    """A model and its objective as one module: ZeRO-3 gathers parameters right only inside its root module's forward."""
+    """A model and its objective as one module: ZeRO-3 gathers parameters right only inside its root module's
+    forward.
+    """
 
     def __init__(self, head: Head, objective: Objective) -> None:
         super().__init__()
@@ -122,7 +133,13 @@ def _with_lora(model: Any, lora: LoraSettings, adapter: str | None) -> Any:
     if adapter is not None:
         return add_adapter(model, adapter, trainable=True)
     targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-    config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
     return get_peft_model(model, config)
 
 
@@ -136,12 +153,18 @@ def _agreed(proof: Proof) -> Proof:
     dist.all_gather_object(found, proof.fallbacks)
     known: Sequence[dict[str, str]] = [f for f in found if f is not None]
     if len({"projection" in fallbacks for fallbacks in known}) > 1:
-        raise TutelageError("train workers disagree about the model's vocabulary projection", "", "machines of one kind", "")
-    return replace(proof, fallbacks={name: reason for fallbacks in known for name, reason in fallbacks.items()})
+        raise TutelageError(
+            "train workers disagree about the model's vocabulary projection", "", "machines of one kind", ""
+        )
+    return replace(
+        proof, fallbacks={name: reason for fallbacks in known for name, reason in fallbacks.items()}
+    )
 
 
 def forget_order() -> None:
-    """Empty what ZeRO-3 keeps for the whole process: the stack of modules it is inside of, and which module follows which."""
+    """Empty what ZeRO-3 keeps for the whole process: the stack of modules it is inside of, and which module
+    follows which.
+    """
     from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
     from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 
@@ -153,7 +176,8 @@ def forget_order() -> None:
 
 
 def make_universal(folder: Path, universal: Path) -> None:
-    """Rewrite a checkpoint's shards so that any number of workers can load them (DeepSpeed's universal checkpoints).
+    """Rewrite a checkpoint's shards so that any number of workers can load them (DeepSpeed's universal
+    checkpoints).
 
     Raises:
         TutelageError: DeepSpeed cannot rewrite it.

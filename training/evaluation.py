@@ -1,7 +1,8 @@
-"""Honest statistics on evaluation results: intervals for accuracies, paired comparison of arms, a plain verdict.
+"""Honest statistics on evaluation results: intervals for accuracies, paired comparison of arms, a plain
+verdict.
 
-Accuracies are means over questions of the share of seeds that got the question right. Questions are the unit that is
-resampled: seeds of one arm share questions and are not independent of one another.
+Accuracies are means over questions of the share of seeds that got the question right. Questions are the unit
+that is resampled: seeds of one arm share questions and are not independent of one another.
 
 Shapes: Q questions.
 """
@@ -36,7 +37,8 @@ class Comparison:
 
 
 def accuracy_interval(correct_Q: np.ndarray) -> Interval:
-    """Mean with a 95 % interval: Wilson's for right-or-wrong outcomes, bootstrap over questions for shares of several seeds.
+    """Mean with a 95 % interval: Wilson's for right-or-wrong outcomes, bootstrap over questions for shares of
+    several seeds.
 
     >>> i = accuracy_interval(np.array([1.0] * 8 + [0.0] * 2))
     >>> round(i.value, 2), round(i.low, 2), round(i.high, 2)
@@ -55,17 +57,22 @@ def _bootstrap(values_Q: np.ndarray) -> Interval:
     """Percentile bootstrap of the mean, resampling questions, with a fixed seed."""
     rng = np.random.default_rng(0)
     n = len(values_Q)
-    means = np.concatenate([rng.choice(values_Q, size=(500, n)).mean(axis=1) for _ in range(RESAMPLES // 500)])
+    means = np.concatenate(
+        [rng.choice(values_Q, size=(500, n)).mean(axis=1) for _ in range(RESAMPLES // 500)]
+    )
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(values_Q.mean()), float(low), float(high))
 
 
-def compare(arm_SQ: np.ndarray, baseline_SQ: np.ndarray, arm: str, baseline: str, metric: str = "accuracy") -> Comparison:
+def compare(
+    arm_SQ: np.ndarray, baseline_SQ: np.ndarray, arm: str, baseline: str, metric: str = "accuracy"
+) -> Comparison:
     """Paired comparison of two arms over the same questions in the same order.
 
-    The interval is a bootstrap that resamples questions and, where there are several, training seeds; the p-value is two-sided, by
-    sign flips of the questions' mean differences. A difference is called only if the interval leaves out 0 and p is below 0.05. Else
-    `more_questions` estimates how many more would be needed to tell a difference of this size at 95 %.
+    The interval is a bootstrap that resamples questions and, where there are several, training seeds; the
+    p-value is two-sided, by sign flips of the questions' mean differences. A difference is called only if the
+    interval leaves out 0 and p is below 0.05. Else `more_questions` estimates how many more would be needed
+    to tell a difference of this size at 95 %.
 
     Args:
         arm_SQ, baseline_SQ: values [S seeds, Q questions], or [Q] for one seed.
@@ -73,9 +80,14 @@ def compare(arm_SQ: np.ndarray, baseline_SQ: np.ndarray, arm: str, baseline: str
     Raises:
         ValueError: the arrays differ in shape or are empty.
     """
-    arm_SQ, baseline_SQ = np.atleast_2d(np.asarray(arm_SQ, float)), np.atleast_2d(np.asarray(baseline_SQ, float))
+    arm_SQ, baseline_SQ = (
+        np.atleast_2d(np.asarray(arm_SQ, float)),
+        np.atleast_2d(np.asarray(baseline_SQ, float)),
+    )
     if arm_SQ.shape != baseline_SQ.shape or arm_SQ.size == 0:
-        raise ValueError(f"{arm} and {baseline} were evaluated on {arm_SQ.shape[1]} and {baseline_SQ.shape[1]} questions")
+        raise ValueError(
+            f"{arm} and {baseline} were evaluated on {arm_SQ.shape[1]} and {baseline_SQ.shape[1]} questions"
+        )
     difference_SQ = arm_SQ - baseline_SQ
     difference_Q = difference_SQ.mean(axis=0)
     interval = _bootstrap_seeds(difference_SQ)
@@ -93,7 +105,11 @@ def _bootstrap_seeds(values_SQ: np.ndarray) -> Interval:
     means = []
     for _ in range(RESAMPLES // 500):
         over_seeds = values_SQ[rng.integers(seeds, size=(500, seeds))].mean(axis=1)
-        means.append(np.take_along_axis(over_seeds, rng.integers(questions, size=(500, questions)), axis=1).mean(axis=1))
+        means.append(
+            np.take_along_axis(over_seeds, rng.integers(questions, size=(500, questions)), axis=1).mean(
+                axis=1
+            )
+        )
     low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return Interval(float(values_SQ.mean()), float(low), float(high))
 
@@ -110,14 +126,21 @@ def _sign_flip_p(difference_Q: np.ndarray) -> float:
 
 
 def _questions_needed(difference_Q: np.ndarray) -> int | None:
-    """Questions beyond those at hand until 1.96 standard errors are smaller than the observed difference; None if it is 0."""
-    mean, deviation = float(difference_Q.mean()), float(difference_Q.std(ddof=1)) if len(difference_Q) > 1 else 0.0
+    """Questions beyond those at hand until 1.96 standard errors are smaller than the observed difference;
+    None if it is 0.
+    """
+    mean, deviation = (
+        float(difference_Q.mean()),
+        float(difference_Q.std(ddof=1)) if len(difference_Q) > 1 else 0.0,
+    )
     if mean == 0 or deviation == 0:
         return None
     return max(1, math.ceil((1.96 * deviation / mean) ** 2) - len(difference_Q))
 
 
-def _verdict(interval: Interval, decided: bool, more: int | None, arm: str, baseline: str, metric: str) -> str:
+def _verdict(
+    interval: Interval, decided: bool, more: int | None, arm: str, baseline: str, metric: str
+) -> str:
     scale, unit, digits = (100.0, "points", 1) if metric == "accuracy" else (1.0, "nats per answer token", 4)
     value, low, high = (scale * x for x in (interval.value, interval.low, interval.high))
     bounds = f"95 % interval {low:+.{digits}f} to {high:+.{digits}f}"

@@ -1,8 +1,9 @@
-"""The one training loop: what each Ray Train worker runs, for a queue of training jobs, on a DeepSpeed engine.
+"""The one training loop: what each Ray Train worker runs, for a queue of training jobs, on a DeepSpeed
+engine.
 
-One worker group trains many jobs in turn (arms, students, seeds), because starting a group costs more than a short
-fine-tune. Every random choice follows from (seed, step), so a job that is killed and resumed ends at the same weights.
-DeepSpeed is imported here and only here, inside the worker.
+One worker group trains many jobs in turn (arms, students, seeds), because starting a group costs more than a
+short fine-tune. Every random choice follows from (seed, step), so a job that is killed and resumed ends at
+the same weights. DeepSpeed is imported here and only here, inside the worker.
 """
 
 import json
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import TutelageError
-from cluster.loading import ModelSource, load_model, load_tokenizer, steady_positions, stretched_above
+from cluster.models.loading import ModelSource, load_model, load_tokenizer, steady_positions, stretched_above
 from cluster.seeds import derive_seed
 from cluster.storage import Place
 from training.checkpoints import Marker, export_model, on_this_node, whole_checkpoints, write_marker
@@ -30,10 +31,12 @@ DONE = "DONE.json"
 
 @dataclass(frozen=True)
 class TrainJob:
-    """One training: a start model, examples, and the directory (local or by URI) that gets `model/`, metrics and a DONE file.
+    """One training: a start model, examples, and the directory (local or by URI) that gets `model/`, metrics
+    and a DONE file.
 
-    With `until`, this attempt ends after that many steps with a checkpoint, an export to `step-<until>/` and a file
-    `PAUSED-<until>.json`; the same job without it, or with a later one, goes on from there to the same weights.
+    With `until`, this attempt ends after that many steps with a checkpoint, an export to `step-<until>/` and
+    a file `PAUSED-<until>.json`; the same job without it, or with a later one, goes on from there to the same
+    weights.
     """
 
     job_id: str
@@ -61,7 +64,9 @@ class TrainJob:
     @property
     def is_done(self) -> bool:
         """Whether this attempt has nothing left to do."""
-        return self.has_ended or (self.until is not None and (Place(self.output) / paused_name(self.until)).is_file())
+        return self.has_ended or (
+            self.until is not None and (Place(self.output) / paused_name(self.until)).is_file()
+        )
 
 
 def paused_name(step: int | str) -> str:
@@ -76,7 +81,8 @@ class Worker:
     Attributes:
         is_first_here: whether it is the first of its machine.
         node: where it runs, as Ray names its nodes.
-        report: takes metrics and a directory that every worker has written its part of; all workers call it together.
+        report: takes metrics and a directory that every worker has written its part of; all workers call it
+            together.
     """
 
     rank: int
@@ -125,10 +131,17 @@ class _JobRun:
 
         from training.engine import start
 
-        self.job, self.settings, self.output, self.checkpoints = job, job.settings, Place(job.output), checkpoints
+        self.job, self.settings, self.output, self.checkpoints = (
+            job,
+            job.settings,
+            Place(job.output),
+            checkpoints,
+        )
         self.worker, self.rank, self.workers, self.device = worker, worker.rank, worker.workers, worker.device
         self.examples = Examples(Place(job.examples))
-        self.total = count_steps(len(self.examples), self.settings.batch_size, self.settings.epochs, self.settings.steps)
+        self.total = count_steps(
+            len(self.examples), self.settings.batch_size, self.settings.epochs, self.settings.steps
+        )
         torch.manual_seed(derive_seed(job.seed, "start"))
         self.tokenizer = load_tokenizer(job.source)
         if job.chat_template is not None:
@@ -150,7 +163,13 @@ class _JobRun:
             loss, tokens, passes = self._step(step, batch)
             done, seconds = step + 1, round(time.monotonic() - began, 4)
             if metrics is not None:
-                row = {"step": done, "of": self.total, "loss_nats": loss, "answer_tokens": tokens, "seconds": seconds}
+                row = {
+                    "step": done,
+                    "of": self.total,
+                    "loss_nats": loss,
+                    "answer_tokens": tokens,
+                    "seconds": seconds,
+                }
                 metrics.append(row | {"passes": passes})
             if done in self.job.export_steps:
                 self._export(self.output / f"step-{done}")
@@ -165,14 +184,18 @@ class _JobRun:
         self.student.release()
 
     def _step(self, step: int, batch: list[int]) -> tuple[float, float, int]:
-        """One optimizer step; returns the mean loss in nats per answer token over the global batch, its token weight, its passes."""
+        """One optimizer step; returns the mean loss in nats per answer token over the global batch, its token
+        weight, its passes.
+        """
         import torch
         import torch.distributed as dist
 
         torch.manual_seed(derive_seed(self.job.seed, step, self.rank))
         engine, settings = self.student.engine, self.settings
         lengths = self.examples.lengths
-        shares = deal(batch, lengths, self.workers, settings.micro_batch_tokens, self.student.layout, self.alone_above)
+        shares = deal(
+            batch, lengths, self.workers, settings.micro_batch_tokens, self.student.layout, self.alone_above
+        )
         micro = shares[self.rank]
         total_weight = float(sum(self.examples.mass[i] for i in batch))
         for group in engine.optimizer.param_groups:
@@ -183,17 +206,22 @@ class _JobRun:
             engine.set_gradient_accumulation_boundary(k + 1 == len(micro))
             loss = engine(self._tensors(rows or [[spare]], masked=not rows))
             loss_sum += loss.detach()
-            # DeepSpeed takes the mean over workers; the sum of what they give is the mean over the global batch's tokens.
+            # DeepSpeed takes the mean over workers; the sum of what they give is the mean over the global
+            # batch's tokens.
             engine.backward(loss * (self.workers / total_weight), scale_wrt_gas=False)
         engine.step()
         dist.all_reduce(loss_sum)
         mean = float(loss_sum) / total_weight
         if not math.isfinite(mean):
-            raise FloatingPointError(f"training {self.job.job_id}: the loss of step {step} is {mean}; lower the learning rate")
+            raise FloatingPointError(
+                f"training {self.job.job_id}: the loss of step {step} is {mean}; lower the learning rate"
+            )
         return mean, total_weight, len(micro)
 
     def _tensors(self, rows: Rows, masked: bool) -> dict[str, Any]:
-        """A micro-batch on the device; a masked one has no loss, and is there because every worker makes as many passes."""
+        """A micro-batch on the device; a masked one has no loss, and is there because every worker makes as
+        many passes.
+        """
         import torch
 
         if any(self.examples.lengths[i] > self.alone_above for row in rows for i in row):
@@ -207,7 +235,9 @@ class _JobRun:
         return tensors
 
     def _newest_checkpoint(self) -> tuple[int, Place, int] | None:
-        """The newest whole checkpoint of this job that is not beyond this attempt's end: its step, its place, its workers."""
+        """The newest whole checkpoint of this job that is not beyond this attempt's end: its step, its place,
+        its workers.
+        """
         import torch.distributed as dist
 
         found = [whole_checkpoints(self.checkpoints, self.job.job_id)] if self.rank == 0 else [[]]
@@ -235,7 +265,12 @@ class _JobRun:
             strict = self.settings.lora is None
             path, _ = self.student.engine.load_checkpoint(str(folder), tag=tag, load_module_strict=strict)
         if path is None:
-            raise TutelageError("a whole checkpoint could not be loaded", checkpoint, "", "remove it; training goes on from the one before")
+            raise TutelageError(
+                "a whole checkpoint could not be loaded",
+                checkpoint,
+                "",
+                "remove it; training goes on from the one before",
+            )
         return step
 
     def _checkpoint(self, step: int, loss: float) -> None:
@@ -252,7 +287,9 @@ class _JobRun:
             self.worker.report({"step": step, "loss_nats": loss}, folder)
 
     def _gathered_state(self) -> dict[str, Any]:
-        """The state dict (for LoRA: the adapter's part) on the CPU of rank 0; ZeRO-3 parameters are gathered one at a time."""
+        """The state dict (for LoRA: the adapter's part) on the CPU of rank 0; ZeRO-3 parameters are gathered
+        one at a time.
+        """
         import deepspeed
 
         module, only_trained = self.student.model, self.settings.lora is not None
@@ -264,20 +301,31 @@ class _JobRun:
                 if self.rank == 0:
                     state[name] = parameter.detach().to("cpu", copy=True)
         if self.rank == 0 and not only_trained:
-            state.update({k: v.detach().to("cpu", copy=True) for k, v in module.state_dict().items() if k not in state})
+            state.update(
+                {k: v.detach().to("cpu", copy=True) for k, v in module.state_dict().items() if k not in state}
+            )
         return state
 
     def _export(self, directory: Place) -> None:
         state = self._gathered_state()
         if self.rank == 0:
-            base = None if self.settings.lora is None else load_model(replace(self.job.source, adapter=None, dtype="float32"))
+            base = (
+                None
+                if self.settings.lora is None
+                else load_model(replace(self.job.source, adapter=None, dtype="float32"))
+            )
             export_model(self.student.model, self.tokenizer, state, directory, adapter_base=base)
         wait_for_all()
 
     def _mark(self, name: str) -> None:
         """Write the file that ends this attempt."""
         if self.rank == 0:
-            record = {"job": self.job.job_id, "steps": self.total, "settings": asdict(self.settings), "pid": os.getpid()}
+            record = {
+                "job": self.job.job_id,
+                "steps": self.total,
+                "settings": asdict(self.settings),
+                "pid": os.getpid(),
+            }
             record["peak_memory_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
             record |= {"fallbacks": self.student.fallbacks, "node": self.worker.node}
             (self.output / name).write_bytes(json.dumps(record).encode())

@@ -11,11 +11,19 @@ UPLOAD_EVERY_S = 5.0  # metrics on an object store, which cannot be appended to,
 
 
 class MetricsFile:
-    """The rows of one job, a line each: appended to a local file, written anew from time to time on an object store."""
+    """The rows of one job, a line each: appended to a local file, written anew from time to time on an object
+    store.
+    """
 
     def __init__(self, place: Place, keep: int) -> None:
-        """Go on after the first `keep` rows; later ones are what an interrupted attempt logged after its last checkpoint."""
-        self.place, self.rows, self.written = place, [r for r in read_rows(place) if r["step"] <= keep], time.monotonic()
+        """Go on after the first `keep` rows; later ones are what an interrupted attempt logged after its last
+        checkpoint.
+        """
+        self.place, self.rows, self.written = (
+            place,
+            [r for r in read_rows(place) if r["step"] <= keep],
+            time.monotonic(),
+        )
         self.save()
 
     def append(self, row: dict[str, Any]) -> None:

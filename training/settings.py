@@ -13,14 +13,16 @@ OWNED_BY_THE_LOOP = (
     "managed_gradient_accumulation",
     "scheduler",
 )
-# The number of passes of a step follows from its examples, and the loop says where a step ends. DeepSpeed wants a number all
-# the same, and keeps what several passes need when it is above 1.
+# The number of passes of a step follows from its examples, and the loop says where a step ends. DeepSpeed
+# wants a number all the same, and keeps what several passes need when it is above 1.
 ACCUMULATION = 2
 
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Low-rank adapters: rank `r`, scale `alpha / r`, on `target_modules` (peft's word for all linear layers by default)."""
+    """Low-rank adapters: rank `r`, scale `alpha / r`, on `target_modules` (peft's word for all linear layers
+    by default).
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -58,8 +60,8 @@ def check_settings(settings: TrainSettings) -> None:
     """Refuse settings that cannot be trained with, before anything starts.
 
     Raises:
-        BadInput: a number out of range, a DeepSpeed key that the loop computes itself, or gradients that would be added up in
-            bfloat16.
+        BadInput: a number out of range, a DeepSpeed key that the loop computes itself, or gradients that
+            would be added up in bfloat16.
     """
     for name, low in (
         ("batch_size", 1),
@@ -71,7 +73,9 @@ def check_settings(settings: TrainSettings) -> None:
     ):
         value = getattr(settings, name)
         if value is not None and (not value >= low or (low == 0 and value == 0) or value == math.inf):
-            raise BadInput(f"train.{name} is out of range", value, f"{'more than' if low == 0 else 'at least'} {low}", "")
+            raise BadInput(
+                f"train.{name} is out of range", value, f"{'more than' if low == 0 else 'at least'} {low}", ""
+            )
     for key in OWNED_BY_THE_LOOP:
         if settings.deepspeed.get(key, "auto") != "auto":
             raise BadInput(
@@ -96,15 +100,18 @@ def learning_rate_at(step: int, total: int, settings: TrainSettings) -> float:
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
     progress = (step - warmup) / max(1, total - warmup)
-    factor = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}[settings.schedule]
+    factor = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}[
+        settings.schedule
+    ]
     return settings.learning_rate * factor
 
 
 def engine_config(settings: TrainSettings, workers: int) -> dict[str, Any]:
-    """The DeepSpeed configuration: ours, with the user's section laid over it untouched except for its "auto" values.
+    """The DeepSpeed configuration: ours, with the user's section laid over it untouched except for its "auto"
+    values.
 
-    Gradients of bfloat16 weights are added up in float32 over the passes of a step. An optimizer that the user names takes the
-    place of ours with all its parameters; the learning rate of every step is ours.
+    Gradients of bfloat16 weights are added up in float32 over the passes of a step. An optimizer that the
+    user names takes the place of ours with all its parameters; the learning rate of every step is ours.
     """
     half = settings.precision == "bfloat16"
     ours: dict[str, Any] = {
@@ -116,7 +123,11 @@ def engine_config(settings: TrainSettings, workers: int) -> dict[str, Any]:
         "bf16": {"enabled": half},
         "optimizer": {
             "type": "AdamW",
-            "params": {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "torch_adam": True},
+            "params": {
+                "lr": settings.learning_rate,
+                "weight_decay": settings.weight_decay,
+                "torch_adam": True,
+            },
         },
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,

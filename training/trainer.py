@@ -1,4 +1,6 @@
-"""Launching the training loop with Ray Train: one worker group for a queue of jobs, watched through their metrics."""
+"""Launching the training loop with Ray Train: one worker group for a queue of jobs, watched through their
+metrics.
+"""
 
 import logging
 import os
@@ -39,7 +41,8 @@ def train_jobs(
 
     Args:
         name: of the Ray Train run; must follow from the jobs, so that a restart finds its checkpoints.
-        storage: directory that every node sees, or a URI; checkpoints live there until every job of the queue has ended.
+        storage: directory that every node sees, or a URI; checkpoints live there until every job of the queue
+            has ended.
         needs: what each worker asks of the cluster; GPUs are whole.
         max_failures: how often a lost worker group is started again.
         on_progress: called with (optimizer steps done, steps of the queue) about twice a second.
@@ -61,7 +64,8 @@ def train_jobs(
         keep_newest(storage / name, [job.job_id for job in jobs])
     if mend_snapshot(storage / name):
         logging.getLogger(__name__).warning(
-            "Ray's list of checkpoints in %s was torn; going on from the checkpoints themselves", storage / name
+            "Ray's list of checkpoints in %s was torn; going on from the checkpoints themselves",
+            storage / name,
         )
     system, path = storage.opened()
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
@@ -91,14 +95,19 @@ def train_jobs(
         trainer.fit()
     except TrainingFailedError as error:
         raise TrainingFailed(
-            "training failed", _innermost(error), "", "see the worker logs; the next run goes on from the last checkpoint"
+            "training failed",
+            _innermost(error),
+            "",
+            "see the worker logs; the next run goes on from the last checkpoint",
         ) from error
     finally:
         stop.set()
         watcher.join()
     missing = [job.job_id for job in jobs if not job.is_done]
     if missing:
-        raise TrainingFailed("training ended without finishing every job", ", ".join(missing), "a DONE file each", "run again")
+        raise TrainingFailed(
+            "training ended without finishing every job", ", ".join(missing), "a DONE file each", "run again"
+        )
     if all(job.has_ended for job in jobs):
         (storage / name).remove()
 
@@ -106,9 +115,10 @@ def train_jobs(
 def torch_trainer() -> Any:
     """Ray's TorchTrainer without what costs every training seconds and gives it nothing.
 
-    Ray 2.60 starts an actor that removes the workers' places should the controller die. Its thread mostly waits in Ray's state
-    API, and every training ended with 12 s of waiting for that thread; a second is enough, the actor then ends by itself. And it
-    starts an actor that hands out data sets, of which there are none here.
+    Ray 2.60 starts an actor that removes the workers' places should the controller die. Its thread mostly
+    waits in Ray's state API, and every training ended with 12 s of waiting for that thread; a second is
+    enough, the actor then ends by itself. And it starts an actor that hands out data sets, of which there are
+    none here.
     """
     from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
@@ -116,7 +126,9 @@ def torch_trainer() -> Any:
 
     class Trainer(TorchTrainer):
         def _create_default_callbacks(self) -> list[Any]:
-            callbacks = [c for c in super()._create_default_callbacks() if not isinstance(c, DatasetsCallback)]
+            callbacks = [
+                c for c in super()._create_default_callbacks() if not isinstance(c, DatasetsCallback)
+            ]
             for callback in callbacks:
                 if isinstance(callback, PlacementGroupCleanerCallback):
                     callback._stop_timeout = HELPER_STOP_S
@@ -142,13 +154,19 @@ def worker_resources(needs: Needs) -> dict[str, float]:
 
 def worker_environment(on_gpu: bool) -> dict[str, str]:
     """Environment of a train worker: DeepSpeed told which accelerator, no hub, no compile chatter."""
-    environment = {"TOKENIZERS_PARALLELISM": "false", "DS_LOG_LEVEL": "warning", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
+    environment = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "DS_LOG_LEVEL": "warning",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    }
     if not on_gpu:
         environment["DS_ACCELERATOR"] = "cpu"
     return environment
 
 
-def _watch(jobs: Sequence[TrainJob], on_progress: Callable[[int, int], None] | None, stop: threading.Event) -> None:
+def _watch(
+    jobs: Sequence[TrainJob], on_progress: Callable[[int, int], None] | None, stop: threading.Event
+) -> None:
     """Report the queue's progress by reading the metrics files that rank 0 appends to."""
     if on_progress is None:
         return

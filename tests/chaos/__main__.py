@@ -1,9 +1,11 @@
-"""The chaos suite, `make chaos`: strike a run at random points, start it again, compare it with an undisturbed one.
+"""The chaos suite, `make chaos`: strike a run at random points, start it again, compare it with an
+undisturbed one.
 
-One reference run first. Every fault (`faults`) then gets a copy of its store with the later stages taken away, is struck at
-a point that its seed chooses, and is started again until it ends. It has survived if answers, verdicts, costs and choices are
-the reference's byte for byte, the trained weights are its within a tolerance, the ledger is the same, no half-written file
-lies around, no lock is held and no process of it is alive (`compare`). The table says what was done again.
+One reference run first. Every fault (`faults`) then gets a copy of its store with the later stages taken
+away, is struck at a point that its seed chooses, and is started again until it ends. It has survived if
+answers, verdicts, costs and choices are the reference's byte for byte, the trained weights are its within a
+tolerance, the ledger is the same, no half-written file lies around, no lock is held and no process of it is
+alive (`compare`). The table says what was done again.
 """
 
 import argparse
@@ -29,14 +31,19 @@ AGENTS_NOTICE_S = 180.0  # Ray's agents ask their dead head for a minute or two 
 
 
 def wait_for_processes(fights: list[tuple[Fight, list[str]]]) -> None:
-    """Every process must have ended by itself: workers at once, Ray's agents when they notice that their cluster is gone."""
+    """Every process must have ended by itself: workers at once, Ray's agents when they notice that their
+    cluster is gone.
+    """
     deadline = time.monotonic() + AGENTS_NOTICE_S
     while any(fight.processes() for fight, _ in fights) and time.monotonic() < deadline:
         time.sleep(0.5)
     for fight, row in fights:
         alive = fight.processes()
         if alive:
-            names = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:30].strip() for pid in alive]
+            names = [
+                Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:30].strip()
+                for pid in alive
+            ]
             row[2] = f"NO: still alive: {', '.join(names)}"
             for pid in alive:
                 os.kill(pid, signal.SIGKILL)
@@ -72,13 +79,28 @@ def strike(found: Arena, name: str) -> tuple[Fight, list[str]]:
 def main() -> None:
     """Run the faults and print the table; exits with 1 if one was not survived."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=None, help="chooses where each fault strikes; random if not given")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="chooses where each fault strikes; random if not given"
+    )
     parser.add_argument("--only", default="", help="only faults whose name holds this")
-    parser.add_argument("--minutes", type=float, default=None, help="start no further fault after this; the seed chooses the order")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=None,
+        help="start no further fault after this; the seed chooses the order",
+    )
     given = parser.parse_args()
     seed = given.seed if given.seed is not None else secrets.randbelow(10**6)
     print(f"seed {seed}: python -m tests.chaos --seed {seed}", flush=True)
-    table = Table("fault", "where", "survived", "finished parts kept", "seconds", title=f"chaos, seed {seed}", title_justify="left")
+    table = Table(
+        "fault",
+        "where",
+        "survived",
+        "finished parts kept",
+        "seconds",
+        title=f"chaos, seed {seed}",
+        title_justify="left",
+    )
     fights: list[tuple[Fight, list[str]]] = []
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     with arena(folder, seed) as found:
@@ -98,9 +120,14 @@ def main() -> None:
     Console(width=170).print(table)
     failed = sum(row[2].startswith("NO") for _, row in fights)
     skipped = sum(row[2].startswith("skipped") for _, row in fights)
-    print(f"{len(fights) - failed - skipped} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    print(
+        f"{len(fights) - failed - skipped} passed, {failed} failed"
+        + (f", {skipped} skipped" if skipped else "")
+    )
     if len(fights) < len(order):
-        print(f"{len(order) - len(fights)} of {len(order)} faults were not reached in {given.minutes:g} minutes")
+        print(
+            f"{len(order) - len(fights)} of {len(order)} faults were not reached in {given.minutes:g} minutes"
+        )
     if failed:
         print(f"the stores and logs are in {folder}")
         sys.exit(1)

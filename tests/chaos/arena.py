@@ -1,4 +1,6 @@
-"""The world that all faults share, and each fault's own copy of it: started, watched, struck, started again."""
+"""The world that all faults share, and each fault's own copy of it: started, watched, struck,
+started again.
+"""
 
 import os
 import random
@@ -70,7 +72,12 @@ class Fight:
         self.store = self.folder / "store"
         self.mark = secrets.token_hex(8)
         self.begin_again()
-        self.tree = {**self.arena.tree, "store": str(self.store), "runs": str(self.folder / "runs"), **self.tree}
+        self.tree = {
+            **self.arena.tree,
+            "store": str(self.store),
+            "runs": str(self.folder / "runs"),
+            **self.tree,
+        }
         self.before: dict[Path, int] = {}
         self.starts = 0
 
@@ -94,7 +101,9 @@ class Fight:
         self.starts += 1
         with open(self.folder / f"log-{self.starts}.txt", "wb") as log:
             words = [sys.executable, "-m", "jobs", *(command or ("run",)), str(file)]
-            return subprocess.Popen(words, cwd=ROOT, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+            return subprocess.Popen(
+                words, cwd=ROOT, env=self.environment, stdout=log, stderr=subprocess.STDOUT
+            )
 
     def log(self) -> str:
         return "".join(p.read_text(errors="replace") for p in sorted(self.folder.glob("log-*.txt")))
@@ -132,7 +141,9 @@ class Fight:
             if process.poll() == 0:
                 raise Missed(f"the run ended before it could be struck {self.struck}")
             if process.poll() is not None:
-                raise Failed(f"the run ended with {process.returncode} before it could be struck: {self.log()[-400:]}")
+                raise Failed(
+                    f"the run ended with {process.returncode} before it could be struck: {self.log()[-400:]}"
+                )
             if time.monotonic() > deadline:
                 raise Failed(f"the moment to strike never came: {self.log()[-400:]}")
             time.sleep(0.002)
@@ -170,17 +181,27 @@ class Fight:
 @contextmanager
 def arena(folder: Path, seed: int) -> Iterator[Arena]:
     """Build the world and run it undisturbed."""
-    from jobs.miniature import make_initial_model
+    from jobs.miniature.world import make_initial_model
 
     tiny = folder / "tiny"
     make_initial_model(tiny, seed=3)
     with serve_model(tiny, folder / "serve.log") as url:
         proxy = FaultProxy(url, [])
-        endpoint = {"kind": "endpoint", "name": "far", "base_url": proxy.url, "model": str(tiny), "api_key_env": "CHAOS_KEY"}
+        endpoint = {
+            "kind": "endpoint",
+            "name": "far",
+            "base_url": proxy.url,
+            "model": str(tiny),
+            "api_key_env": "CHAOS_KEY",
+        }
         hosted = {"kind": "model", "name": "dan", "path": str(tiny)}
         tree = make_small_world(folder, tiny)
         tree |= {
-            "teachers": [*tree["teachers"], hosted, {**endpoint, "timeout_s": 3.0, "max_retries": 8, "concurrency": 4}],
+            "teachers": [
+                *tree["teachers"],
+                hosted,
+                {**endpoint, "timeout_s": 3.0, "max_retries": 8, "concurrency": 4},
+            ],
             "generate": {"max_new_tokens": 24, "shard_size": 4},
             "score": {"shard_size": 6},
             "train": {"steps": STEPS, "batch_size": 8, "learning_rate": 1e-3, "checkpoint_every": 10},

@@ -1,4 +1,6 @@
-"""Whether a struck run ended where the undisturbed one did, byte for byte where that is promised, and left nothing behind."""
+"""Whether a struck run ended where the undisturbed one did, byte for byte where that is promised, and left
+nothing behind.
+"""
 
 import json
 from pathlib import Path
@@ -12,7 +14,8 @@ TOLERANCE = 1e-6  # weights of a resumed training against an undisturbed one
 
 
 def check(fight: Fight) -> int:
-    """Compare with the reference; returns how many parts were finished when the fault struck, none of which was made again.
+    """Compare with the reference; returns how many parts were finished when the fault struck, none of which
+    was made again.
 
     Raises:
         Failed: what differs, or what was left lying around.
@@ -22,18 +25,31 @@ def check(fight: Fight) -> int:
         differing = sorted(k for k in want.keys() | have.keys() if want.get(k) != have.get(k))
         raise Failed(f"not the reference's bytes: {', '.join(differing[:4])}")
     compare_weights(fight)
-    ledgers = [pd.read_parquet(folder / "ledger.parquet") for folder in (fight.arena.root / "reference" / "runs" / "small", run_of(fight))]
+    ledgers = [
+        pd.read_parquet(folder / "ledger.parquet")
+        for folder in (fight.arena.root / "reference" / "runs" / "small", run_of(fight))
+    ]
     if not ledgers[0].equals(ledgers[1]):
         raise Failed("the ledger differs from the reference's")
-    strays = [p for pattern in ("**/.*.tmp", "**/*.partial", "checkpoints/*", "train/*/step-*") for p in fight.store.glob(pattern)]
+    strays = [
+        p
+        for pattern in ("**/.*.tmp", "**/*.partial", "checkpoints/*", "train/*/step-*")
+        for p in fight.store.glob(pattern)
+    ]
     strays += [lock for lock in fight.store.glob("locks/*") if is_held(lock)]
-    strays += [p for stage in STAGES for p in fight.store.glob(f"{stage}/*") if not (p / "manifest.json").is_file()]
+    strays += [
+        p for stage in STAGES for p in fight.store.glob(f"{stage}/*") if not (p / "manifest.json").is_file()
+    ]
     if strays:
         raise Failed(f"left behind: {', '.join(str(p.relative_to(fight.store)) for p in strays[:4])}")
     again = [p for p, inode in fight.before.items() if not p.is_file() or p.stat().st_ino != inode]
-    again = [p for p in again if p.name != "answers.parquet" and p.parent.parent.name != "select"]  # read from files, or made in no time
+    again = [
+        p for p in again if p.name != "answers.parquet" and p.parent.parent.name != "select"
+    ]  # read from files, or made in no time
     if again:
-        raise Failed(f"finished parts were made again: {', '.join(str(p.relative_to(fight.store)) for p in again[:4])}")
+        raise Failed(
+            f"finished parts were made again: {', '.join(str(p.relative_to(fight.store)) for p in again[:4])}"
+        )
     return len(fight.before)
 
 
@@ -47,7 +63,9 @@ def digests(store: Path) -> dict[str, str]:
     for stage in EXACT:
         for manifest in store.glob(f"{stage}/*/manifest.json"):
             parts = json.loads(manifest.read_text())["parts"]
-            found.update({f"{stage}/{manifest.parent.name}/{name}": part["sha256"] for name, part in parts.items()})
+            found.update(
+                {f"{stage}/{manifest.parent.name}/{name}": part["sha256"] for name, part in parts.items()}
+            )
     return found
 
 

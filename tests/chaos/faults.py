@@ -1,4 +1,6 @@
-"""The faults: each strikes a run once, at a moment that its seed chooses, and sees to it that the run ends."""
+"""The faults: each strikes a run once, at a moment that its seed chooses,
+and sees to it that the run ends.
+"""
 
 import os
 import secrets
@@ -19,7 +21,9 @@ from tests.chaos.arena import ROOT, STAGES, STEPS, Failed, Fight, Skipped
 
 
 def after_parts(fight: Fight, stage: str) -> Callable[[], bool]:
-    """Whether a random number of the parts that this run makes of a stage is there: at least one, and not yet all."""
+    """Whether a random number of the parts that this run makes of a stage is there: at least one, and not yet
+    all.
+    """
 
     def made(parts: list[Path]) -> int:
         return sum(p.name != "answers.parquet" for p in parts)  # those of file teachers are there at once
@@ -92,7 +96,9 @@ def train_worker_dies_in_a_checkpoint(fight: Fight) -> None:
 
 
 def checkpoint_is_torn(fight: Fight) -> None:
-    """Kill the driver in training, then cut the newest checkpoint's largest file and Ray's own list of checkpoints."""
+    """Kill the driver in training, then cut the newest checkpoint's largest file and Ray's own list of
+    checkpoints.
+    """
     process = fight.start()
     fight.wait(process, lambda: len(list(fight.store.glob("checkpoints/*/checkpoint_*/COMPLETE.json"))) >= 2)
     process.kill()
@@ -129,7 +135,11 @@ def part_is_torn(fight: Fight) -> None:
 def disk_is_full(fight: Fight) -> None:
     shutil.rmtree(fight.store, ignore_errors=True)
     fight.store.mkdir()
-    pages = sum(-(-p.stat().st_size // 4096) + 1 for stage in fight.keep for p in (fight.arena.reference / stage).rglob("*"))
+    pages = sum(
+        -(-p.stat().st_size // 4096) + 1
+        for stage in fight.keep
+        for p in (fight.arena.reference / stage).rglob("*")
+    )
     kib = 4 * pages + fight.random.randint(100, 800)
     with tmpfs(fight.store, kib):
         for stage in fight.keep:
@@ -210,7 +220,12 @@ def node_dies(fight: Fight) -> None:
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     environment = {**fight.environment, **LOOPBACK_ONLY, **token}
     nodes = subprocess.Popen(
-        [sys.executable, "-m", "tests.three_nodes"], cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.three_nodes"],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert nodes.stdin is not None
     assert nodes.stdout is not None

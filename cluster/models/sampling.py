@@ -1,0 +1,236 @@
+"""Sampling answers from a causal language model in batches sorted by length, dropping rows as they finish.
+
+Finished rows leave a batch several at a time, because that copies the cache. Every row draws from its own
+generator, seeded by the caller, so an answer does not depend on which rows it was batched with, apart from
+floating-point rounding.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from cluster.halving import run_halving
+from cluster.models.decoding import CachedRows, RecomputedRows, Way, generate_alone
+from cluster.models.loading import context_length, stretched_above
+
+Finish = Literal["stop", "length"]
+# Rows in one batch times their longest length: keeps the key/value cache bounded, whatever the prompts.
+DEFAULT_TOKEN_BUDGET = 32_768
+LEAVE_TOGETHER = 8  # a batch is compacted when an eighth of it has finished
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One generated answer: ids without the stop token, and whether it stopped by itself."""
+
+    ids: tuple[int, ...]
+    finish: Finish
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen and when an answer ends.
+
+    Attributes:
+        max_new_tokens: a row that has not stopped by then finishes as "length".
+        stop_ids: tokens that end an answer; not part of it.
+        temperature: 0 is greedy.
+        top_p: keep the smallest set of tokens whose probability reaches this.
+        token_budget: rows per batch times their longest possible length.
+        way: how the next token is found, as `cluster.models.proof` proved it.
+    """
+
+    max_new_tokens: int
+    stop_ids: frozenset[int]
+    temperature: float = 0.0
+    top_p: float = 1.0
+    token_budget: int = DEFAULT_TOKEN_BUDGET
+    way: Way = "batched"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A prompt and the seed of its draws."""
+
+    prompt: Sequence[int]
+    seed: int | None
+
+
+def generation_stop_ids(model: Any) -> frozenset[int]:
+    """The end tokens that a model's own generation configuration names;
+    often more than its tokenizer's EOS.
+    """
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    return frozenset([ends] if isinstance(ends, int) else ends or [])
+
+
+def sample(
+    model: Any, prompts: Sequence[Sequence[int]], settings: Sampling, seeds: Sequence[int] | None = None
+) -> list[Completion | Exception]:
+    """Generate one completion per prompt, in the order of `prompts`; a row that fails alone gets its
+    exception instead.
+
+    Args:
+        model: a causal language model of transformers, in evaluation mode.
+        prompts: token ids, none empty.
+        seeds: one per prompt; needed when the temperature is above 0.
+
+    Raises:
+        ValueError: a temperature without seeds.
+    """
+    if settings.temperature > 0 and seeds is None:
+        raise ValueError("sampling with a temperature needs one seed per prompt")
+    drawn: Sequence[int | None] = (
+        [None] * len(prompts) if settings.temperature == 0 or seeds is None else seeds
+    )
+    asked = [_Asked(prompt, seed) for prompt, seed in zip(prompts, drawn, strict=True)]
+    completions: list[Completion | Exception | None] = [None] * len(prompts)
+    for rows in _batches(prompts, settings):
+        found = run_halving([asked[i] for i in rows], lambda some: _sample_batch(model, some, settings))
+        for i, completion in zip(rows, found, strict=True):
+            completions[i] = completion
+    return [c for c in completions if c is not None]
+
+
+def _batches(prompts: Sequence[Sequence[int]], settings: Sampling) -> list[list[int]]:
+    """Places of prompts that are sampled together, longest first, up to the token budget."""
+    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+    batches: list[list[int]] = []
+    start = 0
+    while start < len(order):
+        longest = len(prompts[order[start]]) + settings.max_new_tokens
+        count = max(1, settings.token_budget // longest)
+        batches.append(order[start : start + count])
+        start += count
+    return batches
+
+
+@torch.inference_mode()
+def _sample_batch(model: Any, asked: Sequence[_Asked], settings: Sampling) -> list[Completion]:
+    """Sample a batch; what grows beyond the length where a model stretches its positions goes on without a
+    cache.
+    """
+    growing = [_Growing(a, settings) for a in asked]
+    longest, steady = context_length(model) or math.inf, stretched_above(model)
+    for row in growing:
+        row.limit = int(min(settings.max_new_tokens, longest - len(row.asked.prompt)))
+    short = [row for row in growing if row.room(steady) > 0]
+    if settings.way == "alone":
+        for row in short:
+            generate_alone(model, row.asked.prompt, row.room(steady), row.take)
+    elif short:
+        rows = CachedRows if settings.way == "batched" else RecomputedRows
+        _grow(rows(model, [row.text for row in short]), short, steady, settings)
+    long = [row for row in growing if row.room(math.inf) > 0]
+    if long:
+        _grow(RecomputedRows(model, [row.text for row in long]), long, math.inf, settings)
+    return [Completion(tuple(row.ids), row.finish or "length") for row in growing]
+
+
+class _Growing:
+    """An answer under way, of at most `limit` tokens."""
+
+    def __init__(self, asked: _Asked, settings: Sampling) -> None:
+        self.asked, self.settings, self.limit = asked, settings, settings.max_new_tokens
+        self.draws = (
+            None if asked.seed is None else np.random.default_rng(asked.seed).random(settings.max_new_tokens)
+        )
+        self.ids: list[int] = []
+        self.finish: Finish | None = None
+
+    @property
+    def text(self) -> list[int]:
+        return [*self.asked.prompt, *self.ids]
+
+    def room(self, length: float) -> int:
+        """How many more tokens the row takes within a length of the whole text; 0 when it has ended."""
+        left = min(self.limit - len(self.ids), length - len(self.asked.prompt) - len(self.ids))
+        return 0 if self.finish is not None else int(max(0, left))
+
+    @property
+    def draw(self) -> float:
+        """The draw for the next token, in [0, 1)."""
+        return (
+            0.0
+            if self.draws is None or len(self.ids) >= len(self.draws)
+            else float(self.draws[len(self.ids)])
+        )
+
+    def add(self, token: int) -> None:
+        """Take the next token, unless the answer has ended."""
+        if self.finish is not None or len(self.ids) >= self.limit:
+            return
+        if token in self.settings.stop_ids:
+            self.finish = "stop"
+            return
+        self.ids.append(token)
+        if len(self.ids) == self.limit:
+            self.finish = "length"
+
+    def take(self, logits_V: torch.Tensor) -> int | None:
+        """Choose and add the next token; None where the answer ends with it."""
+        token = int(_choose(logits_V.unsqueeze(0), [self], self.settings)[0])
+        self.add(token)
+        return None if self.finish is not None else token
+
+
+def _grow(
+    rows: CachedRows | RecomputedRows, growing: Sequence[_Growing], length: float, settings: Sampling
+) -> None:
+    """Decode step by step until no row has room within `length`; those that have none leave the batch several
+    at a time.
+    """
+    under_way = list(growing)  # whose answer each place in the batch is
+    chosen: torch.Tensor | None = None
+    while True:
+        logits_BV = rows.logits(chosen)
+        chosen = _choose(logits_BV, under_way, settings)
+        for row, token in zip(under_way, chosen.tolist(), strict=True):
+            if row.room(length):
+                row.add(token)
+        kept = [place for place, row in enumerate(under_way) if row.room(length)]
+        if not kept:
+            return
+        if rows.compacts and LEAVE_TOGETHER * (len(under_way) - len(kept)) >= len(under_way):
+            places = torch.tensor(kept, device=chosen.device)
+            rows.keep(places)
+            chosen, under_way = chosen[places], [under_way[place] for place in kept]
+
+
+def _choose(logits_BV: torch.Tensor, rows: Sequence[_Growing], settings: Sampling) -> torch.Tensor:
+    """Pick one token per row: the largest logit, or the inverse of the cumulative distribution at the row's
+    draw.
+
+    Raises:
+        ArithmeticError: a logit is not a number.
+    """
+    if settings.temperature == 0:
+        tokens_B = logits_BV.argmax(-1)
+    else:
+        draws_B = torch.tensor([row.draw for row in rows], dtype=torch.float64, device=logits_BV.device)
+        tokens_B = choose_at(logits_BV, draws_B, settings.temperature, settings.top_p)
+    if logits_BV.gather(-1, tokens_B.unsqueeze(-1)).isnan().any():  # the largest of numbers and NaN is NaN
+        raise ArithmeticError("the model gives logits that are not numbers")
+    return tokens_B
+
+
+def choose_at(
+    logits_BV: torch.Tensor, draws_B: torch.Tensor, temperature: float, top_p: float
+) -> torch.Tensor:
+    """The token of each row at which the cumulative distribution, most likely first,
+    passes the row's draw.
+    """
+    probabilities, tokens = torch.softmax(logits_BV.double() / temperature, -1).sort(
+        dim=-1, descending=True, stable=True
+    )
+    cumulative = probabilities.cumsum(-1)
+    if top_p < 1.0:
+        probabilities = probabilities * (cumulative - probabilities < top_p)
+        cumulative = probabilities.cumsum(-1)
+    target = draws_B.unsqueeze(-1) * cumulative[:, -1:]
+    place = (cumulative <= target).sum(-1, keepdim=True).clamp(max=tokens.shape[-1] - 1)
+    return tokens.gather(-1, place).squeeze(-1)

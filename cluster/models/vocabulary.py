@@ -1,0 +1,120 @@
+"""From a causal language model's hidden states to its logits, for chosen positions only.
+
+Projecting every position onto a vocabulary of 150,000 costs more memory than the rest of a small model's
+pass, so scoring and training project the answer's positions alone. `cluster.models.proof` compares the
+shortcut with the model's own logits.
+
+Shapes: B rows, T tokens, D width, V vocabulary, N chosen positions.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+VOCABULARY_SLICE = 8192
+
+
+def decoder_of(model: Any) -> Any:
+    """The transformer without its vocabulary projection; calling it gives `last_hidden_state` [B, T, D]."""
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return whole.model if whole.base_model is whole else whole.base_model
+
+
+@dataclass(frozen=True)
+class Head:
+    """A model's vocabulary projection.
+
+    Attributes:
+        model: a causal language model, also one that peft has wrapped.
+        size: V, how many logits there are.
+        own: None where the projection is one matrix and `scaled`; else an output of the model's decoder, of
+            which a copy with other hidden states is put before the model's own forward to get its own logits.
+    """
+
+    model: Any
+    size: int
+    own: Any = None
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The projection's matrix [V, D]."""
+        weight: torch.Tensor = self.model.get_output_embeddings().weight
+        return weight
+
+    @property
+    def is_one_matrix(self) -> bool:
+        return self.own is None and type(self.model.get_output_embeddings()) is torch.nn.Linear
+
+    def logits(self, hidden_ND: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits [N, V] in float32 for hidden states [N, D], with the scaling and capping that some families
+        apply.
+
+        Args:
+            out: float32 [N, V] to write into where the projection is a plain matrix: a fresh block of that
+                size for every chunk costs as much as the product itself on a CPU. With it the product is made
+                in float32 whatever the model's dtype; without it the logits are rounded to that dtype first,
+                as the model itself does.
+        """
+        if self.own is not None:
+            return self._own_logits(hidden_ND)
+        head = self.model.get_output_embeddings()
+        if out is not None and self.is_one_matrix and head.bias is None:
+            return scaled(self.model, _exact_product(hidden_ND, head.weight, out))
+        return scaled(self.model, head(hidden_ND).float())
+
+    def _own_logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
+        """The logits of the model's own forward, whose decoder gives these hidden states instead of computing
+        its own.
+        """
+        output = copy.copy(self.own)
+        output["last_hidden_state"] = hidden_ND.unsqueeze(0)
+        ids = torch.zeros(1, len(hidden_ND), dtype=torch.long, device=hidden_ND.device)
+        with _answering(decoder_of(self.model), output):
+            logits: torch.Tensor = self.model(input_ids=ids, use_cache=False).logits
+        return logits[0].float()
+
+
+def scaled(model: Any, logits_NV: torch.Tensor) -> torch.Tensor:
+    """What some families do to the product of hidden states and projection: Cohere and Granite scale, Gemma 2
+    caps.
+    """
+    config = model.config.get_text_config()
+    if getattr(config, "logit_scale", None) is not None and config.model_type.startswith("cohere"):
+        logits_NV = logits_NV * config.logit_scale
+    if getattr(config, "logits_scaling", None) is not None:
+        logits_NV = logits_NV / config.logits_scaling
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits_NV if cap is None else torch.tanh(logits_NV / cap) * cap
+
+
+@contextmanager
+def _answering(module: Any, output: Any) -> Iterator[None]:
+    """Let a module answer with this output while the block runs."""
+    before = vars(module).get("forward")
+    module.forward = lambda *args, **kwargs: output
+    try:
+        yield
+    finally:
+        del module.forward
+        if before is not None:  # a library had wrapped it
+            module.forward = before
+
+
+def _exact_product(hidden_ND: torch.Tensor, weight_VD: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """hidden x weight^T in float32. A bfloat16 logit of 16 is off by up to 0.06:
+    enough to change most ranks.
+    """
+    if weight_VD.dtype == torch.float32:
+        return torch.mm(hidden_ND, weight_VD.t(), out=out)
+    if hidden_ND.device.type == "cuda":
+        return out.copy_(torch.mm(hidden_ND, weight_VD.t(), out_dtype=torch.float32))
+    hidden_ND = hidden_ND.float()
+    for start in range(0, len(weight_VD), VOCABULARY_SLICE):  # never a whole copy of the matrix
+        out[:, start : start + VOCABULARY_SLICE] = (
+            hidden_ND @ weight_VD[start : start + VOCABULARY_SLICE].float().t()
+        )
+    return out

@@ -1,0 +1,180 @@
+"""Reading an experiment's file: YAML, dotted overrides laid over it, one line about the first thing that does
+not fit.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from cluster.errors import BadInput
+from cluster.session import RaySettings
+from jobs.experiment.schema import (
+    Arm,
+    Draw,
+    EndpointTeacher,
+    Evaluate,
+    Experiment,
+    Fields,
+    FileTeacher,
+    Generate,
+    Miniature,
+    ModelTeacher,
+    Placement,
+    QuestionSet,
+    Score,
+    Student,
+    Sweep,
+)
+from selection.verification import VerifySettings
+from training.settings import LoraSettings, TrainSettings, check_settings
+
+
+def load_experiment(path: Path, overrides: list[str] | None = None) -> Experiment:
+    """Read an experiment file and lay `key.sub=value` overrides over it; values are YAML.
+
+    Raises:
+        BadInput: a missing file, broken YAML, an unknown key (with the nearest known one), a value that does
+            not fit.
+    """
+    if not path.is_file():
+        raise BadInput("no experiment file there", path, "a YAML file", "see experiments/ for ready ones")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise BadInput(
+            f"{path} is not YAML", " ".join(str(error).split()), "", "check the indentation there"
+        ) from error
+    if not isinstance(tree, dict):
+        raise BadInput(
+            f"{path} holds no experiment",
+            type(tree).__name__,
+            "a mapping of sections",
+            "see experiments/quickstart.yaml",
+        )
+    for override in overrides or []:
+        _apply(tree, override)
+    return parse_experiment(tree)
+
+
+def parse_experiment(tree: dict[str, Any]) -> Experiment:
+    """Validate a tree of plain values."""
+    try:
+        experiment = Experiment.model_validate(_with_default_kinds(tree))
+    except ValidationError as error:
+        raise BadInput(*_first_problem(error)) from error
+    check_settings(experiment.train)
+    return experiment
+
+
+def _with_default_kinds(tree: dict[str, Any]) -> dict[str, Any]:
+    """A teacher without `kind` is a model."""
+    teachers = tree.get("teachers")
+    if isinstance(teachers, list):
+        tree = {**tree, "teachers": [{"kind": "model", **t} if isinstance(t, dict) else t for t in teachers]}
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    """Lay one `key.sub=value` over a tree."""
+    key, sign, text = override.partition("=")
+    if not sign or not key:
+        raise BadInput("an override has no value", override, "key.sub=value", "")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadInput(f"the value of {key} is not YAML", text, "", "quote it") from error
+    set_key(tree, key, value)
+
+
+def set_key(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set one dotted key of a tree of plain values; a number in the path is a list index.
+
+    Raises:
+        BadInput: the path goes below a plain value, or names no item of a list.
+    """
+    *parents, last = key.split(".")
+    node: Any = tree
+    for part in parents:
+        if isinstance(node, list):
+            node = _item(node, part, key)
+            continue
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict | list):
+            raise BadInput(f"{key} goes below a plain value", repr(node), "a section", "")
+    if isinstance(node, list):
+        _item(node, last, key)
+        node[int(last)] = value
+    else:
+        node[last] = value
+
+
+def _item(items: list[Any], part: str, key: str) -> Any:
+    if not part.isdigit() or int(part) >= len(items):
+        raise BadInput(f"{key} names no item", part, f"an index from 0 to {len(items) - 1}", "")
+    return items[int(part)]
+
+
+SECTIONS: dict[str, tuple[type, ...]] = {
+    "questions": (QuestionSet, Fields),
+    "teachers": (ModelTeacher, EndpointTeacher, FileTeacher, Fields),
+    "students": (Student,),
+    "arms": (Arm,),
+    "generate": (Generate,),
+    "verify": (VerifySettings,),
+    "score": (Score,),
+    "train": (TrainSettings, LoraSettings),
+    "evaluate": (Evaluate,),
+    "ray": (RaySettings,),
+    "placement": (Placement,),
+    "miniature": (Miniature,),
+    "sweep": (Sweep, Draw),
+}
+
+
+def known_keys(section: str | None) -> list[str]:
+    """The keys of a section, or the top-level ones."""
+    if section not in SECTIONS:
+        return list(Experiment.model_fields)
+    names: list[str] = []
+    for owner in SECTIONS[section]:
+        fields = getattr(owner, "model_fields", None)
+        if fields is not None:
+            names += [f.alias or n for n, f in fields.items()]
+        else:
+            names += list(owner.__dataclass_fields__)  # type: ignore[attr-defined]
+    return names
+
+
+def _first_problem(error: ValidationError) -> tuple[str, str, str, str]:
+    """One line about the first thing pydantic found."""
+    problem = error.errors(include_url=False)[0]
+    loc = [str(part) for part in problem["loc"] if part not in ("model", "endpoint", "file")]
+    where = ".".join(loc) or "the experiment"
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        names = known_keys(loc[0] if len(loc) > 1 else None)
+        near = difflib.get_close_matches(loc[-1], names, n=1, cutoff=0.5)
+        return (
+            f"unknown key {where}",
+            "",
+            "",
+            f"did you mean {near[0]}?" if near else f"known keys: {', '.join(names)}",
+        )
+    got = (
+        ""
+        if isinstance(problem["input"], dict | list) or problem["type"] == "missing"
+        else repr(problem["input"])
+    )
+    return f"{where} does not fit", got, problem["msg"].removeprefix("Value error, "), ""
+
+
+EXPERIMENT = TypeAdapter(Experiment)
+
+
+def resolved(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as plain values, every default filled in; reads back to the same experiment."""
+    return EXPERIMENT.dump_python(experiment, mode="json", by_alias=True)  # type: ignore[no-any-return]

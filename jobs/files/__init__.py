@@ -1,0 +1,1 @@
+"""Users' files: questions and answers in the layouts people have."""

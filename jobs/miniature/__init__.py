@@ -1,0 +1,1 @@
+"""A small world of teachers, students and tasks, made here."""

@@ -1,0 +1,209 @@
+"""The miniature world's questions and dialects: small state machines, each worked step by step in several
+styles.
+
+A task family is a state machine: a start state, a list of operations, one new state per operation. The answer
+is the last state. Blurting it would mean composing four to six operations at once; writing the states down
+turns the task into table look-ups that a two-layer model can learn. A dialect is one style of writing those
+steps down. The families and dialects were written before any selector was run on them; `docs/miniature.md`
+has the trials.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+CHAIN_MODULUS, DIAL_MARKS, GRID_SIZE = 10, 9, 8
+GRID_COLUMNS = "ABCDEFGH"
+LABELS = "tuvwxyz"  # every operation carries a letter, so that a step can be looked up by name
+MIN_OPERATIONS, MAX_OPERATIONS = 4, 6
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One question with its worked states: `states[0]` is the start,
+    `states[i + 1]` follows `operations[i]`.
+    """
+
+    family: str
+    operations: tuple[str, ...]
+    states: tuple[str, ...]
+
+    @property
+    def question(self) -> str:
+        steps = " ".join(
+            f"{label}{operation}" for label, operation in zip(LABELS, self.operations, strict=False)
+        )
+        return f"{self.family}: {self.states[0]} {steps}"
+
+    @property
+    def result(self) -> str:
+        return self.states[-1]
+
+    @property
+    def question_id(self) -> str:
+        """An id that follows from the text, so that the same question never enters twice under two names."""
+        return f"{self.family}-{hashlib.sha256(self.question.encode()).hexdigest()[:16]}"
+
+
+def _chain(rng: random.Random, n: int) -> Episode:
+    """Digits modulo 10 under +k, -k (k up to 4) and the two multipliers that lose no information (3
+    and 7).
+    """
+    value, operations, states = rng.randrange(CHAIN_MODULUS), [], []
+    states.append(str(value))
+    for _ in range(n):
+        kind = rng.choice("+-*")
+        k = rng.choice((3, 7)) if kind == "*" else rng.randint(1, 4)
+        value = {"+": value + k, "-": value - k, "*": value * k}[kind] % CHAIN_MODULUS
+        operations.append(f"{kind}{k}")
+        states.append(str(value))
+    return Episode("chain", tuple(operations), tuple(states))
+
+
+def _dial(rng: random.Random, n: int) -> Episode:
+    """Marks on a dial of nine under +k and -k (k up to 4)."""
+    value, operations, states = rng.randrange(DIAL_MARKS), [], []
+    states.append(str(value))
+    for _ in range(n):
+        sign, k = rng.choice((1, -1)), rng.randint(1, 4)
+        value = (value + sign * k) % DIAL_MARKS
+        operations.append(f"{'+' if sign > 0 else '-'}{k}")
+        states.append(str(value))
+    return Episode("dial", tuple(operations), tuple(states))
+
+
+def _grid(rng: random.Random, n: int) -> Episode:
+    """A square of an 8 x 8 board that wraps around, under moves north, south, east and west by 1 or 2."""
+    x, y = rng.randrange(GRID_SIZE), rng.randrange(GRID_SIZE)
+    operations, states = [], [f"{GRID_COLUMNS[x]}{y + 1}"]
+    for _ in range(n):
+        move, k = rng.choice("NSEW"), rng.randint(1, 2)
+        dx, dy = {"N": (0, 1), "S": (0, -1), "E": (1, 0), "W": (-1, 0)}[move]
+        x, y = (x + dx * k) % GRID_SIZE, (y + dy * k) % GRID_SIZE
+        operations.append(f"{move}{k}")
+        states.append(f"{GRID_COLUMNS[x]}{y + 1}")
+    return Episode("grid", tuple(operations), tuple(states))
+
+
+def _cups(rng: random.Random, n: int) -> Episode:
+    """Four numbered cups in a row under swaps of two places (`@13`), `^` (rotate left) and `~` (reverse)."""
+    cups, operations = rng.sample("6789", 4), []
+    states = ["".join(cups)]
+    for _ in range(n):
+        operation = rng.choice(("@12", "@23", "@34", "@14", "^", "~"))
+        if operation == "^":
+            cups = cups[1:] + cups[:1]
+        elif operation == "~":
+            cups = cups[::-1]
+        else:
+            i, j = int(operation[1]) - 1, int(operation[2]) - 1
+            cups[i], cups[j] = cups[j], cups[i]
+        operations.append(operation)
+        states.append("".join(cups))
+    return Episode("cups", tuple(operations), tuple(states))
+
+
+FAMILIES: dict[str, Callable[[random.Random, int], Episode]] = {
+    "chain": _chain,
+    "dial": _dial,
+    "grid": _grid,
+    "cups": _cups,
+}
+
+
+def draw_episodes(
+    count: int,
+    seed: int,
+    exclude: frozenset[str] = frozenset(),
+    family_weights: Mapping[str, float] | None = None,
+    min_operations: int = MIN_OPERATIONS,
+) -> list[Episode]:
+    """Draw episodes of `min_operations` to six operations.
+
+    Args:
+        count: how many, all different unless there are too few short ones.
+        exclude: question ids that must not appear.
+        family_weights: relative weights of families; in turn if None.
+        min_operations: questions of the world have at least four; models also practise on shorter ones.
+    """
+    rng, seen = random.Random(seed), set(exclude)
+    episodes: list[Episode] = []
+    families = list(FAMILIES)
+    while len(episodes) < count:
+        if family_weights is None:
+            family = families[len(episodes) % len(families)]
+        else:
+            family = rng.choices(families, [family_weights[f] for f in families])[0]
+        operations = rng.randint(min_operations, MAX_OPERATIONS)
+        episode = FAMILIES[family](rng, operations)
+        if episode.question_id in seen and (operations >= MIN_OPERATIONS or episode.question_id in exclude):
+            continue
+        seen.add(episode.question_id)
+        episodes.append(episode)
+    return episodes
+
+
+def _finish(work: str, episode: Episode) -> str:
+    return f"{work}\nA:{episode.result}"
+
+
+def _steps(episode: Episode) -> list[tuple[str, str, str, str]]:
+    """Label, state before, operation and state after, for every step."""
+    labels = LABELS[: len(episode.operations)]
+    return list(zip(labels, episode.states[:-1], episode.operations, episode.states[1:], strict=True))
+
+
+def _equations(episode: Episode) -> str:
+    """Every step as an equation: `3t+4=7;7u-2=5`."""
+    return _finish(";".join(f"{a}{label}{op}={b}" for label, a, op, b in _steps(episode)), episode)
+
+
+def _running(episode: Episode) -> str:
+    """A running total, each state written once: `3t+4=7u-2=5`."""
+    return _finish(
+        episode.states[0] + "".join(f"{label}{op}={b}" for label, _, op, b in _steps(episode)), episode
+    )
+
+
+def _wordy(episode: Episode) -> str:
+    """Every step wrapped in filler that is easy to predict."""
+    body = "".join(f" now we take {a}{label}{op} and this makes {b} ." for label, a, op, b in _steps(episode))
+    return _finish(f"let us begin .{body} so we are done .", episode)
+
+
+def _terse(episode: Episode) -> str:
+    """A running total that stops early: the last step is done in the head. `3t+4=7` for two steps."""
+    steps = _steps(episode)[:-1]
+    return _finish(episode.states[0] + "".join(f"{label}{op}={b}" for label, _, op, b in steps), episode)
+
+
+def _prefix(episode: Episode) -> str:
+    """A strange notation, operation first and everything wrapped: `[t+4]{3=7}[u-2]{7=5}`."""
+    return _finish(
+        "".join(f"[{label}{op}]" + "{" + f"{a}={b}" + "}" for label, a, op, b in _steps(episode)), episode
+    )
+
+
+def _blurt(episode: Episode) -> str:
+    """The bare result: not a dialect of any teacher, used to check that blurting does not pay."""
+    return f"A:{episode.result}"
+
+
+DIALECTS: dict[str, Callable[[Episode], str]] = {
+    "equations": _equations,
+    "running": _running,
+    "wordy": _wordy,
+    "terse": _terse,
+    "prefix": _prefix,
+    "blurt": _blurt,
+}
+
+
+def work_out(episode: Episode, dialect: str) -> str:
+    """Write the worked answer of an episode in a dialect.
+
+    >>> work_out(Episode("chain", ("+4", "-2"), ("3", "7", "5")), "equations")
+    '3t+4=7;7u-2=5\\nA:5'
+    """
+    return DIALECTS[dialect](episode)

@@ -1,0 +1,264 @@
+"""The miniature world: small teachers and students trained here, from scratch, by the product's own training
+loop.
+
+One base model learns the tasks in the plainest dialect. Teachers go on from it, each in its own dialect, some
+on fewer families or for fewer steps, so that they differ in strength. Students leave it earlier and have met
+the dialects in unequal parts. Nothing here looks at a selector's outcome; `docs/miniature.md` records what
+was tried.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.models.loading import ModelSource, deepspeed_hidden, import_transformers, load_tokenizer
+from cluster.models.rendering import Renderer
+from cluster.storage import Place
+from jobs.experiment.schema import MINIATURE, Experiment, Miniature
+from jobs.miniature.tasks import DIALECTS, FAMILIES, Episode, draw_episodes, work_out
+from jobs.run.context import Context
+from jobs.run.store import Stage
+from jobs.stages.train import run_queue
+from training.data import SUFFIX, Example, write_examples
+from training.loop import TrainJob
+from training.settings import TrainSettings
+
+VERSION = 1
+WIDTH, LAYERS, HEADS = 96, 2, 4
+VOCABULARY = 400
+MAX_POSITIONS = 512
+TEMPLATE = (
+    "{%- for m in messages %}{%- if m['role'] == 'assistant' %}{{- '<|im_start|>assistant\n' }}"
+    "{%- generation %}{{- m['content'] + '<|im_end|>' }}{%- endgeneration %}{{- '\n' }}"
+    "{%- else %}{{- '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{%- "
+    "endif %}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one model of the world is made: from which export of which model, on which dialects and families,
+    for how long.
+
+    `dialects` and `families` are relative weights.
+    """
+
+    name: str
+    start: str
+    dialects: dict[str, float]
+    steps: int
+    rows: int
+    learning_rate: float
+    families: dict[str, float]
+    exports: tuple[int, ...] = ()
+
+
+ALL_FAMILIES = dict.fromkeys(FAMILIES, 1.0)
+SAM = {"running": 5.0, "wordy": 2.0, "equations": 1.0, "terse": 1.0, "prefix": 0.5}
+TIA = {"prefix": 4.0, "equations": 2.0, "wordy": 1.0, "running": 1.0, "terse": 0.5}
+RECIPES: tuple[Recipe, ...] = (
+    Recipe("base", "init/model", {"equations": 1.0}, 620, 12_000, 4e-3, ALL_FAMILIES, exports=(300, 440)),
+    Recipe("ada", "base/model", {"equations": 1.0}, 40, 1_600, 1e-3, ALL_FAMILIES),
+    Recipe("ada-early", "base/step-300", {"equations": 1.0}, 30, 1_600, 1e-3, ALL_FAMILIES),
+    Recipe(
+        "bea", "base/step-440", {"running": 1.0}, 180, 4_800, 2e-3, {**ALL_FAMILIES, "cups": 0.3, "grid": 0.3}
+    ),
+    Recipe("cyd", "base/step-440", {"wordy": 1.0}, 160, 4_800, 2e-3, ALL_FAMILIES),
+    Recipe("dot", "base/step-440", {"terse": 1.0}, 200, 4_800, 2e-3, ALL_FAMILIES),
+    Recipe("eve", "base/step-440", {"prefix": 1.0}, 220, 4_800, 2e-3, ALL_FAMILIES),
+    Recipe("sam", "base/step-300", SAM, 120, 3_200, 2e-3, ALL_FAMILIES),
+    Recipe("tia", "base/step-300", TIA, 120, 3_200, 2e-3, ALL_FAMILIES),
+)
+TEACHERS = ("ada", "ada-early", "bea", "cyd", "dot", "eve")
+STUDENTS = ("sam", "tia")
+
+
+def resolve(experiment: Experiment, directory: Place) -> Experiment:
+    """Replace every `miniature:NAME` of an experiment by the path of that model or file in the built
+    world.
+    """
+
+    def path(text: str) -> str:
+        if not text.startswith(MINIATURE):
+            return text
+        name = text.removeprefix(MINIATURE)
+        return (
+            str(directory / f"{name}.jsonl")
+            if name in ("train", "evaluate")
+            else str(directory / name / "model")
+        )
+
+    questions = experiment.questions.model_copy(
+        update={"train": path(experiment.questions.train), "evaluate": path(experiment.questions.evaluate)}
+    )
+    teachers = tuple(
+        t.model_copy(update={"path": path(t.path)}) if hasattr(t, "path") else t for t in experiment.teachers
+    )
+    students = tuple(s.model_copy(update={"path": path(s.path)}) for s in experiment.students)
+    return experiment.model_copy(update={"questions": questions, "teachers": teachers, "students": students})
+
+
+def world_stage(context: Context, settings: Miniature) -> Stage:
+    """The store directory of a world."""
+    config = {
+        "miniature": settings.model_dump(),
+        "recipes": [r.__dict__ for r in RECIPES],
+        "shape": [WIDTH, LAYERS, HEADS, VOCABULARY],
+    }
+    return context.note("miniature", context.store.stage("miniature", VERSION, config, {}))
+
+
+def build_world(context: Context, settings: Miniature) -> Place:
+    """Build the world, or find it in the store; returns its directory: `<model>/model`, `train.jsonl`,
+    `evaluate.jsonl`.
+    """
+    stage = world_stage(context, settings)
+    with context.claimed([stage]):
+        if not stage.is_finished:
+            make_world(context, settings, stage)
+    return stage.directory
+
+
+def make_world(context: Context, settings: Miniature, stage: Stage) -> None:
+    """Write the world's questions and train its models, as far as they are not there yet."""
+    context.talker.say(
+        f"building the miniature world in {stage.directory}: {len(RECIPES)} small models are "
+        "trained once, then cached"
+    )
+    held = draw_episodes(settings.train_questions + settings.evaluate_questions, settings.seed)
+    write_questions(stage.directory / "train.jsonl", held[: settings.train_questions])
+    write_questions(stage.directory / "evaluate.jsonl", held[settings.train_questions :])
+    held_ids = frozenset(e.question_id for e in held)
+    start = stage.directory / "init/model"
+    made = stage.directory / "init/MADE"  # on an object store a directory appears file by file
+    if not made.is_file():
+        folder = start.scratch()
+        make_initial_model(folder, settings.seed)
+        start.take(folder)
+        made.write_bytes(b"")
+    renderer = Renderer(load_tokenizer(ModelSource(str(start))))
+    jobs = []
+    for k, recipe in enumerate(RECIPES):
+        job = training_of(recipe, stage.directory, settings, k)
+        if not Place(job.examples).is_file():
+            write_examples(Place(job.examples), draw_examples(recipe, settings, renderer, held_ids, k))
+        jobs.append(job)
+    run_queue(context, jobs)
+    stage.finish([], models=len(jobs), questions=len(held))
+
+
+def training_of(recipe: Recipe, directory: Place, settings: Miniature, k: int) -> TrainJob:
+    """The training job of one recipe."""
+
+    def scaled(steps: int) -> int:
+        return max(2, round(steps * settings.scale))
+
+    output = directory / recipe.name
+    start = recipe.start
+    if "/step-" in start:
+        model, _, step = start.partition("/step-")
+        start = f"{model}/step-{scaled(int(step))}"
+    return TrainJob(
+        job_id=f"{directory.name}-{recipe.name}",
+        source=ModelSource(str(directory / start)),
+        examples=str(output / f"examples{SUFFIX}"),
+        output=str(output),
+        seed=settings.seed * 1000 + k,
+        settings=TrainSettings(
+            learning_rate=recipe.learning_rate,
+            steps=scaled(recipe.steps),
+            batch_size=32,
+            warmup_ratio=0.08 if recipe.name == "base" else 0.2,
+            zero_stage=0,
+            checkpoint_every=250,
+            deepspeed={"optimizer": {"params": {"betas": [0.9, 0.98]}}},
+        ),
+        export_steps=tuple(scaled(step) for step in recipe.exports),
+    )
+
+
+def draw_examples(
+    recipe: Recipe, settings: Miniature, renderer: Renderer, held: frozenset[str], k: int
+) -> list[Example]:
+    """Worked episodes of one to six operations in the recipe's dialects, none of them a question of the
+    world.
+    """
+    rng = random.Random(settings.seed * 1000 + k)
+    rows = max(64, round(recipe.rows * min(1.0, settings.scale)))
+    episodes = draw_episodes(
+        rows, settings.seed * 1000 + 500 + k, held, family_weights=recipe.families, min_operations=1
+    )
+    dialects = rng.choices(list(recipe.dialects), list(recipe.dialects.values()), k=rows)
+    examples = []
+    for episode, dialect in zip(episodes, dialects, strict=True):
+        rendered = renderer.conversation(episode.question, work_out(episode, dialect))
+        examples.append(Example(rendered.ids, rendered.prompt_length, rendered.answer_end))
+    return examples
+
+
+def write_questions(place: Place, episodes: Sequence[Episode]) -> None:
+    """Questions as JSONL: id, question, reference, family."""
+    rows = [
+        {"id": e.question_id, "question": e.question, "reference": e.result, "family": e.family}
+        for e in episodes
+    ]
+    place.write_bytes("".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def make_initial_model(directory: Path, seed: int) -> None:
+    """Write an untrained Qwen3-shaped model with a byte-level BPE tokenizer learned from worked episodes."""
+    import torch
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    transformers = import_transformers()
+    sample = draw_episodes(1500, seed + 1)
+    corpus = [e.question for e in sample] + [work_out(e, d) for e in sample for d in DIALECTS]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(
+                Regex("(?<![a-z])[t-z](?![a-z])"), "isolated"
+            ),  # an operation's label is a token of its own
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(corpus, trainer)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=["<|im_start|>"],
+    )
+    tokenizer.chat_template = TEMPLATE
+    torch.manual_seed(seed)
+    config = transformers.Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=3 * WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        head_dim=WIDTH // HEADS,
+        tie_word_embeddings=True,
+        initializer_range=0.05,
+        max_position_embeddings=MAX_POSITIONS,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with deepspeed_hidden():
+        model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)

@@ -1,0 +1,1 @@
+"""Views of a finished run: pages, exported files, and one answer again."""

@@ -1,0 +1,106 @@
+"""What every page shares: a self-contained HTML frame, tables, and charts as inline SVG.
+
+No network: styles are in the page, there is no script. Everything a model wrote is escaped.
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+PALETTE = (
+    "#2f6f9f",
+    "#c8663a",
+    "#4d8f5b",
+    "#8a63a8",
+    "#b0893a",
+    "#5a7d8c",
+    "#a8475f",
+    "#6b6b6b",
+    "#3a9b9b",
+    "#9b9b3a",
+)
+
+
+def render_page(template: str, charts: Mapping[str, str], **content: Any) -> str:
+    """Fill a template of this folder; `charts` are SVG made here, everything else is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    environment.globals["table"] = lambda frame: _markup(_table(frame))
+    return environment.get_template(template).render(
+        charts={name: _markup(svg) for name, svg in charts.items()}, **content
+    )
+
+
+def _markup(html: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(html)  # made here, from escaped parts
+
+
+def _table(frame: pd.DataFrame) -> str:
+    """A table as HTML; every cell is escaped, numbers are right-aligned."""
+    from markupsafe import escape
+
+    if len(frame) == 0:
+        return "<p class='soft'>nothing</p>"
+    numeric = {str(c) for c in frame.columns if pd.api.types.is_numeric_dtype(frame[c])}
+    head = "".join(f"<th{' class=n' if str(c) in numeric else ''}>{escape(c)}</th>" for c in frame.columns)
+    rows = []
+    for row in frame.itertuples(index=False):
+        cells = zip(frame.columns, row, strict=True)
+        rows.append(
+            "".join(f"<td{' class=n' if str(c) in numeric else ''}>{escape(_cell(v))}</td>" for c, v in cells)
+        )
+    return f"<div class=wide><table><tr>{head}</tr>{''.join(f'<tr>{r}</tr>' for r in rows)}</table></div>"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return (
+            ""
+            if pd.isna(value)
+            else f"{value:,.0f}"
+            if value == int(value) and abs(value) >= 10
+            else f"{value:,.3f}".rstrip("0").rstrip(".")
+        )
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_cell(v)}" for k, v in value.items())
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def new_figure(width: float, height: float) -> tuple[Any, Any]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update(
+        {
+            "font.size": 10,
+            "font.family": "DejaVu Sans",
+            "svg.fonttype": "path",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    )
+    plt.rcParams["svg.hashsalt"] = "tutelage"
+    return plt.subplots(figsize=(width, height))
+
+
+def as_svg(figure: Any, title: str) -> str:
+    """A figure as inline SVG with a title for readers that cannot see it."""
+    import matplotlib.pyplot as plt
+    from markupsafe import escape
+
+    buffer = io.StringIO()
+    figure.tight_layout()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)

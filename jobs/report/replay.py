@@ -1,0 +1,85 @@
+"""`tutelage replay`: one answer of a finished run once more through verification, rendering and scoring, in
+this process.
+
+The command that the report names beside each row in quarantine. What a stage recorded and what it says now
+stand side by side.
+"""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from cluster.errors import BadInput
+from cluster.models.loading import load_model
+from jobs.files.datasets import Row
+from jobs.results.outcome import Outcome
+from jobs.run.context import Context
+from jobs.stages.score import StudentState, first_state, score_rows
+from selection.scoring import STATISTIC_NAMES, Scorer
+from selection.verification import Verifier
+
+
+def replay_answer(context: Context, outcome: Outcome, answer: str, number: int = 1) -> Iterator[str]:
+    """Yield a line for the verdict and one for every student's scoring of an answer in one round.
+
+    Raises:
+        BadInput: the run has no such answer.
+    """
+    found = outcome.pool.answers[outcome.pool.answers["answer_id"] == answer]
+    if found.empty:
+        near = outcome.pool.answers["answer_id"].iloc[0] if len(outcome.pool.answers) else "none"
+        raise BadInput(
+            "the run has no such answer",
+            answer,
+            f"an id such as {near}",
+            "the report and the ledger name them",
+        )
+    row = found.iloc[0]
+    question = outcome.questions.get(str(row["question_id"]))
+    yield f"recorded: {row['state']}" + (f", {row['error']}" if row["error"] else "")
+    if question is None or row["finish"] == "failed" or not str(row["text"]).strip():
+        return
+    with Verifier(context.experiment.verify) as verifier:
+        verdict = verifier.check(row["text"], question.reference)
+    yield f"verify: {verdict.state}, extracted {verdict.extracted!r}, reference {question.reference!r}"
+    asked = Row(answer, question.id, str(row["teacher"]), question.text, str(row["text"]), question.system)
+    seen: set[str] = set()
+    for path in outcome.paths:
+        stage = outcome.scores.get((path.label, number))
+        if stage is None or stage.id in seen:
+            continue
+        seen.add(stage.id)
+        table = stage.read()
+        recorded = table[table["answer_id"] == answer]
+        state = student_of(context, outcome, path.label, path.student, number, stage.inputs["student"])
+        yield f"score under {state.name} {state.id[:8]}: recorded {describe(recorded)}"
+        yield (
+            f"score under {state.name} {state.id[:8]}: now      {describe(score_one(context, state, asked))}"
+        )
+
+
+def student_of(
+    context: Context, outcome: Outcome, label: str, name: str, number: int, identity: str
+) -> StudentState:
+    """The student that scored: its first state, or the one that the round before trained."""
+    state = first_state(next(s for s in context.experiment.students if s.name == name))
+    return state if state.id == identity else state.after(context.stages[f"train {label} round {number - 1}"])
+
+
+def score_one(context: Context, state: StudentState, row: Row) -> pd.DataFrame:
+    """Score one answer in this process, on the CPU."""
+    renderer, settings = state.renderer(), context.experiment.score
+    scorer = Scorer(
+        load_model(state.source), renderer.special_ids, settings.target_layer, settings.token_budget
+    )
+    return score_rows([row], renderer, scorer, settings.max_length)
+
+
+def describe(scores: pd.DataFrame) -> str:
+    """A score row in words."""
+    if scores.empty:
+        return "not scored: it was not verified"
+    row = scores.iloc[0]
+    if row["state"] != "scored":
+        return f"{row['state']}: {row['reason']}"
+    return "scored, " + ", ".join(f"{name} {row[name]:.6g}" for name in STATISTIC_NAMES[:4])

@@ -1,0 +1,61 @@
+"""What a run works through and what comes of it: the pool, every student's path, and the stages along it."""
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from jobs.experiment.schema import Arm
+from jobs.files.datasets import Question, Row
+from jobs.run.store import Stage
+from jobs.stages.score import StudentState
+
+
+@dataclass(frozen=True)
+class StudentPath:
+    """One student's way through the rounds under one arm and one training seed."""
+
+    student: str
+    arm: Arm
+    seed: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.student} {self.arm.name} seed {self.seed}"
+
+
+@dataclass
+class AnswerPool:
+    """All answers with their state before scoring, and what they depend on."""
+
+    answers: pd.DataFrame
+    ids: dict[str, str]
+    accuracy: dict[str, float]
+
+
+@dataclass
+class Start:
+    """Where all arms set out from: the questions, the pool, and the students as they are, evaluated and with
+    their costs.
+    """
+
+    questions: dict[str, Question]
+    held_out: list[Question]
+    pool: AnswerPool
+    rows: list[Row]
+    students: dict[str, StudentState]
+    before: dict[str, Stage]
+
+
+@dataclass
+class Outcome:
+    """What a run produced: the report is a view of this. Evaluations are keyed by (path label or student
+    name, round).
+    """
+
+    questions: dict[str, Question]
+    held_out: list[Question]
+    pool: AnswerPool
+    paths: list[StudentPath]
+    scores: dict[tuple[str, int], Stage] = field(default_factory=dict)
+    chosen: dict[tuple[str, int], Stage] = field(default_factory=dict)
+    evaluations: dict[tuple[str, int], Stage] = field(default_factory=dict)

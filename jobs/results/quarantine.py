@@ -1,0 +1,45 @@
+"""The answers that ended in a named failure instead of a verdict or a cost, and the command that looks at
+each again.
+"""
+
+import shlex
+
+import pandas as pd
+
+from jobs.results.outcome import Outcome
+from jobs.run.context import Context
+
+FAILED_STATES = ("failed", "timed_out", "checker_error", "quarantined", "unrenderable", "too_long")
+
+
+def quarantine(outcome: Outcome) -> pd.DataFrame:
+    """Every answer that ended in a named failure instead of a verdict or a cost, with its reason."""
+    answers = outcome.pool.answers
+    bad = answers[answers["state"].isin(FAILED_STATES)]
+    rows = [
+        (str(r.answer_id), "generate" if r.state == "failed" else "verify", str(r.state), str(r.error), 1)
+        for r in bad.itertuples()
+    ]
+    seen: set[str] = set()
+    for (_, number), stage in outcome.scores.items():
+        if stage.id not in seen:
+            seen.add(stage.id)
+            scores = stage.read()
+            failed = scores[scores["state"].isin(FAILED_STATES)]
+            rows += [
+                (str(r.answer_id), "score", str(r.state), str(r.reason), number) for r in failed.itertuples()
+            ]
+    table = pd.DataFrame(rows, columns=["answer", "stage", "state", "reason", "round"])
+    return table.drop_duplicates(["answer", "stage", "state", "reason"], ignore_index=True)
+
+
+def with_commands(context: Context, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows in quarantine with the command that runs each again."""
+    pairs = zip(rows["answer"], rows["round"], strict=True)
+    return rows.assign(replay=[replay_command(context, answer, number) for answer, number in pairs])
+
+
+def replay_command(context: Context, answer: str, number: int) -> str:
+    """The command that runs one answer again, as in one round."""
+    run = context.experiment.name if context.experiment.runs == "runs" else str(context.run_directory)
+    return shlex.join(["tutelage", "replay", run, answer, *(["--round", str(number)] if number > 1 else [])])

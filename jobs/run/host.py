@@ -1,0 +1,143 @@
+"""Where a run's work happens: Ray with its pool of actors and its worker groups, started at the first stage
+with work to do.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+from cluster.hosts import RayHosts
+from cluster.pool import Pool
+from cluster.session import Cluster, RaySettings, connect, count_gpus
+from cluster.storage import Place
+from jobs.experiment.schema import Placement
+from jobs.run.quarantine import SHARD_DEATHS
+from training.loop import TrainJob
+from training.trainer import check_train_room, train_jobs
+
+
+class Host(Protocol):
+    """What a run asks of the machines. Tests that need no Ray bring one that works in their own process."""
+
+    @property
+    def cluster(self) -> Cluster:
+        """What there is; connects on first use."""
+
+    @property
+    def pool(self) -> Pool:
+        """The pool of hosting actors."""
+
+    @property
+    def room(self) -> dict[str, float] | None:
+        """Resources of a local run, known before anything starts; None when they are a cluster's."""
+
+    def train(
+        self,
+        jobs: Sequence[TrainJob],
+        name: str,
+        storage: Place,
+        placement: Placement,
+        on_progress: Callable[[int, int], None],
+    ) -> None:
+        """Train a queue of jobs on one worker group, with the hosting actors out of the way."""
+
+    def release(self) -> None:
+        """End the hosting actors, so that others have the machine."""
+
+    def close(self) -> None:
+        """End everything that was started here."""
+
+
+class RayHost:
+    """Ray at an address, or a local one; a run with nothing to do starts none.
+
+    Args:
+        log_file: Ray's own log.
+        deadline_s: a shard that takes longer counts as dead.
+        say: told what is started and waited for.
+    """
+
+    def __init__(
+        self, settings: RaySettings, log_file: Path, deadline_s: float, say: Callable[[str], None]
+    ) -> None:
+        self.settings, self.log_file, self.deadline_s, self.say = settings, log_file, deadline_s, say
+        self._exits = ExitStack()
+        self._cluster: Cluster | None = None
+        self._pool: Pool | None = None
+
+    @property
+    def is_started(self) -> bool:
+        return self._cluster is not None
+
+    @property
+    def cluster(self) -> Cluster:
+        """The Ray cluster, connected on first use."""
+        if self._cluster is None:
+            address = self.settings.address
+            self.say(f"starting Ray{'' if address is None else ' at ' + address} …")
+            self._cluster = self._exits.enter_context(connect(self.settings, self.log_file))
+            size = ", ".join(f"{v:g} {k}" for k, v in self._cluster.resources.items() if k in ("CPU", "GPU"))
+            self.say(
+                f"Ray is up with {size}; its log: {self.log_file}; workers' logs: "
+                f"{self._cluster.log_directory}"
+            )
+        return self._cluster
+
+    @property
+    def pool(self) -> Pool:
+        """The pool of hosting actors."""
+        if self._pool is None:
+            grows = self.cluster.grows
+            pool = Pool(
+                RayHosts(), retries=SHARD_DEATHS, grows=grows, deadline_s=self.deadline_s, on_wait=self.say
+            )
+            self._pool = self._exits.enter_context(pool)
+        return self._pool
+
+    @property
+    def room(self) -> dict[str, float] | None:
+        """Resources of a local Ray, known before it starts; None when they are a cluster's."""
+        if self.settings.address is not None or os.environ.get("RAY_ADDRESS"):
+            return None
+        return {
+            "CPU": float(self.settings.num_cpus or os.cpu_count() or 1),
+            "GPU": float(count_gpus(self.settings)),
+        }
+
+    def train(
+        self,
+        jobs: Sequence[TrainJob],
+        name: str,
+        storage: Place,
+        placement: Placement,
+        on_progress: Callable[[int, int], None],
+    ) -> None:
+        """Train a queue of jobs on one Ray Train worker group.
+
+        Raises:
+            NoRoom: the group can never be placed.
+            TrainingFailed: with the worker's own error.
+        """
+        if any(not job.is_done for job in jobs):
+            if not self.cluster.grows:
+                check_train_room(placement.train_workers, placement.train_needs, self.cluster.nodes)
+            self.release()
+        train_jobs(
+            jobs,
+            name=name,
+            storage=storage,
+            workers=placement.train_workers,
+            needs=placement.train_needs,
+            max_failures=placement.max_failures,
+            on_progress=on_progress,
+        )
+
+    def release(self) -> None:
+        """End the hosting actors."""
+        if self._pool is not None:
+            self._pool.release()
+
+    def close(self) -> None:
+        self._exits.close()

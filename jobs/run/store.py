@@ -1,0 +1,289 @@
+"""The store: every stage's output under an id that follows from what went in, written so that a crash cannot
+fake one.
+
+`store/<stage>/<id>/` holds Parquet parts and, last, `manifest.json`. A directory without a manifest is
+unfinished; its parts are whole (they were renamed into place) and are used again. The id hashes the stage's
+name and version, its own configuration and its inputs' ids, never paths, hosts or cluster settings. The store
+is a local directory or a URI.
+"""
+
+import hashlib
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.errors import BadInput
+from cluster.storage import Place, held
+from training.data import SUFFIX, count_examples
+
+MANIFEST = "manifest.json"
+FALLBACKS = (
+    "fallbacks.json"  # shortcuts that the models of a stage did not allow, written by whoever loads one
+)
+PACKAGES = (
+    "ray",
+    "torch",
+    "transformers",
+    "deepspeed",
+    "pandas",
+    "pyarrow",
+    "math-verify",
+    "peft",
+    "tutelage",
+)
+
+
+def digest(value: Any, length: int = 24) -> str:
+    """A hash of plain values, the same on every machine."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def digest_rows(rows: Iterable[Any], length: int = 24) -> str:
+    """A hash of many plain values, without holding them as one text."""
+    total = hashlib.sha256()
+    for row in rows:
+        total.update(json.dumps(row, ensure_ascii=True, separators=(",", ":"), default=str).encode() + b"\n")
+    return total.hexdigest()[:length]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a local file that appears whole or not at all."""
+    Place(str(path)).write_bytes(content)
+
+
+def write_table(place: Place | Path, table: pd.DataFrame) -> None:
+    """Write a table as Parquet, atomically; the same table gives the same bytes."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pandas(table, preserve_index=False), sink, compression="zstd")
+    Place(str(place)).write_bytes(sink.getvalue().to_pybytes())
+
+
+def read_table(place: Place | Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read what `write_table` wrote."""
+    return pq.read_table(pa.BufferReader(Place(str(place)).read_bytes()), columns=columns).to_pandas()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage's directory, finished or not."""
+
+    name: str
+    id: str
+    directory: Place
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    started: float = field(default_factory=time.monotonic, compare=False)
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.directory / MANIFEST).is_file()
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether there is a manifest that cannot be read: a disk's fault,
+        since it is written in one piece.
+        """
+        try:
+            return "parts" not in json.loads((self.directory / MANIFEST).read_text())
+        except FileNotFoundError:
+            return False
+        except ValueError:
+            return True
+
+    def reopen(self) -> None:
+        """Take the manifest away; the parts stay, and are used again."""
+        (self.directory / MANIFEST).unlink()
+
+    def part(self, name: str) -> Place:
+        """A part's file; a name with a suffix of its own is not Parquet."""
+        return self.directory / (name if "." in name else f"{name}.parquet")
+
+    def has(self, part: str) -> bool:
+        """Whether a part is there and whole; a file that cannot be opened is removed."""
+        try:
+            self.count_rows(part)
+        except FileNotFoundError:
+            return False
+        except pa.ArrowInvalid:
+            self.part(part).unlink()
+            return False
+        return True
+
+    def count_rows(self, part: str) -> int:
+        """Rows of a part, from its footer."""
+        if self.part(part).name.endswith(SUFFIX):
+            return count_examples(self.part(part))
+        system, path = self.part(part).opened()
+        with system.open_input_file(path) as file:
+            return int(pq.read_metadata(file).num_rows)
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of a finished stage.
+
+        Raises:
+            BadInput: it is torn.
+        """
+        try:
+            return json.loads((self.directory / MANIFEST).read_text())  # type: ignore[no-any-return]
+        except ValueError as error:
+            raise BadInput(
+                f"the manifest of {self.name}/{self.id} is damaged",
+                error,
+                "",
+                f"remove {self.directory} and run again",
+            ) from error
+
+    def read(self, part: str | None = None) -> pd.DataFrame:
+        """Read one part, or all the manifest's parts in order, joined."""
+        names = [part] if part is not None else list(self.manifest()["parts"])
+        tables = [self._read_part(name) for name in names]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+    def _read_part(self, name: str) -> pd.DataFrame:
+        try:
+            return read_table(self.part(name))
+        except pa.ArrowInvalid as error:
+            manifest = self.directory / MANIFEST
+            remedy = f"remove it and {manifest}, and run again: only that part is made again"
+            raise BadInput(
+                f"the part {self.part(name)} is damaged", str(error)[:120], "a Parquet file", remedy
+            ) from error
+
+    def finish(self, parts: list[str], **counts: Any) -> None:
+        """Write the manifest: the stage is finished from this moment on. Parts it does not name, and what
+        writers that were killed left half-done, are removed."""
+        kept = {self.part(name).name for name in parts}
+        for stray in [*self.directory.glob("*.parquet"), *self.directory.glob(".*.tmp")]:
+            if stray.name not in kept:
+                stray.unlink()
+        content = {
+            "stage": self.name,
+            "id": self.id,
+            "config": dict(self.config),
+            "inputs": dict(self.inputs),
+            "counts": counts,
+            "fallbacks": read_fallbacks(self.directory),
+            "parts": {name: self._describe(name) for name in parts},
+            "seconds": round(time.monotonic() - self.started, 3),
+            "packages": package_versions(),
+            "git_commit": git_commit(),
+            "python": platform.python_version(),
+        }
+        (self.directory / MANIFEST).write_bytes(json.dumps(content, indent=1, default=str).encode())
+
+    def _describe(self, name: str) -> dict[str, Any]:
+        content = self.part(name).read_bytes()
+        return {"sha256": hashlib.sha256(content).hexdigest(), "rows": self.count_rows(name)}
+
+    def discard_unfinished(self) -> None:
+        """Forget a half-done stage (`--resume never`)."""
+        if not self.is_finished:
+            self.directory.remove()
+
+
+def write_fallbacks(directory: Place, lines: Mapping[str, str]) -> None:
+    """Leave in a stage's directory what its model was not allowed, for the manifest; every actor of the stage
+    finds the same.
+    """
+    if lines:
+        (directory / FALLBACKS).write_bytes(json.dumps(dict(lines), indent=1).encode())
+
+
+def read_fallbacks(directory: Place) -> dict[str, str]:
+    """Shortcut -> what was done instead and why; empty where every shortcut was taken."""
+    try:
+        return dict(json.loads((directory / FALLBACKS).read_text()))
+    except FileNotFoundError:
+        return {}
+
+
+class Store:
+    """A directory of stages, shared by runs, arms and sweeps.
+
+    Args:
+        root: a local path, or a URI such as `s3://bucket/store`.
+
+    Raises:
+        BadInput: a file is there, or the file system does not answer.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Place(str(root))
+        try:
+            is_file = self.root.is_file()
+        except OSError as error:
+            what = " ".join(str(error).split())[:300]
+            raise BadInput(
+                "the store cannot be reached",
+                self.root,
+                "a place that answers, with its keys in the environment",
+                what,
+            ) from error
+        if is_file:
+            raise BadInput("the store is not a directory", root, "a directory", "set store to another path")
+
+    def stage(self, name: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str]) -> Stage:
+        """The stage with this content, new or known."""
+        identity = digest([name, version, dict(config), dict(inputs)])
+        return Stage(name, identity, self.root / name / identity, config, inputs)
+
+    @contextmanager
+    def claimed(self, stages: Sequence[Stage], on_wait: Callable[[Stage], None]) -> Iterator[None]:
+        """Hold the unfinished ones of these stages, so that of two runs that need the same work one does it.
+
+        Inside, ask again which are finished: another run may have made them while this one waited. Locks are
+        taken in one order and belong to the process. An object store has none: two runs on it may repeat
+        work, and write the same bytes.
+
+        Args:
+            on_wait: told once of each stage that another run holds.
+        """
+        wanted = (
+            {f"{s.name}-{s.id}": s for s in stages if not s.is_finished or s.is_torn}
+            if self.root.is_local
+            else {}
+        )
+        with ExitStack() as locks:
+            for name in sorted(wanted):
+                locks.enter_context(held((self.root / "locks" / name).path, partial(on_wait, wanted[name])))
+            yield
+
+
+@lru_cache(maxsize=1)
+def package_versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str:
+    """The commit of this checkout, with `+` when it has uncommitted changes; empty outside one."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True, timeout=10
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return commit + ("+" if dirty.strip() else "")

@@ -1,0 +1,1 @@
+"""One stage a file: ask, verify, score, select, train, evaluate."""

@@ -1,0 +1,189 @@
+"""Asking an OpenAI-compatible server: calls in threads, the client's retries, a rate, a budget, and a key
+that appears nowhere.
+"""
+
+import json
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from cluster.errors import BadInput
+from cluster.metrics import Tally
+from cluster.seeds import derive_seed
+from cluster.storage import Place
+from jobs.experiment.schema import EndpointTeacher, Generate
+from jobs.run.store import write_table
+from jobs.stages.answers import ANSWER_COLUMNS, Ask, answer_id, answer_row, tally_of
+
+
+class Secret:
+    """A key on its way from this process's environment to an actor: by value, never in a runtime environment,
+    which `ps` shows.
+    """
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+
+def read_key(teacher: EndpointTeacher) -> Secret:
+    """The teacher's key from the environment.
+
+    Raises:
+        BadInput: the variable is not set.
+    """
+    key = os.environ.get(teacher.api_key_env)
+    if key is None:
+        raise BadInput(
+            f"no key for teacher {teacher.name}",
+            "",
+            f"the environment variable {teacher.api_key_env}",
+            "export it",
+        )
+    return Secret(key)
+
+
+class Malformed(Exception):
+    """A server's answer that is no chat completion."""
+
+
+def read_completion(body: str) -> tuple[str, str, tuple[int, int]]:
+    """The text of a chat completion, how it ended (stop or length), and its tokens: prompt and answer, 0
+    where none are told.
+
+    Raises:
+        Malformed: half a JSON, or one without a choice that has a text.
+    """
+    try:
+        found = json.loads(body)
+    except json.JSONDecodeError as error:
+        raise Malformed(f"not JSON: {error}") from error
+    choices = found.get("choices") if isinstance(found, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    text = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(choice, dict) or not isinstance(text, str):
+        raise Malformed("no choice with a text")
+    usage = found.get("usage")
+    told = (
+        [usage.get(k) for k in ("prompt_tokens", "completion_tokens")] if isinstance(usage, dict) else [0, 0]
+    )
+    prompt, answer = (n if isinstance(n, int) else 0 for n in told)
+    return text, "length" if choice.get("finish_reason") == "length" else "stop", (prompt, answer)
+
+
+class EndpointAsker:
+    """Handler for an OpenAI-compatible server: calls in threads, the client's retries, a rate
+    and a budget.
+    """
+
+    def __init__(
+        self,
+        teacher: EndpointTeacher,
+        settings: Generate,
+        seed: int,
+        directory: str,
+        spent_usd: float,
+        key: Secret,
+    ) -> None:
+        from openai import OpenAI
+
+        self.teacher, self.settings, self.seed, self.directory, self.spent_usd = (
+            teacher,
+            settings,
+            seed,
+            Place(directory),
+            spent_usd,
+        )
+        self.client = OpenAI(
+            base_url=teacher.base_url,
+            api_key=key.value,
+            timeout=teacher.timeout_s,
+            max_retries=teacher.max_retries,
+        )
+        self._lock, self._next_call, self.retries = threading.Lock(), 0.0, 0
+
+    def __call__(self, shard: tuple[str, list[Ask]]) -> Tally:
+        part, asks = shard
+        with ThreadPoolExecutor(self.teacher.concurrency) as threads:
+            rows = list(threads.map(self._ask, asks))
+        table = pd.DataFrame(rows, columns=ANSWER_COLUMNS)
+        write_table(self.directory / f"{part}.parquet", table)
+        retries, self.retries = self.retries, 0
+        return replace(tally_of(table), retries=retries)
+
+    def _ask(self, ask: Ask) -> tuple[Any, ...]:
+        from openai import APIError, AuthenticationError, NotFoundError, PermissionDeniedError
+
+        teacher = self.teacher
+        if teacher.budget_usd is not None and self.spent_usd >= teacher.budget_usd:
+            return answer_row(teacher.name, ask, "", "failed", f"budget of {teacher.budget_usd} USD is spent")
+        problem = ""
+        for attempt in range(teacher.max_retries + 1):
+            self._keep_the_rate()
+            self._count_retries(int(attempt > 0))
+            try:
+                return self._call(ask)
+            except (
+                AuthenticationError,
+                PermissionDeniedError,
+                NotFoundError,
+            ) as error:  # no call of this teacher will fare better
+                raise BadInput(
+                    f"teacher {teacher.name} refuses",
+                    self._scrub(error),
+                    "a valid key, model and base_url",
+                    "",
+                ) from error
+            except APIError as error:  # the client has already retried what can be retried
+                return answer_row(
+                    teacher.name, ask, "", "failed", f"{type(error).__name__}: {self._scrub(error)}"
+                )
+            except Malformed as error:
+                problem = f"malformed response: {error}"
+        return answer_row(teacher.name, ask, "", "failed", self._scrub(problem))
+
+    def _call(self, ask: Ask) -> tuple[Any, ...]:
+        messages: list[Any] = [] if ask.system is None else [{"role": "system", "content": ask.system}]
+        messages.append({"role": "user", "content": ask.text})
+        s = self.settings
+        raw = self.client.chat.completions.with_raw_response.create(
+            model=self.teacher.model,
+            messages=messages,
+            temperature=s.temperature,
+            top_p=s.top_p,
+            max_tokens=s.max_new_tokens,
+            seed=derive_seed(self.seed, answer_id(self.teacher.name, ask.question_id, ask.sample)) % 2**31,
+        )
+        self._count_retries(raw.retries_taken)
+        text, finish, used = read_completion(raw.text)
+        t = self.teacher
+        usd = (used[0] * t.usd_per_million_input_tokens + used[1] * t.usd_per_million_output_tokens) / 1e6
+        with self._lock:
+            self.spent_usd += usd
+        return answer_row(t.name, ask, text, finish, "", used, usd)
+
+    def _count_retries(self, count: int) -> None:
+        with self._lock:
+            self.retries += count
+
+    def _scrub(self, problem: object) -> str:
+        """A problem as text for the store, without the key, whatever the server echoed."""
+        return str(problem).replace(self.client.api_key, "***")[:300]
+
+    def _keep_the_rate(self) -> None:
+        """Wait for this call's turn under requests_per_minute."""
+        if self.teacher.requests_per_minute is None:
+            return
+        with self._lock:
+            now = time.monotonic()
+            turn = max(now, self._next_call)
+            self._next_call = turn + 60.0 / self.teacher.requests_per_minute
+        time.sleep(max(0.0, turn - now))

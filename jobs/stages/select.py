@@ -1,0 +1,142 @@
+"""Stage select: one arm's rule turns costs into a choice, and every question and answer gets its state in the
+ledger.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import pandas as pd
+
+from jobs.experiment.schema import Arm
+from jobs.run.context import Context
+from jobs.run.store import Stage, write_table
+from selection.costs import compute_cost
+from selection.rules import choose
+
+VERSION = 1
+LEDGER_COLUMNS = ["kind", "id", "state", "teacher", "length_tokens"]
+
+
+def select_stage(context: Context, arm: Arm, seed: int, scores: Stage) -> Stage:
+    """The stage that holds an arm's choice."""
+    config = {
+        "cost": asdict(arm.cost_settings) if arm.cost_settings else None,
+        "rule": asdict(arm.rule_settings),
+        "seed": seed,
+    }
+    return context.store.stage("select", VERSION, config, {"scores": scores.id})
+
+
+def select_answers(
+    context: Context,
+    label: str,
+    arm: Arm,
+    seed: int,
+    pool: pd.DataFrame,
+    questions: list[str],
+    scores: Stage,
+    accuracy: Mapping[str, float],
+) -> Stage:
+    """Choose this arm's training set from scored answers; writes `chosen` and `ledger`.
+
+    Args:
+        pool: all answers with their state before scoring.
+        questions: ids of all questions asked.
+        scores: finished score stage of the student that chooses; rules without a cost need it for lengths
+            only.
+        accuracy: per teacher, the share of questions it got right.
+    """
+    stage = context.note(label, select_stage(context, arm, seed, scores))
+    with context.claimed([stage]):
+        if not stage.is_finished:
+            _select(stage, arm, seed, pool, questions, scores.read(), accuracy)
+    return stage
+
+
+def _select(
+    stage: Stage,
+    arm: Arm,
+    seed: int,
+    pool: pd.DataFrame,
+    questions: list[str],
+    scored: pd.DataFrame,
+    accuracy: Mapping[str, float],
+) -> None:
+    usable = scored[scored["state"] == "scored"].reset_index(drop=True)
+    costs = (
+        compute_cost(usable, arm.cost_settings)
+        if arm.cost_settings and len(usable)
+        else pd.Series(0.0, index=usable.index)
+    )
+    chosen = choose(usable.assign(cost=costs), arm.rule_settings, seed, accuracy)
+    ledger = build_ledger(pool, scored, chosen, questions)
+    write_table(stage.part("chosen"), chosen)
+    write_table(stage.part("ledger"), ledger)
+    stage.finish(["chosen", "ledger"], questions=len(questions), chosen=len(chosen))
+
+
+def build_ledger(
+    pool: pd.DataFrame, scored: pd.DataFrame, chosen: pd.DataFrame, questions: list[str]
+) -> pd.DataFrame:
+    """One row per question and per answer, each in exactly one state.
+
+    Answers: selected, not_selected, or what ended them earlier. Questions: selected, left_out_by_rule,
+    no_scorable_answer, no_verified_answer, no_answer.
+
+    Raises:
+        RuntimeError: the totals do not add up.
+    """
+    state = dict(zip(pool["answer_id"], pool["state"], strict=True))
+    for identity, s in zip(scored["answer_id"], scored["state"], strict=True):
+        state[identity] = "not_selected" if s == "scored" else s
+    state.update(dict.fromkeys(chosen["answer_id"], "selected"))
+    lengths = dict(zip(scored["answer_id"], scored["n_answer"].astype(int), strict=True))
+    answers = [
+        ("answer", a, state[a], t, lengths.get(a, 0))
+        for a, t in zip(pool["answer_id"], pool["teacher"], strict=True)
+    ]
+    best: dict[str, int] = {}
+    order = ["no_answer", "no_verified_answer", "no_scorable_answer", "left_out_by_rule", "selected"]
+    for identity, question in zip(pool["answer_id"], pool["question_id"], strict=True):
+        s = state[identity]
+        level = {
+            "selected": 4,
+            "not_selected": 3,
+            "too_long": 2,
+            "unrenderable": 2,
+            "quarantined": 2,
+            "empty": 2,
+            "verified": 2,
+        }.get(s, 1)
+        best[question] = max(best.get(question, 0), level)
+    asked = [("question", q, order[best.get(q, 0)], "", 0) for q in questions]
+    ledger = pd.DataFrame(asked + answers, columns=LEDGER_COLUMNS)
+    check_balance(ledger, len(questions), len(pool), chosen)
+    return ledger
+
+
+def check_balance(ledger: pd.DataFrame, questions: int, answers: int, chosen: pd.DataFrame) -> None:
+    """Every question and answer once, in one final state, and as many selected as chosen.
+
+    Raises:
+        RuntimeError: otherwise; the run stops, because something was lost or doubled.
+    """
+    if ledger.duplicated(["kind", "id"]).any():
+        raise RuntimeError(
+            f"the ledger holds {ledger[ledger.duplicated(['kind', 'id'])].iloc[0]['id']} twice"
+        )
+    counts = ledger["kind"].value_counts()
+    if counts.get("question", 0) != questions or counts.get("answer", 0) != answers:
+        raise RuntimeError(
+            f"the ledger holds {dict(counts)}, not {questions} questions and {answers} answers"
+        )
+    in_ledger = ledger[ledger["state"] == "selected"]
+    want = {"question": chosen["question_id"].nunique(), "answer": chosen["answer_id"].nunique()}
+    have = {kind: int((in_ledger["kind"] == kind).sum()) for kind in want}
+    if have != want:
+        raise RuntimeError(f"the ledger has {have} selected, the choice {want}")
+    if (ledger["state"] == "verified").any():
+        raise RuntimeError(
+            "a verified answer was never scored: "
+            + str(ledger.loc[ledger["state"] == "verified", "id"].iloc[0])
+        )
