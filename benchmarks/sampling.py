@@ -27,6 +27,7 @@ SIDES = (
     "generate 512 sorted",
     "generate_batch",
 )
+QUICK_SIDES = ("ours", "generate 128", "generate 128 sorted", "generate 512 sorted")
 MAX_NEW_TOKENS = 160
 
 
@@ -126,13 +127,15 @@ def _before_stop(ids: Sequence[int], stop: frozenset[int]) -> list[int]:
     return list(ids[: next((k for k, i in enumerate(ids) if i in stop), len(ids))])
 
 
-def compare(model: Path, questions: Path, count: int, turns: int, device: str) -> dict[str, Any]:
+def compare(
+    model: Path, questions: Path, count: int, turns: int, device: str, sides: Sequence[str]
+) -> dict[str, Any]:
     """All sides in turns for one teacher; each ratio is against that turn's best other side."""
-    ratios, rates, differing = [], {side: list[float]() for side in SIDES}, dict[str, int]()
+    ratios, rates, differing = [], {side: list[float]() for side in sides}, dict[str, int]()
     for _ in range(turns):
         turn = {
             s: in_fresh_process(__spec__.name, "--measure", str(model), str(questions), str(count), s, device)
-            for s in SIDES
+            for s in sides
         }
         for side, got in turn.items():
             rates[side].append(got["tokens"] / got["seconds"])
@@ -145,7 +148,7 @@ def compare(model: Path, questions: Path, count: int, turns: int, device: str) -
         "other way, wanted 1.5",
         flush=True,
     )
-    for side in SIDES:
+    for side in sides:
         print(
             f"    {side:20} {middle[side]:10,.0f} tokens/s   {differing[side]} texts differ from ours",
             flush=True,
@@ -160,7 +163,9 @@ def compare(model: Path, questions: Path, count: int, turns: int, device: str) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--quick", action="store_true", help="one turn, one teacher")
+    parser.add_argument(
+        "--quick", action="store_true", help="one turn, one teacher, half of the questions, four of the sides"
+    )
     parser.add_argument(
         "--store", default="store", help="where the miniature world is, or will be built (two minutes)"
     )
@@ -171,8 +176,10 @@ def main() -> None:
         return measure(*options.measure)
     world = miniature_world(options.store)
     teachers, turns = (("bea",), 1) if options.quick else (("ada", "bea", "eve"), 3)
+    sides, count = (QUICK_SIDES, 200) if options.quick else (SIDES, 400)
     figures = {
-        t: compare(world / t / "model", world / "train.jsonl", 400, turns, options.device) for t in teachers
+        t: compare(world / t / "model", world / "train.jsonl", count, turns, options.device, sides)
+        for t in teachers
     }
     return finish("sampling", figures)
 
