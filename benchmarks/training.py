@@ -86,7 +86,7 @@ def measure_ours(folder: Path, steps: int) -> None:
     from training.loop import DONE, TrainJob
     from training.metrics import read_metrics
     from training.settings import TrainSettings
-    from training.trainer import train_jobs
+    from training.trainer import WorkerGroup, train_jobs
 
     settings = TrainSettings(
         learning_rate=RATE,
@@ -109,7 +109,12 @@ def measure_ours(folder: Path, steps: int) -> None:
     )
     cpus = os.cpu_count() or 1
     with connect(RaySettings(num_cpus=cpus, object_store_mib=100), folder / "ray.log"):
-        train_jobs([job], name=output.name, storage=Place(str(folder / "checkpoints")), needs=Needs(cpus))
+        train_jobs(
+            [job],
+            name=output.name,
+            storage=Place(str(folder / "checkpoints")),
+            group=WorkerGroup(needs=Needs(cpus)),
+        )
     rows = read_metrics(Place(str(output)))
     peak = json.loads((output / DONE).read_text(encoding="utf-8"))["peak_memory_mib"]
     report(

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
                 num_gpus=count_gpus(settings),
                 object_store_memory=settings.object_store_mib * MIB,
                 include_dashboard=settings.dashboard,
+                dashboard_port=dashboard_port(settings),
                 log_to_driver=False,
                 logging_level=logging.WARNING,
             )
@@ -108,6 +110,8 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
         yield _describe(settings.autoscaling)
     finally:
         ray.shutdown()
+        if address is None and settings.dashboard:
+            os.environ.pop("RAY_API_SERVER_ADDRESS", None)
 
 
 def set_environment(settings: RaySettings) -> str | None:
@@ -141,6 +145,19 @@ def set_environment(settings: RaySettings) -> str | None:
         if os.environ["RAY_AUTH_MODE"] == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     return address
+
+
+def dashboard_port(settings: RaySettings) -> int | None:
+    """A free port for a local Ray's dashboard, named to all of its processes: asked for its address, they
+    would take that of the newest Ray on this machine.
+    """
+    if not settings.dashboard:
+        return None
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+    return port
 
 
 def refuse_more_than_here(settings: RaySettings) -> None:

@@ -40,6 +40,9 @@ ExperimentFile = Annotated[
 ]
 
 
+Seed = Annotated[int | None, typer.Option(help="Seed of the whole experiment.")]
+
+
 class _Options:
     """Options of the whole program."""
 
@@ -61,9 +64,13 @@ def options(
 
 
 def _load(file: Path, overrides: list[str] | None, limit: int | None, seed: int | None) -> Experiment:
-    extra = [f"limit={limit}"] if limit is not None else []
-    extra += [f"seed={seed}"] if seed is not None else []
-    return keep_outside_job_copy(load_experiment(file, [*(overrides or []), *extra]), Path.cwd())
+    return keep_outside_job_copy(load_experiment(file, _given(overrides, limit, seed)), Path.cwd())
+
+
+def _given(overrides: list[str] | None, limit: int | None, seed: int | None) -> list[str]:
+    """Overrides, with those that have options of their own."""
+    options = {"limit": limit, "seed": seed}
+    return [*(overrides or []), *(f"{key}={value}" for key, value in options.items() if value is not None)]
 
 
 def _claim_run_directory(experiment: Experiment, suffix: str = "") -> Place:
@@ -120,7 +127,7 @@ def run(
     file: ExperimentFile,
     overrides: Overrides = None,
     limit: Limit = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the whole experiment.")] = None,
+    seed: Seed = None,
     resume: Annotated[
         str, typer.Option(help="auto goes on from half-done stages; never starts those afresh.")
     ] = "auto",
@@ -185,14 +192,14 @@ def plan(
     file: ExperimentFile,
     overrides: Overrides = None,
     limit: Limit = None,
-    seed: Annotated[int | None, typer.Option()] = None,
+    seed: Seed = None,
 ) -> None:
     """Show what a run would do: cached stages, remaining shards and tokens, placement. Starts no model."""
     from jobs.plan import make_plan
 
     experiment = _load(file, overrides, limit, seed)
     talker = Talker()
-    with Context(experiment, Place(experiment.runs) / experiment.name, talker) as context:
+    with Context(experiment, Place(experiment.runs) / experiment.name, talker, mode="plan") as context:
         rows = make_plan(context)
     table = Table(title=f"plan of {experiment.name}", title_justify="left")
     for column in ("stage", "cached", "remaining", "placement"):
@@ -265,7 +272,7 @@ def sweep(
     page = write_sweep(results, directory)
     for line in sweep_lines(results):
         talker.say(line)
-    talker.say(f"report: {page}; curves: tensorboard --logdir {directory / 'tune'}")
+    talker.say(f"report: {page}; curves: pip install tensorboard; tensorboard --logdir {directory / 'tune'}")
 
 
 Address = Annotated[str, typer.Option(help="The head node's job server, for example http://127.0.0.1:8265.")]
@@ -280,13 +287,21 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Stream the log and return the job's exit status.")
     ] = True,
+    limit: Limit = None,
+    seed: Seed = None,
+    sweep: Annotated[bool, typer.Option("--sweep", help="Submit `tutelage sweep` instead of `run`.")] = False,
 ) -> None:
     """Run an experiment as a Ray job on a cluster. The working directory is sent along; submit again to go
     on.
     """
-    load_experiment(file, overrides)  # a mistake shows here, not minutes later on the cluster
+    given = _given(overrides, limit, seed)
+    experiment = load_experiment(file, given)  # a mistake shows here, not minutes later on the cluster
+    if sweep:
+        from jobs.sweep import expand_settings
+
+        expand_settings(experiment)
     client = submission.connect_to_jobs(address)
-    job = submission.submit_run(client, file, overrides or [], Path.cwd())
+    job = submission.submit_job(client, "sweep" if sweep else "run", file, given, Path.cwd())
     print(f"submitted {job} to {address}", flush=True)
     if wait:
         try:
@@ -320,8 +335,7 @@ def export(
     from jobs.report.export import export_run
 
     experiment, directory = _saved(run_name, runs)
-    with Context(experiment, directory, Talker()) as context:
-        context.only_read = True
+    with Context(experiment, directory, Talker(), mode="read") as context:
         for path in export_run(run_pipeline(context), out):
             context.talker.say(str(path))
 
@@ -330,8 +344,7 @@ def export(
 def report(run_name: RunName, runs: str = "runs") -> None:
     """Write a finished run's report again, and print its verdict. Starts no model."""
     experiment, directory = _saved(run_name, runs)
-    with Context(experiment, directory, Talker()) as context:
-        context.only_read = True
+    with Context(experiment, directory, Talker(), mode="read") as context:
         _run(context)
 
 
@@ -349,8 +362,7 @@ def replay(
     from jobs.report.replay import replay_answer
 
     experiment, directory = _saved(run_name, runs)
-    with Context(experiment, directory, Talker()) as context:
-        context.only_read = True
+    with Context(experiment, directory, Talker(), mode="read") as context:
         for line in replay_answer(context, run_pipeline(context), answer, number):
             context.talker.say(line)
 

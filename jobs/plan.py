@@ -14,18 +14,20 @@ from cluster.placement import Node
 from jobs.experiment.schema import MINIATURE, EndpointTeacher, FileTeacher, ModelTeacher
 from jobs.files.datasets import Question
 from jobs.miniature.world import RECIPES, resolve, world_stage
-from jobs.pipeline import load_questions, path_seed, paths_of, pool_ids
+from jobs.pipeline import load_questions
 from jobs.run.context import Context
 from jobs.run.store import Stage
 from jobs.stages.answers import Ask, Asks
-from jobs.stages.ask import plan_wave
+from jobs.stages.ask import ask_again, plan_wave
 from jobs.stages.evaluate import evaluate_stage
 from jobs.stages.hosted import teacher_renderer
+from jobs.stages.pool import pool_ids
 from jobs.stages.score import StudentState, first_state, pool_rows, score_stage
 from jobs.stages.select import select_stage
 from jobs.stages.take import take_file
 from jobs.stages.train import Training, train_stage
 from jobs.stages.verify import join_pool, references_id, verify_stage
+from jobs.systems.paths import path_seed, paths_of
 
 
 @dataclass(frozen=True)
@@ -106,18 +108,27 @@ def _generate_rows(
     asks = Asks(Ask(q.id, q.text, q.system, s) for q in questions.values() for s in range(e.generate.samples))
     stages, totals = {}, list[Left]()
     for teacher in e.teachers:
-        label = f"generate {teacher.name}"
         if isinstance(teacher, FileTeacher):
-            stages[label] = take_file(context, teacher, questions)
-            rows.append(PlanRow(label, "yes", f"read from {Path(teacher.path).name}", "this process"))
+            taken = stages[teacher.name] = take_file(context, teacher, questions)
+            rows.append(
+                PlanRow(
+                    f"generate {teacher.name}",
+                    _yes(taken),
+                    f"read from {Path(teacher.path).name}",
+                    "this process",
+                )
+            )
             continue
-        wave = plan_wave(context, teacher, asks, label)
-        stages[label] = wave.stage
+        wave = plan_wave(context, teacher, asks, teacher.name)
+        stages[teacher.name] = wave.stage
+        if wave.stage.is_finished:
+            stages |= {name: again.stage for name, again in ask_again(context, teacher.name, wave)}
         shards = wave.shards(e.generate.shard_size)
         left = [] if wave.stage.is_finished else [s for s in shards if not wave.stage.has(s[0])]
         found = _left(context, teacher, left)
         totals += [found] if left else []
-        rows.append(PlanRow(label, _yes(wave.stage), str(found) if left else "", _place(context, teacher)))
+        place = _place(context, teacher)
+        rows.append(PlanRow(f"generate {teacher.name}", _yes(wave.stage), str(found) if left else "", place))
     if len(totals) > 1:
         usd = [left.most_usd for left in totals if left.most_usd is not None]
         count, prompt = sum(left.shards for left in totals), sum(left.prompt_tokens for left in totals)
@@ -190,7 +201,7 @@ def _verify_rows(
     """
     e = context.experiment
     references = references_id(questions)
-    verified = {label: verify_stage(context, stage, references) for label, stage in generated.items()}
+    verified = {name: verify_stage(context, stage, references) for name, stage in generated.items()}
     done = sum(s.is_finished for s in verified.values())
     rows.append(
         PlanRow(

@@ -10,6 +10,7 @@ import asyncio
 import os
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ NEVER_SENT = [
 ]
 JOB_COPY = "runtime_resources/working_dir_files"
 STARTING_S = 30.0
+NO_TUTELAGE = (
+    "tutelage: the `python` of the cluster's nodes has no tutelage; install it on every node and activate "
+    "its environment before `ray start`"
+)
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -71,8 +76,18 @@ def connect_to_jobs(address: str) -> Any:
         ) from error
 
 
-def submit_run(client: Any, file: Path, arguments: list[str], directory: Path) -> str:
-    """Submit `tutelage run FILE arguments`, with `directory` as the working directory; returns the job's id.
+def entrypoint_of(command: str, arguments: Sequence[str]) -> str:
+    """The shell line of a job. A cluster whose `python` has no tutelage, say because its head was started
+    from an environment that is not activated, is told so in one line.
+    """
+    python = shlex.join(["python", "-m", "jobs", command, *arguments])
+    test = "python -c 'import jobs.commands' 2>/dev/null"
+    return f"if {test}; then exec {python}; fi; echo {shlex.quote(NO_TUTELAGE)} >&2; exit 2"
+
+
+def submit_job(client: Any, command: str, file: Path, arguments: Sequence[str], directory: Path) -> str:
+    """Submit `tutelage run FILE arguments`, or another command, with `directory` as the working directory;
+    returns the job's id.
 
     Raises:
         BadInput: the file is not inside the directory, or the directory is too large to send.
@@ -86,7 +101,7 @@ def submit_run(client: Any, file: Path, arguments: list[str], directory: Path) -
             f"a file under {directory}",
             "go there first",
         ) from error
-    entrypoint = shlex.join(["python", "-m", "jobs", "run", inside.as_posix(), *arguments])
+    entrypoint = entrypoint_of(command, [inside.as_posix(), *arguments])
     deadline = time.monotonic() + STARTING_S
     while True:
         try:

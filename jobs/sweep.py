@@ -24,11 +24,13 @@ from cluster.placement import Node
 from cluster.storage import Place, local_copy
 from jobs.experiment.reading import load_experiment, parse_experiment, resolved, set_key
 from jobs.experiment.schema import Draw, Experiment, Placement, Sweep
-from jobs.pipeline import paths_of, prepare, run_rounds
+from jobs.pipeline import begin
 from jobs.results.outcome import StudentPath
 from jobs.run.context import Context
 from jobs.run.progress import Talker
 from jobs.run.store import Stage, digest
+from jobs.systems.paths import paths_of
+from jobs.systems.scas import run_rounds
 from training.trainer import check_train_room
 
 TRIAL_MEMORY_MIB = 256
@@ -195,7 +197,7 @@ def prepare_shared(context: Context, settings: Sequence[Setting]) -> None:
         if len(distinct) > 1:
             context.talker.say(f"pool {number} of {len(distinct)}")
         context.experiment = one
-        prepare(context)
+        begin(context)
     context.experiment = e
 
 
@@ -228,7 +230,7 @@ def run_trial(config: dict[str, Any]) -> None:
     experiment = experiment_of(base, setting)
     with _trial_log(directory, trial["name"]) as talker, Context(experiment, directory, talker) as context:
         try:
-            start = prepare(context)
+            start = begin(context)
             kept = set(choosing([q.id for q in start.held_out], _sweep(base).choose_share))
 
             def report(rounds: float, evaluations: Mapping[StudentPath, Stage]) -> None:

@@ -18,11 +18,12 @@ import yaml
 from cluster.storage import Place
 from jobs.commands import main
 from jobs.experiment.reading import parse_experiment
-from jobs.pipeline import build_pool, load_questions, run_pipeline
+from jobs.pipeline import load_questions, run_pipeline
 from jobs.results.outcome import Outcome
 from jobs.run.context import Context
 from jobs.run.progress import Talker
 from jobs.run.store import Stage
+from jobs.stages.pool import build_pool
 from jobs.stages.score import first_state, pool_rows, score_students
 from jobs.stages.select import select_answers
 from tests.in_process import InProcess
@@ -57,9 +58,7 @@ def choose(tree: dict[str, Any], tmp_path: Path, on_ray: bool = False, **changes
         student = first_state(e.students[0])
         scores = score_students(context, [student], pool_rows(pool.answers, questions), pool.ids)[student.id]
         chosen = {
-            arm.name: select_answers(
-                context, f"select {arm.name}", arm, 1, pool.answers, list(questions), scores, pool.accuracy
-            )
+            arm.name: select_answers(context, f"select {arm.name}", arm, 1, pool, list(questions), scores)
             for arm in e.arms
         }
     return chosen | {"scores": scores}

@@ -14,10 +14,10 @@ from cluster.session import Cluster
 from jobs.experiment.reading import parse_experiment
 from jobs.experiment.schema import Fields
 from jobs.files.datasets import read_questions
-from jobs.pipeline import build_pool
 from jobs.run.context import Context
 from jobs.stages.answers import Ask
 from jobs.stages.ask import ask_waves, plan_wave
+from jobs.stages.pool import build_pool
 from tests.fault_proxy import FaultProxy
 from tests.openai_server import serve_model
 from tests.runs import context_of

@@ -18,7 +18,7 @@ import yaml
 
 from cluster.session import LOOPBACK_ONLY
 from jobs.experiment.reading import parse_experiment
-from jobs.submission import JOB_COPY, keep_outside_job_copy
+from jobs.submission import JOB_COPY, entrypoint_of, keep_outside_job_copy
 
 BIN = Path(sys.executable).parent
 pytestmark = pytest.mark.ray
@@ -188,3 +188,31 @@ def test_a_relative_store_leaves_the_jobs_copy_and_an_absolute_one_stays(
     assert (moved.store, moved.runs) == ("/shared/tutelage/store", "/elsewhere/runs")
     same = parse_experiment(small_world)
     assert keep_outside_job_copy(same, Path("/home/me")) == same
+
+
+def test_a_cluster_without_tutelage_says_so_in_one_line(tmp_path: Path) -> None:
+    """A head started from an environment that is not activated is enough: its `python` is another one."""
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec {sys.base_prefix}/bin/python3 -I "$@"\n')
+    python.chmod(0o755)
+    line = entrypoint_of("run", ["mine.yaml", "name=it's mine"])
+    shell = ["/bin/sh", "-c", line]
+    told: dict[str, Any] = {"cwd": tmp_path, "capture_output": True, "text": True}
+    bare = subprocess.run(shell, env={"PATH": str(python.parent)}, **told)
+    assert bare.returncode == 2
+    assert bare.stderr.count("\n") == 1
+    assert "has no tutelage; install it on every node" in bare.stderr
+    ours = subprocess.run(shell, env={"PATH": str(BIN)}, **told)
+    assert "no experiment file there" in ours.stderr + ours.stdout
+
+
+@pytest.mark.slow
+def test_a_sweep_is_submitted_as_a_job(head: dict[str, str], workplace: Path) -> None:
+    tree = yaml.safe_load((workplace / "mine.yaml").read_text())
+    tree |= {"sweep": {"parameters": {"arm.lambda": [0.0]}}, "evaluate": {"metric": "loss"}, "name": "swept"}
+    (workplace / "mine.yaml").write_text(yaml.safe_dump(tree))
+    done = tutelage(head, workplace, "submit", "mine.yaml", "--sweep", "--limit", "8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 settings × 1 seeds = 2 trials" in done.stdout
+    assert (Path(head["TUTELAGE_HOME"]) / "runs" / "swept-sweep" / "report.html").is_file()

@@ -20,11 +20,13 @@ import yaml
 from cluster.errors import BadInput
 from cluster.storage import Place
 from jobs.experiment.reading import parse_experiment
-from jobs.pipeline import paths_of, prepare, run_rounds
+from jobs.pipeline import begin
 from jobs.report.sweep import render_sweep, write_sweep
 from jobs.run.store import Store, write_table
 from jobs.sweep import Setting, Trial, _sparing_references, choosing, expand_settings, experiment_of
 from jobs.sweep_results import SweepResults, holm, summarise_sweep, sweep_lines
+from jobs.systems.paths import paths_of
+from jobs.systems.scas import run_rounds
 from tests.fault_proxy import FaultProxy
 from tests.runs import context_of
 
@@ -229,7 +231,7 @@ def test_a_training_that_stops_after_every_epoch_ends_where_an_undisturbed_one_d
     values: list[pd.Series[float]] = []
     for by_epoch in (True, False):
         with context_of(tree | {"store": str(tmp_path / f"store-{by_epoch}")}, tmp_path) as context:
-            start = prepare(context)
+            start = begin(context)
             paths = paths_of(context.experiment)[:1]
             outcome = run_rounds(context, start, paths, lambda rounds, _: said.append(rounds), by_epoch)
             values.append(outcome.evaluations[paths[0].label, 1].read()["value"])

@@ -2,6 +2,7 @@
 and clear ends for bad input.
 """
 
+import html
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,14 @@ import pytest
 import yaml
 
 from cluster.errors import BadInput
+from cluster.models.loading import ModelSource, load_tokenizer
 from cluster.session import Cluster
 from cluster.storage import Place, is_held
 from jobs.files.layouts import read_teacher_files
 from jobs.pipeline import load_questions
 from jobs.plan import make_plan
 from jobs.report.export import export_run
+from jobs.report.run import render_report
 from jobs.results.summary import summarise, verdict_lines
 from jobs.run.context import Context
 from jobs.run.host import RayHost
@@ -32,9 +36,12 @@ from jobs.run.store import Stage, Store
 from jobs.stages.evaluate import evaluate_students
 from jobs.stages.score import first_state
 from jobs.stages.train import Training, train_students
+from tests.architectures import tiny_model as tiny_architecture
+from tests.fault_proxy import FaultProxy
 from tests.runs import choose, context_of, run, tutelage, write_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
+KINDS = ("verify", "train", "evaluate")
 
 
 def test_a_run_goes_from_questions_to_a_verdict_and_a_second_one_makes_nothing(
@@ -387,6 +394,122 @@ def test_ids_of_pools_join_by_name_not_by_position(small_world: dict[str, Any], 
     two = choose(small_world | {"store": str(tmp_path / "other")}, tmp_path)
     a, b = (chosen["scas"].read("chosen") for chosen in (one, two))
     pd.testing.assert_frame_equal(a, b, rtol=1e-5)
+
+
+def state_of(store: Path) -> dict[str, tuple[int, int]]:
+    """Every file and folder of a store with its inode and the time of its last change."""
+    return {p.as_posix(): (p.stat().st_ino, p.stat().st_mtime_ns) for p in store.rglob("*")}
+
+
+def test_a_finished_run_with_calls_that_failed_for_good_is_read_planned_and_replayed_and_nothing_is_written(
+    small_world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each planned one more try of the failed calls, and stopped; `plan` took the pool for another."""
+    monkeypatch.setenv("FAR_KEY", "sk-anything")
+    proxy = FaultProxy("http://127.0.0.1:9", [], after="500")
+    far = {"kind": "endpoint", "name": "far", "base_url": proxy.url, "model": "m", "api_key_env": "FAR_KEY"}
+    # The names of teachers once collided in the labels of stages.
+    small_world["teachers"][0]["name"], small_world["teachers"][1]["name"] = "generate-1", "verify-1"
+    tree = small_world | {"teachers": [*small_world["teachers"], far | {"max_retries": 0}]}
+    file, store = write_experiment(tree, tmp_path), tmp_path / "store"
+    done = tutelage("run", file)
+    assert done.returncode == 0, done.stderr
+    assert "answers in quarantine" in done.stdout
+    again = tutelage("run", file, "--retry-failed")  # asks once more, in vain: a second wave in the store
+    assert again.returncode == 0, again.stderr
+    proxy.close()
+    assert len(proxy.seen) == 48
+    before = state_of(store)
+    plan = tutelage("plan", file)
+    assert plan.returncode == 0, plan.stderr
+    assert " no " not in plan.stdout, plan.stdout
+    assert "0 of" not in plan.stdout
+    run_directory = tmp_path / "runs" / "small"
+    report = tutelage("report", run_directory)
+    assert report.returncode == 0, report.stderr
+    assert "0 stages made" in report.stdout
+    export = tutelage("export", run_directory, "--out", tmp_path / "out")
+    assert export.returncode == 0, export.stderr
+    assert (tmp_path / "out" / "answers" / "generate-1.jsonl").is_file()
+    question = json.loads(Path(small_world["questions"]["train"]).read_text().splitlines()[0])["id"]
+    replay = tutelage("replay", run_directory, f"verify-1/{question}/0")
+    assert replay.returncode == 0, replay.stderr
+    assert "verify: correct" in replay.stdout
+    assert state_of(store) == before
+
+
+def finished(store: Path) -> set[str]:
+    return {m.parent.name for m in store.glob("*/*/manifest.json")}
+
+
+def test_what_a_plan_calls_made_is_what_the_run_then_finds(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
+    """Over six states of a store: empty, whole, and with a stage of each kind taken away or an arm added."""
+    tree = small_world | {"limit": 8, "train": {"steps": 1}, "evaluate": {"metric": "loss"}, "rounds": 2}
+    store = tmp_path / "store"
+    wider = [*tree["arms"], {"name": "random", "rule": "random"}]
+
+    def lose(kind: str) -> None:
+        sorted(store.glob(f"{kind}/*/manifest.json"))[0].unlink()
+
+    changes: list[tuple[Callable[[], None], dict[str, Any]]] = [
+        (lambda: None, {}),
+        (lambda: None, {}),
+        (lambda: lose("evaluate"), {}),
+        (lambda: lose("score"), {}),
+        (lambda: lose("verify"), {}),
+        (lambda: None, {"arms": wider}),
+    ]
+    for number, (change, more) in enumerate(changes):
+        change()
+        with context_of(tree | more, tmp_path) as context:
+            context.mode = "plan"
+            rows = {row.stage: row for row in make_plan(context)}
+        before = finished(store)
+        context, _ = run(tree | more, tmp_path)
+        found = {
+            kind: [s.id in before for k, s in context.stages.items() if k.startswith(kind)] for kind in KINDS
+        }
+        for kind, row in (("verify", "verify"), ("train", "train, all rounds"), ("evaluate", "evaluate")):
+            made, of = map(int, rows[row].cached.split(" of "))
+            assert of == len(found[kind]), (number, kind)
+            exact = kind == "verify" or "score kid, round 1" in rows
+            assert made == sum(found[kind]) if exact else made <= sum(found[kind]), (number, kind)
+        if "score kid, round 1" in rows:
+            first = next(s for k, s in context.stages.items() if k.startswith("score"))
+            assert (rows["score kid, round 1"].cached == "yes") == (first.id in before), number
+
+
+def test_a_plan_of_what_nobody_made_writes_nothing(small_world: dict[str, Any], tmp_path: Path) -> None:
+    plan = tutelage("plan", write_experiment(small_world, tmp_path))
+    assert plan.returncode == 0, plan.stderr
+    assert "at most 72 answers" in plan.stdout
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_student_that_allows_few_shortcuts_is_trained_and_judged_and_the_page_says_what_fell_back(
+    small_world: dict[str, Any], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bloom builds its positions from a mask: prompts are not shared, and examples are not packed."""
+    tokenizer = load_tokenizer(ModelSource(str(tiny_model)))
+    student = tmp_path / "bloom"
+    tiny_architecture("bloom", vocab_size=len(tokenizer)).save_pretrained(student)
+    tokenizer.save_pretrained(student)
+    small_world["students"][0]["path"] = str(student)
+    context, outcome = run(small_world, tmp_path, evaluate={"metric": "loss"})
+    results = summarise(context, outcome)
+    said = capsys.readouterr().out
+    assert len(results.fallbacks)
+    for shortcut, line in zip(
+        results.fallbacks["shortcut"], results.fallbacks["what was done instead, and why"], strict=True
+    ):
+        assert line in said, shortcut
+        assert line.partition(";")[0] in html.unescape(render_report(results))
+    assert {"sharing prompts", "packing"} & set(results.fallbacks["shortcut"])
+    assert any(s.manifest()["fallbacks"] for s in outcome.scores.values())
+    before, after = results.before[0].value.value, results.arms[0].value.value
+    assert after > before
 
 
 def shas(context: Context) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from training.loop import TrainJob
 from training.metrics import read_metrics
 from training.objectives.cross_entropy import weighted_cross_entropy
 from training.settings import TrainSettings, check_settings, engine_config, learning_rate_at
-from training.trainer import TrainingFailed, train_jobs
+from training.trainer import TrainingFailed, WorkerGroup, train_jobs
 
 # Weights after a killed and resumed run against an undisturbed one: the same arithmetic, so nearly bit for
 # bit.
@@ -81,7 +81,7 @@ def test_a_worker_killed_in_mid_training_resumes_to_the_same_weights(
         [calm, struck],
         name="q",
         storage=Place(str(tmp_path / "ray")),
-        workers=2,
+        group=WorkerGroup(2),
         on_progress=kill_once_it_has_checkpoints,
     )
     assert killed, "nothing was killed: the test proved nothing"
@@ -147,8 +147,7 @@ def test_no_compiler_is_needed_and_a_loss_that_is_not_finite_stops_training_with
             [one, wild],
             name="q",
             storage=Place(str(tmp_path / "ray")),
-            max_failures=0,
-            environment=environment,
+            group=WorkerGroup(max_failures=1, environment=environment),
         )
     assert one.is_done
     assert not list(cache.rglob("*"))

@@ -17,7 +17,7 @@ from cluster.storage import Place
 from training.data import Example, write_examples
 from training.loop import DONE, TrainJob
 from training.settings import TrainSettings
-from training.trainer import check_train_room, train_jobs
+from training.trainer import WorkerGroup, check_train_room, train_jobs
 
 
 class TellZone:
@@ -80,7 +80,7 @@ def train_zone(model: str, folder: str) -> str:
         [job],
         name="t",
         storage=Place(f"{folder}/ray"),
-        needs=Needs(1.0, memory_gib=0.2, labels=(("zone", "b"),)),
+        group=WorkerGroup(needs=Needs(1.0, memory_gib=0.2, labels=(("zone", "b"),))),
     )
     node = json.loads(Path(f"{folder}/t/{DONE}").read_text())["node"]
     return next(str(n["Labels"]["zone"]) for n in ray.nodes() if n["NodeID"] == node)

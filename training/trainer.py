@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.errors import TutelageError
@@ -24,16 +25,32 @@ class TrainingFailed(TutelageError):
     """Ray Train gave up on the queue."""
 
 
+@dataclass(frozen=True)
+class WorkerGroup:
+    """How a worker group is placed and kept alive.
+
+    Attributes:
+        needs: what each worker asks of the cluster; GPUs are whole.
+        max_failures: how often a lost group is started again.
+        environment: further variables for the workers.
+    """
+
+    workers: int = 1
+    needs: Needs = ONE_CPU
+    max_failures: int = 3
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+ONE_WORKER = WorkerGroup()
+
+
 def train_jobs(
     jobs: Sequence[TrainJob],
     *,
     name: str,
     storage: Place,
-    workers: int = 1,
-    needs: Needs = ONE_CPU,
-    max_failures: int = 3,
+    group: WorkerGroup = ONE_WORKER,
     on_progress: Callable[[int, int], None] | None = None,
-    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Train every job that is not done yet, in order, on one Ray Train worker group.
 
@@ -43,38 +60,43 @@ def train_jobs(
         name: of the Ray Train run; must follow from the jobs, so that a restart finds its checkpoints.
         storage: directory that every node sees, or a URI; checkpoints live there until every job of the queue
             has ended.
-        needs: what each worker asks of the cluster; GPUs are whole.
-        max_failures: how often a lost worker group is started again.
         on_progress: called with (optimizer steps done, steps of the queue) about twice a second.
-        environment: further variables for the workers.
 
     Raises:
         TrainingFailed: with the worker's own error.
     """
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.v2.api.exceptions import TrainingFailedError
+    checkpoints, pending = storage / name, [job for job in jobs if not job.is_done]
+    if pending:
+        _fit(_trainer(jobs, name, storage, group), pending, on_progress)
+    missing = [job.job_id for job in jobs if not job.is_done]
+    if missing:
+        raise TrainingFailed(
+            "training ended without finishing every job", ", ".join(missing), "a DONE file each", "run again"
+        )
+    if all(job.has_ended for job in jobs):
+        checkpoints.remove()
 
-    pending = [job for job in jobs if not job.is_done]
-    if not pending:
-        if all(job.has_ended for job in jobs):
-            (storage / name).remove()
-        return
+
+def _trainer(jobs: Sequence[TrainJob], name: str, storage: Place, group: WorkerGroup) -> Any:
+    """Ray's trainer for a queue, after what an earlier attempt left has been put in order."""
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+
+    checkpoints, needs = storage / name, group.needs
     pauses = any(job.until is not None or Place(job.output).glob(paused_name("*")) for job in jobs)
     if pauses:
-        keep_newest(storage / name, [job.job_id for job in jobs])
-    if mend_snapshot(storage / name):
+        keep_newest(checkpoints, [job.job_id for job in jobs])
+    if mend_snapshot(checkpoints):
         logging.getLogger(__name__).warning(
-            "Ray's list of checkpoints in %s was torn; going on from the checkpoints themselves",
-            storage / name,
+            "Ray's list of checkpoints in %s was torn; going on from the checkpoints themselves", checkpoints
         )
     system, path = storage.opened()
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    trainer = torch_trainer()(
+    return torch_trainer()(
         train_worker,
-        train_loop_config={"jobs": list(jobs), "checkpoints": str(storage / name)},
+        train_loop_config={"jobs": list(jobs), "checkpoints": str(checkpoints)},
         scaling_config=ScalingConfig(
-            num_workers=workers,
+            num_workers=group.workers,
             use_gpu=needs.num_gpus > 0,
             resources_per_worker=worker_resources(needs),
             label_selector=dict(needs.labels) or None,
@@ -83,11 +105,21 @@ def train_jobs(
             name=name,
             storage_path=path,
             storage_filesystem=None if storage.is_local else system,
-            failure_config=FailureConfig(max_failures=max_failures),
+            failure_config=FailureConfig(max_failures=group.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=None if pauses else 2),
-            worker_runtime_env={"env_vars": worker_environment(needs.num_gpus > 0) | dict(environment or {})},
+            worker_runtime_env={"env_vars": worker_environment(needs.num_gpus > 0) | dict(group.environment)},
         ),
     )
+
+
+def _fit(trainer: Any, pending: Sequence[TrainJob], on_progress: Callable[[int, int], None] | None) -> None:
+    """Run the trainer to its end, watched.
+
+    Raises:
+        TrainingFailed: with the worker's own error.
+    """
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(pending, on_progress, stop), daemon=True)
     watcher.start()
@@ -103,32 +135,28 @@ def train_jobs(
     finally:
         stop.set()
         watcher.join()
-    missing = [job.job_id for job in jobs if not job.is_done]
-    if missing:
-        raise TrainingFailed(
-            "training ended without finishing every job", ", ".join(missing), "a DONE file each", "run again"
-        )
-    if all(job.has_ended for job in jobs):
-        (storage / name).remove()
 
 
 def torch_trainer() -> Any:
     """Ray's TorchTrainer without what costs every training seconds and gives it nothing.
 
-    Ray 2.60 starts an actor that removes the workers' places should the controller die. Its thread mostly
-    waits in Ray's state API, and every training ended with 12 s of waiting for that thread; a second is
-    enough, the actor then ends by itself. And it starts an actor that hands out data sets, of which there are
-    none here.
+    Ray 2.60 starts an actor that asks the dashboard whether the controller lives, and removes the workers'
+    places should it not. Without a dashboard it asks in vain, may ask another Ray of this machine, and every
+    training ended with 12 s of waiting for it: then it is left out, else it has a second to end. And Ray
+    starts an actor that hands out data sets, of which there are none here.
     """
+    from ray._private.worker import get_dashboard_url
     from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
+    unwanted = (
+        (DatasetsCallback,) if get_dashboard_url() else (DatasetsCallback, PlacementGroupCleanerCallback)
+    )
+
     class Trainer(TorchTrainer):
         def _create_default_callbacks(self) -> list[Any]:
-            callbacks = [
-                c for c in super()._create_default_callbacks() if not isinstance(c, DatasetsCallback)
-            ]
+            callbacks = [c for c in super()._create_default_callbacks() if not isinstance(c, unwanted)]
             for callback in callbacks:
                 if isinstance(callback, PlacementGroupCleanerCallback):
                     callback._stop_timeout = HELPER_STOP_S

@@ -170,6 +170,6 @@ def _cost_chart(results: Results) -> str:
         medianprops={"color": PALETTE[1]},
     )
     axis.invert_yaxis()
-    axis.set_xlabel("SCAS cost (lambda 0.5), nats squared")
+    axis.set_xlabel(f"SCAS cost (lambda {results.scas_lambda:g}), nats squared")
     axis.grid(axis="x", color="#e6e9ed")
     return as_svg(figure, "SCAS cost per student and teacher")

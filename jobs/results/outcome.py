@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass, field
 
-import pandas as pd
-
 from jobs.experiment.schema import Arm
 from jobs.files.datasets import Question, Row
 from jobs.run.store import Stage
+from jobs.stages.pool import AnswerPool
 from jobs.stages.score import StudentState
 
 
@@ -21,15 +20,6 @@ class StudentPath:
     @property
     def label(self) -> str:
         return f"{self.student} {self.arm.name} seed {self.seed}"
-
-
-@dataclass
-class AnswerPool:
-    """All answers with their state before scoring, and what they depend on."""
-
-    answers: pd.DataFrame
-    ids: dict[str, str]
-    accuracy: dict[str, float]
 
 
 @dataclass

@@ -19,6 +19,7 @@ from jobs.results.outcome import Outcome
 from jobs.results.quarantine import quarantine, with_commands
 from jobs.run.context import Context
 from jobs.run.store import write_table
+from selection.costs import CostSettings, compute_cost
 from training.evaluation import Comparison, Interval, accuracy_interval, compare
 
 
@@ -51,6 +52,7 @@ class Results:
     quarantine: pd.DataFrame
     chosen: pd.DataFrame
     costs: pd.DataFrame
+    scas_lambda: float
     nothing_to_choose: int
     questions: int
     timings: pd.DataFrame
@@ -108,6 +110,7 @@ def summarise(context: Context, outcome: Outcome) -> Results:
         quarantine=with_commands(context, quarantine(outcome)),
         chosen=_chosen_table(context, outcome),
         costs=_cost_table(outcome),
+        scas_lambda=scas_settings(outcome).scas_lambda,
         nothing_to_choose=_nothing_to_choose(outcome),
         questions=len(outcome.questions),
         timings=_timings(context),
@@ -264,8 +267,7 @@ def _chosen_table(context: Context, outcome: Outcome) -> pd.DataFrame:
 
 def _cost_table(outcome: Outcome) -> pd.DataFrame:
     """SCAS cost of every scored answer under every student's first state."""
-    from selection.costs import CostSettings, compute_cost
-
+    settings = scas_settings(outcome)
     tables: list[pd.DataFrame] = []
     for path in outcome.paths:
         stage = outcome.scores[path.label, 1]
@@ -276,9 +278,15 @@ def _cost_table(outcome: Outcome) -> pd.DataFrame:
         if len(scored) == 0:
             continue
         table = scored[["answer_id", "teacher"]].assign(student=path.student)
-        table["scas"] = compute_cost(scored, CostSettings())
+        table["scas"] = compute_cost(scored, settings)
         tables.append(table)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def scas_settings(outcome: Outcome) -> CostSettings:
+    """The settings of the first arm that chooses by SCAS; the paper's where there is none."""
+    found = (p.arm.cost_settings for p in outcome.paths if p.arm.cost == "scas")
+    return next((s for s in found if s is not None), CostSettings())
 
 
 def _nothing_to_choose(outcome: Outcome) -> int:
@@ -305,8 +313,6 @@ def _fallbacks(context: Context) -> pd.DataFrame:
     rows = [
         {"shortcut": shortcut, "what was done instead, and why": line, "stage": stage.name}
         for stage in context.every.values()
-        # calls that failed for good leave a stage planned that only --retry-failed makes
-        if stage.is_finished
         for shortcut, line in stage.manifest().get("fallbacks", {}).items()
     ]
     table = pd.DataFrame(rows, columns=["shortcut", "what was done instead, and why", "stage"])

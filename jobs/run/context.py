@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 from cluster.errors import BadInput
 from cluster.placement import Needs
@@ -16,6 +17,9 @@ from jobs.experiment.schema import Experiment
 from jobs.run.host import Host, RayHost
 from jobs.run.progress import Talker
 from jobs.run.store import Stage, Store, read_fallbacks
+
+# make does what is missing, read refuses it, plan says what it is. Nothing but make writes to the store.
+Mode = Literal["make", "read", "plan"]
 
 
 @dataclass
@@ -26,7 +30,7 @@ class Context:
     run_directory: Place
     talker: Talker
     resume: str = "auto"
-    only_read: bool = False
+    mode: Mode = "make"
     retry_failed: bool = False
     stages: dict[str, Stage] = field(default_factory=dict)
     every: dict[str, Stage] = field(default_factory=dict)
@@ -70,7 +74,7 @@ class Context:
         self.every[stage.id] = stage
         if stage.is_finished:
             self.cached += not known
-        elif self.only_read:
+        elif self.mode == "read":
             raise BadInput(
                 f"stage {label} is not finished",
                 "",
@@ -94,6 +98,9 @@ class Context:
             self.host.release()
             self.talker.say(f"another run is making {stage.name} {stage.id[:8]}; waiting for it")
 
+        if self.mode != "make":
+            yield
+            return
         claimed = list(stages)
         with self.store.claimed(claimed, say):
             for stage in claimed:

@@ -15,7 +15,7 @@ from cluster.storage import Place
 from jobs.experiment.schema import Placement
 from jobs.run.quarantine import SHARD_DEATHS
 from training.loop import TrainJob
-from training.trainer import check_train_room, train_jobs
+from training.trainer import WorkerGroup, check_train_room, train_jobs
 
 
 class Host(Protocol):
@@ -128,9 +128,7 @@ class RayHost:
             jobs,
             name=name,
             storage=storage,
-            workers=placement.train_workers,
-            needs=placement.train_needs,
-            max_failures=placement.max_failures,
+            group=WorkerGroup(placement.train_workers, placement.train_needs, placement.max_failures),
             on_progress=on_progress,
         )
 

@@ -55,7 +55,16 @@ class Wave:
 
 
 def plan_wave(
-    context: Context, teacher: ModelTeacher | EndpointTeacher, asks: Sequence[Ask], label: str, retry: int = 0
+    context: Context, teacher: ModelTeacher | EndpointTeacher, asks: Sequence[Ask], name: str
+) -> Wave:
+    """The wave of one teacher's asks, as part of this run."""
+    wave = wave_of(context, teacher, asks)
+    context.note(f"generate {name}", wave.stage)
+    return wave
+
+
+def wave_of(
+    context: Context, teacher: ModelTeacher | EndpointTeacher, asks: Sequence[Ask], retry: int = 0
 ) -> Wave:
     """The stage of one teacher's asks. `shard_size` is not part of its identity's meaning but names its
     parts, so it is in it.
@@ -64,8 +73,7 @@ def plan_wave(
     sampling = e.generate.model_dump(exclude={"until_verified", "max_samples", "samples"})
     config = {"teacher": teacher_identity(teacher), "sampling": sampling, "seed": e.seed, "retry": retry}
     asks = asks if isinstance(asks, Asks) else Asks(asks)
-    stage = context.store.stage("generate", VERSION, config, {"asks": asks.id})
-    return Wave(teacher, context.note(label, stage), asks)
+    return Wave(teacher, context.store.stage("generate", VERSION, config, {"asks": asks.id}), asks)
 
 
 def ask_waves(context: Context, waves: Sequence[Wave]) -> None:
@@ -123,24 +131,21 @@ def failed_asks(wave: Wave) -> list[Ask]:
     return [a for a in wave.asks if answer_id(wave.teacher.name, a.question_id, a.sample) in ids]
 
 
-def ask_again(context: Context, label: str, wave: Wave) -> list[tuple[str, Wave]]:
-    """Further waves for an endpoint's failed calls: those made before, and one more if the run was told to
-    retry.
+def ask_again(context: Context, name: str, wave: Wave) -> list[tuple[str, Wave]]:
+    """Further waves for an endpoint's failed calls, with their names: those made before, and one more if the
+    run was told to retry.
     """
     made: list[tuple[str, Wave]] = []
     for number in range(1, 100):
         asks = failed_asks(made[-1][1] if made else wave) if isinstance(wave.teacher, EndpointTeacher) else []
-        if not asks:
+        again = wave_of(context, wave.teacher, asks, retry=number)
+        if not asks or not (again.stage.is_finished or context.retry_failed):
             break
-        name = f"{label} retry {number}"
-        again = plan_wave(context, wave.teacher, asks, name, retry=number)
+        context.note(f"generate {name} retry {number}", again.stage)
         if not again.stage.is_finished:
-            if not context.retry_failed:
-                del context.stages[name]
-                break
             context.retry_failed = False  # one more try a run
             ask_waves(context, [again])
-        made.append((name, again))
+        made.append((f"{name} retry {number}", again))
     return made
 
 

@@ -2,7 +2,6 @@
 ledger.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict
 
 import pandas as pd
@@ -10,6 +9,7 @@ import pandas as pd
 from jobs.experiment.schema import Arm
 from jobs.run.context import Context
 from jobs.run.store import Stage, write_table
+from jobs.stages.pool import AnswerPool
 from selection.costs import compute_cost
 from selection.rules import choose
 
@@ -32,35 +32,26 @@ def select_answers(
     label: str,
     arm: Arm,
     seed: int,
-    pool: pd.DataFrame,
+    pool: AnswerPool,
     questions: list[str],
     scores: Stage,
-    accuracy: Mapping[str, float],
 ) -> Stage:
     """Choose this arm's training set from scored answers; writes `chosen` and `ledger`.
 
     Args:
-        pool: all answers with their state before scoring.
         questions: ids of all questions asked.
         scores: finished score stage of the student that chooses; rules without a cost need it for lengths
             only.
-        accuracy: per teacher, the share of questions it got right.
     """
     stage = context.note(label, select_stage(context, arm, seed, scores))
     with context.claimed([stage]):
         if not stage.is_finished:
-            _select(stage, arm, seed, pool, questions, scores.read(), accuracy)
+            _select(stage, arm, seed, pool, questions, scores.read())
     return stage
 
 
 def _select(
-    stage: Stage,
-    arm: Arm,
-    seed: int,
-    pool: pd.DataFrame,
-    questions: list[str],
-    scored: pd.DataFrame,
-    accuracy: Mapping[str, float],
+    stage: Stage, arm: Arm, seed: int, pool: AnswerPool, questions: list[str], scored: pd.DataFrame
 ) -> None:
     usable = scored[scored["state"] == "scored"].reset_index(drop=True)
     costs = (
@@ -68,8 +59,8 @@ def _select(
         if arm.cost_settings and len(usable)
         else pd.Series(0.0, index=usable.index)
     )
-    chosen = choose(usable.assign(cost=costs), arm.rule_settings, seed, accuracy)
-    ledger = build_ledger(pool, scored, chosen, questions)
+    chosen = choose(usable.assign(cost=costs), arm.rule_settings, seed, pool.accuracy)
+    ledger = build_ledger(pool.answers, scored, chosen, questions)
     write_table(stage.part("chosen"), chosen)
     write_table(stage.part("ledger"), ledger)
     stage.finish(["chosen", "ledger"], questions=len(questions), chosen=len(chosen))

@@ -48,7 +48,7 @@ def take_file(context: Context, teacher: FileTeacher, questions: Mapping[str, Qu
         f"generate {teacher.name}", context.store.stage("generate", VERSION, config, {"answers": content})
     )
     with context.claimed([stage]):
-        if not stage.is_finished:
+        if not stage.is_finished and context.mode == "make":
             write_table(stage.part("answers"), table)
             stage.finish(["answers"], answers=len(table), failed=0, prompt_tokens=0, answer_tokens=0, usd=0.0)
     return stage

@@ -94,7 +94,9 @@ def train_students(
         unfinished = {
             stages[t.label].id: (t, stages[t.label]) for t in trainings if not stages[t.label].is_finished
         }
-        run_queue(context, [prepare(context, t, stage, pool, questions) for t, stage in unfinished.values()])
+        run_queue(
+            context, [prepare_job(context, t, stage, pool, questions) for t, stage in unfinished.values()]
+        )
         for t, stage in unfinished.values():
             finish_training(stage)
             context.say_fallbacks(t.label, stage)
@@ -118,7 +120,7 @@ def train_epochs(
     with context.claimed(stages.values()):
         for t in trainings:
             stage = stages[t.label]
-            job = None if stage.is_finished else prepare(context, t, stage, pool, questions)
+            job = None if stage.is_finished else prepare_job(context, t, stage, pool, questions)
             until = count_steps(stage.count_rows(EXAMPLES), context.experiment.train.batch_size, epochs, None)
             partly[t.label] = t.student.after_steps(stage, until)
             if job is not None:
@@ -139,7 +141,7 @@ def refuse_another_rendering(training: Training) -> None:
         )
 
 
-def prepare(
+def prepare_job(
     context: Context, t: Training, stage: Stage, pool: pd.DataFrame, questions: Mapping[str, Question]
 ) -> TrainJob:
     """Write a training's examples and say how it is to be trained."""

@@ -81,11 +81,11 @@ def needs_check(answers: pd.DataFrame, questions: Mapping[str, Question]) -> pd.
 def verify_answers(
     context: Context, answered: Mapping[str, Stage], questions: Mapping[str, Question]
 ) -> dict[str, Stage]:
-    """Verify the answers of finished generate stages (label -> stage); returns label -> verify stage."""
+    """Verify the answers of finished generate stages (name -> stage); returns name -> verify stage."""
     settings, references = context.experiment.verify, references_id(questions)
     stages = {
-        label: context.note(label.replace("generate", "verify"), verify_stage(context, source, references))
-        for label, source in answered.items()
+        name: context.note(f"verify {name}", verify_stage(context, source, references))
+        for name, source in answered.items()
     }
     with context.claimed(stages.values()):
         _verify_missing(context, settings, stages, answered, questions)

@@ -1,0 +1,1 @@
+"""One way of teaching students a file, its algorithm from top to bottom."""
