@@ -100,9 +100,8 @@ class RayHosts:
         import ray
 
         options: dict[str, Any] = {"num_cpus": needs.num_cpus, "num_gpus": needs.num_gpus, "max_restarts": 0}
-        options["scheduling_strategy"] = (
-            "DEFAULT"  # never inside the placement group of a Tune trial that asks
-        )
+        # never inside the placement group of a Tune trial that asks
+        options["scheduling_strategy"] = "DEFAULT"
         if needs.memory_gib:
             options["memory"] = int(needs.amounts["memory"])
         if needs.labels:

@@ -173,9 +173,8 @@ class Pool:
             while waiting or active:
                 self._admit(waiting, active)
                 self._feed()
-                if waiting and all(
-                    slot.is_idle for slot in self._slots
-                ):  # a job that ended just now made room for the next
+                # a job that ended just now made room for the next
+                if waiting and all(slot.is_idle for slot in self._slots):
                     self._admit(waiting, active)
                 self._give_way()
                 active = [r for r in active if r.has_more or r.outstanding]
@@ -322,9 +321,8 @@ class Pool:
         """Replace hosts whose shard, or whose loading, takes longer than the deadline."""
         for slot in [s for s in self._slots if s.placed and s.in_flight]:
             late = self.hosts.now() - slot.since > self.deadline_s
-            if late and not self.hosts.wait(
-                list(slot.in_flight), 0.0
-            ):  # else whoever takes the results was slow, not the host
+            # else whoever takes the results was slow, not the host
+            if late and not self.hosts.wait(list(slot.in_flight), 0.0):
                 self._replace(slot, f"no result within {self.deadline_s:g} s")
 
     def _replace(self, slot: _Slot, problem: str) -> None:

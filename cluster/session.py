@@ -36,6 +36,10 @@ QUIET_ENVIRONMENT = {
 }
 
 
+API_SERVER = "RAY_API_SERVER_ADDRESS"
+DASHBOARD_PORT = 8265
+
+
 @dataclass(frozen=True)
 class RaySettings:
     """Where to run. `address` None starts a local Ray, unless RAY_ADDRESS (set inside a Ray job) names a
@@ -62,12 +66,13 @@ class RaySettings:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What Ray offers: resources in total and of each node, and where its logs are."""
+    """What Ray offers: resources in total and of each node, where its logs and its dashboard are."""
 
     resources: dict[str, float]
     nodes: tuple[Node, ...]
     log_directory: str
     grows: bool = False
+    dashboard: str = ""
 
 
 @contextmanager
@@ -85,6 +90,7 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
         yield _describe(settings.autoscaling)
         return
     _send_chatter_to(log_file)
+    known = os.environ.get(API_SERVER)
     try:
         if address is not None:
             ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
@@ -110,8 +116,10 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
         yield _describe(settings.autoscaling)
     finally:
         ray.shutdown()
-        if address is None and settings.dashboard:
-            os.environ.pop("RAY_API_SERVER_ADDRESS", None)
+        if known is None:
+            os.environ.pop(API_SERVER, None)
+        else:
+            os.environ[API_SERVER] = known
 
 
 def set_environment(settings: RaySettings) -> str | None:
@@ -128,9 +136,8 @@ def set_environment(settings: RaySettings) -> str | None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     for key, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    os.environ.setdefault(
-        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0" if address is None else "1"
-    )  # nobody takes this machine away
+    # nobody takes this machine away
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0" if address is None else "1")
     if address is None:
         refuse_more_than_here(settings)
         if settings.listen == "loopback":
@@ -148,16 +155,24 @@ def set_environment(settings: RaySettings) -> str | None:
 
 
 def dashboard_port(settings: RaySettings) -> int | None:
-    """A free port for a local Ray's dashboard, named to all of its processes: asked for its address, they
-    would take that of the newest Ray on this machine.
+    """The port of a local Ray's dashboard, Ray's own default where it is free. It is named to all of its
+    processes: asked for the address, they would take that of the newest Ray on this machine.
     """
     if not settings.dashboard:
         return None
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+    port = next(p for p in (free_port(DASHBOARD_PORT), free_port(0)) if p)
+    os.environ[API_SERVER] = f"http://127.0.0.1:{port}"
     return port
+
+
+def free_port(wanted: int) -> int | None:
+    """A port of loopback that nobody listens on: this one, or any for 0; None when it is taken."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return None
+        return int(probe.getsockname()[1])
 
 
 def refuse_more_than_here(settings: RaySettings) -> None:
@@ -193,7 +208,7 @@ def _describe(grows: bool) -> Cluster:
     )
     logs = str(Path(global_worker.node.get_session_dir_path()) / "logs") if global_worker.node else ""
     resources = dict.fromkeys(("CPU", "GPU", "memory"), math.inf) if grows else kept(ray.cluster_resources())
-    return Cluster(resources, nodes, logs, grows)
+    return Cluster(resources, nodes, logs, grows, os.environ.get(API_SERVER, ""))
 
 
 def _send_chatter_to(log_file: Path | None) -> None:

@@ -248,10 +248,7 @@ def sweep(
 
     if resume not in ("auto", "never"):
         raise BadInput("--resume", resume, "auto or never", "")
-    given = [
-        *(o for o in overrides or [] if not o.startswith(("sweep.", "name="))),
-        *([f"limit={limit}"] if limit is not None else []),
-    ]
+    given = _given([o for o in overrides or [] if not o.startswith(("sweep.", "name="))], limit, None)
     experiment = _load(
         file, [*(overrides or []), *([f"sweep.seeds={seeds}"] if seeds is not None else [])], limit, None
     )

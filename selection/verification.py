@@ -143,9 +143,8 @@ def _same_math(got: str, reference: str, settings: VerifySettings) -> bool | Non
     """math-verify's symbolic comparison, its own alarms off: the child process is the limit."""
     from math_verify import parse, verify
 
-    if WORDS.fullmatch(
-        reference
-    ):  # as mathematics, a word is a product of its letters: "seat" would equal "east"
+    # as mathematics, a word is a product of its letters: "seat" would equal "east"
+    if WORDS.fullmatch(reference):
         return got.casefold().strip(".") == reference.casefold()
     gold = parse(f"${reference}$", parsing_timeout=None)
     if not gold:

@@ -20,9 +20,8 @@ os.environ["TUTELAGE_CACHE"] = tempfile.mkdtemp(prefix="tutelage-cache-")
 
 from cluster.session import Cluster, RaySettings, connect
 
-settings.register_profile(
-    "tutelage", deadline=None, print_blob=True
-)  # on a shared machine a slow example says nothing
+# on a shared machine a slow example says nothing
+settings.register_profile("tutelage", deadline=None, print_blob=True)
 settings.load_profile("tutelage")
 atexit.register(shutil.rmtree, os.environ["TUTELAGE_CACHE"], ignore_errors=True)
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -61,9 +61,8 @@ class HostsHere:
 
     def result(self, future: int) -> Any:
         threads = torch.get_num_threads()
-        torch.set_num_threads(
-            1
-        )  # as Ray gives an actor of one CPU; sums over more threads end in other last digits
+        # as Ray gives an actor of one CPU; sums over more threads end in other last digits
+        torch.set_num_threads(1)
         try:
             return self.calls[future]()
         except TutelageError:

@@ -54,9 +54,8 @@ def test_greedy_equals_generate_row_by_row(model: Any) -> None:
 def test_rows_that_stop_leave_the_batch_and_the_others_go_on_unchanged(model: Any) -> None:
     rows = prompts(8)
     free = complete(model, rows, 10)
-    stop = frozenset(
-        {free[0].ids[2]}
-    )  # now the first row stops at its third token, others perhaps later or never
+    # now the first row stops at its third token, others perhaps later or never
+    stop = frozenset({free[0].ids[2]})
     got = complete(model, rows, 10, stop)
     for before, after in zip(free, got, strict=True):
         cut = next((i for i, t in enumerate(before.ids) if t in stop), None)

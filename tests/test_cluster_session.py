@@ -1,12 +1,15 @@
 """The local Ray: reachable from this machine only, and a token on anything the network could reach."""
 
+import os
+import socket
 import sys
 
 import psutil
 import pytest
 
+from cluster import session as sessions
 from cluster.errors import BadInput
-from cluster.session import Cluster, RaySettings, connect
+from cluster.session import API_SERVER, Cluster, RaySettings, connect, dashboard_port
 
 
 def test_nothing_of_a_local_ray_listens_beyond_loopback(ray_cluster: Cluster) -> None:
@@ -35,3 +38,20 @@ def test_a_ray_that_the_network_reaches_needs_its_token(monkeypatch: pytest.Monk
         connect(RaySettings(auth="disabled", listen="network")),
     ):
         sys.exit("connected")
+
+
+def test_a_dashboard_takes_rays_port_or_a_free_one_and_is_named_to_ray(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray's helpers asked the newest Ray of the machine for their own controller."""
+    monkeypatch.delenv(API_SERVER, raising=False)
+    assert dashboard_port(RaySettings()) is None
+    assert API_SERVER not in os.environ
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr("cluster.session.DASHBOARD_PORT", taken.getsockname()[1])
+        port = dashboard_port(RaySettings(dashboard=True))
+        assert port != taken.getsockname()[1]
+    assert os.environ[API_SERVER] == f"http://127.0.0.1:{port}"
+    assert dashboard_port(RaySettings(dashboard=True)) == sessions.DASHBOARD_PORT  # free again

@@ -64,9 +64,8 @@ def test_select_writes_the_authors_layout_and_loses_no_question(scored: Path, tm
     info = json.loads((tmp_path / "5_groups" / "dataset_info.json").read_text())
     assert info["selected_group_1"]["file_name"] == "selected_group_1.jsonl"
     reference = tutelage("select", "--scores", scored, "--out", tmp_path / "ref", "--compat", "reference")
-    assert (
-        "120 questions have no answer in group 1" in reference.stdout
-    )  # the published rule with 4 answers and 5 groups
+    # the published rule with 4 answers and 5 groups
+    assert "120 questions have no answer in group 1" in reference.stdout
     assert rows_of(tmp_path / "ref" / "5_groups" / "selected_group_1.jsonl") == []
 
 

@@ -320,9 +320,8 @@ def test_many_equal_settings_are_rarely_called_different(small_world: dict[str, 
     assert not any(r.real for r in results.settings)
     assert results.best is not None
     assert results.best_value is not None
-    assert (
-        results.best.choosing_value > 0.52 > results.best_value.value
-    )  # the winner of twenty looks better to those that chose it
+    # the winner of twenty looks better to those that chose it
+    assert results.best.choosing_value > 0.52 > results.best_value.value
     assert results.best_against_baseline is not None
     assert results.best_against_baseline.verdict.startswith("cannot tell")
 

@@ -286,9 +286,8 @@ def test_gsm8k_answers_run_on_real_input_with_a_limit(gsm8k: Path, golden: Path,
     assert results.metric == "loss"
     before = results.before[0].value.value
     after = {a.arm: a.value.value for a in results.arms}
-    assert all(
-        value > before for value in after.values()
-    )  # a fine-tune on right answers lowers the loss on worked ones
+    # a fine-tune on right answers lowers the loss on worked ones
+    assert all(value > before for value in after.values())
     assert any("nats per answer token" in line for line in verdict_lines(results))
 
 

@@ -55,9 +55,8 @@ def test_each_rule_takes_what_it_says() -> None:
         "q3": ["y"],
     }  # q3 is a tie: answer ids decide
     assert taken(RuleSettings("groups", groups=5)) == {"q1": ["y"], "q2": ["z"], "q3": ["y"]}
-    second = taken(
-        RuleSettings("groups", groups=2, group=2)
-    )  # q1's second group holds ranks 2 and 3; q2 has none
+    # q1's second group holds ranks 2 and 3; q2 has none
+    second = taken(RuleSettings("groups", groups=2, group=2))
     assert set(second) == {"q1", "q3"}
     assert second["q1"][0] in ("x", "z")
     assert second["q3"] == ["z"]
@@ -83,9 +82,8 @@ def test_softmax_draws_follow_the_costs_and_the_temperature() -> None:
     table = pool([(f"q{i}", t, c) for i in range(3000) for t, c in (("x", 1.0), ("y", 2.0))])
     for temperature, share in ((1.0, 1 / (1 + np.exp(-1.0))), (0.05, 1.0), (1e6, 0.5)):
         chosen = choose(table, RuleSettings("softmax", temperature=temperature), 0, ACCURACY)
-        assert (
-            abs((chosen["teacher"] == "x").mean() - share) < 0.03
-        )  # three standard errors of a share of one half
+        # three standard errors of a share of one half
+        assert abs((chosen["teacher"] == "x").mean() - share) < 0.03
 
 
 def test_round_robin_gives_teachers_equal_turns_and_passes_over_who_has_no_answer() -> None:

@@ -358,9 +358,8 @@ def test_a_model_that_gives_nan_quarantines_its_rows_instead_of_winning(tiny_mod
     model = load_model(ModelSource(str(tiny_model)))
     scorer = Scorer(model, frozenset())
     with torch.no_grad():
-        model.get_input_embeddings().weight[7] = float(
-            "nan"
-        )  # tied to the vocabulary projection: every loss is broken
+        # tied to the vocabulary projection: every loss is broken
+        model.get_input_embeddings().weight[7] = float("nan")
     result = scorer.score([Rendered((5, 6, 7, 8), 2, 4)])[0]
     assert isinstance(result, ArithmeticError)
     assert "not finite" in str(result)

@@ -158,9 +158,10 @@ def test_zero_stages_and_worker_counts_give_the_same_losses_and_usable_exports(
     one: WorkerGroup, two: WorkerGroup, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:
     plain = [job(f"z{z}", tiny_model, examples, tmp_path / "two", zero_stage=z) for z in (1, 2)]
+    # a user's own section
     plain.append(
         job("z3", tiny_model, examples, tmp_path / "two", deepspeed={"zero_optimization": {"stage": 3}})
-    )  # a user's own section
+    )
     lora = job("lora", tiny_model, examples, tmp_path / "two", zero_stage=2, lora=LoraSettings(r=4, alpha=8))
     two.run(train, [*plain, lora], tmp_path / "checkpoints")
     alone = [
@@ -192,9 +193,8 @@ def test_zero_stages_and_worker_counts_give_the_same_losses_and_usable_exports(
 def train_in_small_chunks(rank: int, jobs: list[TrainJob], checkpoints: Path) -> None:
     from training.objectives import cross_entropy as objectives
 
-    objectives.CHUNK_BYTES["cpu"] = (
-        4 * 321 * 20
-    )  # twenty positions: 1, 2 and 3 calls for 22, 39 and 81 answer tokens
+    # twenty positions: 1, 2 and 3 calls for 22, 39 and 81 answer tokens
+    objectives.CHUNK_BYTES["cpu"] = 4 * 321 * 20
     train(rank, jobs, checkpoints)
 
 

@@ -136,9 +136,8 @@ def test_no_compiler_is_needed_and_a_loss_that_is_not_finite_stops_training_with
     cache = tmp_path / "extensions"
     environment = {"PATH": str(without), "TORCH_EXTENSIONS_DIR": str(cache), "CC": "", "CXX": ""}
     one = job("nogcc", tiny_model, examples, tmp_path, steps=1)
-    write_examples(
-        Place(str(tmp_path / "heavy.arrow")), [Example(tuple(range(3, 30)), 6, 27, 1e39)] * 8
-    )  # 1e39 is infinite in float32
+    # 1e39 is infinite in float32
+    write_examples(Place(str(tmp_path / "heavy.arrow")), [Example(tuple(range(3, 30)), 6, 27, 1e39)] * 8)
     wild = job("wild", tiny_model, tmp_path / "heavy.arrow", tmp_path, steps=5)
     with pytest.raises(
         TrainingFailed, match=r"training wild: the loss of step 0 is (nan|inf).*lower the learning rate"

@@ -140,9 +140,8 @@ class _Row:
 
 def plan_attention(prompts: Sequence[slice], branches: Sequence[Sequence[slice]], model: Any) -> list[Group]:
     """Cut the attention of a packed sequence into calls, by estimated work for this model on its device."""
-    width = (
-        model.config.get_text_config().hidden_size
-    )  # about that of all heads together; layers may differ in them
+    # about that of all heads together; layers may differ in them
+    width = model.config.get_text_config().hidden_size
     call_pairs = CALL_FLOP.get(model.device.type, CALL_FLOP["cuda"]) / (4 * width)
     key_block = KEY_BLOCK.get(model.device.type, KEY_BLOCK["cuda"])
     rows = [

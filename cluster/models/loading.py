@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt options
 POSITION_NAMES = ("pos", "wpe", "alibi")  # what tables of positions are named after
 RESERVED_POSITIONS = 2  # rows that some families' position tables have beyond the positions that they declare
-MADE_AS_LONG_AS_DECLARED = (
-    "mpt",
-)  # families that make a table of positions, of the declared length, in every pass
+# families that make a table of positions, of the declared length, in every pass
+MADE_AS_LONG_AS_DECLARED = ("mpt",)
 DType = Literal["float32", "bfloat16", "float16"]
 
 
@@ -78,9 +77,8 @@ class ModelSource:
     adapter: str | None = None
 
     def __post_init__(self) -> None:
-        if (
-            not is_uri(self.path) and Path(self.path).is_dir()
-        ):  # absolute, because a worker may run in another directory
+        # absolute, because a worker may run in another directory
+        if not is_uri(self.path) and Path(self.path).is_dir():
             object.__setattr__(self, "path", str(Path(self.path).resolve()))
 
     @property

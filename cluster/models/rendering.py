@@ -241,9 +241,8 @@ class Renderer:
             )
         whole = self._text([*messages, _said(content, reasoning)], False)
         if reasoning is not None and not _keeps(whole[len(prompt_text) :], reasoning, content):
-            whole = self._text(
-                [*messages, _said(f"<think>\n{reasoning}{CLOSING}{content}")], False
-            )  # one that knows of text alone
+            # one that knows of text alone
+            whole = self._text([*messages, _said(f"<think>\n{reasoning}{CLOSING}{content}")], False)
         _refuse_another_start(prompt_text, whole)
         rest = whole[len(prompt_text) :]
         if not _keeps(rest, reasoning or "", content):
@@ -319,9 +318,8 @@ class Renderer:
             try:
                 rendered = self.conversation(question, answer)
             except Unrenderable as error:
-                if (
-                    "survive tokenisation" in error.what
-                ):  # a small vocabulary may lack a character: a row's matter, not the template's
+                # a small vocabulary may lack a character: a row's matter, not the template's
+                if "survive tokenisation" in error.what:
                     continue
                 raise
             bos = self.tokenizer.bos_token_id

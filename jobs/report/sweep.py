@@ -15,12 +15,13 @@ from jobs.results.summary import format_interval
 from jobs.run.store import write_table
 from jobs.sweep_results import SettingResult, SweepResults, plain_results
 
+# neither the settings' blue nor the best one's green
 REFERENCES = (
     PALETTE[1],
     PALETTE[3],
     PALETTE[4],
     PALETTE[6],
-)  # neither the settings' blue nor the best one's green
+)
 
 
 def write_sweep(results: SweepResults, directory: Place) -> Place:

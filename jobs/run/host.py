@@ -79,10 +79,9 @@ class RayHost:
             self.say(f"starting Ray{'' if address is None else ' at ' + address} …")
             self._cluster = self._exits.enter_context(connect(self.settings, self.log_file))
             size = ", ".join(f"{v:g} {k}" for k, v in self._cluster.resources.items() if k in ("CPU", "GPU"))
-            self.say(
-                f"Ray is up with {size}; its log: {self.log_file}; workers' logs: "
-                f"{self._cluster.log_directory}"
-            )
+            logs = f"its log: {self.log_file}; workers' logs: {self._cluster.log_directory}"
+            page = f"; dashboard: {self._cluster.dashboard}" if self._cluster.dashboard else ""
+            self.say(f"Ray is up with {size}{page}; {logs}")
         return self._cluster
 
     @property

@@ -136,10 +136,12 @@ def ask_again(context: Context, name: str, wave: Wave) -> list[tuple[str, Wave]]
     run was told to retry.
     """
     made: list[tuple[str, Wave]] = []
-    for number in range(1, 100):
-        asks = failed_asks(made[-1][1] if made else wave) if isinstance(wave.teacher, EndpointTeacher) else []
+    for number in range(1, 100) if isinstance(wave.teacher, EndpointTeacher) else ():
+        asks = failed_asks(made[-1][1] if made else wave)
+        if not asks:
+            break
         again = wave_of(context, wave.teacher, asks, retry=number)
-        if not asks or not (again.stage.is_finished or context.retry_failed):
+        if not (again.stage.is_finished or context.retry_failed):
             break
         context.note(f"generate {name} retry {number}", again.stage)
         if not again.stage.is_finished:

@@ -148,9 +148,8 @@ def join_pool(
     by_failure = answers.assign(failed=answers["finish"] == "failed").sort_values(
         "failed", ascending=False, kind="stable"
     )
-    answers = by_failure.drop_duplicates("answer_id", keep="last").drop(
-        columns="failed"
-    )  # a failed call that was asked again counts once
+    # a failed call that was asked again counts once
+    answers = by_failure.drop_duplicates("answer_id", keep="last").drop(columns="failed")
     verdicts = pd.concat(
         [pd.DataFrame(columns=VERDICT_COLUMNS), *[s.read() for s in verified]], ignore_index=True
     )

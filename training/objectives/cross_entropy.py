@@ -50,9 +50,8 @@ def weighted_cross_entropy(head: Head, batch: Tensors) -> tuple[torch.Tensor, to
             torch.nn.functional.cross_entropy(logits, labels_N[part], reduction="none") * weights_N[part]
         ).sum()
 
-    total = hidden.sum() * 0.0 + chunked_loss(
-        head, hidden_ND, loss_of
-    )  # the sum keeps the graph where there is no answer token
+    # the sum keeps the graph where there is no answer token
+    total = hidden.sum() * 0.0 + chunked_loss(head, hidden_ND, loss_of)
     return total, weights_N.sum()
 
 
