@@ -26,7 +26,9 @@ from cluster.pool import Job, Pool
 from cluster.session import RaySettings, connect
 from jobs.experiment.schema import Score
 from jobs.files.datasets import Row
-from jobs.stages.score import ScoreHandler, first_state, score_rows, shards_of
+from jobs.run.rows import Part, PartWriter
+from jobs.stages.score import ScoreHandler, score_rows, shards_of
+from jobs.stages.states import first_state
 
 SHARD, TEACHERS = 256, 6
 QUESTION_CHARACTERS = 235  # the mean of GSM8K's questions
@@ -87,16 +89,17 @@ def measure_stage(student: str, questions: str) -> None:
     from jobs.experiment.schema import Student
 
     state, rows = first_state(Student(name="kid", path=student)), episode_rows(int(questions))
-    shards = [(name, (name, chunk)) for name, chunk in shards_of(rows, SHARD)]
+    shards = [(name, chunk) for name, chunk in shards_of(rows, SHARD)]
     began = time.perf_counter()
     arrived: list[tuple[float, int]] = []
     with (
         tempfile.TemporaryDirectory() as out,
         connect(RaySettings(num_cpus=2, object_store_mib=100), Path(out) / "ray.log"),
     ):
-        make = partial(ScoreHandler, state, Score(), 0.0, out)
+        make = partial(PartWriter, partial(ScoreHandler, state, Score(), 0.0))
+        parts = [(name, Part(out, name, chunk, True)) for name, chunk in shards]
         with Pool() as pool:
-            for result in pool.run([Job("score", make, shards, 2, Needs(1.0))]):
+            for result in pool.run([Job("score", make, parts, 2, Needs(1.0))]):
                 arrived.append((time.perf_counter(), result.value.items))
     rate = sum(n for _, n in arrived[2:]) / (arrived[-1][0] - arrived[1][0])
     emit({"answers_per_s": rate, "startup_s": arrived[0][0] - began})
@@ -127,14 +130,14 @@ def measure_plan(folder: str, questions: str) -> None:
     from cluster.storage import Place
     from jobs.experiment.reading import load_experiment
     from jobs.plan import make_plan
-    from jobs.run.context import Context
-    from jobs.run.progress import Talker
+    from jobs.run.progress import Terminal
+    from jobs.run.run import open_run
 
     reset_peak_memory()
     began = time.perf_counter()
     experiment = load_experiment(Path(folder) / "experiment.yaml")
-    with Context(experiment, Place(folder) / "run", Talker()) as context:
-        rows = make_plan(context)
+    with open_run(experiment, Place(folder) / "run", Terminal(), "plan") as run:
+        rows = make_plan(run, experiment)
     emit(
         {
             "peak_mib": peak_memory() / 2**20,

@@ -23,8 +23,8 @@ from cluster.storage import Place, is_uri, local_copy
 from jobs import __version__, submission
 from jobs.experiment.reading import load_experiment, resolved
 from jobs.experiment.schema import Experiment
-from jobs.run.context import Context
-from jobs.run.progress import Talker, printable
+from jobs.run.progress import Terminal, printable
+from jobs.run.run import Run, open_run
 from jobs.standalone import Limit, audit, score, select, verify
 from jobs.submission import keep_outside_job_copy
 
@@ -110,13 +110,13 @@ def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
-def _interruptible(talker: Talker, directory: Place) -> Iterator[None]:
+def _interruptible(terminal: Terminal, directory: Place) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into a clean end that says how to go on."""
     previous = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         yield
     except KeyboardInterrupt:
-        talker.say(f"interrupted; finished work is kept, run the same command again to go on ({directory})")
+        terminal.say(f"interrupted; finished work is kept, run the same command again to go on ({directory})")
         raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -144,47 +144,44 @@ def run(
         return
     experiment = _load(file, overrides, limit, seed)
     directory = _claim_run_directory(experiment)
-    talker = Talker()
+    terminal = Terminal()
     with (
-        _interruptible(talker, directory),
-        Context(experiment, directory, talker, resume, retry_failed=retry_failed) as context,
+        _interruptible(terminal, directory),
+        open_run(experiment, directory, terminal, "make", resume, retry_failed) as run,
     ):
-        _run(context)
+        _run(run, experiment)
 
 
-def _run(context: Context) -> None:
+def _run(run: Run, experiment: Experiment) -> None:
     """Run, summarise, write the report, print the verdict."""
     from jobs.pipeline import run_pipeline
     from jobs.report.run import write_report
     from jobs.results.summary import summarise, verdict_lines, write_results
 
-    outcome = run_pipeline(context)
-    results = summarise(context, outcome)
-    write_results(results, context.run_directory)
-    _link_stages(context)
-    page = write_report(results, context.run_directory)
-    made = len(context.stages) - context.cached
-    context.talker.say(f"{made} stages made, {context.cached} found in the store")
+    results = summarise(run, run_pipeline(run, experiment))
+    write_results(results, run.directory)
+    _link_stages(run)
+    page = write_report(results, run.directory)
+    run.terminal.say(f"{len(run.stages) - run.cached} stages made, {run.cached} found in the store")
     for line in verdict_lines(results):
-        context.talker.say(line)
-    context.talker.say(f"report: {page}")
+        run.terminal.say(line)
+    run.terminal.say(f"report: {page}")
 
 
-def _link_stages(context: Context) -> None:
-    """Link the run to its stages: `stages.json` names them all, and where both are local `stages/<label>`
-    points into the store.
+def _link_stages(run: Run) -> None:
+    """Link the run to its stages: `stages.json` names them all, and where both are local
+    `stages/<kind>/<label>` points into the store.
     """
-    places = {label: str(stage.directory) for label, stage in context.stages.items()}
-    (context.run_directory / "stages.json").write_bytes(json.dumps(places, indent=1).encode())
-    if not (context.run_directory.is_local and context.store.root.is_local):
+    places = [{"kind": k, "label": n, "directory": str(s.directory)} for (k, n), s in run.stages.items()]
+    (run.directory / "stages.json").write_bytes(json.dumps(places, indent=1).encode())
+    if not (run.directory.is_local and run.store.root.is_local):
         return
-    links = context.run_directory.path / "stages"
-    links.mkdir(exist_ok=True)
-    for label, place in places.items():
-        link = links / label.replace(" ", "-").replace("/", "_")
+    for (kind, label), stage in run.stages.items():
+        link = run.directory.path / "stages" / kind / label.replace(" ", "-").replace("/", "_")
+        link.parent.mkdir(parents=True, exist_ok=True)
         if link.is_symlink():
             link.unlink()
-        link.symlink_to(os.path.relpath(place, links))
+        link.symlink_to(os.path.relpath(str(stage.directory), link.parent))
 
 
 @app.command()
@@ -198,15 +195,15 @@ def plan(
     from jobs.plan import make_plan
 
     experiment = _load(file, overrides, limit, seed)
-    talker = Talker()
-    with Context(experiment, Place(experiment.runs) / experiment.name, talker, mode="plan") as context:
-        rows = make_plan(context)
+    terminal = Terminal()
+    with open_run(experiment, Place(experiment.runs) / experiment.name, terminal, "plan") as run:
+        rows = make_plan(run, experiment)
     table = Table(title=f"plan of {experiment.name}", title_justify="left")
     for column in ("stage", "cached", "remaining", "placement"):
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(row.stage, row.cached, row.remaining, row.placement)
-    talker.show(table)
+    terminal.show(table)
 
 
 def _saved(run_name: str, runs: str) -> tuple[Experiment, Place]:
@@ -254,22 +251,27 @@ def sweep(
     )
     set_environment(experiment.ray)
     settings = expand_settings(experiment)
-    talker = Talker()
+    terminal = Terminal()
     if dry_run:
         for setting in settings:
-            talker.say(setting.label)
+            terminal.say(setting.label)
         return
     # Ray frees the train workers of a trial that died only where its dashboard can say that it did.
     experiment = experiment.model_copy(update={"ray": replace(experiment.ray, dashboard=True)})
     directory = _claim_run_directory(experiment, "-sweep")
-    with _interruptible(talker, directory), Context(experiment, directory, talker, resume) as context:
-        prepare_shared(context, settings)
-        trials = run_sweep(context, settings)
+    with (
+        _interruptible(terminal, directory),
+        open_run(experiment, directory, terminal, "make", resume) as run,
+    ):
+        prepare_shared(run, experiment, settings)
+        trials = run_sweep(run, experiment, settings)
     results = summarise_sweep(experiment, settings, trials, [str(file), *given])
     page = write_sweep(results, directory)
     for line in sweep_lines(results):
-        talker.say(line)
-    talker.say(f"report: {page}; curves: pip install tensorboard; tensorboard --logdir {directory / 'tune'}")
+        terminal.say(line)
+    terminal.say(
+        f"report: {page}; curves: pip install tensorboard; tensorboard --logdir {directory / 'tune'}"
+    )
 
 
 Address = Annotated[str, typer.Option(help="The head node's job server, for example http://127.0.0.1:8265.")]
@@ -332,17 +334,17 @@ def export(
     from jobs.report.export import export_run
 
     experiment, directory = _saved(run_name, runs)
-    with Context(experiment, directory, Talker(), mode="read") as context:
-        for path in export_run(run_pipeline(context), out):
-            context.talker.say(str(path))
+    with open_run(experiment, directory, Terminal(), "read") as run:
+        for path in export_run(run_pipeline(run, experiment), out):
+            run.terminal.say(str(path))
 
 
 @app.command()
 def report(run_name: RunName, runs: str = "runs") -> None:
     """Write a finished run's report again, and print its verdict. Starts no model."""
     experiment, directory = _saved(run_name, runs)
-    with Context(experiment, directory, Talker(), mode="read") as context:
-        _run(context)
+    with open_run(experiment, directory, Terminal(), "read") as run:
+        _run(run, experiment)
 
 
 @app.command()
@@ -359,9 +361,9 @@ def replay(
     from jobs.report.replay import replay_answer
 
     experiment, directory = _saved(run_name, runs)
-    with Context(experiment, directory, Talker(), mode="read") as context:
-        for line in replay_answer(context, run_pipeline(context), answer, number):
-            context.talker.say(line)
+    with open_run(experiment, directory, Terminal(), "read") as run:
+        for line in replay_answer(run_pipeline(run, experiment), answer, number):
+            run.terminal.say(line)
 
 
 @app.command()
@@ -377,12 +379,12 @@ def miniature(
     experiment = load_experiment(Path(__file__).parent / "miniature" / "world.yaml", [f"store={out}"])
     settings = {"seed": seed, "train_questions": train_questions, "evaluate_questions": evaluate_questions}
     experiment = experiment.model_copy(update={"miniature": type(experiment.miniature)(**settings)})  # type: ignore[call-arg,misc]
-    talker = Talker()
+    terminal = Terminal()
     with (
-        _interruptible(talker, Place(str(out))),
-        Context(experiment, Place(str(out)) / "logs", talker) as context,
+        _interruptible(terminal, Place(str(out))),
+        open_run(experiment, Place(str(out)) / "logs", terminal) as run,
     ):
-        directory = build_world(context, experiment.miniature)  # type: ignore[arg-type]
+        directory = build_world(run, experiment.miniature, experiment.placement)  # type: ignore[arg-type]
     for kind, names in (("teacher", TEACHERS), ("student", STUDENTS)):
         for name in names:
             print(f"{kind:8} {name:10} {directory / f'{name}/model'}")

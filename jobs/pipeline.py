@@ -1,78 +1,134 @@
-"""Any run, top to bottom: look at everything first, ask and verify, score and evaluate the students as they
-are, then let a system teach them.
+"""Any run, top to bottom: look at everything first, ask and verify, evaluate the students as they are, then
+let each system teach them on its arms.
 """
+
+from dataclasses import dataclass
 
 from cluster.errors import BadInput
 from cluster.placement import Node, check_fits
 from cluster.session import refuse_more_than_here
 from cluster.storage import local_copy
-from jobs.experiment.schema import ModelTeacher, QuestionSet
+from jobs.experiment.schema import Experiment, FileTeacher, ModelTeacher, QuestionSet
 from jobs.files.datasets import OnBroken, Question, read_questions, take_rows
 from jobs.miniature.world import build_world, resolve
 from jobs.results.outcome import Outcome, Start
-from jobs.run.context import Context
-from jobs.stages.ask import check_teachers
+from jobs.run.run import Run
 from jobs.stages.evaluate import evaluate_students
 from jobs.stages.pool import build_pool
-from jobs.stages.score import check_student, first_state, pool_rows, score_students
+from jobs.stages.score import pool_rows
+from jobs.stages.states import ModelState, check_student, first_state
 from jobs.stages.verify import check_verifier
-from jobs.systems.paths import paths_of
-from jobs.systems.scas import run_rounds
+from jobs.systems import scas
+from jobs.systems.paths import judging_of, paths_of
 from training.trainer import check_train_room
 
-
-def run_pipeline(context: Context) -> Outcome:
-    """Run an experiment from questions to evaluated students; finished stages are read from the store."""
-    start = begin(context)
-    return run_rounds(context, start, paths_of(context.experiment))
+SYSTEMS = {"select": scas.teach}  # an arm's kind -> the system that teaches it
 
 
-def begin(context: Context) -> Start:
-    """Ask the teachers, verify, and evaluate and score the students as they are: what every arm and every
-    sweep's trial shares.
+@dataclass(frozen=True)
+class Looked:
+    """What a look at the files tells before anything is asked or made.
+
+    Attributes:
+        experiment: with the paths of a world's models in place of their names.
+        hosted: the teachers that are hosted here, by name.
     """
-    check_placement(context)
-    if context.experiment.miniature is not None:
-        world = build_world(context, context.experiment.miniature)
-        context.experiment = resolve(context.experiment, world)
-    e = context.experiment
-    questions, held_out = load_questions(e.questions, e.limit, context.on_broken)
-    students = {s.name: first_state(s) for s in e.students}
+
+    experiment: Experiment
+    questions: dict[str, Question]
+    held_out: list[Question]
+    hosted: dict[str, ModelState]
+    students: dict[str, ModelState]
+
+
+def run_pipeline(run: Run, experiment: Experiment) -> Outcome:
+    """Run an experiment from questions to evaluated students; finished stages are read from the store."""
+    return teach(run, begin(run, look(run, experiment)))
+
+
+def look(run: Run, experiment: Experiment) -> Looked:
+    """Read the questions, and look at every teacher, student and setting before the first is asked.
+
+    Raises:
+        Unmade: in a plan, nobody has built the miniature world yet.
+    """
+    check_placement(run, experiment)
+    e = experiment
+    if e.miniature is not None:
+        e = resolve(e, build_world(run, e.miniature, e.placement))
+    broken = run.terminal.say if e.questions.skip_broken_lines else None
+    questions, held_out = load_questions(e.questions, e.limit, broken)
     check_verifier(e.verify)
-    check_teachers(context)
+    hosted = check_teachers(e)
+    students = {s.name: first_state(s) for s in e.students}
     for student in students.values():
-        check_student(student, e.score)
-    pool = build_pool(context, questions)
-    before = evaluate_students(context, students, held_out)
+        check_student(student, e.score.target_layer)
+    return Looked(e, questions, held_out, hosted, students)
+
+
+def begin(run: Run, looked: Looked) -> Start:
+    """Evaluate the students as they are, ask the teachers, verify: what every arm and every sweep's trial
+    shares.
+
+    Raises:
+        Unmade: in a plan, the pool is not known yet.
+    """
+    e, questions, students = looked.experiment, looked.questions, looked.students
+    before = evaluate_students(run, students, looked.held_out, judging_of(e), e.placement)
+    pool = build_pool(run, e, looked.hosted, questions)
     rows = pool_rows(pool.answers, questions)
     if not rows:
-        states = (
-            ", ".join(f"{n} {s}" for s, n in pool.answers["state"].value_counts().items())
-            or "no answers at all"
-        )
+        states = ", ".join(f"{n} {s}" for s, n in pool.answers["state"].value_counts().items())
         raise BadInput(
             "no teacher has a verified answer to any question",
-            states,
+            states or "no answers at all",
             "at least one",
             "check verify.method and verify.pattern",
         )
-    score_students(context, list(students.values()), rows, pool.ids)
-    return Start(questions, held_out, pool, rows, students, before)
+    return Start(e, questions, looked.held_out, pool, rows, students, before)
 
 
-def check_placement(context: Context) -> None:
+def teach(run: Run, start: Start) -> Outcome:
+    """Let each system teach the students on its arms."""
+    outcome = Outcome(start, paths_of(start.experiment))
+    for kind, system in SYSTEMS.items():
+        system(run, start, outcome, [path for path in outcome.paths if path.arm.kind == kind])
+    return outcome
+
+
+def check_teachers(experiment: Experiment) -> dict[str, ModelState]:
+    """Look at every teacher before any is asked; returns those that are hosted here, by name.
+
+    Raises:
+        BadInput: no model or no file there, or a template that nobody could train on.
+    """
+    hosted = {}
+    for teacher in experiment.teachers:
+        if isinstance(teacher, ModelTeacher):
+            hosted[teacher.name] = first_state(teacher)
+        elif isinstance(teacher, FileTeacher) and not local_copy(teacher.path).is_file():
+            raise BadInput(
+                f"no answers of teacher {teacher.name} there",
+                teacher.path,
+                "a .jsonl, .json or .parquet file",
+                "check the path",
+            )
+    return hosted
+
+
+def check_placement(run: Run, experiment: Experiment) -> None:
     """Refuse before anything starts what a local run can never place; a cluster is asked when it is
     connected.
 
     Raises:
         NoRoom: with what was asked for and what there is.
     """
-    e, room = context.experiment, context.host.room
-    if room is None:
+    e, room = experiment, run.host.room
+    if room is None or run.mode != "make":
         return
     if e.ray.num_cpus is not None:
         refuse_more_than_here(e.ray)
-    wanted = {"the student": context.needs}
+    wanted = {"the student": e.placement.needs}
     wanted |= {f"teacher {t.name}": t.needs for t in e.teachers if isinstance(t, ModelTeacher)}
     for name, needs in wanted.items():
         check_fits(name, needs, [Node(room)])

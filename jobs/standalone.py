@@ -7,7 +7,7 @@ import pandas as pd
 import typer
 
 from cluster.errors import BadInput
-from jobs.run.progress import Talker
+from jobs.run.progress import Terminal
 
 Limit = Annotated[int | None, typer.Option(help="Use only the first N questions.")]
 
@@ -55,8 +55,8 @@ def score(
         )
     if not 0 <= scas_lambda <= 1:
         raise BadInput("--lambda-scas is out of range", scas_lambda, "0 to 1", "")
-    talker, tables = Talker(), []
-    found = read_teacher_files(answers, talker.say if skip_broken_lines else None, limit)
+    terminal, tables = Terminal(), []
+    found = read_teacher_files(answers, terminal.say if skip_broken_lines else None, limit)
     rows = sorted(
         (item for own in found.values() for item, _ in own), key=lambda r: (r.question_id, r.answer_id)
     )
@@ -66,15 +66,15 @@ def score(
     renderer.prove()
     scorer = Scorer(load_model(where, _device(device)), renderer.special_ids, target_layer)
     for line in scorer.proof.lines.values():
-        talker.say(line)
-    with talker.bar("score", len(rows), "answers") as bar:
+        terminal.say(line)
+    with terminal.bar("score", len(rows), "answers") as bar:
         for _, chunk in shards_of(rows, 256):
             tables.append(score_rows(chunk, renderer, scorer, max_length))
             bar.advance(len(chunk))
     scores = pd.concat(tables, ignore_index=True)
     paths = write_scores(scores, sources, CostSettings("scas", scas_lambda), out)
     states = ", ".join(f"{n:,} {s}" for s, n in scores["state"].value_counts().items())
-    talker.say(f"{states}; wrote {', '.join(str(p) for p in paths)}")
+    terminal.say(f"{states}; wrote {', '.join(str(p) for p in paths)}")
 
 
 def audit(
@@ -112,7 +112,7 @@ def audit(
     from selection.costs import COSTS, CostSettings, compute_cost
     from selection.scoring import Scorer
 
-    talker, where = Talker(), ModelSource(student)
+    terminal, where = Terminal(), ModelSource(student)
     found = read_teacher_files(answers)
     rows = sorted(
         (item for own in found.values() for item, _ in own), key=lambda r: (r.question_id, r.answer_id)
@@ -131,7 +131,7 @@ def audit(
             "no answer could be scored", f"{left_out} left out", "at least one", "look at the answers"
         )
     gradients, norms = Gradients(model, renderer.special_ids), []
-    with talker.bar("gradients", len(frame), "answers") as bar:
+    with terminal.bar("gradients", len(frame), "answers") as bar:
         for row in (sample[str(i)] for i in frame["answer_id"]):
             norms.append(gradients.norms(renderer.conversation(row.question, row.answer, row.system)))
             bar.advance()
@@ -156,12 +156,12 @@ def audit(
             f"{r.questions:,}",
             f"{r.answers:,}",
         )
-    talker.show(shown)
+    terminal.show(shown)
     write_atomically(
         out, json.dumps({"left_out": left_out, "agreements": [asdict(r) for r in results]}, indent=1).encode()
     )
     costs.to_parquet(out.with_suffix(".parquet"), index=False)
-    talker.say(f"wrote {out} and {out.with_suffix('.parquet')}")
+    terminal.say(f"wrote {out} and {out.with_suffix('.parquet')}")
 
 
 def _device(wanted: str) -> str:
@@ -196,7 +196,7 @@ def select(
     check_rule(RuleSettings("groups", num_groups, selected_group), set())
     if compat not in ("ours", "reference"):
         raise BadInput("--compat", compat, "ours or reference", "")
-    questions = ranked(list(read_scores(scores, score_key, Talker().say)), score_key)
+    questions = ranked(list(read_scores(scores, score_key, Terminal().say)), score_key)
     drawn: list[Any] = []
     for question, rows in questions.items():
         members = group_members(rows, num_groups, selected_group, compat)
@@ -210,7 +210,7 @@ def select(
     write_selection(group, drawn, score_key)
     empty = len(questions) - len(drawn)
     note = f"; {empty:,} questions have no answer in group {selected_group}" if empty else ""
-    Talker().say(f"{len(questions):,} questions; wrote {minimum} and {group} ({len(drawn):,} rows){note}")
+    Terminal().say(f"{len(questions):,} questions; wrote {minimum} and {group} ({len(drawn):,} rows){note}")
 
 
 def verify(
@@ -243,9 +243,9 @@ def verify(
     if method not in (*COMPARISONS, "function"):
         raise BadInput("--method", method, ", ".join([*COMPARISONS, "function"]), "")
     settings = VerifySettings(method=method, pattern=pattern, function=function, timeout_s=timeout_s)  # type: ignore[arg-type]
-    talker, lines, counts = Talker(), [], Counter[str]()
-    rows = list(read_rows(answers, talker.say if skip_broken_lines else None))
-    with Verifier(settings) as verifier, talker.bar("verify", len(rows), "answers") as bar:
+    terminal, lines, counts = Terminal(), [], Counter[str]()
+    rows = list(read_rows(answers, terminal.say if skip_broken_lines else None))
+    with Verifier(settings) as verifier, terminal.bar("verify", len(rows), "answers") as bar:
         for number, row in rows:
             answer, reference = answer_and_reference(
                 row, f"{answers} line {number}", answer_field, reference_field
@@ -261,4 +261,4 @@ def verify(
             )
             bar.advance()
     write_atomically(out, ("\n".join(lines) + "\n" if lines else "").encode("utf-8", "surrogatepass"))
-    talker.say(f"{', '.join(f'{n:,} {s}' for s, n in counts.most_common())}; wrote {out}")
+    terminal.say(f"{', '.join(f'{n:,} {s}' for s, n in counts.most_common())}; wrote {out}")

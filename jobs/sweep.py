@@ -24,13 +24,13 @@ from cluster.placement import Node
 from cluster.storage import Place, local_copy
 from jobs.experiment.reading import load_experiment, parse_experiment, resolved, set_key
 from jobs.experiment.schema import Draw, Experiment, Placement, Sweep
-from jobs.pipeline import begin
-from jobs.results.outcome import StudentPath
-from jobs.run.context import Context
-from jobs.run.progress import Talker
+from jobs.pipeline import SYSTEMS, begin, look
+from jobs.results.outcome import Outcome, StudentPath
+from jobs.run.progress import Terminal
+from jobs.run.run import Run, open_run
 from jobs.run.store import Stage, digest
+from jobs.stages.score import score_students
 from jobs.systems.paths import paths_of
-from jobs.systems.scas import run_rounds
 from training.trainer import check_train_room
 
 TRIAL_MEMORY_MIB = 256
@@ -186,19 +186,18 @@ def experiment_of(e: Experiment, setting: Setting) -> Experiment:
         ) from error
 
 
-def prepare_shared(context: Context, settings: Sequence[Setting]) -> None:
+def prepare_shared(run: Run, experiment: Experiment, settings: Sequence[Setting]) -> None:
     """Make once what the settings share: every distinct pool, with the students' first costs
     and evaluations.
     """
-    e = context.experiment
-    wanted = [experiment_of(e, s) for s in settings]
+    wanted = [experiment_of(experiment, s) for s in settings]
     distinct = {digest({k: v for k, v in resolved(w).items() if k in SHARED}): w for w in wanted}
     for number, one in enumerate(distinct.values(), 1):
         if len(distinct) > 1:
-            context.talker.say(f"pool {number} of {len(distinct)}")
-        context.experiment = one
-        begin(context)
-    context.experiment = e
+            run.terminal.say(f"pool {number} of {len(distinct)}")
+        start = begin(run, look(run, one))
+        e, students = start.experiment, list(start.students.values())
+        score_students(run, students, start.rows, start.pool.ids, e.score, e.placement)
 
 
 def count_concurrent(placement: Placement, most: int | None, nodes: Sequence[Node], grows: bool) -> int:
@@ -228,35 +227,39 @@ def run_trial(config: dict[str, Any]) -> None:
     base = load_experiment(local_copy(str(directory / "experiment.yaml")))
     setting = Setting(trial["arm"], tuple((k, v) for k, v in json.loads(trial["values"])))
     experiment = experiment_of(base, setting)
-    with _trial_log(directory, trial["name"]) as talker, Context(experiment, directory, talker) as context:
+    with (
+        _trial_log(directory, trial["name"]) as terminal,
+        open_run(experiment, directory, terminal) as run,
+    ):
         try:
-            start = begin(context)
+            start = begin(run, look(run, experiment))
             kept = set(choosing([q.id for q in start.held_out], _sweep(base).choose_share))
 
             def report(rounds: float, evaluations: Mapping[StudentPath, Stage]) -> None:
-                context.host.release()  # Tune may end this trial here, or let another one go first
+                run.host.release()  # Tune may end this trial here, or let another one go first
                 value = float(np.mean([_mean(stage.directory, kept) for stage in evaluations.values()]))
                 found = {EVALUATION + p.student: str(stage.directory) for p, stage in evaluations.items()}
                 tune.report({"value": value, "rounds": rounds, **found})
 
-            paths = [p for p in paths_of(context.experiment) if p.seed == trial["seed"]]
-            run_rounds(context, start, paths, report, _sweep(base).report_every == "epoch")
+            paths = [p for p in paths_of(start.experiment) if p.seed == trial["seed"]]
+            system = SYSTEMS[paths[0].arm.kind]
+            system(run, start, Outcome(start, paths), paths, report, _sweep(base).report_every == "epoch")
         except BadInput as error:  # it would fail again: a row says why, and Tune does not try once more
             tune.report({"value": float("nan"), "rounds": 0.0, "error": str(error)})
 
 
 @contextmanager
-def _trial_log(directory: Place, name: str) -> Iterator[Talker]:
+def _trial_log(directory: Place, name: str) -> Iterator[Terminal]:
     """A trial speaks into a log of its own, beside the sweep where that is local, else into Ray's log of its
     worker.
     """
     if not directory.is_local:
-        yield Talker()
+        yield Terminal()
         return
     path = (directory / f"logs/trial-{name}.log").path
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
-        yield Talker(Console(file=file, highlight=False, soft_wrap=True))
+        yield Terminal(Console(file=file, highlight=False, soft_wrap=True))
 
 
 def _mean(directory: Place, kept: set[str]) -> float:
@@ -280,16 +283,44 @@ def choosing(held_out: Sequence[str], share: float) -> list[str]:
     return sorted(order[: max(1, min(len(order) - 1, round(share * len(order))))])
 
 
-def run_sweep(context: Context, settings: Sequence[Setting]) -> list[Trial]:
+def run_sweep(run: Run, experiment: Experiment, settings: Sequence[Setting]) -> list[Trial]:
     """Run all trials with Ray Tune, or go on with those that an interrupted sweep left; returns one row per
     setting and seed.
     """
     from ray import tune
-    from ray.tune.schedulers import FIFOScheduler
 
-    e, sweep = context.experiment, _sweep(context.experiment)
+    sweep, cluster = _sweep(experiment), run.host.cluster
     trials = [(setting, seed) for setting in settings for seed in range(sweep.seeds)]
-    space = [
+    experiments = {s: experiment_of(experiment, s) for s in settings}
+    concurrent = count_concurrent(experiment.placement, sweep.max_concurrent, cluster.nodes, cluster.grows)
+    run.terminal.say(
+        f"{len(settings)} settings × {sweep.seeds} seeds = {len(trials)} trials, {concurrent} at once"
+    )
+    run.host.release()
+    trainable = tune.with_resources(run_trial, {"memory": TRIAL_MEMORY_MIB * 2**20})
+    parameters = {"trial": tune.grid_search(space_of(trials)), "directory": str(run.directory)}
+    tuner = _restored(run, trainable, parameters) or tune.Tuner(
+        trainable,
+        param_space=parameters,
+        run_config=run_config(run.directory, sweep, len(trials)),
+        tune_config=tune.TuneConfig(
+            metric="value",
+            mode="max",
+            scheduler=scheduler_of(sweep, list(experiments.values())),
+            max_concurrent_trials=concurrent,
+            trial_dirname_creator=lambda trial: TRIAL + trial.config["trial"]["name"],
+        ),
+    )
+    by_name = {r.path.rpartition("/")[2].removeprefix(TRIAL): r for r in tuner.fit()}
+    return [
+        _trial(setting, seed, by_name.get(f"{k:04d}"), experiments[setting].rounds)
+        for k, (setting, seed) in enumerate(trials)
+    ]
+
+
+def space_of(trials: Sequence[tuple[Setting, int]]) -> list[dict[str, Any]]:
+    """Each trial as Tune is given it, and shows it in its tables: its name, arm, seed and values."""
+    return [
         {
             "name": f"{k:04d}",
             "arm": s.arm,
@@ -299,52 +330,37 @@ def run_sweep(context: Context, settings: Sequence[Setting]) -> list[Trial]:
         }
         for k, (s, seed) in enumerate(trials)
     ]
-    experiments = {s: experiment_of(e, s) for s in settings}
+
+
+def run_config(directory: Place, sweep: Sweep, trials: int) -> Any:
+    """Where Tune keeps its state, how often it starts a trial again, and who tells of trials."""
+    from ray import tune
+
+    system, path = directory.opened()
+    return tune.RunConfig(
+        name=TUNE,
+        storage_path=path,
+        storage_filesystem=None if directory.is_local else system,
+        failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
+        callbacks=[_tell(trials)],
+        verbose=0,
+    )
+
+
+def scheduler_of(sweep: Sweep, experiments: Sequence[Experiment]) -> Any:
+    """Who decides which trials go on: all of them, or with `stop_early` those that ASHA lets."""
+    from ray.tune.schedulers import FIFOScheduler
+
+    if not sweep.stop_early:
+        return FIFOScheduler()
     by_epoch = sweep.report_every == "epoch"
     most = max(
         x.rounds * (math.ceil(x.train.epochs) if by_epoch and x.train.steps is None else 1)
-        for x in experiments.values()
+        for x in experiments
     )
-    scheduler: Any = FIFOScheduler()
-    if sweep.stop_early:
-        scheduler = _sparing_references(
-            max_t=most, grace_period=min(sweep.grace, most), reduction_factor=sweep.reduction_factor
-        )
-    c = context.host.cluster
-    concurrent = count_concurrent(
-        context.experiment.placement, _sweep(context.experiment).max_concurrent, c.nodes, c.grows
+    return _sparing_references(
+        max_t=most, grace_period=min(sweep.grace, most), reduction_factor=sweep.reduction_factor
     )
-    context.talker.say(
-        f"{len(settings)} settings × {sweep.seeds} seeds = {len(trials)} trials, {concurrent} at once"
-    )
-    context.host.release()
-    system, path = context.run_directory.opened()
-    tell = _tell(len(trials))
-    run_config = tune.RunConfig(
-        name=TUNE,
-        storage_path=path,
-        storage_filesystem=None if context.run_directory.is_local else system,
-        failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
-        callbacks=[tell],
-        verbose=0,
-    )
-    tune_config = tune.TuneConfig(
-        metric="value",
-        mode="max",
-        scheduler=scheduler,
-        max_concurrent_trials=concurrent,
-        trial_dirname_creator=lambda trial: TRIAL + trial.config["trial"]["name"],
-    )
-    trainable = tune.with_resources(run_trial, {"memory": TRIAL_MEMORY_MIB * 2**20})
-    parameters = {"trial": tune.grid_search(space), "directory": str(context.run_directory)}
-    tuner = _restored(context, trainable, parameters) or tune.Tuner(
-        trainable, param_space=parameters, run_config=run_config, tune_config=tune_config
-    )
-    by_name = {r.path.rpartition("/")[2].removeprefix(TRIAL): r for r in tuner.fit()}
-    return [
-        _trial(setting, seed, by_name.get(f"{k:04d}"), experiments[setting].rounds)
-        for k, (setting, seed) in enumerate(trials)
-    ]
 
 
 def _sparing_references(**options: Any) -> Any:
@@ -408,16 +424,16 @@ def _tell(total: int) -> Any:
     return Tell()
 
 
-def _restored(context: Context, trainable: Any, parameters: dict[str, Any]) -> Any:
+def _restored(run: Run, trainable: Any, parameters: dict[str, Any]) -> Any:
     """The tuner of an interrupted sweep, so that finished trials are not started again; None where there is
     none to be read.
     """
     from ray import tune
 
-    system, path = (context.run_directory / TUNE).opened()
-    remote = None if context.run_directory.is_local else system
-    if context.resume == "never":
-        (context.run_directory / TUNE).remove()
+    system, path = (run.directory / TUNE).opened()
+    remote = None if run.directory.is_local else system
+    if run.resume == "never":
+        (run.directory / TUNE).remove()
     if not tune.Tuner.can_restore(path, storage_filesystem=remote):
         return None
     try:
@@ -430,11 +446,11 @@ def _restored(context: Context, trainable: Any, parameters: dict[str, Any]) -> A
             storage_filesystem=remote,
         )
     except Exception as error:  # whatever Ray makes of a state file whose writer was killed
-        context.talker.say(
+        run.terminal.say(
             f"the sweep's own state cannot be read ({type(error).__name__}); its trials start "
             "again from the store"
         )
-        (context.run_directory / TUNE).remove()
+        (run.directory / TUNE).remove()
         return None
-    context.talker.say("going on with the sweep that was begun here")
+    run.terminal.say("going on with the sweep that was begun here")
     return tuner

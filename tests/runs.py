@@ -18,47 +18,52 @@ import yaml
 from cluster.storage import Place
 from jobs.commands import main
 from jobs.experiment.reading import parse_experiment
-from jobs.pipeline import load_questions, run_pipeline
+from jobs.pipeline import look, run_pipeline
 from jobs.results.outcome import Outcome
-from jobs.run.context import Context
-from jobs.run.progress import Talker
-from jobs.run.store import Stage
+from jobs.run.progress import Terminal
+from jobs.run.run import Mode, Run, open_run
+from jobs.run.store import Stage, Store
 from jobs.stages.pool import build_pool
-from jobs.stages.score import first_state, pool_rows, score_students
-from jobs.stages.select import select_answers
+from jobs.stages.score import pool_rows, score_students
+from jobs.stages.select import Choice, select_answers
 from tests.in_process import InProcess
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def context_of(
-    tree: dict[str, Any], tmp_path: Path, on_ray: bool = False, talker: Talker | None = None
-) -> Context:
+def open_here(
+    tree: dict[str, Any],
+    tmp_path: Path,
+    on_ray: bool = False,
+    mode: Mode = "make",
+    terminal: Terminal | None = None,
+) -> Run:
     """A run of this experiment, in this process or on Ray."""
-    host = {} if on_ray else {"host": InProcess()}
-    return Context(parse_experiment(tree), Place(str(tmp_path / "run")), talker or Talker(), **host)
+    directory, terminal = Place(str(tmp_path / "run")), terminal or Terminal()
+    if on_ray:
+        return open_run(parse_experiment(tree), directory, terminal, mode)
+    return Run(Store(tree["store"]), directory, terminal, InProcess(), mode)
 
 
-def run(
-    tree: dict[str, Any], tmp_path: Path, on_ray: bool = False, **changes: Any
-) -> tuple[Context, Outcome]:
+def run(tree: dict[str, Any], tmp_path: Path, on_ray: bool = False, **changes: Any) -> tuple[Run, Outcome]:
     """A whole run."""
-    with context_of(tree | changes, tmp_path, on_ray) as context:
-        return context, run_pipeline(context)
+    with open_here(tree | changes, tmp_path, on_ray) as done:
+        return done, run_pipeline(done, parse_experiment(tree | changes))
 
 
 def choose(tree: dict[str, Any], tmp_path: Path, on_ray: bool = False, **changes: Any) -> dict[str, Stage]:
     """Run up to the choice of the first round, without training: arm -> select stage; and "scores" -> the
     score stage.
     """
-    with context_of(tree | changes, tmp_path, on_ray) as context:
-        e = context.experiment
-        questions, _ = load_questions(e.questions, e.limit, context.on_broken)
-        pool = build_pool(context, questions)
-        student = first_state(e.students[0])
-        scores = score_students(context, [student], pool_rows(pool.answers, questions), pool.ids)[student.id]
+    e = parse_experiment(tree | changes)
+    with open_here(tree | changes, tmp_path, on_ray) as here:
+        looked = look(here, e)
+        questions, student = looked.questions, next(iter(looked.students.values()))
+        pool = build_pool(here, e, looked.hosted, questions)
+        rows = pool_rows(pool.answers, questions)
+        scores = score_students(here, [student], rows, pool.ids, e.score, e.placement)[student.id]
         chosen = {
-            arm.name: select_answers(context, f"select {arm.name}", arm, 1, pool, list(questions), scores)
+            arm.name: select_answers(here, arm.name, Choice(arm, 1), pool, list(questions), scores)
             for arm in e.arms
         }
     return chosen | {"scores": scores}
@@ -95,7 +100,7 @@ def tutelage(*arguments: object) -> Done:
             mock.patch.object(sys, "argv", ["tutelage", *map(str, arguments)]),
             mock.patch.object(sys, "path", list(sys.path)),
             mock.patch(
-                "jobs.run.context.RayHost",
+                "jobs.run.run.RayHost",
                 lambda ray, *rest: InProcess({"CPU": float(ray.num_cpus or 2), "GPU": 0.0}),
             ),
         ):

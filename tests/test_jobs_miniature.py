@@ -9,12 +9,12 @@ import pytest
 from cluster.models.loading import ModelSource, load_tokenizer
 from cluster.models.rendering import Renderer
 from cluster.storage import Place
-from jobs.experiment.reading import load_experiment
-from jobs.experiment.schema import Miniature
+from jobs.experiment.schema import Miniature, Placement
 from jobs.miniature.tasks import DIALECTS, FAMILIES, draw_episodes, work_out
 from jobs.miniature.world import RECIPES, STUDENTS, TEACHERS, build_world, draw_examples
-from jobs.run.context import Context
-from jobs.run.progress import Talker
+from jobs.run.progress import Terminal
+from jobs.run.run import Run
+from jobs.run.store import Store
 from selection.verification import VerifySettings, judge
 from tests.in_process import InProcess
 
@@ -84,13 +84,11 @@ def test_dialects_differ_in_length_as_the_design_asks() -> None:
 
 def test_a_world_at_a_hundredth_of_its_steps_is_built_and_found_again(tmp_path: Path) -> None:
     settings = Miniature(train_questions=8, evaluate_questions=8, scale=0.01)
-    experiment = load_experiment(
-        ROOT / "jobs" / "miniature" / "world.yaml", [f"store={tmp_path}", "placement.train_workers=2"]
-    )
-    with Context(experiment, Place(str(tmp_path / "run")), Talker(), host=InProcess()) as context:
-        directory = build_world(context, settings)
+    place = Placement(train_workers=2)
+    with Run(Store(tmp_path), Place(str(tmp_path / "run")), Terminal(), InProcess()) as here:
+        directory = build_world(here, settings, place)
         manifest = {p: p.stat().st_mtime_ns for p in directory.path.rglob("*.safetensors")}
-        assert build_world(context, settings) == directory
+        assert build_world(here, settings, place) == directory
     assert {p: p.stat().st_mtime_ns for p in directory.path.rglob("*.safetensors")} == manifest
     for name in (*TEACHERS, *STUDENTS):
         Renderer(load_tokenizer(ModelSource(str(directory / name / "model")))).prove()

@@ -20,15 +20,16 @@ import yaml
 from cluster.errors import BadInput
 from cluster.storage import Place
 from jobs.experiment.reading import parse_experiment
-from jobs.pipeline import begin
+from jobs.pipeline import begin, look
 from jobs.report.sweep import render_sweep, write_sweep
+from jobs.results.outcome import Outcome
 from jobs.run.store import Store, write_table
 from jobs.sweep import Setting, Trial, _sparing_references, choosing, expand_settings, experiment_of
 from jobs.sweep_results import SweepResults, holm, summarise_sweep, sweep_lines
+from jobs.systems import scas
 from jobs.systems.paths import paths_of
-from jobs.systems.scas import run_rounds
 from tests.fault_proxy import FaultProxy
-from tests.runs import context_of
+from tests.runs import open_here
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = "sk-a-secret-that-must-appear-nowhere-7261"
@@ -230,11 +231,13 @@ def test_a_training_that_stops_after_every_epoch_ends_where_an_undisturbed_one_d
     said: list[float] = []
     values: list[pd.Series[float]] = []
     for by_epoch in (True, False):
-        with context_of(tree | {"store": str(tmp_path / f"store-{by_epoch}")}, tmp_path) as context:
-            start = begin(context)
-            paths = paths_of(context.experiment)[:1]
-            outcome = run_rounds(context, start, paths, lambda rounds, _: said.append(rounds), by_epoch)
-            values.append(outcome.evaluations[paths[0].label, 1].read()["value"])
+        own = tree | {"store": str(tmp_path / f"store-{by_epoch}")}
+        with open_here(own, tmp_path) as here:
+            start = begin(here, look(here, parse_experiment(own)))
+            paths = paths_of(start.experiment)[:1]
+            outcome = Outcome(start, paths)
+            scas.teach(here, start, outcome, paths, lambda rounds, _: said.append(rounds), by_epoch)
+            values.append(outcome.evaluations[paths[0], 1].read()["value"])
     assert said == [0.5, 1.0, 1.0]
     assert values[0].tolist() == pytest.approx(values[1].tolist(), abs=1e-6)
     assert not list(tmp_path.glob("store-*/train/*/step-*"))  # finished ones let their epochs go

@@ -417,18 +417,15 @@ def test_a_layer_that_is_not_there_or_does_not_give_a_vector_for_each_token_is_r
     assert "does not give one vector for each token" in str(refused)
 
 
-def test_a_student_judged_by_its_loss_is_read_at_the_layer_that_scoring_reads(
-    tiny_model: Path, tmp_path: Path
-) -> None:
+def test_a_student_judged_by_its_loss_is_read_at_the_layer_that_scoring_reads(tiny_model: Path) -> None:
     from jobs.experiment.schema import Evaluate, Student
-    from jobs.stages.evaluate import EvaluateHandler
-    from jobs.stages.score import first_state
+    from jobs.stages.evaluate import EvaluateHandler, Judging
+    from jobs.stages.states import first_state
     from selection.verification import VerifySettings
 
     state = first_state(Student(name="kid", path=str(tiny_model)))
-    handler = EvaluateHandler(
-        state, Evaluate(metric="loss"), VerifySettings(), "model.layers.0.mlp.up_proj", 0.0, str(tmp_path)
-    )
+    judging = Judging(Evaluate(metric="loss"), VerifySettings(), "model.layers.0.mlp.up_proj")
+    handler = EvaluateHandler(state, judging, 0.0)
     assert handler.scorer is not None
     assert handler.scorer.layer.name == "model.layers.0.mlp.up_proj"
 

@@ -184,10 +184,11 @@ class Evaluate(Section):
 
 
 class Arm(Section):
-    """One selector: a rule over a cost. Its whole path goes through every round of training
-    and evaluation.
+    """One way of teaching a student, by the system of its kind; its whole path goes through every round of
+    training and evaluation. `select` chooses among the teachers' answers: a rule over a cost.
     """
 
+    kind: Literal["select"] = "select"
     name: Name
     rule: RuleName = "groups"
     cost: CostName | None = None

@@ -16,9 +16,9 @@ from pathlib import Path
 from cluster.models.loading import ModelSource, deepspeed_hidden, import_transformers, load_tokenizer
 from cluster.models.rendering import Renderer
 from cluster.storage import Place
-from jobs.experiment.schema import MINIATURE, Experiment, Miniature
+from jobs.experiment.schema import MINIATURE, Experiment, Miniature, Placement
 from jobs.miniature.tasks import DIALECTS, FAMILIES, Episode, draw_episodes, work_out
-from jobs.run.context import Context
+from jobs.run.run import Planned, Run
 from jobs.run.store import Stage
 from jobs.stages.train import run_queue
 from training.data import SUFFIX, Example, write_examples
@@ -77,8 +77,8 @@ STUDENTS = ("sam", "tia")
 
 
 def resolve(experiment: Experiment, directory: Place) -> Experiment:
-    """Replace every `miniature:NAME` of an experiment by the path of that model or file in the built
-    world.
+    """The experiment with the path of a model or file of the built world in place of every
+    `miniature:NAME`.
     """
 
     def path(text: str) -> str:
@@ -101,30 +101,33 @@ def resolve(experiment: Experiment, directory: Place) -> Experiment:
     return experiment.model_copy(update={"questions": questions, "teachers": teachers, "students": students})
 
 
-def world_stage(context: Context, settings: Miniature) -> Stage:
-    """The store directory of a world."""
+def build_world(run: Run, settings: Miniature, placement: Placement) -> Place:
+    """Build the world, or find it in the store; returns its directory: `<model>/model`, `train.jsonl`,
+    `evaluate.jsonl`.
+
+    Raises:
+        Unmade: in a plan, nobody has built it yet.
+    """
     config = {
         "miniature": settings.model_dump(),
         "recipes": [r.__dict__ for r in RECIPES],
         "shape": [WIDTH, LAYERS, HEADS, VOCABULARY],
     }
-    return context.note("miniature", context.store.stage("miniature", VERSION, config, {}))
-
-
-def build_world(context: Context, settings: Miniature) -> Place:
-    """Build the world, or find it in the store; returns its directory: `<model>/model`, `train.jsonl`,
-    `evaluate.jsonl`.
-    """
-    stage = world_stage(context, settings)
-    with context.claimed([stage]):
+    stage = run.note("world", run.store.stage("miniature", VERSION, config, {}))
+    if run.mode == "plan":
+        steps = round(sum(r.steps for r in RECIPES) * settings.scale)
+        left = None if stage.is_finished else f"{len(RECIPES)} models, {steps:,} steps"
+        run.planned.append(Planned(stage, "world", left, f"{placement.train_workers} train workers"))
+        run.need("the miniature world", [stage])
+    with run.claimed([stage]):
         if not stage.is_finished:
-            make_world(context, settings, stage)
+            make_world(run, settings, stage, placement)
     return stage.directory
 
 
-def make_world(context: Context, settings: Miniature, stage: Stage) -> None:
+def make_world(run: Run, settings: Miniature, stage: Stage, placement: Placement) -> None:
     """Write the world's questions and train its models, as far as they are not there yet."""
-    context.talker.say(
+    run.terminal.say(
         f"building the miniature world in {stage.directory}: {len(RECIPES)} small models are "
         "trained once, then cached"
     )
@@ -146,7 +149,7 @@ def make_world(context: Context, settings: Miniature, stage: Stage) -> None:
         if not Place(job.examples).is_file():
             write_examples(Place(job.examples), draw_examples(recipe, settings, renderer, held_ids, k))
         jobs.append(job)
-    run_queue(context, jobs)
+    run_queue(run, jobs, placement)
     stage.finish([], models=len(jobs), questions=len(held))
 
 

@@ -17,13 +17,12 @@ def export_run(outcome: Outcome, out: Path) -> list[Path]:
     That layout has one answer a question, so a teacher's second right answers go to `<teacher>-2.jsonl`, and
     so on.
     """
-    pool = outcome.pool.answers[outcome.pool.answers["state"] == "verified"].sort_values(
-        ["question_id", "answer_id"]
-    )
+    answers = outcome.start.pool.answers
+    pool = answers[answers["state"] == "verified"].sort_values(["question_id", "answer_id"])
     paths = []
     rows: dict[str, dict[str, Any]] = {}
     for a in pool.itertuples():
-        question = outcome.questions[str(a.question_id)]
+        question = outcome.start.questions[str(a.question_id)]
         rows[str(a.answer_id)] = {
             "id": question.id,
             "instruction": question.text,
@@ -35,11 +34,11 @@ def export_run(outcome: Outcome, out: Path) -> list[Path]:
     for (teacher, rank), own in pool.groupby(["teacher", ranks]):
         name = f"{teacher}-{rank}" if rank != 1 else str(teacher)
         paths.append(_write(out / "answers" / f"{name}.jsonl", (rows[str(i)] for i in own["answer_id"])))
-    for (label, number), stage in outcome.chosen.items():
+    for (path, number), stage in outcome.chosen.items():
         chosen = stage.read("chosen")
         extras = chosen[["teacher", "cost", "rank", "candidates", "weight"]].to_dict("records")
         lines = ({**rows[str(i)], **extra} for i, extra in zip(chosen["answer_id"], extras, strict=True))
-        paths.append(_write(out / "chosen" / f"{label.replace(' ', '-')}-round-{number}.jsonl", lines))
+        paths.append(_write(out / "chosen" / f"{path.label.replace(' ', '-')}-round-{number}.jsonl", lines))
     return paths
 
 

@@ -11,23 +11,25 @@ import pandas as pd
 
 from cluster.errors import BadInput
 from cluster.models.loading import load_model
+from jobs.experiment.schema import Score
 from jobs.files.datasets import Row
-from jobs.results.outcome import Outcome
-from jobs.run.context import Context
-from jobs.stages.score import StudentState, first_state, score_rows
+from jobs.results.outcome import Outcome, StudentPath
+from jobs.stages.score import score_rows
+from jobs.stages.states import ModelState
 from selection.scoring import STATISTIC_NAMES, Scorer
 from selection.verification import Verifier
 
 
-def replay_answer(context: Context, outcome: Outcome, answer: str, number: int = 1) -> Iterator[str]:
+def replay_answer(outcome: Outcome, answer: str, number: int = 1) -> Iterator[str]:
     """Yield a line for the verdict and one for every student's scoring of an answer in one round.
 
     Raises:
         BadInput: the run has no such answer.
     """
-    found = outcome.pool.answers[outcome.pool.answers["answer_id"] == answer]
+    answers = outcome.start.pool.answers
+    found = answers[answers["answer_id"] == answer]
     if found.empty:
-        near = outcome.pool.answers["answer_id"].iloc[0] if len(outcome.pool.answers) else "none"
+        near = answers["answer_id"].iloc[0] if len(answers) else "none"
         raise BadInput(
             "the run has no such answer",
             answer,
@@ -35,40 +37,37 @@ def replay_answer(context: Context, outcome: Outcome, answer: str, number: int =
             "the report and the ledger name them",
         )
     row = found.iloc[0]
-    question = outcome.questions.get(str(row["question_id"]))
+    question = outcome.start.questions.get(str(row["question_id"]))
     yield f"recorded: {row['state']}" + (f", {row['error']}" if row["error"] else "")
     if question is None or row["finish"] == "failed" or not str(row["text"]).strip():
         return
-    with Verifier(context.experiment.verify) as verifier:
+    with Verifier(outcome.start.experiment.verify) as verifier:
         verdict = verifier.check(row["text"], question.reference)
     yield f"verify: {verdict.state}, extracted {verdict.extracted!r}, reference {question.reference!r}"
     asked = Row(answer, question.id, str(row["teacher"]), question.text, str(row["text"]), question.system)
     seen: set[str] = set()
     for path in outcome.paths:
-        stage = outcome.scores.get((path.label, number))
+        stage = outcome.scores.get((path, number))
         if stage is None or stage.id in seen:
             continue
         seen.add(stage.id)
         table = stage.read()
         recorded = table[table["answer_id"] == answer]
-        state = student_of(context, outcome, path.label, path.student, number, stage.inputs["student"])
+        state = student_of(outcome, path, number, stage.inputs["student"])
         yield f"score under {state.name} {state.id[:8]}: recorded {describe(recorded)}"
-        yield (
-            f"score under {state.name} {state.id[:8]}: now      {describe(score_one(context, state, asked))}"
-        )
+        now = describe(score_one(outcome.start.experiment.score, state, asked))
+        yield f"score under {state.name} {state.id[:8]}: now      {now}"
 
 
-def student_of(
-    context: Context, outcome: Outcome, label: str, name: str, number: int, identity: str
-) -> StudentState:
+def student_of(outcome: Outcome, path: StudentPath, number: int, identity: str) -> ModelState:
     """The student that scored: its first state, or the one that the round before trained."""
-    state = first_state(next(s for s in context.experiment.students if s.name == name))
-    return state if state.id == identity else state.after(context.stages[f"train {label} round {number - 1}"])
+    state = outcome.start.students[path.student]
+    return state if state.id == identity else state.after(outcome.trained[path, number - 1])
 
 
-def score_one(context: Context, state: StudentState, row: Row) -> pd.DataFrame:
+def score_one(settings: Score, state: ModelState, row: Row) -> pd.DataFrame:
     """Score one answer in this process, on the CPU."""
-    renderer, settings = state.renderer(), context.experiment.score
+    renderer = state.renderer()
     scorer = Scorer(
         load_model(state.source), renderer.special_ids, settings.target_layer, settings.token_budget
     )

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 
-from jobs.experiment.schema import Arm
+from jobs.experiment.schema import Arm, Experiment
 from jobs.files.datasets import Question, Row
 from jobs.run.store import Stage
 from jobs.stages.pool import AnswerPool
-from jobs.stages.score import StudentState
+from jobs.stages.states import ModelState
 
 
 @dataclass(frozen=True)
@@ -24,28 +24,33 @@ class StudentPath:
 
 @dataclass
 class Start:
-    """Where all arms set out from: the questions, the pool, and the students as they are, evaluated and with
-    their costs.
+    """Where all arms set out from: the questions, the pool, and the students as they are, evaluated.
+
+    Attributes:
+        experiment: with the paths of a world's models in place of their names.
+        rows: the pool's verified answers, as they are scored.
     """
 
+    experiment: Experiment
     questions: dict[str, Question]
     held_out: list[Question]
     pool: AnswerPool
     rows: list[Row]
-    students: dict[str, StudentState]
+    students: dict[str, ModelState]
     before: dict[str, Stage]
 
 
 @dataclass
 class Outcome:
-    """What a run produced: the report is a view of this. Evaluations are keyed by (path label or student
-    name, round).
+    """What a run produced: the report is a view of this.
+
+    Attributes:
+        scores: what each path chose by in each round; `chosen`, `trained` and `evaluations` what followed.
     """
 
-    questions: dict[str, Question]
-    held_out: list[Question]
-    pool: AnswerPool
+    start: Start
     paths: list[StudentPath]
-    scores: dict[tuple[str, int], Stage] = field(default_factory=dict)
-    chosen: dict[tuple[str, int], Stage] = field(default_factory=dict)
-    evaluations: dict[tuple[str, int], Stage] = field(default_factory=dict)
+    scores: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)
+    chosen: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)
+    trained: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)
+    evaluations: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)

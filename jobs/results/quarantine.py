@@ -6,15 +6,16 @@ import shlex
 
 import pandas as pd
 
+from cluster.storage import Place
+from jobs.experiment.schema import Experiment
 from jobs.results.outcome import Outcome
-from jobs.run.context import Context
 
 FAILED_STATES = ("failed", "timed_out", "checker_error", "quarantined", "unrenderable", "too_long")
 
 
 def quarantine(outcome: Outcome) -> pd.DataFrame:
     """Every answer that ended in a named failure instead of a verdict or a cost, with its reason."""
-    answers = outcome.pool.answers
+    answers = outcome.start.pool.answers
     bad = answers[answers["state"].isin(FAILED_STATES)]
     rows = [
         (str(r.answer_id), "generate" if r.state == "failed" else "verify", str(r.state), str(r.error), 1)
@@ -33,13 +34,13 @@ def quarantine(outcome: Outcome) -> pd.DataFrame:
     return table.drop_duplicates(["answer", "stage", "state", "reason"], ignore_index=True)
 
 
-def with_commands(context: Context, rows: pd.DataFrame) -> pd.DataFrame:
+def with_commands(experiment: Experiment, directory: Place, rows: pd.DataFrame) -> pd.DataFrame:
     """Rows in quarantine with the command that runs each again."""
+    run = experiment.name if experiment.runs == "runs" else str(directory)
     pairs = zip(rows["answer"], rows["round"], strict=True)
-    return rows.assign(replay=[replay_command(context, answer, number) for answer, number in pairs])
+    return rows.assign(replay=[replay_command(run, answer, number) for answer, number in pairs])
 
 
-def replay_command(context: Context, answer: str, number: int) -> str:
+def replay_command(run: str, answer: str, number: int) -> str:
     """The command that runs one answer again, as in one round."""
-    run = context.experiment.name if context.experiment.runs == "runs" else str(context.run_directory)
     return shlex.join(["tutelage", "replay", run, answer, *(["--round", str(number)] if number > 1 else [])])

@@ -60,7 +60,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
-class Talker:
+class Terminal:
     """Where a run speaks to its user: lines and bars on standard output."""
 
     def __init__(self, console: Console | None = None) -> None:

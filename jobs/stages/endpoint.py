@@ -6,8 +6,9 @@ import json
 import os
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -15,19 +16,17 @@ import pandas as pd
 from cluster.errors import BadInput
 from cluster.metrics import Tally
 from cluster.seeds import derive_seed
-from cluster.storage import Place
 from jobs.experiment.schema import EndpointTeacher, Generate
-from jobs.run.store import write_table
 from jobs.stages.answers import ANSWER_COLUMNS, Ask, answer_id, answer_row, tally_of
 
 
+@dataclass(frozen=True)
 class Secret:
     """A key on its way from this process's environment to an actor: by value, never in a runtime environment,
     which `ps` shows.
     """
 
-    def __init__(self, value: str) -> None:
-        self.value = value
+    value: str
 
     def __repr__(self) -> str:
         return "Secret(***)"
@@ -85,23 +84,12 @@ class EndpointAsker:
     """
 
     def __init__(
-        self,
-        teacher: EndpointTeacher,
-        settings: Generate,
-        seed: int,
-        directory: str,
-        spent_usd: float,
-        key: Secret,
+        self, teacher: EndpointTeacher, settings: Generate, seed: int, spent_usd: float, key: Secret
     ) -> None:
         from openai import OpenAI
 
-        self.teacher, self.settings, self.seed, self.directory, self.spent_usd = (
-            teacher,
-            settings,
-            seed,
-            Place(directory),
-            spent_usd,
-        )
+        self.teacher, self.settings, self.seed, self.spent_usd = teacher, settings, seed, spent_usd
+        self.fallbacks: dict[str, str] = {}
         self.client = OpenAI(
             base_url=teacher.base_url,
             api_key=key.value,
@@ -110,12 +98,19 @@ class EndpointAsker:
         )
         self._lock, self._next_call, self.retries = threading.Lock(), 0.0, 0
 
-    def __call__(self, shard: tuple[str, list[Ask]]) -> Tally:
-        part, asks = shard
+    def identity(self, ask: Ask) -> str:
+        return answer_id(self.teacher.name, ask.question_id, ask.sample)
+
+    def give_up(self, ask: Ask, reason: str) -> pd.DataFrame:
+        row = answer_row(self.teacher.name, ask, "", "failed", reason)
+        return pd.DataFrame([row], columns=ANSWER_COLUMNS)
+
+    def compute(self, asks: Sequence[Ask]) -> pd.DataFrame:
         with ThreadPoolExecutor(self.teacher.concurrency) as threads:
             rows = list(threads.map(self._ask, asks))
-        table = pd.DataFrame(rows, columns=ANSWER_COLUMNS)
-        write_table(self.directory / f"{part}.parquet", table)
+        return pd.DataFrame(rows, columns=ANSWER_COLUMNS)
+
+    def tally(self, table: pd.DataFrame) -> Tally:
         retries, self.retries = self.retries, 0
         return replace(tally_of(table), retries=retries)
 
@@ -160,7 +155,7 @@ class EndpointAsker:
             temperature=s.temperature,
             top_p=s.top_p,
             max_tokens=s.max_new_tokens,
-            seed=derive_seed(self.seed, answer_id(self.teacher.name, ask.question_id, ask.sample)) % 2**31,
+            seed=derive_seed(self.seed, self.identity(ask)) % 2**31,
         )
         self._count_retries(raw.retries_taken)
         text, finish, used = read_completion(raw.text)

@@ -3,7 +3,9 @@ answers.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -13,14 +15,12 @@ from cluster.models.loading import load_model, pick_device
 from cluster.models.proof import SAMPLING, prove
 from cluster.models.rendering import Unrenderable
 from cluster.models.sampling import Sampling, generation_stop_ids, sample
-from cluster.pool import Job
-from cluster.storage import Place
-from jobs.experiment.schema import Evaluate
+from jobs.experiment.schema import Evaluate, Placement
 from jobs.files.datasets import Question
-from jobs.run.context import Context
-from jobs.run.quarantine import forget_attempts, run_isolated
-from jobs.run.store import Stage, digest, write_fallbacks, write_table
-from jobs.stages.score import StudentState
+from jobs.run.rows import Shards, Want, make_rows
+from jobs.run.run import Run
+from jobs.run.store import Stage, Store, digest
+from jobs.stages.states import ModelState
 from jobs.stages.verify import verify_config
 from selection.scoring import Scorer
 from selection.verification import VerifySettings, process_verifier
@@ -29,51 +29,49 @@ VERSION = 1
 COLUMNS = ["question_id", "family", "state", "value", "text", "extracted", "tokens", "finish"]
 
 
+@dataclass(frozen=True)
+class Judging:
+    """How students are judged: the measure, how their answers are checked, the layer a loss is read at."""
+
+    evaluate: Evaluate
+    verify: VerifySettings
+    target_layer: str | None
+
+
 class EvaluateHandler:
-    """Handler in an actor: loads the student once; writes each shard's results as a part.
+    """Handler in an actor: loads the student once, and judges it on questions.
 
     `value` is 1 or 0 for a right or wrong answer, or minus the loss in nats per answer token: higher is
     better.
     """
 
-    def __init__(
-        self,
-        student: StudentState,
-        settings: Evaluate,
-        verify: VerifySettings,
-        target_layer: str | None,
-        num_gpus: float,
-        directory: str,
-    ) -> None:
-        self.settings, self.directory = settings, Place(directory)
+    def __init__(self, student: ModelState, judging: Judging, num_gpus: float) -> None:
+        self.settings = judging.evaluate
         self.model = load_model(student.source, pick_device(num_gpus))
         self.renderer = student.renderer()
-        self.verifier = process_verifier(verify)
+        self.verifier = process_verifier(judging.verify)
         self.scorer = (
-            Scorer(self.model, self.renderer.special_ids, target_layer) if settings.metric == "loss" else None
+            Scorer(self.model, self.renderer.special_ids, judging.target_layer)
+            if self.settings.metric == "loss"
+            else None
         )
         self.proof = prove(self.model, SAMPLING) if self.scorer is None else self.scorer.proof
-        write_fallbacks(self.directory, self.proof.lines)
+        self.fallbacks = self.proof.lines
 
-    def __call__(self, shard: tuple[str, list[Question]]) -> Tally:
-        part, questions = shard
-        run = self._answers if self.scorer is None else self._losses
-        table = run_isolated(
-            self.directory,
-            part,
-            questions,
-            lambda q: q.id,
-            lambda some: pd.DataFrame(run(some), columns=COLUMNS),
-            lambda q, reason: pd.DataFrame(
-                [(q.id, q.family, "quarantined", None, "", reason, 0, "")], columns=COLUMNS
-            ),
-        )
-        write_table(self.directory / f"{part}.parquet", table)
-        return Tally(
-            len(questions),
-            int(table["tokens"].sum()),
-            int(table["state"].isin(["unrenderable", "quarantined"]).sum()),
-        )
+    def identity(self, question: Question) -> str:
+        return question.id
+
+    def give_up(self, question: Question, reason: str) -> pd.DataFrame:
+        row = (question.id, question.family, "quarantined", None, "", reason, 0, "")
+        return pd.DataFrame([row], columns=COLUMNS)
+
+    def compute(self, questions: Sequence[Question]) -> pd.DataFrame:
+        judge = self._answers if self.scorer is None else self._losses
+        return pd.DataFrame(judge(questions), columns=COLUMNS)
+
+    def tally(self, table: pd.DataFrame) -> Tally:
+        failed = int(table["state"].isin(["unrenderable", "quarantined"]).sum())
+        return Tally(len(table), int(table["tokens"].sum()), failed)
 
     def _answers(self, questions: Sequence[Question]) -> list[tuple[object, ...]]:
         rows: list[tuple[object, ...]] = []
@@ -127,72 +125,55 @@ class EvaluateHandler:
         return rows
 
 
-def evaluate_stage(context: Context, student: StudentState, questions: Sequence[Question]) -> Stage:
+def evaluate_stage(
+    store: Store, judging: Judging, student: ModelState, questions: Sequence[Question]
+) -> Stage:
     """The stage that holds a student's results on these questions."""
-    e = context.experiment
+    settings = judging.evaluate
     config = {
-        "evaluate": e.evaluate.model_dump(exclude={"baseline", "allow_truncation"}),
-        "verify": verify_config(e.verify) if e.evaluate.metric == "accuracy" else None,
+        "evaluate": settings.model_dump(exclude={"baseline", "allow_truncation"}),
+        "verify": verify_config(judging.verify) if settings.metric == "accuracy" else None,
         "rendering": student.rendering,
     }
     content = digest([(q.id, q.text, q.reference, q.system) for q in questions])
-    return context.store.stage("evaluate", VERSION, config, {"student": student.id, "questions": content})
+    return store.stage("evaluate", VERSION, config, {"student": student.id, "questions": content})
 
 
 def evaluate_students(
-    context: Context, students: Mapping[str, StudentState], questions: Sequence[Question]
+    run: Run,
+    students: Mapping[str, ModelState],
+    questions: Sequence[Question],
+    judging: Judging,
+    placement: Placement,
 ) -> dict[str, Stage]:
-    """Evaluate students (label -> state) on held-out questions; returns label -> finished stage."""
-    stages = {
-        label: context.note(f"evaluate {label}", evaluate_stage(context, s, questions))
-        for label, s in students.items()
-    }
-    with context.claimed(stages.values()):
-        unfinished = {
-            stage.id: (label, stage) for label, stage in reversed(stages.items()) if not stage.is_finished
-        }
-        _evaluate_missing(
-            context,
-            [(label, students[label], stage) for label, stage in reversed(unfinished.values())],
-            questions,
+    """Evaluate students (label -> state) on held-out questions; returns label -> stage."""
+    stages = {label: evaluate_stage(run.store, judging, s, questions) for label, s in students.items()}
+    # many students keep every worker busy with one each, which loads each of them once
+    several = len({s.id for s in stages.values() if not s.is_finished}) >= placement.evaluate_workers
+    workers = 1 if several else placement.evaluate_workers
+    wants = [
+        Want(
+            label,
+            stage,
+            partial(shards_of_questions, questions, judging.evaluate.shard_size),
+            partial(EvaluateHandler, students[label], judging, placement.num_gpus),
+            workers,
+            placement.needs,
+            COLUMNS,
+            count_results,
+            place=f"{placement.evaluate_workers} × ({placement.needs})",
         )
+        for label, stage in stages.items()
+    ]
+    make_rows(run, wants, "questions")
     return stages
 
 
-def _evaluate_missing(
-    context: Context, unfinished: Sequence[tuple[str, StudentState, Stage]], questions: Sequence[Question]
-) -> None:
-    """Run what is missing of these stages and finish them."""
-    e, size, jobs = context.experiment, context.experiment.evaluate.shard_size, []
-    shards = [
-        (f"{k:06d}", list(questions[i : i + size])) for k, i in enumerate(range(0, len(questions), size))
-    ]
-    workers = 1 if len(unfinished) >= e.placement.evaluate_workers else e.placement.evaluate_workers
-    for label, student, stage in unfinished:
-        forget_attempts(stage.directory)
-        todo = [(name, (name, chunk)) for name, chunk in shards if not stage.has(name)]
-        make = partial(
-            EvaluateHandler,
-            student,
-            e.evaluate,
-            e.verify,
-            e.score.target_layer,
-            context.needs.num_gpus,
-            str(stage.directory),
-        )
-        if todo:
-            jobs.append(Job(f"evaluate {label}", make, todo, min(workers, len(todo)), context.needs))
-    if jobs:
-        with context.talker.bar(
-            "evaluate", sum(len(c) for j in jobs for _, (_, c) in j.shards), "questions"
-        ) as bar:
-            for result in context.host.pool.run(jobs):
-                bar.advance(result.value.items)
-    for label, _, stage in unfinished:
-        names = [name for name, _ in shards]
-        results = pd.concat([stage.read(n) for n in names], ignore_index=True)
-        value = float(results["value"].mean())
-        stage.finish(
-            names, questions=len(results), value=value, cut_off=int((results["finish"] == "length").sum())
-        )
-        context.say_fallbacks(f"evaluate {label}", stage)
+def shards_of_questions(questions: Sequence[Question], size: int) -> Shards:
+    return [(f"{k:06d}", list(questions[i : i + size])) for k, i in enumerate(range(0, len(questions), size))]
+
+
+def count_results(results: pd.DataFrame) -> dict[str, Any]:
+    """What the manifest says of a student's results; `value` is their mean."""
+    cut_off = int((results["finish"] == "length").sum())
+    return {"questions": len(results), "value": float(results["value"].mean()), "cut_off": cut_off}

@@ -1,4 +1,4 @@
-"""Asking a model that an actor hosts: loaded once, sampled in batches, every shard written as a part."""
+"""Asking a model that an actor hosts: loaded once, sampled in batches."""
 
 from collections.abc import Sequence
 
@@ -6,74 +6,53 @@ import pandas as pd
 
 from cluster.errors import describe
 from cluster.metrics import Tally
-from cluster.models.loading import ModelSource, load_model, load_tokenizer, pick_device, pinned
+from cluster.models.loading import load_model, pick_device
 from cluster.models.proof import SAMPLING, prove
-from cluster.models.rendering import Renderer, Unrenderable
+from cluster.models.rendering import Unrenderable
 from cluster.models.sampling import Sampling, generation_stop_ids, sample
 from cluster.seeds import derive_seed
-from cluster.storage import Place
-from jobs.experiment.schema import Generate, ModelTeacher
-from jobs.run.quarantine import run_isolated
-from jobs.run.store import write_fallbacks, write_table
+from jobs.experiment.schema import Generate
 from jobs.stages.answers import ANSWER_COLUMNS, Ask, answer_id, answer_row, tally_of
-
-
-def teacher_source(teacher: ModelTeacher) -> ModelSource:
-    return pinned(ModelSource(teacher.path, teacher.dtype, teacher.revision, teacher.trust_remote_code))
-
-
-def teacher_renderer(teacher: ModelTeacher) -> Renderer:
-    """The renderer of what a hosted teacher is asked."""
-    tokenizer = load_tokenizer(teacher_source(teacher))
-    return Renderer(tokenizer, teacher.chat_template, template_kwargs=teacher.chat_template_kwargs)
+from jobs.stages.states import ModelState
 
 
 class ModelAsker:
-    """Handler in a hosting actor: loads the teacher once, answers shards, writes each as a part."""
+    """Handler in a hosting actor: a model in any state, which answers."""
 
-    def __init__(self, teacher: ModelTeacher, settings: Generate, seed: int, directory: str) -> None:
-        source = teacher_source(teacher)
-        self.teacher, self.settings, self.seed, self.directory = teacher, settings, seed, Place(directory)
-        self.model = load_model(source, pick_device(teacher.num_gpus))
+    def __init__(self, state: ModelState, settings: Generate, seed: int, num_gpus: float) -> None:
+        self.name, self.settings, self.seed = state.name, settings, seed
+        self.model = load_model(state.source, pick_device(num_gpus))
         self.proof = prove(self.model, SAMPLING)
-        write_fallbacks(self.directory, self.proof.lines)
-        self.renderer = teacher_renderer(teacher)
-        self.renderer.prove()
+        self.fallbacks = self.proof.lines
+        self.renderer = state.renderer()
 
-    def __call__(self, shard: tuple[str, list[Ask]]) -> Tally:
-        part, asks = shard
-        table = run_isolated(self.directory, part, asks, self._id, self._answers, self._give_up)
-        write_table(self.directory / f"{part}.parquet", table)
+    def identity(self, ask: Ask) -> str:
+        return answer_id(self.name, ask.question_id, ask.sample)
+
+    def give_up(self, ask: Ask, reason: str) -> pd.DataFrame:
+        return pd.DataFrame([answer_row(self.name, ask, "", "failed", reason)], columns=ANSWER_COLUMNS)
+
+    def tally(self, table: pd.DataFrame) -> Tally:
         return tally_of(table)
 
-    def _id(self, ask: Ask) -> str:
-        return answer_id(self.teacher.name, ask.question_id, ask.sample)
-
-    def _give_up(self, ask: Ask, reason: str) -> pd.DataFrame:
-        return pd.DataFrame(
-            [answer_row(self.teacher.name, ask, "", "failed", reason)], columns=ANSWER_COLUMNS
-        )
-
-    def _answers(self, asks: Sequence[Ask]) -> pd.DataFrame:
+    def compute(self, asks: Sequence[Ask]) -> pd.DataFrame:
         prompts, rows = [], {}
         for ask in asks:
             try:
                 prompts.append((ask, self.renderer.prompt(ask.text, ask.system)))
             except Unrenderable as error:
-                rows[ask] = answer_row(self.teacher.name, ask, "", "failed", str(error))
+                rows[ask] = answer_row(self.name, ask, "", "failed", str(error))
         s = self.settings
         stop_ids = self.renderer.stop_ids | generation_stop_ids(self.model)
         sampling = Sampling(s.max_new_tokens, stop_ids, s.temperature, s.top_p, way=self.proof.way)
-        seeds = [derive_seed(self.seed, self._id(a)) for a, _ in prompts]
+        seeds = [derive_seed(self.seed, self.identity(a)) for a, _ in prompts]
         completions = sample(self.model, [ids for _, ids in prompts], sampling, seeds)
         for (ask, ids), completion in zip(prompts, completions, strict=True):
             if isinstance(completion, Exception):
-                rows[ask] = answer_row(
-                    self.teacher.name, ask, "", "failed", describe(completion), (len(ids), 0)
-                )
+                reason = describe(completion)
+                rows[ask] = answer_row(self.name, ask, "", "failed", reason, (len(ids), 0))
                 continue
             text = self.renderer.answer_text(completion.ids)
-            rows[ask] = answer_row(
-                self.teacher.name, ask, text, completion.finish, "", (len(ids), len(completion.ids))
-            )
+            used = (len(ids), len(completion.ids))
+            rows[ask] = answer_row(self.name, ask, text, completion.finish, "", used)
         return pd.DataFrame([rows[a] for a in asks], columns=ANSWER_COLUMNS)

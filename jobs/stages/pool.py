@@ -5,14 +5,16 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from jobs.experiment.schema import EndpointTeacher, FileTeacher, ModelTeacher
+from jobs.experiment.schema import EndpointTeacher, Experiment, FileTeacher, ModelTeacher
 from jobs.files.datasets import Question
-from jobs.run.context import Context
+from jobs.run.run import Run
 from jobs.run.store import Stage, digest_rows
 from jobs.stages.answers import Ask, Asks
-from jobs.stages.ask import ask_again, ask_waves, plan_wave
+from jobs.stages.ask import Asking, Hosted, ask_again, ask_waves, wave_of
+from jobs.stages.states import ModelState
 from jobs.stages.take import take_file
 from jobs.stages.verify import join_pool, verify_answers
+from selection.verification import VerifySettings
 
 
 @dataclass
@@ -24,40 +26,64 @@ class AnswerPool:
     accuracy: dict[str, float]
 
 
-def build_pool(context: Context, questions: Mapping[str, Question]) -> AnswerPool:
-    """Ask all teachers, verify, and ask again where `until_verified` wants more right answers."""
-    e = context.experiment
-    askable = [t for t in e.teachers if isinstance(t, ModelTeacher | EndpointTeacher)]
-    stages = {t.name: take_file(context, t, questions) for t in e.teachers if isinstance(t, FileTeacher)}
+def build_pool(
+    run: Run, experiment: Experiment, hosted: Mapping[str, ModelState], questions: Mapping[str, Question]
+) -> AnswerPool:
+    """Ask all teachers, verify, and ask again where `until_verified` wants more right answers.
+
+    Args:
+        hosted: the teachers that this cluster hosts, by name.
+
+    Raises:
+        Unmade: in a plan, answers or verdicts are not there yet.
+    """
+    e, asking = experiment, Asking(experiment.generate, experiment.seed)
+    asked: dict[str, Hosted | EndpointTeacher] = {}
+    for teacher in e.teachers:
+        if isinstance(teacher, ModelTeacher):
+            asked[teacher.name] = Hosted(teacher, hosted[teacher.name])
+        elif isinstance(teacher, EndpointTeacher):
+            asked[teacher.name] = teacher
+    files = [t for t in e.teachers if isinstance(t, FileTeacher)]
+    stages = {t.name: take_file(run, t, questions, e.questions.skip_broken_lines) for t in files}
     first = Asks(
         Ask(q.id, q.text, q.system, s) for q in questions.values() for s in range(e.generate.samples)
     )
-    waves = {t.name: plan_wave(context, t, first, t.name) for t in askable}
-    ask_waves(context, list(waves.values()))
-    waves.update([again for name, wave in list(waves.items()) for again in ask_again(context, name, wave)])
-    stages.update({name: wave.stage for name, wave in waves.items()})
-    verified = verify_answers(context, stages, questions)
+    waves = {name: wave_of(run.store, who, asking, first) for name, who in asked.items()}
+    ask_waves(run, waves)
+    again = [more for name, wave in waves.items() for more in ask_again(run, name, wave)]
+    stages.update({name: wave.stage for name, wave in [*waves.items(), *again]})
+    verified = verify_made(run, e.verify, stages, questions)
     for number in range(e.generate.samples, e.generate.max_samples if e.generate.until_verified else 0):
         answers = join_pool(list(stages.values()), list(verified.values()), questions)
-        again = {}
-        for teacher in askable:
-            asks = still_lacking(answers, teacher.name, questions, e.generate.until_verified, number)
-            name = f"{teacher.name} sample {number}"
-            if asks:
-                again[name] = plan_wave(context, teacher, asks, name)
-        if not again:
+        lacking = {
+            f"{name} sample {number}": wave_of(run.store, who, asking, asks)
+            for name, who in asked.items()
+            if (asks := still_lacking(answers, name, questions, e.generate.until_verified, number))
+        }
+        if not lacking:
             break
-        ask_waves(context, list(again.values()))
-        stages.update({name: wave.stage for name, wave in again.items()})
-        verified.update(
-            verify_answers(context, {name: wave.stage for name, wave in again.items()}, questions)
-        )
+        ask_waves(run, lacking)
+        further = {name: wave.stage for name, wave in lacking.items()}
+        stages |= further
+        verified |= verify_made(run, e.verify, further, questions)
     answers = join_pool(list(stages.values()), list(verified.values()), questions)
-    return AnswerPool(
-        answers,
-        pool_ids(questions, verified),
-        teacher_accuracy(answers, [t.name for t in e.teachers], len(questions)),
-    )
+    accuracy = teacher_accuracy(answers, [t.name for t in e.teachers], len(questions))
+    return AnswerPool(answers, pool_ids(questions, verified), accuracy)
+
+
+def verify_made(
+    run: Run, settings: VerifySettings, stages: Mapping[str, Stage], questions: Mapping[str, Question]
+) -> dict[str, Stage]:
+    """Verify the answers that are there: all of them, but in a plan.
+
+    Raises:
+        Unmade: in a plan, answers or verdicts are not there yet.
+    """
+    made = {name: stage for name, stage in stages.items() if stage.is_finished}
+    verified = verify_answers(run, settings, made, questions)
+    run.need("the pool", [*stages.values(), *verified.values()])
+    return verified
 
 
 def pool_ids(questions: Mapping[str, Question], verified: Mapping[str, Stage]) -> dict[str, str]:

@@ -3,38 +3,26 @@ student.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple
 from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from cluster.errors import BadInput, describe
+from cluster.errors import describe
 from cluster.metrics import Tally
-from cluster.models.loading import (
-    ModelSource,
-    check_model_directory,
-    fingerprint,
-    import_transformers,
-    load_model,
-    load_tokenizer,
-    pick_device,
-    pinned,
-)
+from cluster.models.loading import load_model, pick_device
 from cluster.models.rendering import Renderer, Unrenderable
-from cluster.pool import Job
-from cluster.storage import Place
-from jobs.experiment.schema import Score, Student
+from jobs.experiment.schema import Placement, Score
 from jobs.files.datasets import Question, Row
-from jobs.run.context import Context
-from jobs.run.quarantine import forget_attempts, run_isolated
-from jobs.run.store import Stage, digest, write_fallbacks, write_table
-from selection.layers import find_layer
+from jobs.run.rows import Shards, Want, make_rows
+from jobs.run.run import Run
+from jobs.run.store import Stage, Store, digest
+from jobs.stages.ask import prompt_tokens
+from jobs.stages.states import ModelState
 from selection.scoring import STATISTIC_NAMES, EmptySpan, Scorer
-from training.checkpoints import ADAPTER
 
 VERSION = 3
-ADAPTER_CONFIG = "adapter_config.json"
 SCORE_COLUMNS = [
     "answer_id",
     "question_id",
@@ -46,109 +34,35 @@ SCORE_COLUMNS = [
 ]
 
 
-@dataclass(frozen=True)
-class StudentState:
-    """A student at some point of its path: `id` says by content which weights these are.
-
-    Training changes the weights only, so the tokenizer, the template and the rendering's fingerprint stay the
-    first state's.
-    """
-
-    name: str
-    source: ModelSource
-    id: str
-    tokenizer: ModelSource
-    chat_template: str | None
-    rendering: str
-    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
-
-    def renderer(self) -> Renderer:
-        return Renderer(
-            load_tokenizer(self.tokenizer), self.chat_template, template_kwargs=self.template_kwargs
-        )
-
-    @property
-    def is_there(self) -> bool:
-        """Whether the weights, in a directory, have not been removed."""
-        source = self.source
-        return (
-            Place(source.path) / "config.json"
-            if source.adapter is None
-            else Place(source.adapter) / ADAPTER_CONFIG
-        ).is_file()
-
-    def after(self, training: Stage) -> "StudentState":
-        """This student after a training stage."""
-        return replace(self, source=self._trained(training, "model"), id=training.id)
-
-    def after_steps(self, training: Stage, steps: int) -> "StudentState":
-        """This student after the first steps of a training stage."""
-        return replace(self, source=self._trained(training, f"step-{steps}"), id=digest([training.id, steps]))
-
-    def _trained(self, training: Stage, folder: str) -> ModelSource:
-        """Where a training left its weights; an adapter belongs on top of the base that it was trained on."""
-        place = training.directory / folder
-        if training.config["train"]["lora"] is not None:
-            return replace(self.source, adapter=str(place / ADAPTER))
-        return replace(self.source, path=str(place), revision=None)
-
-
-def first_state(student: Student) -> StudentState:
-    """The student before any training; its rendering is proved on probe rows."""
-    check_model_directory(student.path)
-    source = pinned(ModelSource(student.path, student.dtype, student.revision, student.trust_remote_code))
-    kwargs = student.chat_template_kwargs
-    renderer = Renderer(load_tokenizer(source), student.chat_template, template_kwargs=kwargs)
-    renderer.prove()
-    identity = digest([fingerprint(source), source.dtype, renderer.fingerprint])
-    return StudentState(
-        student.name, source, identity, source, student.chat_template, renderer.fingerprint, kwargs
-    )
-
-
-def score_stage(context: Context, student: StudentState, pool_ids: Mapping[str, str]) -> Stage:
+def score_stage(store: Store, settings: Score, student: ModelState, pool_ids: Mapping[str, str]) -> Stage:
     """The stage that holds the statistics of a pool under a student."""
-    config = {
-        "score": context.experiment.score.model_dump(exclude={"token_budget"}),
-        "rendering": student.rendering,
-    }
-    return context.store.stage("score", VERSION, config, {"student": student.id, **pool_ids})
+    config = {"score": settings.model_dump(exclude={"token_budget"}), "rendering": student.rendering}
+    return store.stage("score", VERSION, config, {"student": student.id, **pool_ids})
 
 
 class ScoreHandler:
-    """Handler in an actor: loads the student once; writes the statistics of each shard as a part."""
+    """Handler in an actor: loads the student once, and computes the statistics of answers under it."""
 
-    def __init__(self, student: StudentState, settings: Score, num_gpus: float, directory: str) -> None:
-        self.settings, self.directory = settings, Place(directory)
+    def __init__(self, student: ModelState, settings: Score, num_gpus: float) -> None:
+        self.settings = settings
         self.renderer = student.renderer()
         model = load_model(student.source, pick_device(num_gpus))
         self.scorer = Scorer(model, self.renderer.special_ids, settings.target_layer, settings.token_budget)
-        write_fallbacks(self.directory, self.scorer.proof.lines)
+        self.fallbacks = self.scorer.proof.lines
 
-    def __call__(self, shard: tuple[str, list[Row]]) -> Tally:
-        part, rows = shard
-        table = run_isolated(self.directory, part, rows, lambda row: row.answer_id, self._scores, set_aside)
-        write_table(self.directory / f"{part}.parquet", table)
-        return Tally(
-            len(rows), int(table["conversation_tokens"].sum()), int((table["state"] != "scored").sum())
-        )
+    def identity(self, row: Row) -> str:
+        return row.answer_id
 
-    def _scores(self, rows: Sequence[Row]) -> pd.DataFrame:
+    def give_up(self, row: Row, reason: str) -> pd.DataFrame:
+        values = [row.answer_id, row.question_id, row.teacher, "quarantined", reason, 0]
+        return pd.DataFrame([[*values, *[0.0] * len(STATISTIC_NAMES)]], columns=SCORE_COLUMNS)
+
+    def compute(self, rows: Sequence[Row]) -> pd.DataFrame:
         return score_rows(rows, self.renderer, self.scorer, self.settings.max_length)
 
-
-def set_aside(row: Row, reason: str) -> pd.DataFrame:
-    """The one-row table of an answer in quarantine."""
-    values = [
-        row.answer_id,
-        row.question_id,
-        row.teacher,
-        "quarantined",
-        reason,
-        0,
-        *[0.0] * len(STATISTIC_NAMES),
-    ]
-    return pd.DataFrame([values], columns=SCORE_COLUMNS)
+    def tally(self, table: pd.DataFrame) -> Tally:
+        failed = int((table["state"] != "scored").sum())
+        return Tally(len(table), int(table["conversation_tokens"].sum()), failed)
 
 
 def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: Scorer, max_length: int) -> pd.DataFrame:
@@ -211,89 +125,48 @@ def pool_rows(pool: pd.DataFrame, questions: Mapping[str, Question]) -> list[Row
 
 
 def score_students(
-    context: Context, students: Sequence[StudentState], rows: list[Row], pool_ids: Mapping[str, str]
+    run: Run,
+    students: Sequence[ModelState],
+    rows: list[Row],
+    pool_ids: Mapping[str, str],
+    settings: Score,
+    placement: Placement,
 ) -> dict[str, Stage]:
-    """Score the same answers under several students at once; returns student id -> finished stage.
+    """Score the same answers under several students at once; returns student id -> stage.
 
     Args:
         pool_ids: what the rows depend on: label -> id of the verify stages and the questions.
     """
-    by_id = {s.id: s for s in students}
-    stages = {
-        i: context.note(f"score {s.name} {i[:8]}", score_stage(context, s, pool_ids))
-        for i, s in by_id.items()
-    }
-    with context.claimed(stages.values()):
-        _score_missing(
-            context, [(by_id[i], stage) for i, stage in stages.items() if not stage.is_finished], rows
+    stages = {s.id: score_stage(run.store, settings, s, pool_ids) for s in students}
+    wants = [
+        Want(
+            f"{student.name} {student.id[:8]}",
+            stages[student.id],
+            partial(shards_of, rows, settings.shard_size),
+            partial(ScoreHandler, student, settings, placement.num_gpus),
+            placement.score_workers,
+            placement.needs,
+            SCORE_COLUMNS,
+            count_scores,
+            estimate=partial(left_to_score, student),
+            place=f"{placement.score_workers} × ({placement.needs})",
         )
+        for student in {s.id: s for s in students}.values()
+    ]
+    make_rows(run, wants, "answers")
     return stages
 
 
-def _score_missing(
-    context: Context, unfinished: Sequence[tuple[StudentState, Stage]], rows: list[Row]
-) -> None:
-    """Run what is missing of these stages and finish them."""
-    e = context.experiment
-    jobs = []
-    shards = shards_of(rows, e.score.shard_size) if unfinished else []
-    for student, stage in unfinished:
-        forget_attempts(stage.directory)
-        todo = [(name, (name, chunk)) for name, chunk in shards if not stage.has(name)]
-        make = partial(ScoreHandler, student, e.score, context.needs.num_gpus, str(stage.directory))
-        if todo:
-            jobs.append(
-                Job(
-                    f"score {student.name} {student.id[:8]}",
-                    make,
-                    todo,
-                    min(e.placement.score_workers, len(todo)),
-                    context.needs,
-                )
-            )
-    if jobs:
-        with context.talker.bar(
-            "score", sum(len(c) for j in jobs for _, (_, c) in j.shards), "answers"
-        ) as bar:
-            for result in context.host.pool.run(jobs):
-                bar.advance(result.value.items)
-    for student, stage in unfinished:
-        finish_scores(stage, [name for name, _ in shards])
-        context.say_fallbacks(f"score {student.name}", stage)
-
-
-def finish_scores(stage: Stage, names: list[str]) -> None:
-    """Close a score stage whose parts are all there, with its counts by state."""
-    scores = (
-        pd.concat([stage.read(n) for n in names], ignore_index=True)
-        if names
-        else pd.DataFrame(columns=SCORE_COLUMNS)
-    )
+def count_scores(scores: pd.DataFrame) -> dict[str, int]:
+    """What the manifest says of statistics: how many answers, their tokens, and how many of each state."""
     states = {str(k): int(v) for k, v in scores["state"].value_counts().items()}
-    stage.finish(names, answers=len(scores), tokens=int(scores["conversation_tokens"].sum()), **states)
+    return {"answers": len(scores), "tokens": int(scores["conversation_tokens"].sum()), **states}
 
 
-def check_student(student: StudentState, settings: Score) -> None:
-    """Look at a student before any work: its template, its weights, the layer to read.
-
-    Raises:
-        BadInput: what is missing.
-    """
-    import torch
-
-    transformers = import_transformers()
-    if not student.source.is_local:
-        return
-    try:
-        config = transformers.AutoConfig.from_pretrained(
-            student.source.here, local_files_only=True, trust_remote_code=student.source.trust_remote_code
-        )
-        with torch.device("meta"):
-            model = transformers.AutoModelForCausalLM.from_config(
-                config, trust_remote_code=student.source.trust_remote_code
-            )
-    except (OSError, ValueError) as error:
-        raise BadInput(
-            f"cannot build the student {student.name}", error, "a causal language model", ""
-        ) from error
-    find_layer(model, settings.target_layer)
+def left_to_score(student: ModelState, left: Shards) -> str:
+    """What these shards of answers would take of a student."""
+    renderer, rows = student.renderer(), [row for _, chunk in left for row in chunk]
+    prompts = {r.question_id: prompt_tokens(renderer, r.question, r.system) for r in rows}
+    answers = sum(len(renderer.tokenizer(r.answer)["input_ids"]) for r in rows)
+    tokens = answers + sum(prompts[r.question_id] for r in rows)
+    return f"{len(rows):,} answers, about {tokens:,} tokens"

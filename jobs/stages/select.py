@@ -2,13 +2,13 @@
 ledger.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import pandas as pd
 
 from jobs.experiment.schema import Arm
-from jobs.run.context import Context
-from jobs.run.store import Stage, write_table
+from jobs.run.run import Run
+from jobs.run.store import Stage, Store, write_table
 from jobs.stages.pool import AnswerPool
 from selection.costs import compute_cost
 from selection.rules import choose
@@ -17,49 +17,52 @@ VERSION = 1
 LEDGER_COLUMNS = ["kind", "id", "state", "teacher", "length_tokens"]
 
 
-def select_stage(context: Context, arm: Arm, seed: int, scores: Stage) -> Stage:
+@dataclass(frozen=True)
+class Choice:
+    """A rule to choose by, and the seed of what it draws."""
+
+    arm: Arm
+    seed: int
+
+
+def select_stage(store: Store, arm: Arm, seed: int, scores: Stage) -> Stage:
     """The stage that holds an arm's choice."""
     config = {
         "cost": asdict(arm.cost_settings) if arm.cost_settings else None,
         "rule": asdict(arm.rule_settings),
         "seed": seed,
     }
-    return context.store.stage("select", VERSION, config, {"scores": scores.id})
+    return store.stage("select", VERSION, config, {"scores": scores.id})
 
 
 def select_answers(
-    context: Context,
-    label: str,
-    arm: Arm,
-    seed: int,
-    pool: AnswerPool,
-    questions: list[str],
-    scores: Stage,
+    run: Run, label: str, choice: Choice, pool: AnswerPool, questions: list[str], scores: Stage
 ) -> Stage:
-    """Choose this arm's training set from scored answers; writes `chosen` and `ledger`.
+    """Choose an arm's training set from scored answers; writes `chosen` and `ledger`.
 
     Args:
         questions: ids of all questions asked.
         scores: finished score stage of the student that chooses; rules without a cost need it for lengths
             only.
     """
-    stage = context.note(label, select_stage(context, arm, seed, scores))
-    with context.claimed([stage]):
-        if not stage.is_finished:
-            _select(stage, arm, seed, pool, questions, scores.read())
+    stage = run.note(label, select_stage(run.store, choice.arm, choice.seed, scores))
+    with run.claimed([stage]):
+        if not stage.is_finished and run.mode == "make":
+            _select(stage, choice, pool, questions, scores.read())
     return stage
 
 
 def _select(
-    stage: Stage, arm: Arm, seed: int, pool: AnswerPool, questions: list[str], scored: pd.DataFrame
+    stage: Stage, choice: Choice, pool: AnswerPool, questions: list[str], scored: pd.DataFrame
 ) -> None:
+    arm = choice.arm
     usable = scored[scored["state"] == "scored"].reset_index(drop=True)
     costs = (
         compute_cost(usable, arm.cost_settings)
         if arm.cost_settings and len(usable)
         else pd.Series(0.0, index=usable.index)
     )
-    chosen = choose(usable.assign(cost=costs), arm.rule_settings, seed, pool.accuracy)
+    chosen = choose(usable.assign(cost=costs), arm.rule_settings, choice.seed, pool.accuracy)
     ledger = build_ledger(pool.answers, scored, chosen, questions)
     write_table(stage.part("chosen"), chosen)
     write_table(stage.part("ledger"), ledger)

@@ -11,20 +11,25 @@ from cluster.errors import BadInput
 from cluster.storage import local_copy
 from jobs.experiment.schema import FileTeacher
 from jobs.files.datasets import Question, read_answers, refuse_other_texts
-from jobs.run.context import Context
+from jobs.run.run import Planned, Run
 from jobs.run.store import Stage, write_table
 from jobs.stages.answers import ANSWER_COLUMNS, VERSION, Ask, answer_row
 
 
-def take_file(context: Context, teacher: FileTeacher, questions: Mapping[str, Question]) -> Stage:
+def take_file(
+    run: Run, teacher: FileTeacher, questions: Mapping[str, Question], skip_broken_lines: bool
+) -> Stage:
     """Read a file teacher's answers into the store. Answers to unknown questions are kept and counted by the
     ledger.
+
+    Args:
+        skip_broken_lines: say what is broken and leave it out, instead of stopping.
 
     Raises:
         BadInput: a broken line, or a question with another text than ours.
     """
     path = local_copy(teacher.path)
-    found = read_answers(path, teacher.fields, context.on_broken)
+    found = read_answers(path, teacher.fields, run.terminal.say if skip_broken_lines else None)
     refuse_other_texts(found, questions, path)
     by_text = {q.text: q.id for q in questions.values()}
     rows = []
@@ -44,11 +49,12 @@ def take_file(context: Context, teacher: FileTeacher, questions: Mapping[str, Qu
         )
     content = hashlib.sha256(table.to_json(orient="records").encode("utf-8", "surrogatepass")).hexdigest()
     config = {"teacher": {"kind": "file", "name": teacher.name}}
-    stage = context.note(
-        f"generate {teacher.name}", context.store.stage("generate", VERSION, config, {"answers": content})
-    )
-    with context.claimed([stage]):
-        if not stage.is_finished and context.mode == "make":
+    stage = run.note(teacher.name, run.store.stage("generate", VERSION, config, {"answers": content}))
+    with run.claimed([stage]):
+        if not stage.is_finished and run.mode == "make":
             write_table(stage.part("answers"), table)
             stage.finish(["answers"], answers=len(table), failed=0, prompt_tokens=0, answer_tokens=0, usd=0.0)
+    if run.mode == "plan":
+        left = None if stage.is_finished else f"read from {path.name}"
+        run.planned.append(Planned(stage, teacher.name, left, "this process"))
     return stage

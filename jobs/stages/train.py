@@ -1,169 +1,145 @@
-"""Stage train: chosen answers become token examples, and one Ray Train run trains a queue of students on
-them.
+"""Stage train: one Ray Train run trains a queue of students, each on the examples that a system made for it.
+
+Knows no costs and no answers: examples are tokens, spans and weights.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
-import numpy as np
-import pandas as pd
-
 from cluster.errors import BadInput
-from cluster.models.rendering import Renderer
-from jobs.files.datasets import Question
-from jobs.run.context import Context
-from jobs.run.store import Stage, digest, write_fallbacks
-from jobs.stages.score import StudentState
+from jobs.experiment.schema import Placement
+from jobs.run.run import Planned, Run
+from jobs.run.store import Stage, Store, digest, write_fallbacks
+from jobs.stages.states import ModelState
 from training.data import SUFFIX, Example, count_steps, write_examples
 from training.loop import DONE, TrainJob, paused_name
 from training.metrics import read_metrics
+from training.settings import TrainSettings
 
-VERSION = 2
+VERSION = 3
+EXAMPLES_VERSION = 1
 EXAMPLES = "examples" + SUFFIX
 
 
 @dataclass(frozen=True)
 class Training:
-    """One student to train on one choice."""
+    """One student to train on examples, which are there."""
 
     label: str
-    student: StudentState
-    chosen: Stage
-    scores: Stage
+    student: ModelState
+    examples: Stage
     seed: int
+    settings: TrainSettings
 
 
-def train_stage(context: Context, t: Training) -> Stage:
-    """The stage that holds a trained student."""
-    config = {"train": asdict(context.experiment.train), "seed": t.seed, "rendering": t.student.rendering}
-    return context.store.stage("train", VERSION, config, {"student": t.student.id, "chosen": t.chosen.id})
+def examples_stage(store: Store, system: str, rendering: str, made_from: str) -> Stage:
+    """The stage that holds the examples that a system makes of something with this id, in this rendering."""
+    return store.stage(
+        "examples", EXAMPLES_VERSION, {"system": system, "rendering": rendering}, {"made_from": made_from}
+    )
 
 
-def chosen_examples(
-    chosen: pd.DataFrame, pool: pd.DataFrame, questions: Mapping[str, Question], renderer: Renderer
-) -> list[Example]:
-    """Render the chosen answers for training, joined by answer id, in the order of question ids."""
-    texts = dict(zip(pool["answer_id"], pool["text"], strict=True))
-    examples = []
-    for row in chosen.itertuples():
-        question = questions[str(row.question_id)]
-        rendered = renderer.conversation(question.text, texts[row.answer_id], question.system)
-        weight = float(np.float64(row.weight))  # type: ignore[arg-type]
-        examples.append(Example(rendered.ids, rendered.prompt_length, rendered.answer_end, weight))
-    return examples
-
-
-def check_limits(context: Context, label: str, examples: Sequence[Example]) -> None:
-    """Refuse to train on answers that evaluation would cut off.
+def write_examples_of(run: Run, label: str, stage: Stage, make: Callable[[], Sequence[Example]]) -> Stage:
+    """Write the examples of a stage if they are not there yet.
 
     Raises:
-        BadInput: no examples, or chosen answers longer than evaluate.max_new_tokens.
+        BadInput: there are none.
     """
-    if not examples:
-        raise BadInput(
-            f"{label} chose no answer at all",
-            "",
-            "at least one verified answer",
-            "look at the ledger: why did answers fall out?",
-        )
-    e = context.experiment.evaluate
-    longest = max(x.loss_tokens for x in examples)
-    cut = sum(x.loss_tokens > e.max_new_tokens for x in examples)
-    if cut and e.metric == "accuracy" and not e.allow_truncation:
-        raise BadInput(
-            f"{label}: {cut} of {len(examples)} chosen answers are longer than the student may generate",
-            f"up to {longest} tokens, evaluate.max_new_tokens {e.max_new_tokens}",
-            "room for every chosen answer",
-            f"set evaluate.max_new_tokens={longest}, or evaluate.allow_truncation=true to go on knowingly",
-        )
+    run.note(label, stage)
+    with run.claimed([stage]):
+        if not stage.is_finished and run.mode == "make":
+            examples = make()
+            if not examples:
+                raise BadInput(
+                    f"{label} chose no answer at all",
+                    "",
+                    "at least one verified answer",
+                    "look at the ledger: why did answers fall out?",
+                )
+            write_examples(stage.part(EXAMPLES), examples)
+            stage.finish([EXAMPLES], examples=len(examples))
+    return stage
 
 
-def train_students(
-    context: Context, trainings: Sequence[Training], pool: pd.DataFrame, questions: Mapping[str, Question]
-) -> dict[str, StudentState]:
-    """Train every student; returns label -> the student after it.
-
-    Raises:
-        BadInput: costs made under another rendering than training uses, or limits that do not fit.
+def train_stage(store: Store, t: Training) -> Stage:
+    """The stage that holds a trained student. The examples count by their content: arms that choose alike
+    share a training.
     """
-    stages = {t.label: context.note(t.label, train_stage(context, t)) for t in trainings}
-    for training in trainings:
-        refuse_another_rendering(training)
-    with context.claimed(stages.values()):
-        unfinished = {
-            stages[t.label].id: (t, stages[t.label]) for t in trainings if not stages[t.label].is_finished
-        }
-        run_queue(
-            context, [prepare_job(context, t, stage, pool, questions) for t, stage in unfinished.values()]
-        )
+    config = {"train": asdict(t.settings), "seed": t.seed}
+    content = t.examples.manifest()["parts"][EXAMPLES]["sha256"]
+    return store.stage("train", VERSION, config, {"student": t.student.id, "examples": content})
+
+
+def train_students(run: Run, trainings: Sequence[Training], placement: Placement) -> list[Stage]:
+    """Train every student; returns the stages that hold them, in order. In a plan some are not finished."""
+    stages = [run.note(t.label, train_stage(run.store, t)) for t in trainings]
+    if run.mode == "plan":
+        place = train_place(placement, trainings)
+        run.planned += [
+            Planned(stage, t.label, None if stage.is_finished else f"{_steps(t):,} steps", place)
+            for t, stage in zip(trainings, stages, strict=True)
+        ]
+        return stages
+    with run.claimed(stages):
+        unfinished = {s.id: (t, s) for t, s in zip(trainings, stages, strict=True) if not s.is_finished}
+        run_queue(run, [job_of(t, stage) for t, stage in unfinished.values()], placement)
         for t, stage in unfinished.values():
             finish_training(stage)
-            context.say_fallbacks(t.label, stage)
-    return {t.label: t.student.after(stages[t.label]) for t in trainings}
+            run.say_fallbacks(t.label, stage)
+    return stages
+
+
+def train_place(placement: Placement, trainings: Sequence[Training]) -> str:
+    """Where students are trained, in words."""
+    stages = sorted({str(t.settings.zero_stage) for t in trainings})
+    return f"{placement.train_workers} train workers × ({placement.train_needs}), ZeRO {', '.join(stages)}"
+
+
+def _steps(t: Training, epochs: float | None = None) -> int:
+    s = t.settings
+    examples = t.examples.count_rows(EXAMPLES)
+    if epochs is not None:
+        return count_steps(examples, s.batch_size, epochs, None)
+    return count_steps(examples, s.batch_size, s.epochs, s.steps)
 
 
 def train_epochs(
-    context: Context,
-    trainings: Sequence[Training],
-    pool: pd.DataFrame,
-    questions: Mapping[str, Question],
-    epochs: int,
-) -> dict[str, StudentState]:
-    """Train every student up to the end of an epoch; returns label -> the student there.
+    run: Run, trainings: Sequence[Training], epochs: int, placement: Placement
+) -> list[ModelState]:
+    """Train every student up to the end of an epoch; returns the students there, in order.
 
     A finished training has let the weights of its epochs go, so those of its students may not be there any
     more.
     """
-    stages = {t.label: train_stage(context, t) for t in trainings}
-    jobs, partly = [], {}
-    with context.claimed(stages.values()):
-        for t in trainings:
-            stage = stages[t.label]
-            job = None if stage.is_finished else prepare_job(context, t, stage, pool, questions)
-            until = count_steps(stage.count_rows(EXAMPLES), context.experiment.train.batch_size, epochs, None)
-            partly[t.label] = t.student.after_steps(stage, until)
-            if job is not None:
-                jobs.append(replace(job, until=until))
-        run_queue(context, jobs)
-    return partly
+    stages = [train_stage(run.store, t) for t in trainings]
+    ends = [_steps(t, epochs) for t in trainings]
+    with run.claimed(stages):
+        unfinished = {
+            s.id: replace(job_of(t, s), until=end)
+            for t, s, end in zip(trainings, stages, ends, strict=True)
+            if not s.is_finished
+        }
+        run_queue(run, list(unfinished.values()), placement)
+    return [t.student.after_steps(s, end) for t, s, end in zip(trainings, stages, ends, strict=True)]
 
 
-def refuse_another_rendering(training: Training) -> None:
-    """Refuse costs that were made of other tokens than training would see."""
-    scored_under = training.scores.config["rendering"]
-    if scored_under != training.student.rendering:
-        raise BadInput(
-            f"{training.label}: the costs were made under another rendering than training uses",
-            str(scored_under)[:12],
-            f"{training.student.rendering[:12]}, the student's own chat template",
-            "score again with the student as it is now",
-        )
-
-
-def prepare_job(
-    context: Context, t: Training, stage: Stage, pool: pd.DataFrame, questions: Mapping[str, Question]
-) -> TrainJob:
-    """Write a training's examples and say how it is to be trained."""
-    renderer = t.student.renderer()
-    if not stage.has(EXAMPLES):
-        examples = chosen_examples(t.chosen.read("chosen"), pool, questions, renderer)
-        check_limits(context, t.label, examples)
-        write_examples(stage.part(EXAMPLES), examples)
+def job_of(t: Training, stage: Stage) -> TrainJob:
+    """How a training is to be done."""
     return TrainJob(
         job_id=stage.id,
         source=t.student.source,
-        examples=str(stage.part(EXAMPLES)),
+        examples=str(t.examples.part(EXAMPLES)),
         output=str(stage.directory),
         seed=t.seed,
-        settings=context.experiment.train,
-        chat_template=renderer.template,
+        settings=t.settings,
+        chat_template=t.student.renderer().template,
     )
 
 
 def finish_training(stage: Stage) -> None:
-    """Close a trained stage, with its steps and losses;
-    what stopping after an epoch left there is removed.
+    """Close a trained stage, with its steps and losses; what stopping after an epoch left there is
+    removed.
     """
     rows = read_metrics(stage.directory)
     write_fallbacks(stage.directory, json.loads((stage.directory / DONE).read_text()).get("fallbacks", {}))
@@ -172,7 +148,7 @@ def finish_training(stage: Stage) -> None:
     for note in stage.directory.glob(paused_name("*")):
         note.unlink()
     stage.finish(
-        [EXAMPLES],
+        [],
         steps=len(rows),
         first_loss_nats=rows[0]["loss_nats"],
         last_loss_nats=rows[-1]["loss_nats"],
@@ -180,12 +156,12 @@ def finish_training(stage: Stage) -> None:
     )
 
 
-def run_queue(context: Context, jobs: Sequence[TrainJob]) -> None:
+def run_queue(run: Run, jobs: Sequence[TrainJob], placement: Placement) -> None:
     """Train a queue of jobs on one worker group."""
     if not jobs:
         return
-    name, storage = "queue-" + digest([job.job_id for job in jobs], 16), context.store.root / "checkpoints"
-    if context.resume == "never":
+    name, storage = "queue-" + digest([job.job_id for job in jobs], 16), run.store.root / "checkpoints"
+    if run.resume == "never":
         (storage / name).remove()
-    with context.talker.bar("train", 0, "steps") as bar:
-        context.host.train(jobs, name, storage, context.experiment.placement, bar.set)
+    with run.terminal.bar("train", 0, "steps") as bar:
+        run.host.train(jobs, name, storage, placement, bar.set)

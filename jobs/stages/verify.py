@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,32 +12,49 @@ import pandas as pd
 
 from cluster.metrics import Tally
 from cluster.placement import Needs
-from cluster.pool import Job
-from cluster.storage import Place
 from jobs.files.datasets import Question
-from jobs.run.context import Context
-from jobs.run.store import Stage, digest_rows, write_table
+from jobs.run.rows import Shards, Want, make_rows
+from jobs.run.run import Run
+from jobs.run.store import Stage, Store, digest_rows
 from selection.verification import Verifier, VerifySettings, load_function, process_verifier
 
 VERSION = 1
 SHARD_SIZE = 2000
+MOST_CHECKERS = 1000  # as many as there are shards, where there is room
 VERDICT_COLUMNS = ["answer_id", "state", "extracted"]
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a checker is given: an answer's text, and the reference it is compared with."""
+
+    answer_id: str
+    text: str
+    reference: str
+
+
 class VerifyHandler:
-    """Handler in an actor: keeps one checking process and writes each shard's verdicts to the part it is
-    told.
+    """Handler in an actor: keeps one checking process, which ends what runs too long and survives what
+    dies.
     """
 
     def __init__(self, settings: VerifySettings) -> None:
         self.verifier = process_verifier(settings)
+        self.fallbacks: dict[str, str] = {}
 
-    def __call__(self, shard: tuple[str, list[tuple[str, str, str]]]) -> Tally:
-        part, rows = shard
-        verdicts = self.verifier.check_all((text, reference) for _, text, reference in rows)
-        table = [(identity, v.state, v.extracted) for (identity, _, _), v in zip(rows, verdicts, strict=True)]
-        write_table(Place(part), pd.DataFrame(table, columns=VERDICT_COLUMNS))
-        return Tally(len(rows), quarantined=sum(v.state in ("timed_out", "checker_error") for v in verdicts))
+    def identity(self, answer: Checked) -> str:
+        return answer.answer_id
+
+    def give_up(self, answer: Checked, reason: str) -> pd.DataFrame:
+        return pd.DataFrame([(answer.answer_id, "checker_error", reason)], columns=VERDICT_COLUMNS)
+
+    def compute(self, answers: Sequence[Checked]) -> pd.DataFrame:
+        verdicts = self.verifier.check_all((a.text, a.reference) for a in answers)
+        rows = [(a.answer_id, v.state, v.extracted) for a, v in zip(answers, verdicts, strict=True)]
+        return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
+
+    def tally(self, table: pd.DataFrame) -> Tally:
+        return Tally(len(table), quarantined=int(table["state"].isin(["timed_out", "checker_error"]).sum()))
 
 
 def check_verifier(settings: VerifySettings) -> None:
@@ -60,10 +77,10 @@ def references_id(questions: Mapping[str, Question]) -> str:
     return digest_rows((q.id, q.reference) for q in sorted(questions.values(), key=lambda q: q.id))
 
 
-def verify_stage(context: Context, answers: Stage, references: str) -> Stage:
+def verify_stage(store: Store, settings: VerifySettings, answers: Stage, references: str) -> Stage:
     """The stage that holds the verdicts on these answers against the references of this id."""
     inputs = {"answers": answers.id, "references": references}
-    return context.store.stage("verify", VERSION, verify_config(context.experiment.verify), inputs)
+    return store.stage("verify", VERSION, verify_config(settings), inputs)
 
 
 def needs_check(answers: pd.DataFrame, questions: Mapping[str, Question]) -> pd.DataFrame:
@@ -79,60 +96,47 @@ def needs_check(answers: pd.DataFrame, questions: Mapping[str, Question]) -> pd.
 
 
 def verify_answers(
-    context: Context, answered: Mapping[str, Stage], questions: Mapping[str, Question]
+    run: Run, settings: VerifySettings, answered: Mapping[str, Stage], questions: Mapping[str, Question]
 ) -> dict[str, Stage]:
     """Verify the answers of finished generate stages (name -> stage); returns name -> verify stage."""
-    settings, references = context.experiment.verify, references_id(questions)
+    references = references_id(questions)
     stages = {
-        name: context.note(f"verify {name}", verify_stage(context, source, references))
-        for name, source in answered.items()
+        name: verify_stage(run.store, settings, source, references) for name, source in answered.items()
     }
-    with context.claimed(stages.values()):
-        _verify_missing(context, settings, stages, answered, questions)
+    handler = partial(VerifyHandler, settings)
+    wants = [
+        Want(
+            name,
+            stage,
+            partial(shards_of_answers, answered[name], questions),
+            handler,
+            MOST_CHECKERS,
+            Needs(1.0),
+            VERDICT_COLUMNS,
+            count_verdicts,
+            place="one actor per teacher's answers",
+        )
+        for name, stage in stages.items()
+    ]
+    make_rows(run, wants, "answers")
     return stages
 
 
-def _verify_missing(
-    context: Context,
-    settings: VerifySettings,
-    stages: Mapping[str, Stage],
-    answered: Mapping[str, Stage],
-    questions: Mapping[str, Question],
-) -> None:
-    """Run what is missing of these stages and finish them."""
-    parts: dict[str, list[str]] = {}
-    todo: list[tuple[str, tuple[str, list[tuple[str, str, str]]]]] = []
-    for label, stage in stages.items():
-        if stage.is_finished:
-            continue
-        answers = needs_check(answered[label].read(), questions)
-        columns = zip(answers["answer_id"], answers["text"], answers["question_id"], strict=True)
-        rows = [(a, t, questions[q].reference) for a, t, q in columns]
-        shards = [
-            (f"{k:06d}", rows[i : i + SHARD_SIZE]) for k, i in enumerate(range(0, len(rows), SHARD_SIZE))
-        ]
-        parts[label] = [name for name, _ in shards]
-        todo += [
-            (f"{label} {name}", (str(stage.part(name)), chunk))
-            for name, chunk in shards
-            if not stage.has(name)
-        ]
-    if todo:
-        job = Job("verify", partial(VerifyHandler, settings), todo, len(todo), Needs(1.0))
-        with context.talker.bar("verify", sum(len(chunk) for _, (_, chunk) in todo), "answers") as bar:
-            for result in context.host.pool.run([job]):
-                bar.advance(result.value.items)
-    for label, names in parts.items():
-        verdicts = (
-            pd.concat([stages[label].read(n) for n in names], ignore_index=True)
-            if names
-            else pd.DataFrame(columns=VERDICT_COLUMNS)
-        )
-        stages[label].finish(
-            names,
-            answers=len(verdicts),
-            **{str(k): int(v) for k, v in verdicts["state"].value_counts().items()},
-        )
+def shards_of_answers(answered: Stage, questions: Mapping[str, Question]) -> Shards:
+    """The answers of a stage that need a check."""
+    answers = needs_check(answered.read(), questions)
+    columns = zip(answers["answer_id"], answers["text"], answers["question_id"], strict=True)
+    rows = [Checked(a, t, questions[q].reference) for a, t, q in columns]
+    starts = range(0, len(rows), SHARD_SIZE)
+    return [(f"{k:06d}", rows[i : i + SHARD_SIZE]) for k, i in enumerate(starts)]
+
+
+def count_verdicts(verdicts: pd.DataFrame) -> dict[str, int]:
+    """What the manifest says of verdicts: how many, and how many of each state."""
+    return {
+        "answers": len(verdicts),
+        **{str(k): int(v) for k, v in verdicts["state"].value_counts().items()},
+    }
 
 
 def join_pool(

@@ -1,4 +1,5 @@
-"""SCAS (arXiv 2605.26872) and its rivals: score, select, train and evaluate, round after round.
+"""SCAS (arXiv 2605.26872) and its rivals, arms of kind `select`: score, select, train and evaluate, round
+after round.
 
 A cost says what an answer asks of the student as it is now, a rule chooses by it among a question's verified
 answers, and a round of training on the choice gives the student that scores the next round.
@@ -7,92 +8,182 @@ answers, and a round of training on the choice gives the student that scores the
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+import pandas as pd
+
+from cluster.errors import BadInput
+from cluster.models.rendering import Renderer
+from jobs.experiment.schema import Evaluate
+from jobs.files.datasets import Question
 from jobs.results.outcome import Outcome, Start, StudentPath
-from jobs.run.context import Context
+from jobs.run.run import Run
 from jobs.run.store import Stage
 from jobs.stages.evaluate import evaluate_stage, evaluate_students
-from jobs.stages.score import StudentState, score_students
-from jobs.stages.select import select_answers
-from jobs.stages.train import Training, train_epochs, train_students
-from jobs.systems.paths import path_seed
+from jobs.stages.score import score_students
+from jobs.stages.select import Choice, select_answers
+from jobs.stages.states import ModelState
+from jobs.stages.train import (
+    Training,
+    examples_stage,
+    train_epochs,
+    train_students,
+    write_examples_of,
+)
+from jobs.systems.paths import judging_of, path_seed
+from training.data import Example
 
 # Told of every evaluation on the way: rounds done (2.5 is half of the third), and each path's evaluation.
 OnResult = Callable[[float, Mapping[StudentPath, Stage]], None]
 
 
-def run_rounds(
-    context: Context,
+def teach(
+    run: Run,
     start: Start,
+    outcome: Outcome,
     paths: Sequence[StudentPath],
     on_result: OnResult | None = None,
     by_epoch: bool = False,
-) -> Outcome:
+) -> None:
     """Score, select, train and evaluate, round after round, for these paths.
 
+    In a plan a path ends at the first thing that nobody has made yet.
+
     Args:
+        outcome: gets what every path came to.
         on_result: called after every round; with `by_epoch` after every epoch of it, where training stops for
             the evaluation.
     """
-    e = context.experiment
-    outcome = Outcome(start.questions, start.held_out, start.pool, list(paths))
-    outcome.evaluations.update({(name, 0): stage for name, stage in start.before.items()})
+    e, judging = start.experiment, judging_of(start.experiment)
     now = {path: start.students[path.student] for path in paths}
     for number in range(1, e.rounds + 1):
-        trainings = choose(context, start, outcome, now, number)
+        trainings = choose(run, start, outcome, now, number)
         if by_epoch and e.train.steps is None:
-            judge_epochs(context, start, trainings, number, on_result)
-        after = train_students(context, list(trainings.values()), start.pool.answers, start.questions)
-        now = {path: after[t.label] for path, t in trainings.items()}
-        labels = {path: f"{path.label} round {number}" for path in paths}
-        judged = evaluate_students(context, {labels[path]: now[path] for path in paths}, start.held_out)
-        outcome.evaluations.update({(path.label, number): judged[labels[path]] for path in paths})
+            judge_epochs(run, start, trainings, number, on_result)
+        stages = train_students(run, list(trainings.values()), e.placement)
+        trained = {p: stage for p, stage in zip(trainings, stages, strict=True) if stage.is_finished}
+        outcome.trained.update({(path, number): stage for path, stage in trained.items()})
+        now = {path: now[path].after(stage) for path, stage in trained.items()}
+        labels = {path: f"{path.label} round {number}" for path in now}
+        states = {labels[path]: state for path, state in now.items()}
+        judged = evaluate_students(run, states, start.held_out, judging, e.placement)
+        outcome.evaluations.update({(path, number): judged[labels[path]] for path in now})
         if on_result is not None:
-            on_result(float(number), {path: judged[labels[path]] for path in paths})
-    return outcome
+            on_result(float(number), {path: judged[labels[path]] for path in now})
 
 
 def choose(
-    context: Context, start: Start, outcome: Outcome, now: Mapping[StudentPath, StudentState], number: int
+    run: Run, start: Start, outcome: Outcome, now: Mapping[StudentPath, ModelState], number: int
 ) -> dict[StudentPath, Training]:
-    """Score the pool under the students as they are, and choose for every path what it will be trained on."""
-    pool, paths, questions = start.pool, outcome.paths, list(start.questions)
-    scored = score_students(context, choosers(paths, now, start.students), start.rows, pool.ids)
+    """Score the pool under the students as they are, and make for every path the examples it will be trained
+    on.
+    """
+    e, pool, questions = start.experiment, start.pool, list(start.questions)
+    judges = choosers(now, start.students)
+    distinct = list({s.id: s for s in judges.values()}.values())
+    scored = score_students(run, distinct, start.rows, pool.ids, e.score, e.placement)
     trainings = {}
-    for path in paths:
-        judge = now[path] if path.arm.cost is not None else start.students[path.student]
-        label, scores = f"{path.label} round {number}", scored[judge.id]
-        seed = path_seed(context.experiment, path, number)
-        chosen = select_answers(context, f"select {label}", path.arm, seed, pool, questions, scores)
-        trainings[path] = Training(f"train {label}", now[path], chosen, scores, seed)
-        outcome.scores[path.label, number], outcome.chosen[path.label, number] = scores, chosen
+    for path, state in now.items():
+        scores, seed = scored[judges[path].id], path_seed(e, path, number)
+        label = f"{path.label} round {number}"
+        if not scores.is_finished:
+            continue
+        chosen = select_answers(run, label, Choice(path.arm, seed), pool, questions, scores)
+        if not chosen.is_finished:
+            continue
+        refuse_another_rendering(label, scores, state)
+        examples = examples_of(run, label, state, chosen, start)
+        if examples.is_finished:
+            trainings[path] = Training(label, state, examples, seed, e.train)
+            outcome.scores[path, number], outcome.chosen[path, number] = scores, chosen
     return trainings
 
 
+def choosers(
+    now: Mapping[StudentPath, ModelState], start: Mapping[str, ModelState]
+) -> dict[StudentPath, ModelState]:
+    """Under which student each path's answers are scored: as it is now where its arm reads costs, else as it
+    was at first, for the lengths alone.
+    """
+    return {p: now[p] if p.arm.cost is not None else start[p.student] for p in now}
+
+
+def examples_of(run: Run, label: str, student: ModelState, chosen: Stage, start: Start) -> Stage:
+    """The chosen answers as examples for training, written once for all who chose alike from these costs."""
+    stage = examples_stage(run.store, "select", student.rendering, chosen.id)
+
+    def make() -> list[Example]:
+        made = render_chosen(chosen.read("chosen"), start.pool.answers, start.questions, student.renderer())
+        check_lengths(label, made, start.experiment.evaluate)
+        return made
+
+    return write_examples_of(run, label, stage, make)
+
+
+def refuse_another_rendering(label: str, scores: Stage, student: ModelState) -> None:
+    """Refuse costs that were made of other tokens than training would see.
+
+    Raises:
+        BadInput: with both renderings.
+    """
+    scored_under = scores.config["rendering"]
+    if scored_under != student.rendering:
+        raise BadInput(
+            f"{label}: the costs were made under another rendering than training uses",
+            str(scored_under)[:12],
+            f"{student.rendering[:12]}, the student's own chat template",
+            "score again with the student as it is now",
+        )
+
+
+def render_chosen(
+    chosen: pd.DataFrame, pool: pd.DataFrame, questions: Mapping[str, Question], renderer: Renderer
+) -> list[Example]:
+    """Render the chosen answers for training, joined by answer id, in the order of question ids."""
+    texts = dict(zip(pool["answer_id"], pool["text"], strict=True))
+    examples = []
+    for row in chosen.itertuples():
+        question = questions[str(row.question_id)]
+        rendered = renderer.conversation(question.text, texts[row.answer_id], question.system)
+        weight = float(np.float64(row.weight))  # type: ignore[arg-type]
+        examples.append(Example(rendered.ids, rendered.prompt_length, rendered.answer_end, weight))
+    return examples
+
+
+def check_lengths(label: str, examples: Sequence[Example], evaluate: Evaluate) -> None:
+    """Refuse to train on answers that evaluation would cut off.
+
+    Raises:
+        BadInput: chosen answers longer than evaluate.max_new_tokens.
+    """
+    longest = max((x.loss_tokens for x in examples), default=0)
+    cut = sum(x.loss_tokens > evaluate.max_new_tokens for x in examples)
+    if cut and evaluate.metric == "accuracy" and not evaluate.allow_truncation:
+        raise BadInput(
+            f"{label}: {cut} of {len(examples)} chosen answers are longer than the student may generate",
+            f"up to {longest} tokens, evaluate.max_new_tokens {evaluate.max_new_tokens}",
+            "room for every chosen answer",
+            f"set evaluate.max_new_tokens={longest}, or evaluate.allow_truncation=true to go on knowingly",
+        )
+
+
 def judge_epochs(
-    context: Context,
+    run: Run,
     start: Start,
     trainings: Mapping[StudentPath, Training],
     number: int,
     on_result: OnResult | None,
 ) -> None:
     """Train epoch by epoch, and evaluate after each but the last; what is finished let its epochs go."""
-    epochs = context.experiment.train.epochs
-    for epoch in range(1, math.ceil(epochs)):
-        partly = train_epochs(context, list(trainings.values()), start.pool.answers, start.questions, epoch)
-        known = {f"{p.label} round {number} epoch {epoch}": partly[t.label] for p, t in trainings.items()}
-        there = (s.is_there or evaluate_stage(context, s, start.held_out).is_finished for s in known.values())
+    e, judging = start.experiment, judging_of(start.experiment)
+    for epoch in range(1, math.ceil(e.train.epochs)):
+        partly = train_epochs(run, list(trainings.values()), epoch, e.placement)
+        known = {f"{p.label} round {number} epoch {epoch}": s for p, s in zip(trainings, partly, strict=True)}
+        there = (
+            s.is_there or evaluate_stage(run.store, judging, s, start.held_out).is_finished for s in partly
+        )
         if all(there):
-            found = evaluate_students(context, known, start.held_out)
+            found = evaluate_students(run, known, start.held_out, judging, e.placement)
             if on_result is not None:
-                on_result(number - 1 + epoch / epochs, dict(zip(trainings, found.values(), strict=True)))
-
-
-def choosers(
-    paths: Sequence[StudentPath], now: Mapping[StudentPath, StudentState], start: Mapping[str, StudentState]
-) -> list[StudentState]:
-    """The students whose costs are needed: those of arms that read costs, as they are now, and every
-    student's first state.
-    """
-    costed = [now[p] for p in paths if p.arm.cost is not None]
-    plain = [start[p.student] for p in paths if p.arm.cost is None]
-    return list({s.id: s for s in [*plain, *costed]}.values())
+                on_result(
+                    number - 1 + epoch / e.train.epochs, dict(zip(trainings, found.values(), strict=True))
+                )

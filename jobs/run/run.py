@@ -1,0 +1,162 @@
+"""One run: its store, terminal, host and mode, and which stages it went through. Knows no experiment."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from cluster.errors import BadInput, TutelageError
+from cluster.storage import Place
+from jobs.experiment.schema import Experiment
+from jobs.run.host import Host, RayHost
+from jobs.run.progress import Terminal
+from jobs.run.store import Stage, Store, read_fallbacks
+
+# make does what is missing, read refuses it, plan says what it is. Nothing but make writes to the store.
+Mode = Literal["make", "read", "plan"]
+
+
+class Unmade(TutelageError):
+    """What comes next in a plan depends on something that nobody has made yet."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is still to be made", "", "", "")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a plan says of one stage: what is left to make of it, and where that would run.
+
+    Attributes:
+        remaining: in words, or numbers that add up; None when the stage is finished.
+    """
+
+    stage: Stage
+    label: str
+    remaining: object | None
+    place: str
+
+
+@dataclass
+class Run:
+    """Open for the length of a run, a sweep or a look at either.
+
+    Attributes:
+        stages: every stage the run went through, by kind and label: labels are for people.
+        cached: how many of them were finished when the run came to them.
+        planned: in a plan, what is there and what is left.
+    """
+
+    store: Store
+    directory: Place
+    terminal: Terminal
+    host: Host
+    mode: Mode = "make"
+    resume: str = "auto"
+    retry_failed: bool = False
+    stages: dict[tuple[str, str], Stage] = field(default_factory=dict)
+    cached: int = 0
+    planned: list[Planned] = field(default_factory=list)
+    _discarded: set[str] = field(default_factory=set)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.host.close()
+
+    def note(self, label: str, stage: Stage) -> Stage:
+        """Record a stage as part of this run.
+
+        Raises:
+            BadInput: it is not finished, and this run only reads.
+        """
+        known = (stage.name, label) in self.stages
+        self.stages[stage.name, label] = stage
+        if stage.is_finished:
+            self.cached += not known
+        elif self.mode == "read":
+            raise BadInput(
+                f"{stage.name} {label} is not finished",
+                "",
+                "a finished run",
+                f"run `tutelage run {self.directory / 'experiment.yaml'}`",
+            )
+        return stage
+
+    def need(self, what: str, stages: Iterable[Stage]) -> None:
+        """Go on only if these stages are there; they always are, but in a plan.
+
+        Raises:
+            Unmade: one is not.
+        """
+        if self.mode == "plan" and not all(stage.is_finished for stage in stages):
+            raise Unmade(what)
+
+    @contextmanager
+    def claimed(self, stages: Iterable[Stage]) -> Iterator[None]:
+        """Hold the unfinished stages against other runs on this store. Whoever waits holds no actors
+        meanwhile.
+        """
+
+        def say(stage: Stage) -> None:
+            self.host.release()
+            self.terminal.say(f"another run is making {stage.name} {stage.id[:8]}; waiting for it")
+
+        if self.mode != "make":
+            yield
+            return
+        claimed = list(stages)
+        with self.store.claimed(claimed, say):
+            for stage in claimed:
+                self._look_again(stage)
+            yield
+
+    def _look_again(self, stage: Stage) -> None:
+        """Reopen a claimed stage whose manifest is torn; forget half-done work, once, if the run was told
+        to.
+        """
+        if stage.is_torn:
+            self.terminal.say(
+                f"the manifest of {stage.name} {stage.id[:8]} is damaged: the stage is finished "
+                "again from its parts"
+            )
+            stage.reopen()
+        if self.resume == "never" and stage.id not in self._discarded:
+            stage.discard_unfinished()
+        self._discarded.add(stage.id)
+
+    def say_fallbacks(self, label: str, stage: Stage) -> None:
+        """Tell of shortcuts that a finished stage's model did not allow."""
+        for line in read_fallbacks(stage.directory).values():
+            self.terminal.say(f"{stage.name} {label}: {line}")
+
+
+def open_run(
+    experiment: Experiment,
+    directory: Place,
+    terminal: Terminal,
+    mode: Mode = "make",
+    resume: str = "auto",
+    retry_failed: bool = False,
+) -> Run:
+    """A run of this experiment on Ray, which starts at the first stage with work to do.
+
+    Raises:
+        BadInput: the store cannot be reached, or is a file.
+    """
+    e = experiment
+    host = RayHost(e.ray, log_file(directory, e.name), e.placement.shard_deadline_s, terminal.say)
+    return Run(Store(e.store), directory, terminal, host, mode, resume, retry_failed)
+
+
+def log_file(directory: Place, name: str) -> Path:
+    """Ray's own log; beside the run where that is local, else with this machine's temporary files."""
+    if directory.is_local:
+        return (directory / "logs" / "ray.log").path
+    return Path(tempfile.gettempdir()) / "tutelage" / name / "ray.log"

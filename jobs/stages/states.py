@@ -1,0 +1,113 @@
+"""A model at a point of its life, teacher or student alike: what asking, scoring, training and evaluating it
+need to know.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cluster.errors import BadInput
+from cluster.models.loading import (
+    ModelSource,
+    check_model_directory,
+    fingerprint,
+    import_transformers,
+    load_tokenizer,
+    pinned,
+)
+from cluster.models.rendering import Renderer
+from cluster.storage import Place
+from jobs.experiment.schema import ModelTeacher, Student
+from jobs.run.store import Stage, digest
+from selection.layers import find_layer
+from training.checkpoints import ADAPTER
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """A model at some point of its life: `id` says by content which weights these are.
+
+    Training changes the weights only, so the tokenizer, the template and the rendering's fingerprint stay the
+    first state's.
+    """
+
+    name: str
+    source: ModelSource
+    id: str
+    tokenizer: ModelSource
+    chat_template: str | None
+    rendering: str
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def renderer(self) -> Renderer:
+        return Renderer(
+            load_tokenizer(self.tokenizer), self.chat_template, template_kwargs=self.template_kwargs
+        )
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the weights, in a directory, have not been removed."""
+        source = self.source
+        if source.adapter is None:
+            return (Place(source.path) / "config.json").is_file()
+        return (Place(source.adapter) / ADAPTER_CONFIG).is_file()
+
+    def after(self, training: Stage) -> "ModelState":
+        """This model after a training stage."""
+        return replace(self, source=self._trained(training, "model"), id=training.id)
+
+    def after_steps(self, training: Stage, steps: int) -> "ModelState":
+        """This model after the first steps of a training stage."""
+        return replace(self, source=self._trained(training, f"step-{steps}"), id=digest([training.id, steps]))
+
+    def _trained(self, training: Stage, folder: str) -> ModelSource:
+        """Where a training left its weights; an adapter belongs on top of the base that it was trained on."""
+        place = training.directory / folder
+        if training.config["train"]["lora"] is not None:
+            return replace(self.source, adapter=str(place / ADAPTER))
+        return replace(self.source, path=str(place), revision=None)
+
+
+def first_state(model: ModelTeacher | Student) -> ModelState:
+    """A model as the experiment names it, before any training; its rendering is proved on probe rows.
+
+    Raises:
+        BadInput: no model there.
+        Unrenderable: its template does what nobody could train on.
+    """
+    check_model_directory(model.path)
+    source = pinned(ModelSource(model.path, model.dtype, model.revision, model.trust_remote_code))
+    kwargs = model.chat_template_kwargs
+    renderer = Renderer(load_tokenizer(source), model.chat_template, template_kwargs=kwargs)
+    renderer.prove()
+    identity = digest([fingerprint(source), source.dtype, renderer.fingerprint])
+    return ModelState(model.name, source, identity, source, model.chat_template, renderer.fingerprint, kwargs)
+
+
+def check_student(student: ModelState, target_layer: str | None) -> None:
+    """Look at a student before any work: can its model be built, and is the layer to read in it.
+
+    Raises:
+        BadInput: what is missing.
+    """
+    import torch
+
+    transformers = import_transformers()
+    source = student.source
+    if not source.is_local:
+        return
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            source.here, local_files_only=True, trust_remote_code=source.trust_remote_code
+        )
+        with torch.device("meta"):
+            model = transformers.AutoModelForCausalLM.from_config(
+                config, trust_remote_code=source.trust_remote_code
+            )
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"cannot build the student {student.name}", error, "a causal language model", ""
+        ) from error
+    find_layer(model, target_layer)
