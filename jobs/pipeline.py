@@ -132,7 +132,8 @@ def check_placement(run: Run, experiment: Experiment) -> None:
     wanted |= {f"teacher {t.name}": t.needs for t in e.teachers if isinstance(t, ModelTeacher)}
     for name, needs in wanted.items():
         check_fits(name, needs, [Node(room)])
-    check_train_room(e.placement.train_workers, e.placement.train_needs, [Node(room)])
+    workers = e.placement.train_workers * e.placement.train_lanes
+    check_train_room(workers, e.placement.train_needs, [Node(room)])
 
 
 def load_questions(

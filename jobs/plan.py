@@ -15,6 +15,7 @@ from jobs.experiment.schema import MINIATURE, Experiment
 from jobs.pipeline import begin, look, teach
 from jobs.run.run import Planned, Run, Unmade
 from jobs.stages.ask import Left
+from jobs.stages.train import train_place
 from training.data import count_steps
 
 
@@ -103,7 +104,7 @@ def _path_rows(
     left = trainings - trained
     text = f"{left} trainings of at most {steps:,} steps" if left else ""
     p = e.placement
-    place = f"{p.train_workers} train workers × ({p.train_needs}), ZeRO {e.train.zero_stage}"
+    place = train_place(p, e.train)
     rows = [PlanRow("train, all rounds", f"{trained} of {trainings}", text, place)]
     left = evaluations - judged
     tokens = left * held_out * (e.evaluate.max_new_tokens if e.evaluate.metric == "accuracy" else 0)

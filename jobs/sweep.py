@@ -208,8 +208,9 @@ def count_concurrent(placement: Placement, most: int | None, nodes: Sequence[Nod
     """
     if grows:  # the cluster starts nodes as they are asked for: how many at once is the user's to say
         return most or 1
-    check_train_room(placement.train_workers, placement.train_needs, nodes)
-    fitting = sum(placement.train_needs.count_on(node) for node in nodes) // placement.train_workers
+    workers = placement.train_workers * placement.train_lanes
+    check_train_room(workers, placement.train_needs, nodes)
+    fitting = sum(placement.train_needs.count_on(node) for node in nodes) // workers
     return max(1, min(fitting, most or fitting))
 
 

@@ -5,12 +5,14 @@ present.
 import atexit
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -24,16 +26,46 @@ from cluster.session import Cluster, RaySettings, connect
 settings.register_profile("tutelage", deadline=None, print_blob=True)
 settings.load_profile("tutelage")
 atexit.register(shutil.rmtree, os.environ["TUTELAGE_CACHE"], ignore_errors=True)
+DEATH = re.compile(r"Fatal|SIG[A-Z]{3,}|terminate called|core dumped|oom|out of memory|unexpected", re.I)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With pytest-xdist, all that starts Ray goes to one process: two Rays on two cores starve each other."""
     for item in items:
-        on_ray = (
-            "ray_cluster" in getattr(item, "fixturenames", ()) or item.get_closest_marker("ray") is not None
-        )
-        item.add_marker(pytest.mark.xdist_group("ray" if on_ray else item.path.name))
+        item.add_marker(pytest.mark.xdist_group("ray" if is_on_ray(item) else item.path.name))
+
+
+def is_on_ray(item: pytest.Item) -> bool:
+    return "ray_cluster" in getattr(item, "fixturenames", ()) or item.get_closest_marker("ray") is not None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failed test what Ray's own logs say of dead processes: its errors name no cause."""
+    report = yield
+    if report.failed and is_on_ray(item):
+        # only sections with this word are shown
+        report.sections.append(("Ray's logs (stderr)", "\n".join(deaths_in_logs(call.start))))
+    return report
+
+
+def deaths_in_logs(since: float) -> list[str]:
+    """Lines about deaths from the logs of every Ray session that were written to since a time."""
+    found = []
+    for log in sorted(Path("/tmp/ray").glob("session_2*/logs/*")):
+        if not log.is_file() or log.is_symlink() or log.stat().st_mtime < since:
+            continue
+        lines = log.read_text(errors="replace").splitlines()
+        told = [n for n, line in enumerate(lines) if DEATH.search(line)][-3:]
+        found += [f"{log.name}: {line[:300]}" for n in told for line in lines[n : n + 12]]
+    memory = psutil.virtual_memory()
+    return [
+        *found[-60:],
+        f"memory available: {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB",
+    ]
 
 
 @pytest.fixture(scope="session")

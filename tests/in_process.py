@@ -23,6 +23,7 @@ from cluster.storage import Place
 from jobs.experiment.schema import Placement
 from tests.worker_group import train
 from training.loop import TrainJob
+from training.trainer import refuse_failed
 
 ROOM = {"CPU": 64.0, "GPU": 0.0, "memory": 2.0**40}
 ALONE = {
@@ -109,6 +110,7 @@ class InProcess:
                 dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
             with tempfile.TemporaryDirectory() as checkpoints:
                 train(0, pending, Path(checkpoints))
+        refuse_failed(pending)
         self.trained += [job.job_id for job in pending]
         on_progress(sum(len(read_metrics(Place(job.output))) for job in jobs), sum(job.steps for job in jobs))
 

@@ -25,7 +25,7 @@ from training.loop import TrainJob
 from training.metrics import read_metrics
 from training.objectives.cross_entropy import weighted_cross_entropy
 from training.settings import TrainSettings, check_settings, engine_config, learning_rate_at
-from training.trainer import TrainingFailed, WorkerGroup, train_jobs
+from training.trainer import TrainingFailed, WorkerGroup, train_jobs, train_lanes
 
 # Weights after a killed and resumed run against an undisturbed one: the same arithmetic, so nearly bit for
 # bit.
@@ -140,16 +140,45 @@ def test_no_compiler_is_needed_and_a_loss_that_is_not_finite_stops_training_with
     write_examples(Place(str(tmp_path / "heavy.arrow")), [Example(tuple(range(3, 30)), 6, 27, 1e39)] * 8)
     wild = job("wild", tiny_model, tmp_path / "heavy.arrow", tmp_path, steps=5)
     with pytest.raises(
-        TrainingFailed, match=r"training wild: the loss of step 0 is (nan|inf).*lower the learning rate"
+        TrainingFailed, match=r"training wild; got the loss of step 0 is (nan|inf); lower the learning rate"
     ):
         train_jobs(
             [one, wild],
             name="q",
             storage=Place(str(tmp_path / "ray")),
-            group=WorkerGroup(max_failures=1, environment=environment),
+            group=WorkerGroup(environment=environment),
         )
     assert one.is_done
     assert not list(cache.rglob("*"))
+
+
+def test_trainings_in_lanes_end_where_those_in_one_queue_do_and_another_process_did_them(
+    ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path
+) -> None:
+    said: list[tuple[int, int]] = []
+    for folder, lanes in (("queue", 1), ("lanes", 2)):
+        jobs = [
+            replace(job(f"j{k}", tiny_model, examples, tmp_path / folder, steps=3), seed=k) for k in (1, 2, 3)
+        ]
+        train_lanes(
+            jobs,
+            lanes,
+            name=folder,
+            storage=Place(str(tmp_path / "ray")),
+            on_progress=lambda done, total: said.append((done, total)),
+        )
+        assert said[-1] == (9, 9)
+    for k in (1, 2, 3):
+        one, two = (weights(tmp_path / folder / f"j{k}" / "model") for folder in ("queue", "lanes"))
+        assert all(torch.equal(one[name], two[name]) for name in one)
+    pids = {f: [done_by(tmp_path / f / f"j{k}") for k in (1, 2, 3)] for f in ("queue", "lanes")}
+    assert len(set(pids["queue"])) == 1
+    assert pids["lanes"][0] == pids["lanes"][2] != pids["lanes"][1]
+
+
+def done_by(output: Path) -> int:
+    """The process that finished a training."""
+    return int(json.loads((output / "DONE.json").read_text())["pid"])
 
 
 def test_the_objective_is_the_weighted_mean_over_answer_tokens_and_packing_does_not_change_it(

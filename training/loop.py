@@ -6,6 +6,7 @@ short fine-tune. Every random choice follows from (seed, step), so a job that is
 the same weights. DeepSpeed is imported here and only here, inside the worker.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -27,6 +28,7 @@ from training.metrics import METRICS, MetricsFile
 from training.settings import TrainSettings, engine_config, learning_rate_at
 
 DONE = "DONE.json"
+FAILED = "FAILED.json"  # why a training ended that would end there again
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,19 @@ class TrainJob:
         s = self.settings
         total = count_steps(count_examples(Place(self.examples)), s.batch_size, s.epochs, s.steps)
         return min(self.until or total, total)
+
+    @property
+    def failure(self) -> str:
+        """Why the last attempt ended before its time; empty when it did not."""
+        try:
+            return str(json.loads((Place(self.output) / FAILED).read_text())["reason"])
+        except FileNotFoundError:
+            return ""
+
+    def forget_failure(self) -> None:
+        """Let the next attempt begin without what the last one ended with."""
+        with contextlib.suppress(FileNotFoundError):
+            (Place(self.output) / FAILED).unlink()
 
     @property
     def has_ended(self) -> bool:
@@ -115,12 +130,18 @@ def train_worker(config: dict[str, Any]) -> None:
 def train_queue(jobs: Sequence[TrainJob], checkpoints: Place, worker: Worker) -> None:
     """Train every job that is not done, in order, as one process of a group that has been initialised.
 
-    Raises:
-        FloatingPointError: a loss is not finite.
+    A loss that is not finite ends the queue and leaves a file that says so. It would be the same after a
+    restart, which an exception would ask Ray for.
     """
     for job in jobs:
-        if not job.is_done:
-            _JobRun(job, checkpoints, worker).run()
+        if job.is_done:
+            continue
+        run = _JobRun(job, checkpoints, worker)
+        try:
+            run.run()
+        except FloatingPointError as error:  # of every worker: they know the loss together
+            run.fail(str(error))
+            return
 
 
 class _JobRun:
@@ -183,6 +204,14 @@ class _JobRun:
         self._mark(DONE if end == self.total else paused_name(end))
         self.student.release()
 
+    def fail(self, reason: str) -> None:
+        """Say why this job cannot be trained, and let everything go."""
+        if self.rank == 0:
+            content = json.dumps({"job": self.job.job_id, "reason": reason})
+            (self.output / FAILED).write_bytes(content.encode())
+        wait_for_all()
+        self.student.release()
+
     def _step(self, step: int, batch: list[int]) -> tuple[float, float, int]:
         """One optimizer step; returns the mean loss in nats per answer token over the global batch, its token
         weight, its passes.
@@ -213,9 +242,7 @@ class _JobRun:
         dist.all_reduce(loss_sum)
         mean = float(loss_sum) / total_weight
         if not math.isfinite(mean):
-            raise FloatingPointError(
-                f"training {self.job.job_id}: the loss of step {step} is {mean}; lower the learning rate"
-            )
+            raise FloatingPointError(f"the loss of step {step} is {mean}; lower the learning rate")
         return mean, total_weight, len(micro)
 
     def _tensors(self, rows: Rows, masked: bool) -> dict[str, Any]:

@@ -258,6 +258,7 @@ class TrainPlacement(Section):
 
 class Placement(Section):
     """Workers of each stage and what each is given; `labels` are those that the nodes of students must carry.
+    A training is shared by `train_workers`, and `train_lanes` trainings run side by side.
 
     A shard, or a model's loading, that takes longer than `shard_deadline_s` counts as a death of its actor.
     Cluster settings never change results or ids.
@@ -266,6 +267,7 @@ class Placement(Section):
     score_workers: int = Field(2, ge=1)
     evaluate_workers: int = Field(2, ge=1)
     train_workers: int = Field(1, ge=1)
+    train_lanes: int = Field(1, ge=1)
     num_cpus: float = Field(1.0, ge=0)
     num_gpus: float = Field(0.0, ge=0, le=1)
     memory_gib: float = Field(0.0, ge=0)

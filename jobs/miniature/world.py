@@ -149,7 +149,8 @@ def make_world(run: Run, settings: Miniature, stage: Stage, placement: Placement
         if not Place(job.examples).is_file():
             write_examples(Place(job.examples), draw_examples(recipe, settings, renderer, held_ids, k))
         jobs.append(job)
-    run_queue(run, jobs, placement)
+    run_queue(run, jobs[:1], placement)  # the others start from exports of the base model
+    run_queue(run, jobs[1:], placement)
     stage.finish([], models=len(jobs), questions=len(held))
 
 

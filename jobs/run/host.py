@@ -15,7 +15,7 @@ from cluster.storage import Place
 from jobs.experiment.schema import Placement
 from jobs.run.quarantine import SHARD_DEATHS
 from training.loop import TrainJob
-from training.trainer import WorkerGroup, check_train_room, train_jobs
+from training.trainer import WorkerGroup, check_train_room, train_lanes
 
 
 class Host(Protocol):
@@ -41,7 +41,7 @@ class Host(Protocol):
         placement: Placement,
         on_progress: Callable[[int, int], None],
     ) -> None:
-        """Train a queue of jobs on one worker group, with the hosting actors out of the way."""
+        """Train jobs that do not wait for one another, with the hosting actors out of the way."""
 
     def release(self) -> None:
         """End the hosting actors, so that others have the machine."""
@@ -113,7 +113,7 @@ class RayHost:
         placement: Placement,
         on_progress: Callable[[int, int], None],
     ) -> None:
-        """Train a queue of jobs on one Ray Train worker group.
+        """Train jobs on `placement.train_lanes` Ray Train worker groups side by side.
 
         Raises:
             NoRoom: the group can never be placed.
@@ -121,13 +121,19 @@ class RayHost:
         """
         if any(not job.is_done for job in jobs):
             if not self.cluster.grows:
-                check_train_room(placement.train_workers, placement.train_needs, self.cluster.nodes)
+                check_train_room(
+                    placement.train_workers * placement.train_lanes,
+                    placement.train_needs,
+                    self.cluster.nodes,
+                )
             self.release()
-        train_jobs(
+        needs, workers = placement.train_needs, placement.train_workers
+        train_lanes(
             jobs,
+            placement.train_lanes,
             name=name,
             storage=storage,
-            group=WorkerGroup(placement.train_workers, placement.train_needs, placement.max_failures),
+            group=WorkerGroup(workers, needs, placement.max_failures),
             on_progress=on_progress,
         )
 

@@ -75,11 +75,9 @@ def train_students(run: Run, trainings: Sequence[Training], placement: Placement
     """Train every student; returns the stages that hold them, in order. In a plan some are not finished."""
     stages = [run.note(t.label, train_stage(run.store, t)) for t in trainings]
     if run.mode == "plan":
-        place = train_place(placement, trainings)
-        run.planned += [
-            Planned(stage, t.label, None if stage.is_finished else f"{_steps(t):,} steps", place)
-            for t, stage in zip(trainings, stages, strict=True)
-        ]
+        for t, stage in zip(trainings, stages, strict=True):
+            left = None if stage.is_finished else f"{_steps(t):,} steps"
+            run.planned.append(Planned(stage, t.label, left, train_place(placement, t.settings)))
         return stages
     with run.claimed(stages):
         unfinished = {s.id: (t, s) for t, s in zip(trainings, stages, strict=True) if not s.is_finished}
@@ -90,10 +88,11 @@ def train_students(run: Run, trainings: Sequence[Training], placement: Placement
     return stages
 
 
-def train_place(placement: Placement, trainings: Sequence[Training]) -> str:
+def train_place(placement: Placement, settings: TrainSettings) -> str:
     """Where students are trained, in words."""
-    stages = sorted({str(t.settings.zero_stage) for t in trainings})
-    return f"{placement.train_workers} train workers × ({placement.train_needs}), ZeRO {', '.join(stages)}"
+    lanes = f"{placement.train_lanes} lanes × " if placement.train_lanes > 1 else ""
+    workers = f"{placement.train_workers} train workers × ({placement.train_needs})"
+    return f"{lanes}{workers}, ZeRO {settings.zero_stage}"
 
 
 def _steps(t: Training, epochs: float | None = None) -> int:
@@ -157,7 +156,7 @@ def finish_training(stage: Stage) -> None:
 
 
 def run_queue(run: Run, jobs: Sequence[TrainJob], placement: Placement) -> None:
-    """Train a queue of jobs on one worker group."""
+    """Train jobs that do not wait for one another."""
     if not jobs:
         return
     name, storage = "queue-" + digest([job.job_id for job in jobs], 16), run.store.root / "checkpoints"
