@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.measurement import finish
 from cluster.models.loading import import_transformers
 from cluster.models.vocabulary import Head
-from training.objectives.cross_entropy import chunked_loss
+from training.objectives.chunked import chunked_loss
 
 VOCABULARY, WIDTH, TURNS = 152_000, 576, 3
 

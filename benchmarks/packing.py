@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measurement import finish
-from training.data import deal, global_batches
+from training.batches import deal, global_batches
 
 MEDIAN, SPREAD, MOST, BATCH, WORKERS, BUDGET, STEPS = 1500, 0.9, 12_000, 64, 8, 4096, 200
 

@@ -42,7 +42,8 @@ def prepare(folder: Path, steps: int) -> None:
     from cluster.models.loading import ModelSource, deepspeed_hidden, import_transformers, load_tokenizer
     from cluster.models.rendering import Renderer
     from cluster.storage import Place
-    from training.data import Example, global_batches, write_examples
+    from training.batches import global_batches
+    from training.data import Example, write_examples
 
     tokenizer = load_tokenizer(ModelSource(str(SHARED / "golden" / "scas" / "student")))
     renderer = Renderer(tokenizer)
@@ -83,7 +84,7 @@ def measure_ours(folder: Path, steps: int) -> None:
     from cluster.placement import Needs
     from cluster.session import RaySettings, connect
     from cluster.storage import Place
-    from training.loop import DONE, TrainJob
+    from training.job import DONE, TrainJob
     from training.metrics import read_metrics
     from training.settings import TrainSettings
     from training.trainer import WorkerGroup, train_jobs

@@ -16,7 +16,7 @@ from jobs.pipeline import begin, look, teach
 from jobs.run.run import Planned, Run, Unmade
 from jobs.stages.ask import Left
 from jobs.stages.train import train_place
-from training.data import count_steps
+from training.batches import count_steps
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from cluster.session import Cluster
 from cluster.storage import Place
 from jobs.experiment.schema import Placement
 from tests.worker_group import train
-from training.loop import TrainJob
+from training.job import TrainJob
 from training.trainer import refuse_failed
 
 ROOM = {"CPU": 64.0, "GPU": 0.0, "memory": 2.0**40}

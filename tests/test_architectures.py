@@ -19,7 +19,8 @@ from cluster.models.sampling import Completion, Sampling, sample
 from selection.layers import Layer
 from selection.scoring import Scorer, Statistics
 from tests.architectures import LEFT_OUT, POSITIONS, VOCABULARY, model_types, tiny_model
-from training.data import Example, Layout, collate, deal
+from training.batches import Layout, collate, deal
+from training.data import Example
 from training.objectives.cross_entropy import weighted_cross_entropy
 
 # Plain, windows, soft caps, experts, latent attention, recurrent states, alibi, learned positions, chunks,
@@ -128,9 +129,8 @@ def test_a_steps_loss_and_gradient_are_the_sum_of_each_examples_own(kind: str) -
     total, losses = 0.0, []
     for batch in (collate(rows_of, rows) for share in shares for rows_of in share if rows_of):
         given: dict[str, Any] = {**batch.inputs(layout), "labels": batch.labels, "weights": batch.weights}
-        loss, _ = weighted_cross_entropy(
-            proof.head, {name: torch.tensor(value) for name, value in given.items()}
-        )
+        tensors = {name: torch.tensor(value) for name, value in given.items()}
+        loss, _ = weighted_cross_entropy(proof.head, None, tensors)
         loss.backward()
         losses.append(float(loss.detach()))
     got = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -174,7 +174,7 @@ def test_gradient_checkpointing_gives_the_same_gradients_or_is_not_taken(kind: s
             model.gradient_checkpointing_enable({"use_reentrant": False})
         model.train().zero_grad(set_to_none=True)
         torch.manual_seed(0)
-        weighted_cross_entropy(proof.head, batch)[0].backward()
+        weighted_cross_entropy(proof.head, None, batch)[0].backward()
         found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     for name, gradient in found[0].items():
         torch.testing.assert_close(

@@ -3,6 +3,8 @@ memory.
 """
 
 import math
+import random
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.errors import BadInput
 from cluster.seeds import derive_seed
 from cluster.storage import Place
-from training.data import (
-    IGNORED,
-    Example,
-    Examples,
-    Layout,
-    collate,
-    count_examples,
-    count_steps,
-    deal,
-    global_batches,
-    pack,
-    write_examples,
-)
+from training.batches import IGNORED, Layout, collate, count_steps, deal, deal_groups, global_batches, pack
+from training.data import ALONE, Example, Examples, count_examples, count_groups, write_examples
 
 EXAMPLES = [
     Example(tuple(range(10, 10 + n)), n // 3, n - n // 5, 0.5 + n % 2) for n in (30, 12, 25, 7, 18, 41, 9, 22)
@@ -39,7 +31,8 @@ def test_examples_survive_a_round_trip(tmp_path: Path) -> None:
     write_examples(place, EXAMPLES)
     assert list(Examples(place)) == EXAMPLES
     assert Examples(place).lengths.tolist() == LENGTHS
-    assert Examples(place).mass.tolist() == [e.loss_tokens * e.weight for e in EXAMPLES]
+    assert Examples(place).loss_tokens.tolist() == [e.loss_tokens for e in EXAMPLES]
+    assert Examples(place).weight.tolist() == [e.weight for e in EXAMPLES]
     assert count_examples(place) == 8
     write_examples(place, [])
     assert list(Examples(place)) == []
@@ -173,3 +166,54 @@ def test_the_most_loaded_worker_has_little_more_than_its_share(workers: int) -> 
     shares = deal(range(256), lengths, workers, 4096)
     totals = [sum(int(lengths[i]) for rows in share for row in rows for i in row) for share in shares]
     assert max(totals) <= 1.1 * sum(totals) / workers
+
+
+sizes = st.lists(st.integers(1, 5), min_size=1, max_size=12)
+
+
+@given(
+    sizes,
+    st.integers(1, 4),
+    st.integers(10, 200),
+    st.sampled_from(["packed", "padded"]),
+    st.integers(0, 2**63 - 1),
+)
+def test_a_group_is_drawn_whole_and_is_in_one_micro_batch(
+    sizes: list[int], workers: int, budget: int, layout: Layout, seed: int
+) -> None:
+    """Groups of one to five examples; of size one every second is a group of none."""
+    rng = random.Random(seed)
+    rows = [
+        Example(tuple(range(3, 3 + n)), 1, n, 1.0, ALONE if size == 1 and k % 2 else 1000 - k)
+        for k, size in enumerate(sizes)
+        for n in (rng.randint(2, 60) for _ in range(size))
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place(f"{folder}/e.arrow")
+        write_examples(place, rows)
+        examples = Examples(place)
+        assert count_groups(place) == len(sizes) == len(examples.group_lengths)
+    batch = next(global_batches(len(sizes), max(1, len(sizes) // 2), seed, 0, 1))
+    shares = deal_groups(batch, examples, workers, budget, layout)
+    assert len({len(share) for share in shares}) == 1
+    micro = [[i for row in rows_of for i in row] for share in shares for rows_of in share]
+    assert sorted(i for one in micro for i in one) == sorted(i for g in batch for i in examples.members(g))
+    for g in batch:
+        assert sum(set(examples.members(g)) <= set(one) for one in micro) == 1, g
+    for rows_of in (rows_of for share in shares for rows_of in share if rows_of):
+        laid = collate(rows_of, examples)
+        for row, owners, groups in zip(rows_of, laid.owners, laid.groups, strict=True):
+            assert [o for o in dict.fromkeys(owners) if o != ALONE] == row
+            assert groups == [ALONE if o == ALONE else examples.group[o] for o in owners]
+
+
+def test_groups_that_are_scattered_or_cannot_share_a_pass_are_refused(tmp_path: Path) -> None:
+    pair = [Example((3, 4, 5), 1, 3, 1.0, g) for g in (7, 7, 8)]
+    place = Place(str(tmp_path / "e.arrow"))
+    with pytest.raises(ValueError, match="not neighbours"):
+        write_examples(place, [*pair, pair[0]])
+    write_examples(place, pair)
+    with pytest.raises(BadInput, match="a group must not be parted"):
+        deal_groups([0, 1], Examples(place), 1, 100, "alone")
+    with pytest.raises(BadInput, match="a group must not be parted"):
+        deal_groups([0, 1], Examples(place), 1, 100, "packed", alone_above=2)

@@ -16,11 +16,14 @@ import torch
 
 from cluster.models.loading import ModelSource, import_transformers, load_model, load_tokenizer
 from cluster.models.sampling import Completion, Sampling, sample
+from cluster.models.vocabulary import Head
 from cluster.storage import Place
 from tests.worker_group import WorkerGroup, train
-from training.data import Example, Examples, collate, write_examples
-from training.loop import TrainJob
+from training.batches import collate
+from training.data import Example, Examples, write_examples
+from training.job import TrainJob
 from training.metrics import read_metrics
+from training.objectives.objective import Objective, Sums, Tensors, hidden_states
 from training.settings import LoraSettings, TrainSettings
 
 SGD = {"optimizer": {"type": "SGD", "params": {"lr": 1.0}}}
@@ -191,7 +194,7 @@ def test_zero_stages_and_worker_counts_give_the_same_losses_and_usable_exports(
 
 
 def train_in_small_chunks(rank: int, jobs: list[TrainJob], checkpoints: Path) -> None:
-    from training.objectives import cross_entropy as objectives
+    from training.objectives import chunked as objectives
 
     # twenty positions: 1, 2 and 3 calls for 22, 39 and 81 answer tokens
     objectives.CHUNK_BYTES["cpu"] = 4 * 321 * 20
@@ -207,6 +210,107 @@ def test_workers_whose_micro_batches_need_more_chunks_than_others_do_not_wait_fo
     two.run(train, [whole], tmp_path / "checkpoints")
     two.run(train_in_small_chunks, [chunked], tmp_path / "checkpoints")
     assert losses(chunked) == pytest.approx(losses(whole), abs=1e-5)
+
+
+def pairwise_loss(head: Head, attached: torch.nn.Module | None, batch: Tensors) -> Sums:
+    """A made-up objective over pairs: the hinge of what a value head says of the first against the second."""
+    assert attached is not None
+    hidden = hidden_states(head, batch)
+    values = attached(hidden)[..., 0]
+    total, right = values.sum() * 0.0, hidden.new_zeros(())
+    groups, owners = batch["groups"], batch["owners"]
+    for group in groups[groups >= 0].unique():
+        here = owners[groups == group]
+        assert len(here.unique()) == 2, "a pair was parted"
+        of = groups == group
+        first, second = (values[of & (owners == one)].mean() for one in sorted(here.unique().tolist()))
+        weight = batch["weights"][of].max()
+        total = total + weight * torch.relu(1.0 - (first - second))
+        right = right + weight * (first > second)
+    return total, {"right": right}
+
+
+def train_pairs(rank: int, jobs: list[TrainJob], checkpoints: Path) -> None:
+    from training.objectives import OBJECTIVES
+
+    OBJECTIVES["weighted_cross_entropy"] = Objective(
+        pairwise_loss,
+        lambda examples: examples.weight / 2,
+        lambda model: torch.nn.Linear(model.config.hidden_size, 1),
+    )
+    train(rank, jobs, checkpoints)
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_an_objective_may_attach_a_head_look_at_pairs_and_say_more_than_a_loss(
+    tiny_model: Path, tmp_path: Path, stage: int
+) -> None:
+    """Two workers and eight pairs of which the first has a mark: what was attached learns to tell them."""
+    rows = [
+        Example((*range(20, 30), 7 if k % 2 == 0 else 9, *range(40, 40 + k)), 5, 11 + k, 1.0, k // 2)
+        for k in range(16)
+    ]
+    write_examples(Place(str(tmp_path / "pairs.arrow")), rows)
+    pairs = job("pairs", tiny_model, tmp_path / "pairs.arrow", tmp_path, zero_stage=stage, steps=30)
+    group = WorkerGroup(2)
+    try:
+        group.run(train_pairs, [pairs], tmp_path / "checkpoints")
+    finally:
+        group.close()
+    told = read_metrics(Place(pairs.output))
+    assert all(row["answer_tokens"] == 8 for row in told)  # the mass of eight pairs
+    assert 0.0 <= told[0]["right"] < 1.0
+    assert told[-1]["right"] == 1.0
+    assert told[-1]["loss_nats"] < 0.3 * told[0]["loss_nats"]
+    assert not [name for name in weights(pairs) if "attached" in name]
+
+
+@pytest.mark.parametrize(
+    ("stage", "lora"), [(1, False), (3, False), pytest.param(2, True, marks=pytest.mark.slow)]
+)
+def test_rounds_on_one_optimizer_end_where_one_training_does(
+    one: WorkerGroup,
+    two: WorkerGroup,
+    tiny_model: Path,
+    examples: Path,
+    tmp_path: Path,
+    stage: int,
+    lora: bool,
+) -> None:
+    """Every step sees all examples, so that three rounds of two steps see what one training of six sees. The
+    last round has another number of workers.
+    """
+    settings = {"zero_stage": stage, "batch_size": 64, "lora": LoraSettings(r=4, alpha=8) if lora else None}
+    whole = job("whole", tiny_model, examples, tmp_path, steps=6, **settings)
+    two.run(train, [whole], tmp_path / "checkpoints")
+    told, carried, source = [], None, whole.source
+    for k, group in enumerate((two, two, one)):
+        part = replace(
+            job(f"round-{k}", tiny_model, examples, tmp_path, steps=2, **settings),
+            source=source,
+            carried=carried,
+            keeps_optimizer=k < 2,
+            first=2 * k,
+            schedule_steps=6,
+        )
+        group.run(train, [part], tmp_path / f"checkpoints-{k}")
+        told += losses(part)
+        carried, source = f"{part.output}/optimizer", ModelSource(f"{part.output}/model")
+        if lora:
+            source = replace(whole.source, adapter=f"{part.output}/model/adapter")
+    assert told[:4] == pytest.approx(losses(whole)[:4], abs=RESUME_TOLERANCE)
+    assert told[4:] == pytest.approx(losses(whole)[4:], abs=LOSS_TOLERANCE["float32"])
+    end, expected = weights(part), weights(whole)
+    assert max(float((end[k] - expected[k]).abs().max()) for k in expected) <= WEIGHT_TOLERANCE["float32"]
+    assert not (Path(part.output) / "optimizer").exists()
+
+
+def test_a_round_without_the_optimizer_of_the_one_before_is_refused_by_name(
+    one: WorkerGroup, tiny_model: Path, examples: Path, tmp_path: Path
+) -> None:
+    lost = replace(job("lost", tiny_model, examples, tmp_path), carried=str(tmp_path / "nowhere"))
+    with pytest.raises(AssertionError, match="the optimizer of the training before is not there"):
+        one.run(train, [lost], tmp_path / "checkpoints")
 
 
 @pytest.mark.parametrize(
@@ -319,9 +423,9 @@ def let_go(rank: int, model: Path, settings: TrainSettings) -> list[str]:
     lists: dict[str, Any] = {**batch.inputs("packed"), "labels": batch.labels, "weights": batch.weights}
     for _ in range(2):
         student.engine.set_gradient_accumulation_boundary(True)
-        student.engine.backward(
-            student.engine({k: torch.tensor(v) for k, v in lists.items()}) / 50, scale_wrt_gas=False
-        )
+        loss, _ = student.engine({k: torch.tensor(v) for k, v in lists.items()})
+        student.engine.backward(loss / 50, scale_wrt_gas=False)
+        del loss
         student.engine.step()
     student.release()
     del student

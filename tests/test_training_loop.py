@@ -19,11 +19,13 @@ from cluster.models.loading import ModelSource, load_model
 from cluster.models.proof import prove
 from cluster.session import Cluster
 from cluster.storage import Place
+from training.batches import Layout
 from training.checkpoints import Marker, read_marker, write_marker
-from training.data import Example, Layout, write_examples
-from training.loop import TrainJob
+from training.data import Example, Examples, write_examples
+from training.job import TrainJob
 from training.metrics import read_metrics
 from training.objectives.cross_entropy import weighted_cross_entropy
+from training.objectives.objective import token_mass
 from training.settings import TrainSettings, check_settings, engine_config, learning_rate_at
 from training.trainer import TrainingFailed, WorkerGroup, train_jobs, train_lanes
 
@@ -182,9 +184,9 @@ def done_by(output: Path) -> int:
 
 
 def test_the_objective_is_the_weighted_mean_over_answer_tokens_and_packing_does_not_change_it(
-    tiny_model: Path,
+    tiny_model: Path, tmp_path: Path
 ) -> None:
-    from training.data import collate
+    from training.batches import collate
 
     model = load_model(ModelSource(str(tiny_model)))
     g = torch.Generator().manual_seed(0)
@@ -213,9 +215,10 @@ def test_the_objective_is_the_weighted_mean_over_answer_tokens_and_packing_does_
         ([[0], [1], [2]], "padded"),
     ]
     for rows_of, layout in layouts:
-        loss, weight = weighted_cross_entropy(head, tensors(rows_of, layout))
+        loss, _ = weighted_cross_entropy(head, None, tensors(rows_of, layout))
         assert float(loss) == pytest.approx(expected, rel=1e-5)
-        assert float(weight) == pytest.approx(total)
+    write_examples(Place(str(tmp_path / "rows.arrow")), rows)
+    assert float(token_mass(Examples(Place(str(tmp_path / "rows.arrow")))).sum()) == pytest.approx(total)
 
 
 def test_a_checkpoint_with_a_missing_or_short_file_is_not_whole(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from cluster.pool import Job, Pool
 from cluster.session import RaySettings, connect
 from cluster.storage import Place
 from training.data import Example, write_examples
-from training.loop import DONE, TrainJob
+from training.job import DONE, TrainJob
 from training.settings import TrainSettings
 from training.trainer import WorkerGroup, check_train_room, train_jobs
 

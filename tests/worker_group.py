@@ -11,7 +11,7 @@ from typing import Any
 import torch.multiprocessing as mp
 
 from cluster.storage import Place
-from training.loop import TrainJob
+from training.job import TrainJob
 
 DEADLINE_S = 240  # a group that has not answered by then hangs
 

@@ -110,6 +110,20 @@ def on_this_node(checkpoint: Place, is_first_here: bool) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def copy_folder(folder: Path, place: Place) -> None:
+    """Copy a local folder's files to a place, beside what others have copied there."""
+    system, path = place.opened()
+    for name in Place(str(folder)).files():
+        target = f"{path}/{name}"
+        system.create_dir(target.rpartition("/")[0], recursive=True)
+        fs.copy_files(
+            str(folder / name),
+            target,
+            source_filesystem=fs.LocalFileSystem(),
+            destination_filesystem=system,
+        )
+
+
 def _machine() -> str:
     """The machine that this process runs on; several Ray nodes of one machine share its files."""
     return platform.node()

@@ -1,45 +1,41 @@
-"""Token data for training: examples on disk, the order they are seen in, and micro-batches.
+"""Token data for training: examples in a file that is mapped into memory."""
 
-Everything here is a pure function of (examples, seed, step): a step's global batch does not depend on how
-many workers share it, so a resumed or resized run sees the same data in the same order.
-
-Shapes: B rows, T tokens of the longest row.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from cluster.storage import Place, local_copy
 
-IGNORED = -100
 SUFFIX = ".arrow"
+ALONE = -1  # the group of an example that belongs to none
+GROUPS = b"groups"  # how many there are, examples of none counted one by one; in the file's metadata
 SCHEMA = pa.schema(
     [
         ("ids", pa.large_list(pa.int32())),
         ("loss_start", pa.int32()),
         ("loss_end", pa.int32()),
         ("weight", pa.float64()),
+        ("group", pa.int64()),
     ]
 )
-# packed: several examples in a row, told apart by their positions; padded: one right-padded example a row;
-# alone: one a pass.
-Layout = Literal["packed", "padded", "alone"]
-Rows = list[list[int]]  # a micro-batch: rows of numbers of examples
 
 
 @dataclass(frozen=True)
 class Example:
-    """One conversation: loss falls on tokens [loss_start, loss_end) of `ids`, times `weight`."""
+    """One conversation: loss falls on tokens [loss_start, loss_end) of `ids`, times `weight`.
+
+    Examples of one `group`, such as a pair or the rollouts of one question, are drawn together and are in one
+    micro-batch; neighbours in the file.
+    """
 
     ids: tuple[int, ...]
     loss_start: int
     loss_end: int
     weight: float = 1.0
+    group: int = ALONE
 
     @property
     def length(self) -> int:
@@ -54,17 +50,35 @@ class Example:
 def write_examples(place: Place, examples: Sequence[Example]) -> None:
     """Write examples as one uncompressed Arrow file, which can be mapped into memory; it appears whole or not
     at all.
+
+    Raises:
+        ValueError: a group's examples are not neighbours.
     """
+    groups = [e.group for e in examples]
+    starts = _starts(np.array(groups, dtype=np.int64))
+    named = [groups[k] for k in starts if groups[k] != ALONE]
+    if len(named) != len(set(named)):
+        raise ValueError("examples of one group are not neighbours")
     columns = {
         "ids": [list(e.ids) for e in examples],
         "loss_start": [e.loss_start for e in examples],
         "loss_end": [e.loss_end for e in examples],
         "weight": [e.weight for e in examples],
+        "group": groups,
     }
-    table, sink = pa.table(columns, SCHEMA), pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, SCHEMA) as file:
+    schema = SCHEMA.with_metadata({GROUPS: str(len(starts)).encode()})
+    table, sink = pa.table(columns, schema), pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema) as file:
         file.write_table(table)
     place.write_bytes(sink.getvalue().to_pybytes())
+
+
+def _starts(groups: np.ndarray) -> np.ndarray:
+    """Where each group begins; an example of none is a group of its own."""
+    if len(groups) == 0:
+        return np.empty(0, dtype=np.int64)
+    goes_on = (groups[1:] == groups[:-1]) & (groups[1:] != ALONE)
+    return np.flatnonzero(np.concatenate([[True], ~goes_on]))
 
 
 class Examples(Sequence[Example]):
@@ -73,7 +87,10 @@ class Examples(Sequence[Example]):
 
     Attributes:
         lengths: int64, tokens of each example that enter the forward pass.
-        mass: float64, each example's loss tokens times its weight.
+        loss_tokens: int64, tokens of each with a loss.
+        weight: float64, of each example.
+        group: int64, of each example; -1 for none.
+        group_lengths: int64, tokens of each group; an example of none is a group of its own.
     """
 
     def __init__(self, place: Place) -> None:
@@ -83,18 +100,43 @@ class Examples(Sequence[Example]):
         ids = table["ids"].chunk(0) if table.num_rows else pa.array([], pa.large_list(pa.int32()))
         self._tokens: np.ndarray = ids.values.to_numpy()
         self._offsets: np.ndarray = ids.offsets.to_numpy()
-        self._start, self._end, self._weight = (
-            table[n].to_numpy() for n in ("loss_start", "loss_end", "weight")
-        )
+        self._start, self._end = (table[n].to_numpy() for n in ("loss_start", "loss_end"))
+        self.weight: np.ndarray = table["weight"].to_numpy()
+        self.group: np.ndarray = table["group"].to_numpy()
         self.lengths: np.ndarray = self._end.astype(np.int64)
-        self.mass: np.ndarray = (self._end - self._start) * self._weight
+        self.loss_tokens: np.ndarray = (self._end - self._start).astype(np.int64)
+        starts = _starts(self.group)
+        self._bounds = np.append(starts, len(self.group))
+        sums = np.add.reduceat(self.lengths, starts) if len(starts) else self.lengths
+        self.group_lengths: np.ndarray = sums
 
     def __len__(self) -> int:
         return len(self._end)
 
     def __getitem__(self, i: int) -> Example:  # type: ignore[override]
         ids = self._tokens[self._offsets[i] : self._offsets[i + 1]]
-        return Example(tuple(ids.tolist()), int(self._start[i]), int(self._end[i]), float(self._weight[i]))
+        span = int(self._start[i]), int(self._end[i])
+        return Example(tuple(ids.tolist()), *span, float(self.weight[i]), int(self.group[i]))
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether any group has more than one example."""
+        return len(self.group_lengths) < len(self)
+
+    def members(self, number: int) -> range:
+        """The examples of a group, by its number in the file."""
+        return range(int(self._bounds[number]), int(self._bounds[number + 1]))
+
+
+def count_groups(place: Place) -> int:
+    """How many groups a file holds, an example of none counted as one.
+
+    Raises:
+        FileNotFoundError: nothing there.
+    """
+    system, path = place.opened()
+    with system.open_input_file(path) as file:
+        return int(pa.ipc.open_file(file).schema.metadata[GROUPS])
 
 
 def count_examples(place: Place) -> int:
@@ -108,190 +150,3 @@ def count_examples(place: Place) -> int:
     with system.open_input_file(path) as file:
         reader = pa.ipc.open_file(file)
         return sum(reader.get_batch(k).num_rows for k in range(reader.num_record_batches))
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Rows as nested lists [B, T]: positions restart at 0 with each example, labels are IGNORED off the
-    answer.
-
-    `real` is 1 on tokens of examples and 0 on padding.
-    """
-
-    input_ids: list[list[int]]
-    position_ids: list[list[int]]
-    labels: list[list[int]]
-    weights: list[list[float]]
-    real: list[list[int]]
-
-    def inputs(self, layout: Layout) -> dict[str, list[list[int]]]:
-        """What the model is given beside the token ids: positions tell packed examples apart, a mask hides
-        padding.
-        """
-        if layout == "packed":
-            return {"input_ids": self.input_ids, "position_ids": self.position_ids}
-        several = {"attention_mask": self.real} if len(self.input_ids) > 1 else {}
-        return {"input_ids": self.input_ids, **several}
-
-
-def count_steps(examples: int, batch_size: int, epochs: float, steps: int | None) -> int:
-    """Optimizer steps of a run: `steps` if given, else enough for `epochs`, at least one.
-
-    >>> count_steps(examples=100, batch_size=32, epochs=2, steps=None)
-    6
-    """
-    per_epoch = max(1, examples // batch_size)
-    return steps if steps is not None else max(1, round(per_epoch * epochs))
-
-
-def global_batches(examples: int, batch_size: int, seed: int, start: int, stop: int) -> Iterator[list[int]]:
-    """Numbers of the examples of the optimizer steps [start, stop).
-
-    Each epoch is a fresh permutation from (seed, epoch), drawn once; what is left over at its end is not used
-    in that epoch, and a set smaller than the batch is used whole at every step.
-    """
-    per_epoch = max(1, examples // batch_size)
-    drawn, order = -1, np.empty(0, dtype=np.int64)
-    for step in range(start, stop):
-        epoch, at = divmod(step, per_epoch)
-        if epoch != drawn:
-            drawn, order = epoch, np.random.default_rng([seed, epoch]).permutation(examples)
-        yield [int(i) for i in order[at * batch_size : (at + 1) * batch_size]]
-
-
-def deal(
-    batch: Sequence[int],
-    lengths: Sequence[int] | np.ndarray,
-    workers: int,
-    token_budget: int,
-    layout: Layout = "packed",
-    alone_above: float = np.inf,
-) -> list[list[Rows]]:
-    """A global batch as micro-batches for each worker, as many for one as for another.
-
-    The batch is packed whole and then dealt, so that workers wait for one another as little as possible:
-    micro-batches of similar size are passed at the same time. Where their number does not divide by the
-    workers, the largest of several examples are cut in two; only where there is nothing to cut are some
-    workers' last micro-batches empty.
-
-    Args:
-        token_budget: most tokens of a micro-batch, padding included; an example longer than that is alone.
-        alone_above: examples longer than this are alone, whatever the budget.
-
-    Returns:
-        Per worker its micro-batches in the order of passes; `[]` is an empty one.
-    """
-    long = [i for i in batch if lengths[i] > alone_above]
-    short = [i for i in batch if lengths[i] <= alone_above]
-    packed = pack(short, lengths, token_budget, layout) + [
-        [[i]] for i in sorted(long, key=lambda i: (-lengths[i], i))
-    ]
-    micro = sorted(_divisible(packed, lengths, workers), key=lambda rows: (-_tokens(rows, lengths), rows))
-    shares: list[list[Rows]] = [[] for _ in range(workers)]
-    totals = [0] * workers
-    for start in range(0, len(micro), workers):
-        emptiest_first = sorted(range(workers), key=lambda w: (totals[w], w))
-        for place, worker in enumerate(emptiest_first):
-            rows = micro[start + place] if start + place < len(micro) else []
-            shares[worker].append(rows)
-            totals[worker] += _tokens(rows, lengths)
-    return shares
-
-
-def _tokens(rows: Rows, lengths: Sequence[int] | np.ndarray) -> int:
-    """Tokens of a micro-batch, padding included."""
-    return len(rows) * max((int(sum(lengths[i] for i in row)) for row in rows), default=0)
-
-
-def _divisible(micro: list[Rows], lengths: Sequence[int] | np.ndarray, workers: int) -> list[Rows]:
-    """Cut micro-batches in two, the largest first, until their number divides by the workers or none has two
-    examples.
-    """
-    whole = sorted(micro, key=lambda rows: (_tokens(rows, lengths), rows))
-    single: list[Rows] = []
-    while (len(whole) + len(single)) % workers and whole:
-        rows = whole.pop()
-        examples = [i for row in rows for i in row]
-        if len(examples) < 2:
-            single.append(rows)
-            continue
-        if len(rows) > 1:
-            halves = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
-        else:
-            halves = [[examples[: len(examples) // 2]], [examples[len(examples) // 2 :]]]
-        whole = sorted([*whole, *halves], key=lambda rows: (_tokens(rows, lengths), rows))
-    return whole + single
-
-
-def pack(
-    examples: Sequence[int], lengths: Sequence[int] | np.ndarray, token_budget: int, layout: Layout = "packed"
-) -> list[Rows]:
-    """Examples as micro-batches of rows, each of at most `token_budget` tokens with its padding; a longer
-    example is alone.
-
-    The longest example left decides how many rows its micro-batch has; rows are as wide as the budget then
-    allows and are filled best-fit, longest first.
-    """
-    left = sorted(examples, key=lambda i: (-lengths[i], i))
-    micro: list[Rows] = []
-    while left:
-        count = 1 if layout == "alone" else max(1, token_budget // max(1, int(lengths[left[0]])))
-        if layout != "packed":
-            micro.append([[i] for i in left[:count]])
-            left = left[count:]
-            continue
-        rows, left = _fill(left, lengths, count, max(token_budget // count, int(lengths[left[0]])))
-        micro.append(rows)
-    return micro
-
-
-def _fill(
-    left: list[int], lengths: Sequence[int] | np.ndarray, count: int, width: int
-) -> tuple[Rows, list[int]]:
-    """Up to `count` rows of at most `width` tokens from the longest examples that fit, and the examples that
-    did not.
-    """
-    rows: Rows = []
-    space: list[int] = []
-    over: list[int] = []
-    for i in left:
-        fitting = [r for r in range(len(rows)) if space[r] >= lengths[i]]
-        if fitting:
-            best = min(fitting, key=lambda r: (space[r], r))
-            rows[best].append(i)
-            space[best] -= int(lengths[i])
-        elif len(rows) < count:
-            rows.append([i])
-            space.append(width - int(lengths[i]))
-        else:
-            over.append(i)
-    return rows, over
-
-
-def collate(rows: Sequence[Sequence[int]], examples: Sequence[Example]) -> MicroBatch:
-    """Lay rows out side by side. Padding is a sequence of its own after the last example, with no loss.
-
-    It repeats the row's first token: a padding token's embedding is zero in many models, whose norm has no
-    gradient in some.
-    """
-    drawn = {i: examples[i] for row in rows for i in row}
-    width = max(sum(drawn[i].length for i in row) for row in rows)
-    batch = MicroBatch([], [], [], [], [])
-    for row in rows:
-        ids: list[int] = []
-        positions: list[int] = []
-        labels: list[int] = []
-        weights: list[float] = []
-        for i in row:
-            e = drawn[i]
-            ids += e.ids[: e.length]
-            positions += range(e.length)
-            labels += [IGNORED] * e.loss_start + list(e.ids[e.loss_start : e.loss_end])
-            weights += [e.weight] * e.length
-        padding = width - len(ids)
-        batch.real.append([1] * len(ids) + [0] * padding)
-        batch.input_ids.append(ids + ids[:1] * padding)
-        batch.position_ids.append(positions + list(range(padding)))
-        batch.labels.append(labels + [IGNORED] * padding)
-        batch.weights.append(weights + [0.0] * padding)
-    return batch

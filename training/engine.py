@@ -18,8 +18,9 @@ from cluster.errors import TutelageError
 from cluster.models.loading import ModelSource, add_adapter, free_memory, load_model
 from cluster.models.proof import TRAINING, Proof, prove
 from cluster.models.vocabulary import Head
-from training.data import Layout
-from training.objectives.cross_entropy import OBJECTIVES, Objective
+from training.batches import Layout
+from training.objectives import OBJECTIVES
+from training.objectives.objective import Objective, Sums, Tensors
 from training.settings import LoraSettings, TrainSettings, engine_config
 
 
@@ -28,7 +29,7 @@ class Student:
     """A student in training.
 
     Attributes:
-        engine: of DeepSpeed; calling it with a batch gives the objective's loss sum.
+        engine: of DeepSpeed; calling it with a micro-batch gives the objective's sums.
         layout: how its examples may share a pass.
         fallbacks: shortcuts that its architecture does not allow: what is done instead, and why.
     """
@@ -102,17 +103,19 @@ def start(
 
 
 class ObjectiveModule(torch.nn.Module):
-    """A model and its objective as one module: ZeRO-3 gathers parameters right only inside its root module's
-    forward.
+    """A model, its objective and what that attached as one module: ZeRO-3 gathers parameters right only
+    inside its root module's forward.
     """
 
     def __init__(self, head: Head, objective: Objective) -> None:
         super().__init__()
         self.model, self.head, self.objective = head.model, head, objective
+        self.attached = None if objective.attach is None else objective.attach(head.model)
 
-    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The sum of the weighted losses of a batch."""
-        return self.objective(self.head, batch)[0]
+    def forward(self, batch: Tensors) -> Sums:
+        """The sums of a micro-batch: its loss, and metrics without a graph."""
+        loss, metrics = self.objective.loss(self.head, self.attached, batch)
+        return loss, {name: value.detach() for name, value in metrics.items()}
 
 
 def parameter_groups(module: torch.nn.Module, config: dict[str, Any]) -> list[dict[str, Any]]:

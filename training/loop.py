@@ -6,7 +6,6 @@ short fine-tune. Every random choice follows from (seed, step), so a job that is
 the same weights. DeepSpeed is imported here and only here, inside the worker.
 """
 
-import contextlib
 import json
 import math
 import os
@@ -19,74 +18,24 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import TutelageError
-from cluster.models.loading import ModelSource, load_model, load_tokenizer, steady_positions, stretched_above
+from cluster.models.loading import load_model, load_tokenizer, steady_positions, stretched_above
 from cluster.seeds import derive_seed
 from cluster.storage import Place
-from training.checkpoints import Marker, export_model, on_this_node, whole_checkpoints, write_marker
-from training.data import Examples, Rows, collate, count_examples, count_steps, deal, global_batches
+from training.batches import Rows, collate, count_steps, deal_groups, examples_of, global_batches
+from training.checkpoints import (
+    COMPLETE,
+    Marker,
+    copy_folder,
+    export_model,
+    on_this_node,
+    read_marker,
+    whole_checkpoints,
+    write_marker,
+)
+from training.data import Examples
+from training.job import DONE, FAILED, OPTIMIZER, TrainJob, paused_name
 from training.metrics import METRICS, MetricsFile
-from training.settings import TrainSettings, engine_config, learning_rate_at
-
-DONE = "DONE.json"
-FAILED = "FAILED.json"  # why a training ended that would end there again
-
-
-@dataclass(frozen=True)
-class TrainJob:
-    """One training: a start model, examples, and the directory (local or by URI) that gets `model/`, metrics
-    and a DONE file.
-
-    With `until`, this attempt ends after that many steps with a checkpoint, an export to `step-<until>/` and
-    a file `PAUSED-<until>.json`; the same job without it, or with a later one, goes on from there to the same
-    weights.
-    """
-
-    job_id: str
-    source: ModelSource
-    examples: str
-    output: str
-    seed: int
-    settings: TrainSettings
-    export_steps: tuple[int, ...] = ()
-    chat_template: str | None = None
-    until: int | None = None
-
-    @property
-    def steps(self) -> int:
-        """How many optimizer steps are done when this attempt has ended."""
-        s = self.settings
-        total = count_steps(count_examples(Place(self.examples)), s.batch_size, s.epochs, s.steps)
-        return min(self.until or total, total)
-
-    @property
-    def failure(self) -> str:
-        """Why the last attempt ended before its time; empty when it did not."""
-        try:
-            return str(json.loads((Place(self.output) / FAILED).read_text())["reason"])
-        except FileNotFoundError:
-            return ""
-
-    def forget_failure(self) -> None:
-        """Let the next attempt begin without what the last one ended with."""
-        with contextlib.suppress(FileNotFoundError):
-            (Place(self.output) / FAILED).unlink()
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the whole training is over."""
-        return (Place(self.output) / DONE).is_file()
-
-    @property
-    def is_done(self) -> bool:
-        """Whether this attempt has nothing left to do."""
-        return self.has_ended or (
-            self.until is not None and (Place(self.output) / paused_name(self.until)).is_file()
-        )
-
-
-def paused_name(step: int | str) -> str:
-    """The file that says a job has been trained and exported up to a step."""
-    return f"PAUSED-{step}.json"
+from training.settings import engine_config, learning_rate_at
 
 
 @dataclass(frozen=True)
@@ -151,6 +100,7 @@ class _JobRun:
         import torch
 
         from training.engine import start
+        from training.objectives import OBJECTIVES
 
         self.job, self.settings, self.output, self.checkpoints = (
             job,
@@ -160,15 +110,17 @@ class _JobRun:
         )
         self.worker, self.rank, self.workers, self.device = worker, worker.rank, worker.workers, worker.device
         self.examples = Examples(Place(job.examples))
+        self.mass = OBJECTIVES[self.settings.objective].mass(self.examples)
+        self.groups = len(self.examples.group_lengths)
         self.total = count_steps(
-            len(self.examples), self.settings.batch_size, self.settings.epochs, self.settings.steps
+            self.groups, self.settings.batch_size, self.settings.epochs, self.settings.steps
         )
         torch.manual_seed(derive_seed(job.seed, "start"))
         self.tokenizer = load_tokenizer(job.source)
         if job.chat_template is not None:
             self.tokenizer.chat_template = job.chat_template
         self.end = min(job.until or self.total, self.total)
-        self.found = self._newest_checkpoint()
+        self.found = self._newest_checkpoint() or self._carried()
         sharded = engine_config(self.settings, self.workers)["zero_optimization"]["stage"] > 0
         self.resized = sharded and self.found is not None and self.found[2] != self.workers
         self.student = start(job.source, self.settings, self.workers, self.device, universal=self.resized)
@@ -178,29 +130,25 @@ class _JobRun:
         """Train from the newest checkpoint to the end of this attempt, export, and let everything go."""
         first, end = self._resume(), self.end
         metrics = MetricsFile(self.output / METRICS, first) if self.rank == 0 else None
-        batches = global_batches(len(self.examples), self.settings.batch_size, self.job.seed, first, end)
+        batches = global_batches(self.groups, self.settings.batch_size, self.job.seed, first, end)
         for step, batch in zip(range(first, end), batches, strict=True):
             began = time.monotonic()
-            loss, tokens, passes = self._step(step, batch)
+            means, mass, passes = self._step(step, batch)
             done, seconds = step + 1, round(time.monotonic() - began, 4)
             if metrics is not None:
-                row = {
-                    "step": done,
-                    "of": self.total,
-                    "loss_nats": loss,
-                    "answer_tokens": tokens,
-                    "seconds": seconds,
-                }
+                row = {"step": done, "of": self.total, **means, "answer_tokens": mass, "seconds": seconds}
                 metrics.append(row | {"passes": passes})
             if done in self.job.export_steps:
                 self._export(self.output / f"step-{done}")
             if done < self.total and (done % self.settings.checkpoint_every == 0 or done == end):
                 if metrics is not None and not self.output.is_local:
                     metrics.save()
-                self._checkpoint(done, loss)
+                self._checkpoint(done, means["loss_nats"])
         if metrics is not None:
             metrics.save()
         self._export(self.output / ("model" if end == self.total else f"step-{end}"))
+        if end == self.total and self.job.keeps_optimizer:
+            self._keep_optimizer()
         self._mark(DONE if end == self.total else paused_name(end))
         self.student.release()
 
@@ -212,38 +160,43 @@ class _JobRun:
         wait_for_all()
         self.student.release()
 
-    def _step(self, step: int, batch: list[int]) -> tuple[float, float, int]:
-        """One optimizer step; returns the mean loss in nats per answer token over the global batch, its token
-        weight, its passes.
+    def _step(self, step: int, batch: list[int]) -> tuple[dict[str, float], float, int]:
+        """One optimizer step on a global batch of groups.
+
+        Returns:
+            The mean over the global batch's mass of the loss, as `loss_nats`, and of the objective's metrics;
+            the mass; this worker's passes.
         """
         import torch
-        import torch.distributed as dist
 
         torch.manual_seed(derive_seed(self.job.seed, step, self.rank))
-        engine, settings = self.student.engine, self.settings
-        lengths = self.examples.lengths
-        shares = deal(
-            batch, lengths, self.workers, settings.micro_batch_tokens, self.student.layout, self.alone_above
-        )
+        engine, settings, examples = self.student.engine, self.settings, self.examples
+        limit = settings.micro_batch_tokens
+        shares = deal_groups(batch, examples, self.workers, limit, self.student.layout, self.alone_above)
         micro = shares[self.rank]
-        total_weight = float(sum(self.examples.mass[i] for i in batch))
+        mass = float(sum(self.mass[i] for g in batch for i in examples.members(g)))
         for group in engine.optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, self.total, settings)
-        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        spare = min(batch, key=lambda i: (lengths[i], i))
+            group["lr"] = learning_rate_at(
+                self.job.first + step, self.job.schedule_steps or self.total, settings
+            )
+        sums: dict[str, Any] = {}
+        smallest = min(batch, key=lambda g: (examples.group_lengths[g], g))
+        spare = examples_of([[smallest]], examples, self.student.layout)
         for k, rows in enumerate(micro):
             engine.set_gradient_accumulation_boundary(k + 1 == len(micro))
-            loss = engine(self._tensors(rows or [[spare]], masked=not rows))
-            loss_sum += loss.detach()
+            loss, metrics = engine(self._tensors(rows or spare, masked=not rows))
+            for name, value in {"loss_nats": loss.detach(), **metrics}.items():
+                sums[name] = sums.get(name, 0.0) + value.double()
             # DeepSpeed takes the mean over workers; the sum of what they give is the mean over the global
-            # batch's tokens.
-            engine.backward(loss * (self.workers / total_weight), scale_wrt_gas=False)
+            # batch's mass.
+            engine.backward(loss * (self.workers / mass), scale_wrt_gas=False)
         engine.step()
-        dist.all_reduce(loss_sum)
-        mean = float(loss_sum) / total_weight
-        if not math.isfinite(mean):
-            raise FloatingPointError(f"the loss of step {step} is {mean}; lower the learning rate")
-        return mean, total_weight, len(micro)
+        means = {name: value / mass for name, value in _summed(sums, self.device).items()}
+        if not math.isfinite(means["loss_nats"]):
+            raise FloatingPointError(
+                f"the loss of step {step} is {means['loss_nats']}; lower the learning rate"
+            )
+        return means, mass, len(micro)
 
     def _tensors(self, rows: Rows, masked: bool) -> dict[str, Any]:
         """A micro-batch on the device; a masked one has no loss, and is there because every worker makes as
@@ -255,6 +208,8 @@ class _JobRun:
             steady_positions(self.student.model)
         batch = collate(rows, self.examples)
         lists: dict[str, Any] = {**batch.inputs(self.student.layout), "labels": batch.labels}
+        if self.examples.has_groups:
+            lists |= {"owners": batch.owners, "groups": batch.groups}
         tensors = {name: torch.tensor(value, device=self.device) for name, value in lists.items()}
         tensors["weights"] = torch.tensor(batch.weights, device=self.device, dtype=torch.float32)
         if masked:
@@ -270,6 +225,26 @@ class _JobRun:
         found = [whole_checkpoints(self.checkpoints, self.job.job_id)] if self.rank == 0 else [[]]
         dist.broadcast_object_list(found)  # shared storage may show the ranks different files for a moment
         return next((f for f in found[0] if f[0] <= self.end), None)
+
+    def _carried(self) -> tuple[int, Place, int] | None:
+        """Where the training before left its optimizer, as a checkpoint of step 0; None where this one brings
+        its own.
+
+        Raises:
+            TutelageError: it is not there, or not whole.
+        """
+        if self.job.carried is None:
+            return None
+        place = Place(self.job.carried)
+        marker = read_marker(place)
+        if marker is None:
+            raise TutelageError(
+                "the optimizer of the training before is not there",
+                place,
+                "a whole checkpoint",
+                "train the round before again",
+            )
+        return 0, place, marker.workers
 
     def _resume(self) -> int:
         """Load the checkpoint that was found, if there was one, and return its step.
@@ -301,17 +276,32 @@ class _JobRun:
         return step
 
     def _checkpoint(self, step: int, loss: float) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            marker = self._save_own_part(folder, step)
+            if self.rank == 0:
+                write_marker(Path(folder), marker)
+            self.worker.report({"step": step, "loss_nats": loss}, folder)
+
+    def _save_own_part(self, folder: str, step: int) -> Marker:
+        """Write this worker's part of a checkpoint; returns what is to be said of the whole."""
         import torch.distributed as dist
 
+        frozen = self.settings.lora is not None
+        self.student.engine.save_checkpoint(folder, tag="step", exclude_frozen_parameters=frozen)
+        files: list[dict[str, int] | None] = [None] * self.workers
+        dist.all_gather_object(files, Place(folder).files())
+        merged = {name: size for part in files if part for name, size in part.items()}
+        return Marker(self.job.job_id, step, self.workers, merged)
+
+    def _keep_optimizer(self) -> None:
+        """Leave the whole training state for the training that goes on from this one."""
+        place = self.output / OPTIMIZER
         with tempfile.TemporaryDirectory() as folder:
-            frozen = self.settings.lora is not None
-            self.student.engine.save_checkpoint(folder, tag="step", exclude_frozen_parameters=frozen)
-            files: list[dict[str, int] | None] = [None] * self.workers
-            dist.all_gather_object(files, Place(folder).files())
+            marker = self._save_own_part(folder, self.total)
+            copy_folder(Path(folder), place)
+            wait_for_all()
             if self.rank == 0:
-                merged = {name: size for part in files if part for name, size in part.items()}
-                write_marker(Path(folder), Marker(self.job.job_id, step, self.workers, merged))
-            self.worker.report({"step": step, "loss_nats": loss}, folder)
+                (place / COMPLETE).write_bytes(json.dumps(asdict(marker)).encode())
 
     def _gathered_state(self) -> dict[str, Any]:
         """The state dict (for LoRA: the adapter's part) on the CPU of rank 0; ZeRO-3 parameters are gathered
@@ -357,6 +347,16 @@ class _JobRun:
             record |= {"fallbacks": self.student.fallbacks, "node": self.worker.node}
             (self.output / name).write_bytes(json.dumps(record).encode())
         wait_for_all()
+
+
+def _summed(sums: dict[str, Any], device: Any) -> dict[str, float]:
+    """Sums over all workers, which all have the same names."""
+    import torch
+    import torch.distributed as dist
+
+    together = torch.stack([sums[name].to(device) for name in sorted(sums)])
+    dist.all_reduce(together)
+    return dict(zip(sorted(sums), together.tolist(), strict=True))
 
 
 def wait_for_all() -> None:

@@ -13,7 +13,8 @@ from cluster.errors import TutelageError
 from cluster.placement import GIB, Needs, Node, check_fits
 from cluster.storage import Place
 from training.checkpoints import keep_newest, mend_snapshot
-from training.loop import TrainJob, paused_name, train_worker
+from training.job import TrainJob, paused_name
+from training.loop import train_worker
 from training.metrics import read_metrics
 
 ONE_CPU = Needs()

@@ -22,7 +22,7 @@ from jobs.run.run import Planned, Run
 from jobs.run.store import Stage
 from jobs.stages.train import run_queue
 from training.data import SUFFIX, Example, write_examples
-from training.loop import TrainJob
+from training.job import TrainJob
 from training.settings import TrainSettings
 
 VERSION = 1

@@ -12,8 +12,9 @@ from jobs.experiment.schema import Placement
 from jobs.run.run import Planned, Run
 from jobs.run.store import Stage, Store, digest, write_fallbacks
 from jobs.stages.states import ModelState
-from training.data import SUFFIX, Example, count_steps, write_examples
-from training.loop import DONE, TrainJob, paused_name
+from training.batches import count_steps
+from training.data import SUFFIX, Example, write_examples
+from training.job import DONE, OPTIMIZER, TrainJob, paused_name
 from training.metrics import read_metrics
 from training.settings import TrainSettings
 
@@ -24,13 +25,35 @@ EXAMPLES = "examples" + SUFFIX
 
 @dataclass(frozen=True)
 class Training:
-    """One student to train on examples, which are there."""
+    """One student to train on examples, which are there.
+
+    Attributes:
+        rounds: the rounds on one optimizer that this training is one of; None has an optimizer of its own.
+    """
 
     label: str
     student: ModelState
     examples: Stage
     seed: int
     settings: TrainSettings
+    rounds: "SharedOptimizer | None" = None
+
+
+@dataclass(frozen=True)
+class SharedOptimizer:
+    """Where a training stands among rounds on one optimizer and one schedule.
+
+    Attributes:
+        after: the training before; None for the first.
+        first: optimizer steps of all trainings before.
+        total: steps of all rounds together, which the learning rate follows.
+        is_last: nobody goes on from it, so it leaves no optimizer behind.
+    """
+
+    after: Stage | None
+    first: int
+    total: int
+    is_last: bool
 
 
 def examples_stage(store: Store, system: str, rendering: str, made_from: str) -> Stage:
@@ -68,7 +91,12 @@ def train_stage(store: Store, t: Training) -> Stage:
     """
     config = {"train": asdict(t.settings), "seed": t.seed}
     content = t.examples.manifest()["parts"][EXAMPLES]["sha256"]
-    return store.stage("train", VERSION, config, {"student": t.student.id, "examples": content})
+    inputs = {"student": t.student.id, "examples": content}
+    if t.rounds is not None:
+        place = {"first": t.rounds.first, "total": t.rounds.total, "is_last": t.rounds.is_last}
+        config["rounds"] = place
+        inputs["after"] = "" if t.rounds.after is None else t.rounds.after.id
+    return store.stage("train", VERSION, config, inputs)
 
 
 def train_students(run: Run, trainings: Sequence[Training], placement: Placement) -> list[Stage]:
@@ -125,7 +153,7 @@ def train_epochs(
 
 def job_of(t: Training, stage: Stage) -> TrainJob:
     """How a training is to be done."""
-    return TrainJob(
+    job = TrainJob(
         job_id=stage.id,
         source=t.student.source,
         examples=str(t.examples.part(EXAMPLES)),
@@ -133,6 +161,16 @@ def job_of(t: Training, stage: Stage) -> TrainJob:
         seed=t.seed,
         settings=t.settings,
         chat_template=t.student.renderer().template,
+    )
+    if t.rounds is None:
+        return job
+    after = t.rounds.after
+    return replace(
+        job,
+        carried=None if after is None else str(after.directory / OPTIMIZER),
+        keeps_optimizer=not t.rounds.is_last,
+        first=t.rounds.first,
+        schedule_steps=t.rounds.total,
     )
 
 

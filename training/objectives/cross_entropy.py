@@ -1,34 +1,17 @@
-"""What a training step minimises: an objective maps (head, batch) to a loss sum and its weight sum.
-
-The loop divides by the weight of the whole global batch, over all workers and micro-batches, so the result is
-the mean over answer tokens, not a mean of means. Another teacher-student method brings another objective, not
-another loop.
+"""Supervised fine-tuning's objective: cross-entropy on answer tokens, weighted by example.
 
 Shapes: B rows, T tokens, D width, V vocabulary, N tokens with a loss.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
-from torch.utils.checkpoint import checkpoint
 
-from cluster.models.vocabulary import Head, decoder_of, scaled
-from training.data import IGNORED
-
-Tensors = dict[str, torch.Tensor]
-Objective = Callable[[Head, Tensors], tuple[torch.Tensor, torch.Tensor]]
-# From logits [n, V] in float32 of some of the N tokens, and which of them they are, to the sum of their
-# losses.
-ChunkLoss = Callable[[torch.Tensor, slice], torch.Tensor]
-CHUNK_BYTES = {
-    "cpu": 2**26,
-    "cuda": 2**29,
-}  # of float32 logits that exist at once; their gradients need as much again
-INPUTS = ("input_ids", "position_ids", "attention_mask")
+from cluster.models.vocabulary import Head
+from training.batches import IGNORED
+from training.objectives.chunked import chunked_loss
+from training.objectives.objective import Objective, Sums, Tensors, hidden_states, token_mass
 
 
-def weighted_cross_entropy(head: Head, batch: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+def weighted_cross_entropy(head: Head, _: torch.nn.Module | None, batch: Tensors) -> Sums:
     """Cross-entropy on answer tokens (natural log, float32), each times its example's weight.
 
     Args:
@@ -36,107 +19,19 @@ def weighted_cross_entropy(head: Head, batch: Tensors) -> tuple[torch.Tensor, to
             or `attention_mask`, or nothing for a row that is alone.
 
     Returns:
-        The sum of weight x loss over answer tokens, and the sum of their weights; both zero for a batch
-        without answers.
+        The sum of weight x loss over answer tokens, zero for a batch without answers; no metrics.
     """
-    inputs = {name: batch[name] for name in INPUTS if name in batch}
-    hidden = decoder_of(head.model)(**inputs, use_cache=False).last_hidden_state
+    hidden = hidden_states(head, batch)
     labels, weights = batch["labels"][:, 1:], batch["weights"][:, 1:]
     chosen = labels != IGNORED
     hidden_ND, labels_N, weights_N = hidden[:, :-1][chosen], labels[chosen], weights[chosen]
 
     def loss_of(logits: torch.Tensor, part: slice) -> torch.Tensor:
-        return (
-            torch.nn.functional.cross_entropy(logits, labels_N[part], reduction="none") * weights_N[part]
-        ).sum()
+        losses = torch.nn.functional.cross_entropy(logits, labels_N[part], reduction="none")
+        return (losses * weights_N[part]).sum()
 
     # the sum keeps the graph where there is no answer token
-    total = hidden.sum() * 0.0 + chunked_loss(head, hidden_ND, loss_of)
-    return total, weights_N.sum()
+    return hidden.sum() * 0.0 + chunked_loss(head, hidden_ND, loss_of), {}
 
 
-def chunked_loss(head: Head, hidden_ND: torch.Tensor, loss_of: ChunkLoss) -> torch.Tensor:
-    """The sum of a loss over N tokens, with the logits of a few of them at a time, in the backward pass too.
-
-    Where the projection is one matrix, its gradient and the hidden states' are made chunk by chunk in the
-    forward pass, so no logits are kept and none are made twice. Another projection is computed again, chunk
-    by chunk, in the backward pass; with sharded weights (ZeRO-3) it is computed whole, because every worker
-    must gather it equally often.
-
-    Args:
-        loss_of: must depend on the logits alone; whatever else it reads gets no gradient.
-    """
-    rows = max(1, CHUNK_BYTES.get(hidden_ND.device.type, CHUNK_BYTES["cuda"]) // (4 * head.size))
-    if head.is_one_matrix:
-        projection = head.model.get_output_embeddings()
-        return _OneMatrixLoss.apply(hidden_ND, projection.weight, projection.bias, head.model, loss_of, rows)  # type: ignore[no-any-return,no-untyped-call]
-    if hasattr(head.weight, "ds_id") or len(hidden_ND) <= rows:
-        return loss_of(head.logits(hidden_ND), slice(0, len(hidden_ND)))
-    total = hidden_ND.new_zeros((), dtype=torch.float32)
-    for start in range(0, len(hidden_ND), rows):
-        part = slice(start, min(start + rows, len(hidden_ND)))
-
-        def piece(hidden: torch.Tensor, part: slice = part) -> torch.Tensor:
-            return loss_of(head.logits(hidden), part)
-
-        total = total + checkpoint(piece, hidden_ND[part], use_reentrant=False)
-    return total
-
-
-class _OneMatrixLoss(torch.autograd.Function):
-    """Loss sum through a projection of one matrix; the forward pass leaves only the gradients, none larger
-    than what they are of.
-    """
-
-    @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any,
-        hidden_ND: torch.Tensor,
-        weight_VD: torch.Tensor,
-        bias_V: torch.Tensor | None,
-        model: Any,
-        loss_of: ChunkLoss,
-        rows: int,
-    ) -> torch.Tensor:
-        wanted = ctx.needs_input_grad[:3]
-        hidden_grad = torch.zeros_like(hidden_ND) if wanted[0] else None
-        weight_grad = torch.zeros_like(weight_VD, dtype=torch.float32) if wanted[1] else None
-        bias_grad = (
-            torch.zeros_like(bias_V, dtype=torch.float32) if bias_V is not None and wanted[2] else None
-        )
-        total = hidden_ND.new_zeros((), dtype=torch.float64)
-        for start in range(0, len(hidden_ND), rows):
-            part = slice(start, min(start + rows, len(hidden_ND)))
-            logits = (
-                torch.nn.functional.linear(hidden_ND[part], weight_VD, bias_V)
-                .detach()
-                .requires_grad_(any(wanted))
-            )
-            with torch.enable_grad():
-                loss = loss_of(scaled(model, logits.float()), part)
-            total += loss.detach()
-            if not any(wanted):
-                continue
-            (grad,) = torch.autograd.grad(loss, logits)
-            if hidden_grad is not None:
-                torch.mm(grad, weight_VD, out=hidden_grad[part])
-            if weight_grad is not None:
-                weight_grad.addmm_(grad.float().t(), hidden_ND[part].float())
-            if bias_grad is not None:
-                bias_grad += grad.float().sum(0)
-        ctx.gradients = hidden_grad, weight_grad, bias_grad
-        ctx.dtypes = weight_VD.dtype, None if bias_V is None else bias_V.dtype
-        return total.float()
-
-    @staticmethod
-    def backward(ctx: Any, *outputs: torch.Tensor) -> tuple[Any, ...]:
-        (scale,) = outputs
-        hidden_grad, weight_grad, bias_grad = ctx.gradients
-        ctx.gradients = None
-        hidden_grad = None if hidden_grad is None else hidden_grad.mul_(scale)
-        weight_grad = None if weight_grad is None else weight_grad.mul_(scale).to(ctx.dtypes[0])
-        bias_grad = None if bias_grad is None else bias_grad.mul_(scale).to(ctx.dtypes[1])
-        return hidden_grad, weight_grad, bias_grad, None, None, None
-
-
-OBJECTIVES: dict[str, Objective] = {"weighted_cross_entropy": weighted_cross_entropy}
+WEIGHTED_CROSS_ENTROPY = Objective(weighted_cross_entropy, token_mass)

@@ -12,8 +12,8 @@ from torch.profiler import ProfilerActivity, profile
 from cluster.models.proof import prove
 from cluster.models.vocabulary import Head
 from tests.architectures import tiny_model
-from training.objectives import cross_entropy as objectives
-from training.objectives.cross_entropy import chunked_loss
+from training.objectives import chunked as objectives
+from training.objectives.chunked import chunked_loss
 
 
 def peak_bytes(run: Callable[[], object]) -> int:

@@ -1,0 +1,255 @@
+"""The order in which examples are seen, and their micro-batches.
+
+Everything here is a pure function of (examples, seed, step): a step's global batch does not depend on how
+many workers share it, so a resumed or resized run sees the same data in the same order.
+
+Shapes: B rows, T tokens of the longest row.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from cluster.errors import BadInput
+from training.data import ALONE, Example, Examples
+
+IGNORED = -100
+# packed: several examples in a row, told apart by their positions; padded: one right-padded example a row;
+# alone: one a pass.
+Layout = Literal["packed", "padded", "alone"]
+Rows = list[list[int]]  # a micro-batch: rows of numbers of examples
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows as nested lists [B, T]: positions restart at 0 with each example, labels are IGNORED off the
+    answer.
+
+    `real` is 1 on tokens of examples and 0 on padding; `owners` and `groups` say which example a token is of,
+    and which group that is of, -1 for none.
+    """
+
+    input_ids: list[list[int]]
+    position_ids: list[list[int]]
+    labels: list[list[int]]
+    weights: list[list[float]]
+    real: list[list[int]]
+    owners: list[list[int]]
+    groups: list[list[int]]
+
+    def inputs(self, layout: Layout) -> dict[str, list[list[int]]]:
+        """What the model is given beside the token ids: positions tell packed examples apart, a mask hides
+        padding.
+        """
+        if layout == "packed":
+            return {"input_ids": self.input_ids, "position_ids": self.position_ids}
+        several = {"attention_mask": self.real} if len(self.input_ids) > 1 else {}
+        return {"input_ids": self.input_ids, **several}
+
+
+def count_steps(examples: int, batch_size: int, epochs: float, steps: int | None) -> int:
+    """Optimizer steps of a run: `steps` if given, else enough for `epochs`, at least one.
+
+    >>> count_steps(examples=100, batch_size=32, epochs=2, steps=None)
+    6
+    """
+    per_epoch = max(1, examples // batch_size)
+    return steps if steps is not None else max(1, round(per_epoch * epochs))
+
+
+def global_batches(groups: int, batch_size: int, seed: int, start: int, stop: int) -> Iterator[list[int]]:
+    """Numbers of the groups (most often single examples) of the optimizer steps [start, stop).
+
+    Each epoch is a fresh permutation from (seed, epoch), drawn once; what is left over at its end is not used
+    in that epoch, and a set smaller than the batch is used whole at every step.
+    """
+    per_epoch = max(1, groups // batch_size)
+    drawn, order = -1, np.empty(0, dtype=np.int64)
+    for step in range(start, stop):
+        epoch, at = divmod(step, per_epoch)
+        if epoch != drawn:
+            drawn, order = epoch, np.random.default_rng([seed, epoch]).permutation(groups)
+        yield [int(i) for i in order[at * batch_size : (at + 1) * batch_size]]
+
+
+def deal_groups(
+    batch: Sequence[int],
+    examples: Examples,
+    workers: int,
+    token_budget: int,
+    layout: Layout,
+    alone_above: float = np.inf,
+) -> list[list[Rows]]:
+    """A global batch of groups as micro-batches of examples for each worker; see `deal`.
+
+    A group is never parted: packed it is one stretch of a row, padded it has a micro-batch of its own.
+
+    Raises:
+        BadInput: its architecture takes one example a pass, or an example is so long that it must be alone.
+    """
+    lengths = examples.group_lengths
+    if not examples.has_groups:
+        return deal(batch, lengths, workers, token_budget, layout, alone_above)
+    longest = max(int(examples.lengths[i]) for g in batch for i in examples.members(g))
+    if layout == "alone" or longest > alone_above:
+        raise BadInput(
+            "this student takes one example a pass, and a group must not be parted",
+            f"{layout} layout, {longest} tokens, alone above {alone_above}",
+            "a student whose examples can share a pass",
+            "choose another student or a system without groups",
+        )
+    shares = deal(batch, lengths, workers, token_budget, "packed" if layout == "packed" else "alone")
+    return [[examples_of(rows, examples, layout) for rows in share] for share in shares]
+
+
+def examples_of(rows: Rows, examples: Examples, layout: Layout) -> Rows:
+    """Rows of groups as rows of their examples."""
+    if layout == "packed":
+        return [[i for group in row for i in examples.members(group)] for row in rows]
+    return [[i] for row in rows for group in row for i in examples.members(group)]
+
+
+def deal(
+    batch: Sequence[int],
+    lengths: Sequence[int] | np.ndarray,
+    workers: int,
+    token_budget: int,
+    layout: Layout = "packed",
+    alone_above: float = np.inf,
+) -> list[list[Rows]]:
+    """A global batch as micro-batches for each worker, as many for one as for another.
+
+    The batch is packed whole and then dealt, so that workers wait for one another as little as possible:
+    micro-batches of similar size are passed at the same time. Where their number does not divide by the
+    workers, the largest of several examples are cut in two; only where there is nothing to cut are some
+    workers' last micro-batches empty.
+
+    Args:
+        token_budget: most tokens of a micro-batch, padding included; an example longer than that is alone.
+        alone_above: examples longer than this are alone, whatever the budget.
+
+    Returns:
+        Per worker its micro-batches in the order of passes; `[]` is an empty one.
+    """
+    long = [i for i in batch if lengths[i] > alone_above]
+    short = [i for i in batch if lengths[i] <= alone_above]
+    packed = pack(short, lengths, token_budget, layout) + [
+        [[i]] for i in sorted(long, key=lambda i: (-lengths[i], i))
+    ]
+    micro = sorted(_divisible(packed, lengths, workers), key=lambda rows: (-_tokens(rows, lengths), rows))
+    shares: list[list[Rows]] = [[] for _ in range(workers)]
+    totals = [0] * workers
+    for start in range(0, len(micro), workers):
+        emptiest_first = sorted(range(workers), key=lambda w: (totals[w], w))
+        for place, worker in enumerate(emptiest_first):
+            rows = micro[start + place] if start + place < len(micro) else []
+            shares[worker].append(rows)
+            totals[worker] += _tokens(rows, lengths)
+    return shares
+
+
+def _tokens(rows: Rows, lengths: Sequence[int] | np.ndarray) -> int:
+    """Tokens of a micro-batch, padding included."""
+    return len(rows) * max((int(sum(lengths[i] for i in row)) for row in rows), default=0)
+
+
+def _divisible(micro: list[Rows], lengths: Sequence[int] | np.ndarray, workers: int) -> list[Rows]:
+    """Cut micro-batches in two, the largest first, until their number divides by the workers or none has two
+    examples.
+    """
+    whole = sorted(micro, key=lambda rows: (_tokens(rows, lengths), rows))
+    single: list[Rows] = []
+    while (len(whole) + len(single)) % workers and whole:
+        rows = whole.pop()
+        examples = [i for row in rows for i in row]
+        if len(examples) < 2:
+            single.append(rows)
+            continue
+        if len(rows) > 1:
+            halves = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+        else:
+            halves = [[examples[: len(examples) // 2]], [examples[len(examples) // 2 :]]]
+        whole = sorted([*whole, *halves], key=lambda rows: (_tokens(rows, lengths), rows))
+    return whole + single
+
+
+def pack(
+    examples: Sequence[int], lengths: Sequence[int] | np.ndarray, token_budget: int, layout: Layout = "packed"
+) -> list[Rows]:
+    """Examples as micro-batches of rows, each of at most `token_budget` tokens with its padding; a longer
+    example is alone.
+
+    The longest example left decides how many rows its micro-batch has; rows are as wide as the budget then
+    allows and are filled best-fit, longest first.
+    """
+    left = sorted(examples, key=lambda i: (-lengths[i], i))
+    micro: list[Rows] = []
+    while left:
+        count = 1 if layout == "alone" else max(1, token_budget // max(1, int(lengths[left[0]])))
+        if layout != "packed":
+            micro.append([[i] for i in left[:count]])
+            left = left[count:]
+            continue
+        rows, left = _fill(left, lengths, count, max(token_budget // count, int(lengths[left[0]])))
+        micro.append(rows)
+    return micro
+
+
+def _fill(
+    left: list[int], lengths: Sequence[int] | np.ndarray, count: int, width: int
+) -> tuple[Rows, list[int]]:
+    """Up to `count` rows of at most `width` tokens from the longest examples that fit, and the examples that
+    did not.
+    """
+    rows: Rows = []
+    space: list[int] = []
+    over: list[int] = []
+    for i in left:
+        fitting = [r for r in range(len(rows)) if space[r] >= lengths[i]]
+        if fitting:
+            best = min(fitting, key=lambda r: (space[r], r))
+            rows[best].append(i)
+            space[best] -= int(lengths[i])
+        elif len(rows) < count:
+            rows.append([i])
+            space.append(width - int(lengths[i]))
+        else:
+            over.append(i)
+    return rows, over
+
+
+def collate(rows: Sequence[Sequence[int]], examples: Sequence[Example]) -> MicroBatch:
+    """Lay rows out side by side. Padding is a sequence of its own after the last example, with no loss.
+
+    It repeats the row's first token: a padding token's embedding is zero in many models, whose norm has no
+    gradient in some.
+    """
+    drawn = {i: examples[i] for row in rows for i in row}
+    width = max(sum(drawn[i].length for i in row) for row in rows)
+    batch = MicroBatch([], [], [], [], [], [], [])
+    for row in rows:
+        ids: list[int] = []
+        positions: list[int] = []
+        labels: list[int] = []
+        weights: list[float] = []
+        owners: list[int] = []
+        groups: list[int] = []
+        for i in row:
+            e = drawn[i]
+            ids += e.ids[: e.length]
+            positions += range(e.length)
+            labels += [IGNORED] * e.loss_start + list(e.ids[e.loss_start : e.loss_end])
+            weights += [e.weight] * e.length
+            owners += [i] * e.length
+            groups += [e.group] * e.length
+        padding = width - len(ids)
+        batch.real.append([1] * len(ids) + [0] * padding)
+        batch.input_ids.append(ids + ids[:1] * padding)
+        batch.position_ids.append(positions + list(range(padding)))
+        batch.labels.append(labels + [IGNORED] * padding)
+        batch.weights.append(weights + [0.0] * padding)
+        batch.owners.append(owners + [ALONE] * padding)
+        batch.groups.append(groups + [ALONE] * padding)
+    return batch
