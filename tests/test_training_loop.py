@@ -19,6 +19,8 @@ from cluster.models.loading import ModelSource, load_model
 from cluster.models.proof import prove
 from cluster.session import Cluster
 from cluster.storage import Place
+from jobs.experiment.schema import Placement
+from tests.in_process import InProcess
 from training.batches import Layout
 from training.checkpoints import Marker, read_marker, write_marker
 from training.data import Example, Examples, write_examples
@@ -110,6 +112,34 @@ def _train_workers() -> list[int]:
     return found
 
 
+def train_here(jobs: list[TrainJob]) -> None:
+    """Train in this process, without Ray."""
+    InProcess().train(jobs, "here", Place("/nowhere"), Placement(), lambda done, total: None)
+
+
+def test_a_training_on_an_object_store_stops_and_goes_on_from_its_checkpoint_there(
+    ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path, s3_bucket: str
+) -> None:
+    """Examples, output and Ray Train's checkpoints are at URIs; a break after the third step."""
+    here = job("here", tiny_model, examples, tmp_path, steps=4)
+    train_here([here])
+    away = replace(here, job_id="away", examples=f"{s3_bucket}/e.arrow", output=f"{s3_bucket}/away")
+    Place(away.examples).write_bytes(examples.read_bytes())
+    storage = Place(f"{s3_bucket}/ray")
+    train_jobs([replace(away, until=3)], name="away", storage=storage)
+    assert [name for name in (storage / "away").files() if name.endswith("COMPLETE.json")]
+    train_jobs([away], name="away", storage=storage)
+    assert storage.files() == {}  # checkpoints are gone once the queue is done
+    assert losses(away) == pytest.approx(losses(here), abs=RESUME_TOLERANCE)
+    folder = tmp_path / "fetched"
+    for name in Place(away.output).files():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes((Place(away.output) / name).read_bytes())
+    one, two = weights(folder / "model"), weights(Path(here.output) / "model")
+    assert max(float((one[k] - two[k]).abs().max()) for k in one) <= RESUME_TOLERANCE
+
+
 def test_a_finished_job_is_not_trained_again(
     ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:
@@ -154,28 +184,28 @@ def test_no_compiler_is_needed_and_a_loss_that_is_not_finite_stops_training_with
     assert not list(cache.rglob("*"))
 
 
-def test_trainings_in_lanes_end_where_those_in_one_queue_do_and_another_process_did_them(
+def test_trainings_in_lanes_end_where_plain_ones_do_each_lane_in_its_own_process(
     ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:
     said: list[tuple[int, int]] = []
-    for folder, lanes in (("queue", 1), ("lanes", 2)):
-        jobs = [
-            replace(job(f"j{k}", tiny_model, examples, tmp_path / folder, steps=3), seed=k) for k in (1, 2, 3)
-        ]
-        train_lanes(
-            jobs,
-            lanes,
-            name=folder,
-            storage=Place(str(tmp_path / "ray")),
-            on_progress=lambda done, total: said.append((done, total)),
-        )
-        assert said[-1] == (9, 9)
-    for k in (1, 2, 3):
-        one, two = (weights(tmp_path / folder / f"j{k}" / "model") for folder in ("queue", "lanes"))
-        assert all(torch.equal(one[name], two[name]) for name in one)
-    pids = {f: [done_by(tmp_path / f / f"j{k}") for k in (1, 2, 3)] for f in ("queue", "lanes")}
-    assert len(set(pids["queue"])) == 1
-    assert pids["lanes"][0] == pids["lanes"][2] != pids["lanes"][1]
+    plain, lanes = (
+        [replace(job(f"j{k}", tiny_model, examples, tmp_path / folder, steps=3), seed=k) for k in (1, 2, 3)]
+        for folder in ("plain", "lanes")
+    )
+    train_here(plain)
+    train_lanes(
+        lanes,
+        2,
+        name="lanes",
+        storage=Place(str(tmp_path / "ray")),
+        on_progress=lambda done, total: said.append((done, total)),
+    )
+    assert said[-1] == (9, 9)
+    for j, expected in zip(lanes, plain, strict=True):
+        one, two = (weights(Path(x.output) / "model") for x in (j, expected))
+        assert max(float((one[name] - two[name]).abs().max()) for name in one) <= RESUME_TOLERANCE
+    pids = [done_by(Path(j.output)) for j in lanes]
+    assert pids[0] == pids[2] != pids[1]
 
 
 def done_by(output: Path) -> int:
