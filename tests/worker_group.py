@@ -82,7 +82,8 @@ def train(rank: int, jobs: Sequence[TrainJob], checkpoints: Path) -> None:
     import torch
     import torch.distributed as dist
 
-    from training.loop import Worker, train_queue
+    from training.loop import train_queue
+    from training.worker import Worker
 
     def report(metrics: dict[str, Any], folder: str) -> None:
         target = checkpoints / f"checkpoint_{jobs[0].job_id}-{metrics['step']:06d}"

@@ -1,0 +1,83 @@
+"""What a training leaves: checkpoints, its optimizer for the round after, and models that others load."""
+
+import json
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.models.loading import load_model
+from cluster.storage import Place
+from training.checkpoints import COMPLETE, Marker, copy_folder, export_model, write_marker
+from training.job import OPTIMIZER, TrainJob
+from training.worker import Worker, wait_for_all
+
+if TYPE_CHECKING:
+    from training.engine import Student
+
+
+def checkpoint(job: TrainJob, worker: Worker, student: "Student", step: int, loss: float) -> None:
+    """Hand this worker's part of a checkpoint to whoever keeps them."""
+    with tempfile.TemporaryDirectory() as folder:
+        marker = _save_own_part(job, worker, student, folder, step)
+        if worker.rank == 0:
+            write_marker(Path(folder), marker)
+        worker.report({"step": step, "loss_nats": loss}, folder)
+
+
+def _save_own_part(job: TrainJob, worker: Worker, student: "Student", folder: str, step: int) -> Marker:
+    """Write this worker's part of a checkpoint; returns what is to be said of the whole."""
+    import torch.distributed as dist
+
+    student.engine.save_checkpoint(
+        folder, tag="step", exclude_frozen_parameters=job.settings.lora is not None
+    )
+    files: list[dict[str, int] | None] = [None] * worker.workers
+    dist.all_gather_object(files, Place(folder).files())
+    merged = {name: size for part in files if part for name, size in part.items()}
+    return Marker(job.job_id, step, worker.workers, merged)
+
+
+def keep_optimizer(job: TrainJob, worker: Worker, student: "Student", step: int) -> None:
+    """Leave the whole training state for the training that goes on from this one."""
+    place = Place(job.output) / OPTIMIZER
+    with tempfile.TemporaryDirectory() as folder:
+        marker = _save_own_part(job, worker, student, folder, step)
+        copy_folder(Path(folder), place)
+        wait_for_all()
+        if worker.rank == 0:
+            (place / COMPLETE).write_bytes(json.dumps(asdict(marker)).encode())
+
+
+def export(job: TrainJob, worker: Worker, student: "Student", tokenizer: Any, directory: Place) -> None:
+    """Write the student as it is, as a directory that `from_pretrained` loads."""
+    state = _gathered_state(job, worker, student)
+    if worker.rank == 0:
+        base = (
+            None
+            if job.settings.lora is None
+            else load_model(replace(job.source, adapter=None, dtype="float32"))
+        )
+        export_model(student.model, tokenizer, state, directory, adapter_base=base)
+    wait_for_all()
+
+
+def _gathered_state(job: TrainJob, worker: Worker, student: "Student") -> dict[str, Any]:
+    """The state dict (for LoRA: the adapter's part) on the CPU of rank 0; ZeRO-3 parameters are gathered one
+    at a time.
+    """
+    import deepspeed
+
+    module, only_trained = student.model, job.settings.lora is not None
+    state: dict[str, Any] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if only_trained and not parameter.requires_grad:
+            continue
+        with deepspeed.zero.GatheredParameters([parameter], enabled=student.is_sharded):
+            if worker.rank == 0:
+                state[name] = parameter.detach().to("cpu", copy=True)
+    if worker.rank == 0 and not only_trained:
+        state.update(
+            {k: v.detach().to("cpu", copy=True) for k, v in module.state_dict().items() if k not in state}
+        )
+    return state

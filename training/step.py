@@ -1,0 +1,104 @@
+"""One optimizer step: a global batch dealt to the workers, their passes, and one mean over all of them."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cluster.models.loading import steady_positions
+from cluster.seeds import derive_seed
+from training.batches import Rows, collate, deal_groups, examples_of
+from training.data import Examples
+from training.job import TrainJob
+from training.settings import learning_rate_at
+from training.worker import Worker
+
+if TYPE_CHECKING:
+    from training.engine import Student
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """What every step of a training needs on this worker.
+
+    Attributes:
+        mass: of each example, by the job's objective.
+        total: steps of the whole training.
+        alone_above: examples longer than this are alone in their pass.
+    """
+
+    job: TrainJob
+    worker: Worker
+    student: "Student"
+    examples: Examples
+    mass: np.ndarray
+    total: int
+    alone_above: float
+
+    def take(self, step: int, batch: list[int]) -> tuple[dict[str, float], float, int]:
+        """One optimizer step on a global batch of groups.
+
+        Returns:
+            The mean over the global batch's mass of the loss, as `loss_nats`, and of the objective's metrics;
+            the mass; this worker's passes.
+        """
+        import torch
+
+        torch.manual_seed(derive_seed(self.job.seed, step, self.worker.rank))
+        engine, settings, examples = self.student.engine, self.job.settings, self.examples
+        limit = settings.micro_batch_tokens
+        workers, layout = self.worker.workers, self.student.layout
+        shares = deal_groups(batch, examples, workers, limit, layout, self.alone_above)
+        micro = shares[self.worker.rank]
+        mass = float(sum(self.mass[i] for g in batch for i in examples.members(g)))
+        for group in engine.optimizer.param_groups:
+            group["lr"] = learning_rate_at(
+                self.job.first + step, self.job.schedule_steps or self.total, settings
+            )
+        sums: dict[str, Any] = {}
+        smallest = min(batch, key=lambda g: (examples.group_lengths[g], g))
+        spare = examples_of([[smallest]], examples, self.student.layout)
+        for k, rows in enumerate(micro):
+            engine.set_gradient_accumulation_boundary(k + 1 == len(micro))
+            loss, metrics = engine(self._tensors(rows or spare, masked=not rows))
+            for name, value in {"loss_nats": loss.detach(), **metrics}.items():
+                sums[name] = sums.get(name, 0.0) + value.double()
+            # DeepSpeed takes the mean over workers; the sum of what they give is the mean over the global
+            # batch's mass.
+            engine.backward(loss * (workers / mass), scale_wrt_gas=False)
+        engine.step()
+        means = {name: value / mass for name, value in _summed(sums, self.worker.device).items()}
+        if not math.isfinite(means["loss_nats"]):
+            raise FloatingPointError(
+                f"the loss of step {step} is {means['loss_nats']}; lower the learning rate"
+            )
+        return means, mass, len(micro)
+
+    def _tensors(self, rows: Rows, masked: bool) -> dict[str, Any]:
+        """A micro-batch on the device; a masked one has no loss, and is there because every worker makes as
+        many passes.
+        """
+        import torch
+
+        if any(self.examples.lengths[i] > self.alone_above for row in rows for i in row):
+            steady_positions(self.student.model)
+        batch = collate(rows, self.examples)
+        lists: dict[str, Any] = {**batch.inputs(self.student.layout), "labels": batch.labels}
+        if self.examples.has_groups:
+            lists |= {"owners": batch.owners, "groups": batch.groups}
+        tensors = {name: torch.tensor(value, device=self.worker.device) for name, value in lists.items()}
+        tensors["weights"] = torch.tensor(batch.weights, device=self.worker.device, dtype=torch.float32)
+        if masked:
+            tensors["weights"].zero_()
+        return tensors
+
+
+def _summed(sums: dict[str, Any], device: Any) -> dict[str, float]:
+    """Sums over all workers, which all have the same names."""
+    import torch
+    import torch.distributed as dist
+
+    together = torch.stack([sums[name].to(device) for name in sorted(sums)])
+    dist.all_reduce(together)
+    return dict(zip(sorted(sums), together.tolist(), strict=True))
