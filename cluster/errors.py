@@ -30,6 +30,14 @@ class BadInput(TutelageError):
     """A file, key, value or model that cannot be used as it is."""
 
 
+class Unrenderable(BadInput):
+    """One row that cannot be rendered faithfully; `state` is its name in the ledger."""
+
+    @property
+    def state(self) -> str:
+        return "unrenderable"
+
+
 class NoRoom(TutelageError):
     """More CPUs, GPUs or memory asked for than the cluster has."""
 

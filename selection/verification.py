@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import ClassVar, Literal
 
 from cluster.errors import BadInput
-from cluster.models.rendering import split_reasoning
+from cluster.models.reasoning import split_reasoning
 
 State = Literal["correct", "wrong", "unparsed", "timed_out", "checker_error"]
 Method = Literal["math", "exact", "numeric", "choice", "function"]

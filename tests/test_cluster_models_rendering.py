@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import BadInput, TutelageError
+from cluster.errors import BadInput, TutelageError, Unrenderable
+from cluster.models.chat_template import PLAIN_TEMPLATE
 from cluster.models.loading import ModelSource, import_transformers, load_tokenizer
-from cluster.models.rendering import PLAIN_TEMPLATE, Renderer, Unrenderable
+from cluster.models.rendering import Renderer
 
 
 @pytest.fixture

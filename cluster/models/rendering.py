@@ -21,46 +21,25 @@ some tokenizers), a default system text, and an answer span that runs to the end
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
-from cluster.errors import BadInput
+from cluster.errors import BadInput, Unrenderable
+from cluster.models.chat_template import choose_template
+from cluster.models.chat_text import ChatText, refuse_another_start, said
+from cluster.models.reasoning import OPENED, split_reasoning
 
 Compat = Literal["ours", "reference"]
 RENDERING_VERSION = 2
 REFERENCE_SYSTEM = "You are a helpful assistant."
-PLAIN_TEMPLATE = (
-    "{% for m in messages %}{{ m['content'] }}"
-    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% else %}\n{% endif %}{% endfor %}"
-)
 PROBES = (
     ("2+2?", "4"),
     ("Say <hi> & go.", "first line\nsecond  line"),
     ("naïve – 数?", "$x^{2}$ \\boxed{7}"),
 )
 THINKING_PROBE = ("2+2?", "<think>2 and 2</think>4")
-REASONED = re.compile(r"\s*<think>(?P<reasoning>.*?)</think>(?P<content>.*)", re.DOTALL)
-OPENED = re.compile(r"<think>\s*\Z")
-INVENTED = re.compile(r"\s*<think>\s*</think>\s*")
-CLOSING = "\n</think>\n\n"
-SENTINEL = "an answer"
-
-
-# What templates that print today's date get instead: the same question must give the same ids tomorrow.
-FIXED_DATE = "26 Jul 2024"
-FIXED_DATE_MACRO = "{%- macro strftime_now(pattern) -%}" + FIXED_DATE + "{%- endmacro -%}"
-
-
-class Unrenderable(BadInput):
-    """One row that cannot be rendered faithfully; `state` is its name in the ledger."""
-
-    @property
-    def state(self) -> str:
-        return "unrenderable"
 
 
 @dataclass(frozen=True)
@@ -74,28 +53,6 @@ class Rendered:
     @property
     def length(self) -> int:
         return len(self.ids)
-
-
-def split_reasoning(answer: str) -> tuple[str | None, str]:
-    """An answer's reasoning without the whitespace around it, None where it has none, and what it says after
-    it.
-
-    >>> split_reasoning("<think>3+4</think> A:7")
-    ('3+4', 'A:7')
-    >>> split_reasoning("A:7")
-    (None, 'A:7')
-
-    A block that is never closed leaves nothing to say:
-
-    >>> split_reasoning("<think>3+4 is, let me see")
-    ('3+4 is, let me see', '')
-    """
-    found = REASONED.fullmatch(answer)
-    if found is not None:
-        return found["reasoning"].strip() or None, found["content"].lstrip()
-    if answer.lstrip().startswith("<think>"):
-        return answer.lstrip().removeprefix("<think>").strip(), ""
-    return None, answer
 
 
 class Renderer:
@@ -115,25 +72,13 @@ class Renderer:
         template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self.tokenizer, self.compat, self.template_kwargs = tokenizer, compat, dict(template_kwargs or {})
-        self.template = _choose_template(tokenizer, chat_template)
-        self._dated = FIXED_DATE_MACRO + self.template if "strftime_now" in self.template else self.template
+        self.template = choose_template(tokenizer, chat_template)
+        self._chat = ChatText(tokenizer, self.template, self.template_kwargs)
         marked = {i: str(t) for i, t in getattr(tokenizer, "added_tokens_decoder", {}).items() if t.special}
         self.special_ids = frozenset(tokenizer.all_special_ids) | frozenset(marked)
         self._special_texts = tuple(
             sorted({text for text in [*tokenizer.all_special_tokens, *marked.values()] if text})
         )
-
-    def _text(self, messages: list[dict[str, str]], generation: bool) -> str:
-        given = {"date_string": FIXED_DATE} | self.template_kwargs
-        try:
-            text = self.tokenizer.apply_chat_template(
-                messages, chat_template=self._dated, add_generation_prompt=generation, tokenize=False, **given
-            )
-        except Exception as error:  # jinja raises whatever the template's author wrote into it
-            raise Unrenderable(
-                "the chat template refuses this conversation", error, "", "look at the template"
-            ) from error
-        return str(text)
 
     def _messages(self, question: str, system: str | None) -> list[dict[str, str]]:
         if system is None and self.compat == "reference":
@@ -167,7 +112,7 @@ class Renderer:
     @cached_property
     def opens_thinking(self) -> bool:
         """Whether the generation prompt ends in an open think tag, inside of which an answer then begins."""
-        return OPENED.search(self._text(self._messages(PROBES[0][0], None), True)) is not None
+        return OPENED.search(self._chat.text(self._messages(PROBES[0][0], None), True)) is not None
 
     def answer_text(self, ids: Sequence[int]) -> str:
         """A generated answer's ids as the text that `conversation` takes: with the think tag that the prompt
@@ -180,7 +125,7 @@ class Renderer:
         """Token ids from which an answer is generated."""
         self._refuse_markers(question, "question")
         self._refuse_markers(system or "", "system text")
-        return tuple(self._encode(self._text(self._messages(question, system), True), start=True))
+        return tuple(self._encode(self._chat.text(self._messages(question, system), True), start=True))
 
     def conversation(self, question: str, answer: str, system: str | None = None) -> Rendered:
         """Render a question with its answer, whose reasoning stands in `<think>` tags.
@@ -205,8 +150,8 @@ class Renderer:
                 "the answer has no text after its reasoning", answer[:60], "an answer", "the row is left out"
             )
         messages = self._messages(question, system)
-        prompt_text = self._text(messages, True)
-        invented, rest = self._continuation(messages, prompt_text, reasoning, content)
+        prompt_text = self._chat.text(messages, True)
+        invented, rest = self._chat.continuation(messages, prompt_text, reasoning, content)
         ids = self._encode(prompt_text, start=True)
         ids = self._joined(ids, prompt_text, invented)
         prompt_length = len(ids)
@@ -216,45 +161,11 @@ class Renderer:
     def _reference(self, question: str, answer: str, system: str | None) -> Rendered:
         """As the SCAS authors' program renders: the answer runs to the end of the text."""
         messages = self._messages(question, system)
-        prompt_text = self._text(messages, True)
-        whole_text = self._text([*messages, _said(answer)], False)
-        _refuse_another_start(prompt_text, whole_text)
+        prompt_text = self._chat.text(messages, True)
+        whole_text = self._chat.text([*messages, said(answer)], False)
+        refuse_another_start(prompt_text, whole_text)
         whole = self._encode(whole_text, start=True)
         return Rendered(tuple(whole), len(self._encode(prompt_text, start=True)), len(whole))
-
-    def _continuation(
-        self, messages: list[dict[str, str]], prompt_text: str, reasoning: str | None, content: str
-    ) -> tuple[str, str]:
-        """What follows the prompt: a think block that nobody wrote,
-        and the answer as the template writes it.
-        """
-        if OPENED.search(prompt_text):
-            _, sentinel, ending = self._text([*messages, _said(SENTINEL)], False).rpartition(SENTINEL)
-            if not sentinel:
-                raise Unrenderable(
-                    "the template does not keep the answer", "", "its text", "use a template that keeps it"
-                )
-            return (
-                (CLOSING, content + ending)
-                if reasoning is None
-                else ("", reasoning + CLOSING + content + ending)
-            )
-        whole = self._text([*messages, _said(content, reasoning)], False)
-        if reasoning is not None and not _keeps(whole[len(prompt_text) :], reasoning, content):
-            # one that knows of text alone
-            whole = self._text([*messages, _said(f"<think>\n{reasoning}{CLOSING}{content}")], False)
-        _refuse_another_start(prompt_text, whole)
-        rest = whole[len(prompt_text) :]
-        if not _keeps(rest, reasoning or "", content):
-            missing = "answer" if _keeps(rest, reasoning or "", "") else "answer's reasoning"
-            raise Unrenderable(
-                f"the template does not keep the {missing}",
-                rest[:60],
-                "its text",
-                "use a template that keeps it",
-            )
-        block = INVENTED.match(rest) if reasoning is None else None
-        return (rest[: block.end()], rest[block.end() :]) if block else ("", rest)
 
     def _joined(self, ids: list[int], text: str, more: str) -> list[int]:
         """Ids of a text and what follows it, the former as they were: the student generates from those, so a
@@ -361,84 +272,3 @@ class Renderer:
             probes,
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _said(content: str, reasoning: str | None = None) -> dict[str, str]:
-    """An assistant's turn."""
-    return {
-        "role": "assistant",
-        "content": content,
-        **({} if reasoning is None else {"reasoning_content": reasoning}),
-    }
-
-
-def _keeps(rest: str, reasoning: str, content: str) -> bool:
-    """Whether a text holds the reasoning and, behind it, the content."""
-    at = rest.find(reasoning)
-    return at >= 0 and rest.find(content.strip(), at + len(reasoning)) >= 0
-
-
-def _refuse_another_start(prompt_text: str, whole_text: str) -> None:
-    if not whole_text.startswith(prompt_text):
-        raise Unrenderable(
-            "the prompt with its generation prompt is not a literal prefix of the whole conversation",
-            f"prompt ending {prompt_text[-30:]!r}, conversation {whole_text[: len(prompt_text)][-30:]!r}",
-            "the same text up to the answer",
-            "give a template whose generation prompt is what it writes before an answer, or "
-            "chat_template_kwargs that make it so",
-        )
-
-
-def _choose_template(tokenizer: Any, chat_template: str | None) -> str:
-    """The template to use: the tokenizer's own, one of its several by name, the word `plain`, or a Jinja
-    file.
-    """
-    own = getattr(tokenizer, "chat_template", None)
-    named = own if isinstance(own, dict) else {}
-    if chat_template in named or (chat_template is None and "default" in named):
-        return str(named[chat_template or "default"])
-    if named and chat_template is None:
-        raise BadInput(
-            "the tokenizer has several chat templates",
-            ", ".join(sorted(named)),
-            "the name of one",
-            "set chat_template",
-        )
-    given = template_text(chat_template, tuple(sorted(named)))
-    if given is not None:
-        return given
-    if not own:
-        raise BadInput(
-            "the tokenizer has no chat template",
-            tokenizer.name_or_path,
-            "a chat template in the tokenizer's directory",
-            "set chat_template: plain, or chat_template: FILE.jinja, for this model",
-        )
-    return str(own)
-
-
-def template_identity(chat_template: str | None) -> str | None:
-    """What a named template is by content: its text, or the name of one of the tokenizer's own, which its
-    files hold.
-    """
-    if chat_template is None or (chat_template != "plain" and not Path(chat_template).is_file()):
-        return chat_template
-    return template_text(chat_template)
-
-
-def template_text(chat_template: str | None, named: tuple[str, ...] = ()) -> str | None:
-    """The text of a template that an experiment names; None when it names none.
-
-    Args:
-        named: further names that could have been meant, for the message.
-
-    Raises:
-        BadInput: no such file.
-    """
-    if chat_template is None or chat_template == "plain":
-        return None if chat_template is None else PLAIN_TEMPLATE
-    path = Path(chat_template)
-    if not path.is_file():
-        expected = "a .jinja file, or one of " + ", ".join(["plain", *named])
-        raise BadInput("no chat template there", chat_template, expected, "check chat_template")
-    return path.read_text(encoding="utf-8")

@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from cluster.models.rendering import Renderer, Unrenderable
+from cluster.errors import Unrenderable
+from cluster.models.rendering import Renderer
 from cluster.placement import Needs, Node
 from jobs.experiment.schema import EndpointTeacher, Generate, ModelTeacher
 from jobs.run.rows import Shards, Want, make_rows

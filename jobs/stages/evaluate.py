@@ -9,11 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from cluster.errors import describe
+from cluster.errors import Unrenderable, describe
 from cluster.metrics import Tally
 from cluster.models.loading import load_model, pick_device
 from cluster.models.proof import SAMPLING, prove
-from cluster.models.rendering import Unrenderable
 from cluster.models.sampling import Sampling, generation_stop_ids, sample
 from jobs.experiment.schema import Evaluate, Placement
 from jobs.files.datasets import Question

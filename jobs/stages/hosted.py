@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from cluster.errors import describe
+from cluster.errors import Unrenderable, describe
 from cluster.metrics import Tally
 from cluster.models.loading import load_model, pick_device
 from cluster.models.proof import SAMPLING, prove
-from cluster.models.rendering import Unrenderable
 from cluster.models.sampling import Sampling, generation_stop_ids, sample
 from cluster.seeds import derive_seed
 from jobs.experiment.schema import Generate

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from cluster.errors import describe
+from cluster.errors import Unrenderable, describe
 from cluster.metrics import Tally
 from cluster.models.loading import load_model, pick_device
-from cluster.models.rendering import Renderer, Unrenderable
+from cluster.models.rendering import Renderer
 from jobs.experiment.schema import Placement, Score
 from jobs.files.datasets import Question, Row
 from jobs.run.rows import Shards, Want, make_rows

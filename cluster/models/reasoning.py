@@ -1,0 +1,33 @@
+"""Reasoning in think tags: how an answer holds it, and how templates write it.
+
+An answer may hold its reasoning: `<think>reasoning</think>content`, whatever the whitespace around the tags.
+"""
+
+import re
+
+REASONED = re.compile(r"\s*<think>(?P<reasoning>.*?)</think>(?P<content>.*)", re.DOTALL)
+OPENED = re.compile(r"<think>\s*\Z")
+INVENTED = re.compile(r"\s*<think>\s*</think>\s*")
+CLOSING = "\n</think>\n\n"
+
+
+def split_reasoning(answer: str) -> tuple[str | None, str]:
+    """An answer's reasoning without the whitespace around it, None where it has none, and what it says after
+    it.
+
+    >>> split_reasoning("<think>3+4</think> A:7")
+    ('3+4', 'A:7')
+    >>> split_reasoning("A:7")
+    (None, 'A:7')
+
+    A block that is never closed leaves nothing to say:
+
+    >>> split_reasoning("<think>3+4 is, let me see")
+    ('3+4 is, let me see', '')
+    """
+    found = REASONED.fullmatch(answer)
+    if found is not None:
+        return found["reasoning"].strip() or None, found["content"].lstrip()
+    if answer.lstrip().startswith("<think>"):
+        return answer.lstrip().removeprefix("<think>").strip(), ""
+    return None, answer
