@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from cluster.errors import BadInput
-from cluster.models import attention
+from cluster.models import attention, attention_plan
 from cluster.models.loading import ModelSource, load_model, load_tokenizer
 from cluster.models.rendering import Rendered, Renderer
 from selection.costs import CostSettings, lark, rsr, scas, scas_parts
@@ -251,8 +251,8 @@ def test_rope_that_depends_on_the_batch_is_computed_alone_beyond_its_original_le
 def test_blocks_of_masked_attention_and_padded_groups_keep_the_numbers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, value in (("BLOCK_SCORES", 40), ("GROUP_KEYS", 64)):
-        monkeypatch.setattr(attention, name, value)
+    monkeypatch.setattr(attention, "BLOCK_SCORES", 40)
+    monkeypatch.setattr(attention_plan, "GROUP_KEYS", 64)
     for kind in ("mistral", "gemma2"):
         model = random_model(kind, sliding_window=9)
         assert_equals_slow_version(

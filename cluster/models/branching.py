@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from cluster.errors import BadInput
-from cluster.models.attention import attend_as_planned, plan_attention, replaced_attention
+from cluster.models.attention import attend_as_planned, replaced_attention
+from cluster.models.attention_plan import plan_attention
 from cluster.models.vocabulary import decoder_of
 
 Watch = Callable[[torch.Tensor], None]
