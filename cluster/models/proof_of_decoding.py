@@ -1,0 +1,66 @@
+"""The fastest way of decoding that gives the plain way's logits on the model at hand, token by token."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from cluster.models.decoding import CachedRows, Way, generate_alone
+from cluster.models.plain_way import attempt, describe_difference, plain_logits
+
+
+def fastest_decoding(model: Any, probe: Sequence[list[int]], fallbacks: dict[str, str]) -> Way:
+    """The fastest way that holds; why faster ones do not goes into `fallbacks`."""
+    first, second, third = probe
+    prompts, following = [first, second], [third[:4], third[4:8]]
+    expected = [plain_logits(model, [*p, *f])[len(p) - 1 :] for p, f in zip(prompts, following, strict=True)]
+    reason = attempt(lambda: _test_batched(model, prompts, following, expected))
+    if reason is None:
+        return "batched"
+    fallbacks["batched decoding"] = reason
+    reason = attempt(lambda: _test_alone(model, prompts, following, expected))
+    if reason is None:
+        return "alone"
+    fallbacks["cached decoding"] = reason
+    return "recomputed"
+
+
+def _test_batched(
+    model: Any, prompts: Sequence[list[int]], following: Sequence[list[int]], expected: Sequence[torch.Tensor]
+) -> str | None:
+    """Two rows forced along their texts, the first of which leaves on the way where rows can leave."""
+    rows = CachedRows(model, prompts)
+    got: list[list[torch.Tensor]] = [[], []]
+    under_way, tokens = [0, 1], None
+    for step in range(len(following[0]) + 1):
+        for row, logits_V in zip(under_way, rows.logits(tokens), strict=True):
+            got[row].append(logits_V)
+        if step == 2 and rows.compacts:
+            rows.keep(torch.tensor([1], device=model.device))
+            under_way = [1]
+        if step < len(following[0]):
+            tokens = torch.tensor([following[row][step] for row in under_way], device=model.device)
+    return describe_difference(
+        model,
+        [torch.stack(g) for g in got],
+        [e[: len(g)] for e, g in zip(expected, got, strict=True)],
+        "logits",
+    )
+
+
+def _test_alone(
+    model: Any, prompts: Sequence[list[int]], following: Sequence[list[int]], expected: Sequence[torch.Tensor]
+) -> str | None:
+    got = []
+    for prompt, forced in zip(prompts, following, strict=True):
+        seen: list[torch.Tensor] = []
+
+        def pick(
+            logits_V: torch.Tensor, seen: list[torch.Tensor] = seen, forced: list[int] = forced
+        ) -> int | None:
+            seen.append(logits_V)
+            return forced[len(seen) - 1] if len(seen) <= len(forced) else None
+
+        generate_alone(model, prompt, len(forced) + 1, pick)
+        got.append(torch.stack(seen))
+    return describe_difference(model, got, expected, "logits")
