@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from cluster.errors import BadInput
+from cluster.models.identity import fingerprint
 from cluster.models.loading import (
     ModelSource,
     check_model_directory,
-    fingerprint,
     import_transformers,
     load_model,
     load_tokenizer,
@@ -207,7 +207,8 @@ def test_code_that_a_model_brings_along_is_part_of_what_it_is(tiny_model: Path, 
 HUB = """
 import json, sys
 from cluster.errors import BadInput
-from cluster.models.loading import ModelSource, fingerprint, load_model, load_tokenizer, pinned
+from cluster.models.identity import fingerprint, pinned
+from cluster.models.loading import ModelSource, load_model, load_tokenizer
 plain, named = ModelSource("acme/tiny"), ModelSource("acme/tiny", revision="v1")
 found = [pinned(plain).revision, pinned(named).revision, fingerprint(plain), fingerprint(named)]
 found.append(load_model(pinned(plain)).config.hidden_size + len(load_tokenizer(pinned(plain))) * 0)

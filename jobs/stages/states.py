@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cluster.errors import BadInput
+from cluster.models.identity import fingerprint, pinned
 from cluster.models.loading import (
     ModelSource,
     check_model_directory,
-    fingerprint,
     import_transformers,
     load_tokenizer,
-    pinned,
 )
 from cluster.models.rendering import Renderer
 from cluster.storage import Place
