@@ -19,10 +19,11 @@ from typing import Any
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 from benchmarks.measurement import emit, finish, in_fresh_process, peak_memory, reset_peak_memory, spread
+from cluster.job import Job
 from cluster.models.loading import ModelSource, load_model, load_tokenizer
 from cluster.models.rendering import Renderer
 from cluster.placement import Needs
-from cluster.pool import Job, Pool
+from cluster.pool import Pool
 from cluster.session import RaySettings, connect
 from jobs.experiment.schema import Score
 from jobs.files.datasets import Row

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import BadInput, NoRoom, ShardFailed
+from cluster.job import Job
 from cluster.metrics import Tally
 from cluster.placement import Needs
-from cluster.pool import Job, Pool
+from cluster.pool import Pool
 from cluster.session import Cluster, RaySettings, connect
 
 

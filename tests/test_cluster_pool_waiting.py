@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from cluster.errors import NoRoom, ShardFailed
 from cluster.hosts import Died, Failed, Handler
+from cluster.job import Job
 from cluster.placement import Needs, Node, check_fits
-from cluster.pool import NODE_GRACE_S, Job, Pool
+from cluster.pool import NODE_GRACE_S, Pool
 from tests.in_process import ROOM, HostsHere
 
 ENDLESS = 10**9

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from cluster.job import Job
 from cluster.metrics import Tally
-from cluster.pool import Job, Pool
+from cluster.pool import Pool
 from cluster.session import Cluster
 from cluster.storage import Place
 from jobs.run.quarantine import SHARD_DEATHS, forget_attempts, run_isolated

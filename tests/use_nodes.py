@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import TutelageError
+from cluster.job import Job
 from cluster.models.loading import ModelSource
 from cluster.placement import Needs
-from cluster.pool import Job, Pool
+from cluster.pool import Pool
 from cluster.session import RaySettings, connect
 from cluster.storage import Place
 from training.data import Example, write_examples

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from cluster.job import Job
 from cluster.metrics import Tally
 from cluster.placement import Needs
-from cluster.pool import Job
 from cluster.storage import Place
 from jobs.run.quarantine import forget_attempts, run_isolated
 from jobs.run.run import Planned, Run
