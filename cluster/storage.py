@@ -3,66 +3,26 @@
 A file appears whole or not at all: locally it is written under a temporary name, flushed and renamed; an
 object store shows an upload when it has ended. A directory has no such promise there, so what must be whole
 ends with a marker file, written last.
-
-S3 reads its keys, region and endpoint from the usual variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL) or a credentials file;
-`?endpoint_override=host:port&scheme=http` in the URI works too. Keys never stand in a URI.
 """
 
-import fcntl
 import fnmatch
 import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs
 
 from pyarrow import fs
 
 from cluster.errors import BadInput
-
-ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
+from cluster.file_systems import file_system_of, local_file_system
+from cluster.locks import held
 
 
 def is_uri(text: str) -> bool:
     """Whether a text names a place by scheme; `C:/` and hub ids do not."""
     return "://" in text
-
-
-@lru_cache(maxsize=64)
-def _file_system(scheme: str, authority: str, query: str) -> fs.FileSystem:
-    """The file system of a URI, made once per process."""
-    if scheme != "s3":
-        found, _ = fs.FileSystem.from_uri(f"{scheme}://{authority}/{'?' + query if query else ''}")
-        return found
-    given = {k: v[0] for k, v in parse_qs(query).items()}
-    unknown = set(given) - {"endpoint_override", "scheme", "region"}
-    if unknown:
-        raise BadInput(
-            "the S3 URI has a part nobody reads",
-            ", ".join(sorted(unknown)),
-            "endpoint_override, scheme, region",
-            "remove it",
-        )
-    endpoint = given.get("endpoint_override") or next(
-        (os.environ[n] for n in ENDPOINTS if os.environ.get(n)), ""
-    )
-    wire, _, host = endpoint.rpartition("://")
-    region = given.get("region") or next((os.environ[n] for n in REGIONS if os.environ.get(n)), None)
-    return fs.S3FileSystem(
-        endpoint_override=host or None,
-        scheme=given.get("scheme") or wire or "https",
-        region=region,
-        connect_timeout=10,
-        request_timeout=60,
-    )
 
 
 @dataclass(frozen=True, order=True)
@@ -129,10 +89,10 @@ class Place:
     def opened(self) -> tuple[fs.FileSystem, str]:
         """The file system, and this place's path in it."""
         if self.is_local:
-            return _local(), self.text
+            return local_file_system(), self.text
         base, _, query = self.text.partition("?")
         scheme, _, rest = base.partition("://")
-        return _file_system(scheme, rest.partition("/")[0], query), rest.rstrip("/")
+        return file_system_of(scheme, rest.partition("/")[0], query), rest.rstrip("/")
 
     def _info(self) -> fs.FileInfo:
         system, path = self.opened()
@@ -223,7 +183,7 @@ class Place:
             return
         self.remove()
         system, path = self.opened()
-        fs.copy_files(str(folder), path, source_filesystem=_local(), destination_filesystem=system)
+        fs.copy_files(str(folder), path, source_filesystem=local_file_system(), destination_filesystem=system)
         shutil.rmtree(folder)
 
     def scratch(self) -> Path:
@@ -240,11 +200,6 @@ class Place:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder
-
-
-@lru_cache(maxsize=1)
-def _local() -> fs.FileSystem:
-    return fs.LocalFileSystem()
 
 
 def cache_directory() -> Path:
@@ -284,42 +239,12 @@ def local_copy(text: str) -> Path:
                 target = partial / place.name
                 if not one:
                     target.mkdir()
-                fs.copy_files(path, str(target), source_filesystem=system, destination_filesystem=_local())
+                fs.copy_files(
+                    path, str(target), source_filesystem=system, destination_filesystem=local_file_system()
+                )
                 partial.rename(folder)
     except OSError as error:
         raise BadInput(
             "cannot fetch", text, "a place that answers", " ".join(str(error).split())[:300]
         ) from error
     return folder / place.name
-
-
-@contextmanager
-def held(lock: Path, on_wait: Any = None) -> Iterator[None]:
-    """Hold an exclusive lock on this machine's (or a shared) file system for the length of a block.
-
-    It belongs to the process and goes with it, however that ends: a lock file somebody left behind holds
-    nobody up. The file is never removed: on a network file system a machine that still sees the old one would
-    then hold it beside who holds the new one.
-
-    Args:
-        on_wait: called once, without arguments, if another process holds it.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if on_wait is not None:
-                on_wait()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def is_held(lock: Path) -> bool:
-    """Whether some process holds a lock now."""
-    with open(lock, "a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

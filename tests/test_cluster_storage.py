@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import BadInput
-from cluster.storage import Place, held, is_held, local_copy
+from cluster.locks import held, is_held
+from cluster.storage import Place, local_copy
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -21,9 +21,10 @@ import pytest
 import yaml
 
 from cluster.errors import BadInput
+from cluster.locks import is_held
 from cluster.models.loading import ModelSource, load_tokenizer
 from cluster.session import Cluster
-from cluster.storage import Place, is_held
+from cluster.storage import Place
 from jobs.experiment.reading import parse_experiment
 from jobs.files.layouts import read_teacher_files
 from jobs.pipeline import load_questions

@@ -25,7 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import BadInput
-from cluster.storage import Place, held
+from cluster.locks import held
+from cluster.storage import Place
 from training.data import SUFFIX, count_examples
 
 MANIFEST = "manifest.json"

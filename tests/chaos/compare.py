@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cluster.storage import is_held
+from cluster.locks import is_held
 from tests.chaos.arena import EXACT, STAGES, Failed, Fight
 
 TOLERANCE = 1e-6  # weights of a resumed training against an undisturbed one
