@@ -238,7 +238,8 @@ def verify(
 
     from jobs.files.datasets import answer_and_reference, read_rows
     from jobs.run.store import write_atomically
-    from selection.verification import COMPARISONS, Verifier, VerifySettings
+    from selection.comparison import COMPARISONS
+    from selection.verification import Verifier, VerifySettings
 
     if method not in (*COMPARISONS, "function"):
         raise BadInput("--method", method, ", ".join([*COMPARISONS, "function"]), "")

@@ -1,5 +1,4 @@
-"""Is an answer right? Extraction of the final answer, comparison with the reference, and a verdict with its
-reason.
+"""Is an answer right? A verdict with its reason, from the final answer and the reference.
 
 Comparison may hang or crash (symbolic mathematics on text that a model wrote, or a user's own function), so
 it runs in a child process that is killed at a wall-clock limit; a signal or a thread cannot stop it safely.
@@ -10,7 +9,6 @@ import multiprocessing as mp
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -18,23 +16,11 @@ from typing import ClassVar, Literal
 
 from cluster.errors import BadInput
 from cluster.models.reasoning import split_reasoning
+from selection.comparison import COMPARISONS
+from selection.extraction import extract_final
 
 State = Literal["correct", "wrong", "unparsed", "timed_out", "checker_error"]
 Method = Literal["math", "exact", "numeric", "choice", "function"]
-BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
-MARKUP = r"[*_`\s]*"  # chat models set the word, the answer or both in bold
-FINAL_MARKS = (
-    re.compile(r"^\s*####\s*(.+?)\s*$", re.MULTILINE),
-    re.compile(
-        rf"^{MARKUP}(?:A|Answer|Final answer){MARKUP}:{MARKUP}(.+?)\s*$", re.MULTILINE | re.IGNORECASE
-    ),
-    re.compile(
-        rf"(?:final )?answer{MARKUP}is{MARKUP}:?{MARKUP}(.+?)\s*\.?{MARKUP}$", re.MULTILINE | re.IGNORECASE
-    ),
-)
-WORDS = re.compile(r"[^\W\d_]{2,}(?:[\s-]+[^\W\d_]+)*")
-CHOICE = re.compile(r"^\(?([A-Za-z])\)?[.:)]?(?:\s|$)")
-NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -56,117 +42,6 @@ class Verdict:
 
     state: State
     extracted: str
-
-
-def extract_final(text: str, pattern: str | None = None) -> str | None:
-    r"""Find the final answer in a worked answer: the last match of `pattern`, else `\boxed{}`, `####`, `A:`,
-    "answer is".
-
-    There is no fall-back to the last number or to a substring: those pass 12 for 2.
-
-    >>> extract_final(r"so \boxed{\frac{1}{2}}. Check with 10 items")
-    '\\frac{1}{2}'
-    >>> extract_final("after 15 steps we have 7") is None
-    True
-    """
-    if pattern is not None:
-        found = re.findall(pattern, text, re.MULTILINE)
-        last = found[-1] if found else None
-        return (last[0] if isinstance(last, tuple) else last) if last is not None else None
-    boxed = _last_boxed(text)
-    if boxed is not None:
-        return boxed
-    found_last = [found[-1] for found in (list(mark.finditer(text)) for mark in FINAL_MARKS) if found]
-    if not found_last:
-        return None
-    return str(max(found_last, key=lambda match: match.start(1)).group(1)).strip("*_` ")
-
-
-def _last_boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{...}` whose braces balance."""
-    for match in reversed(list(BOXED.finditer(text))):
-        depth = 1
-        for i in range(match.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[i], 0)
-            if depth == 0:
-                return text[match.end() : i]
-    return None
-
-
-def parse_number(text: str) -> Decimal | None:
-    """Read text that is one number, with thousands separators, a currency sign, a percent sign or a unit
-    around it.
-
-    >>> parse_number("$1,234.50"), parse_number("3 or 4")
-    (Decimal('1234.50'), None)
-    """
-    found = NUMBER.findall(text)
-    if len(found) != 1:
-        return None
-    try:
-        return Decimal(found[0].replace(",", ""))
-    except InvalidOperation:
-        return None
-
-
-def _same_exact(got: str, reference: str, settings: VerifySettings) -> bool | None:
-    return " ".join(got.split()) == " ".join(reference.split())
-
-
-def _same_number(got: str, reference: str, settings: VerifySettings) -> bool | None:
-    a, b = parse_number(got), parse_number(reference)
-    if b is None:
-        raise BadInput(
-            "the reference is not one number",
-            repr(reference[:60]),
-            "a number",
-            "use verify.method exact or math",
-        )
-    if a is None:
-        return None
-    return abs(a - b) <= Decimal(str(settings.tolerance)) * max(Decimal(1), abs(b))
-
-
-def _same_choice(got: str, reference: str, settings: VerifySettings) -> bool | None:
-    a, b = CHOICE.match(got.strip()), CHOICE.match(reference.strip())
-    if b is None:
-        raise BadInput(
-            "the reference is not a choice letter",
-            repr(reference[:60]),
-            "A, (B) or c.",
-            "use verify.method exact",
-        )
-    return None if a is None else a.group(1).upper() == b.group(1).upper()
-
-
-def _same_math(got: str, reference: str, settings: VerifySettings) -> bool | None:
-    """math-verify's symbolic comparison, its own alarms off: the child process is the limit."""
-    from math_verify import parse, verify
-
-    # as mathematics, a word is a product of its letters: "seat" would equal "east"
-    if WORDS.fullmatch(reference):
-        return got.casefold().strip(".") == reference.casefold()
-    gold = parse(f"${reference}$", parsing_timeout=None)
-    if not gold:
-        raise BadInput(
-            "the reference is no mathematics",
-            repr(reference[:60]),
-            "a number, an expression or a word",
-            "use verify.method exact",
-        )
-    mine = parse(f"${got}$", parsing_timeout=None)
-    if not mine:
-        return None
-    return bool(verify(gold, mine, timeout_seconds=None))
-
-
-Comparison = Callable[[str, str, VerifySettings], bool | None]
-COMPARISONS: dict[str, Comparison] = {
-    "math": _same_math,
-    "exact": _same_exact,
-    "numeric": _same_number,
-    "choice": _same_choice,
-}
 
 
 def load_function(path: str) -> Callable[[str, str], bool]:
@@ -196,7 +71,7 @@ def judge(text: str, reference: str, settings: VerifySettings) -> Verdict:
     if got is None or not got.strip():
         return Verdict("unparsed", "")
     gold = extract_final(reference, settings.pattern) or reference
-    same = COMPARISONS[settings.method](got.strip(), gold.strip(), settings)
+    same = COMPARISONS[settings.method](got.strip(), gold.strip(), settings.tolerance)
     if same is None:
         return Verdict("unparsed", got.strip())
     return Verdict("correct" if same else "wrong", got.strip())

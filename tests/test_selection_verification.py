@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import BadInput
-from selection.verification import Verifier, VerifySettings, extract_final, judge, parse_number
+from selection.comparison import parse_number
+from selection.extraction import extract_final
+from selection.verification import Verifier, VerifySettings, judge
 
 
 @pytest.mark.parametrize("method", ["math", "numeric"])
