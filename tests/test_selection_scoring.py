@@ -12,13 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
-from cluster.errors import BadInput
 from cluster.models import attention, attention_plan
 from cluster.models.loading import ModelSource, load_model, load_tokenizer
 from cluster.models.rendering import Rendered, Renderer
 from selection.costs import CostSettings, lark, rsr, scas, scas_parts
-from selection.layers import find_layer
-from selection.scoring import EmptySpan, Scorer, Statistics
+from selection.scoring import Scorer, Statistics
 from tests.test_cluster_models_loading import ARCHITECTURES, random_model
 
 PARTS = (
@@ -288,146 +286,6 @@ def test_a_row_does_not_depend_on_its_batch_its_padding_or_the_order(tiny_model:
         for name, value in asdict(one).items():  # type: ignore[call-overload]
             assert value == pytest.approx(getattr(two, name), rel=1e-5), name
             assert value == pytest.approx(getattr(three, name), rel=1e-5), name
-
-
-def test_an_answer_of_special_tokens_only_gets_no_cost_and_harms_no_neighbour(tiny_model: Path) -> None:
-    model = load_model(ModelSource(str(tiny_model)))
-    good, empty = Rendered((5, 6, 7, 8, 9, 10), 3, 6), Rendered((5, 6, 7, 2, 2, 2), 3, 6)
-    results = Scorer(model, frozenset({0, 1, 2})).score([empty, good])
-    assert isinstance(results[0], EmptySpan)
-    assert isinstance(results[1], Statistics)
-    assert results[1].n_answer == 3
-
-
-def test_out_of_memory_halves_the_batch_and_only_a_row_that_fails_alone_is_given_up(tiny_model: Path) -> None:
-    model = load_model(ModelSource(str(tiny_model)))
-    scorer = Scorer(model, frozenset({0, 1, 2}))
-    rows = [Rendered(tuple(range(5, 5 + n)), p, n) for n, p in ((30, 2), (8, 2), (9, 2), (8, 3), (8, 2))]
-    expected = scorer.score(rows)
-    fed: list[int] = []
-
-    def tight(_module: Any, inputs: Any) -> None:
-        fed.append(inputs[0].numel())
-        if fed[-1] > 16:
-            raise torch.OutOfMemoryError("out of memory")
-
-    handle = model.get_input_embeddings().register_forward_pre_hook(tight)
-    got = scorer.score(rows)
-    handle.remove()
-    assert isinstance(got[0], torch.OutOfMemoryError)
-    for a, b in zip(got[1:], expected[1:], strict=True):
-        assert asdict(a)["answer_loss"] == pytest.approx(asdict(b)["answer_loss"], rel=1e-5)  # type: ignore[call-overload]
-    assert sum(n <= 16 for n in fed) < len(rows), "every row was computed alone"
-
-
-def test_one_bad_row_among_good_ones_fails_alone_whatever_it_raises(tiny_model: Path) -> None:
-    """An out-of-range token raised an IndexError out of `score` and ended the run; on a GPU it would end the
-    process.
-    """
-    model = load_model(ModelSource(str(tiny_model)))
-    scorer = Scorer(model, frozenset())
-    rows = [Rendered(tuple(range(5, 5 + n)), 2, n) for n in (9, 12, 8, 15)]
-    expected = scorer.score(rows)
-    strange = Rendered((10**6, 5, 6, 7), 1, 4)
-    odd = Rendered((5, 6, 99, 7), 2, 4)
-    handle = model.get_input_embeddings().register_forward_pre_hook(
-        lambda _m, inputs: 1 / int(not (inputs[0] == 99).any()) and None
-    )
-    got = scorer.score([rows[0], strange, rows[1], odd, *rows[2:]])
-    handle.remove()
-    assert "outside of the model's vocabulary; got 1000000" in str(got[1])
-    assert isinstance(got[3], ZeroDivisionError)
-    for a, b in zip((got[0], got[2], *got[4:]), expected, strict=True):
-        assert asdict(a)["answer_loss"] == pytest.approx(asdict(b)["answer_loss"], rel=1e-5)  # type: ignore[call-overload]
-
-
-def test_an_error_that_breaks_the_device_is_not_taken_for_a_rows(tiny_model: Path) -> None:
-    model = load_model(ModelSource(str(tiny_model)))
-    scorer = Scorer(model, frozenset())
-
-    def broken(_module: Any, _inputs: Any) -> None:
-        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
-
-    handle = model.get_input_embeddings().register_forward_pre_hook(broken)
-    with pytest.raises(torch.AcceleratorError):
-        scorer.score([Rendered((5, 6, 7, 8), 2, 4)] * 3)
-    handle.remove()
-
-
-def test_a_model_that_gives_nan_quarantines_its_rows_instead_of_winning(tiny_model: Path) -> None:
-    model = load_model(ModelSource(str(tiny_model)))
-    scorer = Scorer(model, frozenset())
-    with torch.no_grad():
-        # tied to the vocabulary projection: every loss is broken
-        model.get_input_embeddings().weight[7] = float("nan")
-    result = scorer.score([Rendered((5, 6, 7, 8), 2, 4)])[0]
-    assert isinstance(result, ArithmeticError)
-    assert "not finite" in str(result)
-
-
-def test_the_hook_is_gone_after_scoring_even_when_the_forward_raises(tiny_model: Path) -> None:
-    model = load_model(ModelSource(str(tiny_model)))
-    scorer = Scorer(model, frozenset())
-    handle = model.get_input_embeddings().register_forward_pre_hook(lambda _m, _i: 1 / 0)  # type: ignore[func-returns-value]
-    assert isinstance(scorer.score([Rendered((4, 5, 6), 1, 3)])[0], ZeroDivisionError)
-    handle.remove()
-    assert not scorer.layer.module._forward_hooks
-
-
-LAYERS = {
-    "llama": "model.layers.3.mlp.up_proj",
-    "glm4": "model.layers.3.mlp.gate_up_proj",
-    "phi3": "model.layers.3.mlp.gate_up_proj",
-    "phi": "model.layers.3.mlp.fc1",
-    "starcoder2": "model.layers.3.mlp.c_fc",
-    "opt": "model.decoder.layers.3.fc1",
-    "gptj": "transformer.h.3.mlp.fc_in",
-    "bloom": "transformer.h.3.mlp.dense_h_to_4h",
-    "falcon": "transformer.h.3.mlp.dense_h_to_4h",
-    "mamba": "backbone.layers.3.mixer.in_proj",
-    "gemma3": "model.language_model.layers.3.mlp.up_proj",
-    "qwen3_moe": "model.layers.3.mlp",
-    "gpt_oss": "model.layers.3.mlp",
-    "mixtral": "model.layers.3.mlp",
-    "deepseek_v3": "model.layers.3.mlp",
-    "llama4_text": "model.layers.3.feed_forward",
-    "granitemoe": "model.layers.3.block_sparse_moe",
-}
-
-
-@pytest.mark.parametrize("kind", LAYERS)
-def test_every_family_has_a_layer_to_read(kind: str) -> None:
-    from tests.architectures import tiny_model as tiny
-
-    layer = find_layer(tiny(kind))
-    assert (layer.name, layer.up_half) == (LAYERS[kind], kind in ("glm4", "phi3"))
-
-
-def test_a_layer_that_is_not_there_or_does_not_give_a_vector_for_each_token_is_refused_by_name() -> None:
-    from tests.architectures import tiny_model as tiny
-
-    with pytest.raises(BadInput, match="no such layer"):
-        find_layer(random_model("llama"), "model.layers.9.mlp.up_proj")
-    for kind, layer in (("mixtral", "model.layers.3.mlp.gate"), ("qwen3_moe", "model.layers.3.mlp.experts")):
-        rows = random_pool()[:4]  # 2-D outputs [tokens, width] are one vector for each token too
-        assert all(isinstance(s, Statistics) for s in Scorer(tiny(kind), frozenset(), layer).score(rows))
-    (refused,) = Scorer(tiny("qwen3"), frozenset(), "model.layers.3.self_attn.q_norm").score(
-        random_pool()[:1]
-    )
-    assert "does not give one vector for each token" in str(refused)
-
-
-def test_a_student_judged_by_its_loss_is_read_at_the_layer_that_scoring_reads(tiny_model: Path) -> None:
-    from jobs.experiment.schema import Evaluate, Student
-    from jobs.stages.evaluate import EvaluateHandler, Judging
-    from jobs.stages.states import first_state
-    from selection.verification import VerifySettings
-
-    state = first_state(Student(name="kid", path=str(tiny_model)))
-    judging = Judging(Evaluate(metric="loss"), VerifySettings(), "model.layers.0.mlp.up_proj")
-    handler = EvaluateHandler(state, judging, 0.0)
-    assert handler.scorer is not None
-    assert handler.scorer.layer.name == "model.layers.0.mlp.up_proj"
 
 
 def test_bfloat16_stays_within_its_bound_of_float32(golden: Path) -> None:
