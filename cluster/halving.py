@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from cluster.models.loading import free_memory
+from cluster.memory import free_memory
 
 R = TypeVar("R")
 T = TypeVar("T")

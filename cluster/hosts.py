@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from cluster.errors import TutelageError
 from cluster.halving import breaks_device
-from cluster.models.loading import free_memory
+from cluster.memory import free_memory
 from cluster.placement import KINDS, Needs, Node
 
 Handler = Callable[[Any], Any]

@@ -23,8 +23,9 @@ import torch
 
 from cluster.errors import BadInput
 from cluster.halving import run_halving
+from cluster.memory import keep_freed_memory
 from cluster.models.branching import Layout, Tree, forward, sharing
-from cluster.models.loading import context_length, keep_freed_memory, steady_positions, stretched_above
+from cluster.models.positions import context_length, steady_positions, stretched_above
 from cluster.models.proof import SCORING, prove
 from cluster.models.rendering import Rendered
 from selection.layers import UnitSums, find_layer

@@ -15,7 +15,8 @@ import torch
 import torch.distributed as dist
 
 from cluster.errors import TutelageError
-from cluster.models.loading import ModelSource, add_adapter, free_memory, load_model
+from cluster.memory import free_memory
+from cluster.models.loading import ModelSource, add_adapter, load_model
 from cluster.models.proof import TRAINING, Proof, prove
 from cluster.models.vocabulary import Head
 from training.batches import Layout

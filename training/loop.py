@@ -15,7 +15,8 @@ from dataclasses import asdict
 from typing import Any
 
 from cluster.errors import TutelageError
-from cluster.models.loading import load_tokenizer, stretched_above
+from cluster.models.loading import load_tokenizer
+from cluster.models.positions import stretched_above
 from cluster.seeds import derive_seed
 from cluster.storage import Place
 from training.batches import count_steps, global_batches

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cluster.models.loading import steady_positions
+from cluster.models.positions import steady_positions
 from cluster.seeds import derive_seed
 from training.batches import Rows, collate, deal_groups, examples_of
 from training.data import Examples

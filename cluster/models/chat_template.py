@@ -41,15 +41,6 @@ def choose_template(tokenizer: Any, chat_template: str | None) -> str:
     return str(own)
 
 
-def template_identity(chat_template: str | None) -> str | None:
-    """What a named template is by content: its text, or the name of one of the tokenizer's own, which its
-    files hold.
-    """
-    if chat_template is None or (chat_template != "plain" and not Path(chat_template).is_file()):
-        return chat_template
-    return template_text(chat_template)
-
-
 def template_text(chat_template: str | None, named: tuple[str, ...] = ()) -> str | None:
     """The text of a template that an experiment names; None when it names none.
 

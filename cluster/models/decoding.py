@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import torch
 
-from cluster.models.loading import context_length, import_transformers, steady_positions, stretched_above
+from cluster.models.loading import import_transformers
+from cluster.models.positions import context_length, steady_positions, stretched_above
 
 Way = Literal["batched", "alone", "recomputed"]
 ROOM = 64  # places by which a cache grows at least

@@ -5,10 +5,6 @@ Only safetensors are read: a pickle can run code when it is opened. Code that tr
 where the experiment names that model as trusted.
 """
 
-import ctypes
-import gc
-import itertools
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +19,6 @@ from cluster.storage import is_uri, local_copy
 if TYPE_CHECKING:
     from types import ModuleType
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt options
-POSITION_NAMES = ("pos", "wpe", "alibi")  # what tables of positions are named after
-RESERVED_POSITIONS = 2  # rows that some families' position tables have beyond the positions that they declare
-# families that make a table of positions, of the declared length, in every pass
-MADE_AS_LONG_AS_DECLARED = ("mpt",)
 DType = Literal["float32", "bfloat16", "float16"]
 
 
@@ -198,85 +189,6 @@ def add_adapter(model: Any, adapter: str, trainable: bool = False) -> Any:
         raise BadInput(
             "cannot load the adapter", adapter, "a directory written by peft", str(error)[:200]
         ) from error
-
-
-def free_memory() -> None:
-    """Give back what dropped tensors held."""
-    torch = sys.modules.get("torch")
-    gc.collect()
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def context_length(model: Any) -> int | None:
-    """The most tokens a model takes whose positions lie in a table; None where they are computed and only
-    quality limits them.
-
-    A table is an embedding or a tensor named after positions with as many rows as the configuration has
-    positions, or the two or so more that some families reserve.
-    """
-    config = model.config.get_text_config()
-    names = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
-    declared = next((v for v in (getattr(config, name, None) for name in names) if isinstance(v, int)), None)
-    if declared is None or config.model_type in MADE_AS_LONG_AS_DECLARED:
-        return declared
-    words = {id(m) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
-    tables = [m for m in model.modules() if hasattr(m, "num_embeddings") and id(m) not in words]
-    for table in tables:
-        if 0 <= table.num_embeddings - declared <= RESERVED_POSITIONS:
-            padding = getattr(table, "padding_idx", None)  # RoBERTa's positions begin behind it
-            return declared if padding is None else min(declared, table.num_embeddings - padding - 1)
-    named = itertools.chain(model.named_buffers(), model.named_parameters())
-    rows = [
-        t.shape[0]
-        for name, t in named
-        if t.dim() > 1 and any(p in name.rpartition(".")[2] for p in POSITION_NAMES)
-    ]
-    return declared if any(0 <= n - declared <= RESERVED_POSITIONS for n in rows) else None
-
-
-def stretched_above(model: Any) -> float:
-    """The length above which a model's RoPE frequencies depend on the longest row in the batch; infinite for
-    most models.
-    """
-    config = model.config.get_text_config()
-    rope = getattr(config, "rope_parameters", None) or {}
-    flat = [rope, *(v for v in rope.values() if isinstance(v, dict))]
-    limits = [
-        r.get("original_max_position_embeddings") or config.max_position_embeddings
-        for r in flat
-        if r.get("rope_type") in ("dynamic", "longrope")
-    ]
-    return min(limits, default=math.inf)
-
-
-def steady_positions(model: Any) -> None:
-    """Have a model forget the longest row it has seen: dynamic RoPE keeps its frequencies until a row is
-    short again.
-    """
-    import torch
-
-    for module in model.modules():
-        if hasattr(module, "max_seq_len_cached") and hasattr(module, "rope_type"):
-            nothing, first = (
-                torch.zeros(1, 1, 1, device=model.device),
-                torch.zeros(1, 1, dtype=torch.long, device=model.device),
-            )
-            for kind in module.rope_type if isinstance(module.rope_type, dict) else [None]:
-                module(nothing, first, **({} if kind is None else {"layer_type": kind}))
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep large freed blocks for the next ones instead of returning each to the system.
-
-    A forward pass on a CPU allocates and frees the same blocks in every layer, and fresh pages are cleared
-    one by one: on a 135M-parameter shape keeping them raised the rate by 8 to 20 %. Does nothing outside
-    glibc.
-    """
-    libc = ctypes.CDLL(None)
-    if sys.platform == "linux" and hasattr(libc, "mallopt"):
-        for option, value in ((M_MMAP_THRESHOLD, 2**31 - 1), (M_TRIM_THRESHOLD, 2**31 - 1)):
-            libc.mallopt(option, value)
 
 
 def pick_device(num_gpus: float) -> str:

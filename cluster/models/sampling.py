@@ -15,7 +15,7 @@ import torch
 
 from cluster.halving import run_halving
 from cluster.models.decoding import CachedRows, RecomputedRows, Way, generate_alone
-from cluster.models.loading import context_length, stretched_above
+from cluster.models.positions import context_length, stretched_above
 
 Finish = Literal["stop", "length"]
 # Rows in one batch times their longest length: keeps the key/value cache bounded, whatever the prompts.

@@ -8,12 +8,7 @@ from typing import Any
 
 from cluster.errors import BadInput
 from cluster.models.identity import fingerprint, pinned
-from cluster.models.loading import (
-    ModelSource,
-    check_model_directory,
-    import_transformers,
-    load_tokenizer,
-)
+from cluster.models.loading import ModelSource, check_model_directory, import_transformers, load_tokenizer
 from cluster.models.rendering import Renderer
 from cluster.storage import Place
 from jobs.experiment.schema import ModelTeacher, Student
