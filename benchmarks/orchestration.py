@@ -25,7 +25,7 @@ from cluster.models.rendering import Renderer
 from cluster.placement import Needs
 from cluster.pool import Pool
 from cluster.session import RaySettings, connect
-from jobs.experiment.schema import Score
+from jobs.experiment.stages import Score
 from jobs.files.datasets import Row
 from jobs.run.rows import Part, PartWriter
 from jobs.stages.score import ScoreHandler, score_rows, shards_of
@@ -87,7 +87,7 @@ def measure_stage(student: str, questions: str) -> None:
     """The same through the pool, two actors of one core each; the clock starts with the second finished
     shard.
     """
-    from jobs.experiment.schema import Student
+    from jobs.experiment.students import Student
 
     state, rows = first_state(Student(name="kid", path=student)), episode_rows(int(questions))
     shards = [(name, chunk) for name, chunk in shards_of(rows, SHARD)]

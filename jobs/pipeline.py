@@ -8,7 +8,9 @@ from cluster.errors import BadInput
 from cluster.placement import Node, check_fits
 from cluster.session import refuse_more_than_here
 from cluster.storage import local_copy
-from jobs.experiment.schema import Experiment, FileTeacher, ModelTeacher, QuestionSet
+from jobs.experiment.questions import QuestionSet
+from jobs.experiment.schema import Experiment
+from jobs.experiment.teachers import FileTeacher, ModelTeacher
 from jobs.files.datasets import OnBroken, Question, read_questions, take_rows
 from jobs.miniature.world import build_world, resolve
 from jobs.results.outcome import Outcome, Start

@@ -11,7 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 
-from jobs.experiment.schema import MINIATURE, Experiment
+from jobs.experiment.miniature import MINIATURE
+from jobs.experiment.schema import Experiment
 from jobs.pipeline import begin, look, teach
 from jobs.run.run import Planned, Run, Unmade
 from jobs.stages.ask import Left

@@ -22,8 +22,10 @@ from rich.console import Console
 from cluster.errors import BadInput, TutelageError
 from cluster.placement import Node
 from cluster.storage import Place, local_copy
+from jobs.experiment.placement import Placement
 from jobs.experiment.reading import load_experiment, parse_experiment, resolved, set_key
-from jobs.experiment.schema import Draw, Experiment, Placement, Sweep
+from jobs.experiment.schema import Experiment
+from jobs.experiment.sweep import Draw, Sweep
 from jobs.pipeline import SYSTEMS, begin, look
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.run.progress import Terminal

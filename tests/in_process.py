@@ -20,7 +20,7 @@ from cluster.placement import Needs, Node
 from cluster.pool import Pool
 from cluster.session import Cluster
 from cluster.storage import Place
-from jobs.experiment.schema import Placement
+from jobs.experiment.placement import Placement
 from tests.worker_group import train
 from training.job import TrainJob
 from training.trainer import refuse_failed

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from cluster.errors import BadInput
 from cluster.placement import Needs
+from jobs.experiment.placement import Placement, TrainPlacement
 from jobs.experiment.reading import load_experiment, parse_experiment, resolved
-from jobs.experiment.schema import Placement, TrainPlacement
 
 HERE = Path(__file__).resolve().parents[1]
 

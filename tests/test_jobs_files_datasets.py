@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cluster.errors import BadInput
-from jobs.experiment.schema import Fields
+from jobs.experiment.questions import Fields
 from jobs.files.datasets import Question, question_id_of, read_answers, read_questions, refuse_other_texts
 from tests.conftest import write_jsonl
 

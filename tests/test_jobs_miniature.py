@@ -9,7 +9,8 @@ import pytest
 from cluster.models.loading import ModelSource, load_tokenizer
 from cluster.models.rendering import Renderer
 from cluster.storage import Place
-from jobs.experiment.schema import Miniature, Placement
+from jobs.experiment.miniature import Miniature
+from jobs.experiment.placement import Placement
 from jobs.miniature.tasks import DIALECTS, FAMILIES, draw_episodes, work_out
 from jobs.miniature.world import RECIPES, STUDENTS, TEACHERS, build_world, draw_examples
 from jobs.run.progress import Terminal

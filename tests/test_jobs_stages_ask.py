@@ -11,8 +11,9 @@ import pytest
 
 from cluster.errors import BadInput
 from cluster.session import Cluster
+from jobs.experiment.questions import Fields
 from jobs.experiment.reading import parse_experiment
-from jobs.experiment.schema import Fields, ModelTeacher
+from jobs.experiment.teachers import ModelTeacher
 from jobs.files.datasets import Question, read_questions
 from jobs.pipeline import check_teachers
 from jobs.run.run import Run

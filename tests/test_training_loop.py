@@ -19,7 +19,7 @@ from cluster.models.loading import ModelSource, load_model
 from cluster.models.proof import prove
 from cluster.session import Cluster
 from cluster.storage import Place
-from jobs.experiment.schema import Placement
+from jobs.experiment.placement import Placement
 from tests.in_process import InProcess
 from training.batches import Layout
 from training.checkpoints import Marker, read_marker, write_marker

@@ -11,23 +11,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from cluster.errors import BadInput
 from cluster.session import RaySettings
-from jobs.experiment.schema import (
-    Arm,
-    Draw,
-    EndpointTeacher,
-    Evaluate,
-    Experiment,
-    Fields,
-    FileTeacher,
-    Generate,
-    Miniature,
-    ModelTeacher,
-    Placement,
-    QuestionSet,
-    Score,
-    Student,
-    Sweep,
-)
+from jobs.experiment.arms import Arm
+from jobs.experiment.miniature import Miniature
+from jobs.experiment.placement import Placement
+from jobs.experiment.questions import Fields, QuestionSet
+from jobs.experiment.schema import Experiment
+from jobs.experiment.stages import Evaluate, Generate, Score
+from jobs.experiment.students import Student
+from jobs.experiment.sweep import Draw, Sweep
+from jobs.experiment.teachers import EndpointTeacher, FileTeacher, ModelTeacher
 from selection.verification import VerifySettings
 from training.settings import LoraSettings, TrainSettings, check_settings
 

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from cluster.errors import BadInput
-from jobs.experiment.schema import Fields
+from jobs.experiment.questions import Fields
 
 QUESTION_NAMES = ("instruction", "question", "problem", "prompt", "input")
 REFERENCE_NAMES = ("reference_answer", "reference", "ground_truth", "gold", "target", "answer", "output")

@@ -16,7 +16,9 @@ from pathlib import Path
 from cluster.models.loading import ModelSource, deepspeed_hidden, import_transformers, load_tokenizer
 from cluster.models.rendering import Renderer
 from cluster.storage import Place
-from jobs.experiment.schema import MINIATURE, Experiment, Miniature, Placement
+from jobs.experiment.miniature import MINIATURE, Miniature
+from jobs.experiment.placement import Placement
+from jobs.experiment.schema import Experiment
 from jobs.miniature.tasks import DIALECTS, FAMILIES, Episode, draw_episodes, work_out
 from jobs.run.run import Planned, Run
 from jobs.run.store import Stage

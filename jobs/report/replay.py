@@ -11,7 +11,7 @@ import pandas as pd
 
 from cluster.errors import BadInput
 from cluster.models.loading import load_model
-from jobs.experiment.schema import Score
+from jobs.experiment.stages import Score
 from jobs.files.datasets import Row
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.stages.score import score_rows

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from jobs.experiment.schema import Arm, Experiment
+from jobs.experiment.arms import Arm
+from jobs.experiment.schema import Experiment
 from jobs.files.datasets import Question, Row
 from jobs.run.store import Stage
 from jobs.stages.pool import AnswerPool

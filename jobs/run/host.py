@@ -12,7 +12,7 @@ from cluster.hosts import RayHosts
 from cluster.pool import Pool
 from cluster.session import Cluster, RaySettings, connect, count_gpus
 from cluster.storage import Place
-from jobs.experiment.schema import Placement
+from jobs.experiment.placement import Placement
 from jobs.run.quarantine import SHARD_DEATHS
 from training.job import TrainJob
 from training.trainer import WorkerGroup, check_train_room, train_lanes

@@ -15,7 +15,8 @@ import pandas as pd
 from cluster.errors import Unrenderable
 from cluster.models.rendering import Renderer
 from cluster.placement import Needs, Node
-from jobs.experiment.schema import EndpointTeacher, Generate, ModelTeacher
+from jobs.experiment.stages import Generate
+from jobs.experiment.teachers import EndpointTeacher, ModelTeacher
 from jobs.run.rows import Shards, Want, make_rows
 from jobs.run.run import Run
 from jobs.run.store import Stage, Store, read_table

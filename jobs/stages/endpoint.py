@@ -16,7 +16,8 @@ import pandas as pd
 from cluster.errors import BadInput
 from cluster.metrics import Tally
 from cluster.seeds import derive_seed
-from jobs.experiment.schema import EndpointTeacher, Generate
+from jobs.experiment.stages import Generate
+from jobs.experiment.teachers import EndpointTeacher
 from jobs.stages.answers import ANSWER_COLUMNS, Ask, answer_id, answer_row, tally_of
 
 

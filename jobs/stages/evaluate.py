@@ -14,7 +14,8 @@ from cluster.metrics import Tally
 from cluster.models.loading import load_model, pick_device
 from cluster.models.proof import SAMPLING, prove
 from cluster.models.sampling import Sampling, generation_stop_ids, sample
-from jobs.experiment.schema import Evaluate, Placement
+from jobs.experiment.placement import Placement
+from jobs.experiment.stages import Evaluate
 from jobs.files.datasets import Question
 from jobs.run.rows import Shards, Want, make_rows
 from jobs.run.run import Run

@@ -10,7 +10,7 @@ from cluster.models.loading import load_model, pick_device
 from cluster.models.proof import SAMPLING, prove
 from cluster.models.sampling import Sampling, generation_stop_ids, sample
 from cluster.seeds import derive_seed
-from jobs.experiment.schema import Generate
+from jobs.experiment.stages import Generate
 from jobs.stages.answers import ANSWER_COLUMNS, Ask, answer_id, answer_row, tally_of
 from jobs.stages.states import ModelState
 

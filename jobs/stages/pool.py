@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from jobs.experiment.schema import EndpointTeacher, Experiment, FileTeacher, ModelTeacher
+from jobs.experiment.schema import Experiment
+from jobs.experiment.teachers import EndpointTeacher, FileTeacher, ModelTeacher
 from jobs.files.datasets import Question
 from jobs.run.run import Run
 from jobs.run.store import Stage, digest_rows

@@ -13,7 +13,8 @@ from cluster.errors import Unrenderable, describe
 from cluster.metrics import Tally
 from cluster.models.loading import load_model, pick_device
 from cluster.models.rendering import Renderer
-from jobs.experiment.schema import Placement, Score
+from jobs.experiment.placement import Placement
+from jobs.experiment.stages import Score
 from jobs.files.datasets import Question, Row
 from jobs.run.rows import Shards, Want, make_rows
 from jobs.run.run import Run

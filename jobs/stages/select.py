@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from jobs.experiment.schema import Arm
+from jobs.experiment.arms import Arm
 from jobs.run.run import Run
 from jobs.run.store import Stage, Store, write_table
 from jobs.stages.pool import AnswerPool

@@ -11,7 +11,8 @@ from cluster.models.identity import fingerprint, pinned
 from cluster.models.loading import ModelSource, check_model_directory, import_transformers, load_tokenizer
 from cluster.models.rendering import Renderer
 from cluster.storage import Place
-from jobs.experiment.schema import ModelTeacher, Student
+from jobs.experiment.students import Student
+from jobs.experiment.teachers import ModelTeacher
 from jobs.run.store import Stage, digest
 from selection.layers import find_layer
 from training.checkpoints import ADAPTER

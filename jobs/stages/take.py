@@ -9,7 +9,7 @@ import pandas as pd
 
 from cluster.errors import BadInput
 from cluster.storage import local_copy
-from jobs.experiment.schema import FileTeacher
+from jobs.experiment.teachers import FileTeacher
 from jobs.files.datasets import Question, read_answers, refuse_other_texts
 from jobs.run.run import Planned, Run
 from jobs.run.store import Stage, write_table

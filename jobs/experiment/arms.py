@@ -1,0 +1,69 @@
+"""The ways of teaching that an experiment compares."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from jobs.experiment.section import Name, Section
+from selection.costs import CostName, CostSettings
+from selection.rules import RANKING_RULES, RuleName, RuleSettings, WeightName
+
+
+class Arm(Section):
+    """One way of teaching a student, by the system of its kind; its whole path goes through every round of
+    training and evaluation. `select` chooses among the teachers' answers: a rule over a cost.
+    """
+
+    kind: Literal["select"] = "select"
+    name: Name
+    rule: RuleName = "groups"
+    cost: CostName | None = None
+    scas_lambda: float = Field(0.5, ge=0, le=1, alias="lambda")
+    length_exponent: float = Field(1.0, ge=0, le=1)
+    groups: int = Field(5, ge=1)
+    group: int = Field(1, ge=1)
+    k: int = Field(1, ge=1)
+    weights: WeightName = "equal"
+    teacher: str | None = None
+    temperature: float = Field(1.0, gt=0)
+    threshold: float | None = None
+    threshold_quantile: float | None = Field(None, gt=0, le=1)
+    cap: float | None = Field(None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _rule_and_cost_fit(self) -> "Arm":
+        if self.rule in RANKING_RULES and self.cost is None:
+            raise ValueError(f"rule {self.rule} ranks by a cost; set cost, for example scas")
+        thresholds = [t for t in (self.threshold, self.threshold_quantile) if t is not None]
+        if self.rule not in RANKING_RULES and self.cost is not None and not thresholds:
+            raise ValueError(f"rule {self.rule} reads no cost; remove cost")
+        if thresholds and self.cost is None:
+            raise ValueError("a threshold is on a cost; set cost, for example scas")
+        if len(thresholds) > 1:
+            raise ValueError("set threshold or threshold_quantile, not both")
+        if self.rule == "teacher" and self.teacher is None:
+            raise ValueError("rule teacher needs the name of a teacher")
+        if self.weights == "margin" and self.rule != "top_k":
+            raise ValueError("weights: margin is for rule top_k")
+        if self.group > self.groups:
+            raise ValueError("group is larger than groups")
+        return self
+
+    @property
+    def cost_settings(self) -> CostSettings | None:
+        return None if self.cost is None else CostSettings(self.cost, self.scas_lambda, self.length_exponent)
+
+    @property
+    def rule_settings(self) -> RuleSettings:
+        return RuleSettings(
+            name=self.rule,
+            groups=self.groups,
+            group=self.group,
+            k=self.k,
+            weights=self.weights,
+            teacher=self.teacher,
+            temperature=self.temperature,
+            threshold=self.threshold,
+            threshold_quantile=self.threshold_quantile,
+            cap=self.cap,
+        )

@@ -1,0 +1,16 @@
+"""The miniature world in an experiment: its size, and the mark of names that are looked up in it."""
+
+from pydantic import Field
+
+from jobs.experiment.section import Section
+
+MINIATURE = "miniature:"
+
+
+class Miniature(Section):
+    """The miniature world: which one (seed), and how many questions it offers."""
+
+    seed: int = 0
+    train_questions: int = Field(400, ge=8)
+    evaluate_questions: int = Field(300, ge=8)
+    scale: float = Field(1.0, gt=0, le=10)

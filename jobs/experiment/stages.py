@@ -1,0 +1,52 @@
+"""How teachers are asked, how the student is asked what an answer costs it, and how it is judged."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from jobs.experiment.section import Section
+
+
+class Generate(Section):
+    """How teachers are asked. With `until_verified` a teacher is asked again, up to `max_samples`, until that
+    many samples are right.
+    """
+
+    samples: int = Field(1, ge=1)
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_new_tokens: int = Field(512, ge=1)
+    until_verified: int = Field(0, ge=0)
+    max_samples: int = Field(4, ge=1)
+    shard_size: int = Field(128, ge=1)
+
+    @model_validator(mode="after")
+    def _sampling_makes_sense(self) -> "Generate":
+        if self.temperature == 0 and (self.samples > 1 or self.until_verified):
+            raise ValueError(
+                "several samples at temperature 0 would all be the same; set generate.temperature above 0"
+            )
+        if self.until_verified and self.max_samples < max(self.samples, self.until_verified):
+            raise ValueError("max_samples must be at least samples and until_verified")
+        return self
+
+
+class Score(Section):
+    """How the student is asked what an answer would cost it; `token_budget` tokens per forward pass follow
+    from the device if not set.
+    """
+
+    target_layer: str | None = None
+    max_length: int = Field(4096, ge=8)
+    token_budget: int | None = Field(None, ge=8)
+    shard_size: int = Field(256, ge=1)
+
+
+class Evaluate(Section):
+    """How a student is judged on held-out questions: right answers, or loss on worked reference answers."""
+
+    metric: Literal["accuracy", "loss"] = "accuracy"
+    max_new_tokens: int = Field(512, ge=1)
+    shard_size: int = Field(128, ge=1)
+    baseline: str | None = None
+    allow_truncation: bool = False

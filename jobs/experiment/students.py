@@ -1,0 +1,22 @@
+"""Who is taught."""
+
+from typing import Any
+
+from pydantic import Field
+
+from cluster.models.loading import DType
+from jobs.experiment.section import Name, Section
+
+
+class Student(Section):
+    """A student to fine-tune. `chat_template_kwargs` are further variables of its template, such as
+    `enable_thinking: false`.
+    """
+
+    name: Name
+    path: str
+    revision: str | None = None
+    dtype: DType = "float32"
+    trust_remote_code: bool = False
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
