@@ -26,7 +26,7 @@ from cluster.placement import Needs
 from cluster.pool import Pool
 from cluster.session import RaySettings, connect
 from jobs.experiment.stages import Score
-from jobs.files.datasets import Row
+from jobs.files.answers import Row
 from jobs.run.rows import Part, PartWriter
 from jobs.stages.score import ScoreHandler, score_rows, shards_of
 from jobs.stages.states import first_state

@@ -11,7 +11,8 @@ from cluster.storage import local_copy
 from jobs.experiment.questions import QuestionSet
 from jobs.experiment.schema import Experiment
 from jobs.experiment.teachers import FileTeacher, ModelTeacher
-from jobs.files.datasets import OnBroken, Question, read_questions, take_rows
+from jobs.files.questions import Question, read_questions, take_rows
+from jobs.files.rows import OnBroken
 from jobs.miniature.world import build_world, resolve
 from jobs.results.outcome import Outcome, Start
 from jobs.run.run import Run

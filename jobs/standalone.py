@@ -236,7 +236,8 @@ def verify(
     import json
     from collections import Counter
 
-    from jobs.files.datasets import answer_and_reference, read_rows
+    from jobs.files.answers import answer_and_reference
+    from jobs.files.rows import read_rows
     from jobs.run.store import write_atomically
     from selection.comparison import COMPARISONS
     from selection.verification import Verifier, VerifySettings

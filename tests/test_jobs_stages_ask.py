@@ -14,7 +14,7 @@ from cluster.session import Cluster
 from jobs.experiment.questions import Fields
 from jobs.experiment.reading import parse_experiment
 from jobs.experiment.teachers import ModelTeacher
-from jobs.files.datasets import Question, read_questions
+from jobs.files.questions import Question, read_questions
 from jobs.pipeline import check_teachers
 from jobs.run.run import Run
 from jobs.run.store import Stage

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from cluster.errors import BadInput
-from jobs.files.datasets import OnBroken, Row, read_rows
+from jobs.files.answers import Row
+from jobs.files.rows import OnBroken, read_rows
 from jobs.run.store import write_atomically
 from selection.costs import CostSettings, compute_cost, scas_parts
 from selection.rules import group_of_rank
@@ -35,48 +36,57 @@ def read_teacher_files(
     if not files:
         raise BadInput("no teacher files there", folder, "one <teacher>.jsonl per teacher", "check --answers")
     texts: dict[str, tuple[str, str]] = {}
-    result = {}
-    for path in files:
-        rows: list[tuple[Row, dict[str, Any]]] = []
-        seen: dict[str, int] = {}
-        for number, row in read_rows(path, on_broken):
-            where = f"{path} line {number}"
-            missing = [k for k in ("id", "instruction", "teacher_output") if row.get(k) is None]
-            if missing:
-                raise BadInput(
-                    f"{where} lacks {missing[0]}", ", ".join(row), "id, instruction and teacher_output", ""
-                )
-            identity = str(row["id"])
-            if identity in seen:
-                raise BadInput(
-                    f"{where} repeats an id",
-                    f"{identity}, first seen at line {seen[identity]}",
-                    "one answer an id",
-                    "remove one",
-                )
-            seen[identity] = number
-            known = texts.setdefault(identity, (str(row["instruction"]), str(path)))
-            if known[0] != str(row["instruction"]):
-                raise BadInput(
-                    f"question {identity} has two different texts",
-                    f"in {known[1]} and {path}",
-                    "one text an id",
-                    "give them different ids",
-                )
-            if limit is not None and len(rows) >= limit:
-                continue
-            system = None if row.get("system") is None else str(row["system"])
-            item = Row(
-                f"{path.stem}/{identity}",
-                identity,
-                path.stem,
-                str(row["instruction"]),
-                str(row["teacher_output"]),
-                system,
+    return {path.stem: _rows_of_teacher(path, texts, on_broken, limit) for path in files}
+
+
+def _rows_of_teacher(
+    path: Path, texts: dict[str, tuple[str, str]], on_broken: OnBroken, limit: int | None
+) -> list[tuple[Row, dict[str, Any]]]:
+    """The rows of one teacher's file, the first `limit` of them; all of them are checked.
+
+    Args:
+        texts: question id -> its text and the file it was first seen in; grows with every file.
+    """
+    rows: list[tuple[Row, dict[str, Any]]] = []
+    seen: dict[str, int] = {}
+    for number, row in read_rows(path, on_broken):
+        where = f"{path} line {number}"
+        item = _item_in(row, path.stem, where)
+        if item.question_id in seen:
+            raise BadInput(
+                f"{where} repeats an id",
+                f"{item.question_id}, first seen at line {seen[item.question_id]}",
+                "one answer an id",
+                "remove one",
             )
+        seen[item.question_id] = number
+        _refuse_second_text(texts, item, path)
+        if limit is None or len(rows) < limit:
             rows.append((item, row))
-        result[path.stem] = rows
-    return result
+    return rows
+
+
+def _item_in(row: Mapping[str, Any], teacher: str, where: str) -> Row:
+    missing = [k for k in ("id", "instruction", "teacher_output") if row.get(k) is None]
+    if missing:
+        raise BadInput(
+            f"{where} lacks {missing[0]}", ", ".join(row), "id, instruction and teacher_output", ""
+        )
+    identity = str(row["id"])
+    system = None if row.get("system") is None else str(row["system"])
+    question, answer = str(row["instruction"]), str(row["teacher_output"])
+    return Row(f"{teacher}/{identity}", identity, teacher, question, answer, system)
+
+
+def _refuse_second_text(texts: dict[str, tuple[str, str]], item: Row, path: Path) -> None:
+    text, file = texts.setdefault(item.question_id, (item.question, str(path)))
+    if text != item.question:
+        raise BadInput(
+            f"question {item.question_id} has two different texts",
+            f"in {file} and {path}",
+            "one text an id",
+            "give them different ids",
+        )
 
 
 def write_scores(
@@ -125,23 +135,23 @@ def read_scores(folder: Path, key: str, on_unscored: Callable[[str], None]) -> I
             "check --scores",
         )
     for path in files:
-        unscored = 0
-        for number, row in read_rows(path):
-            if row.get("error"):
-                unscored += 1
-                continue
-            if not isinstance(row.get(key), int | float):
-                raise BadInput(
-                    f"{path} line {number} has no number under {key}",
-                    row.get(key),
-                    "a score",
-                    "check --score-key",
-                )
-            yield row
-        if unscored:
-            on_unscored(
-                f"{unscored:,} rows of {path.name} have an error instead of a score and cannot be selected"
-            )
+        yield from _rows_with_score(path, key, on_unscored)
+
+
+def _rows_with_score(path: Path, key: str, on_unscored: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    unscored = 0
+    for number, row in read_rows(path):
+        if row.get("error"):
+            unscored += 1
+            continue
+        if not isinstance(row.get(key), int | float):
+            what = f"{path} line {number} has no number under {key}"
+            raise BadInput(what, row.get(key), "a score", "check --score-key")
+        yield row
+    if unscored:
+        on_unscored(
+            f"{unscored:,} rows of {path.name} have an error instead of a score and cannot be selected"
+        )
 
 
 def ranked(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[Mapping[str, Any]]]:

@@ -12,7 +12,7 @@ import pandas as pd
 from cluster.errors import BadInput
 from cluster.models.loading import load_model
 from jobs.experiment.stages import Score
-from jobs.files.datasets import Row
+from jobs.files.answers import Row
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.stages.score import score_rows
 from jobs.stages.states import ModelState

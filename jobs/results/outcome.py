@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from jobs.experiment.arms import Arm
 from jobs.experiment.schema import Experiment
-from jobs.files.datasets import Question, Row
+from jobs.files.answers import Row
+from jobs.files.questions import Question
 from jobs.run.store import Stage
 from jobs.stages.pool import AnswerPool
 from jobs.stages.states import ModelState

@@ -16,7 +16,7 @@ from cluster.models.proof import SAMPLING, prove
 from cluster.models.sampling import Sampling, generation_stop_ids, sample
 from jobs.experiment.placement import Placement
 from jobs.experiment.stages import Evaluate
-from jobs.files.datasets import Question
+from jobs.files.questions import Question
 from jobs.run.rows import Shards, Want, make_rows
 from jobs.run.run import Run
 from jobs.run.store import Stage, Store, digest

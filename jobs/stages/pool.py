@@ -7,7 +7,7 @@ import pandas as pd
 
 from jobs.experiment.schema import Experiment
 from jobs.experiment.teachers import EndpointTeacher, FileTeacher, ModelTeacher
-from jobs.files.datasets import Question
+from jobs.files.questions import Question
 from jobs.run.run import Run
 from jobs.run.store import Stage, digest_rows
 from jobs.stages.answers import Ask, Asks

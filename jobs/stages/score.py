@@ -15,7 +15,8 @@ from cluster.models.loading import load_model, pick_device
 from cluster.models.rendering import Renderer
 from jobs.experiment.placement import Placement
 from jobs.experiment.stages import Score
-from jobs.files.datasets import Question, Row
+from jobs.files.answers import Row
+from jobs.files.questions import Question
 from jobs.run.rows import Shards, Want, make_rows
 from jobs.run.run import Run
 from jobs.run.store import Stage, Store, digest

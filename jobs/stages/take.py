@@ -10,7 +10,8 @@ import pandas as pd
 from cluster.errors import BadInput
 from cluster.storage import local_copy
 from jobs.experiment.teachers import FileTeacher
-from jobs.files.datasets import Question, read_answers, refuse_other_texts
+from jobs.files.answers import read_answers, refuse_other_texts
+from jobs.files.questions import Question
 from jobs.run.run import Planned, Run
 from jobs.run.store import Stage, write_table
 from jobs.stages.answers import ANSWER_COLUMNS, VERSION, Ask, answer_row

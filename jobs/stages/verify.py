@@ -12,7 +12,7 @@ import pandas as pd
 
 from cluster.metrics import Tally
 from cluster.placement import Needs
-from jobs.files.datasets import Question
+from jobs.files.questions import Question
 from jobs.run.rows import Shards, Want, make_rows
 from jobs.run.run import Run
 from jobs.run.store import Stage, Store, digest_rows

@@ -14,7 +14,7 @@ import pandas as pd
 from cluster.errors import BadInput
 from cluster.models.rendering import Renderer
 from jobs.experiment.stages import Evaluate
-from jobs.files.datasets import Question
+from jobs.files.questions import Question
 from jobs.results.outcome import Outcome, Start, StudentPath
 from jobs.run.run import Run
 from jobs.run.store import Stage

@@ -8,7 +8,8 @@ import pytest
 
 from cluster.errors import BadInput
 from jobs.experiment.questions import Fields
-from jobs.files.datasets import Question, question_id_of, read_answers, read_questions, refuse_other_texts
+from jobs.files.answers import read_answers, refuse_other_texts
+from jobs.files.questions import Question, question_id_of, read_questions
 from tests.conftest import write_jsonl
 
 GOOD = [{"id": "a", "question": "1+1?", "answer": "2"}, {"id": "b", "question": "2+2?", "answer": "4"}]
