@@ -21,11 +21,12 @@ from rich.table import Table
 from cluster.errors import BadInput, TutelageError
 from cluster.storage import Place, is_uri, local_copy
 from jobs import __version__, submission
+from jobs.doors.options import Limit
+from jobs.doors.standalone import audit, score, select, verify
 from jobs.experiment.reading import load_experiment, resolved
 from jobs.experiment.schema import Experiment
 from jobs.run.progress import Terminal, printable
 from jobs.run.run import Run, open_run
-from jobs.standalone import Limit, audit, score, select, verify
 from jobs.submission import keep_outside_job_copy
 
 app = typer.Typer(

@@ -89,6 +89,13 @@ def _refuse_second_text(texts: dict[str, tuple[str, str]], item: Row, path: Path
         )
 
 
+def in_order(found: Mapping[str, Sequence[tuple[Row, dict[str, Any]]]]) -> list[Row]:
+    """All teachers' rows, by question and then by answer."""
+    return sorted(
+        (item for own in found.values() for item, _ in own), key=lambda r: (r.question_id, r.answer_id)
+    )
+
+
 def write_scores(
     scores: pd.DataFrame, sources: Mapping[str, Mapping[str, Any]], settings: CostSettings, out: Path
 ) -> list[Path]:

@@ -1,0 +1,166 @@
+"""Stages alone, on the user's own files: `tutelage score`, `select`, `verify` and `audit`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.doors.options import Limit
+
+Student = Annotated[str, typer.Option(help="Directory or hub id of the student.")]
+ChatTemplate = Annotated[str | None, typer.Option(help="A Jinja file, or the word plain.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda; auto takes a GPU when there is one.")]
+
+
+def score(
+    student: Student,
+    answers: Annotated[
+        Path,
+        typer.Option(
+            help="Folder with one <teacher>.jsonl per teacher: id, instruction, teacher_output, maybe system."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for <teacher>_scas_scores.jsonl.")],
+    scas_lambda: Annotated[
+        float, typer.Option("--lambda-scas", help="Weight of the answer-question block, 0 to 1.")
+    ] = 0.5,
+    compat: Annotated[
+        str, typer.Option(help="ours, or reference to reproduce the authors' program.")
+    ] = "ours",
+    target_layer: Annotated[
+        str | None, typer.Option(help="Dotted name of the module whose output is h_t.")
+    ] = None,
+    chat_template: ChatTemplate = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Device = "auto",
+    max_length: Annotated[
+        int, typer.Option(help="Longer conversations get an error instead of a score.")
+    ] = 4096,
+    limit: Limit = None,
+    skip_broken_lines: Annotated[
+        bool, typer.Option("--skip-broken-lines", help="Keep the good lines of a file with broken ones.")
+    ] = False,
+) -> None:
+    """Score your own answers under your own student, in this process, without Ray."""
+    from jobs.standalone.score import ScoreOptions, score_files
+
+    score_files(
+        ScoreOptions(
+            student=student,
+            answers=answers,
+            out=out,
+            scas_lambda=scas_lambda,
+            compat=compat,
+            target_layer=target_layer,
+            chat_template=chat_template,
+            dtype=dtype,
+            device=device,
+            max_length=max_length,
+            limit=limit,
+            skip_broken_lines=skip_broken_lines,
+        )
+    )
+
+
+def audit(
+    student: Student,
+    answers: Annotated[
+        Path, typer.Option(help="Folder with one <teacher>.jsonl per teacher; `export` writes a run's.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="JSON file for the correlations; a Parquet file with every answer is written beside it."
+        ),
+    ],
+    questions: Annotated[int, typer.Option(help="Questions in the sample, drawn by the seed.")] = 200,
+    seed: int = 0,
+    chat_template: ChatTemplate = None,
+    device: Device = "auto",
+    max_length: Annotated[int, typer.Option(help="Longer conversations are left out.")] = 4096,
+) -> None:
+    """Audit the costs: do they rank answers as their exact gradient norms do? One backward pass an answer, in
+    float32.
+    """
+    from jobs.standalone.audit import AuditOptions, audit_files
+
+    audit_files(
+        AuditOptions(
+            student=student,
+            answers=answers,
+            out=out,
+            questions=questions,
+            seed=seed,
+            chat_template=chat_template,
+            device=device,
+            max_length=max_length,
+        )
+    )
+
+
+def select(
+    scores: Annotated[Path, typer.Option(help="Folder with <teacher>_scas_scores.jsonl.")],
+    out: Annotated[Path, typer.Option(help="Folder for the selected sets.")],
+    score_key: Annotated[
+        str, typer.Option(help="Field that holds the cost; lower is better.")
+    ] = "scas_score",
+    num_groups: Annotated[int, typer.Option(help="Groups G that a ranking is cut into.")] = 5,
+    selected_group: Annotated[int, typer.Option(help="Group to draw from; 1 is the cheapest.")] = 1,
+    seed: int = 0,
+    compat: Annotated[
+        str, typer.Option(help="ours keeps group 1 non-empty; reference leaves it empty when n < G.")
+    ] = "ours",
+) -> None:
+    """Select from scored answers: the minimum of each question, and one draw from a group, in the authors'
+    layout.
+    """
+    from jobs.standalone.select import SelectOptions, select_from_files
+
+    select_from_files(
+        SelectOptions(
+            scores=scores,
+            out=out,
+            score_key=score_key,
+            num_groups=num_groups,
+            selected_group=selected_group,
+            seed=seed,
+            compat=compat,
+        )
+    )
+
+
+def verify(
+    answers: Annotated[
+        Path, typer.Option(help="JSONL, JSON or Parquet with an answer and a reference in each row.")
+    ],
+    out: Annotated[Path, typer.Option(help="JSONL to write: the rows with verdict and extracted.")],
+    method: Annotated[str, typer.Option(help="math, exact, numeric, choice or function.")] = "math",
+    answer_field: Annotated[str | None, typer.Option(help="Dotted path of the answer in a row.")] = None,
+    reference_field: Annotated[
+        str | None, typer.Option(help="Dotted path of the reference in a row.")
+    ] = None,
+    pattern: Annotated[
+        str | None, typer.Option(help="Regular expression whose one group is the final answer.")
+    ] = None,
+    function: Annotated[
+        str | None, typer.Option(help="package.module:function(answer, reference) for method function.")
+    ] = None,
+    timeout_s: Annotated[float, typer.Option(help="Wall-clock limit of one check.")] = 5.0,
+    skip_broken_lines: Annotated[bool, typer.Option("--skip-broken-lines")] = False,
+) -> None:
+    """Verify answers in your own file: correct, wrong, unparsed, timed_out."""
+    from jobs.standalone.verify import VerifyOptions, verify_file
+
+    verify_file(
+        VerifyOptions(
+            answers=answers,
+            out=out,
+            method=method,
+            answer_field=answer_field,
+            reference_field=reference_field,
+            pattern=pattern,
+            function=function,
+            timeout_s=timeout_s,
+            skip_broken_lines=skip_broken_lines,
+        )
+    )

@@ -1,0 +1,111 @@
+"""The audit of the costs on the user's own answers: do they rank answers as exact gradient norms do?"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from cluster.errors import BadInput
+from cluster.models.loading import ModelSource, load_model, load_tokenizer
+from cluster.models.rendering import Renderer
+from jobs.files.answers import Row
+from jobs.files.layouts import in_order, read_teacher_files
+from jobs.run.progress import Terminal
+from jobs.run.store import write_atomically
+from jobs.stages.score import score_rows
+from jobs.standalone.device import device_of
+from selection.audit import NORMS, Agreement, Gradients, agreements
+from selection.costs import COSTS, CostSettings, compute_cost
+from selection.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """The options of `tutelage audit`."""
+
+    student: str
+    answers: Path
+    out: Path
+    questions: int
+    seed: int
+    chat_template: str | None
+    device: str
+    max_length: int
+
+
+def audit_files(options: AuditOptions) -> None:
+    """Compare every cost of a sample of answers with their gradient norms; show and write the agreement.
+
+    Raises:
+        BadInput: no answer could be scored, a defect of a file.
+    """
+    terminal, where = Terminal(), ModelSource(options.student)
+    sample = draw_sample(in_order(read_teacher_files(options.answers)), options.questions, options.seed)
+    renderer = Renderer(load_tokenizer(where), options.chat_template)
+    renderer.prove()
+    model = load_model(where, device_of(options.device))
+    scorer = Scorer(model, renderer.special_ids)
+    every = score_rows(list(sample.values()), renderer, scorer, options.max_length)
+    frame = every[every["state"] == "scored"].reset_index(drop=True)
+    left_out = len(every) - len(frame)
+    if frame.empty:
+        raise BadInput(
+            "no answer could be scored", f"{left_out} left out", "at least one", "look at the answers"
+        )
+    norms = gradient_norms(model, renderer, [sample[str(i)] for i in frame["answer_id"]], terminal)
+    frame = frame.drop(columns=["state", "reason", "conversation_tokens"]).join(norms)
+    costs = frame.assign(**{name: compute_cost(frame, CostSettings(name)) for name in COSTS})  # type: ignore[arg-type]
+    results = agreements(costs, list(COSTS), options.seed)
+    terminal.show(as_table(results, left_out))
+    write_audit(options.out, results, left_out, costs)
+    terminal.say(f"wrote {options.out} and {options.out.with_suffix('.parquet')}")
+
+
+def draw_sample(rows: Sequence[Row], questions: int, seed: int) -> dict[str, Row]:
+    """Answer id -> row, of as many questions as asked for, drawn by the seed."""
+    known = sorted({r.question_id for r in rows})
+    drawn = set(np.random.default_rng(seed).permutation(known)[:questions].tolist())
+    return {r.answer_id: r for r in rows if r.question_id in drawn}
+
+
+def gradient_norms(model: Any, renderer: Renderer, rows: Sequence[Row], terminal: Terminal) -> pd.DataFrame:
+    """The exact norms of every answer, one backward pass each."""
+    gradients, norms = Gradients(model, renderer.special_ids), []
+    with terminal.bar("gradients", len(rows), "answers") as bar:
+        for row in rows:
+            norms.append(gradients.norms(renderer.conversation(row.question, row.answer, row.system)))
+            bar.advance()
+    return pd.DataFrame(norms, columns=list(NORMS))
+
+
+def as_table(results: Sequence[Agreement], left_out: int) -> Table:
+    """The agreements for the terminal."""
+    shown = Table(
+        title="Spearman's correlation with the exact gradient norm, 95 % intervals over questions; "
+        f"{left_out} left out"
+    )
+    for column in ("cost", "norm", "scope", "correlation", "interval", "questions", "answers"):
+        shown.add_column(column)
+    for r in results:
+        shown.add_row(
+            r.cost,
+            r.norm,
+            r.scope,
+            f"{r.correlation:+.2f}",
+            f"{r.low:+.2f} to {r.high:+.2f}",
+            f"{r.questions:,}",
+            f"{r.answers:,}",
+        )
+    return shown
+
+
+def write_audit(out: Path, results: Sequence[Agreement], left_out: int, costs: pd.DataFrame) -> None:
+    """Write the correlations as JSON, and every answer's costs and norms as Parquet beside it."""
+    plain = {"left_out": left_out, "agreements": [asdict(r) for r in results]}
+    write_atomically(out, json.dumps(plain, indent=1).encode())
+    costs.to_parquet(out.with_suffix(".parquet"), index=False)

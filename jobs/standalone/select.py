@@ -1,0 +1,58 @@
+"""Selecting from scored answers in the authors' layout: each question's minimum, and a draw from a group."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import BadInput
+from jobs.files.layouts import group_members, ranked, read_scores, write_selection
+from jobs.run.progress import Terminal
+from selection.rules import RuleSettings, check_rule, question_generator
+
+
+@dataclass(frozen=True)
+class SelectOptions:
+    """The options of `tutelage select`."""
+
+    scores: Path
+    out: Path
+    score_key: str
+    num_groups: int
+    selected_group: int
+    seed: int
+    compat: str
+
+
+def select_from_files(options: SelectOptions) -> None:
+    """Write both selected sets and say how many rows they have.
+
+    Raises:
+        BadInput: an option out of its range, a defect of a file.
+    """
+    check_rule(RuleSettings("groups", options.num_groups, options.selected_group), set())
+    if options.compat not in ("ours", "reference"):
+        raise BadInput("--compat", options.compat, "ours or reference", "")
+    terminal, key = Terminal(), options.score_key
+    questions = ranked(list(read_scores(options.scores, key, terminal.say)), key)
+    drawn = draw_from_groups(questions, options)
+    minimum = options.out / "min_score_selected.jsonl"
+    folder = options.out / f"{options.num_groups}_groups"
+    group = folder / f"selected_group_{options.selected_group}.jsonl"
+    write_selection(minimum, [rows[0] for rows in questions.values()], key)
+    write_selection(group, drawn, key)
+    empty = len(questions) - len(drawn)
+    note = f"; {empty:,} questions have no answer in group {options.selected_group}" if empty else ""
+    terminal.say(f"{len(questions):,} questions; wrote {minimum} and {group} ({len(drawn):,} rows){note}")
+
+
+def draw_from_groups(
+    questions: Mapping[str, Sequence[Mapping[str, Any]]], options: SelectOptions
+) -> list[Mapping[str, Any]]:
+    """One row of the selected group of every question that has any there, by the question's own generator."""
+    drawn = []
+    for question, rows in questions.items():
+        members = group_members(rows, options.num_groups, options.selected_group, options.compat)
+        if members:
+            drawn.append(members[int(question_generator(options.seed, question).integers(len(members)))])
+    return drawn
