@@ -1,0 +1,40 @@
+"""A run's own directory: claimed by the experiment that first made it."""
+
+import yaml
+
+from cluster.errors import BadInput
+from cluster.storage import Place
+from jobs.experiment.reading import resolved
+from jobs.experiment.schema import Experiment
+
+
+def claim_run_directory(experiment: Experiment, suffix: str = "") -> Place:
+    """Create the run's directory, or take it up again if the same experiment made it.
+
+    Raises:
+        BadInput: another experiment made it.
+    """
+    directory = Place(experiment.runs) / f"{experiment.name}{suffix}"
+    saved = directory / "experiment.yaml"
+    mine = resolved(experiment)
+    if saved.is_file():
+        theirs = yaml.safe_load(saved.read_text())
+        free = ("ray", "placement", "store", "runs", *(() if suffix else ("sweep",)))
+        different = [k for k in mine if k not in free and theirs.get(k) != mine[k]]
+        if different:
+            raise BadInput(
+                f"{directory} was made by a different experiment",
+                f"other values under {', '.join(different)}",
+                "the same experiment",
+                "give this one another name (name=NEW), or remove that directory; the store "
+                "keeps all finished work",
+            )
+    elif directory.glob("*"):
+        raise BadInput(
+            f"{directory} is not empty and no run made it",
+            "",
+            "a new or a run's directory",
+            "give another name (name=NEW)",
+        )
+    saved.write_bytes(yaml.safe_dump(mine, sort_keys=False, allow_unicode=True).encode())
+    return directory
