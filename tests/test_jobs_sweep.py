@@ -24,8 +24,12 @@ from jobs.pipeline import begin, look
 from jobs.report.sweep import render_sweep, write_sweep
 from jobs.results.outcome import Outcome
 from jobs.run.store import Store, write_table
-from jobs.sweep import Setting, Trial, _sparing_references, choosing, expand_settings, experiment_of
-from jobs.sweep_results import SweepResults, holm, summarise_sweep, sweep_lines
+from jobs.sweep.evaluations import choosing
+from jobs.sweep.results import SweepResults, sweep_lines
+from jobs.sweep.scheduler import _sparing_references
+from jobs.sweep.settings import Setting, expand_settings, experiment_of
+from jobs.sweep.summary import holm, summarise_sweep
+from jobs.sweep.trial import Trial
 from jobs.systems import scas
 from jobs.systems.paths import paths_of
 from tests.fault_proxy import FaultProxy

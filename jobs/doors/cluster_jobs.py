@@ -30,7 +30,7 @@ def submit(
     arguments = with_options(overrides, limit, seed)
     experiment = load_experiment(file, arguments)  # a mistake shows here, not minutes later on the cluster
     if sweep:
-        from jobs.sweep import expand_settings
+        from jobs.sweep.settings import expand_settings
 
         expand_settings(experiment)
     client = submission.connect_to_jobs(address)

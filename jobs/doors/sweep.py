@@ -15,7 +15,7 @@ from jobs.run.progress import Terminal
 from jobs.run.run import open_run
 
 if TYPE_CHECKING:
-    from jobs.sweep import Setting
+    from jobs.sweep.settings import Setting
 
 
 def sweep(
@@ -34,7 +34,7 @@ def sweep(
     and a page.
     """
     from cluster.session import set_environment
-    from jobs.sweep import expand_settings
+    from jobs.sweep.settings import expand_settings
 
     if resume not in ("auto", "never"):
         raise BadInput("--resume", resume, "auto or never", "")
@@ -60,8 +60,10 @@ def _try_settings(
         arguments: file and overrides of the command that would run the best setting alone.
     """
     from jobs.report.sweep import write_sweep
-    from jobs.sweep import prepare_shared, run_sweep
-    from jobs.sweep_results import summarise_sweep, sweep_lines
+    from jobs.sweep.results import sweep_lines
+    from jobs.sweep.shared import prepare_shared
+    from jobs.sweep.summary import summarise_sweep
+    from jobs.sweep.tune import run_sweep
 
     # Ray frees the train workers of a trial that died only where its dashboard can say that it did.
     experiment = experiment.model_copy(update={"ray": replace(experiment.ray, dashboard=True)})

@@ -13,7 +13,7 @@ from cluster.storage import Place
 from jobs.report.page import PALETTE, as_svg, new_figure, render_page
 from jobs.results.summary import format_interval
 from jobs.run.store import write_table
-from jobs.sweep_results import SettingResult, SweepResults, plain_results
+from jobs.sweep.results import SettingResult, SweepResults, plain_results
 
 # neither the settings' blue nor the best one's green
 REFERENCES = (

@@ -1,0 +1,39 @@
+"""What all settings of a sweep share: verified answers, and the untaught students' costs and evaluations."""
+
+from collections.abc import Sequence
+
+from jobs.experiment.reading import resolved
+from jobs.experiment.schema import Experiment
+from jobs.pipeline import begin, look
+from jobs.run.run import Run
+from jobs.run.store import digest
+from jobs.stages.score import score_students
+from jobs.sweep.settings import Setting, experiment_of
+
+# Settings whose experiments agree in these sections have one pool.
+SHARED = (
+    "seed",
+    "limit",
+    "miniature",
+    "questions",
+    "teachers",
+    "students",
+    "generate",
+    "verify",
+    "score",
+    "evaluate",
+)
+
+
+def prepare_shared(run: Run, experiment: Experiment, settings: Sequence[Setting]) -> None:
+    """Make once what the settings share: every distinct pool, with the students' first costs
+    and evaluations.
+    """
+    wanted = [experiment_of(experiment, s) for s in settings]
+    distinct = {digest({k: v for k, v in resolved(w).items() if k in SHARED}): w for w in wanted}
+    for number, one in enumerate(distinct.values(), 1):
+        if len(distinct) > 1:
+            run.terminal.say(f"pool {number} of {len(distinct)}")
+        start = begin(run, look(run, one))
+        e, students = start.experiment, list(start.students.values())
+        score_students(run, students, start.rows, start.pool.ids, e.score, e.placement)

@@ -1,0 +1,100 @@
+"""One trial of a sweep: a setting under one training seed, run as a light driver on the shared pool."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from cluster.errors import BadInput
+from cluster.storage import Place, local_copy
+from jobs.experiment.reading import load_experiment
+from jobs.experiment.schema import Experiment
+from jobs.experiment.sweep import Sweep
+from jobs.pipeline import SYSTEMS, begin, look
+from jobs.results.outcome import Outcome, StudentPath
+from jobs.run.progress import Terminal
+from jobs.run.run import Run, open_run
+from jobs.run.store import Stage
+from jobs.sweep.evaluations import choosing, mean_value
+from jobs.sweep.settings import Setting, experiment_of, sweep_of
+from jobs.systems.paths import paths_of
+
+EVALUATION = "evaluation "  # before a student's name: the metric that says where its evaluation is
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of one setting under one training seed.
+
+    Attributes:
+        state: finished, stopped (by the scheduler, before its last round) or failed.
+        rounds: how far it came; 2.5 is half of the third round.
+        evaluations: student -> directory of its last evaluation.
+    """
+
+    setting: Setting
+    seed: int
+    state: str
+    rounds: float
+    evaluations: dict[str, str]
+    error: str = ""
+
+
+def run_trial(config: dict[str, Any]) -> None:
+    """Entry of a Tune trial: run one setting under one seed on the shared pool, and report after every round
+    or epoch.
+
+    Reported: `value`, the mean over students and over the held-out questions that choose (see `choosing`),
+    `rounds`, and where each student's evaluation is.
+    """
+    from ray import tune
+
+    trial = config["trial"]
+    directory = Place(config["directory"])
+    base = load_experiment(local_copy(str(directory / "experiment.yaml")))
+    setting = Setting(trial["arm"], tuple((k, v) for k, v in json.loads(trial["values"])))
+    experiment = experiment_of(base, setting)
+    with (
+        _trial_log(directory, trial["name"]) as terminal,
+        open_run(experiment, directory, terminal) as run,
+    ):
+        try:
+            _teach(run, experiment, sweep_of(base), trial["seed"])
+        except BadInput as error:  # it would fail again: a row says why, and Tune does not try once more
+            tune.report({"value": float("nan"), "rounds": 0.0, "error": str(error)})
+
+
+def _teach(run: Run, experiment: Experiment, sweep: Sweep, seed: int) -> None:
+    """Teach the students of one setting under one seed, and report to Tune as they get on."""
+    from ray import tune
+
+    start = begin(run, look(run, experiment))
+    kept = set(choosing([q.id for q in start.held_out], sweep.choose_share))
+
+    def report(rounds: float, evaluations: Mapping[StudentPath, Stage]) -> None:
+        run.host.release()  # Tune may end this trial here, or let another one go first
+        value = float(np.mean([mean_value(stage.directory, kept) for stage in evaluations.values()]))
+        found = {EVALUATION + p.student: str(stage.directory) for p, stage in evaluations.items()}
+        tune.report({"value": value, "rounds": rounds, **found})
+
+    paths = [p for p in paths_of(start.experiment) if p.seed == seed]
+    system = SYSTEMS[paths[0].arm.kind]
+    system(run, start, Outcome(start, paths), paths, report, sweep.report_every == "epoch")
+
+
+@contextmanager
+def _trial_log(directory: Place, name: str) -> Iterator[Terminal]:
+    """A trial speaks into a log of its own, beside the sweep where that is local, else into Ray's log of its
+    worker.
+    """
+    if not directory.is_local:
+        yield Terminal()
+        return
+    path = (directory / f"logs/trial-{name}.log").path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        yield Terminal(Console(file=file, highlight=False, soft_wrap=True))
