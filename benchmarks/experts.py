@@ -26,8 +26,8 @@ import torch
 from benchmarks.measurement import finish
 from cluster.models.loading import ModelSource, import_transformers, load_tokenizer
 from cluster.models.rendering import Rendered, Renderer
+from jobs.miniature.initial_model import make_initial_model
 from jobs.miniature.tasks import draw_episodes, work_out
-from jobs.miniature.world import make_initial_model
 from selection.audit import Gradients, agreements
 from selection.costs import CostSettings, compute_cost
 from selection.scoring import Scorer, Statistics

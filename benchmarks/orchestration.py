@@ -63,7 +63,7 @@ def episode_rows(questions: int) -> list[Row]:
 
 def make_student(directory: Path) -> Path:
     """A model of the miniature world's shape (0.3M parameters), not trained."""
-    from jobs.miniature.world import make_initial_model
+    from jobs.miniature.initial_model import make_initial_model
 
     make_initial_model(directory, seed=1)
     return directory

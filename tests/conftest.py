@@ -89,7 +89,7 @@ def gsm8k() -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained miniature model with its tokenizer and chat template."""
-    from jobs.miniature.world import make_initial_model
+    from jobs.miniature.initial_model import make_initial_model
 
     directory = tmp_path_factory.mktemp("models") / "tiny"
     make_initial_model(directory, seed=3)

@@ -149,7 +149,7 @@ def test_a_copied_model_keeps_its_fingerprint_and_a_changed_weight_changes_it(
 
 def wide_model(directory: Path) -> Path:
     """An untrained model of 17 MiB with the miniature's tokenizer."""
-    from jobs.miniature.world import make_initial_model
+    from jobs.miniature.initial_model import make_initial_model
 
     make_initial_model(directory, seed=1)
     transformers = import_transformers()

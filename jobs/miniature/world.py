@@ -11,15 +11,15 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from cluster.models.loading import ModelSource, deepspeed_hidden, import_transformers, load_tokenizer
+from cluster.models.loading import ModelSource, load_tokenizer
 from cluster.models.rendering import Renderer
 from cluster.storage import Place
 from jobs.experiment.miniature import MINIATURE, Miniature
 from jobs.experiment.placement import Placement
 from jobs.experiment.schema import Experiment
-from jobs.miniature.tasks import DIALECTS, FAMILIES, Episode, draw_episodes, work_out
+from jobs.miniature.initial_model import HEADS, LAYERS, VOCABULARY, WIDTH, make_initial_model
+from jobs.miniature.tasks import FAMILIES, Episode, draw_episodes, work_out
 from jobs.run.run import Planned, Run
 from jobs.run.store import Stage
 from jobs.stages.train import run_queue
@@ -28,16 +28,6 @@ from training.job import TrainJob
 from training.settings import TrainSettings
 
 VERSION = 1
-WIDTH, LAYERS, HEADS = 96, 2, 4
-VOCABULARY = 400
-MAX_POSITIONS = 512
-TEMPLATE = (
-    "{%- for m in messages %}{%- if m['role'] == 'assistant' %}{{- '<|im_start|>assistant\n' }}"
-    "{%- generation %}{{- m['content'] + '<|im_end|>' }}{%- endgeneration %}{{- '\n' }}"
-    "{%- else %}{{- '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{%- "
-    "endif %}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
-)
 
 
 @dataclass(frozen=True)
@@ -212,59 +202,3 @@ def write_questions(place: Place, episodes: Sequence[Episode]) -> None:
         for e in episodes
     ]
     place.write_bytes("".join(json.dumps(row) + "\n" for row in rows).encode())
-
-
-def make_initial_model(directory: Path, seed: int) -> None:
-    """Write an untrained Qwen3-shaped model with a byte-level BPE tokenizer learned from worked episodes."""
-    import torch
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    transformers = import_transformers()
-    sample = draw_episodes(1500, seed + 1)
-    corpus = [e.question for e in sample] + [work_out(e, d) for e in sample for d in DIALECTS]
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(
-                Regex("(?<![a-z])[t-z](?![a-z])"), "isolated"
-            ),  # an operation's label is a token of its own
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
-    bpe.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    bpe.train_from_iterator(corpus, trainer)
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        extra_special_tokens=["<|im_start|>"],
-    )
-    tokenizer.chat_template = TEMPLATE
-    torch.manual_seed(seed)
-    config = transformers.Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=3 * WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        head_dim=WIDTH // HEADS,
-        tie_word_embeddings=True,
-        initializer_range=0.05,
-        max_position_embeddings=MAX_POSITIONS,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    with deepspeed_hidden():
-        model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)

@@ -181,7 +181,7 @@ class Fight:
 @contextmanager
 def arena(folder: Path, seed: int) -> Iterator[Arena]:
     """Build the world and run it undisturbed."""
-    from jobs.miniature.world import make_initial_model
+    from jobs.miniature.initial_model import make_initial_model
 
     tiny = folder / "tiny"
     make_initial_model(tiny, seed=3)
