@@ -8,13 +8,14 @@ Peak is counted over weights and their gradients, which both sides have, the bac
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.measurement import finish
+from benchmarks.measurement import finish, timed
 from cluster.models.loading import import_transformers
 from cluster.models.vocabulary import Head
 from training.objectives.chunked import chunked_loss
@@ -34,13 +35,8 @@ def peak_bytes(run: Callable[[], object]) -> int:
     return top
 
 
-def main() -> None:
-    """Measure both sides in turns and print one JSON line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true")
-    tokens = 1024 if parser.parse_args().quick else 4096
+def make_head() -> Head:
+    """A vocabulary projection of random weights."""
     transformers = import_transformers()
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
@@ -51,32 +47,49 @@ def main() -> None:
         num_attention_heads=8,
         num_key_value_heads=8,
     )
-    head = Head(transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32), VOCABULARY)
+    return Head(transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32), VOCABULARY)
+
+
+def measure(tokens: int) -> dict[str, Any]:
+    """Both sides in turns: first their peaks and gradients, then their seconds."""
+    head = make_head()
     hidden = torch.randn(tokens, WIDTH, requires_grad=True)
     labels = torch.randint(0, VOCABULARY, (tokens,))
 
     def loss_of(logits: torch.Tensor, part: slice) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(logits, labels[part], reduction="sum")
 
+    def step(side: Callable[[], torch.Tensor]) -> None:
+        (side() / tokens).backward()  # type: ignore[no-untyped-call]
+
+    def forget() -> None:
+        head.weight.grad, hidden.grad = torch.zeros_like(head.weight), torch.zeros_like(hidden)
+
     sides = {
         "whole": lambda: loss_of(head.logits(hidden), slice(0, tokens)),
         "chunks": lambda: chunked_loss(head, hidden, loss_of),
     }
     peaks, seconds, gradients = {}, dict[str, list[float]](whole=[], chunks=[]), {}
-    for turn in range(TURNS + 1):
+    for name, side in sides.items():
+        forget()
+        peaks[name] = peak_bytes(partial(step, side))
+        gradients[name] = [found.clone() for found in (head.weight.grad, hidden.grad) if found is not None]
+    for _ in range(TURNS):
         for name, side in sides.items():
-            head.weight.grad, hidden.grad = torch.zeros_like(head.weight), torch.zeros_like(hidden)
+            forget()
+            seconds[name].append(timed(partial(step, side)))
+    return {"peaks": peaks, "seconds": seconds, "gradients": gradients}
 
-            def step(side: Callable[[], torch.Tensor] = side) -> None:
-                (side() / tokens).backward()  # type: ignore[no-untyped-call]
 
-            if turn == 0:
-                peaks[name] = peak_bytes(step)
-                gradients[name] = [head.weight.grad.clone(), hidden.grad.clone()]
-                continue
-            began = time.monotonic()
-            step()
-            seconds[name].append(time.monotonic() - began)
+def main() -> None:
+    """Measure both sides in turns and print one JSON line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true")
+    tokens = 1024 if parser.parse_args().quick else 4096
+    found = measure(tokens)
+    peaks, seconds, gradients = found["peaks"], found["seconds"], found["gradients"]
     apart = [
         float((a - b).norm() / a.norm()) for a, b in zip(gradients["whole"], gradients["chunks"], strict=True)
     ]

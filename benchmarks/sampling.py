@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,6 @@ def measure(model_path: str, questions: str, count: str, side: str, device: str)
     """One side of one turn: seconds, tokens, and the texts' ids."""
     from cluster.models.loading import ModelSource, load_model, load_tokenizer
     from cluster.models.rendering import Renderer
-    from cluster.models.sampling import Completion, Sampling, sample
 
     source = ModelSource(model_path)
     renderer, model = Renderer(load_tokenizer(source)), load_model(source, device)
@@ -56,37 +56,45 @@ def measure(model_path: str, questions: str, count: str, side: str, device: str)
     ]
     prompts = [list(renderer.prompt(row["question"])) for row in rows]
     stop, pad = renderer.stop_ids, renderer.tokenizer.pad_token_id
-
-    def ours(some: Sequence[list[int]]) -> list[list[int]]:
-        found = sample(model, some, Sampling(MAX_NEW_TOKENS, stop))
-        return [list(c.ids) for c in found if isinstance(c, Completion)]
-
-    def continuous(some: Sequence[list[int]]) -> list[list[int]]:
-        from transformers import GenerationConfig
-        from transformers.generation import ContinuousBatchingConfig
-
-        config = GenerationConfig(
-            max_new_tokens=MAX_NEW_TOKENS, do_sample=False, eos_token_id=sorted(stop), pad_token_id=pad
-        )
-        cache = ContinuousBatchingConfig(max_memory_percent=0.3)
-        found = model.generate_batch(
-            [list(p) for p in some],
-            generation_config=config,
-            continuous_batching_config=cache,
-            progress_bar=False,
-        )
-        by_number = [found[key] for key in sorted(found, key=lambda k: int(k.rsplit("_", 1)[-1]))]
-        return [_before_stop(r.generated_tokens, stop) for r in by_number]
-
-    def padded(some: Sequence[list[int]]) -> list[list[int]]:
-        return _generate(model, some, int(side.split()[1]), side.endswith("sorted"), stop, pad)
-
-    work: Callable[[Sequence[list[int]]], list[list[int]]] = {"ours": ours, "generate_batch": continuous}.get(
-        side, padded
-    )
-    found = work(prompts)
-    seconds = statistics.median(timed(lambda: work(prompts), device) for _ in range(3))
+    work: Callable[[], list[list[int]]]
+    if side == "ours":
+        work = partial(_ours, model, prompts, stop)
+    elif side == "generate_batch":
+        work = partial(_generate_batch, model, prompts, stop, pad)
+    else:
+        work = partial(_generate, model, prompts, int(side.split()[1]), side.endswith("sorted"), stop, pad)
+    found = work()
+    seconds = statistics.median(timed(work, device) for _ in range(3))
     emit({"seconds": seconds, "tokens": sum(len(f) for f in found), "answers": len(found), "texts": found})
+
+
+def _ours(model: Any, prompts: Sequence[list[int]], stop: frozenset[int]) -> list[list[int]]:
+    """This project's own sampling."""
+    from cluster.models.sampling import Completion, Sampling, sample
+
+    found = sample(model, prompts, Sampling(MAX_NEW_TOKENS, stop))
+    return [list(c.ids) for c in found if isinstance(c, Completion)]
+
+
+def _generate_batch(
+    model: Any, prompts: Sequence[list[int]], stop: frozenset[int], pad: int
+) -> list[list[int]]:
+    """`generate_batch`: continuous batching."""
+    from transformers import GenerationConfig
+    from transformers.generation import ContinuousBatchingConfig
+
+    config = GenerationConfig(
+        max_new_tokens=MAX_NEW_TOKENS, do_sample=False, eos_token_id=sorted(stop), pad_token_id=pad
+    )
+    cache = ContinuousBatchingConfig(max_memory_percent=0.3)
+    found = model.generate_batch(
+        [list(p) for p in prompts],
+        generation_config=config,
+        continuous_batching_config=cache,
+        progress_bar=False,
+    )
+    by_number = [found[key] for key in sorted(found, key=lambda k: int(k.rsplit("_", 1)[-1]))]
+    return [_before_stop(r.generated_tokens, stop) for r in by_number]
 
 
 def _generate(

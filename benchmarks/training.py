@@ -19,9 +19,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.measurement import emit, finish, in_fresh_process, spread
+
+if TYPE_CHECKING:
+    from training.settings import TrainSettings
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SIDES = ("ours", "padded 32", "padded 8", "padding-free 32", "padding-free 8", "packed 2")
@@ -37,15 +40,20 @@ BATCH, WARM, RATE = 32, 4, 5e-4
 
 def prepare(folder: Path, steps: int) -> None:
     """Write the student, and the examples in the order in which the batches take them."""
-    import torch
+    from cluster.models.loading import ModelSource, load_tokenizer
 
-    from cluster.models.loading import ModelSource, deepspeed_hidden, import_transformers, load_tokenizer
+    tokenizer = load_tokenizer(ModelSource(str(SHARED / "golden" / "scas" / "student")))
+    write_inputs(folder, tokenizer, steps)
+    emit({"parameters": write_student(folder / "student", tokenizer)})
+
+
+def write_inputs(folder: Path, tokenizer: Any, steps: int) -> None:
+    """Write the examples for this project, and the rows for TRL in the order of this project's batches."""
     from cluster.models.rendering import Renderer
     from cluster.storage import Place
     from training.batches import global_batches
     from training.data import Example, write_examples
 
-    tokenizer = load_tokenizer(ModelSource(str(SHARED / "golden" / "scas" / "student")))
     renderer = Renderer(tokenizer)
     lines = (
         (SHARED / "data" / "gsm8k" / "train.jsonl").read_text(encoding="utf-8").splitlines()[: steps * BATCH]
@@ -61,6 +69,14 @@ def prepare(folder: Path, steps: int) -> None:
         for e in ordered
     ]
     (folder / "ordered.json").write_text(json.dumps(rows), encoding="utf-8")
+
+
+def write_student(directory: Path, tokenizer: Any) -> int:
+    """Write a student of random weights; returns its number of parameters."""
+    import torch
+
+    from cluster.models.loading import deepspeed_hidden, import_transformers
+
     transformers = import_transformers()
     torch.manual_seed(0)
     config = transformers.Qwen2Config(
@@ -72,9 +88,9 @@ def prepare(folder: Path, steps: int) -> None:
     )
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with deepspeed_hidden():
-        model.save_pretrained(folder / "student")
-    tokenizer.save_pretrained(folder / "student")
-    emit({"parameters": sum(p.numel() for p in model.parameters())})
+        model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return sum(p.numel() for p in model.parameters())
 
 
 def measure_ours(folder: Path, steps: int) -> None:
@@ -86,28 +102,11 @@ def measure_ours(folder: Path, steps: int) -> None:
     from cluster.storage import Place
     from training.job import DONE, TrainJob
     from training.metrics import read_metrics
-    from training.settings import TrainSettings
     from training.trainer import WorkerGroup, train_jobs
 
-    settings = TrainSettings(
-        learning_rate=RATE,
-        steps=steps,
-        batch_size=BATCH,
-        micro_batch_tokens=16_384,
-        schedule="constant",
-        warmup_ratio=0.0,
-        weight_decay=0.0,
-        zero_stage=0,
-    )
     output = folder / f"ours-{time.monotonic_ns()}"
-    job = TrainJob(
-        "bench",
-        ModelSource(str(folder / "student")),
-        str(folder / "examples.arrow"),
-        str(output),
-        0,
-        settings,
-    )
+    source, examples = ModelSource(str(folder / "student")), str(folder / "examples.arrow")
+    job = TrainJob("bench", source, examples, str(output), 0, our_settings(steps))
     cpus = os.cpu_count() or 1
     with connect(RaySettings(num_cpus=cpus, object_store_mib=100), folder / "ray.log"):
         train_jobs(
@@ -123,20 +122,61 @@ def measure_ours(folder: Path, steps: int) -> None:
     )
 
 
+def our_settings(steps: int) -> "TrainSettings":
+    """A constant rate without warm-up or decay, as TRL is given it."""
+    from training.settings import TrainSettings
+
+    return TrainSettings(
+        learning_rate=RATE,
+        steps=steps,
+        batch_size=BATCH,
+        micro_batch_tokens=16_384,
+        schedule="constant",
+        warmup_ratio=0.0,
+        weight_decay=0.0,
+        zero_stage=0,
+    )
+
+
 def measure_trl(folder: Path, steps: int, side: str) -> None:
     """SFTTrainer on the same examples in the same order."""
     import torch
     from datasets import Dataset
-    from transformers import AutoTokenizer, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from transformers import AutoTokenizer
+    from trl import SFTTrainer
 
     layout, per_device = side.split()
     rows = json.loads((folder / "ordered.json").read_text(encoding="utf-8"))
-    accumulation = {"packed": 1}.get(layout, BATCH // int(per_device))
+    times, losses = list[float](), list[float]()
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "student")
+    trainer = SFTTrainer(
+        model=str(folder / "student"),
+        args=trl_settings(folder / "trl", steps, layout, int(per_device)),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        callbacks=[clock(times, losses)],
+    )
+    trainer.train()
+    if layout == "packed":
+        answer = sum(sum(row["completion_mask"]) for row in rows)
+        tokens = [answer / len(times)] * len(times)
+    else:
+        tokens = [
+            float(sum(sum(r["completion_mask"]) for r in rows[k * BATCH : (k + 1) * BATCH]))
+            for k in range(len(times))
+        ]
+    report(times, tokens, losses, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def trl_settings(output: Path, steps: int, layout: str, per_device: int) -> Any:
+    """TRL's configuration of one side: padded, padding-free or packed."""
+    from trl import SFTConfig
+
     config = SFTConfig(
-        output_dir=str(folder / "trl"),
-        per_device_train_batch_size=int(per_device),
-        gradient_accumulation_steps=accumulation,
+        output_dir=str(output),
+        per_device_train_batch_size=per_device,
+        gradient_accumulation_steps=1 if layout == "packed" else BATCH // per_device,
         max_steps=steps if layout != "packed" else -1,
         num_train_epochs=1,
         learning_rate=RATE,
@@ -158,7 +198,13 @@ def measure_trl(folder: Path, steps: int, side: str) -> None:
         disable_tqdm=True,
         seed=0,
     )
-    times, losses = [], []
+    config.model_init_kwargs = {"dtype": "float32"}
+    return config
+
+
+def clock(times: list[float], losses: list[float]) -> Any:
+    """A callback that adds the seconds and the loss of every step."""
+    from transformers import TrainerCallback
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, *_: Any, **__: Any) -> None:
@@ -171,27 +217,7 @@ def measure_trl(folder: Path, steps: int, side: str) -> None:
             if "loss" in logs:
                 losses.append(float(logs["loss"]))
 
-    torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(folder / "student")
-    model_options = {"dtype": "float32"}
-    config.model_init_kwargs = model_options
-    trainer = SFTTrainer(
-        model=str(folder / "student"),
-        args=config,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-        callbacks=[Clock()],
-    )
-    trainer.train()
-    if layout == "packed":
-        answer = sum(sum(row["completion_mask"]) for row in rows)
-        tokens = [answer / len(times)] * len(times)
-    else:
-        tokens = [
-            float(sum(sum(r["completion_mask"]) for r in rows[k * BATCH : (k + 1) * BATCH]))
-            for k in range(len(times))
-        ]
-    report(times, tokens, losses, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return Clock()
 
 
 def report(
@@ -208,6 +234,47 @@ def report(
     )
 
 
+def compare(folder: str, steps: int, turns: int, sides: Sequence[str]) -> dict[str, Any]:
+    """All sides in turns; each ratio is against that turn's best other side."""
+    ratios, worst = list[float](), 0.0
+    rates, peaks = {side: list[float]() for side in sides}, {side: list[float]() for side in sides}
+    for _ in range(turns):
+        turn = {
+            side: in_fresh_process(__spec__.name, "--measure", folder, str(steps), side) for side in sides
+        }
+        for side, got in turn.items():
+            rates[side].append(got["tokens_per_s"])
+            peaks[side].append(got["peak_mib"])
+            if side.startswith("padd"):
+                pairs = zip(turn["ours"]["losses"], got["losses"], strict=True)
+                worst = max(worst, *(abs(a - b) for a, b in pairs))
+        ratios.append(
+            turn["ours"]["tokens_per_s"] / max(t["tokens_per_s"] for s, t in turn.items() if s != "ours")
+        )
+    return {
+        "speedup": statistics.median(ratios),
+        "speedups": ratios,
+        "largest_loss_difference": worst,
+        "tokens_per_s": rates,
+        "peak_mib": peaks,
+    }
+
+
+def say(found: dict[str, Any], parameters: int, steps: int) -> None:
+    """Print the comparison for a reader."""
+    print(
+        f"{parameters / 1e6:.1f}M parameters, GSM8K, float32: {spread(found['speedups'])} times "
+        "the best of TRL, wanted 1.5"
+    )
+    for side, rates in found["tokens_per_s"].items():
+        print(
+            f"    {side:16} {statistics.median(rates):8,.0f} answer tokens/s, peak "
+            f"{statistics.median(found['peak_mib'][side]):6,.0f} MiB"
+        )
+    worst = found["largest_loss_difference"]
+    print(f"    losses differ by at most {worst:.1e} nats over {steps} steps", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="one turn of eight steps, three of the sides")
@@ -222,41 +289,11 @@ def main() -> None:
         raise SystemExit(f"GSM8K is not here: {SHARED / 'data' / 'gsm8k'}; nothing was measured")
     steps, turns = (8, 1) if options.quick else (12, 3)
     sides = ("ours", "padded 32", "padded 8") if options.quick else SIDES
-    ratios, rates, peaks = (
-        [],
-        {side: list[float]() for side in sides},
-        {side: list[float]() for side in sides},
-    )
-    worst = 0.0
     with tempfile.TemporaryDirectory() as name:
         prepared = in_fresh_process(__spec__.name, "--measure", name, str(steps), "prepare")
-        for _ in range(turns):
-            turn = {
-                side: in_fresh_process(__spec__.name, "--measure", name, str(steps), side) for side in sides
-            }
-            for side, got in turn.items():
-                rates[side].append(got["tokens_per_s"])
-                peaks[side].append(got["peak_mib"])
-                if side.startswith("padd"):
-                    pairs = zip(turn["ours"]["losses"], got["losses"], strict=True)
-                    worst = max(worst, *(abs(a - b) for a, b in pairs))
-            ratios.append(
-                turn["ours"]["tokens_per_s"] / max(t["tokens_per_s"] for s, t in turn.items() if s != "ours")
-            )
-    print(
-        f"{prepared['parameters'] / 1e6:.1f}M parameters, GSM8K, float32: {spread(ratios)} times "
-        "the best of TRL, wanted 1.5"
-    )
-    for side in sides:
-        print(
-            f"    {side:16} {statistics.median(rates[side]):8,.0f} answer tokens/s, peak "
-            f"{statistics.median(peaks[side]):6,.0f} MiB"
-        )
-    print(f"    losses differ by at most {worst:.1e} nats over {steps} steps", flush=True)
-    figures = {"speedup": statistics.median(ratios), "speedups": ratios, "largest_loss_difference": worst}
-    return finish(
-        "training", figures | {"tokens_per_s": rates, "peak_mib": peaks, "parameters": prepared["parameters"]}
-    )
+        found = compare(name, steps, turns, sides)
+    say(found, prepared["parameters"], steps)
+    return finish("training", found | {"parameters": prepared["parameters"]})
 
 
 if __name__ == "__main__":
