@@ -9,21 +9,26 @@ from jobs.doors.options import Limit
 
 Student = Annotated[str, typer.Option(help="Directory or hub id of the student.")]
 ChatTemplate = Annotated[str | None, typer.Option(help="A Jinja file, or the word plain.")]
+TeacherFiles = Annotated[
+    Path,
+    typer.Option(
+        help="Folder with one <teacher>.jsonl per teacher: id, instruction, teacher_output, maybe system."
+    ),
+]
+QuestionWeight = Annotated[
+    float, typer.Option("--lambda-scas", help="Weight of the answer-question block, 0 to 1.")
+]
+KeepGoodLines = Annotated[
+    bool, typer.Option("--skip-broken-lines", help="Keep the good lines of a file with broken ones.")
+]
 Device = Annotated[str, typer.Option(help="cpu or cuda; auto takes a GPU when there is one.")]
 
 
 def score(
     student: Student,
-    answers: Annotated[
-        Path,
-        typer.Option(
-            help="Folder with one <teacher>.jsonl per teacher: id, instruction, teacher_output, maybe system."
-        ),
-    ],
+    answers: TeacherFiles,
     out: Annotated[Path, typer.Option(help="Folder for <teacher>_scas_scores.jsonl.")],
-    scas_lambda: Annotated[
-        float, typer.Option("--lambda-scas", help="Weight of the answer-question block, 0 to 1.")
-    ] = 0.5,
+    scas_lambda: QuestionWeight = 0.5,
     compat: Annotated[
         str, typer.Option(help="ours, or reference to reproduce the authors' program.")
     ] = "ours",
@@ -37,9 +42,7 @@ def score(
         int, typer.Option(help="Longer conversations get an error instead of a score.")
     ] = 4096,
     limit: Limit = None,
-    skip_broken_lines: Annotated[
-        bool, typer.Option("--skip-broken-lines", help="Keep the good lines of a file with broken ones.")
-    ] = False,
+    skip_broken_lines: KeepGoodLines = False,
 ) -> None:
     """Score your own answers under your own student, in this process, without Ray."""
     from jobs.standalone.score import ScoreOptions, score_files
