@@ -30,6 +30,7 @@ DEATH = re.compile(r"Fatal|SIG[A-Z]{3,}|terminate called|core dumped|oom|out of 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With pytest-xdist, all that starts Ray goes to one process: two Rays on two cores starve each other."""
     for item in items:

@@ -4,7 +4,6 @@ and clear ends for bad input.
 
 import html
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -138,19 +138,19 @@ def _kill_one_host(directory: Path, killed: list[int]) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not list(directory.glob("*/manifest.json")):
         if list(directory.glob("*/*.parquet")):
-            for entry in Path("/proc").iterdir():
-                if entry.name.isdigit() and b"ray::Host" in _command(entry):
-                    os.kill(int(entry.name), signal.SIGKILL)
-                    killed.append(int(entry.name))
+            for process in psutil.Process().children(recursive=True):
+                if "ray::Host" in _command(process):
+                    process.kill()
+                    killed.append(process.pid)
                     return
         time.sleep(0.005)  # polls a condition with a deadline
 
 
-def _command(entry: Path) -> bytes:
+def _command(process: psutil.Process) -> str:
     try:
-        return (entry / "cmdline").read_bytes()
-    except OSError:
-        return b""
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def test_a_question_no_teacher_got_right_is_in_the_ledger_and_trains_nobody(

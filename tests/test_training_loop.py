@@ -2,6 +2,7 @@
 usable exports.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -99,16 +101,12 @@ def test_a_worker_killed_in_mid_training_resumes_to_the_same_weights(
 
 
 def _train_workers() -> list[int]:
-    """Pids of this run's Ray Train workers."""
+    """Pids of the Ray Train workers of this process's own Ray."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            if command.startswith("ray::RayTrainWorker") or "RayTrainWorker" in command.split("\0")[0]:
-                found.append(int(entry.name))
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "RayTrainWorker" in " ".join(process.cmdline()[:1]):
+                found.append(process.pid)
     return found
 
 
