@@ -37,6 +37,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group("ray" if is_on_ray(item) else item.path.name))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Stop where xdist did not take the groups: tests that kill workers would take other tests' workers."""
+    grouped = getattr(session.config.option, "loadgroup", False) and hasattr(session.config, "workerinput")
+    if grouped and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("pytest-xdist does not group tests under this version of pytest")
+
+
 def is_on_ray(item: pytest.Item) -> bool:
     return "ray_cluster" in getattr(item, "fixturenames", ()) or item.get_closest_marker("ray") is not None
 
