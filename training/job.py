@@ -1,6 +1,5 @@
 """What is to be trained: a start, examples, settings, and the directory that tells how far it has come."""
 
-import contextlib
 import json
 from dataclasses import dataclass
 
@@ -60,8 +59,7 @@ class TrainJob:
 
     def forget_failure(self) -> None:
         """Let the next attempt begin without what the last one ended with."""
-        with contextlib.suppress(FileNotFoundError):
-            (Place(self.output) / FAILED).unlink()
+        (Place(self.output) / FAILED).unlink()
 
     @property
     def has_ended(self) -> bool:

@@ -70,9 +70,9 @@ class Want:
     estimate: Callable[[Shards], object] = lambda left: f"{sum(len(items) for _, items in left):,} rows"
     place: str = ""
 
-    def missing(self) -> Shards:
-        """The shards whose part is not there yet."""
-        return [shard for shard in self.shards() if not self.stage.has(shard[0])]
+    def missing(self, shards: Shards) -> Shards:
+        """Those of its shards whose part is not there yet."""
+        return [shard for shard in shards if not self.stage.has(shard[0])]
 
 
 def make_rows(run: Run, wants: Sequence[Want], unit: str) -> None:
@@ -93,7 +93,7 @@ def make_rows(run: Run, wants: Sequence[Want], unit: str) -> None:
 
 
 def _planned(want: Want) -> Planned:
-    remaining = None if want.stage.is_finished else want.estimate(want.missing())
+    remaining = None if want.stage.is_finished else want.estimate(want.missing(want.shards()))
     return Planned(want.stage, want.label, remaining, want.place)
 
 
@@ -101,15 +101,17 @@ def _make(run: Run, wants: Sequence[Want], unit: str) -> None:
     """Run the shards that are missing through the pool, and close the stages."""
     for want in wants:
         forget_attempts(want.stage.directory)
-    todo = [(want, shards) for want in wants if (shards := want.missing())]
+    every = [want.shards() for want in wants]
+    missing = [want.missing(shards) for want, shards in zip(wants, every, strict=True)]
+    todo = [(want, shards) for want, shards in zip(wants, missing, strict=True) if shards]
     if todo:
         jobs = jobs_of(todo)
         rows = sum(len(items) for _, shards in todo for _, items in shards)
         with run.terminal.bar(wants[0].stage.name, rows, unit) as bar:
             for result in run.host.pool.run(jobs):
                 bar.advance(result.value.items)
-    for want in wants:
-        names = [name for name, _ in want.shards()]
+    for want, all_shards in zip(wants, every, strict=True):
+        names = [name for name, _ in all_shards]
         tables = [want.stage.read(name) for name in names]
         table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(want.columns))
         want.stage.finish(names, **want.count(table))
