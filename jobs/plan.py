@@ -44,7 +44,7 @@ def make_plan(run: Run, experiment: Experiment) -> list[PlanRow]:
         teach(run, begin(run, looked))
     found: dict[str, list[Planned]] = {}
     for planned in run.planned:
-        found.setdefault(planned.stage.name, []).append(planned)
+        found.setdefault(planned.kind, []).append(planned)
     rows = [_row("miniature world", p) for p in found.get("miniature", [])]
     rows += _ask_rows(experiment, found, questions)
     rows += _score_rows(experiment, found, questions)
@@ -60,24 +60,22 @@ def _ask_rows(e: Experiment, found: dict[str, list[Planned]], questions: int) ->
     """What teachers are asked and what is checked of it."""
     asked = found.get("generate", [])
     if not asked:
-        shards = -(-questions * e.generate.samples // e.generate.shard_size) * len(e.teachers)
         answers = questions * len(e.teachers) * e.generate.samples
         names = (
             "the world's models"
             if any(getattr(t, "path", "").startswith(MINIATURE) for t in e.teachers)
             else "teachers"
         )
-        return [
-            PlanRow("generate", "no", f"{shards} shards, {answers:,} answers of {names}", "see placement")
-        ]
+        return [PlanRow("generate", "no", f"{answers:,} answers of {names}", "see placement")]
     rows = [_row(f"generate {p.label}", p) for p in asked]
     left = [p.remaining for p in asked if isinstance(p.remaining, Left)]
     if len(left) > 1:
         rows.append(PlanRow(f"generate, {len(left)} teachers", "no", str(reduce(operator.add, left)), ""))
     checked = found.get("verify", [])
-    done = sum(p.remaining is None for p in checked)
-    text = "" if done == len(asked) else "the rest"
-    return [*rows, PlanRow("verify", f"{done} of {len(asked)}", text, "one actor per teacher's answers")]
+    rows += [_row(f"verify {p.label}", p) for p in checked]
+    if not checked:
+        rows.append(PlanRow("verify", "no", "what is still to be asked", "one actor a part"))
+    return rows
 
 
 def _score_rows(e: Experiment, found: dict[str, list[Planned]], questions: int) -> list[PlanRow]:

@@ -24,7 +24,7 @@ from jobs.run.progress import Terminal
 from jobs.run.run import Mode, Run, open_run
 from jobs.run.store import Stage, Store
 from jobs.stages.pool import build_pool
-from jobs.stages.score import pool_rows, score_students
+from jobs.stages.score import Scores, pool_rows, score_students
 from jobs.stages.select import Choice, select_answers
 from tests.in_process import InProcess
 
@@ -51,22 +51,22 @@ def run(tree: dict[str, Any], tmp_path: Path, on_ray: bool = False, **changes: A
         return done, run_pipeline(done, parse_experiment(tree | changes))
 
 
-def choose(tree: dict[str, Any], tmp_path: Path, on_ray: bool = False, **changes: Any) -> dict[str, Stage]:
-    """Run up to the choice of the first round, without training: arm -> select stage; and "scores" -> the
-    score stage.
-    """
+def choose(
+    tree: dict[str, Any], tmp_path: Path, on_ray: bool = False, **changes: Any
+) -> tuple[dict[str, Stage], Scores]:
+    """Run up to the choice of the first round, without training: arm -> select stage; and the scores."""
     e = parse_experiment(tree | changes)
     with open_here(tree | changes, tmp_path, on_ray) as here:
         looked = look(here, e)
         questions, student = looked.questions, next(iter(looked.students.values()))
         pool = build_pool(here, e, looked.hosted, questions)
         rows = pool_rows(pool.answers, questions)
-        scores = score_students(here, [student], rows, pool.ids, e.score, e.placement)[student.id]
+        scores = score_students(here, [student], rows, e.score, e.placement)[student.id]
         chosen = {
-            arm.name: select_answers(here, arm.name, Choice(arm, 1), pool, list(questions), scores)
+            arm.name: select_answers(here, arm.name, Choice(arm, 1), pool, questions, scores)
             for arm in e.arms
         }
-    return chosen | {"scores": scores}
+    return chosen, scores
 
 
 def write_experiment(tree: dict[str, Any], tmp_path: Path) -> Path:

@@ -54,7 +54,8 @@ def test_a_layer_that_is_not_there_or_does_not_give_a_vector_for_each_token_is_r
 
 
 def test_a_student_judged_by_its_loss_is_read_at_the_layer_that_scoring_reads(tiny_model: Path) -> None:
-    from jobs.experiment.schema import Evaluate, Student
+    from jobs.experiment.stages import Evaluate
+    from jobs.experiment.students import Student
     from jobs.stages.evaluate import EvaluateHandler, Judging
     from jobs.stages.states import first_state
     from selection.verification import VerifySettings

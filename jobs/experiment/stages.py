@@ -43,10 +43,20 @@ class Score(Section):
 
 
 class Evaluate(Section):
-    """How a student is judged on held-out questions: right answers, or loss on worked reference answers."""
+    """How a student is judged on held-out questions: the share of right answers, greedy or the mean of
+    `samples` at a `temperature`, or the loss on worked reference answers.
+    """
 
     metric: Literal["accuracy", "loss"] = "accuracy"
+    samples: int = Field(1, ge=1)
+    temperature: float = Field(0.0, ge=0)
     max_new_tokens: int = Field(512, ge=1)
     shard_size: int = Field(128, ge=1)
     baseline: str | None = None
     allow_truncation: bool = False
+
+    @model_validator(mode="after")
+    def _samples_make_sense(self) -> "Evaluate":
+        if self.samples > 1 and (self.temperature == 0 or self.metric == "loss"):
+            raise ValueError("several samples need metric accuracy and a temperature above 0")
+        return self

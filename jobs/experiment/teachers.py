@@ -38,13 +38,15 @@ class ModelTeacher(Section):
 
 class EndpointTeacher(Section):
     """A teacher behind an OpenAI-compatible server. The key is read from the environment variable
-    `api_key_env`, never from a file.
+    `api_key_env`, never from a file. Its answers are known by `name`, `model` and `revision`, wherever the
+    server is: give another revision when the model behind it changes.
     """
 
     kind: Literal["endpoint"]
     name: Name
     base_url: str
     model: str
+    revision: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
     family: str | None = None
     concurrency: int = Field(8, ge=1)

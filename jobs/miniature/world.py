@@ -105,11 +105,12 @@ def build_world(run: Run, settings: Miniature, placement: Placement) -> Place:
         "recipes": [r.__dict__ for r in RECIPES],
         "shape": [WIDTH, LAYERS, HEADS, VOCABULARY],
     }
-    stage = run.note("world", run.store.stage("miniature", VERSION, config, {}))
+    stage = run.store.stage("miniature", VERSION, config, {})
+    run.note("miniature", "world", stage)
     if run.mode == "plan":
         steps = round(sum(r.steps for r in RECIPES) * settings.scale)
         left = None if stage.is_finished else f"{len(RECIPES)} models, {steps:,} steps"
-        run.planned.append(Planned(stage, "world", left, f"{placement.train_workers} train workers"))
+        run.planned.append(Planned("miniature", "world", left, f"{placement.train_workers} train workers"))
         run.need("the miniature world", [stage])
     with run.claimed([stage]):
         if not stage.is_finished:

@@ -53,7 +53,7 @@ def replay_answer(outcome: Outcome, answer: str, number: int = 1) -> Iterator[st
         seen.add(stage.id)
         table = stage.read()
         recorded = table[table["answer_id"] == answer]
-        state = student_of(outcome, path, number, stage.inputs["student"])
+        state = student_of(outcome, path, number, stage.view.table.owner.identity["student"])
         yield f"score under {state.name} {state.id[:8]}: recorded {describe(recorded)}"
         now = describe(score_one(outcome.start.experiment.score, state, asked))
         yield f"score under {state.name} {state.id[:8]}: now      {now}"

@@ -8,6 +8,7 @@ from jobs.files.answers import Row
 from jobs.files.questions import Question
 from jobs.run.store import Stage
 from jobs.stages.pool import AnswerPool
+from jobs.stages.score import Scores
 from jobs.stages.states import ModelState
 
 
@@ -52,7 +53,7 @@ class Outcome:
 
     start: Start
     paths: list[StudentPath]
-    scores: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)
+    scores: dict[tuple[StudentPath, int], Scores] = field(default_factory=dict)
     chosen: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)
     trained: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)
     evaluations: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)

@@ -1,9 +1,11 @@
-"""Making rows: the one place that claims, finds what is missing, runs the pool and closes the stages.
+"""Making rows: the one place that claims tables, finds what is missing, runs the pool and writes the views.
 
-Whoever wants rows brings shards of what they are made from and a handler that makes them in an actor. Many
-stages are made by one call: those with the same handler share its actors.
+Whoever wants rows brings a request, a table's owner and a handler that makes rows in an actor. Many tables
+are made by one call: those with the same handler share its actors.
 """
 
+import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,9 +19,8 @@ from cluster.placement import Needs
 from cluster.storage import Place
 from jobs.run.quarantine import forget_attempts, run_isolated
 from jobs.run.run import Planned, Run
-from jobs.run.store import Stage, write_fallbacks, write_table
-
-Shards = Sequence[tuple[str, Sequence[Any]]]  # (a part's name, what its rows are made from)
+from jobs.run.store import write_fallbacks
+from jobs.run.tables import Table, View, part_name
 
 
 class RowHandler(Protocol):
@@ -28,9 +29,6 @@ class RowHandler(Protocol):
     @property
     def fallbacks(self) -> Mapping[str, str]:
         """Shortcuts that its model does not allow, with what is done instead."""
-
-    def identity(self, item: Any, /) -> str:
-        """The name of a row, by what it is made from."""
 
     def compute(self, items: Sequence[Any], /) -> pd.DataFrame:
         """The rows of some items, one for each, in order."""
@@ -44,101 +42,110 @@ class RowHandler(Protocol):
 
 @dataclass(frozen=True)
 class Want:
-    """Rows that a stage is to hold.
+    """Rows that a view is to hold.
 
     Attributes:
-        label: what people call it.
-        shards: asked only when the stage is not finished.
+        kind: what is done, for people: generate, verify, score, evaluate.
+        label: for whom, for people.
         handler: makes the `RowHandler` in its actor.
+        shard_size: rows of a part, about.
         workers: the most actors at once; `needs` is what each asks for.
-        columns: of the rows, for a stage that has none.
-        count: what the manifest says of the finished rows.
+        columns: of the rows, for a view that has none.
+        count: what the view says of its rows.
         is_isolated: rows that kill their actor are found and set aside.
-        estimate: what a plan says of the shards that are left; printed as it is.
+        estimate: what a plan says of the items that are left; printed as it is.
         place: what a plan says of where they would be made.
     """
 
+    kind: str
     label: str
-    stage: Stage
-    shards: Callable[[], Shards]
+    view: View
     handler: "partial[Any]"
+    shard_size: int
     workers: int
     needs: Needs
     columns: Sequence[str]
     count: Callable[[pd.DataFrame], Mapping[str, Any]]
     is_isolated: bool = True
-    estimate: Callable[[Shards], object] = lambda left: f"{sum(len(items) for _, items in left):,} rows"
+    estimate: Callable[[Sequence[Any]], object] = lambda left: f"{len(left):,} rows"
     place: str = ""
-
-    def missing(self, shards: Shards) -> Shards:
-        """Those of its shards whose part is not there yet."""
-        return [shard for shard in shards if not self.stage.has(shard[0])]
 
 
 def make_rows(run: Run, wants: Sequence[Want], unit: str) -> None:
-    """Make what is missing of these stages, each finished as soon as all of them are made. A plan notes what
-    is missing instead.
+    """Make what is missing of these views, and finish them. A plan notes what is missing instead.
 
     Args:
         unit: what rows are called on the progress bar.
     """
     for want in wants:
-        run.note(want.label, want.stage)
+        run.note(want.kind, want.label, want.view)
     if run.mode == "plan":
         run.planned += [_planned(want) for want in wants]
         return
-    with run.claimed(want.stage for want in wants):
-        unfinished = {w.stage.id: w for w in reversed(wants) if not w.stage.is_finished}
+    with run.claimed(want.view for want in wants):
+        unfinished = {w.view.id: w for w in reversed(wants) if not w.view.is_finished}
         _make(run, list(reversed(unfinished.values())), unit)
 
 
 def _planned(want: Want) -> Planned:
-    remaining = None if want.stage.is_finished else want.estimate(want.missing(want.shards()))
-    return Planned(want.stage, want.label, remaining, want.place)
+    items = want.view.request.items
+    left = None if want.view.is_finished else want.estimate([items[k] for k in want.view.missing()])
+    return Planned(want.kind, want.label, left, want.place)
 
 
 def _make(run: Run, wants: Sequence[Want], unit: str) -> None:
-    """Run the shards that are missing through the pool, and close the stages."""
+    """Run the shards that are missing through the pool, and finish the views."""
+    todo = []
     for want in wants:
-        forget_attempts(want.stage.directory)
-    every = [want.shards() for want in wants]
-    missing = [want.missing(shards) for want, shards in zip(wants, every, strict=True)]
-    todo = [(want, shards) for want, shards in zip(wants, missing, strict=True) if shards]
+        forget_attempts(want.view.table.directory)
+        todo += [(want, part) for part in parts_of(want)]
     if todo:
-        jobs = jobs_of(todo)
-        rows = sum(len(items) for _, shards in todo for _, items in shards)
-        with run.terminal.bar(wants[0].stage.name, rows, unit) as bar:
-            for result in run.host.pool.run(jobs):
+        rows = sum(len(part.keys) for _, part in todo)
+        with run.terminal.bar(wants[0].kind, rows, unit) as bar:
+            for result in run.host.pool.run(jobs_of(todo)):
                 bar.advance(result.value.items)
-    for want, all_shards in zip(wants, every, strict=True):
-        names = [name for name, _ in all_shards]
-        tables = [want.stage.read(name) for name in names]
-        table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(want.columns))
-        want.stage.finish(names, **want.count(table))
-        run.say_fallbacks(want.label, want.stage)
+    for want in wants:
+        table = want.view.read()
+        if table.empty:
+            table = pd.DataFrame(columns=list(want.columns))
+        want.view.finish(**want.count(table))
+        run.say_fallbacks(f"{want.kind} {want.label}", want.view.table.directory)
 
 
-def jobs_of(todo: Sequence[tuple[Want, Shards]]) -> list[Job]:
+def parts_of(want: Want) -> list["Part"]:
+    """The parts to be made for a view, after its cut has been settled."""
+    view = want.view
+    ranges = view.cut(want.shard_size)
+    if not ranges:
+        return []
+    view.table.introduce()
+    view.write_cut(ranges)
+    missing, items = set(view.missing()), view.request.items
+    parts = []
+    for first, last in ranges:
+        keys = [key for key in view.request.within(first, last) if key in missing]
+        if keys:
+            parts.append(Part(view.table, keys, [items[key] for key in keys], want.is_isolated))
+    return parts
+
+
+def jobs_of(todo: Sequence[tuple[Want, "Part"]]) -> list[Job]:
     """The pool's jobs: one for each distinct handler, whose actors then serve all who want it."""
-    groups: list[list[tuple[Want, Shards]]] = []
-    for want, shards in todo:
+    groups: list[list[tuple[Want, Part]]] = []
+    for want, part in todo:
         group = next((g for g in groups if _is_same(g[0][0].handler, want.handler)), None)
         if group is None:
-            groups.append([(want, shards)])
+            groups.append([(want, part)])
         else:
-            group.append((want, shards))
+            group.append((want, part))
     jobs = []
     for group in groups:
         first = group[0][0]
-        parts = [
-            (f"{want.label} {name}", Part(str(want.stage.directory), name, items, want.is_isolated))
-            for want, shards in group
-            for name, items in shards
-        ]
-        name = f"{first.stage.name} {first.label} {first.stage.id[:8]}"
-        workers = min(first.workers, len(parts))
-        make = partial(PartWriter, first.handler)
-        jobs.append(Job(name, make, parts, workers, first.needs, first.stage.name))
+        shards = [(f"{want.label} {part.name}", part) for want, part in group]
+        name = f"{first.kind} {first.label} {first.view.id[:8]}"
+        workers = min(first.workers, len(shards))
+        make = partial(PartWriter, first.handler, first.needs.num_gpus)
+        jobs.append(Job(name, make, shards, workers, first.needs, first.kind))
     return jobs
 
 
@@ -148,28 +155,46 @@ def _is_same(one: "partial[Any]", other: "partial[Any]") -> bool:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a stage to be written: where, under which name, and what its rows are made from."""
+    """A part of a table to be written: its keys, and what its rows are made from."""
 
-    directory: str
-    name: str
+    table: Table
+    keys: Sequence[bytes]
     items: Sequence[Any]
     is_isolated: bool
 
+    @property
+    def name(self) -> str:
+        return part_name(self.keys)
+
 
 class PartWriter:
-    """In an actor: a handler, loaded once, and the writing of each shard as a part of its stage."""
+    """In an actor: a handler, loaded once, and the writing of each shard as a part of its table."""
 
-    def __init__(self, handler: Callable[[], RowHandler]) -> None:
-        self.handler = handler()
+    def __init__(self, handler: Callable[[], RowHandler], num_gpus: float = 0.0) -> None:
+        self.handler, self.num_gpus = handler(), num_gpus
 
     def __call__(self, part: Part) -> Tally:
-        handler, directory = self.handler, Place(part.directory)
-        write_fallbacks(directory, handler.fallbacks)
-        if part.is_isolated:
-            table = run_isolated(
-                directory, part.name, part.items, handler.identity, handler.compute, handler.give_up
-            )
-        else:
-            table = handler.compute(part.items)
-        write_table(directory / f"{part.name}.parquet", table)
-        return handler.tally(table)
+        began, cpu = time.monotonic(), time.process_time()
+        directory: Place = part.table.directory
+        write_fallbacks(directory, self.handler.fallbacks)
+        rows = self._isolated(part) if part.is_isolated else self.handler.compute(part.items)
+        seconds = time.monotonic() - began
+        took = {
+            "seconds": round(seconds, 3),
+            "cpu_seconds": round(time.process_time() - cpu, 3),
+            "gpu_seconds": round(seconds * self.num_gpus, 3),
+            "host": platform.node(),
+        }
+        part.table.write_part(part.keys, rows, took)
+        return self.handler.tally(rows)
+
+    def _isolated(self, part: Part) -> pd.DataFrame:
+        pairs = list(zip(part.keys, part.items, strict=True))
+        return run_isolated(
+            part.table.directory,
+            part.name,
+            pairs,
+            lambda pair: pair[0].hex(),
+            lambda some: self.handler.compute([item for _, item in some]),
+            lambda pair, reason: self.handler.give_up(pair[1], reason),
+        )

@@ -14,6 +14,7 @@ from jobs.experiment.schema import Experiment
 from jobs.run.host import Host, RayHost
 from jobs.run.progress import Terminal
 from jobs.run.store import Stage, Store, read_fallbacks
+from jobs.run.tables import ANY_ROW, Owner, Request, Table, View, Wanted
 
 # make does what is missing, read refuses it, plan says what it is. Nothing but make writes to the store.
 Mode = Literal["make", "read", "plan"]
@@ -34,7 +35,7 @@ class Planned:
         remaining: in words, or numbers that add up; None when the stage is finished.
     """
 
-    stage: Stage
+    kind: str
     label: str
     remaining: object | None
     place: str
@@ -57,7 +58,7 @@ class Run:
     mode: Mode = "make"
     resume: str = "auto"
     retry_failed: bool = False
-    stages: dict[tuple[str, str], Stage] = field(default_factory=dict)
+    stages: dict[tuple[str, str], Stage | View] = field(default_factory=dict)
     cached: int = 0
     planned: list[Planned] = field(default_factory=list)
     _discarded: set[str] = field(default_factory=set)
@@ -70,26 +71,29 @@ class Run:
     ) -> None:
         self.host.close()
 
-    def note(self, label: str, stage: Stage) -> Stage:
-        """Record a stage as part of this run.
+    def view(self, owner: Owner, request: Request, wanted: Wanted = ANY_ROW) -> View:
+        """What this run uses of an owner's table for a request."""
+        return View(Table(self.store.root, owner), request, wanted)
+
+    def note(self, kind: str, label: str, stage: Stage | View) -> None:
+        """Record a stage, or the view of a table, as part of this run.
 
         Raises:
             BadInput: it is not finished, and this run only reads.
         """
-        known = (stage.name, label) in self.stages
-        self.stages[stage.name, label] = stage
+        known = (kind, label) in self.stages
+        self.stages[kind, label] = stage
         if stage.is_finished:
             self.cached += not known
         elif self.mode == "read":
             raise BadInput(
-                f"{stage.name} {label} is not finished",
+                f"{kind} {label} is not finished",
                 "",
                 "a finished run",
                 f"run `tutelage run {self.directory / 'experiment.yaml'}`",
             )
-        return stage
 
-    def need(self, what: str, stages: Iterable[Stage]) -> None:
+    def need(self, what: str, stages: Iterable[Stage | View]) -> None:
         """Go on only if these stages are there; they always are, but in a plan.
 
         Raises:
@@ -99,12 +103,12 @@ class Run:
             raise Unmade(what)
 
     @contextmanager
-    def claimed(self, stages: Iterable[Stage]) -> Iterator[None]:
-        """Hold the unfinished stages against other runs on this store. Whoever waits holds no actors
-        meanwhile.
+    def claimed(self, stages: Iterable[Stage | View]) -> Iterator[None]:
+        """Hold what is unfinished against other runs on this store: stages, and tables. Whoever waits holds
+        no actors meanwhile.
         """
 
-        def say(stage: Stage) -> None:
+        def say(stage: Stage | View) -> None:
             self.host.release()
             self.terminal.say(f"another run is making {stage.name} {stage.id[:8]}; waiting for it")
 
@@ -117,7 +121,7 @@ class Run:
                 self._look_again(stage)
             yield
 
-    def _look_again(self, stage: Stage) -> None:
+    def _look_again(self, stage: Stage | View) -> None:
         """Reopen a claimed stage whose manifest is torn; forget half-done work, once, if the run was told
         to.
         """
@@ -131,10 +135,10 @@ class Run:
             stage.discard_unfinished()
         self._discarded.add(stage.id)
 
-    def say_fallbacks(self, label: str, stage: Stage) -> None:
-        """Tell of shortcuts that a finished stage's model did not allow."""
-        for line in read_fallbacks(stage.directory).values():
-            self.terminal.say(f"{stage.name} {label}: {line}")
+    def say_fallbacks(self, label: str, directory: Place) -> None:
+        """Tell of shortcuts that the model behind a finished stage or table did not allow."""
+        for line in read_fallbacks(directory).values():
+            self.terminal.say(f"{label}: {line}")
 
 
 def open_run(

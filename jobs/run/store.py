@@ -108,6 +108,11 @@ class Stage:
         """Take the manifest away; the parts stay, and are used again."""
         (self.directory / MANIFEST).unlink()
 
+    @property
+    def lock(self) -> str:
+        """The name under which runs hold it against one another."""
+        return f"{self.name}-{self.id}"
+
     def part(self, name: str) -> Place:
         """A part's file; a name with a suffix of its own is not Parquet."""
         return self.directory / (name if "." in name else f"{name}.parquet")
@@ -242,8 +247,9 @@ class Store:
         return Stage(name, identity, self.root / name / identity, config, inputs)
 
     @contextmanager
-    def claimed(self, stages: Sequence[Stage], on_wait: Callable[[Stage], None]) -> Iterator[None]:
-        """Hold the unfinished ones of these stages, so that of two runs that need the same work one does it.
+    def claimed(self, stages: Sequence[Any], on_wait: Callable[[Any], None]) -> Iterator[None]:
+        """Hold the unfinished ones of these stages and views, so that of two runs that need the same work one
+        does it.
 
         Inside, ask again which are finished: another run may have made them while this one waited. Locks are
         taken in one order and belong to the process. An object store has none: two runs on it may repeat
@@ -252,11 +258,7 @@ class Store:
         Args:
             on_wait: told once of each stage that another run holds.
         """
-        wanted = (
-            {f"{s.name}-{s.id}": s for s in stages if not s.is_finished or s.is_torn}
-            if self.root.is_local
-            else {}
-        )
+        wanted = {s.lock: s for s in stages if not s.is_finished or s.is_torn} if self.root.is_local else {}
         with ExitStack() as locks:
             for name in sorted(wanted):
                 locks.enter_context(held((self.root / "locks" / name).path, partial(on_wait, wanted[name])))

@@ -1,95 +1,154 @@
-"""What a teacher is asked and the table of what it answered, the same for hosted models, endpoints
-and files.
+"""What a model is asked and the rows of what it answered, the same for hosted models and endpoints, teachers
+and students.
 """
 
-from dataclasses import astuple, dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cluster.metrics import Tally
-from jobs.run.store import digest_rows
+from jobs.files.questions import Question
+from jobs.run.keys import HALF, question_key
+from jobs.run.tables import GOOD, KEY, POOR, USELESS, Request, View, Wanted
 
-VERSION = 1  # of every stage whose parts are answers
+VERSION = 1  # of every table of answers
 ANSWER_COLUMNS = [
-    "answer_id",
-    "question_id",
-    "teacher",
-    "sample",
     "text",
     "finish",
     "error",
     "prompt_tokens",
     "answer_tokens",
+    "limit_tokens",
+    "token_ids",
+    "end_logprob",
+    "reasoning",
+    "tool_calls",
     "usd",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One question to one teacher, `sample` counting its repetitions from 0."""
+    """One question to one model, `sample` counting its repetitions from 0."""
 
-    question_id: str
     text: str
     system: str | None
     sample: int
 
+    @property
+    def key(self) -> bytes:
+        """Of the answer's row: the question, then the sample's number."""
+        return question_key(self.text, self.system) + self.sample.to_bytes(HALF, "big")
 
-class Asks(tuple[Ask, ...]):
-    """What is asked of one or several teachers; its identity and its shards' names are computed once for all
-    of them.
+
+def request_of(asks: Iterable[Ask]) -> Request:
+    """A request of answers; what is asked twice is asked once."""
+    return Request({ask.key: ask for ask in asks})
+
+
+def asks_of(questions: Iterable[Question], samples: Iterable[int]) -> list[Ask]:
+    """Every question, as often as there are samples."""
+    numbers = list(samples)
+    return [Ask(q.text, q.system, sample) for q in questions for sample in numbers]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One row of a table of answers.
+
+    Attributes:
+        finish: stop, length (cut off at the limit) or failed.
+        token_ids: as sampled by a hosted model, without the token that ended it.
+        end_logprob: natural log-probability of the token that ended it; NaN where nobody knows.
     """
 
-    @cached_property
-    def id(self) -> str:
-        return digest_rows(map(astuple, self))
+    text: str
+    finish: str
+    error: str = ""
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    limit_tokens: int = 0
+    token_ids: tuple[int, ...] = ()
+    end_logprob: float = float("nan")
+    reasoning: str = ""
+    tool_calls: str = ""
+    usd: float = 0.0
 
-    def shards(self, size: int) -> list[tuple[str, "Asks"]]:
-        """Shards named by their place and content, so that running one twice is harmless."""
-        if self._size_and_names is None or self._size_and_names[0] != size:
-            parts = (self[i : i + size] for i in range(0, len(self), size))
-            self._size_and_names = (
-                size,
-                [f"{k:06d}-{digest_rows(map(astuple, part), 8)}" for k, part in enumerate(parts)],
-            )
-        return [
-            (name, Asks(self[k * size : (k + 1) * size])) for k, name in enumerate(self._size_and_names[1])
-        ]
-
-    _size_and_names: tuple[int, list[str]] | None = None
+    def row(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in ANSWER_COLUMNS)
 
 
-def answer_id(teacher: str, question_id: str, sample_index: int) -> str:
-    return f"{teacher}/{question_id}/{sample_index}"
+def failed(reason: str, limit: int, prompt_tokens: int = 0) -> Answer:
+    """The row of a question that could not be asked."""
+    return Answer("", "failed", reason, prompt_tokens, limit_tokens=limit)
 
 
-def answer_row(
-    teacher: str,
-    ask: Ask,
-    text: str,
-    finish: str,
-    error: str = "",
-    tokens: tuple[int, int] = (0, 0),
-    usd: float = 0.0,
-) -> tuple[Any, ...]:
-    """One row of the answers table; `finish` is stop, length, or failed."""
-    return (
-        answer_id(teacher, ask.question_id, ask.sample),
-        ask.question_id,
-        teacher,
-        ask.sample,
-        text,
-        finish,
-        error,
-        *tokens,
-        usd,
+def table_of(answers: Iterable[Answer]) -> pd.DataFrame:
+    return pd.DataFrame([a.row() for a in answers], columns=ANSWER_COLUMNS)
+
+
+def within(limit: int, retry: int = 0) -> Wanted:
+    """Answers under a token limit. What ended by itself below it serves, whatever the limit was when it was
+    asked; what was cut off serves under that limit alone. A failed call serves, unless it is to be asked
+    again.
+
+    Args:
+        retry: how often failed calls have been asked again.
+    """
+    return Wanted(
+        {"limit_tokens": limit, **({"retry": retry} if retry else {})},
+        ("finish", "answer_tokens", "limit_tokens"),
+        partial(_worth, limit),
+        GOOD if retry else POOR,
     )
+
+
+def _worth(limit: int, rows: pd.DataFrame) -> np.ndarray:
+    ended = (rows["finish"] == "stop") & (rows["answer_tokens"] < limit)
+    same = (rows["finish"] != "failed") & (rows["limit_tokens"] == limit)
+    worth = np.where(ended | same, GOOD, np.where(rows["finish"] == "failed", POOR, USELESS))
+    return np.asarray(worth)
+
+
+def answers_to(view: View, ids: Mapping[bytes, list[str]]) -> pd.DataFrame:
+    """A view's answers by the run's question ids: columns question_id, sample and those of answers. Questions
+    with the same messages share their answers.
+
+    Args:
+        ids: question key -> ids of the questions with it.
+    """
+    rows = view.read()
+    rows["question_id"] = [ids[key[:HALF]] for key in rows[KEY]]
+    rows["sample"] = [int.from_bytes(key[HALF:], "big") for key in rows[KEY]]
+    return rows.drop(columns=KEY).explode("question_id", ignore_index=True)
+
+
+def ids_by_key(questions: Iterable[Question]) -> dict[bytes, list[str]]:
+    """The ids of the questions with each key."""
+    found: dict[bytes, list[str]] = {}
+    for q in questions:
+        found.setdefault(question_key(q.text, q.system), []).append(q.id)
+    return found
+
+
+def count_answers(answers: pd.DataFrame) -> dict[str, Any]:
+    """What a view says of its answers."""
+    return {
+        "answers": len(answers),
+        "failed": int((answers["finish"] == "failed").sum()),
+        "prompt_tokens": int(answers["prompt_tokens"].sum()),
+        "answer_tokens": int(answers["answer_tokens"].sum()),
+        "usd": float(answers["usd"].sum()),
+    }
 
 
 def tally_of(answers: pd.DataFrame) -> Tally:
     """What a part of answers amounts to."""
-    failed = int((answers["finish"] == "failed").sum())
+    lost = int((answers["finish"] == "failed").sum())
     return Tally(
-        len(answers), int(answers["answer_tokens"].sum()), failed, spend_usd=float(answers["usd"].sum())
+        len(answers), int(answers["answer_tokens"].sum()), lost, spend_usd=float(answers["usd"].sum())
     )

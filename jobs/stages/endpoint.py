@@ -16,9 +16,9 @@ import pandas as pd
 from cluster.errors import BadInput
 from cluster.metrics import Tally
 from cluster.seeds import derive_seed
-from jobs.experiment.stages import Generate
 from jobs.experiment.teachers import EndpointTeacher
-from jobs.stages.answers import ANSWER_COLUMNS, Ask, answer_id, answer_row, tally_of
+from jobs.stages.answers import Answer, Ask, failed, table_of, tally_of
+from jobs.stages.hosted import Draw
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,10 @@ class EndpointAsker:
     and a budget.
     """
 
-    def __init__(
-        self, teacher: EndpointTeacher, settings: Generate, seed: int, spent_usd: float, key: Secret
-    ) -> None:
+    def __init__(self, teacher: EndpointTeacher, draw: Draw, spent_usd: float, key: Secret) -> None:
         from openai import OpenAI
 
-        self.teacher, self.settings, self.seed, self.spent_usd = teacher, settings, seed, spent_usd
+        self.teacher, self.draw, self.spent_usd = teacher, draw, spent_usd
         self.fallbacks: dict[str, str] = {}
         self.client = OpenAI(
             base_url=teacher.base_url,
@@ -99,28 +97,23 @@ class EndpointAsker:
         )
         self._lock, self._next_call, self.retries = threading.Lock(), 0.0, 0
 
-    def identity(self, ask: Ask) -> str:
-        return answer_id(self.teacher.name, ask.question_id, ask.sample)
-
     def give_up(self, ask: Ask, reason: str) -> pd.DataFrame:
-        row = answer_row(self.teacher.name, ask, "", "failed", reason)
-        return pd.DataFrame([row], columns=ANSWER_COLUMNS)
+        return table_of([failed(reason, self.draw.limit)])
 
     def compute(self, asks: Sequence[Ask]) -> pd.DataFrame:
         with ThreadPoolExecutor(self.teacher.concurrency) as threads:
-            rows = list(threads.map(self._ask, asks))
-        return pd.DataFrame(rows, columns=ANSWER_COLUMNS)
+            return table_of(list(threads.map(self._ask, asks)))
 
     def tally(self, table: pd.DataFrame) -> Tally:
         retries, self.retries = self.retries, 0
         return replace(tally_of(table), retries=retries)
 
-    def _ask(self, ask: Ask) -> tuple[Any, ...]:
+    def _ask(self, ask: Ask) -> Answer:
         from openai import APIError, AuthenticationError, NotFoundError, PermissionDeniedError
 
-        teacher = self.teacher
+        teacher, limit = self.teacher, self.draw.limit
         if teacher.budget_usd is not None and self.spent_usd >= teacher.budget_usd:
-            return answer_row(teacher.name, ask, "", "failed", f"budget of {teacher.budget_usd} USD is spent")
+            return failed(f"budget of {teacher.budget_usd} USD is spent", limit)
         problem = ""
         for attempt in range(teacher.max_retries + 1):
             self._keep_the_rate()
@@ -139,32 +132,29 @@ class EndpointAsker:
                     "",
                 ) from error
             except APIError as error:  # the client has already retried what can be retried
-                return answer_row(
-                    teacher.name, ask, "", "failed", f"{type(error).__name__}: {self._scrub(error)}"
-                )
+                return failed(f"{type(error).__name__}: {self._scrub(error)}", limit)
             except Malformed as error:
                 problem = f"malformed response: {error}"
-        return answer_row(teacher.name, ask, "", "failed", self._scrub(problem))
+        return failed(self._scrub(problem), limit)
 
-    def _call(self, ask: Ask) -> tuple[Any, ...]:
+    def _call(self, ask: Ask) -> Answer:
         messages: list[Any] = [] if ask.system is None else [{"role": "system", "content": ask.system}]
         messages.append({"role": "user", "content": ask.text})
-        s = self.settings
+        t, draw = self.teacher, self.draw
         raw = self.client.chat.completions.with_raw_response.create(
-            model=self.teacher.model,
+            model=t.model,
             messages=messages,
-            temperature=s.temperature,
-            top_p=s.top_p,
-            max_tokens=s.max_new_tokens,
-            seed=derive_seed(self.seed, self.identity(ask)) % 2**31,
+            temperature=draw.temperature,
+            top_p=draw.top_p,
+            max_tokens=draw.limit,
+            seed=derive_seed(draw.seed, ask.key.hex()) % 2**31,
         )
         self._count_retries(raw.retries_taken)
         text, finish, used = read_completion(raw.text)
-        t = self.teacher
         usd = (used[0] * t.usd_per_million_input_tokens + used[1] * t.usd_per_million_output_tokens) / 1e6
         with self._lock:
             self.spent_usd += usd
-        return answer_row(t.name, ask, text, finish, "", used, usd)
+        return Answer(text, finish, "", *used, draw.limit, usd=usd)
 
     def _count_retries(self, count: int) -> None:
         with self._lock:

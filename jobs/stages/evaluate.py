@@ -1,141 +1,66 @@
-"""Stage evaluate: every student on the held-out questions, greedily, or by its loss on worked reference
-answers.
+"""Evaluation: a student is asked the held-out questions and its answers are verified, as a teacher's are; or
+its loss on worked reference answers is read off its statistics.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from cluster.errors import Unrenderable, describe
-from cluster.metrics import Tally
-from cluster.models.loading import load_model, pick_device
-from cluster.models.proof import SAMPLING, prove
-from cluster.models.sampling import Sampling, generation_stop_ids, sample
 from jobs.experiment.placement import Placement
-from jobs.experiment.stages import Evaluate
+from jobs.experiment.stages import Evaluate, Score
+from jobs.files.answers import Row
 from jobs.files.questions import Question
-from jobs.run.rows import Shards, Want, make_rows
-from jobs.run.run import Run
-from jobs.run.store import Stage, Store, digest
+from jobs.run.rows import make_rows
+from jobs.run.run import Planned, Run
+from jobs.run.store import Stage, Store, digest, write_table
+from jobs.run.tables import Request, View
+from jobs.stages.answers import answers_to, asks_of, ids_by_key, request_of
+from jobs.stages.ask import Hosted, Wave, ask
+from jobs.stages.hosted import Draw
+from jobs.stages.score import Scores, key_of, owner_of, statistics_wanted
 from jobs.stages.states import ModelState
-from jobs.stages.verify import verify_config
-from selection.scoring import Scorer
-from selection.verification import VerifySettings, process_verifier
+from jobs.stages.verify import to_check, verdicts_on, verify_config, with_verdicts
+from selection.verification import VerifySettings
 
-VERSION = 1
-COLUMNS = ["question_id", "family", "state", "value", "text", "extracted", "tokens", "finish"]
+VERSION = 2
+COLUMNS = ["question_id", "family", "state", "value", "text", "extracted", "tokens", "cut_off"]
 
 
 @dataclass(frozen=True)
 class Judging:
-    """How students are judged: the measure, how their answers are checked, the layer a loss is read at."""
+    """How students are judged: the measure, how their answers are checked, how losses are read."""
 
     evaluate: Evaluate
     verify: VerifySettings
-    target_layer: str | None
+    score: Score
+    seed: int
 
+    @property
+    def draw(self) -> Draw:
+        """How a student's answers are drawn."""
+        e = self.evaluate
+        return Draw(e.temperature, 1.0, e.max_new_tokens, self.seed)
 
-class EvaluateHandler:
-    """Handler in an actor: loads the student once, and judges it on questions.
-
-    `value` is 1 or 0 for a right or wrong answer, or minus the loss in nats per answer token: higher is
-    better.
-    """
-
-    def __init__(self, student: ModelState, judging: Judging, num_gpus: float) -> None:
-        self.settings = judging.evaluate
-        self.model = load_model(student.source, pick_device(num_gpus))
-        self.renderer = student.renderer()
-        self.verifier = process_verifier(judging.verify)
-        self.scorer = (
-            Scorer(self.model, self.renderer.special_ids, judging.target_layer)
-            if self.settings.metric == "loss"
-            else None
-        )
-        self.proof = prove(self.model, SAMPLING) if self.scorer is None else self.scorer.proof
-        self.fallbacks = self.proof.lines
-
-    def identity(self, question: Question) -> str:
-        return question.id
-
-    def give_up(self, question: Question, reason: str) -> pd.DataFrame:
-        row = (question.id, question.family, "quarantined", None, "", reason, 0, "")
-        return pd.DataFrame([row], columns=COLUMNS)
-
-    def compute(self, questions: Sequence[Question]) -> pd.DataFrame:
-        judge = self._answers if self.scorer is None else self._losses
-        return pd.DataFrame(judge(questions), columns=COLUMNS)
-
-    def tally(self, table: pd.DataFrame) -> Tally:
-        failed = int(table["state"].isin(["unrenderable", "quarantined"]).sum())
-        return Tally(len(table), int(table["tokens"].sum()), failed)
-
-    def _answers(self, questions: Sequence[Question]) -> list[tuple[object, ...]]:
-        rows: list[tuple[object, ...]] = []
-        prompts = {}
-        for q in questions:
-            try:
-                prompts[q] = self.renderer.prompt(q.text, q.system)
-            except Unrenderable as error:
-                rows.append((q.id, q.family, "unrenderable", None, "", str(error), 0, ""))
-        stop_ids = self.renderer.stop_ids | generation_stop_ids(self.model)
-        sampling = Sampling(self.settings.max_new_tokens, stop_ids, way=self.proof.way)
-        for q, c in zip(prompts, sample(self.model, list(prompts.values()), sampling), strict=True):
-            if isinstance(c, Exception):
-                rows.append((q.id, q.family, "quarantined", None, "", describe(c), 0, ""))
-                continue
-            text = self.renderer.answer_text(c.ids)
-            verdict = self.verifier.check(text, q.reference)
-            rows.append(
-                (
-                    q.id,
-                    q.family,
-                    verdict.state,
-                    float(verdict.state == "correct"),
-                    text,
-                    verdict.extracted,
-                    len(c.ids),
-                    c.finish,
-                )
-            )
-        return rows
-
-    def _losses(self, questions: Sequence[Question]) -> list[tuple[object, ...]]:
-        if self.scorer is None:
-            raise RuntimeError("losses need a scorer")
-        rows: list[tuple[object, ...]] = []
-        rendered = {}
-        for q in questions:
-            try:
-                rendered[q.id] = self.renderer.conversation(q.text, q.reference, q.system)
-            except Unrenderable as error:
-                rows.append((q.id, q.family, "unrenderable", None, "", str(error), 0, ""))
-        by_id = {q.id: q for q in questions}
-        for identity, result in zip(rendered, self.scorer.score(list(rendered.values())), strict=True):
-            if isinstance(result, Exception):
-                rows.append(
-                    (identity, by_id[identity].family, "quarantined", None, "", describe(result), 0, "")
-                )
-            else:
-                loss = result.answer_loss / result.n_answer
-                rows.append((identity, by_id[identity].family, "scored", -loss, "", "", result.n_answer, ""))
-        return rows
+    def identity(self) -> dict[str, Any]:
+        """What results hang on beside the student and the questions."""
+        e = self.evaluate
+        if e.metric == "loss":
+            return {"metric": "loss", "max_length": self.score.max_length}
+        verify = verify_config(self.verify)
+        draw = self.draw.identity()
+        return {"metric": e.metric, "limit": e.max_new_tokens, "samples": e.samples, **draw, "verify": verify}
 
 
 def evaluate_stage(
     store: Store, judging: Judging, student: ModelState, questions: Sequence[Question]
 ) -> Stage:
-    """The stage that holds a student's results on these questions."""
-    settings = judging.evaluate
-    config = {
-        "evaluate": settings.model_dump(exclude={"baseline", "allow_truncation"}),
-        "verify": verify_config(judging.verify) if settings.metric == "accuracy" else None,
-        "rendering": student.rendering,
-    }
-    content = digest([(q.id, q.text, q.reference, q.system) for q in questions])
+    """The stage that holds a student's results on these questions: `value` is the share of its samples that
+    are right, or minus the loss in nats per answer token: higher is better.
+    """
+    config = {**judging.identity(), "rendering": student.rendering}
+    content = digest([(q.id, q.text, q.reference, q.system, q.family) for q in questions])
     return store.stage("evaluate", VERSION, config, {"student": student.id, "questions": content})
 
 
@@ -148,32 +73,112 @@ def evaluate_students(
 ) -> dict[str, Stage]:
     """Evaluate students (label -> state) on held-out questions; returns label -> stage."""
     stages = {label: evaluate_stage(run.store, judging, s, questions) for label, s in students.items()}
-    # many students keep every worker busy with one each, which loads each of them once
-    several = len({s.id for s in stages.values() if not s.is_finished}) >= placement.evaluate_workers
-    workers = 1 if several else placement.evaluate_workers
-    wants = [
-        Want(
-            label,
-            stage,
-            partial(shards_of_questions, questions, judging.evaluate.shard_size),
-            partial(EvaluateHandler, students[label], judging, placement.num_gpus),
-            workers,
-            placement.needs,
-            COLUMNS,
-            count_results,
-            place=f"{placement.evaluate_workers} × ({placement.needs})",
-        )
-        for label, stage in stages.items()
-    ]
-    make_rows(run, wants, "questions")
+    for label, stage in stages.items():
+        run.note("evaluate", label, stage)
+    # of several labels with one student the first is asked for
+    distinct = {stage.id: label for label, stage in reversed(stages.items()) if not stage.is_finished}
+    left = {label: students[label] for label in students if label in distinct.values()}
+    if run.mode == "plan":
+        place = f"{placement.evaluate_workers} × ({placement.needs})"
+        run.planned += [
+            Planned("evaluate", n, None if s.is_finished else f"{len(questions):,} questions", place)
+            for n, s in stages.items()
+        ]
+        return stages
+    with run.claimed(stages[label] for label in left):
+        still = {label: s for label, s in left.items() if not stages[label].is_finished}
+        judge = _losses if judging.evaluate.metric == "loss" else _verdicts
+        for label, results in judge(run, still, questions, judging, placement).items():
+            _finish(stages[label], questions, results)
     return stages
 
 
-def shards_of_questions(questions: Sequence[Question], size: int) -> Shards:
-    return [(f"{k:06d}", list(questions[i : i + size])) for k, i in enumerate(range(0, len(questions), size))]
+def _finish(stage: Stage, questions: Sequence[Question], results: pd.DataFrame) -> None:
+    """Write the results of one student, in the order of the questions."""
+    families = {q.id: q.family for q in questions}
+    table = results.set_index("question_id").loc[[q.id for q in questions]].reset_index()
+    table = table.assign(family=table["question_id"].map(families))[COLUMNS]
+    write_table(stage.part("results"), table)
+    value, cut_off = float(table["value"].mean()), float(table["cut_off"].sum())
+    stage.finish(["results"], questions=len(table), value=value, cut_off=cut_off)
 
 
-def count_results(results: pd.DataFrame) -> dict[str, Any]:
-    """What the manifest says of a student's results; `value` is their mean."""
-    cut_off = int((results["finish"] == "length").sum())
-    return {"questions": len(results), "value": float(results["value"].mean()), "cut_off": cut_off}
+def _verdicts(
+    run: Run,
+    students: Mapping[str, ModelState],
+    questions: Sequence[Question],
+    judging: Judging,
+    placement: Placement,
+) -> dict[str, pd.DataFrame]:
+    """The shares of right answers, question by question."""
+    if not students:
+        return {}
+    # many students keep every worker busy with one each, which loads each of them once
+    workers = 1 if len(students) >= placement.evaluate_workers else placement.evaluate_workers
+    request = request_of(asks_of(questions, range(judging.evaluate.samples)))
+    waves = {
+        label: Wave(Hosted(state, workers, placement.needs), judging.draw, request)
+        for label, state in students.items()
+    }
+    views = ask(run, "answers of", waves, judging.evaluate.shard_size)
+    ids, by_id = ids_by_key(questions), {q.id: q for q in questions}
+    tables = [answers_to(view, ids).assign(label=name) for name, view in views.items()]
+    answers = pd.concat(tables, ignore_index=True)
+    checked = to_check(answers, by_id)
+    first, *others = students
+    label = f"{first} and {len(others)} more" if others else first
+    verdicts = verdicts_on(run, "verdicts on", label, judging.verify, [c for c in checked if c is not None])
+    told = with_verdicts(answers, checked, verdicts)
+    told["value"] = (told["state"] == "correct").astype(float).where(told["finish"] != "failed")
+    told["state"] = told["state"].where(told["finish"] != "failed", "failed").fillna("empty")
+    told["extracted"] = told["extracted"].where(told["finish"] != "failed", told["error"])
+    told["cut_off"] = (told["finish"] == "length").astype(float)
+    return {str(n): _by_question(own) for n, own in told.groupby("label")}
+
+
+def _by_question(answers: pd.DataFrame) -> pd.DataFrame:
+    """One row a question: means over its samples, and the first sample's words."""
+    ordered = answers.sort_values(["question_id", "sample"]).rename(columns={"answer_tokens": "tokens"})
+    groups = ordered.groupby("question_id")
+    first = groups[["state", "text", "extracted"]].first()
+    return first.join(groups[["value", "tokens", "cut_off"]].mean()).reset_index()
+
+
+def _losses(
+    run: Run,
+    students: Mapping[str, ModelState],
+    questions: Sequence[Question],
+    judging: Judging,
+    placement: Placement,
+) -> dict[str, pd.DataFrame]:
+    """The losses on the reference answers, question by question."""
+    rows = [Row(q.id, q.id, "", q.text, q.reference, q.system) for q in questions]
+    request = Request({key_of(row): row for row in rows})
+    views: dict[str, View] = {
+        label: run.view(owner_of(state, judging.score), request) for label, state in students.items()
+    }
+    make_rows(
+        run,
+        [
+            statistics_wanted("losses of", label, views[label], state, judging.score, placement)
+            for label, state in students.items()
+        ],
+        "questions",
+    )
+    return {label: _loss_table(Scores(view, rows).read()) for label, view in views.items()}
+
+
+def _loss_table(scores: pd.DataFrame) -> pd.DataFrame:
+    is_scored = scores["state"] == "scored"
+    loss = scores["answer_loss"] / scores["n_answer"].where(is_scored, 1)
+    return pd.DataFrame(
+        {
+            "question_id": scores["question_id"],
+            "state": scores["state"],
+            "value": (-loss).where(is_scored),
+            "text": "",
+            "extracted": scores["reason"],
+            "tokens": scores["n_answer"],
+            "cut_off": 0.0,
+        }
+    )

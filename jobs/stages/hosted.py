@@ -1,6 +1,7 @@
 """Asking a model that an actor hosts: loaded once, sampled in batches."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -10,48 +11,64 @@ from cluster.models.loading import load_model, pick_device
 from cluster.models.proof import SAMPLING, prove
 from cluster.models.sampling import Sampling, generation_stop_ids, sample
 from cluster.seeds import derive_seed
-from jobs.experiment.stages import Generate
-from jobs.stages.answers import ANSWER_COLUMNS, Ask, answer_id, answer_row, tally_of
+from jobs.stages.answers import Answer, Ask, failed, table_of, tally_of
 from jobs.stages.states import ModelState
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How answers are drawn from a model.
+
+    Attributes:
+        limit: the most tokens of an answer, the one that ends it included.
+        seed: of sampling; answers at temperature 0 do not hang on it.
+    """
+
+    temperature: float
+    top_p: float
+    limit: int
+    seed: int
+
+    def identity(self) -> dict[str, object]:
+        """What answers hang on, as far as it differs from the usual; the limit is a column of theirs."""
+        if self.temperature == 0:
+            return {}
+        usual = {"top_p": 1.0}
+        given = {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
+        return {name: value for name, value in given.items() if usual.get(name) != value}
 
 
 class ModelAsker:
     """Handler in a hosting actor: a model in any state, which answers."""
 
-    def __init__(self, state: ModelState, settings: Generate, seed: int, num_gpus: float) -> None:
-        self.name, self.settings, self.seed = state.name, settings, seed
+    def __init__(self, state: ModelState, draw: Draw, num_gpus: float) -> None:
+        self.draw = draw
         self.model = load_model(state.source, pick_device(num_gpus))
         self.proof = prove(self.model, SAMPLING)
         self.fallbacks = self.proof.lines
         self.renderer = state.renderer()
 
-    def identity(self, ask: Ask) -> str:
-        return answer_id(self.name, ask.question_id, ask.sample)
-
     def give_up(self, ask: Ask, reason: str) -> pd.DataFrame:
-        return pd.DataFrame([answer_row(self.name, ask, "", "failed", reason)], columns=ANSWER_COLUMNS)
+        return table_of([failed(reason, self.draw.limit)])
 
     def tally(self, table: pd.DataFrame) -> Tally:
         return tally_of(table)
 
     def compute(self, asks: Sequence[Ask]) -> pd.DataFrame:
-        prompts, rows = [], {}
+        draw, prompts, answers = self.draw, {}, {}
         for ask in asks:
             try:
-                prompts.append((ask, self.renderer.prompt(ask.text, ask.system)))
+                prompts[ask] = self.renderer.prompt(ask.text, ask.system)
             except Unrenderable as error:
-                rows[ask] = answer_row(self.name, ask, "", "failed", str(error))
-        s = self.settings
+                answers[ask] = failed(str(error), draw.limit)
         stop_ids = self.renderer.stop_ids | generation_stop_ids(self.model)
-        sampling = Sampling(s.max_new_tokens, stop_ids, s.temperature, s.top_p, way=self.proof.way)
-        seeds = [derive_seed(self.seed, self.identity(a)) for a, _ in prompts]
-        completions = sample(self.model, [ids for _, ids in prompts], sampling, seeds)
-        for (ask, ids), completion in zip(prompts, completions, strict=True):
+        sampling = Sampling(draw.limit, stop_ids, draw.temperature, draw.top_p, way=self.proof.way)
+        seeds = [derive_seed(draw.seed, ask.key.hex()) for ask in prompts]
+        completions = sample(self.model, list(prompts.values()), sampling, seeds)
+        for (ask, ids), completion in zip(prompts.items(), completions, strict=True):
             if isinstance(completion, Exception):
-                reason = describe(completion)
-                rows[ask] = answer_row(self.name, ask, "", "failed", reason, (len(ids), 0))
+                answers[ask] = failed(describe(completion), draw.limit, len(ids))
                 continue
-            text = self.renderer.answer_text(completion.ids)
-            used = (len(ids), len(completion.ids))
-            rows[ask] = answer_row(self.name, ask, text, completion.finish, "", used)
-        return pd.DataFrame([rows[a] for a in asks], columns=ANSWER_COLUMNS)
+            text, own = self.renderer.answer_text(completion.ids), completion.ids
+            answers[ask] = Answer(text, completion.finish, "", len(ids), len(own), draw.limit, own)
+        return table_of(answers[ask] for ask in asks)

@@ -1,9 +1,9 @@
-"""Stage score: the statistics of every verified answer under a student, sharded over actors that hold that
-student.
+"""The statistics of answers under a student, sharded over actors that hold that student. They belong to the
+student's weights under one rendering: an answer that was scored once is not scored again.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from functools import partial
 from typing import Any
 
@@ -17,29 +17,67 @@ from jobs.experiment.placement import Placement
 from jobs.experiment.stages import Score
 from jobs.files.answers import Row
 from jobs.files.questions import Question
-from jobs.run.rows import Shards, Want, make_rows
+from jobs.run.keys import question_key, row_key
+from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
-from jobs.run.store import Stage, Store, digest
+from jobs.run.store import digest
+from jobs.run.tables import KEY, Owner, Request, View
 from jobs.stages.ask import prompt_tokens
 from jobs.stages.states import ModelState
 from selection.scoring import STATISTIC_NAMES, EmptySpan, Scorer
 
-VERSION = 3
-SCORE_COLUMNS = [
-    "answer_id",
-    "question_id",
-    "teacher",
-    "state",
-    "reason",
-    "conversation_tokens",
-    *STATISTIC_NAMES,
-]
+VERSION = 1
+STATISTIC_COLUMNS = ["state", "reason", "conversation_tokens", *STATISTIC_NAMES]
+SCORE_COLUMNS = ["answer_id", "question_id", "teacher", *STATISTIC_COLUMNS]
 
 
-def score_stage(store: Store, settings: Score, student: ModelState, pool_ids: Mapping[str, str]) -> Stage:
-    """The stage that holds the statistics of a pool under a student."""
-    config = {"score": settings.model_dump(exclude={"token_budget"}), "rendering": student.rendering}
-    return store.stage("score", VERSION, config, {"student": student.id, **pool_ids})
+@dataclass(frozen=True)
+class Scores:
+    """The statistics of a run's answers under one student.
+
+    Attributes:
+        rows: the answers, several of which may be the same text.
+    """
+
+    view: View
+    rows: Sequence[Row]
+
+    @property
+    def id(self) -> str:
+        return self.view.id
+
+    @property
+    def rendering(self) -> str:
+        """Of the tokens that were scored."""
+        return str(self.view.table.owner.identity["rendering"])
+
+    @property
+    def is_finished(self) -> bool:
+        return self.view.is_finished
+
+    def read(self) -> pd.DataFrame:
+        """The statistics of every answer, in the order of the rows."""
+        found = self.view.read()
+        place = {key: number for number, key in enumerate(found[KEY])}
+        own = found.iloc[[place[key_of(row)] for row in self.rows]].reset_index(drop=True)
+        named = [(row.answer_id, row.question_id, row.teacher) for row in self.rows]
+        return pd.DataFrame(named, columns=SCORE_COLUMNS[:3]).join(own)[SCORE_COLUMNS]
+
+
+def key_of(row: Row) -> bytes:
+    """The key of an answer's statistics: its question's messages and its text."""
+    return row_key(question_key(row.question, row.system), row.answer)
+
+
+def owner_of(student: ModelState, settings: Score) -> Owner:
+    """Whose statistics these are: the weights, the tokens, the layer that is read and the longest row."""
+    identity = {
+        "student": student.id,
+        "rendering": student.rendering,
+        "target_layer": settings.target_layer,
+        "max_length": settings.max_length,
+    }
+    return Owner("statistics", VERSION, identity)
 
 
 class ScoreHandler:
@@ -52,15 +90,13 @@ class ScoreHandler:
         self.scorer = Scorer(model, self.renderer.special_ids, settings.target_layer, settings.token_budget)
         self.fallbacks = self.scorer.proof.lines
 
-    def identity(self, row: Row) -> str:
-        return row.answer_id
-
     def give_up(self, row: Row, reason: str) -> pd.DataFrame:
-        values = [row.answer_id, row.question_id, row.teacher, "quarantined", reason, 0]
-        return pd.DataFrame([[*values, *[0.0] * len(STATISTIC_NAMES)]], columns=SCORE_COLUMNS)
+        values = ["quarantined", reason, 0, *[0.0] * len(STATISTIC_NAMES)]
+        return pd.DataFrame([values], columns=STATISTIC_COLUMNS)
 
     def compute(self, rows: Sequence[Row]) -> pd.DataFrame:
-        return score_rows(rows, self.renderer, self.scorer, self.settings.max_length)
+        keyed = [Row(key_of(r).hex(), "", "", r.question, r.answer, r.system) for r in rows]
+        return score_rows(keyed, self.renderer, self.scorer, self.settings.max_length)[STATISTIC_COLUMNS]
 
     def tally(self, table: pd.DataFrame) -> Tally:
         failed = int((table["state"] != "scored").sum())
@@ -127,48 +163,49 @@ def pool_rows(pool: pd.DataFrame, questions: Mapping[str, Question]) -> list[Row
 
 
 def score_students(
-    run: Run,
-    students: Sequence[ModelState],
-    rows: list[Row],
-    pool_ids: Mapping[str, str],
-    settings: Score,
-    placement: Placement,
-) -> dict[str, Stage]:
-    """Score the same answers under several students at once; returns student id -> stage.
-
-    Args:
-        pool_ids: what the rows depend on: label -> id of the verify stages and the questions.
-    """
-    stages = {s.id: score_stage(run.store, settings, s, pool_ids) for s in students}
+    run: Run, students: Sequence[ModelState], rows: Sequence[Row], settings: Score, placement: Placement
+) -> dict[str, Scores]:
+    """Score the same answers under several students at once; returns student id -> statistics."""
+    distinct = {s.id: s for s in students}
+    request = Request({key_of(row): row for row in rows})
+    views = {i: run.view(owner_of(s, settings), request) for i, s in distinct.items()}
     wants = [
-        Want(
-            f"{student.name} {student.id[:8]}",
-            stages[student.id],
-            partial(shards_of, rows, settings.shard_size),
-            partial(ScoreHandler, student, settings, placement.num_gpus),
-            placement.score_workers,
-            placement.needs,
-            SCORE_COLUMNS,
-            count_scores,
-            estimate=partial(left_to_score, student),
-            place=f"{placement.score_workers} × ({placement.needs})",
-        )
-        for student in {s.id: s for s in students}.values()
+        statistics_wanted("score", f"{s.name} {i[:8]}", views[i], s, settings, placement)
+        for i, s in distinct.items()
     ]
     make_rows(run, wants, "answers")
-    return stages
+    return {i: Scores(view, rows) for i, view in views.items()}
+
+
+def statistics_wanted(
+    kind: str, label: str, view: View, student: ModelState, settings: Score, placement: Placement
+) -> Want:
+    """The rows of a view of a student's statistics."""
+    return Want(
+        kind,
+        label,
+        view,
+        partial(ScoreHandler, student, settings, placement.num_gpus),
+        settings.shard_size,
+        placement.score_workers,
+        placement.needs,
+        STATISTIC_COLUMNS,
+        count_scores,
+        estimate=partial(left_to_score, student),
+        place=f"{placement.score_workers} × ({placement.needs})",
+    )
 
 
 def count_scores(scores: pd.DataFrame) -> dict[str, int]:
-    """What the manifest says of statistics: how many answers, their tokens, and how many of each state."""
+    """What a view says of statistics: how many answers, their tokens, and how many of each state."""
     states = {str(k): int(v) for k, v in scores["state"].value_counts().items()}
     return {"answers": len(scores), "tokens": int(scores["conversation_tokens"].sum()), **states}
 
 
-def left_to_score(student: ModelState, left: Shards) -> str:
-    """What these shards of answers would take of a student."""
-    renderer, rows = student.renderer(), [row for _, chunk in left for row in chunk]
-    prompts = {r.question_id: prompt_tokens(renderer, r.question, r.system) for r in rows}
+def left_to_score(student: ModelState, rows: Sequence[Row]) -> str:
+    """What these answers would take of a student."""
+    renderer = student.renderer()
+    prompts = {(r.question, r.system): prompt_tokens(renderer, r.question, r.system) for r in rows}
     answers = sum(len(renderer.tokenizer(r.answer)["input_ids"]) for r in rows)
-    tokens = answers + sum(prompts[r.question_id] for r in rows)
+    tokens = answers + sum(prompts[r.question, r.system] for r in rows)
     return f"{len(rows):,} answers, about {tokens:,} tokens"

@@ -2,18 +2,23 @@
 ledger.
 """
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import pandas as pd
 
 from jobs.experiment.arms import Arm
+from jobs.files.questions import Question
+from jobs.run.keys import question_key
 from jobs.run.run import Run
 from jobs.run.store import Stage, Store, write_table
 from jobs.stages.pool import AnswerPool
+from jobs.stages.score import Scores
 from selection.costs import compute_cost
 from selection.rules import choose
 
-VERSION = 1
+VERSION = 2
 LEDGER_COLUMNS = ["kind", "id", "state", "teacher", "length_tokens"]
 
 
@@ -25,36 +30,63 @@ class Choice:
     seed: int
 
 
-def select_stage(store: Store, arm: Arm, seed: int, scores: Stage) -> Stage:
+def select_stage(store: Store, choice: Choice, scores: Scores, pool: AnswerPool) -> Stage:
     """The stage that holds an arm's choice."""
+    arm = choice.arm
     config = {
         "cost": asdict(arm.cost_settings) if arm.cost_settings else None,
         "rule": asdict(arm.rule_settings),
-        "seed": seed,
+        "seed": choice.seed,
     }
-    return store.stage("select", VERSION, config, {"scores": scores.id})
+    return store.stage("select", VERSION, config, {"scores": scores.id, "pool": pool.id})
 
 
 def select_answers(
-    run: Run, label: str, choice: Choice, pool: AnswerPool, questions: list[str], scores: Stage
+    run: Run,
+    label: str,
+    choice: Choice,
+    pool: AnswerPool,
+    questions: Mapping[str, Question],
+    scores: Scores,
 ) -> Stage:
     """Choose an arm's training set from scored answers; writes `chosen` and `ledger`.
 
     Args:
-        questions: ids of all questions asked.
-        scores: finished score stage of the student that chooses; rules without a cost need it for lengths
-            only.
+        questions: all that were asked.
+        scores: of the student that chooses; rules without a cost need them for lengths only.
     """
-    stage = run.note(label, select_stage(run.store, choice.arm, choice.seed, scores))
+    stage = select_stage(run.store, choice, scores, pool)
+    run.note("select", label, stage)
     with run.claimed([stage]):
         if not stage.is_finished and run.mode == "make":
-            _select(stage, choice, pool, questions, scores.read())
+            scored = scores.read()
+            chosen = choose_by_key(scored, choice, pool, keys_of(questions))
+            ledger = build_ledger(pool.answers, scored, chosen, list(questions))
+            write_table(stage.part("chosen"), chosen)
+            write_table(stage.part("ledger"), ledger)
+            stage.finish(["chosen", "ledger"], questions=len(questions), chosen=len(chosen))
     return stage
 
 
-def _select(
-    stage: Stage, choice: Choice, pool: AnswerPool, questions: list[str], scored: pd.DataFrame
-) -> None:
+def keys_of(questions: Mapping[str, Question]) -> dict[str, str]:
+    """Question id -> what draws and order follow: the key of its messages, numbered where several questions
+    have the same.
+    """
+    seen: Counter[bytes] = Counter()
+    keys = {}
+    for q in sorted(questions.values(), key=lambda q: q.id):
+        key = question_key(q.text, q.system)
+        keys[q.id] = f"{key.hex()}-{seen[key]}"
+        seen[key] += 1
+    return keys
+
+
+def choose_by_key(
+    scored: pd.DataFrame, choice: Choice, pool: AnswerPool, keys: Mapping[str, str]
+) -> pd.DataFrame:
+    """Apply an arm's rule with the keys of questions and answers in place of their ids, so that names change
+    no draw, no tie and no order; returns the choice with the ids.
+    """
     arm = choice.arm
     usable = scored[scored["state"] == "scored"].reset_index(drop=True)
     costs = (
@@ -62,11 +94,21 @@ def _select(
         if arm.cost_settings and len(usable)
         else pd.Series(0.0, index=usable.index)
     )
-    chosen = choose(usable.assign(cost=costs), arm.rule_settings, choice.seed, pool.accuracy)
-    ledger = build_ledger(pool.answers, scored, chosen, questions)
-    write_table(stage.part("chosen"), chosen)
-    write_table(stage.part("ledger"), ledger)
-    stage.finish(["chosen", "ledger"], questions=len(questions), chosen=len(chosen))
+    content = dict(zip(pool.answers["answer_id"], pool.answers["answer_key"], strict=True))
+    # the teacher's name parts only answers with one text
+    by_key = {f"{content[a]} {t} {q}": (q, a) for q, a, t in _names(usable)}
+    keyed = usable.assign(
+        cost=costs,
+        question_id=[keys[q] for q in usable["question_id"]],
+        answer_id=[f"{content[a]} {t} {q}" for q, a, t in _names(usable)],
+    )
+    chosen = choose(keyed, arm.rule_settings, choice.seed, pool.accuracy)
+    named = [by_key[key] for key in chosen["answer_id"]]
+    return chosen.assign(question_id=[q for q, _ in named], answer_id=[a for _, a in named])
+
+
+def _names(rows: pd.DataFrame) -> "zip[tuple[str, str, str]]":
+    return zip(rows["question_id"], rows["answer_id"], rows["teacher"], strict=True)
 
 
 def build_ledger(

@@ -69,7 +69,7 @@ def write_examples_of(run: Run, label: str, stage: Stage, make: Callable[[], Seq
     Raises:
         BadInput: there are none.
     """
-    run.note(label, stage)
+    run.note("examples", label, stage)
     with run.claimed([stage]):
         if not stage.is_finished and run.mode == "make":
             examples = make()
@@ -101,18 +101,20 @@ def train_stage(store: Store, t: Training) -> Stage:
 
 def train_students(run: Run, trainings: Sequence[Training], placement: Placement) -> list[Stage]:
     """Train every student; returns the stages that hold them, in order. In a plan some are not finished."""
-    stages = [run.note(t.label, train_stage(run.store, t)) for t in trainings]
+    stages = [train_stage(run.store, t) for t in trainings]
+    for t, stage in zip(trainings, stages, strict=True):
+        run.note("train", t.label, stage)
     if run.mode == "plan":
         for t, stage in zip(trainings, stages, strict=True):
             left = None if stage.is_finished else f"{_steps(t):,} steps"
-            run.planned.append(Planned(stage, t.label, left, train_place(placement, t.settings)))
+            run.planned.append(Planned("train", t.label, left, train_place(placement, t.settings)))
         return stages
     with run.claimed(stages):
         unfinished = {s.id: (t, s) for t, s in zip(trainings, stages, strict=True) if not s.is_finished}
         run_queue(run, [job_of(t, stage) for t, stage in unfinished.values()], placement)
         for t, stage in unfinished.values():
             finish_training(stage)
-            run.say_fallbacks(t.label, stage)
+            run.say_fallbacks(f"train {t.label}", stage.directory)
     return stages
 
 

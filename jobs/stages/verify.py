@@ -1,8 +1,10 @@
-"""Stage verify: a verdict for every answer; answers and verdicts together are the pool."""
+"""Verdicts: what a checker says of an answer against a reference. They belong to the checker's settings,
+whoever answered: a text that was checked once is not checked again.
+"""
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,24 +15,29 @@ import pandas as pd
 from cluster.metrics import Tally
 from cluster.placement import Needs
 from jobs.files.questions import Question
-from jobs.run.rows import Shards, Want, make_rows
+from jobs.run.keys import question_key, row_key
+from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
-from jobs.run.store import Stage, Store, digest_rows
+from jobs.run.tables import KEY, Owner, Request, View
 from selection.verification import Verifier, VerifySettings, load_function, process_verifier
 
 VERSION = 1
 SHARD_SIZE = 2000
 MOST_CHECKERS = 1000  # as many as there are shards, where there is room
-VERDICT_COLUMNS = ["answer_id", "state", "extracted"]
+VERDICT_COLUMNS = ["state", "extracted"]
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a checker is given: an answer's text, and the reference it is compared with."""
+    """What a checker is given, under the question that it belongs to."""
 
-    answer_id: str
+    question: bytes
     text: str
     reference: str
+
+    @property
+    def key(self) -> bytes:
+        return row_key(self.question, self.text, self.reference)
 
 
 class VerifyHandler:
@@ -42,16 +49,12 @@ class VerifyHandler:
         self.verifier = process_verifier(settings)
         self.fallbacks: dict[str, str] = {}
 
-    def identity(self, answer: Checked) -> str:
-        return answer.answer_id
-
     def give_up(self, answer: Checked, reason: str) -> pd.DataFrame:
-        return pd.DataFrame([(answer.answer_id, "checker_error", reason)], columns=VERDICT_COLUMNS)
+        return pd.DataFrame([("checker_error", reason)], columns=VERDICT_COLUMNS)
 
     def compute(self, answers: Sequence[Checked]) -> pd.DataFrame:
         verdicts = self.verifier.check_all((a.text, a.reference) for a in answers)
-        rows = [(a.answer_id, v.state, v.extracted) for a, v in zip(answers, verdicts, strict=True)]
-        return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
+        return pd.DataFrame([(v.state, v.extracted) for v in verdicts], columns=VERDICT_COLUMNS)
 
     def tally(self, table: pd.DataFrame) -> Tally:
         return Tally(len(table), quarantined=int(table["state"].isin(["timed_out", "checker_error"]).sum()))
@@ -72,93 +75,73 @@ def verify_config(settings: VerifySettings) -> dict[str, Any]:
     return config
 
 
-def references_id(questions: Mapping[str, Question]) -> str:
-    """Identify the references of all questions."""
-    return digest_rows((q.id, q.reference) for q in sorted(questions.values(), key=lambda q: q.id))
+def verdicts_on(run: Run, kind: str, label: str, settings: VerifySettings, given: Iterable[Checked]) -> View:
+    """Have answers checked that nobody has checked yet.
 
-
-def verify_stage(store: Store, settings: VerifySettings, answers: Stage, references: str) -> Stage:
-    """The stage that holds the verdicts on these answers against the references of this id."""
-    inputs = {"answers": answers.id, "references": references}
-    return store.stage("verify", VERSION, verify_config(settings), inputs)
-
-
-def needs_check(answers: pd.DataFrame, questions: Mapping[str, Question]) -> pd.DataFrame:
-    """The answers that have a text and a known question; the others get their state in the ledger without a
-    check.
+    Args:
+        kind: what it is for: verify, or evaluate.
     """
-    kept = (
-        answers["question_id"].isin(list(questions))
-        & (answers["finish"] != "failed")
-        & (answers["text"].str.strip() != "")
+    request = Request({checked.key: checked for checked in given})
+    view = run.view(Owner("verdicts", VERSION, verify_config(settings)), request)
+    want = Want(
+        kind,
+        label,
+        view,
+        partial(VerifyHandler, settings),
+        SHARD_SIZE,
+        MOST_CHECKERS,
+        Needs(1.0),
+        VERDICT_COLUMNS,
+        count_verdicts,
+        place="one actor a part",
+        estimate=lambda left: f"{len(left):,} answers",
     )
-    return answers[kept]
-
-
-def verify_answers(
-    run: Run, settings: VerifySettings, answered: Mapping[str, Stage], questions: Mapping[str, Question]
-) -> dict[str, Stage]:
-    """Verify the answers of finished generate stages (name -> stage); returns name -> verify stage."""
-    references = references_id(questions)
-    stages = {
-        name: verify_stage(run.store, settings, source, references) for name, source in answered.items()
-    }
-    handler = partial(VerifyHandler, settings)
-    wants = [
-        Want(
-            name,
-            stage,
-            partial(shards_of_answers, answered[name], questions),
-            handler,
-            MOST_CHECKERS,
-            Needs(1.0),
-            VERDICT_COLUMNS,
-            count_verdicts,
-            place="one actor per teacher's answers",
-        )
-        for name, stage in stages.items()
-    ]
-    make_rows(run, wants, "answers")
-    return stages
-
-
-def shards_of_answers(answered: Stage, questions: Mapping[str, Question]) -> Shards:
-    """The answers of a stage that need a check."""
-    answers = needs_check(answered.read(), questions)
-    columns = zip(answers["answer_id"], answers["text"], answers["question_id"], strict=True)
-    rows = [Checked(a, t, questions[q].reference) for a, t, q in columns]
-    starts = range(0, len(rows), SHARD_SIZE)
-    return [(f"{k:06d}", rows[i : i + SHARD_SIZE]) for k, i in enumerate(starts)]
+    make_rows(run, [want], "answers")
+    return view
 
 
 def count_verdicts(verdicts: pd.DataFrame) -> dict[str, int]:
-    """What the manifest says of verdicts: how many, and how many of each state."""
+    """What a view says of verdicts: how many, and how many of each state."""
     return {
         "answers": len(verdicts),
         **{str(k): int(v) for k, v in verdicts["state"].value_counts().items()},
     }
 
 
-def join_pool(
-    answered: Sequence[Stage], verified: Sequence[Stage], questions: Mapping[str, Question]
-) -> pd.DataFrame:
+def to_check(answers: pd.DataFrame, questions: Mapping[str, Question]) -> list[Checked | None]:
+    """What a checker is given of each answer; None where there is nothing to check: no text, or a question
+    that is not ours. Those get their state in the ledger without a check.
+    """
+    keys = {q.id: question_key(q.text, q.system) for q in questions.values()}
+    columns = zip(answers["question_id"], answers["text"], answers["finish"], strict=True)
+    return [
+        Checked(keys[q], text, questions[q].reference)
+        if q in keys and finish != "failed" and text.strip()
+        else None
+        for q, text, finish in columns
+    ]
+
+
+def with_verdicts(answers: pd.DataFrame, checked: Sequence[Checked | None], verdicts: View) -> pd.DataFrame:
+    """Answers with what their checks said: columns state and extracted, empty where nothing was checked."""
+    rows = verdicts.read()
+    by_key = {row[KEY]: (row["state"], row["extracted"]) for row in rows.to_dict("records")}
+    told = [(None, "") if c is None else by_key[c.key] for c in checked]
+    states = pd.Series([s for s, _ in told], index=answers.index, dtype=object)
+    return answers.assign(state=states, extracted=[e for _, e in told])
+
+
+def pool_states(answers: pd.DataFrame, questions: Mapping[str, Question]) -> pd.DataFrame:
     """All answers with their state before scoring: verified, or the name of what ended them.
 
+    Args:
+        answers: with verdicts.
+
     Returns:
-        The answers' columns plus `state` and `extracted`, ordered by answer id. Of answers to one question
-        with the same text from the same teacher, the first sample stays and the others are `duplicate`.
+        The same, ordered by question, teacher and sample. Of answers to one question with the same text from
+        the same teacher, the first sample stays and the others are `duplicate`.
     """
-    answers = pd.concat([s.read() for s in answered], ignore_index=True)
-    by_failure = answers.assign(failed=answers["finish"] == "failed").sort_values(
-        "failed", ascending=False, kind="stable"
-    )
-    # a failed call that was asked again counts once
-    answers = by_failure.drop_duplicates("answer_id", keep="last").drop(columns="failed")
-    verdicts = pd.concat(
-        [pd.DataFrame(columns=VERDICT_COLUMNS), *[s.read() for s in verified]], ignore_index=True
-    )
-    pool = answers.merge(verdicts, on="answer_id", how="left", validate="one_to_one")
-    pool["extracted"] = pool["extracted"].fillna("")
+    pool = answers.copy()
     known = pool["question_id"].isin(list(questions))
     pool["state"] = pool["state"].replace({"correct": "verified"})
     pool.loc[pool["text"].str.strip() == "", "state"] = "empty"

@@ -36,4 +36,4 @@ def prepare_shared(run: Run, experiment: Experiment, settings: Sequence[Setting]
             run.terminal.say(f"pool {number} of {len(distinct)}")
         start = begin(run, look(run, one))
         e, students = start.experiment, list(start.students.values())
-        score_students(run, students, start.rows, start.pool.ids, e.score, e.placement)
+        score_students(run, students, start.rows, e.score, e.placement)

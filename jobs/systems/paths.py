@@ -24,4 +24,4 @@ def path_seed(experiment: Experiment, path: StudentPath, number: int) -> int:
 def judging_of(experiment: Experiment) -> Judging:
     """How this experiment judges students."""
     e = experiment
-    return Judging(e.evaluate, e.verify, e.score.target_layer)
+    return Judging(e.evaluate, e.verify, e.score, e.seed)

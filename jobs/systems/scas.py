@@ -19,7 +19,7 @@ from jobs.results.outcome import Outcome, Start, StudentPath
 from jobs.run.run import Run
 from jobs.run.store import Stage
 from jobs.stages.evaluate import evaluate_stage, evaluate_students
-from jobs.stages.score import score_students
+from jobs.stages.score import Scores, score_students
 from jobs.stages.select import Choice, select_answers
 from jobs.stages.states import ModelState
 from jobs.stages.train import (
@@ -77,10 +77,10 @@ def choose(
     """Score the pool under the students as they are, and make for every path the examples it will be trained
     on.
     """
-    e, pool, questions = start.experiment, start.pool, list(start.questions)
+    e, pool, questions = start.experiment, start.pool, start.questions
     judges = choosers(now, start.students)
     distinct = list({s.id: s for s in judges.values()}.values())
-    scored = score_students(run, distinct, start.rows, pool.ids, e.score, e.placement)
+    scored = score_students(run, distinct, start.rows, e.score, e.placement)
     trainings = {}
     for path, state in now.items():
         scores, seed = scored[judges[path].id], path_seed(e, path, number)
@@ -119,13 +119,13 @@ def examples_of(run: Run, label: str, student: ModelState, chosen: Stage, start:
     return write_examples_of(run, label, stage, make)
 
 
-def refuse_another_rendering(label: str, scores: Stage, student: ModelState) -> None:
+def refuse_another_rendering(label: str, scores: Scores, student: ModelState) -> None:
     """Refuse costs that were made of other tokens than training would see.
 
     Raises:
         BadInput: with both renderings.
     """
-    scored_under = scores.config["rendering"]
+    scored_under = scores.rendering
     if scored_under != student.rendering:
         raise BadInput(
             f"{label}: the costs were made under another rendering than training uses",

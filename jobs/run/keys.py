@@ -1,0 +1,35 @@
+"""Keys of rows: what a row is about, by content alone. Never an id, a name, a place in a list or a host.
+
+A key is 16 bytes: eight of the question's messages, then eight of the row itself. So all tables sort alike, a
+range of questions is the same range in each, and no range parts a question.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+HALF = 8
+
+
+def question_key(text: str, system: str | None) -> bytes:
+    """Eight bytes of what is asked."""
+    return _digest([system, text])
+
+
+def row_key(question: bytes, *content: Any) -> bytes:
+    """The key of a row about a question, by whatever else it hangs on."""
+    return question + _digest(list(content))
+
+
+def _digest(content: Sequence[Any]) -> bytes:
+    text = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).digest()[:HALF]
+
+
+def digest_keys(keys: Iterable[bytes], length: int = 24) -> str:
+    """An id of many keys, in their order."""
+    total = hashlib.sha256()
+    for key in keys:
+        total.update(key)
+    return total.hexdigest()[:length]
