@@ -19,10 +19,11 @@ from typing import Any
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 from benchmarks.measurement import emit, finish, in_fresh_process, peak_memory, reset_peak_memory, spread
+from cluster.job import Job
 from cluster.models.loading import ModelSource, load_model, load_tokenizer
 from cluster.models.rendering import Renderer
 from cluster.placement import Needs
-from cluster.pool import Job, Pool
+from cluster.pool import Pool
 from cluster.session import RaySettings, connect
 from cluster.storage import Place
 from jobs.experiment.stages import Score
@@ -64,7 +65,7 @@ def episode_rows(questions: int) -> list[Row]:
 
 def make_student(directory: Path) -> Path:
     """A model of the miniature world's shape (0.3M parameters), not trained."""
-    from jobs.miniature.world import make_initial_model
+    from jobs.miniature.initial_model import make_initial_model
 
     make_initial_model(directory, seed=1)
     return directory
@@ -180,6 +181,28 @@ def write_large_experiment(folder: Path, student: Path, questions: int) -> None:
     (folder / "experiment.yaml").write_text(json.dumps(experiment), encoding="utf-8")
 
 
+SIDES: dict[str, Callable[..., None]] = {
+    "process": measure_one_process,
+    "stage": measure_stage,
+    "nothing": measure_nothing,
+    "plan": measure_plan,
+}
+
+
+def measure_in_turns(student: Path, turns: int) -> dict[str, list[float]]:
+    """The stage's share of one process's rate, its start, and the rate of doing nothing, turn by turn."""
+    shares, startups, rates = [], [], []
+    for _ in range(turns):
+        plain, stage = (
+            in_fresh_process(__spec__.name, "--measure", kind, str(student), "2400")
+            for kind in ("process", "stage")
+        )
+        shares.append(stage["answers_per_s"] / plain["answers_per_s"])
+        startups.append(stage["startup_s"])
+        rates.append(in_fresh_process(__spec__.name, "--measure", "nothing", "5000")["answers_per_s"])
+    return {"shares": shares, "startups": startups, "rates": rates}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="one turn, 100,000 questions in the plan")
@@ -187,42 +210,28 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         kind, *rest = options.measure
-        sides: dict[str, Callable[..., None]] = {
-            "process": measure_one_process,
-            "stage": measure_stage,
-            "nothing": measure_nothing,
-            "plan": measure_plan,
-        }
-        return sides[kind](*rest)
+        return SIDES[kind](*rest)
     turns, planned = (1, 100_000) if options.quick else (3, 1_000_000)
-    ratios, startups, rates = [], [], []
     with tempfile.TemporaryDirectory() as name:
         student = make_student(Path(name) / "student")
-        for _ in range(turns):
-            plain, stage = (
-                in_fresh_process(__spec__.name, "--measure", kind, str(student), "2400")
-                for kind in ("process", "stage")
-            )
-            ratios.append(stage["answers_per_s"] / plain["answers_per_s"])
-            startups.append(stage["startup_s"])
-            rates.append(in_fresh_process(__spec__.name, "--measure", "nothing", "5000")["answers_per_s"])
+        found = measure_in_turns(student, turns)
         write_large_experiment(Path(name), student, planned)
         plan = in_fresh_process(__spec__.name, "--measure", "plan", name, str(planned))
     print(
-        f"two one-core workers: {spread(ratios)} of one process with two threads, wanted 0.90; "
-        f"first shard after {spread(startups)} s"
+        f"two one-core workers: {spread(found['shares'])} of one process with two threads, wanted 0.90; "
+        f"first shard after {spread(found['startups'])} s"
     )
-    print(f"doing nothing: {statistics.median(rates):,.0f} answers/s, wanted 5,000")
+    print(f"doing nothing: {statistics.median(found['rates']):,.0f} answers/s, wanted 5,000")
     print(
         f"planning {planned:,} questions x 30 answers: {plan['peak_mib']:,.0f} MiB, "
         f"{plan['seconds']:,.0f} s, wanted under 1,024 MiB",
         flush=True,
     )
     figures: dict[str, Any] = {
-        "startup_s": startups,
-        "stage_share": statistics.median(ratios),
-        "stage_shares": ratios,
-        "nothing_answers_per_s": statistics.median(rates),
+        "startup_s": found["startups"],
+        "stage_share": statistics.median(found["shares"]),
+        "stage_shares": found["shares"],
+        "nothing_answers_per_s": statistics.median(found["rates"]),
     }
     return finish("orchestration", figures | {"plan": plan})
 

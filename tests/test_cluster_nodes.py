@@ -104,7 +104,7 @@ def test_three_nodes_choose_byte_for_byte_what_one_does_also_when_one_of_them_di
     alone = experiment(small_world, tiny_model, tmp_path / "one")
     one = {
         name: stage.manifest()["parts"]
-        for name, stage in choose(json.loads(alone.read_text()), alone.parent).items()
+        for name, stage in choose(json.loads(alone.read_text()), alone.parent)[0].items()
     }
     anywhere = {
         "ray": {"address": nodes.address},
@@ -112,7 +112,7 @@ def test_three_nodes_choose_byte_for_byte_what_one_does_also_when_one_of_them_di
         "teacher": {"replicas": 3},
     }
     running = nodes.start("choose", str(experiment(small_world, tiny_model, tmp_path / "killed", **anywhere)))
-    parts = tmp_path / "killed" / "store" / "generate"
+    parts = tmp_path / "killed" / "store" / "tables" / "answers"
     deadline = time.monotonic() + 120
     while not list(parts.glob("*/*.parquet")) and running.poll() is None:
         assert time.monotonic() < deadline

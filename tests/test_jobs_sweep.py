@@ -149,7 +149,7 @@ class Sweep:
 
 def parts(store: Path, stage: str) -> dict[str, int]:
     """Every part of a stage with its inode: a part that is made again is another file."""
-    return {p.as_posix(): p.stat().st_ino for p in (store / stage).glob("*/*.parquet")}
+    return {p.as_posix(): p.stat().st_ino for p in (store / "tables" / stage).glob("*/*.parquet")}
 
 
 @pytest.mark.ray
@@ -180,8 +180,8 @@ def test_a_sweep_whose_driver_is_killed_goes_on_asks_nobody_twice_gives_failed_t
     file.write_text(yaml.safe_dump(tree))
     first = Sweep(file)
     assert first.read(until=" after 1 rounds") == -signal.SIGKILL, first.output
-    shared = {stage: parts(store, stage) for stage in ("generate", "verify", "score")}
-    assert len(shared["score"]) >= 1
+    shared = {stage: parts(store, stage) for stage in ("answers", "verdicts", "statistics")}
+    assert len(shared["statistics"]) >= 1
     trained = {p: p.stat().st_ino for p in store.glob("train/*/model/model.safetensors")}
     assert trained
     again = Sweep(file)

@@ -91,7 +91,7 @@ def choose(tree: str) -> None:
     """Run an experiment up to the first round's choice, and print the choice's parts."""
     from tests.runs import choose as choose_here
 
-    stages = choose_here(json.loads(Path(tree).read_text()), Path(tree).parent, on_ray=True)
+    stages, _ = choose_here(json.loads(Path(tree).read_text()), Path(tree).parent, on_ray=True)
     print(json.dumps({name: stage.manifest()["parts"] for name, stage in stages.items()}))
 
 

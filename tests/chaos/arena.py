@@ -2,6 +2,7 @@
 started again.
 """
 
+import json
 import os
 import random
 import secrets
@@ -23,8 +24,9 @@ from tests.fault_proxy import FaultProxy
 from tests.openai_server import serve_model
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("generate", "verify", "score", "select", "train", "evaluate")
-EXACT = ("generate", "verify", "score", "select")
+# What a run goes through, as its stages.json names it: teachers' answers, verdicts on them, statistics, choices.
+STAGES = ("generate", "verify", "score", "select", "examples", "train", "evaluate")
+EXACT = ("generate", "verify", "score", "select", "examples")
 PATIENCE_S = 240.0
 MARK = "TUTELAGE_CHAOS"
 STEPS = 120
@@ -52,6 +54,19 @@ class Arena:
     reference: Path
     proxy: FaultProxy
     seed: int
+
+    def places(self, kind: str) -> list[Path]:
+        """The directories of one kind, below the store: of stages, and of views with their tables."""
+        stages = json.loads((self.reference.parent / "runs" / "small" / "stages.json").read_text())
+        found = []
+        for stage in stages:
+            if stage["kind"] == kind:
+                directory = Path(stage["directory"])
+                found.append(directory.relative_to(self.reference))
+                if (directory / "view.json").is_file():
+                    owner = json.loads((directory / "view.json").read_text())["owner"]["id"]
+                    found.append(Path("tables") / directory.parent.name / owner)
+        return list(dict.fromkeys(found))
 
 
 @dataclass
@@ -87,8 +102,13 @@ class Fight:
             os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.store, ignore_errors=True)
         shutil.rmtree(self.folder / "runs", ignore_errors=True)
-        for stage in self.keep:
-            shutil.copytree(self.arena.reference / stage, self.store / stage)
+        for kind in self.keep:
+            self.copy(kind)
+
+    def copy(self, kind: str) -> None:
+        """Take over one kind of the reference's stages or rows."""
+        for place in self.arena.places(kind):
+            shutil.copytree(self.arena.reference / place, self.store / place, dirs_exist_ok=True)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -126,8 +146,10 @@ class Fight:
         if self.finish(process) != 0:
             raise Failed(f"the struck run fails: {self.log()[-400:]}")
 
-    def parts(self, stage: str) -> list[Path]:
-        return sorted(self.store.glob(f"{stage}/*/*.parquet"))
+    def parts(self, kind: str) -> list[Path]:
+        """The parts of one kind that are there: of stages, and of the tables behind views."""
+        found = [p for place in self.arena.places(kind) for p in (self.store / place).glob("*.parquet")]
+        return sorted(found)
 
     def wait(self, process: "subprocess.Popen[bytes]", ready: Callable[[], bool]) -> None:
         """Poll until the moment to strike.

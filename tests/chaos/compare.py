@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from cluster.locks import is_held
-from tests.chaos.arena import EXACT, STAGES, Failed, Fight
+from tests.chaos.arena import EXACT, Failed, Fight
 
 TOLERANCE = 1e-6  # weights of a resumed training against an undisturbed one
 
@@ -20,7 +20,7 @@ def check(fight: Fight) -> int:
     Raises:
         Failed: what differs, or what was left lying around.
     """
-    want, have = digests(fight.arena.reference), digests(fight.store)
+    want, have = digests(fight, fight.arena.reference), digests(fight, fight.store)
     if want != have:
         differing = sorted(k for k in want.keys() | have.keys() if want.get(k) != have.get(k))
         raise Failed(f"not the reference's bytes: {', '.join(differing[:4])}")
@@ -37,15 +37,15 @@ def check(fight: Fight) -> int:
         for p in fight.store.glob(pattern)
     ]
     strays += [lock for lock in fight.store.glob("locks/*") if is_held(lock)]
+    stages = ("select", "examples", "train", "evaluate")
     strays += [
-        p for stage in STAGES for p in fight.store.glob(f"{stage}/*") if not (p / "manifest.json").is_file()
+        p for stage in stages for p in fight.store.glob(f"{stage}/*") if not (p / "manifest.json").is_file()
     ]
+    strays += [p for p in fight.store.glob("views/*/*") if not (p / "view.json").is_file()]
     if strays:
         raise Failed(f"left behind: {', '.join(str(p.relative_to(fight.store)) for p in strays[:4])}")
     again = [p for p, inode in fight.before.items() if not p.is_file() or p.stat().st_ino != inode]
-    again = [
-        p for p in again if p.name != "answers.parquet" and p.parent.parent.name != "select"
-    ]  # read from files, or made in no time
+    again = [p for p in again if p.parent.parent.name not in ("select", "examples")]  # made in no time
     if again:
         raise Failed(
             f"finished parts were made again: {', '.join(str(p.relative_to(fight.store)) for p in again[:4])}"
@@ -57,15 +57,15 @@ def run_of(fight: Fight) -> Path:
     return fight.folder / "runs" / "small"
 
 
-def digests(store: Path) -> dict[str, str]:
-    """sha256 of every part of the stages that must be the same bytes, as the manifests say."""
+def digests(fight: Fight, store: Path) -> dict[str, str]:
+    """sha256 of every part that must be the same bytes, as manifests and views say."""
     found = {}
-    for stage in EXACT:
-        for manifest in store.glob(f"{stage}/*/manifest.json"):
-            parts = json.loads(manifest.read_text())["parts"]
-            found.update(
-                {f"{stage}/{manifest.parent.name}/{name}": part["sha256"] for name, part in parts.items()}
-            )
+    for kind in EXACT:
+        for place in fight.arena.places(kind):
+            for end in ("manifest.json", "view.json"):
+                if (store / place / end).is_file():
+                    parts = json.loads((store / place / end).read_text())["parts"]
+                    found.update({f"{place}/{name}": part["sha256"] for name, part in parts.items()})
     return found
 
 

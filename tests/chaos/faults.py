@@ -24,15 +24,11 @@ def after_parts(fight: Fight, stage: str) -> Callable[[], bool]:
     """Whether a random number of the parts that this run makes of a stage is there: at least one, and not yet
     all.
     """
-
-    def made(parts: list[Path]) -> int:
-        return sum(p.name != "answers.parquet" for p in parts)  # those of file teachers are there at once
-
-    there = made(fight.parts(stage))
-    total = made(sorted(fight.arena.reference.glob(f"{stage}/*/*.parquet"))) - there
-    wanted = fight.random.randint(1, max(1, total - 1))
-    fight.struck = f"after {wanted} of {total} parts"
-    return lambda: made(fight.parts(stage)) - there >= wanted
+    there = len(fight.parts(stage))
+    total = sum(len(list((fight.arena.reference / p).glob("*.parquet"))) for p in fight.arena.places(stage))
+    wanted = fight.random.randint(1, max(1, total - there - 1))
+    fight.struck = f"after {wanted} of {total - there} parts"
+    return lambda: len(fight.parts(stage)) - there >= wanted
 
 
 def after_steps(fight: Fight) -> Callable[[], bool]:
@@ -113,7 +109,8 @@ def checkpoint_is_torn(fight: Fight) -> None:
 
 
 def manifest_is_torn(fight: Fight) -> None:
-    manifest = fight.random.choice(sorted(fight.store.glob("*/*/manifest.json")))
+    ends = [*fight.store.glob("*/*/manifest.json"), *fight.store.glob("views/*/*/view.json")]
+    manifest = fight.random.choice(sorted(ends))
     os.truncate(manifest, fight.random.randrange(manifest.stat().st_size))
     fight.struck = f"of {manifest.parent.parent.name}"
     fight.note_finished()
@@ -121,10 +118,9 @@ def manifest_is_torn(fight: Fight) -> None:
 
 
 def part_is_torn(fight: Fight) -> None:
-    """Take the manifest of a stage away and cut one of its parts: only that one may be made again."""
-    manifest = fight.random.choice(sorted(fight.store.glob("score/*/manifest.json")))
-    manifest.unlink()
-    part = fight.random.choice(sorted(manifest.parent.glob("*.parquet")))
+    """Take the view of a student's statistics away and cut one of its parts: only that one may be made again."""
+    fight.random.choice(sorted(fight.store.glob("views/statistics/*/view.json"))).unlink()
+    part = fight.random.choice(fight.parts("score"))
     os.truncate(part, fight.random.randrange(part.stat().st_size))
     fight.struck = f"{part.name[:6]} of score"
     fight.note_finished()
@@ -137,13 +133,14 @@ def disk_is_full(fight: Fight) -> None:
     fight.store.mkdir()
     pages = sum(
         -(-p.stat().st_size // 4096) + 1
-        for stage in fight.keep
-        for p in (fight.arena.reference / stage).rglob("*")
+        for kind in fight.keep
+        for place in fight.arena.places(kind)
+        for p in (fight.arena.reference / place).rglob("*")
     )
     kib = 4 * pages + fight.random.randint(100, 800)
     with tmpfs(fight.store, kib):
-        for stage in fight.keep:
-            shutil.copytree(fight.arena.reference / stage, fight.store / stage)
+        for kind in fight.keep:
+            fight.copy(kind)
         if fight.finish(fight.start()) == 0:
             raise Failed("the run ended well on a full disk")
         if "No space left" not in fight.log() or "Traceback" in fight.log():
@@ -186,9 +183,8 @@ def endpoint_misbehaves(fight: Fight) -> None:
 def lock_is_stale(fight: Fight) -> None:
     locks = fight.store / "locks"
     locks.mkdir(parents=True)
-    for stage in ("score", "select", "train", "evaluate"):
-        for directory in (fight.arena.reference / stage).iterdir():
-            (locks / f"{stage}-{directory.name}").write_text("")
+    for lock in (fight.arena.reference / "locks").iterdir():
+        (locks / lock.name).write_text("")
     fight.struck = "every lock of the run"
     fight.survive(fight.start())
 
@@ -253,14 +249,14 @@ def node_dies(fight: Fight) -> None:
 FAULTS: dict[str, tuple[Callable[[Fight], None], tuple[str, ...]]] = {
     "actor dies, generating": (actor_dies("generate"), ()),
     "actor dies, scoring": (actor_dies("score"), STAGES[:2]),
-    "actor dies, evaluating": (actor_dies("evaluate"), STAGES[:4]),
+    "actor dies, evaluating": (actor_dies("answers of"), STAGES[:4]),
     "node dies, scoring": (node_dies, STAGES[:2]),
     "driver dies, generating": (driver_dies("generate"), ()),
     "driver dies, verifying": (driver_dies("verify"), STAGES[:1]),
     "driver dies, scoring": (driver_dies("score"), STAGES[:2]),
     "driver dies, selecting": (driver_dies("select"), STAGES[:3]),
     "driver dies, training": (driver_dies("train"), STAGES[:4]),
-    "driver dies, evaluating": (driver_dies("evaluate"), STAGES[:5]),
+    "driver dies, evaluating": (driver_dies("answers of"), STAGES[:6]),
     "train worker dies in a step": (train_worker_dies, STAGES[:4]),
     "train worker dies in a checkpoint": (train_worker_dies_in_a_checkpoint, STAGES[:4]),
     "checkpoint and Ray's list torn": (checkpoint_is_torn, STAGES[:4]),
