@@ -216,7 +216,7 @@ def test_of_two_rows_with_one_key_the_part_with_the_first_name_counts_and_views_
     table.write_part(keys, pd.DataFrame([(other[k], 10**9) for k in keys], columns=COLUMNS), {})
     assert values(view)[key_of(2)] == 4  # the view names its parts
     both = values(squared(tmp_path, [1, 2, 3, 400], 10))
-    names = table.parts(bytes(16), b"\xff" * 16)
+    names = table.parts([bytes(16), b"\xff" * 16])
     first = min(name for name in names if key_of(2) in set(table.read(name)[KEY]))
     told = table.read(first)
     assert both[key_of(2)] == dict(zip(told[KEY], told["value"], strict=True))[key_of(2)]

@@ -120,6 +120,33 @@ def test_an_endpoint_that_stays_down_fails_its_rows_with_the_reason_and_stops_no
     assert len(proxy.seen) == 6
 
 
+def test_answers_that_were_paid_for_before_a_run_ended_are_not_asked_again(
+    openai_server: str,
+    tiny_model: Path,
+    small_world: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The sixth of eight calls is refused, in the middle of the second shard: its part is not there yet."""
+    monkeypatch.setenv("TEST_KEY", KEY)
+    proxy = FaultProxy(openai_server, ["ok"] * 5 + ["401"])
+    tree = endpoint(small_world, proxy.url, tiny_model, concurrency=1)
+    try:
+        with open_here(tree, tmp_path) as here, pytest.raises(BadInput, match="remote refuses"):
+            asked(here, tree)
+        journals = list(tmp_path.glob("store/tables/answers/*/journal/*.jsonl"))
+        assert sum(len(j.read_text().splitlines()) for j in journals) == 5
+        with open(journals[0], "a") as file:
+            file.write('{"key": "half a li')
+        with open_here(tree, tmp_path) as here:
+            table = asked(here, tree).read()
+    finally:
+        proxy.close()
+    assert proxy.seen == ["ok"] * 5 + ["401"] + ["ok"] * 3
+    assert (table["finish"] != "failed").all()
+    assert not list(tmp_path.glob("store/tables/answers/*/journal"))
+
+
 def test_a_refused_key_stops_the_run_at_once_with_one_line_and_without_the_key(
     openai_server: str,
     tiny_model: Path,

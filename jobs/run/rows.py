@@ -22,6 +22,9 @@ from jobs.run.run import Planned, Run
 from jobs.run.store import write_fallbacks
 from jobs.run.tables import Table, View, part_name
 
+# In a table's directory: what a handler keeps between rows, so that a restart need not make them again.
+JOURNAL = "journal"
+
 
 class RowHandler(Protocol):
     """What makes rows, loaded once in an actor."""
@@ -109,6 +112,7 @@ def _make(run: Run, wants: Sequence[Want], unit: str) -> None:
         if table.empty:
             table = pd.DataFrame(columns=list(want.columns))
         want.view.finish(**want.count(table))
+        (want.view.table.directory / JOURNAL).remove()  # all of it is in parts
         run.say_fallbacks(f"{want.kind} {want.label}", want.view.table.directory)
 
 

@@ -124,26 +124,24 @@ class Table:
             words = {"kind": owner.kind, "version": owner.version, "identity": dict(owner.identity)}
             place.write_bytes(json.dumps(words, indent=1, default=str).encode())
 
-    def parts(self, first: bytes, last: bytes) -> list[str]:
-        """Names of the parts that overlap a range of keys, sorted."""
+    def parts(self, keys: Sequence[bytes]) -> list[str]:
+        """Names of the whole parts that overlap the range of sorted keys, sorted."""
+        if not keys:
+            return []
         names = [place.name.removesuffix(".parquet") for place in self.directory.glob("*.parquet")]
-        lo, hi = first.hex(), last.hex()
-        return [name for name in names if name[:32] <= hi and lo <= name[33:65]]
+        lo, hi = keys[0].hex(), keys[-1].hex()
+        return [n for n in names if n[:32] <= hi and lo <= n[33:65] and self.is_whole(n)]
 
     def best_rows(self, request: Request, wanted: Wanted, names: Iterable[str]) -> pd.DataFrame:
         """For each requested key the part whose row serves best, with what it is worth: columns part, worth;
-        index key. A part that cannot be opened is removed: its rows will be made again.
+        index key.
+
+        Raises:
+            BadInput: a part is damaged or gone.
         """
         found = []
         for name in names:
-            try:
-                table = pq.read_table(
-                    pa.BufferReader(self.part(name).read_bytes()), columns=[KEY, *wanted.columns]
-                )
-            except (pa.ArrowInvalid, FileNotFoundError):
-                self.part(name).unlink()
-                continue
-            frame = table.to_pandas()
+            frame = self.read(name, [KEY, *wanted.columns])
             # not `isin`: NumPy drops the zero bytes at a key's end
             asked = [key in request.items for key in frame[KEY]]
             frame = frame[asked].reset_index(drop=True)
@@ -153,6 +151,16 @@ class Table:
         rows = pd.concat(found, ignore_index=True)
         rows = rows.sort_values(["worth", "part"], ascending=[False, True], kind="stable")
         return rows.drop_duplicates(KEY).set_index(KEY)
+
+    def is_whole(self, name: str) -> bool:
+        """Whether a part is there and can be opened; what is not counts as not there, and is made again."""
+        system, path = self.part(name).opened()
+        try:
+            with system.open_input_file(path) as file:
+                pq.read_metadata(file)
+        except (pa.ArrowInvalid, FileNotFoundError):
+            return False
+        return True
 
     def write_part(self, keys: Sequence[bytes], rows: pd.DataFrame, took: Mapping[str, Any]) -> str:
         """Write rows, in the order of their keys, as a part; returns its name."""
@@ -176,14 +184,15 @@ class Table:
             content = self.part(name).read_bytes()
             return {"sha256": hashlib.sha256(content).hexdigest()}
 
-    def read(self, name: str) -> pd.DataFrame:
-        """A part's rows.
+    def read(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """A part's rows, all columns of them or some.
 
         Raises:
             BadInput: it is damaged or gone.
         """
         try:
-            return pq.read_table(pa.BufferReader(self.part(name).read_bytes())).to_pandas()
+            content = pa.BufferReader(self.part(name).read_bytes())
+            return pq.read_table(content, columns=None if columns is None else list(columns)).to_pandas()
         except (pa.ArrowInvalid, FileNotFoundError) as error:
             raise BadInput(
                 f"the part {self.part(name)} is damaged or gone",
@@ -268,10 +277,7 @@ class View:
     def missing(self) -> list[bytes]:
         """The keys that no row serves, sorted."""
         keys = self.request.keys
-        if not keys:
-            return []
-        names = self.table.parts(keys[0], keys[-1])
-        best = self.table.best_rows(self.request, self.wanted, names)
+        best = self.table.best_rows(self.request, self.wanted, self.table.parts(keys))
         served = set(best.index[best["worth"] >= self.wanted.least])
         return [key for key in keys if key not in served]
 
@@ -309,9 +315,8 @@ class View:
         (self.directory / VIEW).write_bytes(json.dumps(content, indent=1, default=str).encode())
 
     def _best(self, names: Iterable[str] | None = None) -> pd.DataFrame:
-        keys = self.request.keys
         if names is None:
-            names = self.table.parts(keys[0], keys[-1]) if keys else []
+            names = self.table.parts(self.request.keys)
         return self.table.best_rows(self.request, self.wanted, names)
 
     def read(self) -> pd.DataFrame:

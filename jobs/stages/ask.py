@@ -12,7 +12,7 @@ from cluster.errors import Unrenderable
 from cluster.models.rendering import Renderer
 from cluster.placement import Needs, Node
 from jobs.experiment.teachers import EndpointTeacher, ModelTeacher
-from jobs.run.rows import Want, make_rows
+from jobs.run.rows import JOURNAL, Want, make_rows
 from jobs.run.run import Run
 from jobs.run.tables import KEY, Owner, Request, Table, View, Wanted
 from jobs.stages.answers import ANSWER_COLUMNS, VERSION, Ask, count_answers, within
@@ -92,7 +92,7 @@ def _want(run: Run, kind: str, label: str, wave: Wave, view: View, shard_size: i
         is_asked = run.mode == "make" and not view.is_finished
         spent = spent_so_far(run, view.table) if is_asked else 0.0
         key = read_key(asked) if is_asked else Secret("")
-        handler = partial(EndpointAsker, asked, draw, spent, key)
+        handler = partial(EndpointAsker, asked, draw, spent, key, view.table.directory / JOURNAL)
         workers, needs = 1, Needs(0.0)
         place = f"{asked.base_url}, {asked.concurrency} calls at once"
     return Want(
@@ -115,9 +115,7 @@ def spent_so_far(run: Run, table: Table) -> float:
     """USD that what this run asked of a table's owner has cost, whoever paid: the budget covers it all."""
     views = [v for v in run.stages.values() if isinstance(v, View) and v.table == table]
     keys = {key for view in views for key in view.request.keys}
-    if not keys:
-        return 0.0
-    rows = (table.read(name) for name in table.parts(min(keys), max(keys)))
+    rows = (table.read(name, [KEY, "usd"]) for name in table.parts(sorted(keys)))
     return sum(float(part.loc[[key in keys for key in part[KEY]], "usd"].sum()) for part in rows)
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -16,9 +16,11 @@ import pandas as pd
 from cluster.errors import BadInput
 from cluster.metrics import Tally
 from cluster.seeds import derive_seed
+from cluster.storage import Place
 from jobs.experiment.teachers import EndpointTeacher
 from jobs.stages.answers import Answer, Ask, failed, table_of, tally_of
 from jobs.stages.hosted import Draw
+from jobs.stages.journal import Journal
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,16 @@ def read_completion(body: str) -> tuple[str, str, tuple[int, int]]:
 
 class EndpointAsker:
     """Handler for an OpenAI-compatible server: calls in threads, the client's retries, a rate
-    and a budget.
+    and a budget. What was paid for is journalled at once.
     """
 
-    def __init__(self, teacher: EndpointTeacher, draw: Draw, spent_usd: float, key: Secret) -> None:
+    def __init__(
+        self, teacher: EndpointTeacher, draw: Draw, spent_usd: float, key: Secret, journal: Place
+    ) -> None:
         from openai import OpenAI
 
         self.teacher, self.draw, self.spent_usd = teacher, draw, spent_usd
+        self.journal = Journal(journal)
         self.fallbacks: dict[str, str] = {}
         self.client = OpenAI(
             base_url=teacher.base_url,
@@ -102,7 +107,9 @@ class EndpointAsker:
 
     def compute(self, asks: Sequence[Ask]) -> pd.DataFrame:
         with ThreadPoolExecutor(self.teacher.concurrency) as threads:
-            return table_of(list(threads.map(self._ask, asks)))
+            answers = list(threads.map(self._ask, asks))
+        self.journal.flush()
+        return table_of(answers)
 
     def tally(self, table: pd.DataFrame) -> Tally:
         retries, self.retries = self.retries, 0
@@ -112,6 +119,9 @@ class EndpointAsker:
         from openai import APIError, AuthenticationError, NotFoundError, PermissionDeniedError
 
         teacher, limit = self.teacher, self.draw.limit
+        paid = self.journal.known.get(ask.key.hex())
+        if paid is not None and paid["limit_tokens"] == limit:
+            return Answer(**{**paid, "token_ids": tuple(paid["token_ids"])})
         if teacher.budget_usd is not None and self.spent_usd >= teacher.budget_usd:
             return failed(f"budget of {teacher.budget_usd} USD is spent", limit)
         problem = ""
@@ -154,7 +164,9 @@ class EndpointAsker:
         usd = (used[0] * t.usd_per_million_input_tokens + used[1] * t.usd_per_million_output_tokens) / 1e6
         with self._lock:
             self.spent_usd += usd
-        return Answer(text, finish, "", *used, draw.limit, usd=usd)
+        answer = Answer(text, finish, "", *used, draw.limit, usd=usd)
+        self.journal.write(ask.key.hex(), asdict(answer))
+        return answer
 
     def _count_retries(self, count: int) -> None:
         with self._lock:

@@ -24,7 +24,7 @@ from tests.fault_proxy import FaultProxy
 from tests.openai_server import serve_model
 
 ROOT = Path(__file__).resolve().parents[2]
-# What a run goes through, as its stages.json names it: teachers' answers, verdicts on them, statistics, choices.
+# What a run goes through, as its stages.json names it; the first three are rows of tables.
 STAGES = ("generate", "verify", "score", "select", "examples", "train", "evaluate")
 EXACT = ("generate", "verify", "score", "select", "examples")
 PATIENCE_S = 240.0

@@ -118,7 +118,7 @@ def manifest_is_torn(fight: Fight) -> None:
 
 
 def part_is_torn(fight: Fight) -> None:
-    """Take the view of a student's statistics away and cut one of its parts: only that one may be made again."""
+    """Take the view of statistics away and cut one of its parts: only that one may be made again."""
     fight.random.choice(sorted(fight.store.glob("views/statistics/*/view.json"))).unlink()
     part = fight.random.choice(fight.parts("score"))
     os.truncate(part, fight.random.randrange(part.stat().st_size))
