@@ -121,6 +121,8 @@ class EndpointAsker:
         teacher, limit = self.teacher, self.draw.limit
         paid = self.journal.known.get(ask.key.hex())
         if paid is not None and paid["limit_tokens"] == limit:
+            with self._lock:
+                self.spent_usd += paid["usd"]
             return Answer(**{**paid, "token_ids": tuple(paid["token_ids"])})
         if teacher.budget_usd is not None and self.spent_usd >= teacher.budget_usd:
             return failed(f"budget of {teacher.budget_usd} USD is spent", limit)
