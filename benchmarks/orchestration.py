@@ -101,7 +101,9 @@ def measure_stage(student: str, questions: str) -> None:
     ):
         make = partial(PartWriter, partial(ScoreHandler, state, Score(), 0.0))
         table = Table(Place(out), owner_of(state, Score()))
-        parts = [(name, Part(table, [key_of(row) for row in chunk], chunk, True)) for name, chunk in shards]
+        parts = [
+            (name, Part(name, table, [key_of(row) for row in chunk], chunk, True)) for name, chunk in shards
+        ]
         with Pool() as pool:
             for result in pool.run([Job("score", make, parts, 2, Needs(1.0))]):
                 arrived.append((time.perf_counter(), result.value.items))

@@ -129,7 +129,8 @@ def parts_of(want: Want) -> list["Part"]:
     for first, last in ranges:
         keys = [key for key in view.request.within(first, last) if key in missing]
         if keys:
-            parts.append(Part(view.table, keys, [items[key] for key in keys], want.is_isolated))
+            name = part_name(keys, view.wanted)
+            parts.append(Part(name, view.table, keys, [items[key] for key in keys], want.is_isolated))
     return parts
 
 
@@ -159,16 +160,13 @@ def _is_same(one: "partial[Any]", other: "partial[Any]") -> bool:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a table to be written: its keys, and what its rows are made from."""
+    """A part of a table to be written: its name, its keys, and what its rows are made from."""
 
+    name: str
     table: Table
     keys: Sequence[bytes]
     items: Sequence[Any]
     is_isolated: bool
-
-    @property
-    def name(self) -> str:
-        return part_name(self.keys)
 
 
 class PartWriter:
@@ -189,7 +187,7 @@ class PartWriter:
             "gpu_seconds": round(seconds * self.num_gpus, 3),
             "host": platform.node(),
         }
-        part.table.write_part(part.keys, rows, took)
+        part.table.write_part(part.name, part.keys, rows, took)
         return self.handler.tally(rows)
 
     def _isolated(self, part: Part) -> pd.DataFrame:

@@ -162,19 +162,19 @@ class Table:
             return False
         return True
 
-    def write_part(self, keys: Sequence[bytes], rows: pd.DataFrame, took: Mapping[str, Any]) -> str:
-        """Write rows, in the order of their keys, as a part; returns its name."""
+    def write_part(
+        self, name: str, keys: Sequence[bytes], rows: pd.DataFrame, took: Mapping[str, Any]
+    ) -> None:
+        """Write rows, in the order of their keys, as a part."""
         columns = {KEY: pa.array(list(keys), pa.binary(16))}
         body = pa.Table.from_pandas(rows, preserve_index=False)
         table = pa.table(columns | {name: body[name] for name in body.column_names})
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         content = sink.getvalue().to_pybytes()
-        name = part_name(keys)
         about = {"rows": len(keys), "sha256": hashlib.sha256(content).hexdigest(), **took}
         (self.directory / f"{name}.json").write_bytes(json.dumps(about, indent=1).encode())
         self.part(name).write_bytes(content)
-        return name
 
     def about(self, name: str) -> dict[str, Any]:
         """What making a part took, and its sha256."""
@@ -202,9 +202,12 @@ class Table:
             ) from error
 
 
-def part_name(keys: Sequence[bytes]) -> str:
-    """A part's name by its keys, which are sorted."""
-    return f"{keys[0].hex()}-{keys[-1].hex()}-{digest_keys(keys, 12)}"
+def part_name(keys: Sequence[bytes], wanted: Wanted = ANY_ROW) -> str:
+    """A part's name by its keys, which are sorted, and by what its rows were wanted like: the same keys under
+    another token limit are another part.
+    """
+    content = digest([digest_keys(keys), dict(wanted.identity)], 12)
+    return f"{keys[0].hex()}-{keys[-1].hex()}-{content}"
 
 
 @dataclass(frozen=True)
