@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import BadInput
@@ -117,6 +117,7 @@ def parts(folder: Path) -> dict[str, bytes]:
 many = st.lists(st.integers(0, 300), min_size=1, max_size=60, unique=True)
 
 
+@settings(max_examples=25)
 @given(st.lists(st.tuples(many, st.integers(1, 12)), min_size=1, max_size=4))
 def test_whatever_is_asked_in_whatever_order_every_row_is_made_once(
     history: list[tuple[list[int], int]],
