@@ -32,9 +32,13 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With pytest-xdist, all that starts Ray goes to one process: two Rays on two cores starve each other."""
+    """With pytest-xdist, tests on the one Ray of this test run share a process; those with a Ray of their own
+    are a group a file, so that both go on at once.
+    """
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if is_on_ray(item) else item.path.name))
+        shared = "ray_cluster" in getattr(item, "fixturenames", ())
+        own = " of its own" if item.get_closest_marker("ray") is not None else ""
+        item.add_marker(pytest.mark.xdist_group("ray" if shared else item.path.name + own))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
