@@ -99,7 +99,7 @@ def measure_stage(student: str, questions: str) -> None:
         tempfile.TemporaryDirectory() as out,
         connect(RaySettings(num_cpus=2, object_store_mib=100), Path(out) / "ray.log"),
     ):
-        make = partial(PartWriter, partial(ScoreHandler, state, Score(), 0.0))
+        make = partial(PartWriter, partial(ScoreHandler, state, Score(), 0.0), Needs(), "benchmark")
         table = Table(Place(out), owner_of(state, Score()))
         parts = [
             (name, Part(name, table, [key_of(row) for row in chunk], chunk, True)) for name, chunk in shards

@@ -29,11 +29,20 @@ def held(lock: Path, on_wait: Any = None) -> Iterator[None]:
         yield
 
 
-def is_held(lock: Path) -> bool:
-    """Whether some process holds a lock now."""
+@contextmanager
+def held_if_free(lock: Path) -> Iterator[bool]:
+    """Hold a lock for the length of a block if no other process does; yields whether it is held here."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return True
-    return False
+            yield False
+        else:
+            yield True
+
+
+def is_held(lock: Path) -> bool:
+    """Whether some process holds a lock now."""
+    with held_if_free(lock) as free:
+        return not free

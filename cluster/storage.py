@@ -170,6 +170,17 @@ class Place:
             if f.type == fs.FileType.File
         }
 
+    def usage(self) -> tuple[int, float]:
+        """Bytes of this file, or of all files below this directory, and when the newest was written, in
+        seconds since 1970; zeros where there is none.
+        """
+        system, path = self.opened()
+        found = [self._info()]
+        if found[0].type == fs.FileType.Directory:
+            found = system.get_file_info(fs.FileSelector(path, recursive=True))
+        files = [f for f in found if f.type == fs.FileType.File]
+        return sum(f.size for f in files), max((f.mtime_ns / 1e9 for f in files), default=0.0)
+
     def take(self, folder: Path) -> None:
         """Put a local directory here in place of what was here; the local one is used up.
 

@@ -12,6 +12,7 @@ import typer
 from cluster.errors import TutelageError
 from jobs import __version__
 from jobs.doors.cluster_jobs import status, stop, submit
+from jobs.doors.gc import gc
 from jobs.doors.look import export, plan, replay, report
 from jobs.doors.miniature import miniature
 from jobs.doors.run import run
@@ -45,7 +46,7 @@ def options(
         raise typer.Exit
 
 
-DOORS = (run, plan, sweep, submit, status, stop, export, report, replay, miniature)
+DOORS = (run, plan, sweep, submit, status, stop, export, report, replay, gc, miniature)
 STAGES_ALONE = (score, select, verify, audit)
 for door in (*DOORS, *STAGES_ALONE):  # in the order of --help
     app.command()(door)

@@ -15,6 +15,7 @@ from jobs.experiment.miniature import MINIATURE
 from jobs.experiment.schema import Experiment
 from jobs.pipeline import begin, look, teach
 from jobs.run.run import Planned, Run, Unmade
+from jobs.run.unfit import older_layout
 from jobs.stages.ask import Left
 from jobs.stages.train import train_place
 from training.batches import count_steps
@@ -49,6 +50,12 @@ def make_plan(run: Run, experiment: Experiment) -> list[PlanRow]:
     rows += _ask_rows(experiment, found, questions)
     rows += _score_rows(experiment, found, questions)
     return rows + _path_rows(experiment, found, questions, held_out)
+
+
+def notes(run: Run) -> list[str]:
+    """After a plan: what the store holds that looks as if it could serve and cannot, and why."""
+    lines = [f"{p.kind} {p.label}: {p.unfit}" for p in run.planned if p.unfit]
+    return [*lines, *filter(None, [older_layout(run.store.root)])]
 
 
 def _row(name: str, planned: Planned) -> PlanRow:
@@ -106,8 +113,12 @@ def _path_rows(
     place = train_place(p, e.train)
     rows = [PlanRow("train, all rounds", f"{trained} of {trainings}", text, place)]
     left = evaluations - judged
-    tokens = left * held_out * (e.evaluate.max_new_tokens if e.evaluate.metric == "accuracy" else 0)
+    samples = e.evaluate.samples if e.evaluate.metric == "accuracy" else 1
+    known = [p.remaining for p in found.get("evaluate", []) if isinstance(p.remaining, int)]
+    rows_left = sum(known) + (left - len(known)) * held_out * samples
+    tokens = rows_left * e.evaluate.max_new_tokens if e.evaluate.metric == "accuracy" else 0
     text = f"{left} students × {held_out:,} questions" if left else ""
+    text += f", {rows_left:,} of them to ask" if rows_left != left * held_out else ""
     text += f", at most {tokens:,} tokens" if tokens else ""
     place = f"{p.evaluate_workers} × ({p.needs})"
     return [*rows, PlanRow("evaluate", f"{judged} of {evaluations}", text, place)]

@@ -5,8 +5,22 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import BadInput
+from cluster.storage import Place
+from jobs.experiment.placement import Placement
+from jobs.experiment.stages import Evaluate, Score
+from jobs.experiment.students import Student
+from jobs.files.questions import Question
+from jobs.run.progress import Terminal
+from jobs.run.run import Run
+from jobs.run.store import Store
+from jobs.run.tables import View
+from jobs.stages.evaluate import Judging, evaluate_students
+from jobs.stages.score import ScoreHandler, owner_of
+from jobs.stages.states import first_state
 from selection.layers import find_layer
 from selection.scoring import Scorer, Statistics
+from selection.verification import VerifySettings
+from tests.in_process import InProcess
 from tests.test_cluster_models_loading import random_model
 from tests.test_selection_scoring import random_pool
 
@@ -53,15 +67,17 @@ def test_a_layer_that_is_not_there_or_does_not_give_a_vector_for_each_token_is_r
     assert "does not give one vector for each token" in str(refused)
 
 
-def test_a_student_judged_by_its_loss_is_read_at_the_layer_that_scoring_reads(tiny_model: Path) -> None:
-    from jobs.experiment.stages import Evaluate
-    from jobs.experiment.students import Student
-    from jobs.stages.evaluate import EvaluateHandler, Judging
-    from jobs.stages.states import first_state
-    from selection.verification import VerifySettings
-
+def test_a_student_judged_by_its_loss_is_read_at_the_layer_that_scoring_reads(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    layer = "model.layers.0.mlp.up_proj"
     state = first_state(Student(name="kid", path=str(tiny_model)))
-    judging = Judging(Evaluate(metric="loss"), VerifySettings(), "model.layers.0.mlp.up_proj")
-    handler = EvaluateHandler(state, judging, 0.0)
-    assert handler.scorer is not None
-    assert handler.scorer.layer.name == "model.layers.0.mlp.up_proj"
+    judging = Judging(Evaluate(metric="loss"), VerifySettings(), Score(target_layer=layer), 0)
+    questions = [Question("q", "What is 1 + 1?", "2", None, "")]
+    with Run(Store(tmp_path), Place(str(tmp_path / "run")), Terminal(), InProcess()) as run:
+        evaluate_students(run, {"kid": state}, questions, judging, Placement())
+        view = run.stages["losses of", "kid"]
+    assert isinstance(view, View)
+    assert view.table.owner == owner_of(state, Score(target_layer=layer))
+    assert view.table.owner != owner_of(state, Score())
+    assert ScoreHandler(state, judging.score, 0.0).scorer.layer.name == layer

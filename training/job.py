@@ -10,6 +10,7 @@ from training.data import count_groups
 from training.settings import TrainSettings
 
 DONE = "DONE.json"
+WEIGHTS = "model"  # the directory of a finished training's weights
 OPTIMIZER = "optimizer"
 FAILED = "FAILED.json"  # why a training ended that would end there again
 

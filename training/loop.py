@@ -22,7 +22,7 @@ from cluster.storage import Place
 from training.batches import count_steps, global_batches
 from training.checkpoints import on_this_node, read_marker, whole_checkpoints
 from training.data import Examples
-from training.job import DONE, FAILED, TrainJob, paused_name
+from training.job import DONE, FAILED, WEIGHTS, TrainJob, paused_name
 from training.metrics import METRICS, MetricsFile
 from training.saving import checkpoint, export, keep_optimizer
 from training.settings import engine_config
@@ -126,7 +126,7 @@ class _JobRun:
                 checkpoint(self.job, self.worker, self.student, done, means["loss_nats"])
         if metrics is not None:
             metrics.save()
-        self._export("model" if end == self.total else f"step-{end}")
+        self._export(WEIGHTS if end == self.total else f"step-{end}")
         if end == self.total and self.job.keeps_optimizer:
             keep_optimizer(self.job, self.worker, self.student, self.total)
         self._mark(DONE if end == self.total else paused_name(end))

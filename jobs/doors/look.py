@@ -25,7 +25,7 @@ def plan(
     seed: Seed = None,
 ) -> None:
     """Show what a run would do: cached stages, remaining shards and tokens, placement. Starts no model."""
-    from jobs.plan import make_plan
+    from jobs.plan import make_plan, notes
 
     experiment = load_with_options(file, overrides, limit, seed)
     terminal = Terminal()
@@ -37,6 +37,8 @@ def plan(
     for row in rows:
         table.add_row(row.stage, row.cached, row.remaining, row.placement)
     terminal.show(table)
+    for line in notes(run):
+        terminal.say(line)
 
 
 def export(

@@ -19,7 +19,7 @@ def claim_run_directory(experiment: Experiment, suffix: str = "") -> Place:
     mine = resolved(experiment)
     if saved.is_file():
         theirs = yaml.safe_load(saved.read_text())
-        free = ("ray", "placement", "store", "runs", *(() if suffix else ("sweep",)))
+        free = ("ray", "placement", "store", "runs", "keep", *(() if suffix else ("sweep",)))
         different = [k for k in mine if k not in free and theirs.get(k) != mine[k]]
         if different:
             raise BadInput(

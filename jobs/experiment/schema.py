@@ -4,6 +4,8 @@ Each section has a file of its own in this folder; one that belongs to another f
 settings class. Nothing is restated here.
 """
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from cluster.session import RaySettings
@@ -30,6 +32,9 @@ class Experiment(Section):
     limit: int | None = Field(None, ge=1)
     store: str = "store"
     runs: str = "runs"
+    keep: Literal["all", "last", "best"] = (
+        "all"  # which rounds' trained weights stay; the others can be made again
+    )
     miniature: Miniature | None = None
     questions: QuestionSet
     teachers: tuple[Teacher, ...] = Field(min_length=1)

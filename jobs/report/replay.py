@@ -55,6 +55,9 @@ def replay_answer(outcome: Outcome, answer: str, number: int = 1) -> Iterator[st
         recorded = table[table["answer_id"] == answer]
         state = student_of(outcome, path, number, stage.view.table.owner.identity["student"])
         yield f"score under {state.name} {state.id[:8]}: recorded {describe(recorded)}"
+        if state.id != outcome.start.students[path.student].id and not state.is_there:
+            yield f"score under {state.name} {state.id[:8]}: not now, its weights were removed (keep)"
+            continue
         now = describe(score_one(outcome.start.experiment.score, state, asked))
         yield f"score under {state.name} {state.id[:8]}: now      {now}"
 

@@ -15,6 +15,7 @@ from jobs.experiment.schema import Experiment
 from jobs.results.ledger import drop_bias, nothing_to_choose, run_ledger
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.results.quarantine import quarantine, with_commands
+from jobs.results.spent import spent_table
 from jobs.results.tables import (
     chosen_table,
     cost_table,
@@ -61,6 +62,7 @@ class Results:
     nothing_to_choose: int
     questions: int
     timings: pd.DataFrame
+    spent: pd.DataFrame
     fallbacks: pd.DataFrame
 
 
@@ -97,6 +99,7 @@ def summarise(run: Run, outcome: Outcome) -> Results:
         nothing_to_choose=nothing_to_choose(start),
         questions=len(start.questions),
         timings=timings(run),
+        spent=spent_table(run),
         fallbacks=fallbacks(run),
     )
 

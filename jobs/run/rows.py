@@ -4,7 +4,6 @@ Whoever wants rows brings a request, a table's owner and a handler that makes ro
 are made by one call: those with the same handler share its actors.
 """
 
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from jobs.run.quarantine import forget_attempts, run_isolated
 from jobs.run.run import Planned, Run
 from jobs.run.store import write_fallbacks
 from jobs.run.tables import Table, View, part_name
+from jobs.run.took import took
+from jobs.run.unfit import why_unfit
 
 # In a table's directory: what a handler keeps between rows, so that a restart need not make them again.
 JOURNAL = "journal"
@@ -91,9 +92,11 @@ def make_rows(run: Run, wants: Sequence[Want], unit: str) -> None:
 
 
 def _planned(want: Want) -> Planned:
+    if want.view.is_finished:
+        return Planned(want.kind, want.label, None, want.place)
     items = want.view.request.items
-    left = None if want.view.is_finished else want.estimate([items[k] for k in want.view.missing()])
-    return Planned(want.kind, want.label, left, want.place)
+    left = want.estimate([items[k] for k in want.view.missing()])
+    return Planned(want.kind, want.label, left, want.place, why_unfit(want.view))
 
 
 def _make(run: Run, wants: Sequence[Want], unit: str) -> None:
@@ -105,7 +108,7 @@ def _make(run: Run, wants: Sequence[Want], unit: str) -> None:
     if todo:
         rows = sum(len(part.keys) for _, part in todo)
         with run.terminal.bar(wants[0].kind, rows, unit) as bar:
-            for result in run.host.pool.run(jobs_of(todo)):
+            for result in run.host.pool.run(jobs_of(todo, run.registration.id)):
                 bar.advance(result.value.items)
     for want in wants:
         table = want.view.read()
@@ -134,7 +137,7 @@ def parts_of(want: Want) -> list["Part"]:
     return parts
 
 
-def jobs_of(todo: Sequence[tuple[Want, "Part"]]) -> list[Job]:
+def jobs_of(todo: Sequence[tuple[Want, "Part"]], run_id: str) -> list[Job]:
     """The pool's jobs: one for each distinct handler, whose actors then serve all who want it."""
     groups: list[list[tuple[Want, Part]]] = []
     for want, part in todo:
@@ -149,7 +152,7 @@ def jobs_of(todo: Sequence[tuple[Want, "Part"]]) -> list[Job]:
         shards = [(f"{want.label} {part.name}", part) for want, part in group]
         name = f"{first.kind} {first.label} {first.view.id[:8]}"
         workers = min(first.workers, len(shards))
-        make = partial(PartWriter, first.handler, first.needs.num_gpus)
+        make = partial(PartWriter, first.handler, first.needs, run_id)
         jobs.append(Job(name, make, shards, workers, first.needs, first.kind))
     return jobs
 
@@ -172,23 +175,18 @@ class Part:
 class PartWriter:
     """In an actor: a handler, loaded once, and the writing of each shard as a part of its table."""
 
-    def __init__(self, handler: Callable[[], RowHandler], num_gpus: float = 0.0) -> None:
-        self.handler, self.num_gpus = handler(), num_gpus
+    def __init__(self, handler: Callable[[], RowHandler], needs: Needs, run_id: str) -> None:
+        self.handler, self.needs, self.run_id = handler(), needs, run_id
 
     def __call__(self, part: Part) -> Tally:
-        began, cpu = time.monotonic(), time.process_time()
+        began = time.monotonic()
         directory: Place = part.table.directory
         write_fallbacks(directory, self.handler.fallbacks)
         rows = self._isolated(part) if part.is_isolated else self.handler.compute(part.items)
-        seconds = time.monotonic() - began
-        took = {
-            "seconds": round(seconds, 3),
-            "cpu_seconds": round(time.process_time() - cpu, 3),
-            "gpu_seconds": round(seconds * self.num_gpus, 3),
-            "host": platform.node(),
-        }
-        part.table.write_part(part.name, part.keys, rows, took)
-        return self.handler.tally(rows)
+        tally = self.handler.tally(rows)
+        reserved = took(self.needs, time.monotonic() - began, self.run_id, tally.spend_usd)
+        part.table.write_part(part.name, part.keys, rows, reserved.record())
+        return tally
 
     def _isolated(self, part: Part) -> pd.DataFrame:
         pairs = list(zip(part.keys, part.items, strict=True))

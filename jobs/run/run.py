@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -13,6 +14,7 @@ from cluster.storage import Place
 from jobs.experiment.schema import Experiment
 from jobs.run.host import Host, RayHost
 from jobs.run.progress import Terminal
+from jobs.run.registry import Registration
 from jobs.run.store import Stage, Store, read_fallbacks
 from jobs.run.tables import ANY_ROW, Owner, Request, Table, View, Wanted
 
@@ -33,12 +35,14 @@ class Planned:
 
     Attributes:
         remaining: in words, or numbers that add up; None when the stage is finished.
+        unfit: what is there of that kind and cannot be used, and why.
     """
 
     kind: str
     label: str
     remaining: object | None
     place: str
+    unfit: str = ""
 
 
 @dataclass
@@ -49,6 +53,7 @@ class Run:
         stages: every stage the run went through, by kind and label: labels are for people.
         cached: how many of them were finished when the run came to them.
         planned: in a plan, what is there and what is left.
+        part: which of several runs that share a directory, as a sweep's trials do.
     """
 
     store: Store
@@ -61,6 +66,7 @@ class Run:
     stages: dict[tuple[str, str], Stage | View] = field(default_factory=dict)
     cached: int = 0
     planned: list[Planned] = field(default_factory=list)
+    part: str = ""
     _discarded: set[str] = field(default_factory=set)
 
     def __enter__(self) -> "Run":
@@ -70,6 +76,13 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.host.close()
+        if self.mode == "make" and kind is None:
+            self.registration.settle()
+
+    @cached_property
+    def registration(self) -> Registration:
+        """What this run names of the store, so that nobody takes it for rubbish."""
+        return Registration(self.store.root, self.directory, self.part)
 
     def view(self, owner: Owner, request: Request, wanted: Wanted = ANY_ROW) -> View:
         """What this run uses of an owner's table for a request."""
@@ -83,6 +96,7 @@ class Run:
         """
         known = (kind, label) in self.stages
         self.stages[kind, label] = stage
+        self.registration.name(stage.path)
         if stage.is_finished:
             self.cached += not known
         elif self.mode == "read":
@@ -115,6 +129,7 @@ class Run:
         if self.mode != "make":
             yield
             return
+        self.registration.save()
         claimed = list(stages)
         with self.store.claimed(claimed, say):
             for stage in claimed:
@@ -148,6 +163,7 @@ def open_run(
     mode: Mode = "make",
     resume: str = "auto",
     retry_failed: bool = False,
+    part: str = "",
 ) -> Run:
     """A run of this experiment on Ray, which starts at the first stage with work to do.
 
@@ -156,7 +172,7 @@ def open_run(
     """
     e = experiment
     host = RayHost(e.ray, log_file(directory, e.name), e.placement.shard_deadline_s, terminal.say)
-    return Run(Store(e.store), directory, terminal, host, mode, resume, retry_failed)
+    return Run(Store(e.store), directory, terminal, host, mode, resume, retry_failed, part=part)
 
 
 def log_file(directory: Place, name: str) -> Path:

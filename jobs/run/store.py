@@ -89,6 +89,11 @@ class Stage:
     started: float = field(default_factory=time.monotonic, compare=False)
 
     @property
+    def path(self) -> str:
+        """Where it is in the store."""
+        return f"{self.name}/{self.id}"
+
+    @property
     def is_finished(self) -> bool:
         return (self.directory / MANIFEST).is_file()
 
@@ -168,9 +173,20 @@ class Stage:
                 f"the part {self.part(name)} is damaged", str(error)[:120], "a Parquet file", remedy
             ) from error
 
-    def finish(self, parts: list[str], **counts: Any) -> None:
+    def finish(
+        self,
+        parts: list[str],
+        took: Mapping[str, Any] | None = None,
+        uses: Sequence[str] = (),
+        **counts: Any,
+    ) -> None:
         """Write the manifest: the stage is finished from this moment on. Parts it does not name, and what
-        writers that were killed left half-done, are removed."""
+        writers that were killed left half-done, are removed.
+
+        Args:
+            took: what making it took of the cluster, where that is worth telling; see `Took`.
+            uses: paths in the store of what it was made from and nobody else names.
+        """
         kept = {self.part(name).name for name in parts}
         for stray in [*self.directory.glob("*.parquet"), *self.directory.glob(".*.tmp")]:
             if stray.name not in kept:
@@ -183,6 +199,8 @@ class Stage:
             "counts": counts,
             "fallbacks": read_fallbacks(self.directory),
             "parts": {name: self._describe(name) for name in parts},
+            "took": dict(took or {}),
+            "uses": list(uses),
             "seconds": round(time.monotonic() - self.started, 3),
             "packages": package_versions(),
             "git_commit": git_commit(),

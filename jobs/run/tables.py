@@ -35,6 +35,7 @@ from jobs.run.keys import digest_keys
 from jobs.run.store import digest, git_commit, package_versions, read_fallbacks
 
 KEY = "key"
+TABLES, VIEWS = "tables", "views"
 OWNER, CUT, VIEW = "owner.json", "cut.json", "view.json"
 GOOD, POOR, USELESS = 2, 1, 0  # what a row is worth to a request
 # From the columns that decide to how much each row is worth.
@@ -49,11 +50,13 @@ class Owner:
         kind: answers, verdicts or statistics.
         version: raised when the same identity would make other rows.
         identity: plain values that its rows hang on, and nothing else.
+        about: the same in words, with a `name` among them, so that a plan can say what is different.
     """
 
     kind: str
     version: int
     identity: Mapping[str, Any]
+    about: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @cached_property
     def id(self) -> str:
@@ -92,12 +95,14 @@ class Wanted:
         identity: in plain values; part of a view's id.
         columns: that `worth` reads.
         least: rows worth less are made again.
+        unfit: what is wrong with those, in words.
     """
 
     identity: Mapping[str, Any] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
     worth: Worth = always_good
     least: int = POOR
+    unfit: str = ""
 
 
 ANY_ROW = Wanted()
@@ -112,7 +117,7 @@ class Table:
 
     @property
     def directory(self) -> Place:
-        return self.root / "tables" / self.owner.kind / self.owner.id
+        return self.root / TABLES / self.owner.kind / self.owner.id
 
     def part(self, name: str) -> Place:
         return self.directory / f"{name}.parquet"
@@ -121,7 +126,8 @@ class Table:
         """Say in words whose rows these are."""
         place, owner = self.directory / OWNER, self.owner
         if not place.is_file():
-            words = {"kind": owner.kind, "version": owner.version, "identity": dict(owner.identity)}
+            words = {"kind": owner.kind, "version": owner.version}
+            words |= {"identity": dict(owner.identity), "about": dict(owner.about)}
             place.write_bytes(json.dumps(words, indent=1, default=str).encode())
 
     def parts(self, keys: Sequence[bytes]) -> list[str]:
@@ -233,8 +239,13 @@ class View:
         return f"{self.name}-{self.table.owner.id}"
 
     @property
+    def path(self) -> str:
+        """Where it is in the store."""
+        return f"{VIEWS}/{self.name}/{self.id}"
+
+    @property
     def directory(self) -> Place:
-        return self.table.root / "views" / self.name / self.id
+        return self.table.root / self.path
 
     @property
     def is_finished(self) -> bool:
@@ -277,12 +288,16 @@ class View:
                 f"remove {self.directory} and run again",
             ) from error
 
+    def unfit(self) -> int:
+        """How many keys have rows, but none that serves."""
+        best = self._best()
+        return int((best["worth"] < self.wanted.least).sum())
+
     def missing(self) -> list[bytes]:
         """The keys that no row serves, sorted."""
-        keys = self.request.keys
-        best = self.table.best_rows(self.request, self.wanted, self.table.parts(keys))
+        best = self._best()
         served = set(best.index[best["worth"] >= self.wanted.least])
-        return [key for key in keys if key not in served]
+        return [key for key in self.request.keys if key not in served]
 
     def cut(self, size: int) -> list[tuple[bytes, bytes]]:
         """The ranges of keys to be made, each of about `size` missing rows, none of which parts a question:
@@ -290,13 +305,14 @@ class View:
         """
         place = self.directory / CUT
         if place.is_file():
-            return [(bytes.fromhex(a), bytes.fromhex(b)) for a, b in json.loads(place.read_text())]
+            ranges = json.loads(place.read_text())["ranges"]
+            return [(bytes.fromhex(a), bytes.fromhex(b)) for a, b in ranges]
         return cut_ranges(self.missing(), size)
 
     def write_cut(self, ranges: Sequence[tuple[bytes, bytes]]) -> None:
         """Settle on the ranges before work starts, so that a restart makes the same parts."""
-        content = json.dumps([[a.hex(), b.hex()] for a, b in ranges])
-        (self.directory / CUT).write_bytes(content.encode())
+        cut = {"owner": self.table.owner.id, "ranges": [[a.hex(), b.hex()] for a, b in ranges]}
+        (self.directory / CUT).write_bytes(json.dumps(cut).encode())
 
     def finish(self, **counts: Any) -> None:
         """Say which parts serve the request: the view is finished from this moment on."""

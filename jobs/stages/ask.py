@@ -42,11 +42,14 @@ def owner_of(asked: Asked, draw: Draw) -> Owner:
     """Whose answers these are: never where the model lives, how many replicas serve it or what it is called
     here. An endpoint is known by its name, since nobody can look at its weights.
     """
+    drawn = draw.identity()
     if isinstance(asked, Hosted):
-        return Owner("answers", VERSION, {"model": asked.state.id, **draw.identity()})
-    # a server may draw differently from one call to the next, at any temperature
+        state = asked.state
+        about = {"name": state.name, **state.about, **drawn}
+        return Owner("answers", VERSION, {"model": state.id, **drawn}, about)
     named = {"endpoint": asked.name, "model": asked.model, "revision": asked.revision}
-    return Owner("answers", VERSION, {**named, **draw.identity()})
+    about = {"name": asked.name, **named, **drawn}
+    return Owner("answers", VERSION, {**named, **drawn}, about)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from cluster.placement import Needs
 from jobs.experiment.placement import Placement
 from jobs.experiment.stages import Evaluate, Score
 from jobs.files.answers import Row
@@ -21,6 +22,7 @@ from jobs.stages.ask import Hosted, Wave, ask
 from jobs.stages.hosted import Draw
 from jobs.stages.score import Scores, key_of, owner_of, statistics_wanted
 from jobs.stages.states import ModelState
+from jobs.stages.train import bring_back
 from jobs.stages.verify import to_check, verdicts_on, verify_config, with_verdicts
 from selection.verification import VerifySettings
 
@@ -78,12 +80,13 @@ def evaluate_students(
     # of several labels with one student the first is asked for
     distinct = {stage.id: label for label, stage in reversed(stages.items()) if not stage.is_finished}
     left = {label: students[label] for label in students if label in distinct.values()}
+    rows = _own_rows(questions, judging)
+    lacking = {label: len(_own_view(run, s, rows, judging).missing()) for label, s in left.items()}
+    bring_back(run, [s for label, s in left.items() if lacking[label]], placement)
     if run.mode == "plan":
         place = f"{placement.evaluate_workers} × ({placement.needs})"
-        run.planned += [
-            Planned("evaluate", n, None if s.is_finished else f"{len(questions):,} questions", place)
-            for n, s in stages.items()
-        ]
+        todo = {stages[label].id: count for label, count in lacking.items()}
+        run.planned += [Planned("evaluate", n, todo.get(s.id), place) for n, s in stages.items()]
         return stages
     with run.claimed(stages[label] for label in left):
         still = {label: s for label, s in left.items() if not stages[label].is_finished}
@@ -93,14 +96,40 @@ def evaluate_students(
     return stages
 
 
-def _finish(stage: Stage, questions: Sequence[Question], results: pd.DataFrame) -> None:
+def _own_rows(questions: Sequence[Question], judging: Judging) -> Request:
+    """What evaluation asks of every student's weights: answers, or statistics of the references."""
+    if judging.evaluate.metric == "loss":
+        return Request({key_of(row): row for row in _references(questions)})
+    return request_of(asks_of(questions, range(judging.evaluate.samples)))
+
+
+def _references(questions: Sequence[Question]) -> list[Row]:
+    return [Row(q.id, q.id, "", q.text, q.reference, q.system) for q in questions]
+
+
+def _own_view(run: Run, student: ModelState, rows: Request, judging: Judging) -> View:
+    if judging.evaluate.metric == "loss":
+        return run.view(owner_of(student, judging.score), rows)
+    return Wave(Hosted(student, 1, Needs()), judging.draw, rows).view(run)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One student's results, a row a question, and the views that they were read off."""
+
+    table: pd.DataFrame
+    views: Sequence[View]
+
+
+def _finish(stage: Stage, questions: Sequence[Question], results: Judged) -> None:
     """Write the results of one student, in the order of the questions."""
     families = {q.id: q.family for q in questions}
-    table = results.set_index("question_id").loc[[q.id for q in questions]].reset_index()
+    table = results.table.set_index("question_id").loc[[q.id for q in questions]].reset_index()
     table = table.assign(family=table["question_id"].map(families))[COLUMNS]
     write_table(stage.part("results"), table)
     value, cut_off = float(table["value"].mean()), float(table["cut_off"].sum())
-    stage.finish(["results"], questions=len(table), value=value, cut_off=cut_off)
+    uses = [view.path for view in results.views]
+    stage.finish(["results"], uses=uses, questions=len(table), value=value, cut_off=cut_off)
 
 
 def _verdicts(
@@ -109,15 +138,15 @@ def _verdicts(
     questions: Sequence[Question],
     judging: Judging,
     placement: Placement,
-) -> dict[str, pd.DataFrame]:
+) -> dict[str, Judged]:
     """The shares of right answers, question by question."""
     if not students:
         return {}
     # many students keep every worker busy with one each, which loads each of them once
     workers = 1 if len(students) >= placement.evaluate_workers else placement.evaluate_workers
-    request = request_of(asks_of(questions, range(judging.evaluate.samples)))
+    rows = _own_rows(questions, judging)
     waves = {
-        label: Wave(Hosted(state, workers, placement.needs), judging.draw, request)
+        label: Wave(Hosted(state, workers, placement.needs), judging.draw, rows)
         for label, state in students.items()
     }
     views = ask(run, "answers of", waves, judging.evaluate.shard_size)
@@ -133,7 +162,7 @@ def _verdicts(
     told["state"] = told["state"].where(told["finish"] != "failed", "failed").fillna("empty")
     told["extracted"] = told["extracted"].where(told["finish"] != "failed", told["error"])
     told["cut_off"] = (told["finish"] == "length").astype(float)
-    return {str(n): _by_question(own) for n, own in told.groupby("label")}
+    return {str(n): Judged(_by_question(own), (views[str(n)], verdicts)) for n, own in told.groupby("label")}
 
 
 def _by_question(answers: pd.DataFrame) -> pd.DataFrame:
@@ -150,13 +179,11 @@ def _losses(
     questions: Sequence[Question],
     judging: Judging,
     placement: Placement,
-) -> dict[str, pd.DataFrame]:
+) -> dict[str, Judged]:
     """The losses on the reference answers, question by question."""
-    rows = [Row(q.id, q.id, "", q.text, q.reference, q.system) for q in questions]
-    request = Request({key_of(row): row for row in rows})
-    views: dict[str, View] = {
-        label: run.view(owner_of(state, judging.score), request) for label, state in students.items()
-    }
+    rows = _own_rows(questions, judging)
+    references = _references(questions)
+    views = {label: _own_view(run, state, rows, judging) for label, state in students.items()}
     make_rows(
         run,
         [
@@ -165,7 +192,9 @@ def _losses(
         ],
         "questions",
     )
-    return {label: _loss_table(Scores(view, rows).read()) for label, view in views.items()}
+    return {
+        label: Judged(_loss_table(Scores(view, references).read()), (view,)) for label, view in views.items()
+    }
 
 
 def _loss_table(scores: pd.DataFrame) -> pd.DataFrame:

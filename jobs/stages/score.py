@@ -24,6 +24,7 @@ from jobs.run.store import digest
 from jobs.run.tables import KEY, Owner, Request, View
 from jobs.stages.ask import prompt_tokens
 from jobs.stages.states import ModelState
+from jobs.stages.train import bring_back
 from selection.scoring import STATISTIC_NAMES, EmptySpan, Scorer
 
 VERSION = 1
@@ -77,7 +78,8 @@ def owner_of(student: ModelState, settings: Score) -> Owner:
         "target_layer": settings.target_layer,
         "max_length": settings.max_length,
     }
-    return Owner("statistics", VERSION, identity)
+    read = {"target_layer": settings.target_layer, "max_length": settings.max_length}
+    return Owner("statistics", VERSION, identity, {"name": student.name, **student.about, **read})
 
 
 class ScoreHandler:
@@ -169,6 +171,7 @@ def score_students(
     distinct = {s.id: s for s in students}
     request = Request({key_of(row): row for row in rows})
     views = {i: run.view(owner_of(s, settings), request) for i, s in distinct.items()}
+    bring_back(run, [s for i, s in distinct.items() if not views[i].is_finished], placement)
     wants = [
         statistics_wanted("score", f"{s.name} {i[:8]}", views[i], s, settings, placement)
         for i, s in distinct.items()

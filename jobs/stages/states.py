@@ -4,7 +4,7 @@ need to know.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.errors import BadInput
 from cluster.models.identity import fingerprint, pinned
@@ -16,6 +16,10 @@ from jobs.experiment.teachers import ModelTeacher
 from jobs.run.store import Stage, digest
 from selection.layers import find_layer
 from training.checkpoints import ADAPTER
+from training.job import WEIGHTS
+
+if TYPE_CHECKING:
+    from jobs.stages.train import Training
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -26,6 +30,10 @@ class ModelState:
 
     Training changes the weights only, so the tokenizer, the template and the rendering's fingerprint stay the
     first state's.
+
+    Attributes:
+        about: what `id` is made of, in words.
+        trained_by: what gave it these weights, and would again; None for a first state.
     """
 
     name: str
@@ -35,6 +43,8 @@ class ModelState:
     chat_template: str | None
     rendering: str
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict, compare=False)
+    trained_by: "Training | None" = field(default=None, compare=False)
 
     def renderer(self) -> Renderer:
         return Renderer(
@@ -49,13 +59,16 @@ class ModelState:
             return (Place(source.path) / "config.json").is_file()
         return (Place(source.adapter) / ADAPTER_CONFIG).is_file()
 
-    def after(self, training: Stage) -> "ModelState":
+    def after(self, training: Stage, trained_by: "Training | None" = None) -> "ModelState":
         """This model after a training stage."""
-        return replace(self, source=self._trained(training, "model"), id=training.id)
+        source = self._trained(training, WEIGHTS)
+        about = {**self.about, "trained": training.id}
+        return replace(self, source=source, id=training.id, about=about, trained_by=trained_by)
 
     def after_steps(self, training: Stage, steps: int) -> "ModelState":
         """This model after the first steps of a training stage."""
-        return replace(self, source=self._trained(training, f"step-{steps}"), id=digest([training.id, steps]))
+        source = self._trained(training, f"step-{steps}")
+        return replace(self, source=source, id=digest([training.id, steps]), trained_by=None)
 
     def _trained(self, training: Stage, folder: str) -> ModelSource:
         """Where a training left its weights; an adapter belongs on top of the base that it was trained on."""
@@ -77,8 +90,19 @@ def first_state(model: ModelTeacher | Student) -> ModelState:
     kwargs = model.chat_template_kwargs
     renderer = Renderer(load_tokenizer(source), model.chat_template, template_kwargs=kwargs)
     renderer.prove()
-    identity = digest([fingerprint(source), source.dtype, renderer.fingerprint])
-    return ModelState(model.name, source, identity, source, model.chat_template, renderer.fingerprint, kwargs)
+    weights = fingerprint(source)
+    identity = digest([weights, source.dtype, renderer.fingerprint])
+    about = {"weights": weights[:12], "dtype": source.dtype, "rendering": renderer.fingerprint[:12]}
+    return ModelState(
+        name=model.name,
+        source=source,
+        id=identity,
+        tokenizer=source,
+        chat_template=model.chat_template,
+        rendering=renderer.fingerprint,
+        template_kwargs=kwargs,
+        about=about,
+    )
 
 
 def check_student(student: ModelState, target_layer: str | None) -> None:

@@ -4,17 +4,18 @@ Knows no costs and no answers: examples are tokens, spans and weights.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from cluster.errors import BadInput
 from jobs.experiment.placement import Placement
 from jobs.run.run import Planned, Run
 from jobs.run.store import Stage, Store, digest, write_fallbacks
+from jobs.run.took import took
 from jobs.stages.states import ModelState
 from training.batches import count_steps
 from training.data import SUFFIX, Example, write_examples
-from training.job import DONE, OPTIMIZER, TrainJob, paused_name
+from training.job import DONE, OPTIMIZER, WEIGHTS, TrainJob, paused_name
 from training.metrics import read_metrics
 from training.settings import TrainSettings
 
@@ -109,13 +110,48 @@ def train_students(run: Run, trainings: Sequence[Training], placement: Placement
             left = None if stage.is_finished else f"{_steps(t):,} steps"
             run.planned.append(Planned("train", t.label, left, train_place(placement, t.settings)))
         return stages
+    waiting = [t.student for t, s in zip(trainings, stages, strict=True) if not s.is_finished]
+    bring_back(run, waiting, placement)
     with run.claimed(stages):
         unfinished = {s.id: (t, s) for t, s in zip(trainings, stages, strict=True) if not s.is_finished}
         run_queue(run, [job_of(t, stage) for t, stage in unfinished.values()], placement)
         for t, stage in unfinished.values():
-            finish_training(stage)
+            finish_training(stage, run.registration.id, placement)
             run.say_fallbacks(f"train {t.label}", stage.directory)
     return stages
+
+
+def bring_back(run: Run, students: Iterable[ModelState], placement: Placement) -> None:
+    """Train again those of these students whose weights were removed (`keep`), and before them whatever they
+    were trained from. The same training on the same machine ends at the same weights.
+    """
+    by = {s.id: s.trained_by for s in students if s.trained_by is not None and not s.is_there}
+    trainings = [t for t in by.values() if t is not None]
+    if not trainings:
+        return
+    bring_back(run, [t.student for t in trainings], placement)
+    if run.mode == "plan":
+        labels = {t.label for t in trainings}
+        run.planned = [p for p in run.planned if p.kind != "train" or p.label not in labels]
+        run.planned += [
+            Planned("train", t.label, f"{_steps(t):,} steps, again: its weights were removed", "")
+            for t in trainings
+        ]
+        return
+    for t in trainings:
+        stage = train_stage(run.store, t)
+        run.terminal.say(f"train {t.label}: again, since its weights were removed")
+        (stage.directory / DONE).unlink()
+        stage.reopen()
+    train_students(run, trainings, placement)
+
+
+def remove_weights(run: Run, stage: Stage) -> None:
+    """Let a finished training's weights and optimizer go, if no other run names it."""
+    if run.registration.is_named_by_others(stage.path):
+        return
+    for folder in (WEIGHTS, OPTIMIZER):
+        (stage.directory / folder).remove()
 
 
 def train_place(placement: Placement, settings: TrainSettings) -> str:
@@ -176,11 +212,12 @@ def job_of(t: Training, stage: Stage) -> TrainJob:
     )
 
 
-def finish_training(stage: Stage) -> None:
-    """Close a trained stage, with its steps and losses; what stopping after an epoch left there is
-    removed.
+def finish_training(stage: Stage, run_id: str, placement: Placement) -> None:
+    """Close a trained stage, with its steps, losses and what its steps took; what stopping after an epoch
+    left there is removed.
     """
     rows = read_metrics(stage.directory)
+    seconds = placement.train_workers * sum(r["seconds"] for r in rows)
     write_fallbacks(stage.directory, json.loads((stage.directory / DONE).read_text()).get("fallbacks", {}))
     for partial in stage.directory.glob("step-*"):
         partial.remove()
@@ -188,6 +225,7 @@ def finish_training(stage: Stage) -> None:
         note.unlink()
     stage.finish(
         [],
+        took(placement.train_needs, seconds, run_id).record(),
         steps=len(rows),
         first_loss_nats=rows[0]["loss_nats"],
         last_loss_nats=rows[-1]["loss_nats"],

@@ -82,7 +82,8 @@ def verdicts_on(run: Run, kind: str, label: str, settings: VerifySettings, given
         kind: what it is for: verify, or evaluate.
     """
     request = Request({checked.key: checked for checked in given})
-    view = run.view(Owner("verdicts", VERSION, verify_config(settings)), request)
+    config = verify_config(settings)
+    view = run.view(Owner("verdicts", VERSION, config, {"name": "the checker", **config}), request)
     want = Want(
         kind,
         label,

@@ -60,7 +60,7 @@ def run_trial(config: dict[str, Any]) -> None:
     experiment = experiment_of(base, setting)
     with (
         _trial_log(directory, trial["name"]) as terminal,
-        open_run(experiment, directory, terminal) as run,
+        open_run(experiment, directory, terminal, part=trial["name"]) as run,
     ):
         try:
             _teach(run, experiment, sweep_of(base), trial["seed"])

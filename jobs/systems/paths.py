@@ -2,8 +2,11 @@
 
 from cluster.seeds import derive_seed
 from jobs.experiment.schema import Experiment
-from jobs.results.outcome import StudentPath
+from jobs.results.outcome import Outcome, StudentPath
+from jobs.run.run import Run
+from jobs.run.store import Stage
 from jobs.stages.evaluate import Judging
+from jobs.stages.train import remove_weights
 
 
 def paths_of(experiment: Experiment) -> list[StudentPath]:
@@ -25,3 +28,25 @@ def judging_of(experiment: Experiment) -> Judging:
     """How this experiment judges students."""
     e = experiment
     return Judging(e.evaluate, e.verify, e.score, e.seed)
+
+
+def let_weights_go(run: Run, outcome: Outcome, number: int) -> None:
+    """After a round has been judged, remove the trained weights that nobody will need: `keep: last` keeps
+    those of the last round, `best` those of the round that was judged best, of the earlier of equals.
+    """
+    e = outcome.start.experiment
+    if e.keep == "all" or run.mode != "make":
+        return
+    kept: set[str] = set()
+    gone: dict[str, Stage] = {}
+    for path in outcome.paths:
+        rounds = [n for n in range(1, number + 1) if (path, n) in outcome.trained]
+        if not rounds:
+            continue
+        best = max(rounds, key=lambda n: outcome.evaluations[path, n].manifest()["counts"]["value"])
+        keep = best if e.keep == "best" else rounds[-1]
+        kept |= {outcome.trained[path, n].id for n in {keep, *([number] if number < e.rounds else [])}}
+        gone |= {outcome.trained[path, n].id: outcome.trained[path, n] for n in rounds}
+    for identity, stage in gone.items():
+        if identity not in kept:
+            remove_weights(run, stage)

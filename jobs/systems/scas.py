@@ -29,7 +29,7 @@ from jobs.stages.train import (
     train_students,
     write_examples_of,
 )
-from jobs.systems.paths import judging_of, path_seed
+from jobs.systems.paths import judging_of, let_weights_go, path_seed
 from training.data import Example
 
 # Told of every evaluation on the way: rounds done (2.5 is half of the third), and each path's evaluation.
@@ -62,13 +62,14 @@ def teach(
         stages = train_students(run, list(trainings.values()), e.placement)
         trained = {p: stage for p, stage in zip(trainings, stages, strict=True) if stage.is_finished}
         outcome.trained.update({(path, number): stage for path, stage in trained.items()})
-        now = {path: now[path].after(stage) for path, stage in trained.items()}
+        now = {path: now[path].after(stage, trainings[path]) for path, stage in trained.items()}
         labels = {path: f"{path.label} round {number}" for path in now}
         states = {labels[path]: state for path, state in now.items()}
         judged = evaluate_students(run, states, start.held_out, judging, e.placement)
         outcome.evaluations.update({(path, number): judged[labels[path]] for path in now})
         if on_result is not None:
             on_result(float(number), {path: judged[labels[path]] for path in now})
+        let_weights_go(run, outcome, number)
 
 
 def choose(

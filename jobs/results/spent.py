@@ -1,0 +1,69 @@
+"""What a run took of the cluster: what it had made itself, and what all that it used cost when made."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from jobs.run.run import Run
+from jobs.run.tables import VIEW, View
+from jobs.run.took import Took, told_by, total
+
+# what evaluation asks, checks and scores is told as evaluation
+TOLD_AS = {"answers of": "evaluate", "verdicts on": "evaluate", "losses of": "evaluate"}
+COLUMNS = [
+    "stage",
+    "CPU-seconds, this run",
+    "CPU-seconds, when made",
+    "GPU-seconds, this run",
+    "GPU-seconds, when made",
+    "USD, this run",
+    "USD, when made",
+]
+
+
+def spent_table(run: Run) -> pd.DataFrame:
+    """One row for each kind of stage and one for all: what was reserved, times how long, and money.
+
+    A part of a table counts whole, however few of its rows are used, and once, however often it is used.
+    "This run" is every attempt of it, those that were stopped too.
+    """
+    by_kind: dict[str, dict[str, Took]] = {}
+    for kind, name, took in _all_took(run):
+        known = any(name in others for others in by_kind.values())
+        if not known:
+            by_kind.setdefault(kind, {})[name] = took
+    rows = [_row(kind, list(own.values()), run.registration.id) for kind, own in by_kind.items()]
+    rows.append(_row("all", [t for own in by_kind.values() for t in own.values()], run.registration.id))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _row(kind: str, own: list[Took], run_id: str) -> list[Any]:
+    here, ever = total(t for t in own if t.run == run_id), total(own)
+    cells: list[Any] = [kind]
+    for name in ("cpu_seconds", "gpu_seconds", "usd"):
+        cells += [getattr(here, name), getattr(ever, name)]
+    return cells
+
+
+def _all_took(run: Run) -> Iterator[tuple[str, str, Took]]:
+    """Kind, name and cost of every part and stage that this run used."""
+    for (kind, _), stage in run.stages.items():
+        told = TOLD_AS.get(kind, kind)
+        manifest = stage.manifest()
+        if isinstance(stage, View):
+            yield from _parts(told, manifest)
+            continue
+        if manifest["took"]:
+            yield told, stage.path, told_by(manifest["took"])
+        for path in manifest["uses"]:
+            place = run.store.root / path / VIEW
+            if place.is_file():
+                yield from _parts(told, json.loads(place.read_text()))
+
+
+def _parts(kind: str, view: Mapping[str, Any]) -> Iterator[tuple[str, str, Took]]:
+    owner = view["owner"]["id"]
+    for name, about in view["parts"].items():
+        yield kind, f"{owner}/{name}", told_by(about)

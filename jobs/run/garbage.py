@@ -1,0 +1,205 @@
+"""What may be removed of a store: whatever no registered run names and nobody has touched for a while.
+
+A run names its stages and views when it comes to them (`jobs/run/registry.py`); a view names parts of a
+table, and an evaluation the views that it was read off. A view that was named and is not finished keeps the
+whole table that it was being made in, a training that is not finished all checkpoints.
+"""
+
+import json
+import re
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.errors import BadInput
+from cluster.locks import held_if_free
+from cluster.storage import Place
+from jobs.run.registry import RUNS, registrations
+from jobs.run.rows import JOURNAL
+from jobs.run.store import MANIFEST
+from jobs.run.tables import CUT, TABLES, VIEW, VIEWS
+
+OURS = re.compile(r"[0-9a-f]{24}|queue-[0-9a-f]{16}.*")  # a stage's id, a queue of trainings
+DAY_S = 86400.0
+CHECKPOINTS, LOCKS = "checkpoints", "locks"
+PARTS = "parts of tables"
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that nobody needs.
+
+    Attributes:
+        kind: for people: the stage's name, views, parts of tables, or checkpoints.
+        paths: in the store; a part of a table is two files.
+        newest: when the last of it was written, in seconds since 1970.
+        lock: the name of the lock that guards it; empty for none.
+    """
+
+    kind: str
+    paths: tuple[str, ...]
+    size: int
+    newest: float
+    lock: str = ""
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What registered runs need: stages and views by path, parts by path, whole tables by path."""
+
+    names: frozenset[str]
+    parts: frozenset[str]
+    tables: frozenset[str]
+    checkpoints: bool
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What may be removed.
+
+    Attributes:
+        runs: directories of the runs that are registered.
+        spared: what nobody names either and is too young.
+    """
+
+    runs: Sequence[str]
+    items: list[Item] = field(default_factory=list)
+    spared: list[Item] = field(default_factory=list)
+
+
+def find_garbage(root: Place, days: float, forget: Collection[str] = ()) -> Garbage:
+    """What no registered run names and nobody has written to for some days.
+
+    Args:
+        forget: directories of runs that count no longer.
+
+    Raises:
+        BadInput: no run is registered there, so it may be no store at all; or a registration is damaged.
+    """
+    found = Garbage(sorted({r["directory"] for r in registrations(root).values()}))
+    if not found.runs:
+        raise BadInput(
+            "no run is registered there",
+            root,
+            "a store that runs of this version have used",
+            "a store of an older version is of no use to this one: remove it whole",
+        )
+    latest = time.time() - days * DAY_S
+    for item in _unneeded(root, needed(root, names_of(root, forget))):
+        (found.spared if item.newest > latest else found.items).append(item)
+    return found
+
+
+def remove_garbage(root: Place, items: Collection[Item], forget: Collection[str] = ()) -> list[Item]:
+    """Remove these, but what a run holds or has named meanwhile; returns what was removed."""
+    for place, content in registrations(root).items():
+        if content["directory"] in forget:
+            place.unlink()
+    removed = []
+    names = names_of(root)
+    still = needed(root, names)
+    for item in items:
+        with _guarded(root, item) as free:
+            if names_of(root) != names:
+                names = names_of(root)
+                still = needed(root, names)
+            if free and not _is_needed(item.paths[0], still):
+                for path in item.paths:
+                    _remove(root / path)
+                removed.append(item)
+    return removed
+
+
+def names_of(root: Place, forget: Collection[str] = ()) -> frozenset[str]:
+    """What registered runs name: stages and views by path."""
+    known = [r for r in registrations(root).values() if r["directory"] not in forget]
+    return frozenset(name for r in known for name in r["names"])
+
+
+def needed(root: Place, names: frozenset[str]) -> Needed:
+    """What follows from names: an evaluation's views, a view's parts, an unfinished view's table."""
+    views, uses, parts, tables = set(), set(), set(), set()
+    has_open_training = False
+    for name in names:
+        if name.startswith(f"{VIEWS}/"):
+            views.add(name)
+            continue
+        manifest = _read(root / name / MANIFEST)
+        uses |= set(manifest.get("uses", ()))
+        has_open_training |= name.startswith("train/") and not manifest
+    for name in views | uses:
+        kind, view = name.split("/")[1], _read(root / name / VIEW)
+        if view:
+            parts |= {f"{TABLES}/{kind}/{view['owner']['id']}/{part}" for part in view["parts"]}
+        elif cut := _read(root / name / CUT):
+            tables.add(f"{TABLES}/{kind}/{cut['owner']}")
+    return Needed(names | frozenset(uses), frozenset(parts), frozenset(tables), has_open_training)
+
+
+def _is_needed(path: str, still: Needed) -> bool:
+    if path.startswith(CHECKPOINTS):
+        return still.checkpoints
+    if not path.startswith(TABLES):
+        return path in still.names
+    if not path.endswith(".parquet"):  # a whole table
+        return path in still.tables or any(part.startswith(f"{path}/") for part in still.parts)
+    return path.removesuffix(".parquet") in still.parts or path.rpartition("/")[0] in still.tables
+
+
+def _unneeded(root: Place, still: Needed) -> Iterator[Item]:
+    """All that is there and not needed: what is not named as stages, views and tables are is left alone."""
+    for kind in root.glob("*"):
+        if kind.name in (RUNS, LOCKS, TABLES, VIEWS) or kind.is_file():
+            continue
+        for place in kind.glob("*"):
+            path = f"{kind.name}/{place.name}"
+            is_ours = OURS.fullmatch(place.name)
+            if is_ours and not _is_needed(path, still):
+                yield Item(kind.name, (path,), *place.usage(), f"{kind.name}-{place.name}")
+    for kind in (root / VIEWS).glob("*"):
+        for place in kind.glob("*"):
+            path = f"{VIEWS}/{kind.name}/{place.name}"
+            if not _is_needed(path, still):
+                yield Item(VIEWS, (path,), *place.usage())
+    for kind in (root / TABLES).glob("*"):
+        for table in kind.glob("*"):
+            yield from _unneeded_parts(table, f"{TABLES}/{kind.name}/{table.name}", still)
+
+
+def _unneeded_parts(table: Place, path: str, still: Needed) -> Iterator[Item]:
+    """A table's parts that nobody needs; the table itself where that is all of them."""
+    lock = f"{path.split('/')[1]}-{table.name}"
+    places = table.glob("*.parquet")
+    unneeded = [place for place in places if not _is_needed(f"{path}/{place.name}", still)]
+    if len(unneeded) == len(places) and not (table / JOURNAL).exists() and path not in still.tables:
+        yield Item(PARTS, (path,), *table.usage(), lock)
+        return
+    for place in unneeded:
+        about = place.name.removesuffix(".parquet") + ".json"
+        yield Item(PARTS, (f"{path}/{place.name}", f"{path}/{about}"), *place.usage(), lock)
+
+
+@contextmanager
+def _guarded(root: Place, item: Item) -> Iterator[bool]:
+    """Hold an item against runs, if none holds it; an object store has no locks."""
+    if not item.lock or not root.is_local:
+        yield True
+        return
+    with held_if_free((root / LOCKS / item.lock).path) as free:
+        yield free
+
+
+def _remove(place: Place) -> None:
+    if place.is_file():
+        place.unlink()
+    else:
+        place.remove()
+
+
+def _read(place: Place) -> dict[str, Any]:
+    try:
+        return dict(json.loads(place.read_text()))
+    except (FileNotFoundError, ValueError):
+        return {}

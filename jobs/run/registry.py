@@ -1,0 +1,90 @@
+"""Which runs use what of a store: `runs/<id>.json`, written by each run as it goes. Whatever no registered
+run names may be removed (`jobs/run/garbage.py`).
+"""
+
+import json
+import platform
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.errors import BadInput
+from cluster.storage import Place
+from jobs.run.store import digest
+
+RUNS = "runs"
+
+
+@dataclass
+class Registration:
+    """What one run names of a store, as paths within it.
+
+    Attributes:
+        directory: the run's own, by which it is known.
+        part: of several that share a directory, as a sweep's trials do.
+    """
+
+    root: Place
+    directory: Place
+    part: str = ""
+    _names: dict[str, None] = field(default_factory=dict)  # in the order in which they were named
+    _saved: dict[str, None] | None = None
+
+    @property
+    def id(self) -> str:
+        return digest([str(self.directory), self.part])
+
+    @property
+    def _place(self) -> Place:
+        return self.root / RUNS / f"{self.id}.json"
+
+    def name(self, path: str) -> None:
+        """Note that this run uses what lies at a path of the store."""
+        self._names[path] = None
+
+    def is_named_by_others(self, path: str) -> bool:
+        """Whether another registered run uses what lies at a path."""
+        others = registrations(self.root)
+        return any(path in r["names"] for place, r in others.items() if place != self._place)
+
+    def save(self) -> None:
+        """Tell others; what earlier attempts of this run named stays named until it has come to its end."""
+        if self._saved is None:
+            self._saved = dict.fromkeys(read_registration(self._place).get("names", ()))
+        names = self._saved | self._names
+        if len(names) != len(self._saved) or not self._place.is_file():
+            self._write(names)
+
+    def settle(self) -> None:
+        """At a run's end: it names what it used, and no longer what only earlier attempts did."""
+        if self._saved is None or set(self._saved) != set(self._names):
+            self._write(dict(self._names))
+
+    def _write(self, names: dict[str, None]) -> None:
+        about = {"directory": str(self.directory), "part": self.part, "host": platform.node()}
+        content = {**about, "time": round(time.time()), "names": list(names)}
+        self._place.write_bytes(json.dumps(content, indent=1).encode())
+        self._saved = names
+
+
+def read_registration(place: Place) -> dict[str, Any]:
+    """What a registration says; nothing where there is none, or half of one."""
+    try:
+        return dict(json.loads(place.read_text()))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def registrations(root: Place) -> dict[Place, dict[str, Any]]:
+    """Every registration of a store, by its file.
+
+    Raises:
+        BadInput: one cannot be read, so nobody knows what its run uses.
+    """
+    found = {place: read_registration(place) for place in (root / RUNS).glob("*.json")}
+    for place, content in found.items():
+        if not content:
+            raise BadInput(
+                "a run's registration is damaged", place, "JSON", "start that run again, or remove the file"
+            )
+    return found

@@ -1,0 +1,160 @@
+"""`tutelage gc`: what no registered run names goes, and nothing that one needs."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.errors import BadInput
+from cluster.locks import held
+from cluster.storage import Place
+from jobs.experiment.reading import parse_experiment
+from jobs.pipeline import look, run_pipeline
+from jobs.run.garbage import PARTS, Item, find_garbage, remove_garbage
+from jobs.run.progress import Terminal
+from jobs.run.run import Mode, Run
+from jobs.run.store import Stage, Store
+from jobs.run.tables import View
+from jobs.stages.evaluate import evaluate_students
+from jobs.systems.paths import judging_of
+from tests.in_process import InProcess
+from tests.runs import tutelage
+
+
+def run_in(
+    tree: dict[str, Any], directory: Path, mode: Mode = "make"
+) -> tuple[dict[tuple[str, str], Stage | View], int]:
+    """A whole run with this directory: its stages, and how many of them it found made."""
+    host = InProcess()
+    with Run(Store(tree["store"]), Place(str(directory)), Terminal(), host, mode) as run:
+        directory.mkdir(exist_ok=True)
+        run_pipeline(run, parse_experiment(tree))
+    return run.stages, run.cached
+
+
+@pytest.fixture
+def two_runs(small_world: dict[str, Any], tmp_path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two runs on one store, of other questions and arms; returns their experiments."""
+    world = small_world | {"evaluate": {"max_new_tokens": 160}, "train": {"steps": 1}}
+    first = world | {"limit": 8, "arms": [{"name": "scas", "rule": "minimum", "cost": "scas"}]}
+    second = world | {"limit": 14, "arms": [{"name": "random", "rule": "random"}]}
+    run_in(first, tmp_path / "one")
+    run_in(second, tmp_path / "two")
+    return first, second
+
+
+def test_what_a_forgotten_run_alone_used_goes_and_the_other_run_misses_nothing(
+    two_runs: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path
+) -> None:
+    first, second = two_runs
+    root = Place(first["store"])
+    assert find_garbage(root, 0).items == []
+    forget = [str(tmp_path / "two")]
+    found = find_garbage(root, 0, forget)
+    kinds = {item.kind for item in found.items}
+    assert {"select", "examples", "train", "evaluate", "views", PARTS} <= kinds
+    removed = remove_garbage(root, found.items, forget)
+    assert removed == found.items
+    assert find_garbage(root, 0).items == []
+    stages, cached = run_in(first, tmp_path / "one", "read")  # which refuses what is not there
+    assert cached == len(stages)
+    for (kind, _), stage in stages.items():
+        assert kind in ("examples", "train") or len(stage.read())
+    trainings, again = run_in(second, tmp_path / "two")
+    assert again < len(trainings)  # what went is made anew
+
+
+def test_the_young_and_the_held_are_spared(
+    two_runs: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path
+) -> None:
+    root, forget = Place(two_runs[0]["store"]), [str(tmp_path / "two")]
+    found = find_garbage(root, 7, forget)
+    assert found.items == []
+    assert len(found.spared) == len(find_garbage(root, 0, forget).items)
+    training = next(i for i in found.spared if i.kind == "train")
+    week_ago = time.time() - 8 * 86400
+    for name in (root / training.paths[0]).files():
+        os.utime((root / training.paths[0] / name).path, (week_ago, week_ago))
+    assert [i.paths for i in find_garbage(root, 7, forget).items] == [training.paths]
+    with held((root / "locks" / training.lock).path):
+        assert remove_garbage(root, [training], forget) == []
+    assert (root / training.paths[0]).exists()
+
+
+def test_what_a_run_names_between_the_look_and_the_removal_stays(
+    two_runs: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path
+) -> None:
+    first, second = two_runs
+    root, forget = Place(first["store"]), [str(tmp_path / "two")]
+    found = find_garbage(root, 0, forget)
+    stages, cached = run_in(second, tmp_path / "three")
+    assert cached == len(stages)
+    assert remove_garbage(root, found.items, forget) == []
+
+
+def test_a_run_that_was_stopped_keeps_what_it_had_made(small_world: dict[str, Any], tmp_path: Path) -> None:
+    tree = small_world | {"store": str(tmp_path / "store")}
+    store = Store(tree["store"])
+    here = Run(store, Place(str(tmp_path / "run")), Terminal(), InProcess())
+    with pytest.raises(KeyboardInterrupt), here:
+        evaluate_and_stop(here, tree)
+    assert any((tmp_path / "store" / "tables" / "answers").glob("*/*.parquet"))
+    assert find_garbage(store.root, 0).items == []
+
+
+def evaluate_and_stop(run: Run, tree: dict[str, Any]) -> None:
+    """As far as the answers of the students as they are, whose view is then as if its run had been stopped
+    before it could write it.
+    """
+    e = parse_experiment(tree)
+    looked = look(run, e)
+    evaluate_students(run, looked.students, looked.held_out, judging_of(e), e.placement)
+    for view in run.stages.values():
+        view.reopen()
+    raise KeyboardInterrupt
+
+
+def test_a_place_where_no_run_is_registered_is_left_alone(tmp_path: Path) -> None:
+    mine = tmp_path / "checkpoints" / "queue-0123456789abcdef"
+    mine.mkdir(parents=True)
+    with pytest.raises(BadInput, match="no run is registered there"):
+        find_garbage(Place(str(tmp_path)), 0)
+
+
+def test_a_damaged_registration_stops_it(
+    two_runs: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path
+) -> None:
+    root = Place(two_runs[0]["store"])
+    next(iter((tmp_path / "store" / "runs").glob("*.json"))).write_text("{")
+    with pytest.raises(BadInput, match="registration is damaged"):
+        find_garbage(root, 0)
+
+
+def test_the_command_lists_and_removes_and_says_what_it_cannot_see(
+    two_runs: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path
+) -> None:
+    store = two_runs[0]["store"]
+    shutil.rmtree(tmp_path / "two")
+    listed = tutelage("gc", store, "--days", 0)
+    assert f"{tmp_path / 'two'} cannot be seen from here" in listed.stdout.replace("\n", "")
+    assert "0 things are named by no run" in listed.stdout
+    forget = ("--forget", tmp_path / "two")
+    assert "nothing was removed; with --delete this is" in tutelage("gc", store, "--days", 0, *forget).stdout
+    gone = tutelage("gc", store, "--days", 0, *forget, "--delete")
+    assert "removed " in gone.stdout, gone.stderr
+    assert "0 things are named by no run" in tutelage("gc", store, "--days", 0).stdout
+
+
+def test_checkpoints_stay_while_a_named_training_is_not_finished(
+    two_runs: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path
+) -> None:
+    root = Place(two_runs[0]["store"])
+    (root / "checkpoints" / "queue-0123456789abcdef" / "x").write_bytes(b"x")
+    assert [i.kind for i in find_garbage(root, 0).items] == ["checkpoints"]
+    training = next((root / "train").path.iterdir())
+    (training / "manifest.json").unlink()
+    assert find_garbage(root, 0) == find_garbage(root, 0)
+    assert not [i for i in find_garbage(root, 0).items if isinstance(i, Item) and i.kind == "checkpoints"]
