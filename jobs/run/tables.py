@@ -63,6 +63,13 @@ class Owner:
         return digest([self.kind, self.version, dict(self.identity)])
 
 
+def unusual(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that differ from the usual ones, for an identity: so one more setting with a default
+    invalidates nothing. Whoever changes a default raises the owner's version.
+    """
+    return {name: value for name, value in settings.items() if value != usual.get(name)}
+
+
 @dataclass(frozen=True)
 class Request:
     """Rows that are wanted: their keys, sorted and each once, and what each is made from."""

@@ -11,6 +11,7 @@ from cluster.models.loading import load_model, pick_device
 from cluster.models.proof import SAMPLING, prove
 from cluster.models.sampling import Sampling, generation_stop_ids, sample
 from cluster.seeds import derive_seed
+from jobs.run.tables import unusual
 from jobs.stages.answers import Answer, Ask, failed, table_of, tally_of
 from jobs.stages.states import ModelState
 
@@ -33,9 +34,8 @@ class Draw:
         """What answers hang on, as far as it differs from the usual; the limit is a column of theirs."""
         if self.temperature == 0:
             return {}
-        usual = {"top_p": 1.0}
         given = {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
-        return {name: value for name, value in given.items() if usual.get(name) != value}
+        return unusual(given, {"top_p": 1.0})
 
 
 class ModelAsker:

@@ -21,7 +21,7 @@ from jobs.run.keys import question_key, row_key
 from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
 from jobs.run.store import digest
-from jobs.run.tables import KEY, Owner, Request, View
+from jobs.run.tables import KEY, Owner, Request, View, unusual
 from jobs.stages.ask import prompt_tokens
 from jobs.stages.states import ModelState
 from jobs.stages.train import bring_back
@@ -72,13 +72,9 @@ def key_of(row: Row) -> bytes:
 
 def owner_of(student: ModelState, settings: Score) -> Owner:
     """Whose statistics these are: the weights, the tokens, the layer that is read and the longest row."""
-    identity = {
-        "student": student.id,
-        "rendering": student.rendering,
-        "target_layer": settings.target_layer,
-        "max_length": settings.max_length,
-    }
     read = {"target_layer": settings.target_layer, "max_length": settings.max_length}
+    usual = {"target_layer": None, "max_length": 4096}
+    identity = {"student": student.id, "rendering": student.rendering, **unusual(read, usual)}
     return Owner("statistics", VERSION, identity, {"name": student.name, **student.about, **read})
 
 

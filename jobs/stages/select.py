@@ -60,7 +60,7 @@ def select_answers(
     with run.claimed([stage]):
         if not stage.is_finished and run.mode == "make":
             scored = scores.read()
-            chosen = choose_by_key(scored, choice, pool, keys_of(questions))
+            chosen = choose_by_key(scored, choice, pool.accuracy, names_by_key(scored, pool, questions))
             ledger = build_ledger(pool.answers, scored, chosen, list(questions))
             write_table(stage.part("chosen"), chosen)
             write_table(stage.part("ledger"), ledger)
@@ -68,25 +68,33 @@ def select_answers(
     return stage
 
 
-def keys_of(questions: Mapping[str, Question]) -> dict[str, str]:
-    """Question id -> what draws and order follow: the key of its messages, numbered where several questions
-    have the same.
+@dataclass(frozen=True)
+class Names:
+    """What draws, ties and the order of a choice follow in place of ids, by id."""
+
+    questions: Mapping[str, str]
+    answers: Mapping[str, str]
+
+
+def names_by_key(scored: pd.DataFrame, pool: AnswerPool, questions: Mapping[str, Question]) -> Names:
+    """Names from the keys of questions and answers, which are content: the questions' messages, numbered
+    where several questions have the same, and the answers' texts, parted by teacher where they are the same.
     """
     seen: Counter[bytes] = Counter()
-    keys = {}
+    of_questions = {}
     for q in sorted(questions.values(), key=lambda q: q.id):
         key = question_key(q.text, q.system)
-        keys[q.id] = f"{key.hex()}-{seen[key]}"
+        of_questions[q.id] = f"{key.hex()}-{seen[key]}"
         seen[key] += 1
-    return keys
+    content = dict(zip(pool.answers["answer_id"], pool.answers["answer_key"], strict=True))
+    rows = zip(scored["question_id"], scored["answer_id"], scored["teacher"], strict=True)
+    return Names(of_questions, {a: f"{content[a]} {t} {q}" for q, a, t in rows})
 
 
 def choose_by_key(
-    scored: pd.DataFrame, choice: Choice, pool: AnswerPool, keys: Mapping[str, str]
+    scored: pd.DataFrame, choice: Choice, accuracy: Mapping[str, float], names: Names
 ) -> pd.DataFrame:
-    """Apply an arm's rule with the keys of questions and answers in place of their ids, so that names change
-    no draw, no tie and no order; returns the choice with the ids.
-    """
+    """Apply an arm's rule with names in place of ids; returns the choice with the ids."""
     arm = choice.arm
     usable = scored[scored["state"] == "scored"].reset_index(drop=True)
     costs = (
@@ -94,21 +102,14 @@ def choose_by_key(
         if arm.cost_settings and len(usable)
         else pd.Series(0.0, index=usable.index)
     )
-    content = dict(zip(pool.answers["answer_id"], pool.answers["answer_key"], strict=True))
-    # the teacher's name parts only answers with one text
-    by_key = {f"{content[a]} {t} {q}": (q, a) for q, a, t in _names(usable)}
+    named = [names.answers[a] for a in usable["answer_id"]]
+    ids = dict(zip(named, zip(usable["question_id"], usable["answer_id"], strict=True), strict=True))
     keyed = usable.assign(
-        cost=costs,
-        question_id=[keys[q] for q in usable["question_id"]],
-        answer_id=[f"{content[a]} {t} {q}" for q, a, t in _names(usable)],
+        cost=costs, question_id=[names.questions[q] for q in usable["question_id"]], answer_id=named
     )
-    chosen = choose(keyed, arm.rule_settings, choice.seed, pool.accuracy)
-    named = [by_key[key] for key in chosen["answer_id"]]
-    return chosen.assign(question_id=[q for q, _ in named], answer_id=[a for _, a in named])
-
-
-def _names(rows: pd.DataFrame) -> "zip[tuple[str, str, str]]":
-    return zip(rows["question_id"], rows["answer_id"], rows["teacher"], strict=True)
+    chosen = choose(keyed, arm.rule_settings, choice.seed, accuracy)
+    found = [ids[name] for name in chosen["answer_id"]]
+    return chosen.assign(question_id=[q for q, _ in found], answer_id=[a for _, a in found])
 
 
 def build_ledger(

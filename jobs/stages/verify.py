@@ -18,7 +18,7 @@ from jobs.files.questions import Question
 from jobs.run.keys import question_key, row_key
 from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
-from jobs.run.tables import KEY, Owner, Request, View
+from jobs.run.tables import KEY, Owner, Request, View, unusual
 from selection.verification import Verifier, VerifySettings, load_function, process_verifier
 
 VERSION = 1
@@ -67,12 +67,20 @@ def check_verifier(settings: VerifySettings) -> None:
 
 
 def verify_config(settings: VerifySettings) -> dict[str, Any]:
-    """The identity of a way to verify; a user's function counts with its module's source."""
-    config = asdict(settings)
+    """The identity of a way to verify: what is unusual in it; a user's function counts with its module's
+    source.
+    """
+    config = unusual(asdict(settings), asdict(VerifySettings()))
     if settings.method == "function" and settings.function:
         source = inspect.getsourcefile(load_function(settings.function))
         config["source"] = hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
     return config
+
+
+def owner_of(settings: VerifySettings) -> Owner:
+    """Whose verdicts these are: the checker's, under its settings."""
+    about = {"name": "the checker", **asdict(settings)}
+    return Owner("verdicts", VERSION, verify_config(settings), about)
 
 
 def verdicts_on(run: Run, kind: str, label: str, settings: VerifySettings, given: Iterable[Checked]) -> View:
@@ -82,8 +90,7 @@ def verdicts_on(run: Run, kind: str, label: str, settings: VerifySettings, given
         kind: what it is for: verify, or evaluate.
     """
     request = Request({checked.key: checked for checked in given})
-    config = verify_config(settings)
-    view = run.view(Owner("verdicts", VERSION, config, {"name": "the checker", **config}), request)
+    view = run.view(owner_of(settings), request)
     want = Want(
         kind,
         label,
