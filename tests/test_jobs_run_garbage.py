@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from jobs.run.store import Stage, Store
 from jobs.run.tables import View
 from jobs.stages.evaluate import evaluate_students
 from jobs.systems.paths import judging_of
+from tests.conftest import make_small_world
 from tests.in_process import InProcess
 from tests.runs import tutelage
 
@@ -35,42 +37,62 @@ def run_in(
     return run.stages, run.cached
 
 
-@pytest.fixture
-def two_runs(small_world: dict[str, Any], tmp_path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Two runs on one store, of other questions and arms; returns their experiments."""
-    world = small_world | {"evaluate": {"max_new_tokens": 160}, "train": {"steps": 1}}
+@dataclass(frozen=True)
+class Runs:
+    """Two runs on one store, of other questions and arms: their experiments, on this copy of the store."""
+
+    first: dict[str, Any]
+    second: dict[str, Any]
+    folder: Path
+
+    @property
+    def root(self) -> Place:
+        return Place(self.first["store"])
+
+    @property
+    def forgotten(self) -> list[str]:
+        return [str(self.folder / "two")]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Runs:
+    folder = tmp_path_factory.mktemp("runs")
+    world = make_small_world(folder, tiny_model) | {"train": {"steps": 1}}
     first = world | {"limit": 8, "arms": [{"name": "scas", "rule": "minimum", "cost": "scas"}]}
     second = world | {"limit": 14, "arms": [{"name": "random", "rule": "random"}]}
-    run_in(first, tmp_path / "one")
-    run_in(second, tmp_path / "two")
-    return first, second
+    run_in(first, folder / "one")
+    run_in(second, folder / "two")
+    return Runs(first, second, folder)
+
+
+@pytest.fixture
+def runs(made: Runs, tmp_path: Path) -> Runs:
+    shutil.copytree(made.first["store"], tmp_path / "copy")
+    store = {"store": str(tmp_path / "copy")}
+    return Runs(made.first | store, made.second | store, made.folder)
 
 
 def test_what_a_forgotten_run_alone_used_goes_and_the_other_run_misses_nothing(
-    two_runs: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path
+    runs: Runs, tmp_path: Path
 ) -> None:
-    first, second = two_runs
-    root = Place(first["store"])
+    root, forget = runs.root, runs.forgotten
     assert find_garbage(root, 0).items == []
-    forget = [str(tmp_path / "two")]
     found = find_garbage(root, 0, forget)
     kinds = {item.kind for item in found.items}
     assert {"select", "examples", "train", "evaluate", "views", PARTS} <= kinds
     removed = remove_garbage(root, found.items, forget)
     assert removed == found.items
     assert find_garbage(root, 0).items == []
-    stages, cached = run_in(first, tmp_path / "one", "read")  # which refuses what is not there
+    stages, cached = run_in(runs.first, runs.folder / "one", "read")  # which refuses what is not there
     assert cached == len(stages)
     for (kind, _), stage in stages.items():
         assert kind in ("examples", "train") or len(stage.read())
-    trainings, again = run_in(second, tmp_path / "two")
+    trainings, again = run_in(runs.second, tmp_path / "again")
     assert again < len(trainings)  # what went is made anew
 
 
-def test_the_young_and_the_held_are_spared(
-    two_runs: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path
-) -> None:
-    root, forget = Place(two_runs[0]["store"]), [str(tmp_path / "two")]
+def test_the_young_and_the_held_are_spared(runs: Runs, tmp_path: Path) -> None:
+    root, forget = runs.root, runs.forgotten
     found = find_garbage(root, 7, forget)
     assert found.items == []
     assert len(found.spared) == len(find_garbage(root, 0, forget).items)
@@ -84,13 +106,10 @@ def test_the_young_and_the_held_are_spared(
     assert (root / training.paths[0]).exists()
 
 
-def test_what_a_run_names_between_the_look_and_the_removal_stays(
-    two_runs: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path
-) -> None:
-    first, second = two_runs
-    root, forget = Place(first["store"]), [str(tmp_path / "two")]
+def test_what_a_run_names_between_the_look_and_the_removal_stays(runs: Runs, tmp_path: Path) -> None:
+    root, forget = runs.root, runs.forgotten
     found = find_garbage(root, 0, forget)
-    stages, cached = run_in(second, tmp_path / "three")
+    stages, cached = run_in(runs.second, tmp_path / "three")
     assert cached == len(stages)
     assert remove_garbage(root, found.items, forget) == []
 
@@ -124,34 +143,28 @@ def test_a_place_where_no_run_is_registered_is_left_alone(tmp_path: Path) -> Non
         find_garbage(Place(str(tmp_path)), 0)
 
 
-def test_a_damaged_registration_stops_it(
-    two_runs: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path
-) -> None:
-    root = Place(two_runs[0]["store"])
-    next(iter((tmp_path / "store" / "runs").glob("*.json"))).write_text("{")
+def test_a_damaged_registration_stops_it(runs: Runs, tmp_path: Path) -> None:
+    next(iter((runs.root / "runs").path.glob("*.json"))).write_text("{")
     with pytest.raises(BadInput, match="registration is damaged"):
-        find_garbage(root, 0)
+        find_garbage(runs.root, 0)
 
 
-def test_the_command_lists_and_removes_and_says_what_it_cannot_see(
-    two_runs: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path
-) -> None:
-    store = two_runs[0]["store"]
-    shutil.rmtree(tmp_path / "two")
+def test_the_command_lists_and_removes_and_says_what_it_cannot_see(runs: Runs, tmp_path: Path) -> None:
+    store, gone = str(runs.root), tmp_path / "gone"
+    registration = next(p for p in (runs.root / "runs").path.glob("*.json") if '/two"' in p.read_text())
+    registration.write_text(registration.read_text().replace(runs.forgotten[0], str(gone)))
     listed = tutelage("gc", store, "--days", 0)
-    assert f"{tmp_path / 'two'} cannot be seen from here" in listed.stdout.replace("\n", "")
+    assert f"{gone} cannot be seen from here" in listed.stdout.replace("\n", "")
     assert "0 things are named by no run" in listed.stdout
-    forget = ("--forget", tmp_path / "two")
+    forget = ("--forget", gone)
     assert "nothing was removed; with --delete this is" in tutelage("gc", store, "--days", 0, *forget).stdout
-    gone = tutelage("gc", store, "--days", 0, *forget, "--delete")
-    assert "removed " in gone.stdout, gone.stderr
+    removed = tutelage("gc", store, "--days", 0, *forget, "--delete")
+    assert "removed " in removed.stdout, removed.stderr
     assert "0 things are named by no run" in tutelage("gc", store, "--days", 0).stdout
 
 
-def test_checkpoints_stay_while_a_named_training_is_not_finished(
-    two_runs: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path
-) -> None:
-    root = Place(two_runs[0]["store"])
+def test_checkpoints_stay_while_a_named_training_is_not_finished(runs: Runs, tmp_path: Path) -> None:
+    root = runs.root
     (root / "checkpoints" / "queue-0123456789abcdef" / "x").write_bytes(b"x")
     assert [i.kind for i in find_garbage(root, 0).items] == ["checkpoints"]
     training = next((root / "train").path.iterdir())

@@ -16,6 +16,7 @@ from jobs.results.summary import summarise
 from jobs.run.progress import Terminal
 from jobs.run.run import Run
 from jobs.run.store import Store
+from tests.conftest import make_small_world
 from tests.in_process import InProcess
 from tests.runs import open_here, run, tutelage, write_experiment
 
@@ -92,6 +93,18 @@ def test_a_run_tells_what_it_had_made_from_what_it_found(small_world: dict[str, 
     assert found["CPU-seconds, when made"].equals(ever)
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Any]:
+    """The experiment of a finished run in which a hosted teacher drew its answers."""
+    folder = tmp_path_factory.mktemp("drawn")
+    world = make_small_world(folder, tiny_model)
+    dan = {"kind": "model", "name": "dan", "path": str(tiny_model)}
+    generate = {"temperature": 1.0, "max_new_tokens": 2}
+    tree = two_rounds(world, rounds=1, teachers=[*world["teachers"], dan], generate=generate)
+    run(tree, folder)
+    return tree
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
@@ -102,13 +115,9 @@ def test_a_run_tells_what_it_had_made_from_what_it_found(small_world: dict[str, 
     ],
 )
 def test_a_plan_says_why_rows_that_are_there_cannot_be_used(
-    small_world: dict[str, Any], tiny_model: Path, tmp_path: Path, changed: dict[str, Any], told: str
+    drawn: dict[str, Any], tmp_path: Path, changed: dict[str, Any], told: str
 ) -> None:
-    dan = {"kind": "model", "name": "dan", "path": str(tiny_model)}
-    generate = {"temperature": 1.0, "max_new_tokens": 2}
-    tree = two_rounds(small_world, rounds=1, teachers=[*small_world["teachers"], dan], generate=generate)
-    run(tree, tmp_path)
-    other = tree | {"generate": generate | changed}
+    other = drawn | {"generate": drawn["generate"] | changed}
     with open_here(other, tmp_path, mode="plan") as plan:
         make_plan(plan, parse_experiment(other))
         said = "\n".join(notes(plan))

@@ -109,7 +109,7 @@ def plain_gradient(model: Path, rows: Examples) -> dict[str, torch.Tensor]:
     [
         (0, "float32"),
         pytest.param(1, "float32", marks=pytest.mark.slow),
-        (2, "float32"),
+        pytest.param(2, "float32", marks=pytest.mark.slow),
         (3, "float32"),
         pytest.param(1, "bfloat16", marks=pytest.mark.slow),
         (2, "bfloat16"),
@@ -241,7 +241,7 @@ def train_pairs(rank: int, jobs: list[TrainJob], checkpoints: Path) -> None:
     train(rank, jobs, checkpoints)
 
 
-@pytest.mark.parametrize("stage", [1, 3])
+@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_an_objective_may_attach_a_head_look_at_pairs_and_say_more_than_a_loss(
     tiny_model: Path, tmp_path: Path, stage: int
 ) -> None:
@@ -266,7 +266,12 @@ def test_an_objective_may_attach_a_head_look_at_pairs_and_say_more_than_a_loss(
 
 
 @pytest.mark.parametrize(
-    ("stage", "lora"), [(1, False), (3, False), pytest.param(2, True, marks=pytest.mark.slow)]
+    ("stage", "lora"),
+    [
+        pytest.param(1, False, marks=pytest.mark.slow),
+        (3, False),
+        pytest.param(2, True, marks=pytest.mark.slow),
+    ],
 )
 def test_rounds_on_one_optimizer_end_where_one_training_does(
     one: WorkerGroup,
@@ -317,8 +322,8 @@ def test_a_round_without_the_optimizer_of_the_one_before_is_refused_by_name(
     ("stage", "lora", "precision"),
     [
         (1, False, "bfloat16"),
-        (3, False, "float32"),
-        (2, True, "float32"),
+        pytest.param(3, False, "float32", marks=pytest.mark.slow),
+        pytest.param(2, True, "float32", marks=pytest.mark.slow),
         pytest.param(3, True, "float32", marks=pytest.mark.slow),
         (3, True, "bfloat16"),
     ],
@@ -351,7 +356,7 @@ def test_a_training_that_stops_and_goes_on_ends_where_an_undisturbed_one_does(
         pytest.param(1, False, "float32", marks=pytest.mark.slow),
         (1, False, "bfloat16"),
         pytest.param(2, False, "float32", marks=pytest.mark.slow),
-        (3, False, "float32"),
+        pytest.param(3, False, "float32", marks=pytest.mark.slow),
         pytest.param(2, True, "float32", marks=pytest.mark.slow),
         (3, True, "float32"),
     ],

@@ -182,6 +182,7 @@ def test_no_compiler_is_needed_and_a_loss_that_is_not_finite_stops_training_with
     assert not list(cache.rglob("*"))
 
 
+@pytest.mark.slow
 def test_trainings_in_lanes_end_where_plain_ones_do_each_lane_in_its_own_process(
     ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:

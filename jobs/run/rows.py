@@ -111,26 +111,29 @@ def _make(run: Run, wants: Sequence[Want], unit: str) -> None:
             for result in run.host.pool.run(jobs_of(todo, run.registration.id)):
                 bar.advance(result.value.items)
     for want in wants:
-        table = want.view.read()
-        if table.empty:
-            table = pd.DataFrame(columns=list(want.columns))
-        want.view.finish(**want.count(table))
+        want.view.finish(partial(_counted, want))
         (want.view.table.directory / JOURNAL).remove()  # all of it is in parts
         run.say_fallbacks(f"{want.kind} {want.label}", want.view.table.directory)
+
+
+def _counted(want: Want, rows: pd.DataFrame) -> Mapping[str, Any]:
+    """What a view says of its rows; a view of none has their columns."""
+    return want.count(pd.DataFrame(columns=list(want.columns)) if rows.empty else rows)
 
 
 def parts_of(want: Want) -> list["Part"]:
     """The parts to be made for a view, after its cut has been settled."""
     view = want.view
-    ranges = view.cut(want.shard_size)
+    missing = view.missing()
+    ranges = view.cut(missing, want.shard_size)
     if not ranges:
         return []
     view.table.introduce()
     view.write_cut(ranges)
-    missing, items = set(view.missing()), view.request.items
+    lacking, items = set(missing), view.request.items
     parts = []
     for first, last in ranges:
-        keys = [key for key in view.request.within(first, last) if key in missing]
+        keys = [key for key in view.request.within(first, last) if key in lacking]
         if keys:
             name = part_name(keys, view.wanted)
             parts.append(Part(name, view.table, keys, [items[key] for key in keys], want.is_isolated))

@@ -306,7 +306,7 @@ class View:
         served = set(best.index[best["worth"] >= self.wanted.least])
         return [key for key in self.request.keys if key not in served]
 
-    def cut(self, size: int) -> list[tuple[bytes, bytes]]:
+    def cut(self, missing: Sequence[bytes], size: int) -> list[tuple[bytes, bytes]]:
         """The ranges of keys to be made, each of about `size` missing rows, none of which parts a question:
         those that an earlier attempt settled on, or new ones.
         """
@@ -314,16 +314,19 @@ class View:
         if place.is_file():
             ranges = json.loads(place.read_text())["ranges"]
             return [(bytes.fromhex(a), bytes.fromhex(b)) for a, b in ranges]
-        return cut_ranges(self.missing(), size)
+        return cut_ranges(missing, size)
 
     def write_cut(self, ranges: Sequence[tuple[bytes, bytes]]) -> None:
         """Settle on the ranges before work starts, so that a restart makes the same parts."""
         cut = {"owner": self.table.owner.id, "ranges": [[a.hex(), b.hex()] for a, b in ranges]}
         (self.directory / CUT).write_bytes(json.dumps(cut).encode())
 
-    def finish(self, **counts: Any) -> None:
-        """Say which parts serve the request: the view is finished from this moment on."""
-        names = sorted(set(self._best()["part"]))
+    def finish(self, count: Callable[[pd.DataFrame], Mapping[str, Any]]) -> None:
+        """Say which parts serve the request, and what `count` says of its rows: the view is finished from
+        this moment on.
+        """
+        best = self._best()
+        names, counts = sorted(set(best["part"])), dict(count(self._rows(best)))
         content = {
             "kind": self.name,
             "id": self.id,
@@ -347,8 +350,9 @@ class View:
 
     def read(self) -> pd.DataFrame:
         """The rows of the request, by key; from the parts that the view names once it is finished."""
-        names = list(self.manifest()["parts"]) if self.is_finished else None
-        best = self._best(names)
+        return self._rows(self._best(list(self.manifest()["parts"]) if self.is_finished else None))
+
+    def _rows(self, best: pd.DataFrame) -> pd.DataFrame:
         part_of = dict(zip(best.index, best["part"], strict=True))
         rows = []
         for name in sorted(set(best["part"])):
