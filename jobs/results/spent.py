@@ -55,9 +55,9 @@ def _all_took(run: Run) -> Iterator[tuple[str, str, Took]]:
         if isinstance(stage, View):
             yield from _parts(told, manifest)
             continue
-        if manifest["took"]:
+        if manifest.get("took"):  # stages that take no time tell nothing
             yield told, stage.path, told_by(manifest["took"])
-        for path in manifest["uses"]:
+        for path in manifest.get("uses", ()):
             place = run.store.root / path / VIEW
             if place.is_file():
                 yield from _parts(told, json.loads(place.read_text()))
