@@ -16,7 +16,12 @@ TeacherFiles = Annotated[
     ),
 ]
 QuestionWeight = Annotated[
-    float, typer.Option("--lambda-scas", help="Weight of the answer-question block, 0 to 1.")
+    float,
+    typer.Option(
+        "--lambda",
+        "--lambda-scas",
+        help="Weight of the answer-question block, 0 to 1; the authors' program has the longer name.",
+    ),
 ]
 KeepGoodLines = Annotated[
     bool, typer.Option("--skip-broken-lines", help="Keep the good lines of a file with broken ones.")

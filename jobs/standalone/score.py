@@ -66,7 +66,7 @@ def check_options(options: ScoreOptions) -> None:
             "--compat or --dtype", f"{compat}, {dtype}", "ours or reference; float32, bfloat16 or float16", ""
         )
     if not 0 <= scas_lambda <= 1:
-        raise BadInput("--lambda-scas is out of range", scas_lambda, "0 to 1", "")
+        raise BadInput("--lambda is out of range", scas_lambda, "0 to 1", "")
 
 
 def load_scorer(options: ScoreOptions) -> tuple[Renderer, Scorer]:
