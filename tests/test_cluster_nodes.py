@@ -87,6 +87,7 @@ def experiment(small_world: dict[str, Any], tiny_model: Path, folder: Path, **ch
     return folder / "tree.json"
 
 
+@pytest.mark.slow
 def test_actors_and_train_workers_land_where_their_labels_say_and_what_no_node_has_is_refused(
     nodes: Nodes, tiny_model: Path, tmp_path: Path
 ) -> None:

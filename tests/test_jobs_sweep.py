@@ -125,7 +125,7 @@ class Sweep:
             for entry in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
                     self.shown += [entry.as_posix()] if KEY.encode() in entry.read_bytes() else []
-            time.sleep(0.1)  # looks at the process table until the sweep ends
+            time.sleep(0.3)  # looks at the process table until the sweep ends
 
     def read(self, until: str | None = None) -> int:
         """Read what it says up to its end, or kill it once it says this; returns its exit status."""

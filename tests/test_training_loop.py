@@ -115,6 +115,7 @@ def train_here(jobs: list[TrainJob]) -> None:
     InProcess().train(jobs, "here", Place("/nowhere"), Placement(), lambda done, total: None)
 
 
+@pytest.mark.slow
 def test_a_training_on_an_object_store_stops_and_goes_on_from_its_checkpoint_there(
     ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path, s3_bucket: str
 ) -> None:
