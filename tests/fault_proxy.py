@@ -9,6 +9,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 FAULTS = ("ok", "429", "500", "slow", "malformed", "empty", "half")
 
 
+def completion(message: str, finish: str = "stop") -> bytes:
+    """A chat completion of 5 prompt and 7 answer tokens with this message."""
+    choice = f'{{"message": {message}, "finish_reason": "{finish}"}}'
+    return f'{{"choices": [{choice}], "usage": {{"prompt_tokens": 5, "completion_tokens": 7}}}}'.encode()
+
+
+# Answers of this proxy's own, without a server behind it.
+BODIES = {
+    "seven": completion('{"role": "assistant", "content": "seven tokens"}'),
+    "null": completion('{"role": "assistant", "content": null}', "length"),
+    "surrogate": completion('{"role": "assistant", "content": "half \\ud83d"}'),
+    "no text": completion('{"role": "assistant", "content": 3}'),
+}
+
+
 class FaultProxy:
     """Forwards POSTs to `target`; the n-th request gets the n-th fault of `plan`, later ones `after`."""
 
@@ -42,6 +57,8 @@ class FaultProxy:
                         + self.headers.get("Authorization", "").encode()
                         + b'"}}',
                     )
+                elif fault in BODIES:
+                    self._answer(200, BODIES[fault])
                 elif fault == "malformed":
                     self._answer(200, b'{"id": "x", "object": "chat.completion"}')
                 elif fault == "empty":

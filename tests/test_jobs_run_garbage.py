@@ -1,5 +1,6 @@
 """`tutelage gc`: what no registered run names goes, and nothing that one needs."""
 
+import json
 import os
 import shutil
 import time
@@ -134,6 +135,15 @@ def evaluate_and_stop(run: Run, tree: dict[str, Any]) -> None:
     for view in run.stages.values():
         view.reopen()
     raise KeyboardInterrupt
+
+
+def test_a_view_that_was_named_and_not_yet_cut_keeps_its_table(runs: Runs, tmp_path: Path) -> None:
+    """As of a run that was killed while it waited for the table."""
+    view = next(iter((runs.root / "views" / "verdicts").path.iterdir()))
+    table = f"tables/verdicts/{json.loads((view / 'view.json').read_text())['owner']['id']}"
+    shutil.rmtree(view)
+    unneeded = [item for item in find_garbage(runs.root, 0).items if item.paths[0].startswith(table)]
+    assert unneeded == []
 
 
 def test_a_place_where_no_run_is_registered_is_left_alone(tmp_path: Path) -> None:

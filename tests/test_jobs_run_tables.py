@@ -207,6 +207,25 @@ def test_a_torn_part_is_made_again_and_no_other(tmp_path: Path) -> None:
     assert 0 < len(computed(tmp_path)) < 20
 
 
+def test_a_part_that_went_missing_after_a_later_request_was_cut_is_made_again(tmp_path: Path) -> None:
+    """The later request's cut holds only what was missing then."""
+    squared(tmp_path, list(range(12)), 4)
+    more = squared(tmp_path, list(range(17)), 4)
+    lost = sorted(tmp_path.glob("tables/squares/*/*.parquet"))[0]
+    lost.unlink()
+    more.reopen()
+    again = squared(tmp_path, list(range(17)), 4)
+    assert values(again) == {key_of(n): n * n for n in range(17)}
+
+
+def test_a_view_is_not_finished_while_a_row_is_in_no_part(tmp_path: Path) -> None:
+    view = squared(tmp_path, [1, 2, 3])
+    wider = View(view.table, request([1, 2, 3, 4]), view.wanted)
+    with pytest.raises(RuntimeError, match="1 rows of the view"):
+        wider.finish(lambda rows: {})
+    assert not wider.is_finished
+
+
 def test_of_two_rows_with_one_key_the_part_with_the_first_name_counts_and_views_do_not_change(
     tmp_path: Path,
 ) -> None:

@@ -102,7 +102,7 @@ def remove_garbage(root: Place, items: Collection[Item], forget: Collection[str]
     still = needed(root, names)
     for item in items:
         with _guarded(root, item) as free:
-            if names_of(root) != names:
+            if names_of(root) != names or item.kind == PARTS:  # a named view may have been finished
                 names = names_of(root)
                 still = needed(root, names)
             if free and not _is_needed(item.paths[0], still):
@@ -123,8 +123,8 @@ def needed(root: Place, names: frozenset[str]) -> Needed:
     views, uses, parts, tables = set(), set(), set(), set()
     has_open_training = False
     for name in names:
-        if name.startswith(f"{VIEWS}/"):
-            views.add(name)
+        if name.startswith((f"{VIEWS}/", f"{TABLES}/")):
+            views |= {name} if name.startswith(VIEWS) else set()
             continue
         manifest = _read(root / name / MANIFEST)
         uses |= set(manifest.get("uses", ()))
@@ -135,6 +135,8 @@ def needed(root: Place, names: frozenset[str]) -> Needed:
             parts |= {f"{TABLES}/{kind}/{view['owner']['id']}/{part}" for part in view["parts"]}
         elif cut := _read(root / name / CUT):
             tables.add(f"{TABLES}/{kind}/{cut['owner']}")
+        else:  # its run has not come to cutting it: any of the tables that runs name may be its own
+            tables |= {table for table in names if table.startswith(f"{TABLES}/{kind}/")}
     return Needed(names | frozenset(uses), frozenset(parts), frozenset(tables), has_open_training)
 
 

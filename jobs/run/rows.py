@@ -59,6 +59,7 @@ class Want:
         is_isolated: rows that kill their actor are found and set aside.
         estimate: what a plan says of the items that are left; printed as it is.
         place: what a plan says of where they would be made.
+        settle: called when the view is finished, while its table is still held.
     """
 
     kind: str
@@ -73,6 +74,7 @@ class Want:
     is_isolated: bool = True
     estimate: Callable[[Sequence[Any]], object] = lambda left: f"{len(left):,} rows"
     place: str = ""
+    settle: Callable[[], None] = lambda: None
 
 
 def make_rows(run: Run, wants: Sequence[Want], unit: str) -> None:
@@ -84,18 +86,20 @@ def make_rows(run: Run, wants: Sequence[Want], unit: str) -> None:
     for want in wants:
         run.note(want.kind, want.label, want.view)
     if run.mode == "plan":
-        run.planned += [_planned(want) for want in wants]
+        first = {want.view.id: want for want in reversed(wants)}
+        run.planned += [_planned(want, want is first[want.view.id]) for want in wants]
         return
     with run.claimed(want.view for want in wants):
         unfinished = {w.view.id: w for w in reversed(wants) if not w.view.is_finished}
         _make(run, list(reversed(unfinished.values())), unit)
 
 
-def _planned(want: Want) -> Planned:
+def _planned(want: Want, is_first: bool) -> Planned:
+    """What is left to make of a view; of several that want the same one the first makes it."""
     if want.view.is_finished:
         return Planned(want.kind, want.label, None, want.place)
     items = want.view.request.items
-    left = want.estimate([items[k] for k in want.view.missing()])
+    left = want.estimate([items[k] for k in want.view.missing()] if is_first else [])
     return Planned(want.kind, want.label, left, want.place, why_unfit(want.view))
 
 
@@ -112,7 +116,7 @@ def _make(run: Run, wants: Sequence[Want], unit: str) -> None:
                 bar.advance(result.value.items)
     for want in wants:
         want.view.finish(partial(_counted, want))
-        (want.view.table.directory / JOURNAL).remove()  # all of it is in parts
+        want.settle()
         run.say_fallbacks(f"{want.kind} {want.label}", want.view.table.directory)
 
 
@@ -126,10 +130,10 @@ def parts_of(want: Want) -> list["Part"]:
     view = want.view
     missing = view.missing()
     ranges = view.cut(missing, want.shard_size)
+    view.write_cut(ranges)  # also where there are none: it says whose rows this view needs
     if not ranges:
         return []
     view.table.introduce()
-    view.write_cut(ranges)
     lacking, items = set(missing), view.request.items
     parts = []
     for first, last in ranges:

@@ -97,6 +97,8 @@ class Run:
         known = (kind, label) in self.stages
         self.stages[kind, label] = stage
         self.registration.name(stage.path)
+        if isinstance(stage, View):
+            self.registration.name(stage.table.path)
         if stage.is_finished:
             self.cached += not known
         elif self.mode == "read":

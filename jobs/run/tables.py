@@ -123,8 +123,13 @@ class Table:
     owner: Owner
 
     @property
+    def path(self) -> str:
+        """Where it is in the store."""
+        return f"{TABLES}/{self.owner.kind}/{self.owner.id}"
+
+    @property
     def directory(self) -> Place:
-        return self.root / TABLES / self.owner.kind / self.owner.id
+        return self.root / self.path
 
     def part(self, name: str) -> Place:
         return self.directory / f"{name}.parquet"
@@ -308,13 +313,22 @@ class View:
 
     def cut(self, missing: Sequence[bytes], size: int) -> list[tuple[bytes, bytes]]:
         """The ranges of keys to be made, each of about `size` missing rows, none of which parts a question:
-        those that an earlier attempt settled on, or new ones.
+        those that an earlier attempt settled on, so that it makes the same parts, and between them ranges of
+        what has gone missing since.
         """
         place = self.directory / CUT
+        ranges = []
         if place.is_file():
-            ranges = json.loads(place.read_text())["ranges"]
-            return [(bytes.fromhex(a), bytes.fromhex(b)) for a, b in ranges]
-        return cut_ranges(missing, size)
+            known = json.loads(place.read_text())["ranges"]
+            ranges = [(bytes.fromhex(a), bytes.fromhex(b)) for a, b in known]
+        firsts = [first for first, _ in ranges]
+        gaps: dict[int, list[bytes]] = {}
+        for key in missing:
+            number = bisect.bisect_right(firsts, key)
+            if number == 0 or key > ranges[number - 1][1]:
+                gaps.setdefault(number, []).append(key)
+        new = [cut for keys in gaps.values() for cut in cut_ranges(keys, size)]
+        return sorted(ranges + new)
 
     def write_cut(self, ranges: Sequence[tuple[bytes, bytes]]) -> None:
         """Settle on the ranges before work starts, so that a restart makes the same parts."""
@@ -324,8 +338,16 @@ class View:
     def finish(self, count: Callable[[pd.DataFrame], Mapping[str, Any]]) -> None:
         """Say which parts serve the request, and what `count` says of its rows: the view is finished from
         this moment on.
+
+        Raises:
+            RuntimeError: a row of the request is in no part.
         """
         best = self._best()
+        if len(best) != len(self.request.keys):
+            lost = len(self.request.keys) - len(best)
+            raise RuntimeError(
+                f"{lost} rows of the view {self.path} are in no part of {self.table.directory}"
+            )
         names, counts = sorted(set(best["part"])), dict(count(self._rows(best)))
         content = {
             "kind": self.name,

@@ -79,7 +79,18 @@ class Answer:
     usd: float = 0.0
 
     def row(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in ANSWER_COLUMNS)
+        values = (getattr(self, name) for name in ANSWER_COLUMNS)
+        return tuple(whole_characters(v) if isinstance(v, str) else v for v in values)
+
+
+def whole_characters(text: str) -> str:
+    """A text whose halves of characters (a server that cuts between them sends such) are U+FFFD, since no
+    file can hold them.
+
+    >>> whole_characters("a" + chr(0xD83D)) == "a" + chr(0xFFFD)
+    True
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def failed(reason: str, limit: int, prompt_tokens: int = 0) -> Answer:
@@ -106,6 +117,11 @@ def within(limit: int, retry: int = 0) -> Wanted:
         GOOD if retry else POOR,
         "failed before" if retry else "were cut off at another limit, or are longer than this one",
     )
+
+
+def serves(limit: int, answer: Mapping[str, Any]) -> bool:
+    """Whether one answer is good under a token limit."""
+    return bool(_worth(limit, pd.DataFrame([answer]))[0] == GOOD)
 
 
 def _worth(limit: int, rows: pd.DataFrame) -> np.ndarray:

@@ -12,11 +12,11 @@ from cluster.errors import Unrenderable
 from cluster.models.rendering import Renderer
 from cluster.placement import Needs, Node
 from jobs.experiment.teachers import EndpointTeacher, ModelTeacher
-from jobs.run.rows import JOURNAL, Want, make_rows
+from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
-from jobs.run.tables import KEY, Owner, Request, Table, View, Wanted
+from jobs.run.tables import Owner, Request, Table, View, Wanted
 from jobs.stages.answers import ANSWER_COLUMNS, VERSION, Ask, count_answers, within
-from jobs.stages.endpoint import EndpointAsker, Secret, read_key
+from jobs.stages.endpoint import EndpointAsker, Secret, forget_journalled, read_key
 from jobs.stages.hosted import Draw, ModelAsker
 from jobs.stages.states import ModelState
 
@@ -93,9 +93,9 @@ def _want(run: Run, kind: str, label: str, wave: Wave, view: View, shard_size: i
         place = f"{workers} × ({needs}){fits}"
     else:
         is_asked = run.mode == "make" and not view.is_finished
-        spent = spent_so_far(run, view.table) if is_asked else 0.0
+        keys = asked_so_far(run, view.table) if is_asked else frozenset()
         key = read_key(asked) if is_asked else Secret("")
-        handler = partial(EndpointAsker, asked, draw, spent, key, view.table.directory / JOURNAL)
+        handler = partial(EndpointAsker, asked, draw, view.table, keys, key)
         workers, needs = 1, Needs(0.0)
         place = f"{asked.base_url}, {asked.concurrency} calls at once"
     return Want(
@@ -111,30 +111,29 @@ def _want(run: Run, kind: str, label: str, wave: Wave, view: View, shard_size: i
         isinstance(asked, Hosted),
         partial(left_to_ask, asked, draw.limit),
         place,
+        (lambda: None) if isinstance(asked, Hosted) else partial(forget_journalled, view.table),
     )
 
 
-def spent_so_far(run: Run, table: Table) -> float:
-    """USD that what this run asked of a table's owner has cost, whoever paid: the budget covers it all."""
+def asked_so_far(run: Run, table: Table) -> frozenset[bytes]:
+    """The keys of all that this run asked of a table's owner."""
     views = [v for v in run.stages.values() if isinstance(v, View) and v.table == table]
-    keys = {key for view in views for key in view.request.keys}
-    rows = (table.read(name, [KEY, "usd"]) for name in table.parts(sorted(keys)))
-    return sum(float(part.loc[[key in keys for key in part[KEY]], "usd"].sum()) for part in rows)
+    return frozenset(key for view in views for key in view.request.keys)
 
 
 def ask_again(run: Run, label: str, wave: Wave, shard_size: int) -> View:
     """The view of a wave after its failed calls have been asked again: as often as was done before, and once
     more if the run was told to.
     """
-    view = wave.view(run)
+    view, is_told = wave.view(run), run.retry_failed
     for number in range(1, 100) if isinstance(wave.asked, EndpointTeacher) and view.is_finished else ():
         again = replace(wave, retry=number)
         if not view.manifest()["counts"]["failed"]:
             break
         if not again.view(run).is_finished:
-            if not run.retry_failed:
+            if not is_told:
                 break
-            run.retry_failed = False  # one more try a run
+            is_told = False  # one more try a run
         view = ask(run, "generate", {f"{label} retry {number}": again}, shard_size)[f"{label} retry {number}"]
         if not view.is_finished:
             break

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -16,11 +16,12 @@ import pandas as pd
 from cluster.errors import BadInput
 from cluster.metrics import Tally
 from cluster.seeds import derive_seed
-from cluster.storage import Place
 from jobs.experiment.teachers import EndpointTeacher
-from jobs.stages.answers import Answer, Ask, failed, table_of, tally_of
+from jobs.run.rows import JOURNAL
+from jobs.run.tables import KEY, Table
+from jobs.stages.answers import Answer, Ask, failed, serves, table_of, tally_of
 from jobs.stages.hosted import Draw
-from jobs.stages.journal import Journal
+from jobs.stages.journal import Journal, drop_journalled
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,15 @@ def read_key(teacher: EndpointTeacher) -> Secret:
 
 
 class Malformed(Exception):
-    """A server's answer that is no chat completion."""
+    """A server's answer that is no chat completion.
+
+    Attributes:
+        used: the tokens that it tells all the same, prompt and answer: they are paid for.
+    """
+
+    def __init__(self, problem: str, used: tuple[int, int] = (0, 0)) -> None:
+        super().__init__(problem)
+        self.used = used
 
 
 def read_completion(body: str) -> tuple[str, str, tuple[int, int]]:
@@ -67,17 +76,18 @@ def read_completion(body: str) -> tuple[str, str, tuple[int, int]]:
         found = json.loads(body)
     except json.JSONDecodeError as error:
         raise Malformed(f"not JSON: {error}") from error
-    choices = found.get("choices") if isinstance(found, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    text = message.get("content") if isinstance(message, dict) else None
-    if not isinstance(choice, dict) or not isinstance(text, str):
-        raise Malformed("no choice with a text")
-    usage = found.get("usage")
+    usage = found.get("usage") if isinstance(found, dict) else None
     told = (
         [usage.get(k) for k in ("prompt_tokens", "completion_tokens")] if isinstance(usage, dict) else [0, 0]
     )
     prompt, answer = (n if isinstance(n, int) else 0 for n in told)
+    choices = found.get("choices") if isinstance(found, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    text = message.get("content", 0) if isinstance(message, dict) else 0
+    text = "" if text is None else text  # all of it went into reasoning, or into a tool call
+    if not isinstance(choice, dict) or not isinstance(text, str):
+        raise Malformed("no choice with a text", (prompt, answer))
     return text, "length" if choice.get("finish_reason") == "length" else "stop", (prompt, answer)
 
 
@@ -87,12 +97,17 @@ class EndpointAsker:
     """
 
     def __init__(
-        self, teacher: EndpointTeacher, draw: Draw, spent_usd: float, key: Secret, journal: Place
+        self, teacher: EndpointTeacher, draw: Draw, table: Table, asked: frozenset[bytes], key: Secret
     ) -> None:
+        """Count what has been spent, which an actor that died may have added to.
+
+        Args:
+            asked: the keys of all that the run asked of this teacher: what they cost counts.
+        """
         from openai import OpenAI
 
-        self.teacher, self.draw, self.spent_usd = teacher, draw, spent_usd
-        self.journal = Journal(journal)
+        self.teacher, self.draw, self.spent_usd = teacher, draw, spent_on(table, asked)
+        self.journal = Journal(table.directory / JOURNAL)
         self.fallbacks: dict[str, str] = {}
         self.client = OpenAI(
             base_url=teacher.base_url,
@@ -119,14 +134,13 @@ class EndpointAsker:
         from openai import APIError, AuthenticationError, NotFoundError, PermissionDeniedError
 
         teacher, limit = self.teacher, self.draw.limit
-        paid = self.journal.known.get(ask.key.hex())
-        if paid is not None and paid["limit_tokens"] == limit:
-            with self._lock:
-                self.spent_usd += paid["usd"]
+        paid = next((p for p in self.journal.known.get(ask.key.hex(), ()) if serves(limit, p)), None)
+        if paid is not None:
+            self._spend(paid["usd"])
             return Answer(**{**paid, "token_ids": tuple(paid["token_ids"])})
         if teacher.budget_usd is not None and self.spent_usd >= teacher.budget_usd:
             return failed(f"budget of {teacher.budget_usd} USD is spent", limit)
-        problem = ""
+        problem, usd = "", 0.0
         for attempt in range(teacher.max_retries + 1):
             self._keep_the_rate()
             self._count_retries(int(attempt > 0))
@@ -147,7 +161,18 @@ class EndpointAsker:
                 return failed(f"{type(error).__name__}: {self._scrub(error)}", limit)
             except Malformed as error:
                 problem = f"malformed response: {error}"
-        return failed(self._scrub(problem), limit)
+                usd += self._spend(self._price(error.used))
+        return replace(failed(self._scrub(problem), limit), usd=usd)
+
+    def _price(self, used: tuple[int, int]) -> float:
+        """USD for prompt and answer tokens."""
+        t = self.teacher
+        return (used[0] * t.usd_per_million_input_tokens + used[1] * t.usd_per_million_output_tokens) / 1e6
+
+    def _spend(self, usd: float) -> float:
+        with self._lock:
+            self.spent_usd += usd
+        return usd
 
     def _call(self, ask: Ask) -> Answer:
         messages: list[Any] = [] if ask.system is None else [{"role": "system", "content": ask.system}]
@@ -163,9 +188,7 @@ class EndpointAsker:
         )
         self._count_retries(raw.retries_taken)
         text, finish, used = read_completion(raw.text)
-        usd = (used[0] * t.usd_per_million_input_tokens + used[1] * t.usd_per_million_output_tokens) / 1e6
-        with self._lock:
-            self.spent_usd += usd
+        usd = self._spend(self._price(used))
         answer = Answer(text, finish, "", *used, draw.limit, usd=usd)
         self.journal.write(ask.key.hex(), asdict(answer))
         return answer
@@ -187,3 +210,22 @@ class EndpointAsker:
             turn = max(now, self._next_call)
             self._next_call = turn + 60.0 / self.teacher.requests_per_minute
         time.sleep(max(0.0, turn - now))
+
+
+def spent_on(table: Table, asked: Collection[bytes]) -> float:
+    """USD that the answers to these asks have cost, whoever paid: the budget covers it all."""
+    rows = (table.read(name, [KEY, "usd"]) for name in table.parts(sorted(asked)))
+    return sum(float(part.loc[[key in asked for key in part[KEY]], "usd"].sum()) for part in rows)
+
+
+def forget_journalled(table: Table) -> None:
+    """Remove what of a table's journal is in its parts by now."""
+    place, held = table.directory / JOURNAL, set[tuple[str, int]]()
+    if not place.exists():
+        return
+    for name in table.parts([bytes(16), b"\xff" * 16]):
+        part = table.read(name, [KEY, "limit_tokens"])
+        held |= {(key.hex(), limit) for key, limit in zip(part[KEY], part["limit_tokens"], strict=True)}
+    drop_journalled(place, lambda key, value: (key, value["limit_tokens"]) in held)
+    if not place.glob("*.jsonl"):
+        place.remove()

@@ -85,8 +85,10 @@ def evaluate_students(
     bring_back(run, [s for label, s in left.items() if lacking[label]], placement)
     if run.mode == "plan":
         place = f"{placement.evaluate_workers} × ({placement.needs})"
-        todo = {stages[label].id: count for label, count in lacking.items()}
-        run.planned += [Planned("evaluate", n, todo.get(s.id), place) for n, s in stages.items()]
+        run.planned += [
+            Planned("evaluate", n, None if s.is_finished else lacking.get(n, 0), place)
+            for n, s in stages.items()
+        ]
         return stages
     with run.claimed(stages[label] for label in left):
         still = {label: s for label, s in left.items() if not stages[label].is_finished}

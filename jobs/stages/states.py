@@ -21,7 +21,8 @@ from training.job import WEIGHTS
 if TYPE_CHECKING:
     from jobs.stages.train import Training
 
-ADAPTER_CONFIG = "adapter_config.json"
+CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
+CONFIGS = (CONFIG, f"{ADAPTER}/{ADAPTER_CONFIG}")  # in a training's weights: they tell that those are there
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class ModelState:
         """Whether the weights, in a directory, have not been removed."""
         source = self.source
         if source.adapter is None:
-            return (Place(source.path) / "config.json").is_file()
+            return (Place(source.path) / CONFIG).is_file()
         return (Place(source.adapter) / ADAPTER_CONFIG).is_file()
 
     def after(self, training: Stage, trained_by: "Training | None" = None) -> "ModelState":

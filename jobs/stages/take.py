@@ -26,13 +26,16 @@ def take_file(teacher: FileTeacher, questions: Mapping[str, Question], on_broken
     path = local_copy(teacher.path)
     found = read_answers(path, teacher.fields, on_broken)
     refuse_other_texts(found, questions, path)
-    by_text = {q.text: q.id for q in questions.values()}
+    by_text: dict[str, list[str]] = {}
+    for q in questions.values():
+        by_text.setdefault(q.text, []).append(q.id)
     ids = [
-        a.question_id if a.question_id in questions else by_text.get(a.question_text or "", a.question_id)
+        [a.question_id] if a.question_id in questions else by_text.get(a.question_text or "", [a.question_id])
         for a in found
     ]
     table = table_of(Answer(a.text, "stop") for a in found)
-    table = table.assign(question_id=ids, sample=[a.sample for a in found])
+    table = table.assign(question_id=pd.Series(ids, dtype=object), sample=[a.sample for a in found])
+    table = table.explode("question_id", ignore_index=True)
     twice = table.duplicated(["question_id", "sample"])
     if twice.any():
         raise BadInput(

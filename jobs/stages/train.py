@@ -12,7 +12,7 @@ from jobs.experiment.placement import Placement
 from jobs.run.run import Planned, Run
 from jobs.run.store import Stage, Store, digest, write_fallbacks
 from jobs.run.took import took
-from jobs.stages.states import ModelState
+from jobs.stages.states import CONFIGS, ModelState
 from training.batches import count_steps
 from training.data import SUFFIX, Example, write_examples
 from training.job import DONE, OPTIMIZER, WEIGHTS, TrainJob, paused_name
@@ -140,9 +140,11 @@ def bring_back(run: Run, students: Iterable[ModelState], placement: Placement) -
         return
     for t in trainings:
         stage = train_stage(run.store, t)
-        run.terminal.say(f"train {t.label}: again, since its weights were removed")
-        (stage.directory / DONE).unlink()
-        stage.reopen()
+        with run.store.locked(stage):
+            if not t.student.after(stage, t).is_there:  # nobody made it meanwhile
+                run.terminal.say(f"train {t.label}: again, since its weights were removed")
+                (stage.directory / DONE).unlink()
+                stage.reopen()
     train_students(run, trainings, placement)
 
 
@@ -150,6 +152,8 @@ def remove_weights(run: Run, stage: Stage) -> None:
     """Let a finished training's weights and optimizer go, if no other run names it."""
     if run.registration.is_named_by_others(stage.path):
         return
+    for config in CONFIGS:  # by which `is_there` goes: what is half removed is not there
+        (stage.directory / WEIGHTS / config).unlink()
     for folder in (WEIGHTS, OPTIMIZER):
         (stage.directory / folder).remove()
 
@@ -179,6 +183,10 @@ def train_epochs(
     """
     stages = [train_stage(run.store, t) for t in trainings]
     ends = [_steps(t, epochs) for t in trainings]
+    for t, stage in zip(trainings, stages, strict=True):
+        run.note("train", t.label, stage)
+    waiting = [t.student for t, s in zip(trainings, stages, strict=True) if not s.is_finished]
+    bring_back(run, waiting, placement)
     with run.claimed(stages):
         unfinished = {
             s.id: replace(job_of(t, s), until=end)
