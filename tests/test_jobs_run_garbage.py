@@ -19,7 +19,7 @@ from jobs.run.garbage import PARTS, Item, find_garbage, remove_garbage
 from jobs.run.progress import Terminal
 from jobs.run.run import Mode, Run
 from jobs.run.store import Stage, Store
-from jobs.run.tables import View
+from jobs.run.views import View
 from jobs.stages.evaluate import evaluate_students
 from jobs.systems.paths import judging_of
 from tests.conftest import make_small_world

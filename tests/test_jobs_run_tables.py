@@ -27,19 +27,8 @@ from jobs.run.progress import Terminal
 from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
 from jobs.run.store import Store
-from jobs.run.tables import (
-    GOOD,
-    KEY,
-    POOR,
-    USELESS,
-    Owner,
-    Request,
-    Table,
-    View,
-    Wanted,
-    cut_ranges,
-    part_name,
-)
+from jobs.run.tables import GOOD, KEY, POOR, USELESS, Owner, Request, Table, Wanted, part_name
+from jobs.run.views import View, cut_ranges
 from tests.in_process import InProcess
 
 SQUARES = Owner("squares", 1, {"of": "numbers"})

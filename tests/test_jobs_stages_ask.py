@@ -17,7 +17,7 @@ from jobs.experiment.teachers import ModelTeacher
 from jobs.files.questions import Question, read_questions
 from jobs.pipeline import check_teachers
 from jobs.run.run import Run
-from jobs.run.tables import View
+from jobs.run.views import View
 from jobs.stages.answers import Ask, asks_of, request_of
 from jobs.stages.ask import Wave, ask
 from jobs.stages.hosted import Draw

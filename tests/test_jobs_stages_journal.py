@@ -8,7 +8,8 @@ import pytest
 
 from cluster.storage import Place
 from jobs.run.run import Run
-from jobs.run.tables import KEY, View
+from jobs.run.tables import KEY
+from jobs.run.views import View
 from jobs.stages.answers import Answer, Ask, request_of
 from jobs.stages.endpoint import spent_on
 from jobs.stages.journal import Journal

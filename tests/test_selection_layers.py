@@ -13,7 +13,7 @@ from jobs.files.questions import Question
 from jobs.run.progress import Terminal
 from jobs.run.run import Run
 from jobs.run.store import Store
-from jobs.run.tables import View
+from jobs.run.views import View
 from jobs.stages.evaluate import Judging, evaluate_students
 from jobs.stages.score import ScoreHandler, owner_of
 from jobs.stages.states import first_state

@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from jobs.run.run import Run
-from jobs.run.tables import VIEW, View
+from jobs.run.tables import VIEW
 from jobs.run.took import Took, told_by, total
+from jobs.run.views import View
 
 # what evaluation asks, checks and scores is told as evaluation
 TOLD_AS = {"answers of": "evaluate", "verdicts on": "evaluate", "losses of": "evaluate"}

@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from cluster.errors import BadInput
@@ -19,7 +20,8 @@ from cluster.storage import Place
 from jobs.run.registry import RUNS, registrations
 from jobs.run.rows import JOURNAL
 from jobs.run.store import MANIFEST
-from jobs.run.tables import CUT, TABLES, VIEW, VIEWS
+from jobs.run.tables import TABLES, VIEW
+from jobs.run.views import CUT, VIEWS
 
 OURS = re.compile(r"[0-9a-f]{24}|queue-[0-9a-f]{16}.*")  # a stage's id, a queue of trainings
 DAY_S = 86400.0
@@ -97,19 +99,38 @@ def remove_garbage(root: Place, items: Collection[Item], forget: Collection[str]
     for place, content in registrations(root).items():
         if content["directory"] in forget:
             place.unlink()
-    removed = []
-    names = names_of(root)
-    still = needed(root, names)
-    for item in items:
-        with _guarded(root, item) as free:
-            if names_of(root) != names or item.kind == PARTS:  # a named view may have been finished
-                names = names_of(root)
-                still = needed(root, names)
-            if free and not _is_needed(item.paths[0], still):
+    removed, look = [], _Look(root)
+    for lock, group in groupby(items, key=lambda item: item.lock):
+        with _guarded(root, lock) as free:
+            if not free:
+                continue
+            for number, item in enumerate(group):
+                if number == 0 and item.kind == PARTS:  # now that its table is held, look at views anew
+                    look.forget()
+                if _is_needed(item.paths[0], look.needed()):
+                    continue
                 for path in item.paths:
                     _remove(root / path)
                 removed.append(item)
     return removed
+
+
+class _Look:
+    """What is needed, looked up again whenever a run has named something else."""
+
+    def __init__(self, root: Place) -> None:
+        self.root = root
+        self._known: tuple[frozenset[str], Needed] | None = None
+
+    def forget(self) -> None:
+        """A view may have been finished since."""
+        self._known = None
+
+    def needed(self) -> Needed:
+        names = names_of(self.root)
+        if self._known is None or self._known[0] != names:
+            self._known = names, needed(self.root, names)
+        return self._known[1]
 
 
 def names_of(root: Place, forget: Collection[str] = ()) -> frozenset[str]:
@@ -184,12 +205,12 @@ def _unneeded_parts(table: Place, path: str, still: Needed) -> Iterator[Item]:
 
 
 @contextmanager
-def _guarded(root: Place, item: Item) -> Iterator[bool]:
-    """Hold an item against runs, if none holds it; an object store has no locks."""
-    if not item.lock or not root.is_local:
+def _guarded(root: Place, lock: str) -> Iterator[bool]:
+    """Hold what a lock guards against runs, if none holds it; an object store has no locks."""
+    if not lock or not root.is_local:
         yield True
         return
-    with held_if_free((root / LOCKS / item.lock).path) as free:
+    with held_if_free((root / LOCKS / lock).path) as free:
         yield free
 
 

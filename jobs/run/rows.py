@@ -19,9 +19,10 @@ from cluster.storage import Place
 from jobs.run.quarantine import forget_attempts, run_isolated
 from jobs.run.run import Planned, Run
 from jobs.run.store import write_fallbacks
-from jobs.run.tables import Table, View, part_name
+from jobs.run.tables import Table, part_name
 from jobs.run.took import took
 from jobs.run.unfit import why_unfit
+from jobs.run.views import View
 
 # In a table's directory: what a handler keeps between rows, so that a restart need not make them again.
 JOURNAL = "journal"

@@ -16,7 +16,8 @@ from jobs.run.host import Host, RayHost
 from jobs.run.progress import Terminal
 from jobs.run.registry import Registration
 from jobs.run.store import Stage, Store, read_fallbacks
-from jobs.run.tables import ANY_ROW, Owner, Request, Table, View, Wanted
+from jobs.run.tables import ANY_ROW, Owner, Request, Table, Wanted
+from jobs.run.views import View
 
 # make does what is missing, read refuses it, plan says what it is. Nothing but make writes to the store.
 Mode = Literal["make", "read", "plan"]

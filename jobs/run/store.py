@@ -10,13 +10,11 @@ is a local directory or a URI.
 import hashlib
 import json
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from importlib import metadata
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +25,12 @@ import pyarrow.parquet as pq
 from cluster.errors import BadInput
 from cluster.locks import held
 from cluster.storage import Place
+from jobs.run.provenance import git_commit, package_versions
 from training.data import SUFFIX, count_examples
 
 MANIFEST = "manifest.json"
 FALLBACKS = (
     "fallbacks.json"  # shortcuts that the models of a stage did not allow, written by whoever loads one
-)
-PACKAGES = (
-    "ray",
-    "torch",
-    "transformers",
-    "deepspeed",
-    "pandas",
-    "pyarrow",
-    "math-verify",
-    "peft",
-    "tutelage",
 )
 
 
@@ -290,30 +278,3 @@ class Store:
             return
         with held((self.root / "locks" / stage.lock).path):
             yield
-
-
-@lru_cache(maxsize=1)
-def package_versions() -> dict[str, str]:
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
-
-
-@lru_cache(maxsize=1)
-def git_commit() -> str:
-    """The commit of this checkout, with `+` when it has uncommitted changes; empty outside one."""
-    here = Path(__file__).resolve().parent
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True, timeout=10
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return commit + ("+" if dirty.strip() else "")

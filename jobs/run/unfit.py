@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster.storage import Place
-from jobs.run.tables import OWNER, TABLES, Owner, View
+from jobs.run.tables import OWNER, TABLES, Owner
+from jobs.run.views import View
 
 # Directories of a store whose rows belonged to lists instead of owners.
 OLDER_LAYOUT = ("generate", "verify", "score")

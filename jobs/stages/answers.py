@@ -13,7 +13,8 @@ import pandas as pd
 from cluster.metrics import Tally
 from jobs.files.questions import Question
 from jobs.run.keys import HALF, question_key
-from jobs.run.tables import GOOD, KEY, POOR, USELESS, Request, View, Wanted
+from jobs.run.tables import GOOD, KEY, POOR, USELESS, Request, Wanted
+from jobs.run.views import View
 
 VERSION = 1  # of every table of answers
 ANSWER_COLUMNS = [

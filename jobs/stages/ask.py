@@ -14,7 +14,8 @@ from cluster.placement import Needs, Node
 from jobs.experiment.teachers import EndpointTeacher, ModelTeacher
 from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
-from jobs.run.tables import Owner, Request, Table, View, Wanted
+from jobs.run.tables import Owner, Request, Table, Wanted
+from jobs.run.views import View
 from jobs.stages.answers import ANSWER_COLUMNS, VERSION, Ask, count_answers, within
 from jobs.stages.endpoint import EndpointAsker, Secret, forget_journalled, read_key
 from jobs.stages.hosted import Draw, ModelAsker

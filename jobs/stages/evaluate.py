@@ -16,7 +16,8 @@ from jobs.files.questions import Question
 from jobs.run.rows import make_rows
 from jobs.run.run import Planned, Run
 from jobs.run.store import Stage, Store, digest, write_table
-from jobs.run.tables import Request, View
+from jobs.run.tables import Request
+from jobs.run.views import View
 from jobs.stages.answers import answers_to, asks_of, ids_by_key, request_of
 from jobs.stages.ask import Hosted, Wave, ask
 from jobs.stages.hosted import Draw

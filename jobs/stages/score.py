@@ -21,7 +21,8 @@ from jobs.run.keys import question_key, row_key
 from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
 from jobs.run.store import digest
-from jobs.run.tables import KEY, Owner, Request, View, unusual
+from jobs.run.tables import KEY, Owner, Request, unusual
+from jobs.run.views import View
 from jobs.stages.ask import prompt_tokens
 from jobs.stages.states import ModelState
 from jobs.stages.train import bring_back

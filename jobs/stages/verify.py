@@ -18,7 +18,8 @@ from jobs.files.questions import Question
 from jobs.run.keys import question_key, row_key
 from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
-from jobs.run.tables import KEY, Owner, Request, View, unusual
+from jobs.run.tables import KEY, Owner, Request, unusual
+from jobs.run.views import View
 from selection.verification import Verifier, VerifySettings, load_function, process_verifier
 
 VERSION = 1
