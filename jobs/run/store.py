@@ -11,7 +11,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,14 +38,6 @@ def digest(value: Any, length: int = 24) -> str:
     """A hash of plain values, the same on every machine."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
-
-
-def digest_rows(rows: Iterable[Any], length: int = 24) -> str:
-    """A hash of many plain values, without holding them as one text."""
-    total = hashlib.sha256()
-    for row in rows:
-        total.update(json.dumps(row, ensure_ascii=True, separators=(",", ":"), default=str).encode() + b"\n")
-    return total.hexdigest()[:length]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
