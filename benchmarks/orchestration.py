@@ -21,6 +21,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 from benchmarks.measurement import emit, finish, in_fresh_process, peak_memory, reset_peak_memory, spread
 from cluster.job import Job
 from cluster.models.loading import ModelSource, load_model, load_tokenizer
+from cluster.models.messages import plain
 from cluster.models.rendering import Renderer
 from cluster.placement import Needs
 from cluster.pool import Pool
@@ -54,9 +55,8 @@ def episode_rows(questions: int) -> list[Row]:
             f"t{k}/{e.question_id}",
             e.question_id,
             f"t{k}",
-            e.question,
+            plain(e.question),
             work_out(e, dialect) + f" {'so ' * k}",
-            None,
         )
         for e in draw_episodes(questions, seed=5)
         for k, dialect in enumerate(dialects)

@@ -38,7 +38,9 @@ class Hosts(Protocol):
         """Ask for a new host; it may have to wait for room."""
 
     def call(self, host: Any, method: str, *arguments: Any) -> Any:
-        """Call `here`, `load` or `run` of a host; calls of one host run in their order."""
+        """Call `here`, `load` or `run` of a host; calls of one host run in their order, `at_once` of them
+        side by side.
+        """
 
     def wait(self, futures: Sequence[Any], timeout_s: float) -> list[Any]:
         """Futures that are done; none when the time is over."""
@@ -106,7 +108,7 @@ class RayHosts:
             options["memory"] = int(needs.amounts["memory"])
         if needs.labels:
             options["label_selector"] = dict(needs.labels)
-        return ray.remote(Host).options(**options).remote()
+        return ray.remote(Host).options(**options, max_concurrency=needs.at_once).remote()
 
     def call(self, host: Any, method: str, *arguments: Any) -> Any:
         return getattr(host, method).remote(*arguments)

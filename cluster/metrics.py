@@ -15,6 +15,7 @@ COUNTERS = {
     "retries": "Shards run again because their actor died, and calls of an endpoint made again",
     "quarantined": "Rows that ended in a named failure instead of a result",
     "spend_usd": "Spend on endpoint teachers, in USD",
+    "waited_s": "Seconds that calls of endpoints took, those at once added up",
 }
 
 
@@ -27,6 +28,7 @@ class Tally:
     quarantined: int = 0
     retries: int = 0
     spend_usd: float = 0.0
+    waited_s: float = 0.0
 
 
 @dataclass
@@ -50,5 +52,5 @@ class Metrics:
     def add(self, tally: Tally, stage: str, job: str) -> None:
         """Add one finished shard."""
         self.count("shards", 1, stage, job)
-        for name in ("items", "tokens", "quarantined", "retries", "spend_usd"):
+        for name in ("items", "tokens", "quarantined", "retries", "spend_usd", "waited_s"):
             self.count(name, getattr(tally, name), stage, job)

@@ -26,14 +26,18 @@ class Node:
 
 @dataclass(frozen=True)
 class Needs:
-    """What one actor or worker asks of the cluster; `labels` are (name, value) pairs that its node must
-    carry.
+    """What one actor or worker asks of the cluster.
+
+    Attributes:
+        labels: (name, value) pairs that its node must carry.
+        at_once: shards that it works on side by side, where waiting is all it does.
     """
 
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     memory_gib: float = 0.0
     labels: tuple[tuple[str, str], ...] = ()
+    at_once: int = 1
 
     @property
     def amounts(self) -> dict[str, float]:

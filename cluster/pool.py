@@ -137,7 +137,8 @@ class Pool:
         """
         for slot in self._slots:
             running = slot.running
-            while running is not None and slot.ready and len(slot.in_flight) < IN_FLIGHT_PER_HOST:
+            most = max(IN_FLIGHT_PER_HOST, slot.needs.at_once)
+            while running is not None and slot.ready and len(slot.in_flight) < most:
                 shard = running.next_shard()
                 if shard is None:
                     if not slot.in_flight:

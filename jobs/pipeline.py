@@ -2,25 +2,26 @@
 let each system teach them on its arms.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cluster.errors import BadInput
 from cluster.placement import Node, check_fits
 from cluster.session import refuse_more_than_here
-from cluster.storage import local_copy
-from jobs.experiment.questions import QuestionSet
+from jobs.experiment.questions import Fields
 from jobs.experiment.schema import Experiment
 from jobs.experiment.teachers import FileTeacher, ModelTeacher
-from jobs.files.questions import Question, read_questions, take_rows
-from jobs.files.rows import OnBroken
+from jobs.files.overlap import overlaps
+from jobs.files.questions import Question, ReadQuestions, read_questions, take_rows
+from jobs.files.rows import check_source
 from jobs.miniature.world import build_world, resolve
-from jobs.results.outcome import Outcome, Start
+from jobs.results.outcome import Data, Outcome, Start
 from jobs.run.run import Run
+from jobs.stages.check import Checks, check_checks
 from jobs.stages.evaluate import evaluate_students
 from jobs.stages.pool import build_pool
 from jobs.stages.score import pool_rows
 from jobs.stages.states import ModelState, check_student, first_state
-from jobs.stages.verify import check_verifier
 from jobs.systems import scas
 from jobs.systems.paths import judging_of, paths_of
 from training.trainer import check_train_room
@@ -42,6 +43,7 @@ class Looked:
     held_out: list[Question]
     hosted: dict[str, ModelState]
     students: dict[str, ModelState]
+    data: Data
 
 
 def run_pipeline(run: Run, experiment: Experiment) -> Outcome:
@@ -59,14 +61,12 @@ def look(run: Run, experiment: Experiment) -> Looked:
     e = experiment
     if e.miniature is not None:
         e = resolve(e, build_world(run, e.miniature, e.placement))
-    broken = run.terminal.say if e.questions.skip_broken_lines else None
-    questions, held_out = load_questions(e.questions, e.limit, broken)
-    check_verifier(e.verify)
+    questions, held_out, data = load_questions(e, run.terminal.say)
     hosted = check_teachers(e)
     students = {s.name: first_state(s) for s in e.students}
     for student in students.values():
         check_student(student, e.score.target_layer)
-    return Looked(e, questions, held_out, hosted, students)
+    return Looked(e, questions, held_out, hosted, students, data)
 
 
 def begin(run: Run, looked: Looked) -> Start:
@@ -78,7 +78,7 @@ def begin(run: Run, looked: Looked) -> Start:
     """
     e, questions, students = looked.experiment, looked.questions, looked.students
     before = evaluate_students(run, students, looked.held_out, judging_of(e), e.placement)
-    pool = build_pool(run, e, looked.hosted, questions)
+    pool = build_pool(run, e, looked.hosted, questions, looked.data.refused)
     rows = pool_rows(pool.answers, questions)
     if not rows:
         states = ", ".join(f"{n} {s}" for s, n in pool.answers["state"].value_counts().items())
@@ -88,7 +88,7 @@ def begin(run: Run, looked: Looked) -> Start:
             "at least one",
             "check verify.method and verify.pattern",
         )
-    return Start(e, questions, looked.held_out, pool, rows, students, before)
+    return Start(e, questions, looked.held_out, pool, rows, students, before, looked.data)
 
 
 def teach(run: Run, start: Start) -> Outcome:
@@ -109,13 +109,8 @@ def check_teachers(experiment: Experiment) -> dict[str, ModelState]:
     for teacher in experiment.teachers:
         if isinstance(teacher, ModelTeacher):
             hosted[teacher.name] = first_state(teacher)
-        elif isinstance(teacher, FileTeacher) and not local_copy(teacher.path).is_file():
-            raise BadInput(
-                f"no answers of teacher {teacher.name} there",
-                teacher.path,
-                "a .jsonl, .json or .parquet file",
-                "check the path",
-            )
+        elif isinstance(teacher, FileTeacher):
+            check_source(teacher.path, f"answers of teacher {teacher.name}")
     return hosted
 
 
@@ -140,28 +135,45 @@ def check_placement(run: Run, experiment: Experiment) -> None:
 
 
 def load_questions(
-    files: QuestionSet, limit: int | None, on_broken: OnBroken
-) -> tuple[dict[str, Question], list[Question]]:
-    """The training questions by id, and the held-out ones; a held-out question that is also trained on is
-    refused.
+    experiment: Experiment, say: Callable[[str], None] = lambda line: None
+) -> tuple[dict[str, Question], list[Question], Data]:
+    """The training questions by id, the held-out ones, and what was seen of their files.
+
+    Args:
+        say: told what was detected.
 
     Raises:
-        BadInput: a defect of either file, or the same question in both.
+        BadInput: a defect of either file, or held-out questions that are also trained on.
     """
-    train = read_questions(
-        local_copy(files.train), files.train_fields, system=files.system, on_broken=on_broken
-    )
-    held_out = read_questions(
-        local_copy(files.evaluate), files.evaluate_fields, system=files.system, on_broken=on_broken
-    )
-    train, held_out = take_rows(train, files.train_rows), take_rows(held_out, files.evaluate_rows)
-    texts = {q.text.strip() for q in held_out}
-    both = [q for q in train if q.text.strip() in texts]
-    if both:
-        raise BadInput(
-            "a held-out question is also trained on",
-            both[0].text[:60],
-            "separate questions",
-            f"remove {len(both)} from one of the files",
+    e, files = experiment, experiment.questions
+    checks = Checks(e.verify, e.judge)
+
+    def read(path: str, fields: Fields, needs_reference: bool) -> ReadQuestions:
+        found = read_questions(
+            path,
+            fields,
+            system=files.system,
+            on_broken=say if files.skip_broken_lines else None,
+            need_reference=needs_reference and fields.method is None,
+            keep_rows=checks.reads_rows,
         )
-    return {q.id: q for q in train[:limit]}, held_out[:limit]
+        say(str(found))
+        return found
+
+    for_loss = e.evaluate.metric == "loss"
+    train = read(files.train, files.train_fields, checks.needs_reference())
+    held_out = read(files.evaluate, files.evaluate_fields, for_loss or checks.needs_reference())
+    asked = take_rows(train.questions, files.train_rows)
+    held = take_rows(held_out.questions, files.evaluate_rows)
+    twice = overlaps(asked, held)
+    if twice and not files.allow_overlap:
+        raise BadInput(
+            "a held-out question is also trained on, or nearly",
+            f"{len(twice):,} of {len(held):,}, such as {twice[0].held_out} beside {twice[0].train}: "
+            f"{twice[0].text[:60]!r}",
+            "separate questions",
+            "remove them from one of the files, or set questions.allow_overlap to go on with them",
+        )
+    check_checks(checks, [*asked, *(() if for_loss else held)])
+    data = Data((str(train), str(held_out)), train.refused, len(twice))
+    return {q.id: q for q in asked[: e.limit]}, held[: e.limit], data

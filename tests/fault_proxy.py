@@ -2,9 +2,11 @@
 request.
 """
 
+import json
 import threading
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 FAULTS = ("ok", "429", "500", "slow", "malformed", "empty", "half")
 
@@ -21,6 +23,18 @@ BODIES = {
     "null": completion('{"role": "assistant", "content": null}', "length"),
     "surrogate": completion('{"role": "assistant", "content": "half \\ud83d"}'),
     "no text": completion('{"role": "assistant", "content": 3}'),
+    "reasoned": completion('{"role": "assistant", "content": "A:7", "reasoning_content": "3 and 4"}'),
+    "thought": completion('{"role": "assistant", "content": null, "reasoning": "let me"}', "length"),
+    "parts": completion('{"role": "assistant", "content": [{"type": "text", "text": "A:7"}]}'),
+    "calls": completion(
+        '{"role": "assistant", "content": null, "tool_calls": [{"id": "c", "type": "function", '
+        '"function": {"name": "add", "arguments": "{\\"a\\": 1}"}}]}',
+        "tool_calls",
+    ),
+    "refusal": completion('{"role": "assistant", "content": null, "refusal": "I will not."}'),
+    "untold": b'{"choices": [{"message": {"content": "twelve characters twice."}, "finish_reason": "stop"}]}',
+    "right": completion('{"role": "assistant", "content": "It is.\\nVERDICT: right"}'),
+    "undecided": completion('{"role": "assistant", "content": "Hard to say."}'),
 }
 
 
@@ -31,6 +45,7 @@ class FaultProxy:
         self.target, self.plan, self.after = target, list(plan), after
         self.seen: list[str] = []
         self.headers: list[dict[str, str]] = []
+        self.bodies: list[dict[str, Any]] = []
         self.stop_slow = threading.Event()
         lock = threading.Lock()
         proxy = self
@@ -46,6 +61,7 @@ class FaultProxy:
                 with lock:
                     fault = proxy.plan.pop(0) if proxy.plan else proxy.after
                     proxy.seen.append(fault)
+                    proxy.bodies.append(json.loads(body))
                     proxy.headers.append({k.lower(): v for k, v in self.headers.items()})
                 if fault == "slow":
                     proxy.stop_slow.wait(30)  # longer than the client's limit; released when the test ends

@@ -104,8 +104,8 @@ def test_an_answer_that_cannot_be_scored_keeps_its_row_with_the_reason(
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"id": "1", "instruction": "q"}], "line 1 lacks teacher_output"),
-        ([{"id": "1", "instruction": "q", "teacher_output": "a"}] * 2, "line 2 repeats an id"),
+        ([{"id": "1", "instruction": "q"}], "line 1 has no answer"),
+        ([{"id": "1", "teacher_output": "a"}], "line 1 has no question"),
     ],
 )
 def test_a_defect_of_a_file_ends_in_one_line_that_names_it(

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from cluster.errors import BadInput
+from cluster.models.messages import plain
 from jobs.experiment.questions import Fields
 from jobs.files.answers import read_answers, refuse_other_texts
 from jobs.files.questions import Question, question_id_of, read_questions
@@ -21,7 +22,7 @@ def test_a_broken_line_is_named_by_its_number_and_the_rest_kept_only_on_request(
     with pytest.raises(BadInput, match=r"q\.jsonl line 2 is broken.*skip_broken_lines"):
         read_questions(path, Fields())
     said: list[str] = []
-    assert [q.id for q in read_questions(path, Fields(), on_broken=said.append)] == ["a"]
+    assert [q.id for q in read_questions(path, Fields(), on_broken=said.append).questions] == ["a"]
     assert len(said) == 1
     assert "line 2" in said[0]
     path.write_bytes(b'{"id": "a", "question": "x", "answer": "1"}\n{"id": "\xff"}\n[1]\n')
@@ -43,7 +44,9 @@ def test_duplicate_ids_are_refused_with_both_lines(tmp_path: Path) -> None:
 def test_the_same_question_with_two_texts_is_refused_with_both(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "t.jsonl", [{"id": "a", "instruction": "1+2?", "teacher_output": "3"}])
     with pytest.raises(BadInput, match=r"question a has two different texts.*1\+2\?.*1\+1\?"):
-        refuse_other_texts(read_answers(path, Fields()), {"a": Question("a", "1+1?", "2")}, path)
+        refuse_other_texts(
+            read_answers(path, Fields()).answers, {"a": Question("a", plain("1+1?"), ("2",))}, "t"
+        )
 
 
 def test_rows_without_question_reference_or_answer_name_the_columns_they_have(tmp_path: Path) -> None:
@@ -78,22 +81,26 @@ def test_the_layouts_of_the_field_are_read_alike(tmp_path: Path) -> None:
         "alpaca": {"instruction": "Q", "input": "", "output": "A"},
     }
     for name, row in rows.items():
-        found = read_answers(write_jsonl(tmp_path / f"{name}.jsonl", [row]), Fields())[0]
-        assert (found.question_text, found.text, found.question_id) == ("Q", "A", question_id_of("Q")), name
+        found = read_answers(write_jsonl(tmp_path / f"{name}.jsonl", [row]), Fields()).answers[0]
+        assert found.prompt is not None
+        assert (found.prompt.text, found.text) == ("Q", "A"), name
+        assert found.question_id == question_id_of(plain("Q")), name
         question = read_questions(
             write_jsonl(tmp_path / f"{name}.jsonl", [row | {"reference": "R"}]), Fields()
-        )[0]
+        ).questions[0]
         assert (question.text, question.reference) == ("Q", "R"), name
-    assert read_answers(tmp_path / "openai.jsonl", Fields())[0].system == "S"
+    told = read_answers(tmp_path / "openai.jsonl", Fields()).answers[0].prompt
+    assert told is not None
+    assert told.system == "S"
 
 
 def test_json_parquet_and_dotted_fields(tmp_path: Path) -> None:
     nested = [{"q": {"text": "Q"}, "m": {"a": {"solution": "A"}}}]
     (tmp_path / "x.json").write_text(json.dumps(nested))
     fields = Fields(question="q.text", answer="m.a.solution")
-    assert read_answers(tmp_path / "x.json", fields)[0].text == "A"
+    assert read_answers(tmp_path / "x.json", fields).answers[0].text == "A"
     pd.DataFrame(GOOD).to_parquet(tmp_path / "q.parquet")
-    assert [q.id for q in read_questions(tmp_path / "q.parquet", Fields())] == ["a", "b"]
+    assert [q.id for q in read_questions(tmp_path / "q.parquet", Fields()).questions] == ["a", "b"]
 
 
 def test_parquet_keeps_conversations_and_nothing_becomes_nan(tmp_path: Path) -> None:
@@ -112,21 +119,22 @@ def test_parquet_keeps_conversations_and_nothing_becomes_nan(tmp_path: Path) -> 
         },
     ]
     pd.DataFrame(rows).to_parquet(tmp_path / "a.parquet")
-    answers = read_answers(tmp_path / "a.parquet", Fields())
-    assert [(a.question_id, a.question_text, a.text, a.system) for a in answers] == [
-        ("0", "Q", "A", None),
-        ("1", "Q2", "B", "S"),
+    answers = read_answers(tmp_path / "a.parquet", Fields()).answers
+    assert [(a.question_id, a.prompt, a.text) for a in answers] == [
+        ("0", plain("Q"), "A"),
+        ("1", plain("Q2", "S"), "B"),
     ]
 
 
 def test_a_question_with_the_id_zero_keeps_it(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "q.jsonl", [{"id": 0, "question": "x", "answer": "1"}])
-    assert read_questions(path, Fields())[0].id == "0"
+    assert read_questions(path, Fields()).questions[0].id == "0"
 
 
 def test_several_answers_to_one_question_are_its_samples(tmp_path: Path) -> None:
     rows = [{"id": "a", "instruction": "Q", "teacher_output": t} for t in ("x", "y")]
-    assert [(a.text, a.sample) for a in read_answers(write_jsonl(tmp_path / "t.jsonl", rows), Fields())] == [
+    read = read_answers(write_jsonl(tmp_path / "t.jsonl", rows), Fields())
+    assert [(a.text, a.sample) for a in read.answers] == [
         ("x", 0),
         ("y", 1),
     ]

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.models.messages import Message, ToolCall
-from jobs.files.turns import ALPACA, COLUMNS, MESSAGES, PROMPT_COMPLETION, SHAREGPT, NotUnderstood, turns_of
+from jobs.files.turn import NotUnderstood
+from jobs.files.turns import ALPACA, COLUMNS, MESSAGES, PROMPT_COMPLETION, SHAREGPT, turns_of
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}}
 ADD = ToolCall("add", '{"a": 1, "b": 2}', "c1")
@@ -101,7 +102,8 @@ def test_every_layout_is_a_conversation_up_to_its_answer(
     row: dict[str, Any], layout: str, question: tuple[Message, ...], answer: Message | None
 ) -> None:
     found = turns_of(row)
-    assert (found.layout, found.question, found.answer) == (layout, question, answer)
+    assert found.prompt is not None
+    assert (found.layout, found.prompt.turns, found.answer) == (layout, question, answer)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,6 @@ def test_every_layout_is_a_conversation_up_to_its_answer(
         ({"question": "q", "input": "more"}, "a column input beside question"),
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, "preference pair"),
         ({"question": "q", "answer": ["a", "b"]}, "no text but a list"),
-        ({"text": "q"}, "no question among text"),
         ({"messages": TALK[:2], "tools": "[{"}, "no JSON"),
     ],
 )
@@ -165,7 +166,8 @@ def test_no_turn_is_lost_in_any_layout(talk: list[tuple[str, str]], system: str 
     for row in rows:
         found = turns_of(json.loads(json.dumps(row)))
         assert found.answer is not None
-        assert [(m.role, m.content) for m in (*found.question, found.answer)] == turns
+        assert found.prompt is not None
+        assert [(m.role, m.content) for m in (*found.prompt.turns, found.answer)] == turns
 
 
 def test_a_message_goes_to_the_template_with_what_it_has_and_nothing_else() -> None:

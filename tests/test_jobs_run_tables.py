@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from cluster.errors import BadInput
 from cluster.metrics import Tally
+from cluster.models.messages import plain
 from cluster.placement import Needs
 from cluster.storage import Place
 from jobs.run.keys import HALF, question_key, row_key
@@ -56,7 +57,7 @@ class Squares:
 
 def key_of(number: int) -> bytes:
     """Numbers with the same tens are rows of one question."""
-    return row_key(question_key(f"q{number // 10}", None), number)
+    return row_key(question_key(plain(f"q{number // 10}")), number)
 
 
 def request(numbers: Sequence[int]) -> Request:

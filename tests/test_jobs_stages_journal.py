@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cluster.models.messages import plain
 from cluster.storage import Place
 from jobs.run.run import Run
 from jobs.run.tables import KEY
@@ -18,7 +19,7 @@ from tests.runs import open_here
 from tests.test_jobs_stages_ask import endpoint, pool_of, put
 
 NOBODY = "http://127.0.0.1:9"
-ASKS = [Ask(f"What is {k}?", None, 0) for k in range(6)]
+ASKS = [Ask(plain(f"What is {k}?"), 0) for k in range(6)]
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def tree_of(small_world: dict[str, Any], proxy: FaultProxy, **changes: Any) -> d
 
 def journal_of(tree: dict[str, Any], here: Run, asks: list[Ask], text: str, limit: int = 8) -> Place:
     """Answers that were paid and journalled by a run that was killed before their part was written."""
-    view = put(here, tree, [Ask("another question", None, 0)])  # so that the table is there
+    view = put(here, tree, [Ask(plain("another question"), 0)])  # so that the table is there
     place = view.table.directory / "journal"
     journal = Journal(place)
     for ask in asks:
@@ -139,7 +140,7 @@ def test_every_endpoint_with_failures_is_tried_again(
     from jobs.experiment.questions import Fields
     from jobs.files.questions import read_questions
 
-    questions = {q.id: q for q in read_questions(Path(tree["questions"]["train"]), Fields())[:5]}
+    questions = {q.id: q for q in read_questions(Path(tree["questions"]["train"]), Fields()).questions[:5]}
     failures = []
     try:
         for retry in (False, True):

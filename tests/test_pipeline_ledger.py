@@ -100,7 +100,7 @@ def test_a_held_out_question_that_cannot_be_rendered_is_left_out_and_the_rest_ev
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     e = parse_experiment(small_world)
     with open_here(small_world, tmp_path) as here:
-        _, held_out = load_questions(e.questions, None, None)
+        _, held_out, _ = load_questions(e)
         states = {"kid": first_state(e.students[0])}
         stage = evaluate_students(here, states, held_out, judging_of(e), e.placement)["kid"]
     table = stage.read().set_index("question_id")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import BadInput
+from cluster.models.messages import plain
 from cluster.storage import Place
 from jobs.experiment.placement import Placement
 from jobs.experiment.stages import Evaluate, Score
@@ -14,6 +15,7 @@ from jobs.run.progress import Terminal
 from jobs.run.run import Run
 from jobs.run.store import Store
 from jobs.run.views import View
+from jobs.stages.check import Checks
 from jobs.stages.evaluate import Judging, evaluate_students
 from jobs.stages.score import ScoreHandler, owner_of
 from jobs.stages.states import first_state
@@ -72,8 +74,8 @@ def test_a_student_judged_by_its_loss_is_read_at_the_layer_that_scoring_reads(
 ) -> None:
     layer = "model.layers.0.mlp.up_proj"
     state = first_state(Student(name="kid", path=str(tiny_model)))
-    judging = Judging(Evaluate(metric="loss"), VerifySettings(), Score(target_layer=layer), 0)
-    questions = [Question("q", "What is 1 + 1?", "2", None, "")]
+    judging = Judging(Evaluate(metric="loss"), Checks(VerifySettings()), Score(target_layer=layer), 0)
+    questions = [Question("q", plain("What is 1 + 1?"), ("2",))]
     with Run(Store(tmp_path), Place(str(tmp_path / "run")), Terminal(), InProcess()) as run:
         evaluate_students(run, {"kid": state}, questions, judging, Placement())
         view = run.stages["losses of", "kid"]

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import BadInput
+from selection.checking import Verifier
 from selection.comparison import parse_number
 from selection.extraction import extract_final
-from selection.verification import Verifier, VerifySettings, judge
+from selection.verification import VerifySettings, judge
 
 
 @pytest.mark.parametrize("method", ["math", "numeric"])

@@ -8,13 +8,17 @@ invents before an answer without reasoning is told apart from the answer. Where 
 ends in an open think tag (R1), the answer begins inside of it.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from cluster.errors import Unrenderable
-from cluster.models.reasoning import CLOSING, INVENTED, OPENED
+from cluster.models.kept import pieces_in
+from cluster.models.messages import Message, Prompt, ToolCall
+from cluster.models.reasoning import CLOSING, INVENTED, OPENED, with_reasoning
 
 SENTINEL = "an answer"
+EMPTY, CLOSED = re.compile(""), re.compile(r"\s*</think>\s*")
 # What templates that print today's date get instead: the same question must give the same ids tomorrow.
 FIXED_DATE = "26 Jul 2024"
 FIXED_DATE_MACRO = "{%- macro strftime_now(pattern) -%}" + FIXED_DATE + "{%- endmacro -%}"
@@ -32,16 +36,20 @@ class ChatText:
         self.tokenizer, self.variables = tokenizer, dict(variables)
         self._dated = FIXED_DATE_MACRO + template if "strftime_now" in template else template
 
-    def text(self, messages: list[dict[str, str]], generation: bool) -> str:
-        """What the template writes of these messages, with the generation prompt behind them where asked.
+    def text(self, prompt: Prompt, *answer: Message, generation: bool = False) -> str:
+        """What the template writes of these turns and an answer, with the generation prompt behind them where
+        asked.
 
         Raises:
             Unrenderable: the template refuses them.
         """
-        given = {"date_string": FIXED_DATE} | self.variables
+        given: dict[str, Any] = {"date_string": FIXED_DATE} | self.variables
+        if prompt.tools:
+            given["tools"] = prompt.tools_for_template()
+        turns = [*prompt.for_template(), *(turn.for_template() for turn in answer)]
         try:
             text = self.tokenizer.apply_chat_template(
-                messages, chat_template=self._dated, add_generation_prompt=generation, tokenize=False, **given
+                turns, chat_template=self._dated, add_generation_prompt=generation, tokenize=False, **given
             )
         except Exception as error:  # jinja raises whatever the template's author wrote into it
             raise Unrenderable(
@@ -50,47 +58,65 @@ class ChatText:
         return str(text)
 
     def continuation(
-        self, messages: list[dict[str, str]], prompt_text: str, reasoning: str | None, content: str
+        self,
+        prompt: Prompt,
+        prompt_text: str,
+        reasoning: str | None,
+        content: str,
+        calls: tuple[ToolCall, ...] = (),
     ) -> tuple[str, str]:
         """What follows the prompt: a think block that nobody wrote,
         and the answer as the template writes it.
         """
         if OPENED.search(prompt_text):
-            _, sentinel, ending = self.text([*messages, said(SENTINEL)], False).rpartition(SENTINEL)
-            if not sentinel:
-                raise Unrenderable(
-                    "the template does not keep the answer", "", "its text", "use a template that keeps it"
-                )
-            return (
-                (CLOSING, content + ending)
-                if reasoning is None
-                else ("", reasoning + CLOSING + content + ending)
-            )
-        whole = self.text([*messages, said(content, reasoning)], False)
+            return self._within_open_block(prompt, prompt_text, reasoning, content, calls)
+        whole = self.text(prompt, Message("assistant", content, reasoning, calls))
         if reasoning is not None and not _keeps(whole[len(prompt_text) :], reasoning, content):
             # one that knows of text alone
-            whole = self.text([*messages, said(f"<think>\n{reasoning}{CLOSING}{content}")], False)
+            inline = with_reasoning(reasoning, content)
+            whole = self.text(prompt, Message("assistant", inline, tool_calls=calls))
         refuse_another_start(prompt_text, whole)
         rest = whole[len(prompt_text) :]
         if not _keeps(rest, reasoning or "", content):
             missing = "answer" if _keeps(rest, reasoning or "", "") else "answer's reasoning"
-            raise Unrenderable(
-                f"the template does not keep the {missing}",
-                rest[:60],
-                "its text",
-                "use a template that keeps it",
-            )
+            raise _not_kept(missing, rest)
+        if calls and not pieces_in(rest, reasoning, content, calls):
+            raise _not_kept("answer's tool calls", rest)
         block = INVENTED.match(rest) if reasoning is None else None
         return (rest[: block.end()], rest[block.end() :]) if block else ("", rest)
 
+    def _within_open_block(
+        self,
+        prompt: Prompt,
+        prompt_text: str,
+        reasoning: str | None,
+        content: str,
+        calls: tuple[ToolCall, ...],
+    ) -> tuple[str, str]:
+        """What follows a generation prompt that ends in an open think tag."""
+        if calls:
+            whole = self.text(prompt, Message("assistant", content, reasoning, calls))
+            refuse_another_start(prompt_text, whole)
+            rest = whole[len(prompt_text) :]
+            closed = CLOSED.match(rest) if reasoning is None else EMPTY.match(rest)
+            if closed is None or not pieces_in(rest, reasoning, content, calls):
+                raise _not_kept("answer's tool calls", rest)
+            return rest[: closed.end()], rest[closed.end() :]
+        _, sentinel, ending = self.text(prompt, Message("assistant", SENTINEL)).rpartition(SENTINEL)
+        if not sentinel:
+            raise _not_kept("answer", "")
+        if reasoning is None:
+            return CLOSING, content + ending
+        return "", reasoning + CLOSING + content + ending
 
-def said(content: str, reasoning: str | None = None) -> dict[str, str]:
-    """An assistant's turn."""
-    return {
-        "role": "assistant",
-        "content": content,
-        **({} if reasoning is None else {"reasoning_content": reasoning}),
-    }
+
+def _not_kept(what: str, rest: str) -> Unrenderable:
+    return Unrenderable(
+        f"the template does not keep the {what}",
+        rest[:60],
+        "its text",
+        "use a template that keeps it",
+    )
 
 
 def _keeps(rest: str, reasoning: str, content: str) -> bool:

@@ -1,7 +1,7 @@
 """Turns of a conversation, as chat templates take them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,14 +48,117 @@ class Message:
         turn |= {key: value for key in ("name", "tool_call_id") if (value := getattr(self, key))}
         return turn
 
+    def for_server(self) -> dict[str, Any]:
+        """As an OpenAI-compatible server takes it."""
+        turn = self.for_template()
+        turn.pop("reasoning_content", None)
+        if self.tool_calls:
+            turn["content"] = self.content or None
+            for call, own in zip(turn["tool_calls"], self.tool_calls, strict=True):
+                call["function"]["arguments"] = own.arguments
+        return turn
+
 
 Conversation = tuple[Message, ...]
 
 
-def single_turn(question: str, system: str | None = None) -> Conversation:
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is to be answered.
+
+    Attributes:
+        turns: up to the one to be answered.
+        tools: JSON text of the list of tools that the answer may use; empty for none.
+    """
+
+    turns: Conversation
+    tools: str = ""
+
+    @property
+    def text(self) -> str:
+        """What people are shown of it: the last turn."""
+        return self.turns[-1].content
+
+    @property
+    def system(self) -> str | None:
+        """The text of the system's turn at the beginning, if there is one."""
+        return self.turns[0].content if self.turns[0].role == "system" else None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one user's turn, after a system's at most, without tools."""
+        body = self.turns[self.turns[0].role == "system" :]
+        return len(body) == 1 and body[0] == Message("user", body[0].content) and not self.tools
+
+    def for_template(self) -> list[dict[str, Any]]:
+        """The turns as a template takes them."""
+        return [turn.for_template() for turn in self.turns]
+
+    def for_server(self) -> list[dict[str, Any]]:
+        """The turns as OpenAI-compatible servers take them: arguments as text, and no reasoning of earlier
+        turns, which servers refuse or leave out.
+        """
+        return [turn.for_server() for turn in self.turns]
+
+    def tools_for_template(self) -> list[dict[str, Any]] | None:
+        """The tools as a template takes them; None for none."""
+        return json.loads(self.tools) if self.tools else None
+
+    def told(self, system: str | None) -> "Prompt":
+        """The same with a system text that comes before its own."""
+        if system is None:
+            return self
+        own = self.system
+        body = self.turns[own is not None :]
+        return Prompt((Message("system", system if own is None else f"{system}\n\n{own}"), *body), self.tools)
+
+    def to_json(self) -> str:
+        """As text, from which `read_prompt` makes it again."""
+        return json.dumps(
+            {"messages": self.for_template(), **({"tools": self.tools} if self.tools else {})},
+            ensure_ascii=False,
+        )
+
+
+def plain(question: str, system: str | None = None) -> Prompt:
     """A question of one turn."""
     head = () if system is None else (Message("system", system),)
-    return (*head, Message("user", question))
+    return Prompt((*head, Message("user", question)))
+
+
+def read_prompt(text: str) -> Prompt:
+    """What `Prompt.to_json` wrote."""
+    found = json.loads(text)
+    return Prompt(tuple(_turn(turn) for turn in found["messages"]), found.get("tools", ""))
+
+
+def write_calls(calls: Sequence[ToolCall]) -> str:
+    """Tool calls as JSON text in OpenAI's form; empty for none."""
+    return json.dumps([_call_for_template(c) for c in calls], ensure_ascii=False) if calls else ""
+
+
+def read_calls(text: str) -> tuple[ToolCall, ...]:
+    """What `write_calls` wrote."""
+    found = json.loads(text) if text else []
+    return tuple(
+        ToolCall(
+            c["function"]["name"],
+            json.dumps(c["function"]["arguments"], ensure_ascii=False),
+            c.get("id", ""),
+        )
+        for c in found
+    )
+
+
+def _turn(turn: Mapping[str, Any]) -> Message:
+    """A turn that `Message.for_template` wrote."""
+    calls = read_calls(json.dumps(turn.get("tool_calls", []), ensure_ascii=False))
+    reasoning, name, call = (
+        turn.get("reasoning_content"),
+        turn.get("name", ""),
+        turn.get("tool_call_id", ""),
+    )
+    return Message(turn["role"], turn["content"], reasoning, calls, name, call)
 
 
 def _call_for_template(call: ToolCall) -> Mapping[str, Any]:

@@ -1,11 +1,12 @@
 """Reasoning in think tags: how an answer holds it, and how templates write it.
 
-An answer may hold its reasoning: `<think>reasoning</think>content`, whatever the whitespace around the tags.
+An answer may hold its reasoning: `<think>reasoning</think>content`, whatever the whitespace around the tags,
+and without the first of them where the prompt had opened it.
 """
 
 import re
 
-REASONED = re.compile(r"\s*<think>(?P<reasoning>.*?)</think>(?P<content>.*)", re.DOTALL)
+REASONED = re.compile(r"\s*(?:<think>)?(?P<reasoning>.*?)</think>(?P<content>.*)", re.DOTALL)
 OPENED = re.compile(r"<think>\s*\Z")
 INVENTED = re.compile(r"\s*<think>\s*</think>\s*")
 CLOSING = "\n</think>\n\n"
@@ -20,6 +21,11 @@ def split_reasoning(answer: str) -> tuple[str | None, str]:
     >>> split_reasoning("A:7")
     (None, 'A:7')
 
+    A prompt may have opened the block, and the answer only close it:
+
+    >>> split_reasoning("3+4</think>A:7")
+    ('3+4', 'A:7')
+
     A block that is never closed leaves nothing to say:
 
     >>> split_reasoning("<think>3+4 is, let me see")
@@ -31,3 +37,12 @@ def split_reasoning(answer: str) -> tuple[str | None, str]:
     if answer.lstrip().startswith("<think>"):
         return answer.lstrip().removeprefix("<think>").strip(), ""
     return None, answer
+
+
+def with_reasoning(reasoning: str | None, content: str) -> str:
+    """An answer that holds its reasoning.
+
+    >>> split_reasoning(with_reasoning("3+4", "A:7"))
+    ('3+4', 'A:7')
+    """
+    return content if reasoning is None else f"<think>\n{reasoning}{CLOSING}{content}"

@@ -8,7 +8,6 @@ Spans (0-based, end exclusive), for ids of length T:
     prompt   [0, prompt_length)            what an answer is conditioned on
     answer   [prompt_length, answer_end)   what training puts loss on, the end-of-turn token included
 The template's text after the end-of-turn token (ChatML's newline) is in neither.
-
 An answer may hold its reasoning: `<think>reasoning</think>content`, whatever the whitespace around the tags.
 It is handed to the template as the message's `reasoning_content`, and must come back out of the answer's
 span. A think block that a template invents before an answer without reasoning belongs to the prompt: no loss
@@ -28,7 +27,9 @@ from typing import Any, Literal
 
 from cluster.errors import BadInput, Unrenderable
 from cluster.models.chat_template import choose_template
-from cluster.models.chat_text import ChatText, refuse_another_start, said
+from cluster.models.chat_text import ChatText, refuse_another_start
+from cluster.models.kept import end_of, pieces_in, refuse_lost, texts_of
+from cluster.models.messages import Message, Prompt, ToolCall, plain, read_calls
 from cluster.models.reasoning import OPENED, split_reasoning
 
 Compat = Literal["ours", "reference"]
@@ -80,11 +81,11 @@ class Renderer:
             sorted({text for text in [*tokenizer.all_special_tokens, *marked.values()] if text})
         )
 
-    def _messages(self, question: str, system: str | None) -> list[dict[str, str]]:
-        if system is None and self.compat == "reference":
-            system = REFERENCE_SYSTEM
-        head = [] if system is None else [{"role": "system", "content": system}]
-        return [*head, {"role": "user", "content": question}]
+    def _prompt(self, question: str | Prompt, system: str | None) -> Prompt:
+        asked = plain(question, system) if isinstance(question, str) else question
+        if asked.system is None and self.compat == "reference":
+            return asked.told(REFERENCE_SYSTEM)
+        return asked
 
     def _encode(self, text: str, *, start: bool) -> list[int]:
         """Encode text; `start` adds the BOS that the tokenizer would add, unless the template already wrote
@@ -112,7 +113,7 @@ class Renderer:
     @cached_property
     def opens_thinking(self) -> bool:
         """Whether the generation prompt ends in an open think tag, inside of which an answer then begins."""
-        return OPENED.search(self._chat.text(self._messages(PROBES[0][0], None), True)) is not None
+        return OPENED.search(self._chat.text(plain(PROBES[0][0]), generation=True)) is not None
 
     def answer_text(self, ids: Sequence[int]) -> str:
         """A generated answer's ids as the text that `conversation` takes: with the think tag that the prompt
@@ -121,48 +122,61 @@ class Renderer:
         text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
         return f"<think>{text}" if self.opens_thinking else text
 
-    def prompt(self, question: str, system: str | None = None) -> tuple[int, ...]:
-        """Token ids from which an answer is generated."""
-        self._refuse_markers(question, "question")
-        self._refuse_markers(system or "", "system text")
-        return tuple(self._encode(self._chat.text(self._messages(question, system), True), start=True))
+    def prompt(self, question: str | Prompt, system: str | None = None) -> tuple[int, ...]:
+        """Token ids from which an answer is generated.
 
-    def conversation(self, question: str, answer: str, system: str | None = None) -> Rendered:
+        Args:
+            question: its text, or all its turns.
+            system: for a question that is a text.
+
+        Raises:
+            Unrenderable: the template loses a turn, or a text would forge one.
+        """
+        return tuple(self._encode(self._prompt_text(self._prompt(question, system)), start=True))
+
+    def _prompt_text(self, prompt: Prompt) -> str:
+        for text, which in texts_of(prompt):
+            self._refuse_markers(text, which)
+        text = self._chat.text(prompt, generation=True)
+        refuse_lost(prompt, text)
+        return text
+
+    def conversation(
+        self, question: str | Prompt, answer: str, system: str | None = None, calls: str = ""
+    ) -> Rendered:
         """Render a question with its answer, whose reasoning stands in `<think>` tags.
+
+        Args:
+            calls: JSON text of the answer's tool calls; empty for none.
 
         Raises:
             Unrenderable: the prompt is not a literal prefix, the answer or its reasoning does not come back
-                out of its span, or a text holds one of the tokenizer's special tokens, which would forge a
-                turn.
+                out of its span, the template loses a turn, or a text holds one of the tokenizer's special
+                tokens, which would forge a turn.
         """
+        prompt, called = self._prompt(question, system), read_calls(calls)
         if self.compat == "reference":
-            return self._reference(question, answer, system)
+            return self._reference(prompt, answer, called)
         reasoning, content = split_reasoning(answer)
-        for text, which in (
-            (question, "question"),
-            (system or "", "system text"),
-            (reasoning or "", "reasoning"),
-            (content, "answer"),
-        ):
+        for text, which in ((reasoning or "", "reasoning"), (content, "answer"), (calls, "tool call")):
             self._refuse_markers(text, which)
-        if not content.strip():
+        if not content.strip() and not called:
             raise Unrenderable(
                 "the answer has no text after its reasoning", answer[:60], "an answer", "the row is left out"
             )
-        messages = self._messages(question, system)
-        prompt_text = self._chat.text(messages, True)
-        invented, rest = self._chat.continuation(messages, prompt_text, reasoning, content)
+        prompt_text = self._prompt_text(prompt)
+        invented, rest = self._chat.continuation(prompt, prompt_text, reasoning, content, called)
         ids = self._encode(prompt_text, start=True)
         ids = self._joined(ids, prompt_text, invented)
         prompt_length = len(ids)
         ids = self._joined(ids, prompt_text + invented, rest)
-        return self._with_end_of_turn(ids, prompt_length, rest, reasoning, content)
+        pieces = [reasoning or "", content.strip()]
+        return self._with_end_of_turn(ids, prompt_length, rest, pieces, called)
 
-    def _reference(self, question: str, answer: str, system: str | None) -> Rendered:
+    def _reference(self, prompt: Prompt, answer: str, calls: tuple[ToolCall, ...]) -> Rendered:
         """As the SCAS authors' program renders: the answer runs to the end of the text."""
-        messages = self._messages(question, system)
-        prompt_text = self._chat.text(messages, True)
-        whole_text = self._chat.text([*messages, said(answer)], False)
+        prompt_text = self._chat.text(prompt, generation=True)
+        whole_text = self._chat.text(prompt, Message("assistant", answer, tool_calls=calls))
         refuse_another_start(prompt_text, whole_text)
         whole = self._encode(whole_text, start=True)
         return Rendered(tuple(whole), len(self._encode(prompt_text, start=True)), len(whole))
@@ -177,12 +191,24 @@ class Renderer:
         return whole if whole[: len(ids)] == ids else ids + self._encode(more, start=False)
 
     def _with_end_of_turn(
-        self, ids: list[int], prompt_length: int, rest: str, reasoning: str | None, content: str
+        self,
+        ids: list[int],
+        prompt_length: int,
+        rest: str,
+        kept: Sequence[str],
+        calls: tuple[ToolCall, ...],
     ) -> Rendered:
-        """Find where the turn ends; append EOS where the template writes no end."""
-        at = rest.find(content.strip(), rest.find(reasoning or "") + len(reasoning or ""))
-        before = sum(rest[: at + len(content.strip())].count(text) for text in self._special_texts)
+        """Find where the turn ends; append EOS where the template writes no end.
+
+        Args:
+            kept: reasoning and content, which must come back out of the span.
+        """
+        said = end_of(rest, (pieces_in(rest, kept[0], kept[1], calls) if calls else kept) or kept)
+        before = sum(rest[:said].count(text) for text in self._special_texts)
         specials = [i for i in range(prompt_length, len(ids)) if ids[i] in self.special_ids]
+        if calls:  # some templates close a call with a special token before they end the turn
+            ends = [i for i in specials[before:] if ids[i] in self.stop_ids]
+            specials, before = (ends, 0) if ends else (specials, before)
         if len(specials) > before:
             end = specials[before] + 1
         else:
@@ -195,11 +221,11 @@ class Renderer:
                 )
             ids, end = [*ids, self.tokenizer.eos_token_id], len(ids) + 1
         decoded = self.tokenizer.decode(ids[prompt_length:end])
-        for kept in (reasoning or "", content.strip()):
-            if kept not in decoded:
+        for text in kept:
+            if text not in decoded:
                 raise Unrenderable(
                     "the answer does not survive tokenisation",
-                    repr(kept[:60]),
+                    repr(text[:60]),
                     "a tokenizer whose decode(encode(answer)) is the answer",
                     "the row is left out; normalise the text to keep it",
                 )

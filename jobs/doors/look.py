@@ -42,15 +42,27 @@ def plan(
 
 
 def export(
-    run_name: RunName, out: Annotated[Path, typer.Option(help="Folder for the files.")], runs: str = "runs"
+    run_name: RunName,
+    out: Annotated[Path, typer.Option(help="Folder for the files.")],
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format", help="Also write choices as messages, trl, llama-factory, verl, preference."
+        ),
+    ] = None,
+    runs: str = "runs",
 ) -> None:
-    """Write a finished run's verified answers and choices as JSONL files. Starts no model."""
+    """Write a finished run's verified answers and choices as files, with a data set card. Starts no model."""
     from jobs.pipeline import run_pipeline
     from jobs.report.export import export_run
+    from jobs.report.formats import FORMATS
 
+    for name in formats or ():
+        if name not in FORMATS:
+            raise BadInput("--format", name, ", ".join(FORMATS), "")
     experiment, directory = _saved(run_name, runs)
     with open_run(experiment, directory, Terminal(), "read") as run:
-        for path in export_run(run_pipeline(run, experiment), out):
+        for path in export_run(run_pipeline(run, experiment), out, formats or ()):
             run.terminal.say(str(path))
 
 

@@ -10,9 +10,10 @@ from jobs.doors.options import Limit
 Student = Annotated[str, typer.Option(help="Directory or hub id of the student.")]
 ChatTemplate = Annotated[str | None, typer.Option(help="A Jinja file, or the word plain.")]
 TeacherFiles = Annotated[
-    Path,
+    str,
     typer.Option(
-        help="Folder with one <teacher>.jsonl per teacher: id, instruction, teacher_output, maybe system."
+        help="Folder with one file per teacher (JSONL, JSON or Parquet, in any of the field's layouts), or "
+        "one file, saved data set or hub:OWNER/NAME whose rows name their teachers."
     ),
 ]
 QuestionWeight = Annotated[
@@ -48,8 +49,17 @@ def score(
     ] = 4096,
     limit: Limit = None,
     skip_broken_lines: KeepGoodLines = False,
+    address: Annotated[
+        str | None,
+        typer.Option(help="A Ray cluster's address, or auto: score there. Without it, in this process."),
+    ] = None,
+    store: Annotated[
+        str, typer.Option(help="On a cluster: where statistics are kept and found again.")
+    ] = "store",
+    workers: Annotated[int, typer.Option(help="On a cluster: the most actors that hold the student.")] = 1,
+    num_gpus: Annotated[float, typer.Option(help="On a cluster: GPUs of each actor.")] = 0.0,
 ) -> None:
-    """Score your own answers under your own student, in this process, without Ray."""
+    """Score your own answers under your own student."""
     from jobs.standalone.score import ScoreOptions, score_files
 
     score_files(
@@ -66,15 +76,17 @@ def score(
             max_length=max_length,
             limit=limit,
             skip_broken_lines=skip_broken_lines,
+            address=address,
+            store=store,
+            workers=workers,
+            num_gpus=num_gpus,
         )
     )
 
 
 def audit(
     student: Student,
-    answers: Annotated[
-        Path, typer.Option(help="Folder with one <teacher>.jsonl per teacher; `export` writes a run's.")
-    ],
+    answers: TeacherFiles,
     out: Annotated[
         Path,
         typer.Option(

@@ -7,7 +7,7 @@ from jobs.experiment.section import Section
 
 class Fields(Section):
     """Where a row keeps things, as dotted paths (`model_a.solution`). None: the first of the usual names that
-    is there.
+    is there; `method`, how a question's answers are checked, has no usual name.
     """
 
     id: str | None = None
@@ -15,13 +15,17 @@ class Fields(Section):
     reference: str | None = None
     answer: str | None = None
     system: str | None = None
+    teacher: str | None = None
+    method: str | None = None
 
 
 class QuestionSet(Section):
-    """Questions to train from, and held-out ones to evaluate on: JSONL, JSON or Parquet files, or
-    `miniature:NAME`.
+    """Questions to train from, and held-out ones to evaluate on: JSONL, JSON or Parquet files, directories
+    that `datasets` saved, `hub:OWNER/NAME?name=CONFIG&split=SPLIT&revision=REVISION`, or `miniature:NAME`.
 
     `train_rows` and `evaluate_rows` take a slice `start:stop` of the file, so that one file can serve both.
+    Questions that are nearly the same on both sides are refused unless `allow_overlap` is set; they are
+    counted in the report then.
     """
 
     train: str
@@ -32,3 +36,4 @@ class QuestionSet(Section):
     evaluate_fields: Fields = Fields()
     system: str | None = None
     skip_broken_lines: bool = False
+    allow_overlap: bool = False

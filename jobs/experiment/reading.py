@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from cluster.errors import BadInput
 from cluster.session import RaySettings
 from jobs.experiment.arms import Arm
+from jobs.experiment.judge import Judge
 from jobs.experiment.miniature import Miniature
 from jobs.experiment.placement import Placement
 from jobs.experiment.questions import Fields, QuestionSet
@@ -118,6 +119,7 @@ SECTIONS: dict[str, tuple[type, ...]] = {
     "arms": (Arm,),
     "generate": (Generate,),
     "verify": (VerifySettings,),
+    "judge": (Judge,),
     "score": (Score,),
     "train": (TrainSettings, LoraSettings),
     "evaluate": (Evaluate,),

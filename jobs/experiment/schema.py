@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from cluster.session import RaySettings
 from jobs.experiment.arms import Arm
+from jobs.experiment.judge import Judge
 from jobs.experiment.miniature import Miniature
 from jobs.experiment.placement import Placement
 from jobs.experiment.questions import QuestionSet
@@ -42,6 +43,7 @@ class Experiment(Section):
     arms: tuple[Arm, ...] = Field(min_length=1)
     generate: Generate = Generate()
     verify: VerifySettings = VerifySettings()
+    judge: Judge | None = None
     score: Score = Score()
     train: TrainSettings = TrainSettings()
     evaluate: Evaluate = Evaluate()
@@ -62,6 +64,8 @@ class Experiment(Section):
                 raise ValueError(
                     f"arm {arm.name} names the teacher {arm.teacher}; known are {', '.join(sorted(known))}"
                 )
+        if self.verify.method == "judge" and self.judge is None:
+            raise ValueError("verify.method judge needs a section judge: an endpoint with a rubric")
         if self.evaluate.baseline is not None and self.evaluate.baseline not in {a.name for a in self.arms}:
             raise ValueError(f"evaluate.baseline {self.evaluate.baseline} is no arm")
         if (

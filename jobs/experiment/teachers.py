@@ -12,7 +12,7 @@ from jobs.experiment.section import Name, Section
 
 class ModelTeacher(Section):
     """A teacher hosted in Ray actors from a local directory or a hub id; `labels` are those its node must
-    carry.
+    carry. `ask_system` is told to the teacher before what a question says, and never trained on.
     """
 
     kind: Literal["model"] = "model"
@@ -23,6 +23,7 @@ class ModelTeacher(Section):
     trust_remote_code: bool = False
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    ask_system: str | None = None
     family: str | None = None
     replicas: int = Field(1, ge=1)
     num_cpus: float = Field(1.0, ge=0)
@@ -38,8 +39,13 @@ class ModelTeacher(Section):
 
 class EndpointTeacher(Section):
     """A teacher behind an OpenAI-compatible server. The key is read from the environment variable
-    `api_key_env`, never from a file. Its answers are known by `name`, `model` and `revision`, wherever the
-    server is: give another revision when the model behind it changes.
+    `api_key_env`, never from a file. Its answers are known by `name`, `model`, `revision`, `extra_body` and
+    `limit_name`, wherever the server is: give another revision when the model behind it changes.
+
+    `timeout_s` is a call's whole time: 512 tokens of a busy 70B server take minutes. `limit_name` is what the
+    server calls the most tokens of an answer; `extra_body` goes into every call as it is, such as
+    `{chat_template_kwargs: {enable_thinking: false}}` or `{reasoning_effort: low}`. `ask_system` is told to
+    the teacher before what a question says, and never trained on.
     """
 
     kind: Literal["endpoint"]
@@ -49,9 +55,12 @@ class EndpointTeacher(Section):
     revision: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
     family: str | None = None
-    concurrency: int = Field(8, ge=1)
+    ask_system: str | None = None
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    concurrency: int = Field(32, ge=1)
     requests_per_minute: float | None = Field(None, gt=0)
-    timeout_s: float = Field(60.0, gt=0)
+    timeout_s: float = Field(600.0, gt=0)
     max_retries: int = Field(5, ge=0)
     usd_per_million_input_tokens: float = Field(0.0, ge=0)
     usd_per_million_output_tokens: float = Field(0.0, ge=0)
@@ -67,12 +76,13 @@ class EndpointTeacher(Section):
 
 
 class FileTeacher(Section):
-    """A teacher whose answers already exist in a file."""
+    """A teacher whose answers exist in a file. `rows_of` takes only the rows that name this teacher."""
 
     kind: Literal["file"]
     name: Name
     path: str
     fields: Fields = Fields()
+    rows_of: str | None = None
     family: str | None = None
 
 

@@ -1,34 +1,46 @@
 """Answers in the user's own files: a teacher's samples, and rows that hold an answer and its reference."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import BadInput
+from cluster.models.messages import Message, Prompt, read_calls, write_calls
+from cluster.models.reasoning import split_reasoning, with_reasoning
 from jobs.experiment.questions import Fields
 from jobs.files.columns import (
     ANSWER_NAMES,
     ID_NAMES,
-    QUESTION_NAMES,
     REFERENCE_NAMES,
+    TEACHER_NAMES,
     as_text,
-    first_turn,
     first_value,
 )
 from jobs.files.questions import Question, question_id_of
 from jobs.files.rows import OnBroken, read_rows
+from jobs.files.turn import NotUnderstood
+from jobs.files.turns import turns_of
 
 
 @dataclass(frozen=True)
 class FoundAnswer:
-    """One answer read from a file, before it is known whether its question is ours."""
+    """One answer read from a file, before it is known whether its question is ours.
+
+    Attributes:
+        prompt: its question; None where the row names an id alone.
+        text: with its reasoning in think tags.
+        calls: JSON text of its tool calls.
+        problem: why it cannot be understood; empty where it can.
+    """
 
     question_id: str
-    question_text: str | None
+    prompt: Prompt | None
     text: str
-    system: str | None = None
+    calls: str = ""
     sample: int = 0
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,93 +50,164 @@ class Row:
     answer_id: str
     question_id: str
     teacher: str
-    question: str
+    prompt: Prompt
     answer: str
-    system: str | None
+    calls: str = ""
 
 
-def read_answers(path: Path, fields: Fields, on_broken: OnBroken = None) -> list[FoundAnswer]:
-    """Read a teacher's answers; several rows for one question are its samples, in the file's order."""
-    answers: list[FoundAnswer] = []
-    counts: dict[str, int] = {}
+@dataclass
+class ReadAnswers:
+    """What a teacher's file held.
+
+    Attributes:
+        layouts: how many answers each layout gave.
+        teachers: whom the rows name, where they do.
+    """
+
+    path: str
+    answers: list[FoundAnswer] = field(default_factory=list)
+    layouts: Counter[str] = field(default_factory=Counter)
+    teachers: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        refused = [a.problem for a in self.answers if a.problem]
+        layouts = ", ".join(f"{n:,} as {name}" for name, n in self.layouts.most_common())
+        told = f"{self.path}: {len(self.answers) - len(refused):,} answers ({layouts})"
+        if not refused:
+            return told
+        why = "; ".join(f"{n:,} with {reason}" for reason, n in Counter(refused).most_common(3))
+        return f"{told}; {len(refused):,} refused: {why}"
+
+
+def answer_text(answer: Message) -> str:
+    """An answer as one text, its reasoning in think tags."""
+    return with_reasoning(answer.reasoning, answer.content)
+
+
+def answer_turn(text: str, calls: str = "") -> Message:
+    """The turn that an answer is: what `answer_text` and `write_calls` were made of."""
+    reasoning, content = split_reasoning(text)
+    return Message("assistant", content, reasoning, read_calls(calls))
+
+
+def read_answers(
+    path: str | Path, fields: Fields, on_broken: OnBroken = None, *, rows_of: str | None = None
+) -> ReadAnswers:
+    """Read a teacher's answers; several rows for one question are its samples, in the file's order.
+
+    Args:
+        rows_of: take only the rows that name this teacher.
+
+    Raises:
+        BadInput: a row without an answer, or that names no question; rows of several teachers, and nobody
+            said whose to take.
+    """
+    found = ReadAnswers(str(path))
+    counts: Counter[str] = Counter()
     for number, row in read_rows(path, on_broken):
-        text = as_text(first_value(row, fields.answer, ANSWER_NAMES))
-        text = first_turn(row, "assistant") if text is None else text
-        question = as_text(first_value(row, fields.question, QUESTION_NAMES)) or first_turn(row, "user")
-        identity = first_value(row, fields.id, ID_NAMES)
-        if identity is None and question is None:
-            raise BadInput(
-                f"{path} line {number} names no question",
-                ", ".join(row),
-                "an id or the question's text",
-                "name it with fields.id",
-            )
-        if text is None:
-            raise BadInput(
-                f"{path} line {number} has no answer",
-                ", ".join(row),
-                " or ".join(ANSWER_NAMES),
-                "name the column with fields.answer",
-            )
-        key = str(identity) if identity is not None else question_id_of(str(question))
-        sample = counts.get(key, 0)
-        counts[key] = sample + 1
-        answers.append(
-            FoundAnswer(
-                key,
-                question,
-                text,
-                as_text(first_value(row, fields.system, ("system",))) or first_turn(row, "system"),
-                sample,
-            )
+        teacher = first_value(row, fields.teacher, TEACHER_NAMES)
+        if teacher is not None:
+            found.teachers[str(teacher)] += 1
+        if rows_of is not None and str(teacher) != rows_of:
+            continue
+        where = f"{found.path} line {number}"
+        answer, layout = _answer_in(row, where, fields, number, counts)
+        found.answers.append(answer)
+        found.layouts[layout] += not answer.problem
+    if rows_of is None and len(found.teachers) > 1:
+        raise BadInput(
+            f"{found.path} holds answers of several teachers",
+            ", ".join(sorted(found.teachers)[:8]),
+            "whose rows to take",
+            "set the teacher's rows_of to one of them",
         )
-    return answers
+    if rows_of is not None and not found.answers:
+        known = ", ".join(sorted(found.teachers)[:8]) or "nobody"
+        raise BadInput(f"{found.path} has no row of {rows_of}", known, "rows_of: one of them", "")
+    return found
+
+
+def _answer_in(
+    row: Mapping[str, Any], where: str, fields: Fields, number: int, counts: Counter[str]
+) -> tuple[FoundAnswer, str]:
+    """One row's answer and its layout; what cannot be understood is an answer with a problem."""
+    identity = first_value(row, fields.id, ID_NAMES)
+    try:
+        turns = turns_of(row, fields)
+    except NotUnderstood as error:
+        key = f"line {number}" if identity is None else str(identity)
+        counts[key] += 1
+        return FoundAnswer(key, None, "", "", counts[key] - 1, str(error)), ""
+    if identity is None and turns.prompt is None:
+        raise BadInput(
+            f"{where} names no question",
+            ", ".join(row),
+            "an id or the question's text",
+            "name it with fields.id",
+        )
+    if turns.answer is None:
+        raise BadInput(
+            f"{where} has no answer",
+            ", ".join(row),
+            " or ".join(ANSWER_NAMES),
+            "name the column with fields.answer",
+        )
+    key = str(identity) if turns.prompt is None or identity is not None else question_id_of(turns.prompt)
+    counts[key] += 1
+    calls = write_calls(turns.answer.tool_calls)
+    found = FoundAnswer(key, turns.prompt, answer_text(turns.answer), calls, counts[key] - 1)
+    return found, turns.layout
 
 
 def answer_and_reference(
     row: Mapping[str, Any], where: str, answer: str | None, reference: str | None
-) -> tuple[str, str]:
-    """The answer and the reference of one row that holds both.
+) -> tuple[str, tuple[str, ...]]:
+    """The answer and the references of one row that holds both.
 
     Raises:
-        BadInput: one of them is missing.
+        BadInput: one of them is missing, or cannot be understood.
     """
-    found = (
-        as_text(first_value(row, answer, ANSWER_NAMES))
-        if answer
-        else as_text(first_value(row, None, ANSWER_NAMES)) or first_turn(row, "assistant")
-    )
-    gold = as_text(first_value(row, reference, REFERENCE_NAMES))
+    fields = Fields(answer=answer)
+    try:
+        found = turns_of(row, fields).answer
+    except NotUnderstood as error:
+        raise BadInput(f"{where} cannot be understood", error, "an answer and its reference", "") from error
+    gold = first_value(row, reference, REFERENCE_NAMES)
+    golds = [as_text(g) for g in (gold if isinstance(gold, list | tuple) else [gold])]
     if found is None:
         raise BadInput(
             f"{where} has no answer", ", ".join(row), " or ".join(ANSWER_NAMES), "name it with --answer-field"
         )
-    if gold is None:
+    if not golds or any(g is None for g in golds):
         raise BadInput(
             f"{where} has no reference",
             ", ".join(row),
             " or ".join(REFERENCE_NAMES),
             "name it with --reference-field",
         )
-    return found, gold
+    return answer_text(found), tuple(str(g) for g in golds)
 
 
-def refuse_other_texts(answers: Sequence[FoundAnswer], questions: Mapping[str, Question], path: Path) -> None:
-    """Stop when an answer's question has the same id as one of ours but another text.
+def refuse_other_texts(answers: Sequence[FoundAnswer], questions: Mapping[str, Question], path: str) -> None:
+    """Stop when an answer's question has the same id as one of ours but other turns. A system text may
+    differ: teachers are told what they are told.
 
     Raises:
         BadInput: with the id and both texts.
     """
     for answer in answers:
         known = questions.get(answer.question_id)
-        if (
-            known is not None
-            and answer.question_text is not None
-            and answer.question_text.strip() != known.text.strip()
-        ):
+        if known is None or answer.prompt is None:
+            continue
+        if body_of(answer.prompt) != body_of(known.prompt):
             raise BadInput(
                 f"question {answer.question_id} has two different texts",
-                f"{answer.question_text[:50]!r} in {path}, {known.text[:50]!r} among the questions",
+                f"{answer.prompt.text[:50]!r} in {path}, {known.text[:50]!r} among the questions",
                 "one text an id",
                 "these are different questions: give them different ids",
             )
+
+
+def body_of(prompt: Prompt) -> tuple[tuple[str, str], ...]:
+    """The turns of a prompt but the system's: by these a row without an id finds its question."""
+    return tuple((turn.role, turn.content.strip()) for turn in prompt.turns if turn.role != "system")

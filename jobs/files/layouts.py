@@ -1,131 +1,180 @@
-"""The SCAS authors' file layouts, read and written: one `<teacher>.jsonl` per teacher in, scores and
-selections out.
+"""Answers to score, in any layout, and their scores in the SCAS authors' layout: one `<teacher>.jsonl` per
+teacher in, `<teacher>_scas_scores.jsonl` out.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cluster.errors import BadInput
-from jobs.files.answers import Row
-from jobs.files.rows import OnBroken, read_rows
+from cluster.models.messages import Prompt, write_calls
+from jobs.files.answers import Row, answer_text, answer_turn, body_of
+from jobs.files.columns import ID_NAMES, TEACHER_NAMES, first_value
+from jobs.files.questions import question_id_of
+from jobs.files.rows import HUB, OnBroken, check_source, is_saved, read_rows
+from jobs.files.turn import NotUnderstood
+from jobs.files.turns import Turns, turns_of
 from jobs.run.store import write_atomically
 from selection.costs import CostSettings, compute_cost, scas_parts
-from selection.rules import group_of_rank
 
 SCORES_SUFFIX = "_scas_scores.jsonl"
 
 
-def read_teacher_files(
-    folder: Path, on_broken: OnBroken = None, limit: int | None = None
-) -> dict[str, list[tuple[Row, dict[str, Any]]]]:
-    """Read `<teacher>.jsonl` files: `id, instruction, teacher_output`, optional `system`; returns teacher ->
-    rows with their source.
+@dataclass
+class Answers:
+    """Teachers' answers as files hold them.
 
-    Raises:
-        BadInput: no file, a missing field, an id twice in one file, one id with two questions.
+    Attributes:
+        rows: of all teachers, in the files' order.
+        sources: answer id -> the row it was read from.
+        refused: rows that cannot be understood: teacher, row, reason.
+        layouts: how many answers each layout gave.
     """
-    files = (
-        sorted(p for p in folder.glob("*.jsonl") if not p.name.endswith(SCORES_SUFFIX))
-        if folder.is_dir()
-        else []
-    )
-    if not files:
-        raise BadInput("no teacher files there", folder, "one <teacher>.jsonl per teacher", "check --answers")
-    texts: dict[str, tuple[str, str]] = {}
-    return {path.stem: _rows_of_teacher(path, texts, on_broken, limit) for path in files}
+
+    rows: list[Row] = field(default_factory=list)
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    refused: list[tuple[str, dict[str, Any], str]] = field(default_factory=list)
+    layouts: Counter[str] = field(default_factory=Counter)
+
+    def in_order(self) -> list[Row]:
+        """All rows, by question and then by answer."""
+        return sorted(self.rows, key=lambda r: (r.question_id, r.answer_id))
+
+    def __str__(self) -> str:
+        teachers = len({row.teacher for row in self.rows})
+        layouts = ", ".join(f"{n:,} as {name}" for name, n in self.layouts.most_common())
+        told = f"{len(self.rows):,} answers of {teachers} teachers ({layouts})"
+        if not self.refused:
+            return told
+        reasons = Counter(reason for _, _, reason in self.refused).most_common(3)
+        why = "; ".join(f"{n:,} with {reason}" for reason, n in reasons)
+        return f"{told}; {len(self.refused):,} refused: {why}"
 
 
-def _rows_of_teacher(
-    path: Path, texts: dict[str, tuple[str, str]], on_broken: OnBroken, limit: int | None
-) -> list[tuple[Row, dict[str, Any]]]:
-    """The rows of one teacher's file, the first `limit` of them; all of them are checked.
+def read_teacher_files(where: str, on_broken: OnBroken = None, limit: int | None = None) -> Answers:
+    """Read every teacher's answers, in any layout: a folder with one file a teacher, which is called by its
+    name, or one source whose rows name their teachers. Several answers of a teacher to a question are its
+    samples.
 
     Args:
-        texts: question id -> its text and the file it was first seen in; grows with every file.
+        limit: the most answers of one teacher; all are checked.
+
+    Raises:
+        BadInput: no file, a row without a question or an answer, one id with two questions.
     """
-    rows: list[tuple[Row, dict[str, Any]]] = []
-    seen: dict[str, int] = {}
-    for number, row in read_rows(path, on_broken):
-        where = f"{path} line {number}"
-        item = _item_in(row, path.stem, where)
-        if item.question_id in seen:
-            raise BadInput(
-                f"{where} repeats an id",
-                f"{item.question_id}, first seen at line {seen[item.question_id]}",
-                "one answer an id",
-                "remove one",
-            )
-        seen[item.question_id] = number
-        _refuse_second_text(texts, item, path)
-        if limit is None or len(rows) < limit:
-            rows.append((item, row))
-    return rows
+    found = Answers()
+    texts: dict[str, tuple[Prompt, str]] = {}
+    samples: Counter[tuple[str, str]] = Counter()
+    of_teacher: Counter[str] = Counter()
+    for source, named in sources_in(where):
+        stem = Path(source.partition("?")[0]).stem
+        for number, row in read_rows(source, on_broken):
+            teacher = named or str(first_value(row, None, TEACHER_NAMES) or stem)
+            try:
+                turns = turns_of(row)
+            except NotUnderstood as error:
+                found.refused.append((teacher, row, str(error)))
+                continue
+            item = _item_in(row, turns, teacher, f"{source} line {number}", samples)
+            _refuse_second_text(texts, item, source)
+            of_teacher[teacher] += 1
+            if limit is None or of_teacher[teacher] <= limit:
+                found.rows.append(item)
+                found.sources[item.answer_id] = row
+                found.layouts[turns.layout] += 1
+    return found
 
 
-def _item_in(row: Mapping[str, Any], teacher: str, where: str) -> Row:
-    missing = [k for k in ("id", "instruction", "teacher_output") if row.get(k) is None]
-    if missing:
+def sources_in(where: str) -> list[tuple[str, str]]:
+    """The sources of answers at a place, each with the teacher that it is named after: a folder's files; or
+    one source, whose rows name their teachers.
+
+    Raises:
+        BadInput: nothing there.
+    """
+    folder = Path(where)
+    if where.startswith(HUB) or not folder.is_dir() or is_saved(folder):
+        check_source(where, "answers")
+        return [(where, "")]
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".jsonl", ".json", ".parquet"))
+    files = [p for p in files if not p.name.endswith(SCORES_SUFFIX) and p.name != "dataset_info.json"]
+    if not files:
+        raise BadInput("no teacher files there", where, "one <teacher>.jsonl per teacher", "check --answers")
+    return [(str(p), p.stem) for p in files]
+
+
+def _item_in(
+    row: Mapping[str, Any], turns: Turns, teacher: str, where: str, samples: Counter[tuple[str, str]]
+) -> Row:
+    if turns.prompt is None or turns.answer is None:
+        what = "answer" if turns.answer is None else "question"
         raise BadInput(
-            f"{where} lacks {missing[0]}", ", ".join(row), "id, instruction and teacher_output", ""
+            f"{where} has no {what}", ", ".join(row), "instruction and teacher_output, or turns", ""
         )
-    identity = str(row["id"])
-    system = None if row.get("system") is None else str(row["system"])
-    question, answer = str(row["instruction"]), str(row["teacher_output"])
-    return Row(f"{teacher}/{identity}", identity, teacher, question, answer, system)
+    given = first_value(row, None, ID_NAMES)
+    identity = question_id_of(turns.prompt) if given is None else str(given)
+    sample = samples[teacher, identity]
+    samples[teacher, identity] += 1
+    name = f"{teacher}/{identity}" + (f"/{sample}" if sample else "")
+    calls = write_calls(turns.answer.tool_calls)
+    return Row(name, identity, teacher, turns.prompt, answer_text(turns.answer), calls)
 
 
-def _refuse_second_text(texts: dict[str, tuple[str, str]], item: Row, path: Path) -> None:
-    text, file = texts.setdefault(item.question_id, (item.question, str(path)))
-    if text != item.question:
+def _refuse_second_text(texts: dict[str, tuple[Prompt, str]], item: Row, source: str) -> None:
+    prompt, file = texts.setdefault(item.question_id, (item.prompt, source))
+    if body_of(prompt) != body_of(item.prompt):
         raise BadInput(
             f"question {item.question_id} has two different texts",
-            f"in {file} and {path}",
+            f"in {file} and {source}",
             "one text an id",
             "give them different ids",
         )
 
 
-def in_order(found: Mapping[str, Sequence[tuple[Row, dict[str, Any]]]]) -> list[Row]:
-    """All teachers' rows, by question and then by answer."""
-    return sorted(
-        (item for own in found.values() for item, _ in own), key=lambda r: (r.question_id, r.answer_id)
-    )
+def in_authors_words(item: Row, source: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the authors' columns beside its own; with its turns where they are more than a question."""
+    row = {**source, "id": item.question_id, "instruction": item.prompt.text, "teacher_output": item.answer}
+    if item.prompt.system is not None:
+        row["system"] = item.prompt.system
+    if not item.prompt.is_plain or item.calls:
+        row["messages"] = [*item.prompt.for_template(), answer_turn(item.answer, item.calls).for_template()]
+        if item.prompt.tools:
+            row["tools"] = item.prompt.tools
+    return row
 
 
-def write_scores(
-    scores: pd.DataFrame, sources: Mapping[str, Mapping[str, Any]], settings: CostSettings, out: Path
-) -> list[Path]:
+def write_scores(scores: pd.DataFrame, answers: Answers, settings: CostSettings, out: Path) -> list[Path]:
     """Write `<out>/<teacher>_scas_scores.jsonl` with the authors' field names; rows that failed carry `error`
     and no score.
 
     Args:
         scores: statistics by answer, in the columns of a score stage.
-        sources: answer id -> the row it was read from, kept in the output.
     """
-    paths = []
     scored = scores[scores["state"] == "scored"].reset_index(drop=True)
     parts = scas_parts(scored).assign(
         scas_score=compute_cost(scored, settings), answer_id=scored["answer_id"]
     )
-    by_id = parts.set_index("answer_id")
-    for teacher, own in scores.groupby("teacher", sort=True):
-        lines = []
-        for answer, state, reason in zip(own["answer_id"], own["state"], own["reason"], strict=True):
-            row = {**sources[str(answer)], "teacher_name": teacher}
-            if state == "scored":
-                row |= {k: float(v) for k, v in by_id.loc[answer].items()} | {
-                    "lambda_scas": settings.scas_lambda
-                }
-            else:
-                row |= {"scas_score": None, "error": f"{state}: {reason}"}
-            lines.append(json.dumps(row, ensure_ascii=False))
-        path = out / f"{teacher}{SCORES_SUFFIX}"
-        write_atomically(path, ("\n".join(lines) + "\n").encode("utf-8", "surrogatepass"))
-        paths.append(path)
+    by_id, lines = parts.set_index("answer_id"), dict[str, list[str]]()
+    items = {row.answer_id: row for row in answers.rows}
+    for answer, state, reason in zip(scores["answer_id"], scores["state"], scores["reason"], strict=True):
+        item = items[answer]
+        row = {**in_authors_words(item, answers.sources[answer]), "teacher_name": item.teacher}
+        if state == "scored":
+            row |= {k: float(v) for k, v in by_id.loc[answer].items()} | {"lambda_scas": settings.scas_lambda}
+        else:
+            row |= {"scas_score": None, "error": f"{state}: {reason}"}
+        lines.setdefault(item.teacher, []).append(json.dumps(row, ensure_ascii=False, default=str))
+    for teacher, source, reason in answers.refused:
+        row = {**source, "teacher_name": teacher, "scas_score": None, "error": f"not_understood: {reason}"}
+        lines.setdefault(teacher, []).append(json.dumps(row, ensure_ascii=False, default=str))
+    paths = [out / f"{teacher}{SCORES_SUFFIX}" for teacher in sorted(lines)]
+    for path, teacher in zip(paths, sorted(lines), strict=True):
+        write_atomically(path, ("\n".join(lines[teacher]) + "\n").encode("utf-8", "surrogatepass"))
     return paths
 
 
@@ -159,41 +208,3 @@ def _rows_with_score(path: Path, key: str, on_unscored: Callable[[str], None]) -
         on_unscored(
             f"{unscored:,} rows of {path.name} have an error instead of a score and cannot be selected"
         )
-
-
-def ranked(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[Mapping[str, Any]]]:
-    """Question id -> its rows, cheapest first; equal scores are ordered by teacher name."""
-    by_question: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        by_question.setdefault(str(row["id"]), []).append(row)
-    return {
-        q: sorted(own, key=lambda r: (r[key], str(r["teacher_name"])))
-        for q, own in sorted(by_question.items())
-    }
-
-
-def write_selection(path: Path, rows: Sequence[Mapping[str, Any]], key: str) -> None:
-    """Write one selected set in the authors' layout, with the dataset_info.json that LLaMA-Factory reads,
-    beside it.
-    """
-    lines = [
-        json.dumps({**row, "output": row["teacher_output"], "selected_score": row[key]}, ensure_ascii=False)
-        for row in rows
-    ]
-    write_atomically(path, ("\n".join(lines) + "\n" if lines else "").encode("utf-8", "surrogatepass"))
-    columns = {"prompt": "instruction", "response": "teacher_output", "system": "system"}
-    if not any(row.get("system") for row in rows):
-        del columns["system"]
-    info = path.with_name("dataset_info.json")
-    known = json.loads(info.read_text(encoding="utf-8")) if info.exists() else {}
-    known[path.stem] = {"file_name": path.name, "columns": columns}
-    write_atomically(info, json.dumps(known, indent=1, sort_keys=True).encode())
-
-
-def group_members(
-    rows: Sequence[Mapping[str, Any]], groups: int, group: int, compat: str
-) -> list[Mapping[str, Any]]:
-    """The rows of one group of a ranking."""
-    return [
-        row for rank, row in enumerate(rows, 1) if group_of_rank(rank, len(rows), groups, compat) == group
-    ]

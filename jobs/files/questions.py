@@ -1,76 +1,159 @@
-"""Questions in the user's own files: each with its reference answer and an id of its own."""
+"""Questions in the user's own files: each a conversation up to the turn to be answered, with its references
+and an id of its own.
+"""
 
 import hashlib
+import json
 from array import array
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import BadInput
+from cluster.models.messages import Message, Prompt
+from cluster.models.reasoning import with_reasoning
 from jobs.experiment.questions import Fields
-from jobs.files.columns import ID_NAMES, QUESTION_NAMES, REFERENCE_NAMES, as_text, first_turn, first_value
+from jobs.files.columns import ID_NAMES, QUESTION_NAMES, REFERENCE_NAMES, as_text, first_value, value_at
 from jobs.files.rows import OnBroken, read_rows
+from jobs.files.turn import NotUnderstood
+from jobs.files.turns import turns_of
+from jobs.run.keys import question_key
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question. `family` groups questions in reports ("" if the file has none)."""
+    """One question.
+
+    Attributes:
+        references: right answers, of which one is enough; none where nobody knows.
+        family: groups questions in reports; empty if the file has none.
+        method: how its answers are checked; empty for the experiment's `verify.method`.
+        row: the row it was read from as JSON text, where a check reads it.
+    """
 
     id: str
-    text: str
-    reference: str
-    system: str | None = None
+    prompt: Prompt
+    references: tuple[str, ...] = ()
     family: str = ""
+    method: str = ""
+    row: str = ""
+
+    @property
+    def text(self) -> str:
+        """What people are shown of it."""
+        return self.prompt.text
+
+    @property
+    def reference(self) -> str:
+        """The first reference; empty where there is none."""
+        return self.references[0] if self.references else ""
 
 
-def question_id_of(text: str) -> str:
-    """The id of a question that has none: a hash of its text."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A row of which no question of ours can be made, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass
+class ReadQuestions:
+    """What a file held.
+
+    Attributes:
+        layouts: how many questions each layout gave.
+        turns: questions of more than one turn, or with tools.
+    """
+
+    path: str
+    questions: list[Question] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    layouts: Counter[str] = field(default_factory=Counter)
+    turns: int = 0
+
+    def __str__(self) -> str:
+        layouts = ", ".join(f"{n:,} as {name}" for name, n in self.layouts.most_common())
+        several = f", {self.turns:,} of them with several turns or tools" if self.turns else ""
+        told = f"{self.path}: {len(self.questions):,} questions ({layouts}){several}"
+        if not self.refused:
+            return told
+        reasons = Counter(r.reason for r in self.refused).most_common(3)
+        why = "; ".join(f"{n:,} with {reason}" for reason, n in reasons)
+        return f"{told}; {len(self.refused):,} refused: {why}"
+
+
+def question_id_of(prompt: Prompt) -> str:
+    """The id of a question that has none: a hash of its text, or of all its turns."""
+    if prompt.is_plain:
+        return hashlib.sha256(prompt.text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return question_key(prompt).hex()
 
 
 def read_questions(
-    path: Path,
+    path: str | Path,
     fields: Fields,
     *,
     system: str | None = None,
     on_broken: OnBroken = None,
     need_reference: bool = True,
-) -> list[Question]:
+    keep_rows: bool = False,
+) -> ReadQuestions:
     """Read questions, in the file's order.
 
+    Args:
+        system: for questions that have none of their own.
+        keep_rows: keep each question's row, for a check that reads it.
+
     Raises:
-        BadInput: a row without a question or reference, an id that comes twice.
+        BadInput: a row without a question or reference, an id that comes twice, no question in the file that
+            could be understood.
     """
-    questions: list[Question] = []
+    found = ReadQuestions(str(path))
     places: dict[str, int] = {}
     lines = array("q")
     for number, row in read_rows(path, on_broken):
-        where = f"{path} line {number}"
-        question = _question_in(row, where, fields, system, need_reference)
-        first = places.setdefault(question.id, len(questions))
-        if first < len(questions):
-            raise _repeated(where, question, questions[first], lines[first])
+        where = f"{found.path} line {number}"
+        try:
+            question, layout = _question_in(row, where, fields, system, need_reference)
+        except NotUnderstood as error:
+            given = first_value(row, fields.id, ID_NAMES)
+            found.refused.append(Refused(f"line {number}" if given is None else str(given), str(error)))
+            continue
+        if keep_rows:
+            text = json.dumps(row, ensure_ascii=False, default=str, sort_keys=True)
+            question = replace(question, row=text)
+        first = places.setdefault(question.id, len(found.questions))
+        if first < len(found.questions):
+            raise _repeated(where, question, found.questions[first], lines[first])
         lines.append(number)
-        questions.append(question)
-    if not questions:
-        raise BadInput(f"{path} holds no questions", "0 rows", "at least one", "")
-    return questions
+        found.questions.append(question)
+        found.layouts[layout] += 1
+        found.turns += not question.prompt.is_plain
+    if not found.questions:
+        why = found.refused[0].reason if found.refused else "0 rows"
+        raise BadInput(f"{found.path} holds no questions", why, "at least one", "")
+    return found
 
 
 def _question_in(
     row: Mapping[str, Any], where: str, fields: Fields, system: str | None, need_reference: bool
-) -> Question:
-    text = as_text(first_value(row, fields.question, QUESTION_NAMES)) or first_turn(row, "user")
-    reference = as_text(first_value(row, fields.reference, REFERENCE_NAMES)) or first_turn(row, "assistant")
-    if not text or not text.strip():
+) -> tuple[Question, str]:
+    turns = turns_of(row, fields, answered=False)
+    prompt = turns.prompt
+    if prompt is None:
         raise BadInput(
             f"{where} has no question",
             ", ".join(row),
             " or ".join(QUESTION_NAMES),
             "name the column with fields.question",
         )
-    if need_reference and (reference is None or not reference.strip()):
+    if prompt.system is None:
+        prompt = prompt.told(system)
+    references = _references_in(row, fields, turns.answer)
+    if need_reference and not references:
         raise BadInput(
             f"{where} has no reference answer",
             ", ".join(row),
@@ -78,14 +161,31 @@ def _question_in(
             "name the column with fields.reference",
         )
     given = first_value(row, fields.id, ID_NAMES)
-    identity = question_id_of(text) if given is None else str(given)
-    own_system = as_text(first_value(row, fields.system, ("system",))) or first_turn(row, "system") or system
+    identity = question_id_of(prompt) if given is None else str(given)
+    method = str(value_at(row, fields.method) or "") if fields.method else ""
     family = str(row.get("family") or row.get("task") or "")
-    return Question(identity, text, reference or "", own_system, family)
+    return Question(identity, prompt, references, family, method), turns.layout
+
+
+def _references_in(row: Mapping[str, Any], fields: Fields, answer: Message | None) -> tuple[str, ...]:
+    """The right answers that a row names: a value, a list of them, or the turn that answers its question.
+
+    Raises:
+        NotUnderstood: a reference that is an object, or a list of such.
+    """
+    given = first_value(row, fields.reference, REFERENCE_NAMES)
+    if given is None:
+        if answer is None or answer.tool_calls:  # no check compares calls
+            return ()
+        return (with_reasoning(answer.reasoning, answer.content),)
+    found = [as_text(value) for value in (given if isinstance(given, list | tuple) else [given])]
+    if any(value is None for value in found):
+        raise NotUnderstood("a reference that is neither a value nor a list of values")
+    return tuple(str(value) for value in found if str(value).strip())
 
 
 def _repeated(where: str, question: Question, earlier: Question, line: int) -> BadInput:
-    same = "the same text" if question.text == earlier.text else "another text"
+    same = "the same text" if question.prompt == earlier.prompt else "another text"
     return BadInput(
         f"{where} repeats an id",
         f"{question.id}, first seen at line {line} with {same}",
@@ -97,7 +197,8 @@ def _repeated(where: str, question: Question, earlier: Question, line: int) -> B
 def take_rows(questions: list[Question], rows: str | None) -> list[Question]:
     """The questions in a slice of the file, `start:stop`, 0-based and end exclusive; all of them for None.
 
-    >>> [q.id for q in take_rows([Question(str(i), "q", "a") for i in range(5)], "1:3")]
+    >>> from cluster.models.messages import plain
+    >>> [q.id for q in take_rows([Question(str(i), plain("q")) for i in range(5)], "1:3")]
     ['1', '2']
     """
     if rows is None:

@@ -1,32 +1,150 @@
-"""Rows of a JSONL, JSON or Parquet file, with every defect named by its line."""
+"""Rows of a JSONL, JSON or Parquet file, with every defect named by its line; of a directory that `datasets`
+saved; or of a data set on the hub.
+"""
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pyarrow.parquet as pq
 
 from cluster.errors import BadInput
+from cluster.storage import local_copy
 
 OnBroken = Callable[[str], None] | None
+HUB = "hub:"
+BATCH = 1000  # rows of a Parquet file that are in memory at once
 
 
-def read_rows(path: Path, on_broken: OnBroken = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (1-based line or row number, row) of a JSONL, JSON or Parquet file.
+def read_rows(where: str | Path, on_broken: OnBroken = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (1-based line or row number, row).
+
+    Args:
+        where: a JSONL, JSON or Parquet file or its URI; a directory that `datasets` saved, with
+            `?split=NAME` behind it where that holds several; or
+            `hub:OWNER/NAME?name=CONFIG&split=SPLIT&revision=REVISION`.
 
     Raises:
-        BadInput: no such file; a broken line, with its number, unless `on_broken` is given: it is told of
+        BadInput: nothing there; a broken line, with its number, unless `on_broken` is given: it is told of
             each one left out.
     """
+    text = str(where)
+    if text.startswith(HUB):
+        yield from enumerate(_rows_of_hub(text.removeprefix(HUB)), 1)
+        return
+    plain, _, options = text.partition("?")
+    path = local_copy(plain if options and not Path(text).exists() else text)
+    if path.is_dir():
+        yield from enumerate(_rows_of_saved(path, _options(options, {"split"}, text)), 1)
+        return
     if not path.is_file():
         raise BadInput("no such file", path, "a .jsonl, .json or .parquet file", "check the path")
     if path.suffix == ".parquet":
-        yield from enumerate(pq.read_table(path).to_pylist(), 1)
+        batches = (batch.to_pylist() for batch in pq.ParquetFile(path).iter_batches(BATCH))
+        yield from enumerate(chain.from_iterable(batches), 1)
     elif path.suffix == ".json":
         yield from _rows_of_json(path)
     else:
         yield from _rows_of_jsonl(path, on_broken)
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `datasets` saved this directory."""
+    return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def check_source(where: str, what: str) -> None:
+    """Refuse a file that is not there, before anything is read; what lies on the hub is asked when it is
+    read.
+
+    Raises:
+        BadInput: nothing there.
+    """
+    if where.startswith(HUB):
+        _datasets()
+        return
+    path = local_copy(where if Path(where).exists() else where.partition("?")[0])
+    if not path.exists():
+        expected = "a .jsonl, .json or .parquet file, or a directory that datasets saved"
+        raise BadInput(f"no {what} there", where, expected, "check the path")
+
+
+def _datasets() -> Any:
+    """The library `datasets`, which is an optional one.
+
+    Raises:
+        BadInput: it is not installed.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise BadInput(
+            "the library datasets is not installed",
+            "",
+            "it, for the hub and saved data sets",
+            "pip install 'tutelage[datasets]'",
+        ) from error
+    return datasets
+
+
+def _options(text: str, known: set[str], where: str) -> dict[str, str]:
+    """What stands behind the question mark of a source.
+
+    Raises:
+        BadInput: an option that is not known.
+    """
+    found = dict(parse_qsl(text, keep_blank_values=True))
+    if odd := set(found) - known:
+        raise BadInput(f"an unknown option in {where}", ", ".join(sorted(odd)), ", ".join(sorted(known)), "")
+    return found
+
+
+def _rows_of_hub(text: str) -> Iterator[dict[str, Any]]:
+    """Rows of a data set on the hub, or in any directory that `datasets.load_dataset` takes."""
+    name, _, options = text.partition("?")
+    chosen = _options(options, {"name", "split", "revision"}, HUB + text)
+    try:
+        loaded = _datasets().load_dataset(
+            name, chosen.get("name"), split=chosen.get("split"), revision=chosen.get("revision")
+        )
+    except (OSError, ValueError) as error:  # its own errors are of these kinds
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise BadInput(
+            f"cannot load {HUB}{text}", first, "a data set, its config and its split", ""
+        ) from error
+    yield from _one_split(loaded, HUB + text)
+
+
+def _rows_of_saved(path: Path, options: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Rows of what `save_to_disk` wrote."""
+    try:
+        loaded = _datasets().load_from_disk(str(path))
+    except (OSError, ValueError) as error:
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise BadInput(
+            f"{path} is a directory that datasets did not save", first, "a file, or such a directory", ""
+        ) from error
+    if isinstance(loaded, dict) and options.get("split") in loaded:
+        loaded = loaded[options["split"]]
+    yield from _one_split(loaded, str(path))
+
+
+def _one_split(loaded: Any, where: str) -> Iterator[dict[str, Any]]:
+    """The rows, without the features' own types: a list stays a list.
+
+    Raises:
+        BadInput: several splits, and none of them is named.
+    """
+    if isinstance(loaded, dict):
+        if len(loaded) != 1:
+            names = ", ".join(sorted(loaded))
+            raise BadInput(f"{where} has several splits", names, "one", "add ?split=NAME, or &split=NAME")
+        loaded = next(iter(loaded.values()))
+    for batch in loaded.with_format("arrow").iter(BATCH):
+        yield from batch.to_pylist()
 
 
 def _rows_of_json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -34,6 +152,8 @@ def _rows_of_json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise BadInput(f"{path} is not JSON", error, "a list of rows", "") from error
+    if isinstance(content, dict) and len(content) == 1:  # {"data": [...]}
+        content = next(iter(content.values()))
     if not isinstance(content, list):
         raise BadInput(f"{path} holds no list", type(content).__name__, "a list of rows", "")
     for number, row in enumerate(content, 1):

@@ -1,48 +1,164 @@
-"""A finished run's answers and choices as plain files that other programs read."""
+"""A finished run's answers and choices as plain files that other programs read, with a card that says where
+they come from.
+"""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.results.outcome import Outcome
-from jobs.run.store import write_atomically
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.files.answers import Row, answer_turn
+from jobs.files.layouts import in_authors_words
+from jobs.files.selections import tell_dataset_info
+from jobs.report.card import card_of
+from jobs.report.formats import FORMATS, CannotHold, ChosenAnswer
+from jobs.results.outcome import Outcome, StudentPath
+from jobs.run.store import Stage, write_atomically
+from selection.costs import compute_cost
+
+ABOUT = ["teacher", "cost", "rank", "candidates", "weight"]
+SHAREGPT = {"formatting": "sharegpt"}
 
 
-def export_run(outcome: Outcome, out: Path) -> list[Path]:
-    """Write the verified pool as `answers/<teacher>.jsonl`, in the layout that `score` and `audit` read, and
-    every choice as `chosen/<student-arm-seed>-round-<n>.jsonl` with its cost, rank and weight; returns the
-    files.
+def export_run(outcome: Outcome, out: Path, formats: Sequence[str] = ()) -> list[Path]:
+    """Write the verified pool as `answers/<teacher>.jsonl`, in the layout that `score` and `audit` read,
+    every choice as `chosen/<student-arm-seed>-round-<n>.jsonl` with its cost, rank and weight, and the same
+    in each of the formats as `<format>/<…>`; returns the files, a card last.
 
-    That layout has one answer a question, so a teacher's second right answers go to `<teacher>-2.jsonl`, and
-    so on.
+    A question's second right answer of a teacher has a row of its own.
     """
-    answers = outcome.start.pool.answers
-    pool = answers[answers["state"] == "verified"].sort_values(["question_id", "answer_id"])
-    paths = []
-    rows: dict[str, dict[str, Any]] = {}
-    for a in pool.itertuples():
-        question = outcome.start.questions[str(a.question_id)]
-        rows[str(a.answer_id)] = {
-            "id": question.id,
-            "instruction": question.text,
-            "teacher_output": a.text,
-            "reference_answer": question.reference,
-            **({"system": question.system} if question.system is not None else {}),
-        }
-    ranks = pool.groupby(["teacher", "question_id"]).cumcount() + 1
-    for (teacher, rank), own in pool.groupby(["teacher", ranks]):
-        name = f"{teacher}-{rank}" if rank != 1 else str(teacher)
-        paths.append(_write(out / "answers" / f"{name}.jsonl", (rows[str(i)] for i in own["answer_id"])))
+    paths = write_answers(outcome, out / "answers")
+    rows = {str(r["answer_id"]): r for r in records(outcome.start.pool.answers)}
+    left_out: Counter[str] = Counter()
     for (path, number), stage in outcome.chosen.items():
+        name = f"{path.label.replace(' ', '-')}-round-{number}"
         chosen = stage.read("chosen")
-        extras = chosen[["teacher", "cost", "rank", "candidates", "weight"]].to_dict("records")
-        lines = ({**rows[str(i)], **extra} for i, extra in zip(chosen["answer_id"], extras, strict=True))
-        paths.append(_write(out / "chosen" / f"{path.label.replace(' ', '-')}-round-{number}.jsonl", lines))
+        extras = records(chosen[ABOUT])
+        in_words = (_in_words(outcome, rows[str(i)]) for i in chosen["answer_id"])
+        lines = [row | extra for row, extra in zip(in_words, extras, strict=True)]
+        paths.append(_write(out / "chosen" / f"{name}.jsonl", lines))
+        if formats:
+            answers = chosen_answers(outcome, path, number, stage, rows)
+            paths += [write_format(out, name, form, answers, left_out) for form in formats]
+    card = out / "README.md"
+    write_atomically(card, card_of(outcome, formats, left_out).encode())
+    return [*paths, card]
+
+
+def write_answers(outcome: Outcome, folder: Path) -> list[Path]:
+    """The verified pool, a file a teacher."""
+    pool = outcome.start.pool.answers
+    verified = pool[pool["state"] == "verified"].sort_values(["question_id", "answer_id"])
+    paths = []
+    for teacher, own in verified.groupby("teacher"):
+        lines = (_in_words(outcome, row) for row in records(own))
+        paths.append(_write(folder / f"{teacher}.jsonl", lines))
     return paths
 
 
+def chosen_answers(
+    outcome: Outcome, path: StudentPath, number: int, stage: Stage, rows: Mapping[str, Mapping[str, Any]]
+) -> list[ChosenAnswer]:
+    """One path's choice of one round, each with another answer that could be rejected for it."""
+    questions, chosen = outcome.start.questions, stage.read("chosen")
+    worse = worse_answers(outcome, path, number)
+    return [
+        ChosenAnswer(
+            questions[str(r["question_id"])],
+            answer_turn(rows[str(r["answer_id"])]["text"], rows[str(r["answer_id"])]["tool_calls"]),
+            str(r["teacher"]),
+            {name: r[name] for name in ABOUT if name != "teacher"},
+            _rejected(str(r["answer_id"]), worse.get(str(r["question_id"]), ()), rows),
+        )
+        for r in records(chosen)
+    ]
+
+
+def worse_answers(outcome: Outcome, path: StudentPath, number: int) -> dict[str, list[tuple[str, str]]]:
+    """For each question the answers that may be rejected, the first of them preferred: wrong ones by their
+    keys, then right ones from the costliest for this student.
+    """
+    pool = outcome.start.pool.answers
+    wrong = pool[pool["state"] == "wrong"].sort_values("answer_key")
+    found: dict[str, list[tuple[str, str]]] = {}
+    for question, answer in zip(wrong["question_id"], wrong["answer_id"], strict=True):
+        found.setdefault(str(question), []).append((str(answer), "wrong"))
+    if path.arm.cost_settings is None:
+        return found
+    scores = outcome.scores[path, number].read()
+    scored = scores[scores["state"] == "scored"].reset_index(drop=True)
+    costs = scored.assign(cost=compute_cost(scored, path.arm.cost_settings)).sort_values(
+        ["cost", "answer_id"], ascending=[False, True]
+    )
+    for question, answer in zip(costs["question_id"], costs["answer_id"], strict=True):
+        found.setdefault(str(question), []).append((str(answer), "costlier"))
+    return found
+
+
+def _rejected(
+    chosen: str, worse: Iterable[tuple[str, str]], rows: Mapping[str, Mapping[str, Any]]
+) -> tuple[Any, str, str] | None:
+    for answer, why in worse:
+        row = rows[answer]
+        if answer != chosen and (row["text"], row["tool_calls"]) != (
+            rows[chosen]["text"],
+            rows[chosen]["tool_calls"],
+        ):
+            return answer_turn(row["text"], row["tool_calls"]), str(row["teacher"]), why
+    return None
+
+
+def write_format(
+    out: Path, name: str, form: str, answers: Sequence[ChosenAnswer], left_out: Counter[str]
+) -> Path:
+    """One choice in one format; what it cannot hold is counted by its reason."""
+    rows = []
+    for answer in answers:
+        try:
+            rows.append(FORMATS[form](answer))
+        except CannotHold as reason:
+            left_out[f"{form}: {reason}"] += 1
+    if form == "verl":
+        path = out / form / f"{name}.parquet"
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(rows), sink)
+        write_atomically(path, sink.getvalue().to_pybytes())
+        return path
+    path = _write(out / form / f"{name}.jsonl", rows)
+    if form == "llama-factory":
+        columns = {
+            "messages": "conversations",
+            **({"tools": "tools"} if any("tools" in r for r in rows) else {}),
+        }
+        tell_dataset_info(path, columns, SHAREGPT)
+    return path
+
+
+def _in_words(outcome: Outcome, row: Mapping[str, Any]) -> dict[str, Any]:
+    question = outcome.start.questions[str(row["question_id"])]
+    names = (str(row["answer_id"]), question.id, str(row["teacher"]))
+    answer = Row(*names, question.prompt, str(row["text"]), str(row["tool_calls"]))
+    references = question.references
+    reference = question.reference if len(references) < 2 else list(references)
+    return in_authors_words(answer, {"reference_answer": reference})
+
+
 def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+    text = "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in rows)
     write_atomically(path, text.encode("utf-8", "surrogatepass"))
     return path
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table."""
+    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as Python's."""
+    return value.item() if hasattr(value, "item") else str(value)

@@ -11,13 +11,17 @@ import pandas as pd
 
 from cluster.errors import BadInput
 from cluster.models.loading import load_model
+from jobs.experiment.schema import Experiment
 from jobs.experiment.stages import Score
 from jobs.files.answers import Row
+from jobs.files.questions import Question
 from jobs.results.outcome import Outcome, StudentPath
+from jobs.stages.check import Checks, row_of
 from jobs.stages.score import score_rows
 from jobs.stages.states import ModelState
+from selection.checking import Verifier
 from selection.scoring import STATISTIC_NAMES, Scorer
-from selection.verification import Verifier
+from selection.verification import reads_rows
 
 
 def replay_answer(outcome: Outcome, answer: str, number: int = 1) -> Iterator[str]:
@@ -39,12 +43,15 @@ def replay_answer(outcome: Outcome, answer: str, number: int = 1) -> Iterator[st
     row = found.iloc[0]
     question = outcome.start.questions.get(str(row["question_id"]))
     yield f"recorded: {row['state']}" + (f", {row['error']}" if row["error"] else "")
-    if question is None or row["finish"] == "failed" or not str(row["text"]).strip():
+    if (
+        question is None
+        or row["finish"] not in ("stop", "length")
+        or not (row["text"].strip() or row["tool_calls"])
+    ):
         return
-    with Verifier(outcome.start.experiment.verify) as verifier:
-        verdict = verifier.check(row["text"], question.reference)
-    yield f"verify: {verdict.state}, extracted {verdict.extracted!r}, reference {question.reference!r}"
-    asked = Row(answer, question.id, str(row["teacher"]), question.text, str(row["text"]), question.system)
+    yield from check_again(outcome.start.experiment, question, str(row["text"]), str(row["tool_calls"]))
+    text, calls = str(row["text"]), str(row["tool_calls"])
+    asked = Row(answer, question.id, str(row["teacher"]), question.prompt, text, calls)
     seen: set[str] = set()
     for path in outcome.paths:
         stage = outcome.scores.get((path, number))
@@ -60,6 +67,19 @@ def replay_answer(outcome: Outcome, answer: str, number: int = 1) -> Iterator[st
             continue
         now = describe(score_one(outcome.start.experiment.score, state, asked))
         yield f"score under {state.name} {state.id[:8]}: now      {now}"
+
+
+def check_again(e: Experiment, question: Question, text: str, calls: str) -> Iterator[str]:
+    """What the question's check says of an answer now; a judge is not asked again."""
+    method, references = question.method or e.verify.method, " or ".join(map(repr, question.references))
+    if method == "judge":
+        yield "verify: by the judge; what it said is in its table of answers"
+        return
+    settings = Checks(e.verify).of(method)
+    row = row_of(question, calls) if reads_rows(settings) else ""
+    with Verifier(settings) as verifier:
+        verdict = verifier.check(text, question.references, row)
+    yield f"verify: {verdict.state}, extracted {verdict.extracted!r}, reference {references or 'none'}"
 
 
 def student_of(outcome: Outcome, path: StudentPath, number: int, identity: str) -> ModelState:

@@ -18,7 +18,7 @@ def run_ledger(outcome: Outcome) -> pd.DataFrame:
     ledger = pd.concat(rows, ignore_index=True)
     totals = ledger.groupby(["path", "round", "kind"])["count"].sum().unstack()
     wrong = totals[
-        (totals["question"] != len(outcome.start.questions))
+        (totals["question"] != len(outcome.start.questions) + len(outcome.start.pool.refused))
         | (totals.get("answer", 0) != len(outcome.start.pool.answers))
     ]
     if len(wrong):

@@ -1,11 +1,12 @@
 """What a run works through and what comes of it: the pool, every student's path, and the stages along it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from jobs.experiment.arms import Arm
 from jobs.experiment.schema import Experiment
 from jobs.files.answers import Row
-from jobs.files.questions import Question
+from jobs.files.questions import Question, Refused
 from jobs.run.store import Stage
 from jobs.stages.pool import AnswerPool
 from jobs.stages.score import Scores
@@ -25,6 +26,21 @@ class StudentPath:
         return f"{self.student} {self.arm.name} seed {self.seed}"
 
 
+@dataclass(frozen=True)
+class Data:
+    """What was seen of the questions' files.
+
+    Attributes:
+        lines: what was detected, as it was printed.
+        refused: rows of the training file of which no question could be made.
+        overlap: held-out questions that are also trained on, or nearly, and were allowed.
+    """
+
+    lines: tuple[str, ...] = ()
+    refused: Sequence[Refused] = ()
+    overlap: int = 0
+
+
 @dataclass
 class Start:
     """Where all arms set out from: the questions, the pool, and the students as they are, evaluated.
@@ -41,6 +57,7 @@ class Start:
     rows: list[Row]
     students: dict[str, ModelState]
     before: dict[str, Stage]
+    data: Data = Data()
 
 
 @dataclass

@@ -11,14 +11,21 @@ from jobs.experiment.schema import Experiment
 from jobs.results.outcome import Outcome
 
 FAILED_STATES = ("failed", "timed_out", "checker_error", "quarantined", "unrenderable", "too_long")
+EARLY = ("failed", "not_understood")  # before anything was checked
 
 
 def quarantine(outcome: Outcome) -> pd.DataFrame:
     """Every answer that ended in a named failure instead of a verdict or a cost, with its reason."""
     answers = outcome.start.pool.answers
-    bad = answers[answers["state"].isin(FAILED_STATES)]
+    bad = answers[answers["state"].isin([*FAILED_STATES, *EARLY])]
     rows = [
-        (str(r.answer_id), "generate" if r.state == "failed" else "verify", str(r.state), str(r.error), 1)
+        (
+            str(r.answer_id),
+            "generate" if r.state in EARLY else "verify",
+            str(r.state),
+            str(r.error) or str(r.extracted),
+            1,
+        )
         for r in bad.itertuples()
     ]
     seen: set[str] = set()

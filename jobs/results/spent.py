@@ -21,6 +21,8 @@ COLUMNS = [
     "GPU-seconds, when made",
     "USD, this run",
     "USD, when made",
+    "seconds waiting for endpoints, this run",
+    "seconds waiting for endpoints, when made",
 ]
 
 
@@ -43,7 +45,7 @@ def spent_table(run: Run) -> pd.DataFrame:
 def _row(kind: str, own: list[Took], run_id: str) -> list[Any]:
     here, ever = total(t for t in own if t.run == run_id), total(own)
     cells: list[Any] = [kind]
-    for name in ("cpu_seconds", "gpu_seconds", "usd"):
+    for name in ("cpu_seconds", "gpu_seconds", "usd", "waited_s"):
         cells += [getattr(here, name), getattr(ever, name)]
     return cells
 

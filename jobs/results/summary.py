@@ -12,6 +12,7 @@ from cluster.errors import BadInput
 from cluster.storage import Place
 from jobs.experiment.reading import resolved
 from jobs.experiment.schema import Experiment
+from jobs.results.data import told_of_data
 from jobs.results.ledger import drop_bias, nothing_to_choose, run_ledger
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.results.quarantine import quarantine, with_commands
@@ -61,6 +62,8 @@ class Results:
     scas_lambda: float
     nothing_to_choose: int
     questions: int
+    data: list[str]
+    refused: pd.DataFrame
     timings: pd.DataFrame
     spent: pd.DataFrame
     fallbacks: pd.DataFrame
@@ -98,6 +101,8 @@ def summarise(run: Run, outcome: Outcome) -> Results:
         scas_lambda=scas_settings(outcome).scas_lambda,
         nothing_to_choose=nothing_to_choose(start),
         questions=len(start.questions),
+        data=told_of_data(start),
+        refused=pd.DataFrame([asdict(r) for r in start.pool.refused], columns=["id", "reason"]),
         timings=timings(run),
         spent=spent_table(run),
         fallbacks=fallbacks(run),

@@ -9,12 +9,21 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from cluster.models.messages import Prompt
+
 HALF = 8
 
 
-def question_key(text: str, system: str | None) -> bytes:
+def question_key(prompt: Prompt) -> bytes:
     """Eight bytes of what is asked."""
-    return _digest([system, text])
+    if prompt.is_plain:
+        return _digest([prompt.system, prompt.text])
+    return _digest([prompt.for_template(), prompt.tools])
+
+
+def answer_key(question: bytes, text: str, calls: str = "") -> bytes:
+    """The key of an answer by what it says, and of its statistics."""
+    return row_key(question, text, calls) if calls else row_key(question, text)
 
 
 def row_key(question: bytes, *content: Any) -> bytes:

@@ -192,7 +192,7 @@ class PartWriter:
         write_fallbacks(directory, self.handler.fallbacks)
         rows = self._isolated(part) if part.is_isolated else self.handler.compute(part.items)
         tally = self.handler.tally(rows)
-        reserved = took(self.needs, time.monotonic() - began, self.run_id, tally.spend_usd)
+        reserved = took(self.needs, time.monotonic() - began, self.run_id, tally.spend_usd, tally.waited_s)
         part.table.write_part(part.name, part.keys, rows, reserved.record())
         return tally
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cluster.metrics import Tally
+from cluster.models.messages import Prompt
 from jobs.files.questions import Question
 from jobs.run.keys import HALF, question_key
 from jobs.run.tables import GOOD, KEY, POOR, USELESS, Request, Wanted
@@ -36,14 +37,13 @@ ANSWER_COLUMNS = [
 class Ask:
     """One question to one model, `sample` counting its repetitions from 0."""
 
-    text: str
-    system: str | None
+    prompt: Prompt
     sample: int
 
     @property
     def key(self) -> bytes:
         """Of the answer's row: the question, then the sample's number."""
-        return question_key(self.text, self.system) + self.sample.to_bytes(HALF, "big")
+        return question_key(self.prompt) + self.sample.to_bytes(HALF, "big")
 
 
 def request_of(asks: Iterable[Ask]) -> Request:
@@ -51,10 +51,14 @@ def request_of(asks: Iterable[Ask]) -> Request:
     return Request({ask.key: ask for ask in asks})
 
 
-def asks_of(questions: Iterable[Question], samples: Iterable[int]) -> list[Ask]:
-    """Every question, as often as there are samples."""
+def asks_of(questions: Iterable[Question], samples: Iterable[int], system: str | None = None) -> list[Ask]:
+    """Every question, as often as there are samples.
+
+    Args:
+        system: told before what each question says, to whoever is asked, and to nobody who is trained.
+    """
     numbers = list(samples)
-    return [Ask(q.text, q.system, sample) for q in questions for sample in numbers]
+    return [Ask(q.prompt.told(system), sample) for q in questions for sample in numbers]
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,11 @@ class Answer:
     """One row of a table of answers.
 
     Attributes:
-        finish: stop, length (cut off at the limit) or failed.
+        text: with its reasoning in think tags.
+        finish: stop, length (cut off at the limit), failed, or refused (a file's row that no answer of ours
+            can hold).
+        reasoning: where it came apart from the text.
+        tool_calls: JSON text, in OpenAI's form.
         token_ids: as sampled by a hosted model, without the token that ended it.
         end_logprob: natural log-probability of the token that ended it; NaN where nobody knows.
     """
@@ -145,11 +153,11 @@ def answers_to(view: View, ids: Mapping[bytes, list[str]]) -> pd.DataFrame:
     return rows.drop(columns=KEY).explode("question_id", ignore_index=True)
 
 
-def ids_by_key(questions: Iterable[Question]) -> dict[bytes, list[str]]:
-    """The ids of the questions with each key."""
+def ids_by_key(questions: Iterable[Question], system: str | None = None) -> dict[bytes, list[str]]:
+    """The ids of the questions with each key, as they are asked under a system text."""
     found: dict[bytes, list[str]] = {}
     for q in questions:
-        found.setdefault(question_key(q.text, q.system), []).append(q.id)
+        found.setdefault(question_key(q.prompt.told(system)), []).append(q.id)
     return found
 
 
@@ -158,6 +166,7 @@ def count_answers(answers: pd.DataFrame) -> dict[str, Any]:
     return {
         "answers": len(answers),
         "failed": int((answers["finish"] == "failed").sum()),
+        "cut_off": int((answers["finish"] == "length").sum()),
         "prompt_tokens": int(answers["prompt_tokens"].sum()),
         "answer_tokens": int(answers["answer_tokens"].sum()),
         "usd": float(answers["usd"].sum()),

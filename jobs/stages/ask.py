@@ -9,12 +9,13 @@ from functools import partial
 from typing import Any
 
 from cluster.errors import Unrenderable
+from cluster.models.messages import Prompt
 from cluster.models.rendering import Renderer
 from cluster.placement import Needs, Node
 from jobs.experiment.teachers import EndpointTeacher, ModelTeacher
 from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
-from jobs.run.tables import Owner, Request, Table, Wanted
+from jobs.run.tables import Owner, Request, Table, Wanted, unusual
 from jobs.run.views import View
 from jobs.stages.answers import ANSWER_COLUMNS, VERSION, Ask, count_answers, within
 from jobs.stages.endpoint import EndpointAsker, Secret, forget_journalled, read_key
@@ -30,6 +31,9 @@ class Hosted:
     replicas: int
     needs: Needs
 
+
+# of an endpoint: the calls of the next shards fill the window while one of the first is slow
+SHARDS_AT_ONCE = 8
 
 Asked = Hosted | EndpointTeacher
 
@@ -48,7 +52,9 @@ def owner_of(asked: Asked, draw: Draw) -> Owner:
         state = asked.state
         about = {"name": state.name, **state.about, **drawn}
         return Owner("answers", VERSION, {"model": state.id, **drawn}, about)
-    named = {"endpoint": asked.name, "model": asked.model, "revision": asked.revision}
+    named: dict[str, Any] = {"endpoint": asked.name, "model": asked.model, "revision": asked.revision}
+    told = {"extra_body": asked.extra_body, "limit_name": asked.limit_name}
+    named |= unusual(told, {"extra_body": {}, "limit_name": "max_tokens"})
     about = {"name": asked.name, **named, **drawn}
     return Owner("answers", VERSION, {**named, **drawn}, about)
 
@@ -75,7 +81,7 @@ def ask(run: Run, kind: str, waves: Mapping[str, Wave], shard_size: int) -> dict
     has room, the rest after them.
 
     Args:
-        kind: what it is for: generate or evaluate.
+        kind: what it is for: generate, judge or evaluate.
     """
     views = {label: wave.view(run) for label, wave in waves.items()}
     for label, view in views.items():
@@ -97,7 +103,7 @@ def _want(run: Run, kind: str, label: str, wave: Wave, view: View, shard_size: i
         keys = asked_so_far(run, view.table) if is_asked else frozenset()
         key = read_key(asked) if is_asked else Secret("")
         handler = partial(EndpointAsker, asked, draw, view.table, keys, key)
-        workers, needs = 1, Needs(0.0)
+        workers, needs = 1, Needs(0.0, at_once=SHARDS_AT_ONCE)
         place = f"{asked.base_url}, {asked.concurrency} calls at once"
     return Want(
         kind,
@@ -122,7 +128,7 @@ def asked_so_far(run: Run, table: Table) -> frozenset[bytes]:
     return frozenset(key for view in views for key in view.request.keys)
 
 
-def ask_again(run: Run, label: str, wave: Wave, shard_size: int) -> View:
+def ask_again(run: Run, label: str, wave: Wave, shard_size: int, kind: str = "generate") -> View:
     """The view of a wave after its failed calls have been asked again: as often as was done before, and once
     more if the run was told to.
     """
@@ -135,7 +141,7 @@ def ask_again(run: Run, label: str, wave: Wave, shard_size: int) -> View:
             if not is_told:
                 break
             is_told = False  # one more try a run
-        view = ask(run, "generate", {f"{label} retry {number}": again}, shard_size)[f"{label} retry {number}"]
+        view = ask(run, kind, {f"{label} retry {number}": again}, shard_size)[f"{label} retry {number}"]
         if not view.is_finished:
             break
     return view
@@ -175,16 +181,16 @@ def left_to_ask(asked: Asked, limit: int, asks: Sequence[Ask]) -> Left:
     """What these asks would take of a teacher."""
     most = len(asks) * limit
     if isinstance(asked, EndpointTeacher):
-        prompt = sum(len(a.text) // 4 + 8 for a in asks)
+        prompt = sum(sum(len(t.content) // 4 + 8 for t in a.prompt.turns) for a in asks)
         usd = (prompt * asked.usd_per_million_input_tokens + most * asked.usd_per_million_output_tokens) / 1e6
         return Left(len(asks), prompt, most, usd)
     renderer = asked.state.renderer()
-    return Left(len(asks), sum(prompt_tokens(renderer, a.text, a.system) for a in asks), most, None)
+    return Left(len(asks), sum(prompt_tokens(renderer, a.prompt) for a in asks), most, None)
 
 
-def prompt_tokens(renderer: Renderer, text: str, system: str | None) -> int:
+def prompt_tokens(renderer: Renderer, prompt: Prompt) -> int:
     """Tokens of a prompt; 0 for one that cannot be rendered and so will not be asked."""
     try:
-        return len(renderer.prompt(text, system))
+        return len(renderer.prompt(prompt))
     except Unrenderable:
         return 0

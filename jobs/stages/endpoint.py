@@ -2,12 +2,11 @@
 that appears nowhere.
 """
 
-import json
 import os
 import threading
 import time
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from jobs.experiment.teachers import EndpointTeacher
 from jobs.run.rows import JOURNAL
 from jobs.run.tables import KEY, Table
 from jobs.stages.answers import Answer, Ask, failed, serves, table_of, tally_of
+from jobs.stages.completion import Malformed, estimated, read_reply
 from jobs.stages.hosted import Draw
 from jobs.stages.journal import Journal, drop_journalled
 
@@ -53,44 +53,6 @@ def read_key(teacher: EndpointTeacher) -> Secret:
     return Secret(key)
 
 
-class Malformed(Exception):
-    """A server's answer that is no chat completion.
-
-    Attributes:
-        used: the tokens that it tells all the same, prompt and answer: they are paid for.
-    """
-
-    def __init__(self, problem: str, used: tuple[int, int] = (0, 0)) -> None:
-        super().__init__(problem)
-        self.used = used
-
-
-def read_completion(body: str) -> tuple[str, str, tuple[int, int]]:
-    """The text of a chat completion, how it ended (stop or length), and its tokens: prompt and answer, 0
-    where none are told.
-
-    Raises:
-        Malformed: half a JSON, or one without a choice that has a text.
-    """
-    try:
-        found = json.loads(body)
-    except json.JSONDecodeError as error:
-        raise Malformed(f"not JSON: {error}") from error
-    usage = found.get("usage") if isinstance(found, dict) else None
-    told = (
-        [usage.get(k) for k in ("prompt_tokens", "completion_tokens")] if isinstance(usage, dict) else [0, 0]
-    )
-    prompt, answer = (n if isinstance(n, int) else 0 for n in told)
-    choices = found.get("choices") if isinstance(found, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    text = message.get("content", 0) if isinstance(message, dict) else 0
-    text = "" if text is None else text  # all of it went into reasoning, or into a tool call
-    if not isinstance(choice, dict) or not isinstance(text, str):
-        raise Malformed("no choice with a text", (prompt, answer))
-    return text, "length" if choice.get("finish_reason") == "length" else "stop", (prompt, answer)
-
-
 class EndpointAsker:
     """Handler for an OpenAI-compatible server: calls in threads, the client's retries, a rate
     and a budget. What was paid for is journalled at once.
@@ -115,20 +77,28 @@ class EndpointAsker:
             timeout=teacher.timeout_s,
             max_retries=teacher.max_retries,
         )
-        self._lock, self._next_call, self.retries = threading.Lock(), 0.0, 0
+        # shards that run side by side share these: the next one's calls begin while one of this is slow
+        self.threads = ThreadPoolExecutor(teacher.concurrency)
+        self._lock, self._next_call, self.retries, self.waited_s = threading.Lock(), 0.0, 0, 0.0
 
     def give_up(self, ask: Ask, reason: str) -> pd.DataFrame:
         return table_of([failed(reason, self.draw.limit)])
 
     def compute(self, asks: Sequence[Ask]) -> pd.DataFrame:
-        with ThreadPoolExecutor(self.teacher.concurrency) as threads:
-            answers = list(threads.map(self._ask, asks))
-        self.journal.flush()
-        return table_of(answers)
+        calls = [self.threads.submit(self._ask, ask) for ask in asks]
+        try:
+            return table_of([call.result() for call in calls])
+        finally:  # where one was refused, those that are under way are waited for: they are paid
+            for call in calls:
+                call.cancel()
+            wait(calls)
+            self.journal.flush()
 
     def tally(self, table: pd.DataFrame) -> Tally:
-        retries, self.retries = self.retries, 0
-        return replace(tally_of(table), retries=retries)
+        with self._lock:
+            retries, self.retries = self.retries, 0
+            waited, self.waited_s = self.waited_s, 0.0
+        return replace(tally_of(table), retries=retries, waited_s=waited)
 
     def _ask(self, ask: Ask) -> Answer:
         from openai import APIError, AuthenticationError, NotFoundError, PermissionDeniedError
@@ -138,12 +108,15 @@ class EndpointAsker:
         if paid is not None:
             self._spend(paid["usd"])
             return Answer(**{**paid, "token_ids": tuple(paid["token_ids"])})
-        if teacher.budget_usd is not None and self.spent_usd >= teacher.budget_usd:
-            return failed(f"budget of {teacher.budget_usd} USD is spent", limit)
         problem, usd = "", 0.0
         for attempt in range(teacher.max_retries + 1):
+            if teacher.budget_usd is not None and self.spent_usd >= teacher.budget_usd:
+                spent = f"budget of {teacher.budget_usd} USD is spent"
+                problem = f"{problem}, then {spent}" if problem else spent
+                break
             self._keep_the_rate()
-            self._count_retries(int(attempt > 0))
+            self._count(retries=int(attempt > 0))
+            began = time.monotonic()
             try:
                 return self._call(ask)
             except (
@@ -162,6 +135,8 @@ class EndpointAsker:
             except Malformed as error:
                 problem = f"malformed response: {error}"
                 usd += self._spend(self._price(error.used))
+            finally:
+                self._count(waited_s=time.monotonic() - began)
         return replace(failed(self._scrub(problem), limit), usd=usd)
 
     def _price(self, used: tuple[int, int]) -> float:
@@ -175,27 +150,40 @@ class EndpointAsker:
         return usd
 
     def _call(self, ask: Ask) -> Answer:
-        messages: list[Any] = [] if ask.system is None else [{"role": "system", "content": ask.system}]
-        messages.append({"role": "user", "content": ask.text})
-        t, draw = self.teacher, self.draw
-        raw = self.client.chat.completions.with_raw_response.create(
-            model=t.model,
-            messages=messages,
-            temperature=draw.temperature,
-            top_p=draw.top_p,
-            max_tokens=draw.limit,
-            seed=derive_seed(draw.seed, ask.key.hex()) % 2**31,
-        )
-        self._count_retries(raw.retries_taken)
-        text, finish, used = read_completion(raw.text)
-        usd = self._spend(self._price(used))
-        answer = Answer(text, finish, "", *used, draw.limit, usd=usd)
+        raw = self.client.chat.completions.with_raw_response.create(**self._asking(ask))
+        self._count(retries=raw.retries_taken)
+        reply = read_reply(raw.text)
+        used = reply.used or estimated(ask.prompt, reply)
+        usd, limit = self._spend(self._price(used)), self.draw.limit
+        if reply.refusal:
+            kept = f"the server keeps its answer back: {self._scrub(reply.refusal)}"
+            answer = replace(failed(kept, limit, used[0]), answer_tokens=used[1], usd=usd)
+        else:
+            said = Answer(reply.text, reply.finish, "", *used, limit, usd=usd)
+            answer = replace(said, reasoning=reply.reasoning, tool_calls=reply.calls)
         self.journal.write(ask.key.hex(), asdict(answer))
         return answer
 
-    def _count_retries(self, count: int) -> None:
+    def _asking(self, ask: Ask) -> dict[str, Any]:
+        """What a call sends. `extra_body` comes last: what it names replaces ours, and null removes it."""
+        t, draw = self.teacher, self.draw
+        ours: dict[str, Any] = {
+            "model": t.model,
+            "messages": ask.prompt.for_server(),
+            "temperature": draw.temperature,
+            "top_p": draw.top_p,
+            t.limit_name: draw.limit,
+            "seed": derive_seed(draw.seed, ask.key.hex()) % 2**31,
+        }
+        if ask.prompt.tools:
+            ours["tools"] = ask.prompt.tools_for_template()
+        ours = {name: value for name, value in ours.items() if name not in t.extra_body}
+        return {**ours, "extra_body": {k: v for k, v in t.extra_body.items() if v is not None}}
+
+    def _count(self, retries: int = 0, waited_s: float = 0.0) -> None:
         with self._lock:
-            self.retries += count
+            self.retries += retries
+            self.waited_s += waited_s
 
     def _scrub(self, problem: object) -> str:
         """A problem as text for the store, without the key, whatever the server echoed."""

@@ -13,6 +13,7 @@ from jobs.experiment.placement import Placement
 from jobs.experiment.stages import Evaluate, Score
 from jobs.files.answers import Row
 from jobs.files.questions import Question
+from jobs.run.keys import question_key
 from jobs.run.rows import make_rows
 from jobs.run.run import Planned, Run
 from jobs.run.store import Stage, Store, digest, write_table
@@ -20,12 +21,11 @@ from jobs.run.tables import Request
 from jobs.run.views import View
 from jobs.stages.answers import answers_to, asks_of, ids_by_key, request_of
 from jobs.stages.ask import Hosted, Wave, ask
+from jobs.stages.check import Checks, check_answers, verify_config
 from jobs.stages.hosted import Draw
 from jobs.stages.score import Scores, key_of, owner_of, statistics_wanted
 from jobs.stages.states import ModelState
 from jobs.stages.train import bring_back
-from jobs.stages.verify import to_check, verdicts_on, verify_config, with_verdicts
-from selection.verification import VerifySettings
 
 VERSION = 2
 COLUMNS = ["question_id", "family", "state", "value", "text", "extracted", "tokens", "cut_off"]
@@ -36,7 +36,7 @@ class Judging:
     """How students are judged: the measure, how their answers are checked, how losses are read."""
 
     evaluate: Evaluate
-    verify: VerifySettings
+    checks: Checks
     score: Score
     seed: int
 
@@ -51,7 +51,7 @@ class Judging:
         e = self.evaluate
         if e.metric == "loss":
             return {"metric": "loss", "max_length": self.score.max_length}
-        verify = verify_config(self.verify)
+        verify = verify_config(self.checks)
         draw = self.draw.identity()
         return {"metric": e.metric, "limit": e.max_new_tokens, "samples": e.samples, **draw, "verify": verify}
 
@@ -63,8 +63,17 @@ def evaluate_stage(
     are right, or minus the loss in nats per answer token: higher is better.
     """
     config = {**judging.identity(), "rendering": student.rendering}
-    content = digest([(q.id, q.text, q.reference, q.system, q.family) for q in questions])
+    content = digest([content_of(q) for q in questions])
     return store.stage("evaluate", VERSION, config, {"student": student.id, "questions": content})
+
+
+def content_of(question: Question) -> list[Any]:
+    """What a question's result hangs on beside the student."""
+    q = question
+    plain = [q.id, q.text, q.reference, q.prompt.system, q.family]
+    if q.prompt.is_plain and len(q.references) < 2 and not q.method and not q.row:
+        return plain
+    return [*plain, question_key(q.prompt).hex(), q.references, q.method, q.row]
 
 
 def evaluate_students(
@@ -107,7 +116,7 @@ def _own_rows(questions: Sequence[Question], judging: Judging) -> Request:
 
 
 def _references(questions: Sequence[Question]) -> list[Row]:
-    return [Row(q.id, q.id, "", q.text, q.reference, q.system) for q in questions]
+    return [Row(q.id, q.id, "", q.prompt, q.reference) for q in questions]
 
 
 def _own_view(run: Run, student: ModelState, rows: Request, judging: Judging) -> View:
@@ -156,16 +165,17 @@ def _verdicts(
     ids, by_id = ids_by_key(questions), {q.id: q for q in questions}
     tables = [answers_to(view, ids).assign(label=name) for name, view in views.items()]
     answers = pd.concat(tables, ignore_index=True)
-    checked = to_check(answers, by_id)
     first, *others = students
     label = f"{first} and {len(others)} more" if others else first
-    verdicts = verdicts_on(run, "verdicts on", label, judging.verify, [c for c in checked if c is not None])
-    told = with_verdicts(answers, checked, verdicts)
+    checked = check_answers(run, "verdicts on", label, label, judging.checks, answers, by_id)
+    told = checked.answers
     told["value"] = (told["state"] == "correct").astype(float).where(told["finish"] != "failed")
     told["state"] = told["state"].where(told["finish"] != "failed", "failed").fillna("empty")
     told["extracted"] = told["extracted"].where(told["finish"] != "failed", told["error"])
     told["cut_off"] = (told["finish"] == "length").astype(float)
-    return {str(n): Judged(_by_question(own), (views[str(n)], verdicts)) for n, own in told.groupby("label")}
+    return {
+        str(n): Judged(_by_question(own), (views[str(n)], *checked.views)) for n, own in told.groupby("label")
+    }
 
 
 def _by_question(answers: pd.DataFrame) -> pd.DataFrame:

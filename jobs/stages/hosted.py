@@ -58,7 +58,7 @@ class ModelAsker:
         draw, prompts, answers = self.draw, {}, {}
         for ask in asks:
             try:
-                prompts[ask] = self.renderer.prompt(ask.text, ask.system)
+                prompts[ask] = self.renderer.prompt(ask.prompt)
             except Unrenderable as error:
                 answers[ask] = failed(str(error), draw.limit)
         stop_ids = self.renderer.stop_ids | generation_stop_ids(self.model)

@@ -17,7 +17,7 @@ from jobs.experiment.placement import Placement
 from jobs.experiment.stages import Score
 from jobs.files.answers import Row
 from jobs.files.questions import Question
-from jobs.run.keys import question_key, row_key
+from jobs.run.keys import answer_key, question_key
 from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
 from jobs.run.store import digest
@@ -67,8 +67,8 @@ class Scores:
 
 
 def key_of(row: Row) -> bytes:
-    """The key of an answer's statistics: its question's messages and its text."""
-    return row_key(question_key(row.question, row.system), row.answer)
+    """The key of an answer's statistics: its question's messages and what it says."""
+    return answer_key(question_key(row.prompt), row.answer, row.calls)
 
 
 def owner_of(student: ModelState, settings: Score) -> Owner:
@@ -94,7 +94,7 @@ class ScoreHandler:
         return pd.DataFrame([values], columns=STATISTIC_COLUMNS)
 
     def compute(self, rows: Sequence[Row]) -> pd.DataFrame:
-        keyed = [Row(key_of(r).hex(), "", "", r.question, r.answer, r.system) for r in rows]
+        keyed = [Row(key_of(r).hex(), "", "", r.prompt, r.answer, r.calls) for r in rows]
         return score_rows(keyed, self.renderer, self.scorer, self.settings.max_length)[STATISTIC_COLUMNS]
 
     def tally(self, table: pd.DataFrame) -> Tally:
@@ -111,7 +111,7 @@ def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: Scorer, max_leng
         blank = [0.0] * len(STATISTIC_NAMES)
         head = [row.answer_id, row.question_id, row.teacher]
         try:
-            conversation = renderer.conversation(row.question, row.answer, row.system)
+            conversation = renderer.conversation(row.prompt, row.answer, calls=row.calls)
         except Unrenderable as error:
             table[row.answer_id] = [*head, "unrenderable", str(error), 0, *blank]
             continue
@@ -154,9 +154,9 @@ def pool_rows(pool: pd.DataFrame, questions: Mapping[str, Question]) -> list[Row
     """The pool's verified answers, questions together."""
     verified = pool[pool["state"] == "verified"].sort_values(["question_id", "answer_id"])
     return [
-        Row(a, q, t, questions[q].text, text, questions[q].system)
-        for a, q, t, text in zip(
-            verified["answer_id"], verified["question_id"], verified["teacher"], verified["text"], strict=True
+        Row(a, q, t, questions[q].prompt, text, calls)
+        for a, q, t, text, calls in zip(
+            *(verified[c] for c in ("answer_id", "question_id", "teacher", "text", "tool_calls")), strict=True
         )
     ]
 
@@ -205,7 +205,8 @@ def count_scores(scores: pd.DataFrame) -> dict[str, int]:
 def left_to_score(student: ModelState, rows: Sequence[Row]) -> str:
     """What these answers would take of a student."""
     renderer = student.renderer()
-    prompts = {(r.question, r.system): prompt_tokens(renderer, r.question, r.system) for r in rows}
-    answers = sum(len(renderer.tokenizer(r.answer)["input_ids"]) for r in rows)
-    tokens = answers + sum(prompts[r.question, r.system] for r in rows)
+    distinct = {r.prompt for r in rows}
+    prompts = {prompt: prompt_tokens(renderer, prompt) for prompt in distinct}
+    answers = sum(len(renderer.tokenizer(r.answer + r.calls)["input_ids"]) for r in rows)
+    tokens = answers + sum(prompts[r.prompt] for r in rows)
     return f"{len(rows):,} answers, about {tokens:,} tokens"

@@ -18,8 +18,8 @@ from jobs.stages.score import Scores
 from selection.costs import compute_cost
 from selection.rules import choose
 
-VERSION = 2
-LEDGER_COLUMNS = ["kind", "id", "state", "teacher", "length_tokens"]
+VERSION = 3
+LEDGER_COLUMNS = ["kind", "id", "state", "teacher", "length_tokens", "reason"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def select_answers(
         if not stage.is_finished and run.mode == "make":
             scored = scores.read()
             chosen = choose_by_key(scored, choice, pool.accuracy, names_by_key(scored, pool, questions))
-            ledger = build_ledger(pool.answers, scored, chosen, list(questions))
+            ledger = build_ledger(pool, scored, chosen, list(questions))
             write_table(stage.part("chosen"), chosen)
             write_table(stage.part("ledger"), ledger)
             stage.finish(["chosen", "ledger"], questions=len(questions), chosen=len(chosen))
@@ -83,7 +83,7 @@ def names_by_key(scored: pd.DataFrame, pool: AnswerPool, questions: Mapping[str,
     seen: Counter[bytes] = Counter()
     of_questions = {}
     for q in sorted(questions.values(), key=lambda q: q.id):
-        key = question_key(q.text, q.system)
+        key = question_key(q.prompt)
         of_questions[q.id] = f"{key.hex()}-{seen[key]}"
         seen[key] += 1
     content = dict(zip(pool.answers["answer_id"], pool.answers["answer_key"], strict=True))
@@ -113,28 +113,32 @@ def choose_by_key(
 
 
 def build_ledger(
-    pool: pd.DataFrame, scored: pd.DataFrame, chosen: pd.DataFrame, questions: list[str]
+    pool: AnswerPool, scored: pd.DataFrame, chosen: pd.DataFrame, questions: list[str]
 ) -> pd.DataFrame:
-    """One row per question and per answer, each in exactly one state.
+    """One row per question and per answer, each in exactly one state, with the reason where there is one.
 
     Answers: selected, not_selected, or what ended them earlier. Questions: selected, left_out_by_rule,
-    no_scorable_answer, no_verified_answer, no_answer.
+    no_scorable_answer, no_verified_answer, no_answer, and not_understood for the rows of which no question
+    could be made.
 
     Raises:
         RuntimeError: the totals do not add up.
     """
-    state = dict(zip(pool["answer_id"], pool["state"], strict=True))
+    answers = pool.answers
+    why = dict(zip(answers["answer_id"], answers["error"], strict=True))
+    why |= dict(zip(scored["answer_id"], scored["reason"], strict=True))
+    state = dict(zip(answers["answer_id"], answers["state"], strict=True))
     for identity, s in zip(scored["answer_id"], scored["state"], strict=True):
         state[identity] = "not_selected" if s == "scored" else s
     state.update(dict.fromkeys(chosen["answer_id"], "selected"))
     lengths = dict(zip(scored["answer_id"], scored["n_answer"].astype(int), strict=True))
-    answers = [
-        ("answer", a, state[a], t, lengths.get(a, 0))
-        for a, t in zip(pool["answer_id"], pool["teacher"], strict=True)
+    rows = [
+        ("answer", a, state[a], t, lengths.get(a, 0), why[a])
+        for a, t in zip(answers["answer_id"], answers["teacher"], strict=True)
     ]
     best: dict[str, int] = {}
     order = ["no_answer", "no_verified_answer", "no_scorable_answer", "left_out_by_rule", "selected"]
-    for identity, question in zip(pool["answer_id"], pool["question_id"], strict=True):
+    for identity, question in zip(answers["answer_id"], answers["question_id"], strict=True):
         s = state[identity]
         level = {
             "selected": 4,
@@ -146,9 +150,10 @@ def build_ledger(
             "verified": 2,
         }.get(s, 1)
         best[question] = max(best.get(question, 0), level)
-    asked = [("question", q, order[best.get(q, 0)], "", 0) for q in questions]
-    ledger = pd.DataFrame(asked + answers, columns=LEDGER_COLUMNS)
-    check_balance(ledger, len(questions), len(pool), chosen)
+    asked = [("question", q, order[best.get(q, 0)], "", 0, "") for q in questions]
+    asked += [("question", f"{r.id} (row)", "not_understood", "", 0, r.reason) for r in pool.refused]
+    ledger = pd.DataFrame(asked + rows, columns=LEDGER_COLUMNS)
+    check_balance(ledger, len(asked), len(answers), chosen)
     return ledger
 
 

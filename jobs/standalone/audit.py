@@ -14,7 +14,7 @@ from cluster.errors import BadInput
 from cluster.models.loading import ModelSource, load_model, load_tokenizer
 from cluster.models.rendering import Renderer
 from jobs.files.answers import Row
-from jobs.files.layouts import in_order, read_teacher_files
+from jobs.files.layouts import read_teacher_files
 from jobs.run.progress import Terminal
 from jobs.run.store import write_atomically
 from jobs.stages.score import score_rows
@@ -29,7 +29,7 @@ class AuditOptions:
     """The options of `tutelage audit`."""
 
     student: str
-    answers: Path
+    answers: str
     out: Path
     questions: int
     seed: int
@@ -45,7 +45,9 @@ def audit_files(options: AuditOptions) -> None:
         BadInput: no answer could be scored, a defect of a file.
     """
     terminal, where = Terminal(), ModelSource(options.student)
-    sample = draw_sample(in_order(read_teacher_files(options.answers)), options.questions, options.seed)
+    found = read_teacher_files(options.answers)
+    terminal.say(str(found))
+    sample = draw_sample(found.in_order(), options.questions, options.seed)
     renderer = Renderer(load_tokenizer(where), options.chat_template)
     renderer.prove()
     model = load_model(where, device_of(options.device))
@@ -78,7 +80,7 @@ def gradient_norms(model: Any, renderer: Renderer, rows: Sequence[Row], terminal
     gradients, norms = Gradients(model, renderer.special_ids), []
     with terminal.bar("gradients", len(rows), "answers") as bar:
         for row in rows:
-            norms.append(gradients.norms(renderer.conversation(row.question, row.answer, row.system)))
+            norms.append(gradients.norms(renderer.conversation(row.prompt, row.answer, calls=row.calls)))
             bar.advance()
     return pd.DataFrame(norms, columns=list(NORMS))
 

@@ -1,4 +1,4 @@
-"""Scoring the user's own answers under the user's own student, in this process."""
+"""Scoring the user's own answers under the user's own student: in this process, or on a Ray cluster."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +9,20 @@ import pandas as pd
 from cluster.errors import BadInput
 from cluster.models.loading import ModelSource, load_model, load_tokenizer
 from cluster.models.rendering import Renderer
+from cluster.pool import SHARD_DEADLINE_S
+from cluster.session import RaySettings
+from cluster.storage import Place
+from jobs.experiment.placement import Placement
+from jobs.experiment.stages import Score
+from jobs.experiment.students import Student
 from jobs.files.answers import Row
-from jobs.files.layouts import in_order, read_teacher_files, write_scores
+from jobs.files.layouts import read_teacher_files, write_scores
+from jobs.run.host import RayHost
 from jobs.run.progress import Terminal
-from jobs.stages.score import score_rows, shards_of
+from jobs.run.run import Run, log_file
+from jobs.run.store import Store
+from jobs.stages.score import score_rows, score_students, shards_of
+from jobs.stages.states import check_student, first_state
 from jobs.standalone.device import device_of
 from selection.costs import CostSettings
 from selection.scoring import Scorer
@@ -25,7 +35,7 @@ class ScoreOptions:
     """The options of `tutelage score`."""
 
     student: str
-    answers: Path
+    answers: str
     out: Path
     scas_lambda: float
     compat: str
@@ -36,6 +46,10 @@ class ScoreOptions:
     max_length: int
     limit: int | None
     skip_broken_lines: bool
+    address: str | None = None
+    store: str = "store"
+    workers: int = 1
+    num_gpus: float = 0.0
 
 
 def score_files(options: ScoreOptions) -> None:
@@ -48,14 +62,42 @@ def score_files(options: ScoreOptions) -> None:
     terminal = Terminal()
     on_broken = terminal.say if options.skip_broken_lines else None
     found = read_teacher_files(options.answers, on_broken, options.limit)
+    terminal.say(str(found))
+    if not found.rows:
+        raise BadInput("no answer there that can be scored", options.answers, "at least one", "")
+    score = score_here if options.address is None else score_on_cluster
+    scores = score(options, found.in_order(), terminal)
+    paths = write_scores(scores, found, CostSettings("scas", options.scas_lambda), options.out)
+    states = ", ".join(f"{n:,} {s}" for s, n in scores["state"].value_counts().items())
+    terminal.say(f"{states}; wrote {', '.join(str(p) for p in paths)}")
+
+
+def score_here(options: ScoreOptions, rows: Sequence[Row], terminal: Terminal) -> pd.DataFrame:
+    """The statistics of all rows, made in this process."""
     renderer, scorer = load_scorer(options)
     for line in scorer.proof.lines.values():
         terminal.say(line)
-    scores = score_in_shards(in_order(found), renderer, scorer, options.max_length, terminal)
-    sources = {item.answer_id: source for own in found.values() for item, source in own}
-    paths = write_scores(scores, sources, CostSettings("scas", options.scas_lambda), options.out)
-    states = ", ".join(f"{n:,} {s}" for s, n in scores["state"].value_counts().items())
-    terminal.say(f"{states}; wrote {', '.join(str(p) for p in paths)}")
+    return score_in_shards(rows, renderer, scorer, options.max_length, terminal)
+
+
+def score_on_cluster(options: ScoreOptions, rows: Sequence[Row], terminal: Terminal) -> pd.DataFrame:
+    """The statistics of all rows, made by actors at an address, but for what the store has already."""
+    kid = Student(
+        name=Path(options.student).name,
+        path=options.student,
+        dtype=options.dtype,  # type: ignore[arg-type]
+        chat_template=options.chat_template,
+    )
+    settings = Score(target_layer=options.target_layer, max_length=options.max_length)
+    placement = Placement(score_workers=options.workers, num_gpus=options.num_gpus)
+    directory = Place(str(options.out))
+    host = RayHost(
+        RaySettings(address=options.address), log_file(directory, "score"), SHARD_DEADLINE_S, terminal.say
+    )
+    with Run(Store(options.store), directory, terminal, host) as run:
+        student = first_state(kid)
+        check_student(student, settings.target_layer)
+        return score_students(run, [student], rows, settings, placement)[student.id].read()
 
 
 def check_options(options: ScoreOptions) -> None:
@@ -65,6 +107,8 @@ def check_options(options: ScoreOptions) -> None:
         raise BadInput(
             "--compat or --dtype", f"{compat}, {dtype}", "ours or reference; float32, bfloat16 or float16", ""
         )
+    if options.address is not None and compat != "ours":
+        raise BadInput("--address", f"with --compat {compat}", "--compat ours", "score in this process")
     if not 0 <= scas_lambda <= 1:
         raise BadInput("--lambda is out of range", scas_lambda, "0 to 1", "")
 

@@ -1,12 +1,13 @@
 """Selecting from scored answers in the authors' layout: each question's minimum, and a draw from a group."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import BadInput
-from jobs.files.layouts import group_members, ranked, read_scores, write_selection
+from jobs.files.layouts import read_scores
+from jobs.files.selections import Ranking, in_group, ranked, write_manifest, write_selection
 from jobs.run.progress import Terminal
 from selection.rules import RuleSettings, check_rule, question_generator
 
@@ -34,25 +35,30 @@ def select_from_files(options: SelectOptions) -> None:
     if options.compat not in ("ours", "reference"):
         raise BadInput("--compat", options.compat, "ours or reference", "")
     terminal, key = Terminal(), options.score_key
-    questions = ranked(list(read_scores(options.scores, key, terminal.say)), key)
+    rows = list(read_scores(options.scores, key, terminal.say))
+    questions = ranked(rows, key, options.num_groups, options.compat)
     drawn = draw_from_groups(questions, options)
     minimum = options.out / "min_score_selected.jsonl"
     folder = options.out / f"{options.num_groups}_groups"
     group = folder / f"selected_group_{options.selected_group}.jsonl"
     write_selection(minimum, [rows[0] for rows in questions.values()], key)
+    for number in range(1, options.num_groups + 1):
+        write_selection(folder / f"group_{number}.jsonl", in_group(questions, number), key)
     write_selection(group, drawn, key)
+    write_manifest(folder, key, options.num_groups, options.selected_group, options.seed, questions)
     empty = len(questions) - len(drawn)
     note = f"; {empty:,} questions have no answer in group {options.selected_group}" if empty else ""
-    terminal.say(f"{len(questions):,} questions; wrote {minimum} and {group} ({len(drawn):,} rows){note}")
+    terminal.say(
+        f"{len(questions):,} questions; wrote {minimum}, {group} ({len(drawn):,} rows) "
+        f"and every group beside it{note}"
+    )
 
 
-def draw_from_groups(
-    questions: Mapping[str, Sequence[Mapping[str, Any]]], options: SelectOptions
-) -> list[Mapping[str, Any]]:
+def draw_from_groups(questions: Ranking, options: SelectOptions) -> list[Mapping[str, Any]]:
     """One row of the selected group of every question that has any there, by the question's own generator."""
     drawn = []
     for question, rows in questions.items():
-        members = group_members(rows, options.num_groups, options.selected_group, options.compat)
+        members = [row for row in rows if row["group"] == options.selected_group]
         if members:
             drawn.append(members[int(question_generator(options.seed, question).integers(len(members)))])
     return drawn

@@ -10,8 +10,8 @@ from jobs.files.answers import answer_and_reference
 from jobs.files.rows import read_rows
 from jobs.run.progress import Terminal
 from jobs.run.store import write_atomically
-from selection.comparison import COMPARISONS
-from selection.verification import Verifier, VerifySettings
+from selection.checking import Verifier
+from selection.verification import METHODS, VerifySettings, reads_rows
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,20 @@ def verify_file(options: VerifyOptions) -> None:
     Raises:
         BadInput: an unknown method, a row without an answer or a reference, a defect of the file.
     """
-    if options.method not in (*COMPARISONS, "function"):
-        raise BadInput("--method", options.method, ", ".join([*COMPARISONS, "function"]), "")
+    known = [method for method in METHODS if method not in ("none", "judge")]
+    if options.method not in known:
+        raise BadInput("--method", options.method, ", ".join(known), "")
     settings = options.checker
     terminal, lines, counts = Terminal(), [], Counter[str]()
     rows = list(read_rows(options.answers, terminal.say if options.skip_broken_lines else None))
     with Verifier(settings) as verifier, terminal.bar("verify", len(rows), "answers") as bar:
         for number, row in rows:
             where = f"{options.answers} line {number}"
-            verdict = verifier.check(
-                *answer_and_reference(row, where, options.answer_field, options.reference_field)
+            answer, references = answer_and_reference(
+                row, where, options.answer_field, options.reference_field
             )
+            given = json.dumps(row, ensure_ascii=False, default=str) if reads_rows(settings) else ""
+            verdict = verifier.check(answer, references, given)
             counts[verdict.state] += 1
             judged = {**row, "verdict": verdict.state, "extracted": verdict.extracted}
             lines.append(json.dumps(judged, ensure_ascii=False, default=str))

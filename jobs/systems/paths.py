@@ -5,6 +5,7 @@ from jobs.experiment.schema import Experiment
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.run.run import Run
 from jobs.run.store import Stage
+from jobs.stages.check import Checks
 from jobs.stages.evaluate import Judging
 from jobs.stages.train import remove_weights
 
@@ -27,7 +28,7 @@ def path_seed(experiment: Experiment, path: StudentPath, number: int) -> int:
 def judging_of(experiment: Experiment) -> Judging:
     """How this experiment judges students."""
     e = experiment
-    return Judging(e.evaluate, e.verify, e.score, e.seed)
+    return Judging(e.evaluate, Checks(e.verify, e.judge), e.score, e.seed)
 
 
 def let_weights_go(run: Run, outcome: Outcome, number: int) -> None:

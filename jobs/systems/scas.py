@@ -140,11 +140,12 @@ def render_chosen(
     chosen: pd.DataFrame, pool: pd.DataFrame, questions: Mapping[str, Question], renderer: Renderer
 ) -> list[Example]:
     """Render the chosen answers for training, joined by answer id, in the order of question ids."""
-    texts = dict(zip(pool["answer_id"], pool["text"], strict=True))
+    said = zip(pool["text"], pool["tool_calls"], strict=True)
+    answers = dict(zip(pool["answer_id"], said, strict=True))
     examples = []
     for row in chosen.itertuples():
-        question = questions[str(row.question_id)]
-        rendered = renderer.conversation(question.text, texts[row.answer_id], question.system)
+        text, calls = answers[row.answer_id]
+        rendered = renderer.conversation(questions[str(row.question_id)].prompt, text, calls=calls)
         weight = float(np.float64(row.weight))  # type: ignore[arg-type]
         examples.append(Example(rendered.ids, rendered.prompt_length, rendered.answer_end, weight))
     return examples

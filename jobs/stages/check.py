@@ -1,0 +1,209 @@
+"""Checking all answers of a run: each by its question's method, a program's (`verify`) or a judge's
+(`judge`).
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from cluster.errors import BadInput
+from jobs.experiment.judge import Judge
+from jobs.files.questions import Question
+from jobs.run.keys import question_key
+from jobs.run.run import Run
+from jobs.run.views import View
+from jobs.stages.judge import Judged, verdicts_of
+from jobs.stages.verify import Checked, read_verdicts, settings_config, verdicts_on
+from selection.verification import METHODS, Case, Verdict, VerifySettings, check_settings, reads_rows
+
+
+@dataclass(frozen=True)
+class Checks:
+    """How answers are checked, and who judges those that no program can."""
+
+    verify: VerifySettings
+    judge: Judge | None = None
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether a check reads the rows of questions."""
+        return reads_rows(self.verify)
+
+    def needs_reference(self, method: str = "") -> bool:
+        """Whether a question needs a right answer to be checked against."""
+        return (method or self.verify.method) not in ("none", "judge", "function")
+
+    def of(self, method: str) -> VerifySettings:
+        """The settings of one method."""
+        return self.verify if method == self.verify.method else replace(self.verify, method=method)  # type: ignore[arg-type]
+
+
+def check_checks(checks: Checks, questions: Iterable[Question]) -> None:
+    """Refuse settings that no answer could be checked with, before any teacher is asked.
+
+    Raises:
+        BadInput: a question names a method that is not known, or has no reference for its own.
+    """
+    check_settings(checks.verify)
+    for q in questions:
+        if q.method and q.method not in METHODS:
+            raise BadInput(f"question {q.id} names an unknown method", q.method, ", ".join(METHODS), "")
+        if q.method == "judge" and checks.judge is None:
+            raise BadInput(f"question {q.id} is to be judged", "nobody", "a section judge", "")
+        if q.method == "function" and not checks.verify.function:
+            raise BadInput(f"question {q.id} is checked by a function", "none", "verify.function", "")
+        if not q.references and checks.needs_reference(q.method):
+            method = q.method or checks.verify.method
+            raise BadInput(
+                f"question {q.id} has no reference answer", "", f"one, for verify.method {method}", ""
+            )
+    verify_config(checks)
+
+
+def verify_config(checks: Checks) -> dict[str, Any]:
+    """The identity of a way to verify: what is unusual in it; a user's function counts with its module's
+    source, and a judge with its rubric.
+    """
+    config = settings_config(checks.verify)
+    if checks.judge is not None:
+        j = checks.judge
+        config["judge"] = [j.name, j.model, j.revision, j.rubric, j.max_new_tokens, j.extra_body]
+    return config
+
+
+@dataclass(frozen=True)
+class Told:
+    """Answers with what their checks said: columns state and extracted, empty where nothing was checked.
+
+    Attributes:
+        views: of verdicts and of what a judge said.
+    """
+
+    answers: pd.DataFrame
+    views: list[View]
+
+
+def check_answers(
+    run: Run,
+    kind: str,
+    what: str,
+    label: str,
+    checks: Checks,
+    answers: pd.DataFrame,
+    questions: Mapping[str, Question],
+) -> Told:
+    """Have all answers checked, each by the method of its question.
+
+    Args:
+        kind: what it is for: verify, or evaluate.
+        what: what has to wait for it, in a plan.
+
+    Raises:
+        Unmade: in a plan, verdicts are not there yet.
+    """
+    told = answers.assign(state=pd.Series(None, index=answers.index, dtype=object), extracted="")
+    by_method = places_by_method(answers, questions, checks.verify.method)
+    views = []
+    for method, places in sorted(by_method.items()):
+        own = answers.loc[places]
+        name = label if method == checks.verify.method else f"{label} by {method}"
+        if method == "none":
+            found = [Verdict("correct", "")] * len(own)
+        elif method == "judge":
+            found, view = judged_by_model(run, what, name, checks, own, questions)
+            views.append(view)
+        else:
+            given = to_check(own, questions, checks.of(method))
+            view = verdicts_on(run, kind, name, checks.of(method), given)
+            run.need(what, [view])
+            found = read_verdicts(view, given)
+            views.append(view)
+        told.loc[places, "state"] = [v.state for v in found]
+        told.loc[places, "extracted"] = [v.extracted for v in found]
+    return Told(told, views)
+
+
+def places_by_method(
+    answers: pd.DataFrame, questions: Mapping[str, Question], usual: str
+) -> dict[str, list[Any]]:
+    """Where the answers to check stand, by method. There is nothing to check where nothing is said, or where
+    the question is not ours: those get their state in the ledger without a check.
+    """
+    found: dict[str, list[Any]] = {}
+    columns = (answers[c] for c in ("question_id", "text", "tool_calls", "finish"))
+    for place, q, text, calls, finish in zip(answers.index, *columns, strict=True):
+        if q in questions and finish in ("stop", "length") and (text.strip() or calls):
+            found.setdefault(questions[q].method or usual, []).append(place)
+    return found
+
+
+def to_check(
+    answers: pd.DataFrame, questions: Mapping[str, Question], settings: VerifySettings
+) -> list[Checked]:
+    """What a checker is given of each of these answers."""
+    with_rows = reads_rows(settings)
+    keys = {q: question_key(questions[q].prompt) for q in answers["question_id"].unique()}
+    columns = (answers[c] for c in ("question_id", "text", "tool_calls"))
+    return [
+        Checked(
+            keys[q], Case(text, questions[q].references, row_of(questions[q], calls) if with_rows else "")
+        )
+        for q, text, calls in zip(*columns, strict=True)
+    ]
+
+
+def row_of(question: Question, calls: str) -> str:
+    """What a user's function gets beside answer and reference: the question's row as its file has it, its
+    messages, and the answer's tool calls.
+    """
+    row = json.loads(question.row) if question.row else {}
+    row |= {"messages": question.prompt.for_template(), "tool_calls": json.loads(calls) if calls else []}
+    return json.dumps(row, ensure_ascii=False, sort_keys=True)
+
+
+def judged_by_model(
+    run: Run,
+    what: str,
+    label: str,
+    checks: Checks,
+    answers: pd.DataFrame,
+    questions: Mapping[str, Question],
+) -> tuple[list[Verdict], View]:
+    """What the judge says of each of these answers."""
+    if checks.judge is None:
+        raise RuntimeError("answers are to be judged, and there is no judge")
+    columns = (answers[c] for c in ("question_id", "text", "tool_calls"))
+    cases = [
+        Judged(questions[q].prompt, questions[q].references, text, calls)
+        for q, text, calls in zip(*columns, strict=True)
+    ]
+    return verdicts_of(run, what, label, checks.judge, cases)
+
+
+def pool_states(answers: pd.DataFrame, questions: Mapping[str, Question]) -> pd.DataFrame:
+    """All answers with their state before scoring: verified, or the name of what ended them.
+
+    Args:
+        answers: with verdicts.
+
+    Returns:
+        The same, ordered by question, teacher and sample. Of answers to one question with the same text from
+        the same teacher, the first sample stays and the others are `duplicate`.
+    """
+    pool = answers.copy()
+    known = pool["question_id"].isin(list(questions))
+    pool["state"] = pool["state"].replace({"correct": "verified"})
+    pool.loc[(pool["text"].str.strip() == "") & (pool["tool_calls"] == ""), "state"] = "empty"
+    pool.loc[pool["finish"] == "failed", "state"] = "failed"
+    pool.loc[~known, "state"] = "unknown_question"
+    pool.loc[pool["finish"] == "refused", "state"] = "not_understood"
+    pool = pool.sort_values(["question_id", "teacher", "sample"]).reset_index(drop=True)
+    right = pool["state"] == "verified"
+    repeated = pool[right].duplicated(["question_id", "teacher", "text", "tool_calls"])
+    pool.loc[repeated.index[repeated], "state"] = "duplicate"
+    if pool["state"].isna().any():
+        raise RuntimeError(f"answer {pool.loc[pool['state'].isna(), 'answer_id'].iloc[0]} has no state")
+    return pool

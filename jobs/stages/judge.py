@@ -1,0 +1,115 @@
+"""Verdicts of a model: an endpoint is asked a rubric about an answer. What it says is an answer like any
+other, so it is journalled, paid for once and kept with its rationale.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cluster.models.messages import Prompt, plain
+from cluster.models.reasoning import split_reasoning
+from jobs.experiment.judge import Judge
+from jobs.run.run import Run
+from jobs.run.tables import KEY
+from jobs.run.views import View
+from jobs.stages.answers import Ask, request_of
+from jobs.stages.ask import Wave, ask, ask_again
+from jobs.stages.hosted import Draw
+from selection.verification import Verdict
+
+ENDING = "\n\nThink it through, then end with a line of its own: `VERDICT: right` or `VERDICT: wrong`."
+VERDICT = re.compile(r"^[\W_]*VERDICT[\W_]*(right|wrong)[\W_]*$", re.MULTILINE | re.IGNORECASE)
+PLACE = re.compile(r"\{(question|reference|answer)\}")
+SHARD_SIZE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is to be judged."""
+
+    prompt: Prompt
+    references: tuple[str, ...]
+    text: str
+    calls: str = ""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a judge's verdicts on a sample compare with a method's.
+
+    Attributes:
+        both_right, both_wrong: answers on which they agree.
+        judge_only: right for the judge alone; `method_only` for the method alone.
+    """
+
+    method: str
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def agreed(self) -> int:
+        return self.counts.get("both right", 0) + self.counts.get("both wrong", 0)
+
+
+def asked_of(judge: Judge, case: Judged) -> Ask:
+    """The rubric about one answer. Texts are put in once: what looks like a place in one of them stays."""
+    said = case.text if not case.calls else f"{case.text}\n{case.calls}".strip()
+    texts = {
+        "question": written(case.prompt),
+        "reference": "\nor\n".join(case.references),
+        "answer": split_reasoning(said)[1] or said,
+    }
+    return Ask(plain(PLACE.sub(lambda found: texts[found[1]], judge.rubric) + ENDING), 0)
+
+
+def written(prompt: Prompt) -> str:
+    """A prompt as people read it: its text alone where that is all."""
+    if prompt.is_plain and prompt.system is None:
+        return prompt.text
+    turns = [
+        f"{t.role}: {t.content}" + "".join(f" [{c.name} {c.arguments}]" for c in t.tool_calls)
+        for t in prompt.turns
+    ]
+    return "\n\n".join(turns)
+
+
+def verdicts_of(
+    run: Run, what: str, label: str, judge: Judge, cases: Sequence[Judged]
+) -> tuple[list[Verdict], View]:
+    """Have answers judged that this judge has not judged yet.
+
+    Args:
+        what: what has to wait for it, in a plan.
+
+    Raises:
+        Unmade: in a plan, the judge is still to be asked.
+    """
+    asks = [asked_of(judge, case) for case in cases]
+    wave = Wave(judge, Draw(0.0, 1.0, judge.max_new_tokens, 0), request_of(asks))
+    view = ask(run, "judge", {label: wave}, SHARD_SIZE)[label]
+    view = ask_again(run, label, wave, SHARD_SIZE, "judge")
+    run.need(what, [view])
+    rows = view.read()
+    columns = zip(rows[KEY], rows["text"], rows["finish"], rows["error"], strict=True)
+    told = {key: read_verdict(text, finish, error) for key, text, finish, error in columns}
+    return [told[one.key] for one in asks], view
+
+
+def read_verdict(text: str, finish: str, error: str) -> Verdict:
+    """The verdict at the end of what a judge said, with its reason.
+
+    >>> read_verdict("6 is not 7.\\nVERDICT: wrong", "stop", "")
+    Verdict(state='wrong', extracted='6 is not 7.')
+    """
+    if finish == "failed":
+        return Verdict("checker_error", f"the judge failed: {error}"[:300])
+    said = split_reasoning(text)[1]
+    found = list(VERDICT.finditer(said))
+    if not found:
+        why = "was cut off" if finish == "length" else "gave no verdict"
+        return Verdict("checker_error", f"the judge {why}: {said[-200:]}")
+    right = found[-1][1].lower() == "right"
+    return Verdict("correct" if right else "wrong", said[: found[-1].start()].strip()[-300:])

@@ -1,0 +1,153 @@
+"""Checking answers in a child process, which is killed and replaced when one answer takes too long:
+comparison may hang or crash, and neither a signal nor a thread can stop it safely.
+
+Answers cross the pipe in batches. The child notes in shared memory which answer it is at and since when, so
+each has a limit of its own all the same.
+"""
+
+import multiprocessing as mp
+import time
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any
+
+from cluster.errors import BadInput
+from selection.verification import Case, Verdict, VerifySettings, check_settings, judge
+
+BATCH = 512  # answers that cross the pipe at once
+TELL_S = 0.2  # the child tells what it has after so long: what it has not told is done again after a kill
+AT, SINCE = 0, 1  # in shared memory: which answer of the batch, and since when by the monotonic clock
+
+
+def _serve(pipe: Connection, place: Any, settings: VerifySettings) -> None:
+    """The child's loop: check batches until the pipe closes."""
+    if settings.method == "math":
+        import math_verify  # noqa: F401  # imported before the clock of the first answer starts
+    pipe.send("ready")
+    while True:
+        try:
+            batch = pipe.recv()
+        except EOFError:
+            return
+        told, since = [], time.monotonic()
+        for number, case in enumerate(batch):
+            now = time.monotonic()
+            place[SINCE], place[AT] = now, number
+            told.append(_verdict(case, settings))
+            if isinstance(told[-1], BadInput) or now - since > TELL_S:
+                pipe.send(told)
+                told, since = [], now
+        pipe.send(told)
+
+
+def _verdict(case: Case, settings: VerifySettings) -> Verdict | BadInput:
+    try:
+        return judge(case.text, case.references, settings, case.row)
+    except BadInput as error:
+        return error
+    except Exception as error:  # a user's function or sympy may raise anything; it is a verdict, not a crash
+        return Verdict("checker_error", f"{type(error).__name__}: {error}"[:200])
+
+
+class Verifier:
+    """Checks answers in a child process, which is killed and replaced when one takes too long."""
+
+    def __init__(self, settings: VerifySettings) -> None:
+        check_settings(settings)
+        self.settings = settings
+        self._process: mp.process.BaseProcess | None = None
+        self._pipe: Connection | None = None
+        self._place: Any = None
+
+    def __enter__(self) -> "Verifier":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child process."""
+        if self._pipe is not None:
+            self._pipe.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+        self._process = self._pipe = None
+
+    def _child(self) -> Connection:
+        if self._pipe is not None:
+            return self._pipe
+        context = mp.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._place = context.RawArray("d", 2)
+        self._process = context.Process(target=_serve, args=(theirs, self._place, self.settings), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._pipe.recv()
+        return self._pipe
+
+    def check(self, text: str, reference: str | tuple[str, ...], row: str = "") -> Verdict:
+        """Verify one answer against its references, of which one is enough.
+
+        Raises:
+            BadInput: a reference cannot be used with this method.
+        """
+        references = (reference,) if isinstance(reference, str) else reference
+        return self.check_all([Case(text, references, row)])[0]
+
+    def check_all(self, cases: Iterable[Case]) -> list[Verdict]:
+        """Verify answers in order; one that comes again is not checked twice.
+
+        Raises:
+            BadInput: a reference cannot be used with this method.
+        """
+        every = list(cases)
+        distinct = list(dict.fromkeys(every))
+        known: dict[Case, Verdict] = {}
+        while len(known) < len(distinct):
+            batch = distinct[len(known) : len(known) + BATCH]
+            found = self._batch(batch)
+            known.update(zip(batch, found, strict=False))  # a kill leaves the rest of a batch for the next
+        return [known[case] for case in every]
+
+    def _batch(self, cases: Sequence[Case]) -> list[Verdict]:
+        """The verdicts on the first of these answers: all of them, or up to one that had to be ended."""
+        pipe = self._child()
+        self._place[AT], self._place[SINCE] = 0, time.monotonic()
+        pipe.send(cases)
+        found: list[Verdict] = []
+        while len(found) < len(cases):
+            if pipe.poll(max(0.0, self._place[SINCE] + self.settings.timeout_s - time.monotonic())):
+                try:
+                    told = pipe.recv()
+                except (EOFError, ConnectionResetError):
+                    return self._ended(cases, found, Verdict("checker_error", "the checking process died"))
+                for verdict in told:
+                    if isinstance(verdict, BadInput):
+                        self.close()
+                        raise verdict
+                    found.append(verdict)
+            elif time.monotonic() - self._place[SINCE] >= self.settings.timeout_s:
+                return self._ended(cases, found, Verdict("timed_out", ""))
+        return found
+
+    def _ended(self, cases: Sequence[Case], found: list[Verdict], verdict: Verdict) -> list[Verdict]:
+        """After a batch was ended by one answer: what was told before, checked again up to that answer where
+        the child had not told yet, and the verdict on it.
+        """
+        at = int(self._place[AT])
+        self.close()
+        between = cases[len(found) : at]
+        return [*found, *(self.check_all(between) if between else ()), verdict]
+
+
+@lru_cache(maxsize=1)
+def process_verifier(settings: VerifySettings) -> Verifier:
+    """The one verifier of this process: starting the checking child takes longer than checking a thousand
+    answers.
+    """
+    return Verifier(settings)
