@@ -2,6 +2,8 @@
 planning at scale.
 
 python -m benchmarks.orchestration [--quick]
+python -m benchmarks.orchestration --rows 300000      a whole pool of that many answers, see
+benchmarks/size.py
 """
 
 import argparse
@@ -18,6 +20,7 @@ from typing import Any
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 
+from benchmarks import size
 from benchmarks.measurement import emit, finish, in_fresh_process, peak_memory, reset_peak_memory, spread
 from cluster.job import Job
 from cluster.models.loading import ModelSource, load_model, load_tokenizer
@@ -188,6 +191,7 @@ SIDES: dict[str, Callable[..., None]] = {
     "stage": measure_stage,
     "nothing": measure_nothing,
     "plan": measure_plan,
+    "size": size.measure,
 }
 
 
@@ -205,14 +209,31 @@ def measure_in_turns(student: Path, turns: int) -> dict[str, list[float]]:
     return {"shares": shares, "startups": startups, "rates": rates}
 
 
+def measure_size(rows: int) -> None:
+    """A whole pool of this size around an idle student."""
+    with tempfile.TemporaryDirectory() as name:
+        student = make_student(Path(name) / "student")
+        found = in_fresh_process(__spec__.name, "--measure", "size", str(rows), str(student))
+    stages = ", ".join(f"{name} {seconds:,.1f}" for name, seconds in found["seconds"].items())
+    print(
+        f"{rows:,} answers: {found['answers_per_s']:,.0f} a second, wanted 20,000; the driver's peak "
+        f"{found['peak_mib']:,.0f} MiB, wanted under 1,024; seconds: {stages}",
+        flush=True,
+    )
+    return finish("orchestration", {"size": found})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="one turn, 100,000 questions in the plan")
+    parser.add_argument("--rows", type=int, help="answers of a whole pool around an idle student")
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         kind, *rest = options.measure
         return SIDES[kind](*rest)
+    if options.rows:
+        return measure_size(options.rows)
     turns, planned = (1, 100_000) if options.quick else (3, 1_000_000)
     with tempfile.TemporaryDirectory() as name:
         student = make_student(Path(name) / "student")

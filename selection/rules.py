@@ -8,8 +8,9 @@ ordered by answer id.
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -97,65 +98,77 @@ class Teachers:
     taken: Counter[str]
 
 
-Choice = Callable[[pd.DataFrame, RuleSettings, np.random.Generator, Teachers], list[int]]
+@dataclass(frozen=True)
+class Candidates:
+    """The answers to one question, cheapest first; `draw` makes the question's own generator."""
+
+    answer_ids: Sequence[str]
+    teachers: Sequence[str]
+    costs: Sequence[float]
+    draw: Callable[[], np.random.Generator]
+
+    def __len__(self) -> int:
+        return len(self.costs)
+
+    def of(self, teacher: str | None) -> list[int]:
+        """Where a teacher's answers stand."""
+        return [i for i, name in enumerate(self.teachers) if name == teacher]
+
+    def one_of(self, places: Sequence[int]) -> list[int]:
+        """One of these places, drawn; none of none."""
+        if len(places) < 2:
+            return list(places)
+        return [int(self.draw().choice(places))]
+
+    def without(self, teachers: Collection[str]) -> "Candidates":
+        """The same without some teachers' answers."""
+        kept = [i for i, name in enumerate(self.teachers) if name not in teachers]
+        ids, names = ([column[i] for i in kept] for column in (self.answer_ids, self.teachers))
+        return Candidates(ids, names, [self.costs[i] for i in kept], self.draw)
 
 
-def _groups(
-    answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers
-) -> list[int]:
+Choice = Callable[[Candidates, RuleSettings, Teachers], list[int]]
+
+
+def _groups(answers: Candidates, s: RuleSettings, teachers: Teachers) -> list[int]:
     n = len(answers)
-    members = [r for r in range(n) if group_of_rank(r + 1, n, s.groups, s.compat) == s.group]
-    return [int(rng.choice(members))] if members else []
+    return answers.one_of([r for r in range(n) if group_of_rank(r + 1, n, s.groups, s.compat) == s.group])
 
 
-def _top_k(answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers) -> list[int]:
+def _top_k(answers: Candidates, s: RuleSettings, teachers: Teachers) -> list[int]:
     return list(range(min(s.k, len(answers))))
 
 
-def _minimum(
-    answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers
-) -> list[int]:
+def _minimum(answers: Candidates, s: RuleSettings, teachers: Teachers) -> list[int]:
     return [0]
 
 
-def _softmax(
-    answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers
-) -> list[int]:
+def _softmax(answers: Candidates, s: RuleSettings, teachers: Teachers) -> list[int]:
     """One draw with probability proportional to exp(-cost / temperature)."""
-    cost = answers["cost"].to_numpy(float)
+    cost = np.array(answers.costs, dtype=float)
     weight = np.exp(-(cost - cost.min()) / s.temperature)
-    return [int(rng.choice(len(cost), p=weight / weight.sum()))]
+    return [int(answers.draw().choice(len(cost), p=weight / weight.sum()))]
 
 
-def _round_robin(
-    answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers
-) -> list[int]:
+def _round_robin(answers: Candidates, s: RuleSettings, teachers: Teachers) -> list[int]:
     """The teachers in turn: of those with an answer here, the one that was taken least often so far."""
-    present = sorted(set(answers["teacher"]))
-    first = min(present, key=lambda t: (teachers.taken[t], t))
-    return [int(rng.choice(np.flatnonzero(answers["teacher"] == first)))]
+    first = min(set(answers.teachers), key=lambda t: (teachers.taken[t], t))
+    return answers.one_of(answers.of(first))
 
 
-def _random(
-    answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers
-) -> list[int]:
-    return [int(rng.integers(len(answers)))]
+def _random(answers: Candidates, s: RuleSettings, teachers: Teachers) -> list[int]:
+    return [int(answers.draw().integers(len(answers)))]
 
 
-def _strongest(
-    answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers
-) -> list[int]:
+def _strongest(answers: Candidates, s: RuleSettings, teachers: Teachers) -> list[int]:
     """The best teacher that has a verified answer here; equal accuracies are ordered by name."""
-    best = min(set(answers["teacher"]), key=lambda t: (-teachers.accuracy[t], t))
-    return [int(rng.choice(np.flatnonzero(answers["teacher"] == best)))]
+    best = min(set(answers.teachers), key=lambda t: (-teachers.accuracy[t], t))
+    return answers.one_of(answers.of(best))
 
 
-def _teacher(
-    answers: pd.DataFrame, s: RuleSettings, rng: np.random.Generator, teachers: Teachers
-) -> list[int]:
+def _teacher(answers: Candidates, s: RuleSettings, teachers: Teachers) -> list[int]:
     """Only this teacher's answers; a question it has no verified answer for is left out."""
-    own = np.flatnonzero(answers["teacher"] == s.teacher)
-    return [int(rng.choice(own))] if len(own) else []
+    return answers.one_of(answers.of(s.teacher))
 
 
 RULES: dict[str, Choice] = {
@@ -190,41 +203,40 @@ def choose(
         BadInput: a parameter out of range.
     """
     check_rule(settings, set(pool["teacher"]) | set(accuracy))
-    ordered = pool.sort_values(["question_id", "cost", "answer_id"])
     ceiling = _ceiling(pool, settings)
-    groups = ordered.groupby("question_id", sort=True)
-    by_question = {str(q): answers for q, answers in groups if answers["cost"].iloc[0] <= ceiling}
+    by_question = {q: c for q, c in candidates_of(pool, seed) if c.costs[0] <= ceiling}
     room = math.inf if settings.cap is None else max(1, math.floor(settings.cap * len(by_question)))
     teachers = Teachers(accuracy, Counter())
     rows: list[tuple[Any, ...]] = []
-    order = (
-        sorted(by_question, key=lambda q: _shuffled(seed, q))
-        if settings.cap is not None
-        else list(by_question)
-    )
+    order = sorted(by_question, key=lambda q: _shuffled(seed, q)) if settings.cap is not None else by_question
     for question_id in order:
         answers = by_question[question_id]
-        ranked = answers[answers["teacher"].map(teachers.taken) < room].reset_index(drop=True)
-        if ranked.empty or ranked["cost"].iloc[0] > ceiling:  # the cap has taken the cheaper ones
+        full = {t for t in set(answers.teachers) if teachers.taken[t] >= room}
+        ranked = answers.without(full) if full else answers
+        if not len(ranked) or ranked.costs[0] > ceiling:  # the cap has taken the cheaper ones
             continue
-        picked = RULES[settings.name](ranked, settings, question_generator(seed, question_id), teachers)
-        teachers.taken.update(set(ranked["teacher"].iloc[picked]))
-        weights = choice_weights(ranked["cost"].tolist(), len(picked), settings.weights)
+        picked = RULES[settings.name](ranked, settings, teachers)
+        teachers.taken.update({ranked.teachers[i] for i in picked})
+        weights = choice_weights(ranked.costs, len(picked), settings.weights)
         for i, weight in zip(picked, weights, strict=True):
-            row = ranked.iloc[i]
-            rows.append(
-                (
-                    question_id,
-                    row["answer_id"],
-                    row["teacher"],
-                    float(row["cost"]),
-                    i + 1,
-                    len(ranked),
-                    weight,
-                )
-            )
+            row = (question_id, ranked.answer_ids[i], ranked.teachers[i], ranked.costs[i])
+            rows.append((*row, i + 1, len(ranked), weight))
     rows.sort(key=lambda r: (r[0], r[4]))
     return pd.DataFrame(rows, columns=CHOSEN_COLUMNS)
+
+
+def candidates_of(pool: pd.DataFrame, seed: int) -> Iterator[tuple[str, Candidates]]:
+    """Every question with its answers, both in order; equal costs are ordered by answer id."""
+    ordered = pool.sort_values(["question_id", "cost", "answer_id"])
+    questions = ordered["question_id"].tolist()
+    columns = [ordered[name].tolist() for name in ("answer_id", "teacher", "cost")]
+    start = 0
+    for end in range(1, len(questions) + 1):
+        if end == len(questions) or questions[end] != questions[start]:
+            question = str(questions[start])
+            ids, teachers, costs = (column[start:end] for column in columns)
+            yield question, Candidates(ids, teachers, costs, partial(question_generator, seed, question))
+            start = end
 
 
 def _ceiling(pool: pd.DataFrame, settings: RuleSettings) -> float:

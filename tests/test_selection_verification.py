@@ -7,12 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cluster.errors import BadInput
 from selection.checking import Verifier
 from selection.comparison import parse_number
-from selection.extraction import extract_final
-from selection.verification import VerifySettings, judge
+from selection.extraction import FINAL_MARKS, extract_final, possible_marks
+from selection.verification import Case, VerifySettings, judge
 
 
 @pytest.mark.parametrize("method", ["math", "numeric"])
@@ -130,3 +132,51 @@ def test_what_is_thought_on_the_way_is_no_answer(method: str) -> None:
     assert judge("<think>A:9, no\nA:8</think>A:7", "7", settings).state == "correct"
     assert judge("<think>A:7</think>A:8", "7", settings).state == "wrong"
     assert judge("<think>so A:7", "7", settings).state == "unparsed"
+
+
+pieces = st.sampled_from(
+    [
+        "####",
+        "A:",
+        "a :",
+        "**Answer",
+        "anSwer",
+        "ANSWER is",
+        "the final",
+        ":",
+        " 7",
+        "x",
+        "\n",
+        "`",
+        "*",
+        ". ",
+        "\\boxed{2}",
+    ]
+)
+
+
+@given(st.lists(pieces, max_size=12).map("".join))
+def test_marks_that_cannot_be_in_a_text_are_not_looked_for(text: str) -> None:
+    every = {mark for mark in FINAL_MARKS if mark.search(text)}
+    assert every <= set(possible_marks(text))
+
+
+def test_a_batch_gives_each_answer_its_own_limit_and_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers that hang or kill the child, anywhere in a batch, cost those around them nothing."""
+    (tmp_path / "batchcheck.py").write_text(
+        "import os, time\n"
+        "def check(answer, reference):\n"
+        "    if answer.startswith('hang'): time.sleep(60)\n"
+        "    if answer.startswith('die'): os._exit(3)\n"
+        "    if answer.startswith('slow'): time.sleep(0.3)\n"
+        "    return answer == reference\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    texts = ["a", "hang 1", "b", "slow", "slow 2", "c", "die", "d", "a", "hang 2", "die 2", "e", "slow 3"]
+    states = {"hang": "timed_out", "die": "checker_error", "a": "correct"}
+    with Verifier(VerifySettings("function", function="batchcheck:check", timeout_s=1.0)) as verifier:
+        found = verifier.check_all(Case(text, ("a",)) for text in texts)
+    assert [v.state for v in found] == [states.get(text.split()[0], "wrong") for text in texts]

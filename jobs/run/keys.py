@@ -12,6 +12,7 @@ from typing import Any
 from cluster.models.messages import Prompt
 
 HALF = 8
+ENCODE = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
 def question_key(prompt: Prompt) -> bytes:
@@ -32,8 +33,7 @@ def row_key(question: bytes, *content: Any) -> bytes:
 
 
 def _digest(content: Sequence[Any]) -> bytes:
-    text = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).digest()[:HALF]
+    return hashlib.sha256(ENCODE(content).encode()).digest()[:HALF]
 
 
 def digest_keys(keys: Iterable[bytes], length: int = 24) -> str:
