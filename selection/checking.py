@@ -5,6 +5,7 @@ Answers cross the pipe in batches. The child notes in shared memory which answer
 each has a limit of its own all the same.
 """
 
+import math
 import multiprocessing as mp
 import time
 from collections.abc import Iterable, Sequence
@@ -14,9 +15,10 @@ from types import TracebackType
 from typing import Any
 
 from cluster.errors import BadInput
-from selection.verification import Case, Verdict, VerifySettings, check_settings, judge
+from selection.verification import Case, Verdict, VerifySettings, check_settings, judge, load_function
 
 BATCH = 512  # answers that cross the pipe at once
+BATCH_CHARACTERS = 2**22
 TELL_S = 0.2  # the child tells what it has after so long: what it has not told is done again after a kill
 AT, SINCE = 0, 1  # in shared memory: which answer of the batch, and since when by the monotonic clock
 
@@ -25,6 +27,8 @@ def _serve(pipe: Connection, place: Any, settings: VerifySettings) -> None:
     """The child's loop: check batches until the pipe closes."""
     if settings.method == "math":
         import math_verify  # noqa: F401  # imported before the clock of the first answer starts
+    if settings.function:
+        load_function(settings.function)
     pipe.send("ready")
     while True:
         try:
@@ -109,7 +113,7 @@ class Verifier:
         distinct = list(dict.fromkeys(every))
         known: dict[Case, Verdict] = {}
         while len(known) < len(distinct):
-            batch = distinct[len(known) : len(known) + BATCH]
+            batch = first_of(distinct[len(known) : len(known) + BATCH])
             found = self._batch(batch)
             known.update(zip(batch, found, strict=False))  # a kill leaves the rest of a batch for the next
         return [known[case] for case in every]
@@ -117,11 +121,16 @@ class Verifier:
     def _batch(self, cases: Sequence[Case]) -> list[Verdict]:
         """The verdicts on the first of these answers: all of them, or up to one that had to be ended."""
         pipe = self._child()
-        self._place[AT], self._place[SINCE] = 0, time.monotonic()
-        pipe.send(cases)
+        self._place[AT], self._place[SINCE] = 0, math.inf  # no clock runs while the batch crosses the pipe
+        try:
+            pipe.send(cases)
+        except (BrokenPipeError, ConnectionResetError):  # it died since the last batch, of none of these
+            self.close()
+            return []
         found: list[Verdict] = []
         while len(found) < len(cases):
-            if pipe.poll(max(0.0, self._place[SINCE] + self.settings.timeout_s - time.monotonic())):
+            left = self._place[SINCE] + self.settings.timeout_s - time.monotonic()
+            if pipe.poll(min(max(0.0, left), 1.0)):
                 try:
                     told = pipe.recv()
                 except (EOFError, ConnectionResetError):
@@ -143,6 +152,15 @@ class Verifier:
         self.close()
         between = cases[len(found) : at]
         return [*found, *(self.check_all(between) if between else ()), verdict]
+
+
+def first_of(cases: Sequence[Case]) -> Sequence[Case]:
+    """The first of these answers, up to so many characters: what is not told before a kill is sent again."""
+    size, count = 0, 0
+    while count < len(cases) and (count == 0 or size < BATCH_CHARACTERS):
+        size += len(cases[count].text) + len(cases[count].row)
+        count += 1
+    return cases[:count]
 
 
 @lru_cache(maxsize=1)

@@ -66,7 +66,7 @@ def check_settings(settings: VerifySettings) -> None:
     Raises:
         BadInput: the function cannot be imported, or the pattern has not exactly one group.
     """
-    if settings.method == "function":
+    if settings.method == "function" or settings.function:
         load_function(settings.function or "")
     if settings.pattern is None:
         return
@@ -104,7 +104,7 @@ def load_function(path: str) -> Callable[..., bool]:
 
 def reads_rows(settings: VerifySettings) -> bool:
     """Whether the user's function has a parameter `row`."""
-    if settings.method != "function":
+    if not settings.function:
         return False
     return "row" in inspect.signature(load_function(settings.function or "")).parameters
 
@@ -126,7 +126,8 @@ def judge(text: str, reference: str | tuple[str, ...], settings: VerifySettings,
     if got is None or not got.strip():
         return Verdict("unparsed", "")
     compare, found = COMPARISONS[settings.method], []
-    for one in references:
+    for reference_text in references:
+        one = split_reasoning(reference_text)[1] or reference_text
         gold = extract_final(one, settings.pattern) or one
         found.append(compare(got.strip(), gold.strip(), settings.tolerance))
     if True in found:

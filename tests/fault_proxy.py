@@ -22,6 +22,7 @@ BODIES = {
     "seven": completion('{"role": "assistant", "content": "seven tokens"}'),
     "null": completion('{"role": "assistant", "content": null}', "length"),
     "surrogate": completion('{"role": "assistant", "content": "half \\ud83d"}'),
+    "no message": b'{"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 7}}',
     "no text": completion('{"role": "assistant", "content": 3}'),
     "reasoned": completion('{"role": "assistant", "content": "A:7", "reasoning_content": "3 and 4"}'),
     "thought": completion('{"role": "assistant", "content": null, "reasoning": "let me"}', "length"),
@@ -66,7 +67,7 @@ class FaultProxy:
                 if fault == "slow":
                     proxy.stop_slow.wait(30)  # longer than the client's limit; released when the test ends
                     return
-                if fault in ("401", "429", "500"):
+                if fault in ("400", "401", "429", "500"):
                     self._answer(
                         int(fault),
                         b'{"error": {"message": "injected", "you sent": "'

@@ -143,6 +143,23 @@ def test_keys_tell_conversations_apart_and_single_questions_keep_theirs() -> Non
     assert plain("q", "own").told("told").system == "told\n\nown"
 
 
+CHANNELS = """{% for m in messages %}{% if m.role == 'assistant' -%}
+<|start|>assistant<|channel|>final<|message|>{{ m.content }}<|end|><|return|>
+{%- else %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endif %}{% endfor %}
+{%- if add_generation_prompt %}<|start|>assistant{% endif %}"""
+
+
+@pytest.mark.parametrize("answer", ["a", "n", "final", "message", "|", "A: 7", "channel final a"])
+def test_short_answers_are_not_mistaken_for_pieces_of_marks(golden: Path, answer: str) -> None:
+    """gpt-oss: of "a" only `<|channel|>` was trained on, and "final" ended at the channel's name."""
+    tokenizer = load_tokenizer(ModelSource(str(golden / "student")))
+    marks = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>"]
+    tokenizer.add_special_tokens({"extra_special_tokens": marks})
+    tokenizer.chat_template = CHANNELS
+    _, said = spans(Renderer(tokenizer), plain("q"), answer)
+    assert said == f"<|channel|>final<|message|>{answer}<|end|><|return|>"
+
+
 CASES = {
     "single": (plain("What is 2+2?"), "It is four.", ""),
     "system": (plain("What is 2+2?", "Be brief."), "It is four.", ""),

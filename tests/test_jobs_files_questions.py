@@ -84,7 +84,7 @@ def test_the_layouts_of_the_field_are_read_alike(tmp_path: Path) -> None:
         found = read_answers(write_jsonl(tmp_path / f"{name}.jsonl", [row]), Fields()).answers[0]
         assert found.prompt is not None
         assert (found.prompt.text, found.text) == ("Q", "A"), name
-        assert found.question_id == question_id_of(plain("Q")), name
+        assert found.question_id == question_id_of(found.prompt), name
         question = read_questions(
             write_jsonl(tmp_path / f"{name}.jsonl", [row | {"reference": "R"}]), Fields()
         ).questions[0]

@@ -94,7 +94,7 @@ def test_one_file_of_several_teachers_is_read_teacher_by_teacher(tmp_path: Path)
     ]
     path = write_jsonl(tmp_path / "lark.jsonl", rows)
     found = read_teacher_files(str(path))
-    assert [r.answer_id for r in found.rows] == ["ann/7", "ann/7/1", "bob/7", "bob/7/1"]
+    assert [r.answer_id for r in found.rows] == ["ann/7/0", "ann/7/1", "bob/7/0", "bob/7/1"]
     with pytest.raises(BadInput, match=r"answers of several teachers; got ann, bob.*rows_of"):
         read_answers(path, Fields())
     own = read_answers(path, Fields(), rows_of="bob").answers

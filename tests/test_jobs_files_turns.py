@@ -129,6 +129,14 @@ def test_every_layout_is_a_conversation_up_to_its_answer(
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, "preference pair"),
         ({"question": "q", "answer": ["a", "b"]}, "no text but a list"),
         ({"messages": TALK[:2], "tools": "[{"}, "no JSON"),
+        ({"question": "q", "context": "c", "answer": "a"}, "a column context beside"),
+        ({"question": "q", "choices": {"text": ["a"]}, "answer": "a"}, "a column choices beside"),
+        ({"question": "q", "prompt": "p", "answer": "a"}, "a column prompt beside question"),
+        ({"prompt": "p", "completion": "bad", "label": False}, "its label calls bad"),
+        ({"messages": "[{}]", "question": "q"}, "messages that are a text"),
+        ({"question": "q", "answer": "a", "system": ["s"]}, "a system text that is no text"),
+        ({"question": "q", "answer": "a", "reasoning": ["r"]}, "reasoning that is no text"),
+        ({"question": "q", "answer": "a", "reasoning": "</think>x"}, "reasoning twice"),
     ],
 )
 def test_what_no_conversation_holds_is_refused_by_name(row: dict[str, Any], reason: str) -> None:

@@ -71,6 +71,42 @@ def test_an_answer_that_is_kept_back_is_a_paid_failure_with_its_reason(
     assert rows["usd"].sum() == 28.0
 
 
+def test_what_failed_calls_cost_stays_with_the_answer_that_came_after(
+    small_world: dict[str, Any], tmp_path: Path, proxy: FaultProxy
+) -> None:
+    proxy.plan = ["no message", "seven", "no message", "400"]
+    with open_here(tree := tree_of(small_world, proxy), tmp_path) as here:
+        rows = put(here, tree, ASKS).read()
+    assert sorted(rows["usd"]) == [7.0, 7.0, 7.0, 14.0]
+    assert rows["usd"].sum() == 7.0 * (len(proxy.seen) - 1)
+
+
+@pytest.mark.parametrize("usage", ["{}", '{"total_tokens": 900}', '{"prompt_tokens": null}', "5"])
+def test_usage_without_numbers_is_none(usage: str) -> None:
+    body = f'{{"choices": [{{"message": {{"content": "a"}}, "finish_reason": "stop"}}], "usage": {usage}}}'
+    assert read_reply(body).used is None
+
+
+@pytest.mark.parametrize(
+    ("finish", "is_good"), [("stop", True), ("tool_calls", True), ("error", False), ("abort", False)]
+)
+def test_an_answer_that_ended_oddly_is_none(finish: str, is_good: bool) -> None:
+    reply = read_reply(completion('{"content": "half of it"}', finish).decode())
+    assert (reply.refusal == "") == is_good
+
+
+def test_odd_replies_that_can_be_read_are() -> None:
+    parts = (
+        '[{"type": "thinking", "thinking": [{"type": "text", "text": "why"}]}, {"type": "text", "text": "a"}]'
+    )
+    assert read_reply(completion(f'{{"content": {parts}}}').decode()).text == "<think>\nwhy\n</think>\n\na"
+    call = '{"tool_calls": [{"function": {"name": "now", "arguments": ""}}]}'
+    assert json.loads(read_reply(completion(call).decode()).calls)[0]["function"]["arguments"] == {}
+    assert read_reply(completion('{"content": "why</think>a"}').decode()).text == "<think>why</think>a"
+    told = '{"content": "a", "reasoning_content": "", "reasoning": "why"}'
+    assert read_reply(completion(told).decode()).reasoning == "why"
+
+
 def test_a_server_that_tells_no_usage_still_ends_at_the_budget(
     small_world: dict[str, Any], tmp_path: Path, proxy: FaultProxy
 ) -> None:
@@ -86,7 +122,7 @@ def test_a_budget_ends_the_retries_of_one_question_too(
     small_world: dict[str, Any], tmp_path: Path, proxy: FaultProxy
 ) -> None:
     """Four questions whose answers came malformed were asked 24 times, past a budget of 2."""
-    proxy.after = "no text"
+    proxy.after = "no message"
     with open_here(tree := tree_of(small_world, proxy, budget_usd=2.0), tmp_path) as here:
         rows = put(here, tree, ASKS).read()
     assert len(proxy.seen) == 1

@@ -99,7 +99,7 @@ def test_an_answer_without_content_is_one_call_and_its_price_counts(
 def test_what_malformed_answers_cost_counts_against_the_budget(
     small_world: dict[str, Any], tmp_path: Path, proxy: FaultProxy
 ) -> None:
-    proxy.after = "no text"
+    proxy.after = "no message"
     tree = tree_of(small_world, proxy, budget_usd=10.0, max_retries=1)
     with open_here(tree, tmp_path) as here:
         rows = put(here, tree, ASKS).read()

@@ -95,6 +95,8 @@ def test_a_judge_without_a_verdict_is_a_checkers_error(
         ("the verdict: right now unclear", "stop", "checker_error"),
         ("VERDICT: right or wrong", "stop", "checker_error"),
         ("", "length", "checker_error"),
+        ("they would say\nVERDICT: right", "length", "checker_error"),
+        ("VERDICT: right\nis what they want", "stop", "checker_error"),
         ("", "failed", "checker_error"),
     ],
 )

@@ -1,6 +1,7 @@
 """Data as people have it, through a whole run: nothing is cut, dropped or joined without a word."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ from hypothesis import strategies as st
 
 from cluster.errors import BadInput
 from cluster.models.messages import Message, Prompt, plain
+from jobs.experiment.questions import Fields
 from jobs.experiment.reading import parse_experiment
 from jobs.files.overlap import WORD, WORDS, overlaps
-from jobs.files.questions import Question
+from jobs.files.questions import Question, read_questions
 from jobs.pipeline import load_questions
 from jobs.run.progress import Terminal
 from jobs.stages.train import EXAMPLES
+from selection.verification import VerifySettings, judge
 from tests.conftest import write_jsonl
 from tests.runs import open_here, run
 from training.data import Examples
@@ -79,7 +82,7 @@ def test_what_is_not_understood_is_refused_row_by_row_with_its_reason_in_the_led
     ledger = outcome.chosen[outcome.paths[0], 1].read("ledger")
     lost = ledger[ledger["state"] == "not_understood"].set_index("id")
     assert dict(lost["reason"]) == {
-        "seen (row)": "a part of the content of type image_url",
+        "line 25: seen (row)": "a part of the content of type image_url",
         "line 26 (row)": "a part of the content of type image_url",
         f"ann/{bad['id']}/0": "a turn of critic",
     }
@@ -159,11 +162,24 @@ def slowly(train: list[str], held: list[str]) -> set[int]:
 
     def runs(text: str) -> set[tuple[str, ...]]:
         found = WORD.findall(text.casefold())
-        if len(found) < WORDS:
-            return {(text.casefold(),)}
         return {tuple(found[i : i + WORDS]) for i in range(len(found) - WORDS + 1)}
 
-    return {i for i, h in enumerate(held) if any(runs(h) & runs(t) for t in train)}
+    def words_of(text: str) -> list[str]:
+        return WORD.findall(text.casefold())
+
+    often = Counter(run for text in held for run in runs(text))
+    found = set()
+    for i, h in enumerate(held):
+        words = words_of(h)
+        own = set(range(len(words)))
+        for start in range(len(words) - WORDS + 1):
+            if often[tuple(words[start : start + WORDS])] > 2:
+                own -= set(range(start, start + WORDS))
+        starts = [s for s in range(len(words) - WORDS + 1) if set(range(s, s + WORDS)) <= own]
+        mine = {tuple(words[s : s + WORDS]) for s in starts}
+        if any(h.casefold() == t.casefold() or mine & runs(t) for t in train):
+            found.add(i)
+    return found
 
 
 @given(st.lists(texts, max_size=6), st.lists(texts, min_size=1, max_size=6))
@@ -177,6 +193,12 @@ def test_formulas_and_conversations_are_compared_by_what_they_say() -> None:
     formulas = [Question("a", plain("2+2?")), Question("b", plain("2-2?"))]
     assert not overlaps(formulas[:1], formulas[1:])
     assert overlaps(formulas[:1], formulas[:1])
+    signs = [Question(str(i), plain("".join(map(chr, range(0x4E00 + i, 0x4E14 + i))))) for i in (0, 3, 40)]
+    assert [found.held_out for found in overlaps(signs[:1], signs[1:])] == ["3"]
+    told = "Solve the following math problem step by step and put the last line of your answer in a box: "
+    asked = [Question(str(i), plain(f"{told}{i % 4} and {i} apples")) for i in range(8)]
+    assert not overlaps(asked[:4], asked[4:]), "what all held-out questions share is their instruction"
+    assert [found.held_out for found in overlaps([*asked[:4], asked[6]], asked[4:])] == ["6"]
     talk = Prompt((Message("user", "hi"), Message("assistant", "yes"), Message("user", "2+2?")))
     assert not overlaps(formulas, [Question("c", talk)])
     assert overlaps([Question("d", talk.told("be brief"))], [Question("c", talk)])
@@ -188,3 +210,47 @@ def test_a_terminal_is_told_what_was_detected(
     with open_here(small_world, tmp_path, terminal=Terminal()) as here:
         load_questions(parse_experiment(small_world), here.terminal.say)
     assert "24 questions (24 as columns)" in capsys.readouterr().out
+
+
+def test_questions_that_differ_in_their_system_text_keep_their_own_answers(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
+    rows = [{"question": "hello?", "system": s, "reference": "r"} for s in ("in French", "in German")]
+    write_jsonl(Path(small_world["questions"]["train"]), rows)
+    for teacher in small_world["teachers"]:
+        said = [{k: r[k] for k in ("question", "system")} | {"answer": f"A: {r['system']}"} for r in rows]
+        write_jsonl(Path(teacher["path"]), said)
+    _, outcome = run(small_world, tmp_path, verify={"method": "none"}, arms=[{"name": "r", "rule": "random"}])
+    questions = outcome.start.questions
+    assert len(questions) == 2
+    for answer in outcome.start.pool.answers.itertuples():
+        assert answer.text == f"A: {questions[str(answer.question_id)].prompt.system}"
+    write_jsonl(Path(small_world["teachers"][0]["path"]), [{"question": "hello?", "answer": "A: ?"}])
+    with pytest.raises(BadInput, match="could be to several questions"):
+        run(small_world, tmp_path / "again", verify={"method": "none"}, store=str(tmp_path / "other"))
+
+
+def test_two_rows_that_are_not_understood_may_have_one_id(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
+    train = Path(small_world["questions"]["train"])
+    picture = {"id": 7, "question": "q", "images": ["x"], "answer": "3"}
+    write_jsonl(train, [*rows_of(train), picture, picture])
+    _, outcome = run(small_world, tmp_path, arms=[{"name": "random", "rule": "random"}])
+    assert [r.id for r in outcome.start.pool.refused] == ["line 25: 7", "line 26: 7"]
+
+
+def test_references_may_hold_reasoning_and_empty_ones_are_passed_over(tmp_path: Path) -> None:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": "q"},
+                {"role": "assistant", "content": "6", "thinking": "5?"},
+            ]
+        },
+        {"question": "p", "reference": "", "answer": "6"},
+    ]
+    found = read_questions(write_jsonl(tmp_path / "q.jsonl", rows), Fields()).questions
+    for question in found:
+        assert judge("A: 6", question.references, VerifySettings("exact")).state == "correct"
+        assert judge("A: 5?", question.references, VerifySettings("exact")).state == "wrong"

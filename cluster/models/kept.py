@@ -100,14 +100,30 @@ def _leaves(value: Any) -> Sequence[str]:
     return [value if isinstance(value, str) else json.dumps(value)]
 
 
-def _after(piece: str, text: str, start: int) -> int:
-    """Where a piece ends, as it is or as JSON has it (in ASCII too), from `start` on; -1 if it is not there.
-    A template in Python's words writes True for true.
+def said_until(rest: str, pieces: Sequence[str], special_texts: Iterable[str]) -> int:
+    """Where what an answer says ends in the template's text: the last place where its last piece stands
+    outside of special tokens, since `a` stands in `<|channel|>` too.
+    """
+    blanked = rest
+    for text in special_texts:
+        blanked = blanked.replace(text, "\0" * len(text))
+    last = next((piece for piece in reversed(pieces) if piece), "")
+    return max((blanked.rfind(form) + len(form) for form in forms_of(last) if form in blanked), default=0)
+
+
+def forms_of(piece: str) -> list[str]:
+    """How a template may write a piece: as it is, or as JSON has it (in ASCII too). One in Python's words
+    writes True for true.
     """
     forms = [piece, json.dumps(piece, ensure_ascii=False)[1:-1], json.dumps(piece)[1:-1]]
     if piece in ("true", "false", "null"):
         forms.append({"true": "True", "false": "False", "null": "None"}[piece])
-    ends = [found + len(form) for form in forms if (found := text.find(form, start)) >= 0]
+    return forms
+
+
+def _after(piece: str, text: str, start: int) -> int:
+    """Where a piece ends from `start` on, in whatever form; -1 if it is not there."""
+    ends = [found + len(form) for form in forms_of(piece) if (found := text.find(form, start)) >= 0]
     return min(ends, default=-1)
 
 

@@ -95,10 +95,24 @@ class Prompt:
         return [turn.for_template() for turn in self.turns]
 
     def for_server(self) -> list[dict[str, Any]]:
-        """The turns as OpenAI-compatible servers take them: arguments as text, and no reasoning of earlier
-        turns, which servers refuse or leave out.
+        """The turns as OpenAI-compatible servers take them: arguments as text, an id for every call and the
+        turn that answers it, and no reasoning of earlier turns, which servers refuse or leave out.
         """
-        return [turn.for_server() for turn in self.turns]
+        turns, unanswered, count = [turn.for_server() for turn in self.turns], list[str](), 0
+        for turn in turns:
+            for call in turn.get("tool_calls", ()):
+                count += 1
+                call.setdefault("id", f"call_{count}")
+                unanswered.append(call["id"])
+            if turn["role"] == "tool":
+                first = unanswered.pop(0) if unanswered else ""
+                turn.setdefault("tool_call_id", first)
+        return turns
+
+    def tools_for_server(self) -> list[dict[str, Any]]:
+        """The tools as OpenAI-compatible servers take them; data sets often leave the outer object away."""
+        tools = self.tools_for_template() or []
+        return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
 
     def tools_for_template(self) -> list[dict[str, Any]] | None:
         """The tools as a template takes them; None for none."""

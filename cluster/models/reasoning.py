@@ -1,12 +1,11 @@
 """Reasoning in think tags: how an answer holds it, and how templates write it.
 
-An answer may hold its reasoning: `<think>reasoning</think>content`, whatever the whitespace around the tags,
-and without the first of them where the prompt had opened it.
+An answer may hold its reasoning: `<think>reasoning</think>content`, whatever the whitespace around the tags.
 """
 
 import re
 
-REASONED = re.compile(r"\s*(?:<think>)?(?P<reasoning>.*?)</think>(?P<content>.*)", re.DOTALL)
+REASONED = re.compile(r"\s*<think>(?P<reasoning>.*?)</think>(?P<content>.*)", re.DOTALL)
 OPENED = re.compile(r"<think>\s*\Z")
 INVENTED = re.compile(r"\s*<think>\s*</think>\s*")
 CLOSING = "\n</think>\n\n"
@@ -20,11 +19,6 @@ def split_reasoning(answer: str) -> tuple[str | None, str]:
     ('3+4', 'A:7')
     >>> split_reasoning("A:7")
     (None, 'A:7')
-
-    A prompt may have opened the block, and the answer only close it:
-
-    >>> split_reasoning("3+4</think>A:7")
-    ('3+4', 'A:7')
 
     A block that is never closed leaves nothing to say:
 

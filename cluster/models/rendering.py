@@ -1,5 +1,4 @@
 """One renderer from question and answer to token ids and spans, for scoring, training and evaluation alike.
-
 Everything goes through the student's own chat template. The prompt rendered with the generation prompt must
 be a literal prefix of the whole conversation, or the student would be trained on text it never sees when it
 generates.
@@ -7,12 +6,11 @@ generates.
 Spans (0-based, end exclusive), for ids of length T:
     prompt   [0, prompt_length)            what an answer is conditioned on
     answer   [prompt_length, answer_end)   what training puts loss on, the end-of-turn token included
-The template's text after the end-of-turn token (ChatML's newline) is in neither.
-An answer may hold its reasoning: `<think>reasoning</think>content`, whatever the whitespace around the tags.
-It is handed to the template as the message's `reasoning_content`, and must come back out of the answer's
-span. A think block that a template invents before an answer without reasoning belongs to the prompt: no loss
-falls on it. Where the generation prompt itself ends in an open think tag (R1), the answer begins inside of
-it.
+The template's text after the end-of-turn token (ChatML's newline) is in neither. An answer may hold its
+reasoning: `<think>reasoning</think>content`. It is handed to the template as the message's
+`reasoning_content`, and must come back out of the answer's span. A think block that a template invents before
+an answer without reasoning belongs to the prompt: no loss falls on it. Where the generation prompt itself
+ends in an open think tag (R1), the answer begins inside of it.
 
 `compat="reference"` reproduces the SCAS authors' program: text tokenised with special tokens on (two BOS on
 some tokenizers), a default system text, and an answer span that runs to the end of the sequence.
@@ -28,12 +26,12 @@ from typing import Any, Literal
 from cluster.errors import BadInput, Unrenderable
 from cluster.models.chat_template import choose_template
 from cluster.models.chat_text import ChatText, refuse_another_start
-from cluster.models.kept import end_of, pieces_in, refuse_lost, texts_of
+from cluster.models.kept import pieces_in, refuse_lost, said_until, texts_of
 from cluster.models.messages import Message, Prompt, ToolCall, plain, read_calls
 from cluster.models.reasoning import OPENED, split_reasoning
 
 Compat = Literal["ours", "reference"]
-RENDERING_VERSION = 2
+RENDERING_VERSION = 3
 REFERENCE_SYSTEM = "You are a helpful assistant."
 PROBES = (
     ("2+2?", "4"),
@@ -203,14 +201,16 @@ class Renderer:
         Args:
             kept: reasoning and content, which must come back out of the span.
         """
-        said = end_of(rest, (pieces_in(rest, kept[0], kept[1], calls) if calls else kept) or kept)
+        pieces = (pieces_in(rest, kept[0], kept[1], calls) if calls else kept) or kept
+        said = said_until(rest, pieces, self._special_texts)
         before = sum(rest[:said].count(text) for text in self._special_texts)
         specials = [i for i in range(prompt_length, len(ids)) if ids[i] in self.special_ids]
-        if calls:  # some templates close a call with a special token before they end the turn
-            ends = [i for i in specials[before:] if ids[i] in self.stop_ids]
-            specials, before = (ends, 0) if ends else (specials, before)
         if len(specials) > before:
-            end = specials[before] + 1
+            # a call may be closed before the turn is; a turn may end in several tokens side by side
+            last = len(specials) - 1 if calls else before
+            while last + 1 < len(specials) and specials[last + 1] == specials[last] + 1:
+                last += 1
+            end = specials[last] + 1
         else:
             if self.tokenizer.eos_token_id is None:
                 raise Unrenderable(

@@ -16,6 +16,7 @@ from jobs.files.columns import (
     REFERENCE_NAMES,
     TEACHER_NAMES,
     as_text,
+    first_filled,
     first_value,
 )
 from jobs.files.questions import Question, question_id_of
@@ -172,8 +173,16 @@ def answer_and_reference(
         found = turns_of(row, fields).answer
     except NotUnderstood as error:
         raise BadInput(f"{where} cannot be understood", error, "an answer and its reference", "") from error
-    gold = first_value(row, reference, REFERENCE_NAMES)
+    gold = first_filled(row, reference, REFERENCE_NAMES)
     golds = [as_text(g) for g in (gold if isinstance(gold, list | tuple) else [gold])]
+    both = {next((n for n in names if row.get(n)), "") for names in (ANSWER_NAMES, REFERENCE_NAMES)}
+    if answer is None and reference is None and len(both) == 1 and both != {""}:
+        raise BadInput(
+            f"{where} has its reference for an answer",
+            both.pop(),
+            "two columns",
+            "name them with --answer-field and --reference-field",
+        )
     if found is None:
         raise BadInput(
             f"{where} has no answer", ", ".join(row), " or ".join(ANSWER_NAMES), "name it with --answer-field"
@@ -209,5 +218,11 @@ def refuse_other_texts(answers: Sequence[FoundAnswer], questions: Mapping[str, Q
 
 
 def body_of(prompt: Prompt) -> tuple[tuple[str, str], ...]:
-    """The turns of a prompt but the system's: by these a row without an id finds its question."""
-    return tuple((turn.role, turn.content.strip()) for turn in prompt.turns if turn.role != "system")
+    """The turns of a prompt but the system's, with their calls: by these a row without an id finds its
+    question, if only one has them.
+    """
+    return tuple(
+        (turn.role, turn.content.strip() + write_calls(turn.tool_calls))
+        for turn in prompt.turns
+        if turn.role != "system"
+    )

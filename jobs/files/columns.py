@@ -38,6 +38,13 @@ def first_value(row: Mapping[str, Any], named: str | None, usual: Sequence[str])
     return next((value for name in usual if (value := value_at(row, name)) is not None), None)
 
 
+def first_filled(row: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> Any:
+    """The same, passing over empty texts and lists."""
+    names = usual if named is None else (named,)
+    values = (value_at(row, name) for name in names)
+    return next((value for value in values if value not in (None, "", [])), None)
+
+
 def as_text(value: Any) -> str | None:
     """A plain value as text; None for nested ones, which hold turns."""
     return None if value is None or isinstance(value, list | dict) else str(value)

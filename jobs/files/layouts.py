@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -23,6 +24,7 @@ from jobs.run.store import write_atomically
 from selection.costs import CostSettings, compute_cost, scas_parts
 
 SCORES_SUFFIX = "_scas_scores.jsonl"
+IN_THE_TEXT = ("input", "history")  # Alpaca's columns, once they are part of the instruction or the turns
 
 
 @dataclass
@@ -120,7 +122,7 @@ def _item_in(
     identity = question_id_of(turns.prompt) if given is None else str(given)
     sample = samples[teacher, identity]
     samples[teacher, identity] += 1
-    name = f"{teacher}/{identity}" + (f"/{sample}" if sample else "")
+    name = f"{teacher}/{identity}/{sample}"
     calls = write_calls(turns.answer.tool_calls)
     return Row(name, identity, teacher, turns.prompt, answer_text(turns.answer), calls)
 
@@ -138,6 +140,7 @@ def _refuse_second_text(texts: dict[str, tuple[Prompt, str]], item: Row, source:
 
 def in_authors_words(item: Row, source: Mapping[str, Any]) -> dict[str, Any]:
     """A row with the authors' columns beside its own; with its turns where they are more than a question."""
+    source = {name: value for name, value in source.items() if name not in IN_THE_TEXT}
     row = {**source, "id": item.question_id, "instruction": item.prompt.text, "teacher_output": item.answer}
     if item.prompt.system is not None:
         row["system"] = item.prompt.system
@@ -172,7 +175,7 @@ def write_scores(scores: pd.DataFrame, answers: Answers, settings: CostSettings,
     for teacher, source, reason in answers.refused:
         row = {**source, "teacher_name": teacher, "scas_score": None, "error": f"not_understood: {reason}"}
         lines.setdefault(teacher, []).append(json.dumps(row, ensure_ascii=False, default=str))
-    paths = [out / f"{teacher}{SCORES_SUFFIX}" for teacher in sorted(lines)]
+    paths = [out / f"{quote(teacher, safe=' ')}{SCORES_SUFFIX}" for teacher in sorted(lines)]
     for path, teacher in zip(paths, sorted(lines), strict=True):
         write_atomically(path, ("\n".join(lines[teacher]) + "\n").encode("utf-8", "surrogatepass"))
     return paths

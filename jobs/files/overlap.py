@@ -4,14 +4,19 @@ of one kind.)
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.models.messages import Prompt
 from jobs.files.questions import Question
 
 WORDS = 13
-WORD = re.compile(r"[^\W_]+")
+# a run that more held-out questions share is their instruction, not a question
+SHARED = 2
+# a sign of Chinese, Japanese or Korean counts as a word: those texts have no spaces
+SIGN = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+WORD = re.compile(rf"[{SIGN}]|[^\W_{SIGN}]+")
 
 
 @dataclass(frozen=True)
@@ -25,26 +30,47 @@ class Overlap:
 
 def overlaps(train: Iterable[Question], held_out: Sequence[Question]) -> list[Overlap]:
     """The held-out questions that training questions give away, in their order. The held-out side is indexed,
-    which is the smaller one.
+    which is the smaller one; what more than two of its questions share is no question.
     """
+    runs = [list(runs_of(question.prompt)) for question in held_out]
+    often = Counter(run for own in runs for run in set(own))
     index: dict[int, list[int]] = {}
+    whole: dict[int, list[int]] = {}
     for number, question in enumerate(held_out):
-        for run in set(runs_of(question.prompt)):
+        whole.setdefault(text_of(question.prompt), []).append(number)
+        for run in own_runs(runs[number], often):
             index.setdefault(run, []).append(number)
     found: dict[int, str] = {}
     for question in train:
+        same = whole.pop(text_of(question.prompt), ())
+        for number in same:
+            found.setdefault(number, question.id)
         for run in runs_of(question.prompt):
-            for number in index.get(run, ()):
+            for number in index.pop(run, ()):
                 found.setdefault(number, question.id)
     return [Overlap(held_out[n].id, found[n], held_out[n].text) for n in sorted(found)]
 
 
+def own_runs(runs: Sequence[int], often: Mapping[int, int]) -> set[int]:
+    """The runs of a question that hold no word of a run that is shared: one word of its own behind twelve of
+    the instruction tells nothing.
+    """
+    shared = [start for start, run in enumerate(runs) if often[run] > SHARED]
+    told = {place for start in shared for place in range(start - WORDS + 1, start + WORDS)}
+    return {run for start, run in enumerate(runs) if start not in told}
+
+
+def text_of(prompt: Prompt) -> int:
+    """A hash of all that is said in a prompt, with its signs: 2+2 is not 2-2."""
+    return hash(" ".join(_said(prompt).split()))
+
+
 def runs_of(prompt: Prompt) -> Iterator[int]:
-    """Hashes of all runs of words of what is said in a prompt; of its whole text where that is shorter."""
-    text = "\n".join(turn.content for turn in prompt.turns if turn.role != "system").casefold()
-    words = WORD.findall(text)
-    if len(words) < WORDS:
-        yield hash(" ".join(text.split()))  # with its signs: 2+2 is not 2-2
-        return
+    """Hashes of all runs of words of what is said in a prompt; none where that is shorter."""
+    words = WORD.findall(_said(prompt))
     for start in range(len(words) - WORDS + 1):
         yield hash(tuple(words[start : start + WORDS]))
+
+
+def _said(prompt: Prompt) -> str:
+    return "\n".join(turn.content for turn in prompt.turns if turn.role != "system").casefold()

@@ -15,7 +15,15 @@ from cluster.errors import BadInput
 from cluster.models.messages import Message, Prompt
 from cluster.models.reasoning import with_reasoning
 from jobs.experiment.questions import Fields
-from jobs.files.columns import ID_NAMES, QUESTION_NAMES, REFERENCE_NAMES, as_text, first_value, value_at
+from jobs.files.columns import (
+    ID_NAMES,
+    QUESTION_NAMES,
+    REFERENCE_NAMES,
+    as_text,
+    first_filled,
+    first_value,
+    value_at,
+)
 from jobs.files.rows import OnBroken, read_rows
 from jobs.files.turn import NotUnderstood
 from jobs.files.turns import turns_of
@@ -87,7 +95,7 @@ class ReadQuestions:
 
 def question_id_of(prompt: Prompt) -> str:
     """The id of a question that has none: a hash of its text, or of all its turns."""
-    if prompt.is_plain:
+    if prompt.is_plain and prompt.system is None:
         return hashlib.sha256(prompt.text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return question_key(prompt).hex()
 
@@ -120,7 +128,8 @@ def read_questions(
             question, layout = _question_in(row, where, fields, system, need_reference)
         except NotUnderstood as error:
             given = first_value(row, fields.id, ID_NAMES)
-            found.refused.append(Refused(f"line {number}" if given is None else str(given), str(error)))
+            name = f"line {number}" if given is None else f"line {number}: {given}"
+            found.refused.append(Refused(name, str(error)))
             continue
         if keep_rows:
             text = json.dumps(row, ensure_ascii=False, default=str, sort_keys=True)
@@ -150,8 +159,7 @@ def _question_in(
             " or ".join(QUESTION_NAMES),
             "name the column with fields.question",
         )
-    if prompt.system is None:
-        prompt = prompt.told(system)
+    own, prompt = prompt, prompt.told(system) if prompt.system is None else prompt
     references = _references_in(row, fields, turns.answer)
     if need_reference and not references:
         raise BadInput(
@@ -161,7 +169,7 @@ def _question_in(
             "name the column with fields.reference",
         )
     given = first_value(row, fields.id, ID_NAMES)
-    identity = question_id_of(prompt) if given is None else str(given)
+    identity = question_id_of(own) if given is None else str(given)
     method = str(value_at(row, fields.method) or "") if fields.method else ""
     family = str(row.get("family") or row.get("task") or "")
     return Question(identity, prompt, references, family, method), turns.layout
@@ -173,7 +181,7 @@ def _references_in(row: Mapping[str, Any], fields: Fields, answer: Message | Non
     Raises:
         NotUnderstood: a reference that is an object, or a list of such.
     """
-    given = first_value(row, fields.reference, REFERENCE_NAMES)
+    given = first_filled(row, fields.reference, REFERENCE_NAMES)
     if given is None:
         if answer is None or answer.tool_calls:  # no check compares calls
             return ()

@@ -44,7 +44,7 @@ def read_rows(where: str | Path, on_broken: OnBroken = None) -> Iterator[tuple[i
         raise BadInput("no such file", path, "a .jsonl, .json or .parquet file", "check the path")
     if path.suffix == ".parquet":
         batches = (batch.to_pylist() for batch in pq.ParquetFile(path).iter_batches(BATCH))
-        yield from enumerate(chain.from_iterable(batches), 1)
+        yield from enumerate(map(without_nones, chain.from_iterable(batches)), 1)
     elif path.suffix == ".json":
         yield from _rows_of_json(path)
     else:
@@ -110,7 +110,7 @@ def _rows_of_hub(text: str) -> Iterator[dict[str, Any]]:
         loaded = _datasets().load_dataset(
             name, chosen.get("name"), split=chosen.get("split"), revision=chosen.get("revision")
         )
-    except (OSError, ValueError) as error:  # its own errors are of these kinds
+    except Exception as error:  # whatever a data set on the hub may raise
         first = (str(error).splitlines() or [""])[0][:200]
         raise BadInput(
             f"cannot load {HUB}{text}", first, "a data set, its config and its split", ""
@@ -144,7 +144,14 @@ def _one_split(loaded: Any, where: str) -> Iterator[dict[str, Any]]:
             raise BadInput(f"{where} has several splits", names, "one", "add ?split=NAME, or &split=NAME")
         loaded = next(iter(loaded.values()))
     for batch in loaded.with_format("arrow").iter(BATCH):
-        yield from batch.to_pylist()
+        yield from map(without_nones, batch.to_pylist())
+
+
+def without_nones(value: Any) -> Any:
+    """A row of a columnar file without the empty fields that such a file gives every object in a column."""
+    if isinstance(value, dict):
+        return {name: without_nones(inner) for name, inner in value.items() if inner is not None}
+    return [without_nones(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _rows_of_json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

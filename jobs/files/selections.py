@@ -11,18 +11,6 @@ from jobs.run.store import write_atomically
 from selection.rules import group_of_rank
 
 Ranking = Mapping[str, Sequence[Mapping[str, Any]]]
-# how LLaMA-Factory is told where turns stand
-TURNS = {
-    "formatting": "sharegpt",
-    "tags": {
-        "role_tag": "role",
-        "content_tag": "content",
-        "user_tag": "user",
-        "assistant_tag": "assistant",
-        "system_tag": "system",
-        "observation_tag": "tool",
-    },
-}
 
 
 def ranked(
@@ -50,14 +38,13 @@ def in_group(ranking: Ranking, group: int) -> list[Mapping[str, Any]]:
 
 
 def write_selection(path: Path, rows: Sequence[Mapping[str, Any]], key: str) -> None:
-    """Write one set of rows, and tell `dataset_info.json` beside it."""
+    """Write one set of rows, and tell `dataset_info.json` beside it, unless some are more than a question."""
     lines = [
         json.dumps({**row, "output": row["teacher_output"], "selected_score": row[key]}, ensure_ascii=False)
         for row in rows
     ]
     write_atomically(path, ("\n".join(lines) + "\n" if lines else "").encode("utf-8", "surrogatepass"))
-    if any("messages" in row for row in rows):
-        tell_dataset_info(path, {"messages": "messages", "tools": "tools"}, TURNS)
+    if any("messages" in row for row in rows):  # LLaMA-Factory reads turns from what `export` writes for it
         return
     columns = {"prompt": "instruction", "response": "teacher_output", "system": "system"}
     if not any(row.get("system") for row in rows):

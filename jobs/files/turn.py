@@ -39,18 +39,35 @@ def turn_of(turn: Any) -> Message:
     speaker = str(turn.get("role", turn.get("from", "")))
     said = turn["content"] if "content" in turn else turn.get("value")
     if speaker in CALLS:
-        return Message("assistant", "", tool_calls=calls_of(said))
+        called = calls_of(said)
+        if not called:
+            raise NotUnderstood(f"a turn of {speaker} that calls nothing")
+        return Message("assistant", "", reasoning_of(turn, ""), called)
     if speaker not in SPEAKERS:
         raise NotUnderstood(f"a turn of {speaker or 'nobody'}")
     calls = calls_of(turn.get("tool_calls")) or calls_of(turn.get("function_call"))
-    reasoning = next((turn[k] for k in REASONING if isinstance(turn.get(k), str) and turn[k]), None)
     content = text_of(said)
-    if reasoning is not None and "<think>" in content:
-        raise NotUnderstood("reasoning twice, in a field of its own and in think tags")
+    reasoning = reasoning_of(turn, content)
     if not content and not calls and reasoning is None:
         raise NotUnderstood(f"a turn of {speaker} without content")
     name, call_id = (str(turn.get(k) or "") for k in ("name", "tool_call_id"))
     return Message(SPEAKERS[speaker], content, reasoning, calls, name, call_id)
+
+
+def reasoning_of(turn: Mapping[str, Any], content: str) -> str | None:
+    """The reasoning that stands in a field of its own beside some content.
+
+    Raises:
+        NotUnderstood: it is no text, stands in two fields, or in think tags too.
+    """
+    found = [turn[name] for name in REASONING if turn.get(name) not in (None, "", [], {})]
+    if not found:
+        return None
+    if not isinstance(found[0], str) or any(other != found[0] for other in found):
+        raise NotUnderstood("reasoning that is no text, or stands in two fields")
+    if "<think>" in content or "</think>" in found[0]:
+        raise NotUnderstood("reasoning twice, in a field of its own and in think tags")
+    return found[0]
 
 
 def text_of(content: Any) -> str:
@@ -92,17 +109,10 @@ def calls_of(given: Any) -> tuple[ToolCall, ...]:
 def _call(call: Mapping[str, Any]) -> ToolCall:
     function = call.get("function", call)
     arguments = function.get("arguments", {})
-    read = json.loads(arguments) if isinstance(arguments, str) else _without_nones(arguments)
+    read = json.loads(arguments or "{}") if isinstance(arguments, str | None) else arguments
     if not isinstance(read, dict):
         raise ValueError("arguments are no object")
     return ToolCall(str(function["name"]), json.dumps(read, ensure_ascii=False), str(call.get("id") or ""))
-
-
-def _without_nones(value: Any) -> Any:
-    """Arguments without the empty fields that Parquet gives every row of a column of objects."""
-    if isinstance(value, Mapping):
-        return {key: _without_nones(inner) for key, inner in value.items() if inner is not None}
-    return value
 
 
 def tools_of(row: Mapping[str, Any]) -> str:
@@ -115,7 +125,7 @@ def tools_of(row: Mapping[str, Any]) -> str:
     if not given:
         return ""
     try:
-        tools = json.loads(given) if isinstance(given, str) else [_without_nones(t) for t in given]
+        tools = json.loads(given) if isinstance(given, str) else list(given)
     except (TypeError, ValueError) as error:
         raise NotUnderstood("tools that are no JSON") from error
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):

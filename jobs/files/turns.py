@@ -13,8 +13,10 @@ from typing import Any
 from cluster.models.messages import Conversation, Message, Prompt
 from jobs.experiment.questions import Fields
 from jobs.files.columns import ANSWER_NAMES, QUESTION_NAMES, value_at
-from jobs.files.turn import REASONING, NotUnderstood, calls_of, refuse_not_text, text_of, tools_of, turn_of
+from jobs.files.turn import NotUnderstood, calls_of, reasoning_of, refuse_not_text, text_of, tools_of, turn_of
 
+# Columns that hold a part of the question in data sets people have (SQuAD, BoolQ, ARC, AQuA, Dolly ...).
+BESIDE = ("context", "passage", "choices", "options", "document", "documents")
 MESSAGES, SHAREGPT, PROMPT_COMPLETION, ALPACA, COLUMNS = (
     "messages",
     "ShareGPT",
@@ -51,6 +53,8 @@ def turns_of(row: Mapping[str, Any], fields: Fields | None = None, *, answered: 
     """
     named = fields or Fields()
     refuse_not_text(row)
+    if row.get("label") is False:
+        raise NotUnderstood("a completion that its label calls bad")
     if "chosen" in row and "rejected" in row:
         raise NotUnderstood("a preference pair, which has two answers of which one is wrong")
     layout, turns = _named(row, named) if named.question is not None else _found(row, answered)
@@ -66,10 +70,13 @@ def turns_of(row: Mapping[str, Any], fields: Fields | None = None, *, answered: 
 def _found(row: Mapping[str, Any], answered: bool) -> tuple[str, list[Message]]:
     """The first layout that a row has the keys of, and its turns in it."""
     for name, layout in (("messages", MESSAGES), ("conversations", SHAREGPT), ("conversation", SHAREGPT)):
-        if isinstance(row.get(name), Sequence) and not isinstance(row[name], str):
+        if isinstance(row.get(name), str) and row[name]:
+            raise NotUnderstood(f"{name} that are a text, not a list of turns")
+        if isinstance(row.get(name), Sequence):
             return layout, [turn_of(turn) for turn in row[name]]
     if isinstance(row.get("prompt"), list):
         return PROMPT_COMPLETION, [*(turn_of(turn) for turn in row["prompt"]), *_completion(row)]
+    refuse_beside(row)
     if isinstance(row.get("prompt"), str) and row.get("completion") is not None:
         return PROMPT_COMPLETION, [Message("user", row["prompt"]), *_completion(row)]
     if isinstance(row.get("instruction"), str) and ("input" in row or "history" in row):
@@ -127,9 +134,13 @@ def system_of(row: Mapping[str, Any], turns: Sequence[Message], named: str | Non
     Raises:
         NotUnderstood: the turns begin with another one.
     """
-    text = value_at(row, named) if named else row.get("system") or row.get("system_prompt")
-    if not isinstance(text, str) or not text:
+    names = [named] if named else ["system", "system_prompt"]
+    given = [text for name in names if (text := value_at(row, name))]
+    if not given:
         return []
+    text = given[0]
+    if not isinstance(text, str) or any(other != text for other in given):
+        raise NotUnderstood("a system text that is no text, or two of them")
     if turns and turns[0].role == "system":
         if turns[0].content == text:
             return []
@@ -164,9 +175,21 @@ def columns(row: Mapping[str, Any]) -> list[Message]:
     name = next((n for n in QUESTION_NAMES if isinstance(row.get(n), str) and row[n]), None)
     if name is None:
         return []
-    if name != "input" and row.get("input"):
-        raise NotUnderstood(f"a column input beside {name}: which is the question?")
+    for other in QUESTION_NAMES:
+        if other != name and row.get(other) and row[other] != row[name]:
+            raise NotUnderstood(f"a column {other} beside {name}: which is the question?")
     return [Message("user", row[name])]
+
+
+def refuse_beside(row: Mapping[str, Any]) -> None:
+    """Refuse columns that belong to a question and that no layout here puts into it.
+
+    Raises:
+        NotUnderstood: with the first of them that is not empty.
+    """
+    for name in BESIDE:
+        if row.get(name) not in (None, "", [], {}):
+            raise NotUnderstood(f"a column {name} beside the question: put it into the question's text")
 
 
 def _answer_column(row: Mapping[str, Any]) -> list[Message]:
@@ -182,9 +205,7 @@ def said(given: Any, name: str, row: Mapping[str, Any]) -> Message:
     """
     if isinstance(given, bool) or not isinstance(given, str | int | float):
         raise NotUnderstood(f"a column {name} that is no text but a {type(given).__name__}")
-    reasoning = next((row[k] for k in REASONING if isinstance(row.get(k), str) and row[k]), None)
-    if reasoning is not None and "<think>" in str(given):
-        raise NotUnderstood("reasoning twice, in a column of its own and in think tags")
+    reasoning = reasoning_of(row, str(given))
     return Message("assistant", str(given), reasoning, calls_of(row.get("tool_calls")))
 
 

@@ -3,6 +3,7 @@ they come from.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -73,21 +74,23 @@ def chosen_answers(
             answer_turn(rows[str(r["answer_id"])]["text"], rows[str(r["answer_id"])]["tool_calls"]),
             str(r["teacher"]),
             {name: r[name] for name in ABOUT if name != "teacher"},
-            _rejected(str(r["answer_id"]), worse.get(str(r["question_id"]), ()), rows),
+            _rejected(str(r["answer_id"]), float(r["cost"]), worse.get(str(r["question_id"]), ()), rows),
         )
         for r in records(chosen)
     ]
 
 
-def worse_answers(outcome: Outcome, path: StudentPath, number: int) -> dict[str, list[tuple[str, str]]]:
+def worse_answers(
+    outcome: Outcome, path: StudentPath, number: int
+) -> dict[str, list[tuple[str, str, float]]]:
     """For each question the answers that may be rejected, the first of them preferred: wrong ones by their
     keys, then right ones from the costliest for this student.
     """
     pool = outcome.start.pool.answers
     wrong = pool[pool["state"] == "wrong"].sort_values("answer_key")
-    found: dict[str, list[tuple[str, str]]] = {}
+    found: dict[str, list[tuple[str, str, float]]] = {}
     for question, answer in zip(wrong["question_id"], wrong["answer_id"], strict=True):
-        found.setdefault(str(question), []).append((str(answer), "wrong"))
+        found.setdefault(str(question), []).append((str(answer), "wrong", math.inf))
     if path.arm.cost_settings is None:
         return found
     scores = outcome.scores[path, number].read()
@@ -95,15 +98,21 @@ def worse_answers(outcome: Outcome, path: StudentPath, number: int) -> dict[str,
     costs = scored.assign(cost=compute_cost(scored, path.arm.cost_settings)).sort_values(
         ["cost", "answer_id"], ascending=[False, True]
     )
-    for question, answer in zip(costs["question_id"], costs["answer_id"], strict=True):
-        found.setdefault(str(question), []).append((str(answer), "costlier"))
+    columns = (costs[name] for name in ("question_id", "answer_id", "cost"))
+    for question, answer, cost in zip(*columns, strict=True):
+        found.setdefault(str(question), []).append((str(answer), "costlier", float(cost)))
     return found
 
 
 def _rejected(
-    chosen: str, worse: Iterable[tuple[str, str]], rows: Mapping[str, Mapping[str, Any]]
+    chosen: str,
+    own_cost: float,
+    worse: Iterable[tuple[str, str, float]],
+    rows: Mapping[str, Mapping[str, Any]],
 ) -> tuple[Any, str, str] | None:
-    for answer, why in worse:
+    for answer, why, cost in worse:
+        if cost <= own_cost:
+            continue
         row = rows[answer]
         if answer != chosen and (row["text"], row["tool_calls"]) != (
             rows[chosen]["text"],

@@ -11,6 +11,7 @@ from cluster.models.messages import Message, Prompt
 from cluster.models.reasoning import with_reasoning
 from jobs.files.questions import Question
 
+ASKING = ("human", "observation")
 SPEAKERS = {"user": "human", "assistant": "gpt", "tool": "observation"}  # as ShareGPT calls them
 
 
@@ -60,6 +61,9 @@ def as_llama_factory(chosen: ChosenAnswer) -> dict[str, Any]:
         CannotHold: a turn that says something and calls a tool.
     """
     turns = [_sharegpt(turn) for turn in (*chosen.question.prompt.turns, chosen.answer)]
+    speakers = [turn["from"] for turn in turns if turn["from"] != "system"]
+    if any((who in ASKING) != (place % 2 == 0) for place, who in enumerate(speakers)):
+        raise CannotHold("turns that do not alternate")
     tools = {"tools": chosen.question.prompt.tools} if chosen.question.prompt.tools else {}
     return {"conversations": turns} | tools | chosen.ids
 

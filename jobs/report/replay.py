@@ -76,7 +76,7 @@ def check_again(e: Experiment, question: Question, text: str, calls: str) -> Ite
         yield "verify: by the judge; what it said is in its table of answers"
         return
     settings = Checks(e.verify).of(method)
-    row = row_of(question, calls) if reads_rows(settings) else ""
+    row = row_of(question, calls) if method == "function" and reads_rows(settings) else ""
     with Verifier(settings) as verifier:
         verdict = verifier.check(text, question.references, row)
     yield f"verify: {verdict.state}, extracted {verdict.extracted!r}, reference {references or 'none'}"

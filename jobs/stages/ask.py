@@ -18,6 +18,7 @@ from jobs.run.run import Run
 from jobs.run.tables import Owner, Request, Table, Wanted, unusual
 from jobs.run.views import View
 from jobs.stages.answers import ANSWER_COLUMNS, VERSION, Ask, count_answers, within
+from jobs.stages.completion import estimated_prompt
 from jobs.stages.endpoint import EndpointAsker, Secret, forget_journalled, read_key
 from jobs.stages.hosted import Draw, ModelAsker
 from jobs.stages.states import ModelState
@@ -181,7 +182,7 @@ def left_to_ask(asked: Asked, limit: int, asks: Sequence[Ask]) -> Left:
     """What these asks would take of a teacher."""
     most = len(asks) * limit
     if isinstance(asked, EndpointTeacher):
-        prompt = sum(sum(len(t.content) // 4 + 8 for t in a.prompt.turns) for a in asks)
+        prompt = sum(estimated_prompt(a.prompt) for a in asks)
         usd = (prompt * asked.usd_per_million_input_tokens + most * asked.usd_per_million_output_tokens) / 1e6
         return Left(len(asks), prompt, most, usd)
     renderer = asked.state.renderer()

@@ -17,7 +17,7 @@ from jobs.run.run import Run
 from jobs.run.views import View
 from jobs.stages.judge import Judged, verdicts_of
 from jobs.stages.verify import Checked, read_verdicts, settings_config, verdicts_on
-from selection.verification import METHODS, Case, Verdict, VerifySettings, check_settings, reads_rows
+from selection.verification import METHODS, Case, Verdict, VerifySettings, check_settings, judge, reads_rows
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,27 @@ def check_checks(checks: Checks, questions: Iterable[Question]) -> None:
             raise BadInput(
                 f"question {q.id} has no reference answer", "", f"one, for verify.method {method}", ""
             )
+        refuse_reference(q, checks)
     verify_config(checks)
+
+
+def refuse_reference(question: Question, checks: Checks) -> None:
+    """Refuse a reference that the question's method cannot read, before anybody is paid.
+
+    Raises:
+        BadInput: with the question's id.
+    """
+    settings = checks.of(question.method or checks.verify.method)
+    if settings.method not in ("numeric", "choice"):
+        return
+    for reference in question.references:
+        try:
+            judge(f"A: {reference}", reference, settings)
+        except BadInput as error:
+            why = f"for verify.method {settings.method}: {error.what}"
+            raise BadInput(
+                f"question {question.id} has an odd reference", repr(reference[:60]), why, ""
+            ) from error
 
 
 def verify_config(checks: Checks) -> dict[str, Any]:
@@ -144,7 +164,7 @@ def to_check(
     answers: pd.DataFrame, questions: Mapping[str, Question], settings: VerifySettings
 ) -> list[Checked]:
     """What a checker is given of each of these answers."""
-    with_rows = reads_rows(settings)
+    with_rows = settings.method == "function" and reads_rows(settings)
     keys = {q: question_key(questions[q].prompt) for q in answers["question_id"].unique()}
     columns = (answers[c] for c in ("question_id", "text", "tool_calls"))
     return [

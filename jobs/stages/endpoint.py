@@ -5,7 +5,7 @@ that appears nowhere.
 import os
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -19,7 +19,7 @@ from jobs.experiment.teachers import EndpointTeacher
 from jobs.run.rows import JOURNAL
 from jobs.run.tables import KEY, Table
 from jobs.stages.answers import Answer, Ask, failed, serves, table_of, tally_of
-from jobs.stages.completion import Malformed, estimated, read_reply
+from jobs.stages.completion import Malformed, estimated, estimated_prompt, read_reply
 from jobs.stages.hosted import Draw
 from jobs.stages.journal import Journal, drop_journalled
 
@@ -68,8 +68,9 @@ class EndpointAsker:
         """
         from openai import OpenAI
 
-        self.teacher, self.draw, self.spent_usd = teacher, draw, spent_on(table, asked)
+        self.teacher, self.draw = teacher, draw
         self.journal = Journal(table.directory / JOURNAL)
+        self.spent_usd = spent_on(table, asked, self.journal.known)
         self.fallbacks: dict[str, str] = {}
         self.client = OpenAI(
             base_url=teacher.base_url,
@@ -106,7 +107,6 @@ class EndpointAsker:
         teacher, limit = self.teacher, self.draw.limit
         paid = next((p for p in self.journal.known.get(ask.key.hex(), ()) if serves(limit, p)), None)
         if paid is not None:
-            self._spend(paid["usd"])
             return Answer(**{**paid, "token_ids": tuple(paid["token_ids"])})
         problem, usd = "", 0.0
         for attempt in range(teacher.max_retries + 1):
@@ -118,7 +118,7 @@ class EndpointAsker:
             self._count(retries=int(attempt > 0))
             began = time.monotonic()
             try:
-                return self._call(ask)
+                return self._kept(ask, self._call(ask), usd)
             except (
                 AuthenticationError,
                 PermissionDeniedError,
@@ -131,13 +131,22 @@ class EndpointAsker:
                     "",
                 ) from error
             except APIError as error:  # the client has already retried what can be retried
-                return failed(f"{type(error).__name__}: {self._scrub(error)}", limit)
+                return self._kept(ask, failed(f"{type(error).__name__}: {self._scrub(error)}", limit), usd)
             except Malformed as error:
                 problem = f"malformed response: {error}"
-                usd += self._spend(self._price(error.used))
+                usd += self._spend(self._price(error.used or (estimated_prompt(ask.prompt), 0)))
+                if error.is_understood:
+                    break
             finally:
                 self._count(waited_s=time.monotonic() - began)
-        return replace(failed(self._scrub(problem), limit), usd=usd)
+        return self._kept(ask, failed(self._scrub(problem), limit), usd)
+
+    def _kept(self, ask: Ask, answer: Answer, usd: float) -> Answer:
+        """An answer with what the calls before it cost, journalled if anything was paid."""
+        answer = replace(answer, usd=answer.usd + usd)
+        if answer.usd or answer.finish != "failed":
+            self.journal.write(ask.key.hex(), asdict(answer))
+        return answer
 
     def _price(self, used: tuple[int, int]) -> float:
         """USD for prompt and answer tokens."""
@@ -153,16 +162,13 @@ class EndpointAsker:
         raw = self.client.chat.completions.with_raw_response.create(**self._asking(ask))
         self._count(retries=raw.retries_taken)
         reply = read_reply(raw.text)
-        used = reply.used or estimated(ask.prompt, reply)
+        used = reply.used or estimated(ask.prompt, reply.text + reply.calls)
         usd, limit = self._spend(self._price(used)), self.draw.limit
         if reply.refusal:
             kept = f"the server keeps its answer back: {self._scrub(reply.refusal)}"
-            answer = replace(failed(kept, limit, used[0]), answer_tokens=used[1], usd=usd)
-        else:
-            said = Answer(reply.text, reply.finish, "", *used, limit, usd=usd)
-            answer = replace(said, reasoning=reply.reasoning, tool_calls=reply.calls)
-        self.journal.write(ask.key.hex(), asdict(answer))
-        return answer
+            return replace(failed(kept, limit, used[0]), answer_tokens=used[1], usd=usd)
+        said = Answer(reply.text, reply.finish, "", *used, limit, usd=usd)
+        return replace(said, reasoning=reply.reasoning, tool_calls=reply.calls)
 
     def _asking(self, ask: Ask) -> dict[str, Any]:
         """What a call sends. `extra_body` comes last: what it names replaces ours, and null removes it."""
@@ -176,7 +182,7 @@ class EndpointAsker:
             "seed": derive_seed(draw.seed, ask.key.hex()) % 2**31,
         }
         if ask.prompt.tools:
-            ours["tools"] = ask.prompt.tools_for_template()
+            ours["tools"] = ask.prompt.tools_for_server()
         ours = {name: value for name, value in ours.items() if name not in t.extra_body}
         return {**ours, "extra_body": {k: v for k, v in t.extra_body.items() if v is not None}}
 
@@ -200,10 +206,28 @@ class EndpointAsker:
         time.sleep(max(0.0, turn - now))
 
 
-def spent_on(table: Table, asked: Collection[bytes]) -> float:
-    """USD that the answers to these asks have cost, whoever paid: the budget covers it all."""
-    rows = (table.read(name, [KEY, "usd"]) for name in table.parts(sorted(asked)))
-    return sum(float(part.loc[[key in asked for key in part[KEY]], "usd"].sum()) for part in rows)
+def spent_on(
+    table: Table,
+    asked: Collection[bytes],
+    journalled: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+) -> float:
+    """USD that the answers to these asks have cost, whoever paid: the budget covers it all.
+
+    Args:
+        journalled: records of paid answers by key; those that are in parts count there.
+    """
+    spent, held = 0.0, set[tuple[str, int, float]]()
+    for name in table.parts(sorted(asked)):
+        part = table.read(name, [KEY, "usd", "limit_tokens"])
+        for key, usd, limit in zip(part[KEY], part["usd"], part["limit_tokens"], strict=True):
+            if key in asked:
+                spent += float(usd)
+                held.add((key.hex(), int(limit), float(usd)))
+    for key in asked:
+        for paid in (journalled or {}).get(key.hex(), ()):
+            if (key.hex(), int(paid["limit_tokens"]), float(paid["usd"])) not in held:
+                spent += float(paid["usd"])
+    return spent
 
 
 def forget_journalled(table: Table) -> None:

@@ -23,6 +23,7 @@ from jobs.stages.answers import answers_to, asks_of, ids_by_key, request_of
 from jobs.stages.ask import Hosted, Wave, ask
 from jobs.stages.check import Checks, check_answers, verify_config
 from jobs.stages.hosted import Draw
+from jobs.stages.judge import JUDGE_FAILED
 from jobs.stages.score import Scores, key_of, owner_of, statistics_wanted
 from jobs.stages.states import ModelState
 from jobs.stages.train import bring_back
@@ -86,6 +87,8 @@ def evaluate_students(
     """Evaluate students (label -> state) on held-out questions; returns label -> stage."""
     stages = {label: evaluate_stage(run.store, judging, s, questions) for label, s in students.items()}
     for label, stage in stages.items():
+        if run.retry_failed and stage.is_finished and stage.manifest()["counts"].get("unjudged"):
+            stage.reopen()
         run.note("evaluate", label, stage)
     # of several labels with one student the first is asked for
     distinct = {stage.id: label for label, stage in reversed(stages.items()) if not stage.is_finished}
@@ -141,7 +144,9 @@ def _finish(stage: Stage, questions: Sequence[Question], results: Judged) -> Non
     write_table(stage.part("results"), table)
     value, cut_off = float(table["value"].mean()), float(table["cut_off"].sum())
     uses = [view.path for view in results.views]
-    stage.finish(["results"], uses=uses, questions=len(table), value=value, cut_off=cut_off)
+    unjudged = int(table["extracted"].str.startswith(JUDGE_FAILED).sum())
+    told = {"value": value, "cut_off": cut_off, "unjudged": unjudged}
+    stage.finish(["results"], uses=uses, questions=len(table), **told)  # type: ignore[arg-type]
 
 
 def _verdicts(
@@ -169,7 +174,9 @@ def _verdicts(
     label = f"{first} and {len(others)} more" if others else first
     checked = check_answers(run, "verdicts on", label, label, judging.checks, answers, by_id)
     told = checked.answers
-    told["value"] = (told["state"] == "correct").astype(float).where(told["finish"] != "failed")
+    # where nobody checked because a judge failed there is no value, as where nobody answered
+    unjudged = (told["state"] == "checker_error") & told["extracted"].str.startswith(JUDGE_FAILED)
+    told["value"] = (told["state"] == "correct").astype(float).where((told["finish"] != "failed") & ~unjudged)
     told["state"] = told["state"].where(told["finish"] != "failed", "failed").fillna("empty")
     told["extracted"] = told["extracted"].where(told["finish"] != "failed", told["error"])
     told["cut_off"] = (told["finish"] == "length").astype(float)

@@ -18,7 +18,8 @@ from jobs.stages.hosted import Draw
 from selection.verification import Verdict
 
 ENDING = "\n\nThink it through, then end with a line of its own: `VERDICT: right` or `VERDICT: wrong`."
-VERDICT = re.compile(r"^[\W_]*VERDICT[\W_]*(right|wrong)[\W_]*$", re.MULTILINE | re.IGNORECASE)
+VERDICT = re.compile(r"[\W_]*VERDICT[\W_]*(right|wrong)[\W_]*", re.IGNORECASE)
+JUDGE_FAILED = "the judge"  # begins the reason of an answer that no judge could be got to check
 PLACE = re.compile(r"\{(question|reference|answer)\}")
 SHARD_SIZE = 128
 
@@ -56,11 +57,11 @@ class Agreement:
 
 def asked_of(judge: Judge, case: Judged) -> Ask:
     """The rubric about one answer. Texts are put in once: what looks like a place in one of them stays."""
-    said = case.text if not case.calls else f"{case.text}\n{case.calls}".strip()
+    said = f"{split_reasoning(case.text)[1]}\n{case.calls}".strip()
     texts = {
         "question": written(case.prompt),
         "reference": "\nor\n".join(case.references),
-        "answer": split_reasoning(said)[1] or said,
+        "answer": said or "(no answer after its reasoning)",
     }
     return Ask(plain(PLACE.sub(lambda found: texts[found[1]], judge.rubric) + ENDING), 0)
 
@@ -73,6 +74,8 @@ def written(prompt: Prompt) -> str:
         f"{t.role}: {t.content}" + "".join(f" [{c.name} {c.arguments}]" for c in t.tool_calls)
         for t in prompt.turns
     ]
+    if prompt.tools:
+        turns.insert(0, f"tools: {prompt.tools}")
     return "\n\n".join(turns)
 
 
@@ -105,11 +108,11 @@ def read_verdict(text: str, finish: str, error: str) -> Verdict:
     Verdict(state='wrong', extracted='6 is not 7.')
     """
     if finish == "failed":
-        return Verdict("checker_error", f"the judge failed: {error}"[:300])
-    said = split_reasoning(text)[1]
-    found = list(VERDICT.finditer(said))
-    if not found:
+        return Verdict("checker_error", f"{JUDGE_FAILED} failed: {error}"[:300])
+    said = split_reasoning(text)[1].strip()
+    before, _, last = said.rpartition("\n")
+    found = VERDICT.fullmatch(last)
+    if found is None or finish == "length":
         why = "was cut off" if finish == "length" else "gave no verdict"
-        return Verdict("checker_error", f"the judge {why}: {said[-200:]}")
-    right = found[-1][1].lower() == "right"
-    return Verdict("correct" if right else "wrong", said[: found[-1].start()].strip()[-300:])
+        return Verdict("checker_error", f"{JUDGE_FAILED} {why}: {said[-200:]}")
+    return Verdict("correct" if found[1].lower() == "right" else "wrong", before.strip()[-300:])

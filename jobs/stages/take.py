@@ -9,6 +9,7 @@ from jobs.experiment.teachers import FileTeacher
 from jobs.files.answers import FoundAnswer, body_of, read_answers, refuse_other_texts
 from jobs.files.questions import Question
 from jobs.files.rows import OnBroken
+from jobs.run.keys import question_key
 from jobs.stages.answers import Answer, table_of
 
 
@@ -32,10 +33,11 @@ def take_file(
     found = read.answers
     say(f"{teacher.name}: {read}")
     refuse_other_texts(found, questions, read.path)
-    by_text: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    by_turns: dict[bytes | tuple[tuple[str, str], ...], list[str]] = {}
     for q in questions.values():
-        by_text.setdefault(body_of(q.prompt), []).append(q.id)
-    ids = [_ids(a, questions, by_text) for a in found]
+        by_turns.setdefault(question_key(q.prompt), []).append(q.id)
+        by_turns.setdefault(body_of(q.prompt), []).append(q.id)
+    ids = [_ids(a, questions, by_turns) for a in found]
     table = table_of(
         Answer(a.text, "refused" if a.problem else "stop", a.problem, tool_calls=a.calls) for a in found
     )
@@ -55,11 +57,25 @@ def take_file(
 def _ids(
     answer: FoundAnswer,
     questions: Mapping[str, Question],
-    by_text: Mapping[tuple[tuple[str, str], ...], list[str]],
+    by_turns: Mapping[bytes | tuple[tuple[str, str], ...], list[str]],
 ) -> list[str]:
-    """The questions of ours that an answer is to: the one with its id, else those with its turns; its own id
-    where there is none.
+    """The questions of ours that an answer is to: the one with its id; else those with the same turns; else,
+    whatever the system text, the only one with the same other turns. Its own id where there is none.
+
+    Raises:
+        BadInput: several questions differ in their system text alone, and the answer has none of them.
     """
     if answer.question_id in questions or answer.prompt is None:
         return [answer.question_id]
-    return by_text.get(body_of(answer.prompt), [answer.question_id])
+    exact = by_turns.get(question_key(answer.prompt))
+    if exact is not None:
+        return exact
+    near = by_turns.get(body_of(answer.prompt), [answer.question_id])
+    if len({questions[q].prompt for q in near if q in questions}) > 1:
+        raise BadInput(
+            "an answer could be to several questions, which differ in their system text",
+            ", ".join(near[:4]),
+            "the question's id, or its system text",
+            "",
+        )
+    return near

@@ -22,7 +22,7 @@ from jobs.run.views import View
 from selection.checking import process_verifier
 from selection.verification import Case, Verdict, VerifySettings, load_function
 
-VERSION = 1
+VERSION = 2
 SHARD_SIZE = 2000
 MOST_CHECKERS = 1000  # as many as there are shards, where there is room
 VERDICT_COLUMNS = ["state", "extracted"]
@@ -66,7 +66,7 @@ class VerifyHandler:
 def settings_config(settings: VerifySettings) -> dict[str, Any]:
     """The identity of a checker that is a program."""
     config = unusual(asdict(settings), asdict(VerifySettings()))
-    if settings.method == "function" and settings.function:
+    if settings.function:
         source = inspect.getsourcefile(load_function(settings.function))
         config["source"] = hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
     return config
