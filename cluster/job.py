@@ -35,12 +35,15 @@ class Result:
 
 @dataclass
 class Running:
-    """A job under way: what is still to do, and how often each shard has been tried."""
+    """A job under way: what is still to do, how often each shard has been tried, and which were with a host
+    when it died.
+    """
 
     job: Job
     source: Iterator[tuple[str, Any]]
     again: deque[tuple[str, Any]] = field(default_factory=deque)
     tries: dict[str, int] = field(default_factory=dict)
+    suspects: set[str] = field(default_factory=set)
     outstanding: int = 0
     load_deaths: int = 0
     exhausted: bool = False

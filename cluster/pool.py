@@ -137,8 +137,7 @@ class Pool:
         """
         for slot in self._slots:
             running = slot.running
-            most = max(IN_FLIGHT_PER_HOST, slot.needs.at_once)
-            while running is not None and slot.ready and len(slot.in_flight) < most:
+            while running is not None and slot.ready and len(slot.in_flight) < self._most(slot, running):
                 shard = running.next_shard()
                 if shard is None:
                     if not slot.in_flight:
@@ -150,6 +149,16 @@ class Pool:
             s for s in self._slots if s.running is not None and not s.ready and not s.running.has_more
         ]:
             self._slots.let_go(slot)
+
+    def _most(self, slot: Slot, running: Running) -> int:
+        """How many calls a host may have in its queue: one while shards are run again that were with a host
+        when it died. The result of one that had just ended can be lost with it, so only alone is it clear
+        whose fault a second death is.
+        """
+        names = [shard[0] for shard in slot.in_flight.values() if not isinstance(shard, str)]
+        if running.again or any(name in running.suspects for name in names):
+            return 1
+        return max(IN_FLIGHT_PER_HOST, slot.needs.at_once)
 
     def _collect(self, future: Any) -> Iterator[Result]:
         slot = next((s for s in self._slots if future in s.in_flight), None)
@@ -211,6 +220,7 @@ class Pool:
                 what = f"{name}: its actor died {running.tries[first]} times on shard {first}"
                 raise ShardFailed(what, problem, "", "see the Ray logs for memory")
         running.again.extend(lost)
+        running.suspects.update(shard[0] for shard in lost)
         self._metrics.count("retries", len(lost), *metric_labels(running.job))
         slot.in_flight.clear()
         self._slots.drop(slot)

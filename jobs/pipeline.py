@@ -17,8 +17,11 @@ from jobs.files.rows import check_source
 from jobs.miniature.world import build_world, resolve
 from jobs.results.outcome import Data, Outcome, Start
 from jobs.run.run import Run
+from jobs.run.tables import Table
 from jobs.stages.check import Checks, check_checks
+from jobs.stages.endpoint import read_key
 from jobs.stages.evaluate import evaluate_students
+from jobs.stages.judge import judge_owner
 from jobs.stages.pool import build_pool
 from jobs.stages.score import pool_rows
 from jobs.stages.states import ModelState, check_student, first_state
@@ -63,6 +66,12 @@ def look(run: Run, experiment: Experiment) -> Looked:
         e = resolve(e, build_world(run, e.miniature, e.placement))
     questions, held_out, data = load_questions(e, run.terminal.say)
     hosted = check_teachers(e)
+    if (
+        e.judge is not None
+        and run.mode == "make"
+        and not Table(run.store.root, judge_owner(e.judge)).is_there
+    ):
+        read_key(e.judge)  # before teachers are paid for answers that nobody could judge
     students = {s.name: first_state(s) for s in e.students}
     for student in students.values():
         check_student(student, e.score.target_layer)

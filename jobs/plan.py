@@ -79,8 +79,9 @@ def _ask_rows(e: Experiment, found: dict[str, list[Planned]], questions: int) ->
     if len(left) > 1:
         rows.append(PlanRow(f"generate, {len(left)} teachers", "no", str(reduce(operator.add, left)), ""))
     checked = found.get("verify", [])
+    rows += [_row(f"judge {p.label}", p) for p in found.get("judge", [])]
     rows += [_row(f"verify {p.label}", p) for p in checked]
-    if not checked:
+    if not checked and "judge" not in found:
         rows.append(PlanRow("verify", "no", "what is still to be asked", "one actor a part"))
     return rows
 

@@ -12,7 +12,8 @@ from cluster.errors import BadInput
 from cluster.models.messages import Message, Prompt, plain
 from jobs.experiment.judge import RUBRIC
 from jobs.experiment.reading import parse_experiment
-from jobs.pipeline import load_questions
+from jobs.pipeline import load_questions, look
+from jobs.plan import make_plan
 from jobs.results.spent import spent_table
 from jobs.run.views import View
 from jobs.stages.judge import Judged, asked_of, read_verdict
@@ -159,3 +160,16 @@ def test_a_judge_is_named_where_one_is_needed(small_world: dict[str, Any], proxy
         with pytest.raises(BadInput, match=message):
             parse_experiment(judged_by(small_world, proxy, **wrong))
     assert yaml.safe_dump(tree)
+
+
+def test_a_judge_without_a_key_is_refused_before_anybody_is_asked_and_is_in_the_plan(
+    small_world: dict[str, Any], tmp_path: Path, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = judged_by(small_world, proxy)
+    monkeypatch.delenv("TEST_KEY")
+    with open_here(tree, tmp_path) as here, pytest.raises(BadInput, match="no key for teacher judge"):
+        look(here, parse_experiment(tree))
+    with open_here(tree, tmp_path, mode="plan") as here:
+        plan = {row.stage: row for row in make_plan(here, parse_experiment(tree))}
+    assert "answers, about" in plan["judge pool"].remaining
+    assert "verify" not in plan

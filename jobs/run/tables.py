@@ -126,6 +126,11 @@ class Table:
     def directory(self) -> Place:
         return self.root / self.path
 
+    @property
+    def is_there(self) -> bool:
+        """Whether anybody has made a row of it."""
+        return (self.directory / OWNER).is_file()
+
     def part(self, name: str) -> Place:
         return self.directory / f"{name}.parquet"
 

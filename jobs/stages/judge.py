@@ -10,10 +10,10 @@ from cluster.models.messages import Prompt, plain
 from cluster.models.reasoning import split_reasoning
 from jobs.experiment.judge import Judge
 from jobs.run.run import Run
-from jobs.run.tables import KEY
+from jobs.run.tables import KEY, Owner
 from jobs.run.views import View
 from jobs.stages.answers import Ask, request_of
-from jobs.stages.ask import Wave, ask, ask_again
+from jobs.stages.ask import Wave, ask, ask_again, owner_of
 from jobs.stages.hosted import Draw
 from selection.verification import Verdict
 
@@ -55,6 +55,16 @@ class Agreement:
         return self.counts.get("both right", 0) + self.counts.get("both wrong", 0)
 
 
+def draw_of(judge: Judge) -> Draw:
+    """How a judge is asked."""
+    return Draw(0.0, 1.0, judge.max_new_tokens, 0)
+
+
+def judge_owner(judge: Judge) -> Owner:
+    """Whose table a judge's words are in."""
+    return owner_of(judge, draw_of(judge))
+
+
 def asked_of(judge: Judge, case: Judged) -> Ask:
     """The rubric about one answer. Texts are put in once: what looks like a place in one of them stays."""
     said = f"{split_reasoning(case.text)[1]}\n{case.calls}".strip()
@@ -91,7 +101,7 @@ def verdicts_of(
         Unmade: in a plan, the judge is still to be asked.
     """
     asks = [asked_of(judge, case) for case in cases]
-    wave = Wave(judge, Draw(0.0, 1.0, judge.max_new_tokens, 0), request_of(asks))
+    wave = Wave(judge, draw_of(judge), request_of(asks))
     view = ask(run, "judge", {label: wave}, SHARD_SIZE)[label]
     view = ask_again(run, label, wave, SHARD_SIZE, "judge")
     run.need(what, [view])
