@@ -254,3 +254,28 @@ def test_a_job_that_ends_hands_its_room_on_at_once() -> None:
     with Pool(HostsHere()) as pool:
         got = {(r.job, r.shard): r.value for r in pool.run(jobs)}
     assert got == {(f"j{k}", f"s{i}"): 2 * i for k in range(4) for i in range(3)}
+
+
+class LosingHosts(SimulatedHosts):
+    """A host takes the results with it that nobody has fetched when it dies, as a process does."""
+
+    def advance(self) -> None:
+        known = set(self.done)
+        queues = {id(host): [future for future, _, _ in host.queue] for host in self.hosts}
+        super().advance()
+        for host in self.hosts:
+            ended = [f for f in queues.get(id(host), ()) if f in self.done and f not in known]
+            if host.dead:
+                self.done |= dict.fromkeys(ended, (host.free_at, "die"))
+
+
+def test_a_shard_whose_result_died_with_its_host_is_not_blamed_for_the_next_one() -> None:
+    """The fifth takes no time and kills its host: the result of the fourth, just ended, is lost each time
+    both are in one queue.
+    """
+    shards: list[tuple[float, Any]] = [(1, 1), (1, 1), (1, 1), (1, 1), (0, "die"), (1, 1)]
+    with pytest.raises(ShardFailed, match="died 2 times on shard a4"):
+        run(LosingHosts([Machine(1)]), [job("a", 1, 1, shards)], retries=1)
+    shards[4] = (0, "die once")
+    jobs = [job("a", 1, 1, shards)]
+    assert run(LosingHosts([Machine(1)]), jobs, retries=1) == names(jobs)
