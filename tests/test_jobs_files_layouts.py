@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pandas as pd
 import pytest
 
 from tests.conftest import write_jsonl
+from tests.in_process import InProcess
 from tests.runs import tutelage
 
 
@@ -43,6 +45,64 @@ def test_score_reproduces_the_published_files(scored: Path, golden: Path) -> Non
         for field in ("scas_score", "answer_answer_similarity", "answer_question_block", "answer_mean_nll"):
             assert row[field] == pytest.approx(reference[field], rel=1e-5)
         assert {"instruction", "teacher_output", "reference_answer", "lambda_scas"} <= set(row)
+
+
+def test_scores_from_a_clusters_actors_are_those_of_this_process_and_are_kept(
+    golden: Path, tmp_path: Path
+) -> None:
+    """Several answers of a teacher to a question, a conversation, and a row that is no question."""
+    rows = [
+        {"id": k, "instruction": f"{k}+1?", "teacher_output": f"A: {k + n}"} for k in range(3) for n in (1, 2)
+    ]
+    turns = [{"role": r, "content": c} for r, c in (("user", "hi"), ("assistant", "yes"), ("user", "2?"))]
+    talk = {"id": "talk", "messages": [*turns, {"role": "assistant", "content": "A: 2"}]}
+    write_jsonl(
+        tmp_path / "in" / "org%2Fann.jsonl", [*rows, talk, {"id": "p", "question": "q", "images": ["x"]}]
+    )
+    student = ("--student", golden / "student", "--answers", tmp_path / "in", "--store", tmp_path / "store")
+    got = {}
+    with mock.patch("jobs.standalone.score.RayHost", side_effect=lambda *rest: InProcess()):
+        for name, where in (("here", ()), ("there", ("--address", "auto")), ("again", ("--address", "auto"))):
+            done = tutelage("score", *student, *where, "--out", tmp_path / name)
+            assert done.returncode == 0, done.stderr
+            assert (
+                "7 answers of 1 teachers (6 as columns, 1 as messages); 1 refused: 1 with images"
+                in done.stdout
+            )
+            got[name] = [r for file in (tmp_path / name).glob("*.jsonl") for r in rows_of(file)]
+    assert [len(rows) for rows in got.values()] == [8, 8, 8]
+    assert got["again"] == got["there"]
+    assert "score: 7 answers" not in done.stdout, "what the store has is not scored again"
+    for row, other in zip(got["here"], got["there"], strict=True):
+        assert row["id"] == other["id"]
+        if row["scas_score"] is not None:
+            assert other["scas_score"] == pytest.approx(row["scas_score"], rel=1e-5)
+    assert got["here"][-1]["error"] == "not_understood: images, which is not text"
+    chosen = tutelage("select", "--scores", tmp_path / "there", "--out", tmp_path / "sel", "--num-groups", 2)
+    assert chosen.returncode == 0, chosen.stderr
+    groups = [rows_of(tmp_path / "sel" / "2_groups" / f"group_{k}.jsonl") for k in (1, 2)]
+    assert [len(group) for group in groups] == [4, 3]
+    assert all(row["score_rank"] == row["group"] == k for k, group in enumerate(groups, 1) for row in group)
+    manifest = json.loads((tmp_path / "sel" / "2_groups" / "manifest.json").read_text())
+    assert manifest["group_counts"] == {"1": 4, "2": 3}
+    refused = tutelage(
+        "score", *student, "--address", "auto", "--compat", "reference", "--out", tmp_path / "x"
+    )
+    assert "--compat ours" in refused.stderr
+
+
+def test_a_teachers_name_is_no_path(golden: Path, tmp_path: Path) -> None:
+    """`org/model` wrote a folder that select did not see, `../up` a file beside the folder."""
+    names = ["org/model", "../up"]
+    rows = [{"id": "1", "instruction": "q", "teacher_output": "A: 1", "teacher": name} for name in names]
+    write_jsonl(tmp_path / "all.jsonl", rows)
+    done = tutelage(
+        "score", "--student", golden / "student", "--answers", tmp_path / "all.jsonl", "--out", tmp_path / "o"
+    )
+    assert done.returncode == 0, done.stderr
+    files = sorted(p.name for p in (tmp_path / "o").iterdir())
+    assert files == ["..%2Fup_scas_scores.jsonl", "org%2Fmodel_scas_scores.jsonl"]
+    assert [r["teacher_name"] for f in files for r in rows_of(tmp_path / "o" / f)] == ["../up", "org/model"]
 
 
 def test_select_writes_the_authors_layout_and_loses_no_question(scored: Path, tmp_path: Path) -> None:
