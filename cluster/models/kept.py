@@ -6,6 +6,7 @@ question that lost a turn is another question.
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -100,13 +101,11 @@ def _leaves(value: Any) -> Sequence[str]:
     return [value if isinstance(value, str) else json.dumps(value)]
 
 
-def said_until(rest: str, pieces: Sequence[str], special_texts: Iterable[str]) -> int:
+def said_until(rest: str, pieces: Sequence[str], specials: "re.Pattern[str]") -> int:
     """Where what an answer says ends in the template's text: the last place where its last piece stands
     outside of special tokens, since `a` stands in `<|channel|>` too.
     """
-    blanked = rest
-    for text in special_texts:
-        blanked = blanked.replace(text, "\0" * len(text))
+    blanked = specials.sub(lambda found: "\0" * len(found[0]), rest)
     last = next((piece for piece in reversed(pieces) if piece), "")
     return max((blanked.rfind(form) + len(form) for form in forms_of(last) if form in blanked), default=0)
 

@@ -13,11 +13,12 @@ an answer without reasoning belongs to the prompt: no loss falls on it. Where th
 ends in an open think tag (R1), the answer begins inside of it.
 
 `compat="reference"` reproduces the SCAS authors' program: text tokenised with special tokens on (two BOS on
-some tokenizers), a default system text, and an answer span that runs to the end of the sequence.
+some tokenizers), a default system text, and an answer span to the end of the sequence.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -75,9 +76,9 @@ class Renderer:
         self._chat = ChatText(tokenizer, self.template, self.template_kwargs)
         marked = {i: str(t) for i, t in getattr(tokenizer, "added_tokens_decoder", {}).items() if t.special}
         self.special_ids = frozenset(tokenizer.all_special_ids) | frozenset(marked)
-        self._special_texts = tuple(
-            sorted({text for text in [*tokenizer.all_special_tokens, *marked.values()] if text})
-        )
+        texts = {text for text in [*tokenizer.all_special_tokens, *marked.values()] if text}
+        longest_first = sorted(texts, key=len, reverse=True)  # one search for all: some have hundreds
+        self._specials = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def _prompt(self, question: str | Prompt, system: str | None) -> Prompt:
         asked = plain(question, system) if isinstance(question, str) else question
@@ -202,8 +203,8 @@ class Renderer:
             kept: reasoning and content, which must come back out of the span.
         """
         pieces = (pieces_in(rest, kept[0], kept[1], calls) if calls else kept) or kept
-        said = said_until(rest, pieces, self._special_texts)
-        before = sum(rest[:said].count(text) for text in self._special_texts)
+        said = said_until(rest, pieces, self._specials)
+        before = len(self._specials.findall(rest[:said]))
         specials = [i for i in range(prompt_length, len(ids)) if ids[i] in self.special_ids]
         if len(specials) > before:
             # a call may be closed before the turn is; a turn may end in several tokens side by side
@@ -234,14 +235,14 @@ class Renderer:
     def _refuse_markers(self, text: str, which: str) -> None:
         if self.compat == "reference":
             return
-        for marker in self._special_texts:
-            if marker in text:
-                raise Unrenderable(
-                    f"the {which} holds the special token {marker}",
-                    repr(text[:40]),
-                    "plain text",
-                    "the row is left out",
-                )
+        found = self._specials.search(text)
+        if found is not None:
+            raise Unrenderable(
+                f"the {which} holds the special token {found[0]}",
+                repr(text[:40]),
+                "plain text",
+                "the row is left out",
+            )
 
     def prove(self) -> None:
         """Check the renderer on probe rows before any work: one BOS, literal prefix, the answer in its span.
@@ -289,12 +290,6 @@ class Renderer:
                 probes.append([list(rendered.ids), rendered.prompt_length, rendered.answer_end])
             except Unrenderable as error:
                 probes.append([str(error.what)])
-        content = [
-            RENDERING_VERSION,
-            self.compat,
-            self.template,
-            self.template_kwargs,
-            sorted(self.special_ids),
-            probes,
-        ]
+        content = [RENDERING_VERSION, self.compat, self.template, self.template_kwargs]
+        content += [sorted(self.special_ids), probes]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
