@@ -32,7 +32,8 @@ from cluster.session import RaySettings, connect
 from cluster.storage import Place
 from jobs.experiment.stages import Score
 from jobs.files.answers import Row
-from jobs.run.rows import Part, PartWriter
+from jobs.run.rows import PartWriter
+from jobs.run.sliced_views import Part
 from jobs.run.tables import Table
 from jobs.stages.score import ScoreHandler, key_of, owner_of, score_rows, shards_of
 from jobs.stages.states import first_state

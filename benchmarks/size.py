@@ -80,6 +80,7 @@ def write_world(folder: Path, student: Path, rows: int) -> dict[str, Any]:
             for k in range(TEACHERS)
         ],
         "verify": {"method": "exact"},
+        "score": {"shard_size": 20000},
         "placement": {"score_workers": 2},
         "ray": {"num_cpus": 2, "object_store_mib": 200},
     }
@@ -94,7 +95,7 @@ def measure(rows: str, student: str) -> None:
     from jobs.results.outcome import Outcome, Start
     from jobs.run.progress import Terminal
     from jobs.run.run import open_run
-    from jobs.stages.pool import build_pool
+    from jobs.stages.teachers import build_pool
     from jobs.systems.paths import paths_of
     from jobs.systems.scas import choose
 
@@ -110,8 +111,7 @@ def measure(rows: str, student: str) -> None:
             marks["questions"] = time.perf_counter()
             pool = build_pool(run, e, looked.hosted, looked.questions)
             marks["pool"] = time.perf_counter()
-            pooled = score.pool_rows(pool.answers, looked.questions)
-            start = Start(e, looked.questions, looked.held_out, pool, pooled, looked.students, {})
+            start = Start(e, looked.questions, looked.held_out, pool, looked.students, {})
             outcome = Outcome(start, paths_of(e))
             now = {path: looked.students[path.student] for path in outcome.paths}
             trainings = choose(run, start, outcome, now, 1)

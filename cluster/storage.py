@@ -10,8 +10,10 @@ import hashlib
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pyarrow import fs
 
@@ -114,6 +116,15 @@ class Place:
         with system.open_input_stream(path) as file:
             return bytes(file.read())
 
+    def sha256(self) -> str:
+        """A digest of the content, which is not held in memory."""
+        system, path = self.opened()
+        total = hashlib.sha256()
+        with system.open_input_stream(path) as file:
+            while block := file.read(2**22):
+                total.update(block)
+        return total.hexdigest()
+
     def read_text(self) -> str:
         return self.read_bytes().decode("utf-8")
 
@@ -121,17 +132,21 @@ class Place:
         """Write the whole content; it appears at once, or not at all. A second writer is harmless."""
         if not isinstance(content, bytes):
             raise TypeError(f"bytes are written, not {type(content).__name__}")
+        self.write_with(lambda file: file.write(content))
+
+    def write_with(self, write: Callable[[Any], object]) -> None:
+        """Let `write` write into an open binary file, which appears when it has ended, or not at all."""
         if not self.is_local:
             system, path = self.opened()
             with system.open_output_stream(path) as file:
-                file.write(content)
+                write(file)
             return
         target = self.path
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
             with open(partial, "wb") as file:
-                file.write(content)
+                write(file)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(target)

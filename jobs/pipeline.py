@@ -22,9 +22,8 @@ from jobs.stages.check import Checks, check_checks
 from jobs.stages.endpoint import read_key
 from jobs.stages.evaluate import evaluate_students
 from jobs.stages.judge import judge_owner
-from jobs.stages.pool import build_pool
-from jobs.stages.score import pool_rows
 from jobs.stages.states import ModelState, check_student, first_state
+from jobs.stages.teachers import build_pool
 from jobs.systems import scas
 from jobs.systems.paths import judging_of, paths_of
 from training.trainer import check_train_room
@@ -88,16 +87,15 @@ def begin(run: Run, looked: Looked) -> Start:
     e, questions, students = looked.experiment, looked.questions, looked.students
     before = evaluate_students(run, students, looked.held_out, judging_of(e), e.placement)
     pool = build_pool(run, e, looked.hosted, questions, looked.data.refused)
-    rows = pool_rows(pool.answers, questions)
-    if not rows:
-        states = ", ".join(f"{n} {s}" for s, n in pool.answers["state"].value_counts().items())
+    if not pool.by_state.get("verified"):
+        states = ", ".join(f"{n} {s}" for s, n in pool.by_state.items())
         raise BadInput(
             "no teacher has a verified answer to any question",
             states or "no answers at all",
             "at least one",
             "check verify.method and verify.pattern",
         )
-    return Start(e, questions, looked.held_out, pool, rows, students, before, looked.data)
+    return Start(e, questions, looked.held_out, pool, students, before, looked.data)
 
 
 def teach(run: Run, start: Start) -> Outcome:

@@ -49,6 +49,11 @@ class RuleSettings:
     compat: Literal["ours", "reference"] = "ours"
 
 
+def is_sequential(settings: RuleSettings) -> bool:
+    """Whether what is chosen for one question depends on the others."""
+    return settings.name == "round_robin" or settings.cap is not None
+
+
 def group_of_rank(rank: int, candidates: int, groups: int, compat: str = "ours") -> int:
     """The group (1-based) of the answer at 1-based `rank` among `candidates` sorted by cost.
 

@@ -109,13 +109,13 @@ def reads_rows(settings: VerifySettings) -> bool:
     return "row" in inspect.signature(load_function(settings.function or "")).parameters
 
 
-def judge(text: str, reference: str | tuple[str, ...], settings: VerifySettings, row: str = "") -> Verdict:
+def judge(text: str, given: str | tuple[str, ...], settings: VerifySettings, row: str = "") -> Verdict:
     """Check one answer in this process, with no time limit.
 
     Raises:
         BadInput: no reference, or one that this method cannot use.
     """
-    references = (reference,) if isinstance(reference, str) else reference
+    references = (given,) if isinstance(given, str) else given
     if settings.method == "none":
         return Verdict("correct", "")
     if settings.method == "function":
@@ -126,13 +126,22 @@ def judge(text: str, reference: str | tuple[str, ...], settings: VerifySettings,
     if got is None or not got.strip():
         return Verdict("unparsed", "")
     compare, found = COMPARISONS[settings.method], []
-    for reference_text in references:
-        one = split_reasoning(reference_text)[1] or reference_text
-        gold = extract_final(one, settings.pattern) or one
-        found.append(compare(got.strip(), gold.strip(), settings.tolerance))
+    for reference in references:
+        found.append(
+            compare(got.strip(), final_of_reference(reference, settings.pattern), settings.tolerance)
+        )
     if True in found:
         return Verdict("correct", got.strip())
     return Verdict("wrong" if False in found else "unparsed", got.strip())
+
+
+@lru_cache(maxsize=4096)
+def final_of_reference(reference: str, pattern: str | None) -> str:
+    """What an answer is compared with: the final answer in a reference that is worked out, else all of it.
+    Kept, since a question's answers come together.
+    """
+    said = split_reasoning(reference)[1] or reference
+    return (extract_final(said, pattern) or said).strip()
 
 
 def _by_function(text: str, references: tuple[str, ...], settings: VerifySettings, row: str) -> Verdict:

@@ -21,6 +21,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["TUTELAGE_CACHE"] = tempfile.mkdtemp(prefix="tutelage-cache-")
 
 from cluster.session import Cluster, RaySettings, connect
+from tests.counting import made  # noqa: F401  (a fixture)
 from tests.engine import examples, one, two  # noqa: F401  (fixtures)
 
 # on a shared machine a slow example says nothing

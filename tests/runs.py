@@ -22,10 +22,11 @@ from jobs.pipeline import look, run_pipeline
 from jobs.results.outcome import Outcome
 from jobs.run.progress import Terminal
 from jobs.run.run import Mode, Run, open_run
-from jobs.run.store import Stage, Store
-from jobs.stages.pool import build_pool
-from jobs.stages.score import Scores, pool_rows, score_students
+from jobs.run.slices import Sliced
+from jobs.run.store import Store
+from jobs.stages.score import PoolScores, score_pool
 from jobs.stages.select import Choice, select_answers
+from jobs.stages.teachers import build_pool
 from tests.in_process import InProcess
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,19 +54,15 @@ def run(tree: dict[str, Any], tmp_path: Path, on_ray: bool = False, **changes: A
 
 def choose(
     tree: dict[str, Any], tmp_path: Path, on_ray: bool = False, **changes: Any
-) -> tuple[dict[str, Stage], Scores]:
+) -> tuple[dict[str, Sliced], PoolScores]:
     """Run up to the choice of the first round, without training: arm -> select stage; and the scores."""
     e = parse_experiment(tree | changes)
     with open_here(tree | changes, tmp_path, on_ray) as here:
         looked = look(here, e)
         questions, student = looked.questions, next(iter(looked.students.values()))
         pool = build_pool(here, e, looked.hosted, questions)
-        rows = pool_rows(pool.answers, questions)
-        scores = score_students(here, [student], rows, e.score, e.placement)[student.id]
-        chosen = {
-            arm.name: select_answers(here, arm.name, Choice(arm, 1), pool, questions, scores)
-            for arm in e.arms
-        }
+        scores = score_pool(here, [student], pool, e.score, e.placement)[student.id]
+        chosen = {arm.name: select_answers(here, arm.name, Choice(arm, 1), pool, scores) for arm in e.arms}
     return chosen, scores
 
 

@@ -104,8 +104,8 @@ def test_three_nodes_choose_byte_for_byte_what_one_does_also_when_one_of_them_di
 ) -> None:
     alone = experiment(small_world, tiny_model, tmp_path / "one")
     one = {
-        name: stage.manifest()["parts"]
-        for name, stage in choose(json.loads(alone.read_text()), alone.parent)[0].items()
+        name: chosen.stage.manifest()["parts"]
+        for name, chosen in choose(json.loads(alone.read_text()), alone.parent)[0].items()
     }
     anywhere = {
         "ray": {"address": nodes.address},

@@ -8,9 +8,14 @@ import pytest
 
 from cluster.errors import BadInput
 from cluster.models.messages import plain
+from cluster.storage import Place
 from jobs.experiment.questions import Fields
-from jobs.files.answers import read_answers, refuse_other_texts
+from jobs.files.answers import read_answers
 from jobs.files.questions import Question, question_id_of, read_questions
+from jobs.run.slices import Sliced
+from jobs.run.store import Stage
+from jobs.stages.questions import QUESTIONS, HeldQuestions, index_of
+from jobs.stages.take import refuse_another_text
 from tests.conftest import write_jsonl
 
 GOOD = [{"id": "a", "question": "1+1?", "answer": "2"}, {"id": "b", "question": "2+2?", "answer": "4"}]
@@ -43,10 +48,12 @@ def test_duplicate_ids_are_refused_with_both_lines(tmp_path: Path) -> None:
 
 def test_the_same_question_with_two_texts_is_refused_with_both(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "t.jsonl", [{"id": "a", "instruction": "1+2?", "teacher_output": "3"}])
+    (answer,) = read_answers(path, Fields()).answers
+    held = HeldQuestions([[Question("a", plain("1+1?"), ("2",))]])
+    stage = Stage("questions", "x", Place(str(tmp_path)), {}, {})
+    index = index_of(Sliced(stage, (QUESTIONS,), 1, held(0).tables))
     with pytest.raises(BadInput, match=r"question a has two different texts.*1\+2\?.*1\+1\?"):
-        refuse_other_texts(
-            read_answers(path, Fields()).answers, {"a": Question("a", plain("1+1?"), ("2",))}, "t"
-        )
+        refuse_another_text(answer, index, "t")
 
 
 def test_rows_without_question_reference_or_answer_name_the_columns_they_have(tmp_path: Path) -> None:

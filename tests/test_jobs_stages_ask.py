@@ -22,8 +22,8 @@ from jobs.run.views import View
 from jobs.stages.answers import Ask, asks_of, request_of
 from jobs.stages.ask import Wave, ask
 from jobs.stages.hosted import Draw
-from jobs.stages.pool import build_pool, who
 from jobs.stages.states import first_state
+from jobs.stages.teachers import build_pool, who
 from tests.fault_proxy import FaultProxy
 from tests.openai_server import serve_model
 from tests.runs import open_here

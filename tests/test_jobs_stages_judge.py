@@ -17,7 +17,8 @@ from jobs.plan import make_plan
 from jobs.results.spent import spent_table
 from jobs.run.views import View
 from jobs.stages.judge import Judged, asked_of, read_verdict
-from jobs.stages.pool import AnswerPool, build_pool
+from jobs.stages.pool import AnswerPool
+from jobs.stages.teachers import build_pool
 from tests.conftest import write_jsonl
 from tests.fault_proxy import FaultProxy
 from tests.runs import open_here

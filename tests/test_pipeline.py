@@ -37,7 +37,7 @@ def test_a_run_goes_from_questions_to_a_verdict_and_a_second_one_makes_nothing(
     assert dict(pool["state"].value_counts()) == {"verified": 63, "wrong": 8, "unparsed": 1}
     assert outcome.start.pool.accuracy == pytest.approx({"ann": 1.0, "bob": 23 / 24, "cat": 16 / 24})
     for (path, _), stage in outcome.chosen.items():
-        chosen = stage.read("chosen")
+        chosen = stage.whole("chosen")
         assert len(chosen) == 24
         if path.arm.name == "strongest":
             assert set(chosen["teacher"]) == {"ann"}
@@ -53,7 +53,7 @@ def test_a_run_goes_from_questions_to_a_verdict_and_a_second_one_makes_nothing(
     exported = [
         json.loads(line) for line in files["chosen/kid-scas-seed-0-round-2.jsonl"].read_text().splitlines()
     ]
-    stored = outcome.chosen[scas, 2].read("chosen")
+    stored = outcome.chosen[scas, 2].whole("chosen")
     assert [(r["id"], r["teacher"], r["cost"]) for r in exported] == list(
         zip(stored["question_id"], stored["teacher"], stored["cost"], strict=True)
     )

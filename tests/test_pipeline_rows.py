@@ -9,37 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from jobs.stages.hosted import ModelAsker
-from jobs.stages.score import ScoreHandler
-from jobs.stages.verify import VerifyHandler
+from tests.counting import ASKED, CHECKED, SCORED, since
 from tests.runs import run
-
-ASKED, CHECKED, SCORED = "asked", "checked", "scored"
-
-
-@pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many rows handlers have made: answers, verdicts, statistics."""
-    counts: Counter[str] = Counter()
-
-    def counted(handler: type, what: str) -> None:
-        compute: Callable[..., Any] = handler.compute  # type: ignore[attr-defined]
-
-        def counting(self: Any, items: Any) -> Any:
-            counts[what] += len(items)
-            return compute(self, items)
-
-        monkeypatch.setattr(handler, "compute", counting)
-
-    for handler, what in ((ModelAsker, ASKED), (VerifyHandler, CHECKED), (ScoreHandler, SCORED)):
-        counted(handler, what)
-    return counts
-
-
-def since(made: Counter[str], before: Counter[str]) -> dict[str, int]:
-    return {what: made[what] - before[what] for what in (ASKED, CHECKED, SCORED)}
 
 
 def world(small_world: dict[str, Any], tiny_model: Path, questions: int = 12) -> dict[str, Any]:
@@ -95,7 +66,7 @@ def test_order_names_shards_and_replicas_change_nothing(
                 (row.teacher.replace("dora", "dan"), row.question_id.removeprefix("new-"), row.cost)
                 for row in own
             ]
-            for own in (s.read("chosen").itertuples() for s in (stage, other))
+            for own in (s.whole("chosen").itertuples() for s in (stage, other))
         ]
         assert texts[0] == texts[1]
     trained = [{s.id for (kind, _), s in r.stages.items() if kind == "train"} for r in (first, second)]

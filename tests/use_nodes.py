@@ -92,7 +92,7 @@ def choose(tree: str) -> None:
     from tests.runs import choose as choose_here
 
     stages, _ = choose_here(json.loads(Path(tree).read_text()), Path(tree).parent, on_ray=True)
-    print(json.dumps({name: stage.manifest()["parts"] for name, stage in stages.items()}))
+    print(json.dumps({name: chosen.stage.manifest()["parts"] for name, chosen in stages.items()}))
 
 
 if __name__ == "__main__":

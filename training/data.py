@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -55,10 +57,7 @@ def write_examples(place: Place, examples: Sequence[Example]) -> None:
         ValueError: a group's examples are not neighbours.
     """
     groups = [e.group for e in examples]
-    starts = _starts(np.array(groups, dtype=np.int64))
-    named = [groups[k] for k in starts if groups[k] != ALONE]
-    if len(named) != len(set(named)):
-        raise ValueError("examples of one group are not neighbours")
+    schema = _counted_schema(np.array(groups, dtype=np.int64))
     columns = {
         "ids": [list(e.ids) for e in examples],
         "loss_start": [e.loss_start for e in examples],
@@ -66,11 +65,7 @@ def write_examples(place: Place, examples: Sequence[Example]) -> None:
         "weight": [e.weight for e in examples],
         "group": groups,
     }
-    schema = SCHEMA.with_metadata({GROUPS: str(len(starts)).encode()})
-    table, sink = pa.table(columns, schema), pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, schema) as file:
-        file.write_table(table)
-    place.write_bytes(sink.getvalue().to_pybytes())
+    place.write_with(partial(_write, pa.table(columns, schema), schema))
 
 
 def _starts(groups: np.ndarray) -> np.ndarray:
@@ -79,6 +74,38 @@ def _starts(groups: np.ndarray) -> np.ndarray:
         return np.empty(0, dtype=np.int64)
     goes_on = (groups[1:] == groups[:-1]) & (groups[1:] != ALONE)
     return np.flatnonzero(np.concatenate([[True], ~goes_on]))
+
+
+def join_examples(pieces: Sequence[Place], place: Place) -> int:
+    """Write the examples of several files as one, in their order; the bytes are those of `write_examples` on
+    all of them. Returns how many they are.
+
+    Raises:
+        ValueError: a group's examples are not neighbours.
+    """
+    tables = [pa.ipc.open_file(pa.memory_map(str(local_copy(str(p))))).read_all() for p in pieces]
+    schema = _counted_schema(np.concatenate([t["group"].to_numpy() for t in tables]))
+    table = pa.concat_tables([t.replace_schema_metadata(schema.metadata) for t in tables])
+    place.write_with(partial(_write, table.combine_chunks(), schema))
+    return int(table.num_rows)
+
+
+def _counted_schema(groups: np.ndarray) -> pa.Schema:
+    """The schema with the count of groups.
+
+    Raises:
+        ValueError: a group's examples are not neighbours.
+    """
+    starts = _starts(groups)
+    named = groups[starts][groups[starts] != ALONE]
+    if len(named) != len(np.unique(named)):
+        raise ValueError("examples of one group are not neighbours")
+    return SCHEMA.with_metadata({GROUPS: str(len(starts)).encode()})
+
+
+def _write(table: pa.Table, schema: pa.Schema, sink: Any) -> None:
+    with pa.ipc.new_file(sink, schema) as file:
+        file.write_table(table)
 
 
 class Examples(Sequence[Example]):

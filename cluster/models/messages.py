@@ -128,10 +128,7 @@ class Prompt:
 
     def to_json(self) -> str:
         """As text, from which `read_prompt` makes it again."""
-        return json.dumps(
-            {"messages": self.for_template(), **({"tools": self.tools} if self.tools else {})},
-            ensure_ascii=False,
-        )
+        return json.dumps({"messages": self.for_template(), **({"tools": self.tools} if self.tools else {})})
 
 
 def plain(question: str, system: str | None = None) -> Prompt:

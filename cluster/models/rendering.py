@@ -290,6 +290,6 @@ class Renderer:
                 probes.append([list(rendered.ids), rendered.prompt_length, rendered.answer_end])
             except Unrenderable as error:
                 probes.append([str(error.what)])
-        content = [RENDERING_VERSION, self.compat, self.template, self.template_kwargs]
+        content: list[Any] = [RENDERING_VERSION, self.compat, self.template, self.template_kwargs]
         content += [sorted(self.special_ids), probes]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

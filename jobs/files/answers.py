@@ -1,7 +1,7 @@
 """Answers in the user's own files: a teacher's samples, and rows that hold an answer and its reference."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from jobs.files.columns import (
     first_filled,
     first_value,
 )
-from jobs.files.questions import Question, question_id_of
+from jobs.files.questions import question_id_of
 from jobs.files.rows import OnBroken, read_rows
 from jobs.files.turn import NotUnderstood
 from jobs.files.turns import turns_of
@@ -61,23 +61,27 @@ class ReadAnswers:
     """What a teacher's file held.
 
     Attributes:
+        answers: where they are kept.
+        count: how many answers; `refused` counts those that cannot be understood, by reason.
         layouts: how many answers each layout gave.
         teachers: whom the rows name, where they do.
     """
 
     path: str
     answers: list[FoundAnswer] = field(default_factory=list)
+    count: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
     layouts: Counter[str] = field(default_factory=Counter)
     teachers: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        refused = [a.problem for a in self.answers if a.problem]
         layouts = ", ".join(f"{n:,} as {name}" for name, n in self.layouts.most_common())
-        told = f"{self.path}: {len(self.answers) - len(refused):,} answers ({layouts})"
+        refused = self.refused.total()
+        told = f"{self.path}: {self.count - refused:,} answers ({layouts})"
         if not refused:
             return told
-        why = "; ".join(f"{n:,} with {reason}" for reason, n in Counter(refused).most_common(3))
-        return f"{told}; {len(refused):,} refused: {why}"
+        why = "; ".join(f"{n:,} with {reason}" for reason, n in self.refused.most_common(3))
+        return f"{told}; {refused:,} refused: {why}"
 
 
 def answer_text(answer: Message) -> str:
@@ -94,38 +98,50 @@ def answer_turn(text: str, calls: str = "") -> Message:
 def read_answers(
     path: str | Path, fields: Fields, on_broken: OnBroken = None, *, rows_of: str | None = None
 ) -> ReadAnswers:
-    """Read a teacher's answers; several rows for one question are its samples, in the file's order.
+    """Read a teacher's answers, all of them into memory; see `each_answer`."""
+    found = ReadAnswers(str(path))
+    found.answers.extend(each_answer(found, fields, on_broken, rows_of=rows_of))
+    return found
+
+
+def each_answer(
+    told: ReadAnswers, fields: Fields, on_broken: OnBroken = None, *, rows_of: str | None = None
+) -> Iterator[FoundAnswer]:
+    """A teacher's answers; several rows for one question are its samples, in the file's order.
 
     Args:
+        told: of which file; gets what it held.
         rows_of: take only the rows that name this teacher.
 
     Raises:
         BadInput: a row without an answer, or that names no question; rows of several teachers, and nobody
             said whose to take.
     """
-    found = ReadAnswers(str(path))
     counts: Counter[str] = Counter()
-    for number, row in read_rows(path, on_broken):
+    for number, row in read_rows(told.path, on_broken):
         teacher = first_value(row, fields.teacher, TEACHER_NAMES)
         if teacher is not None:
-            found.teachers[str(teacher)] += 1
+            told.teachers[str(teacher)] += 1
         if rows_of is not None and str(teacher) != rows_of:
             continue
-        where = f"{found.path} line {number}"
+        where = f"{told.path} line {number}"
         answer, layout = _answer_in(row, where, fields, number, counts)
-        found.answers.append(answer)
-        found.layouts[layout] += not answer.problem
-    if rows_of is None and len(found.teachers) > 1:
+        told.count += 1
+        if answer.problem:
+            told.refused[answer.problem] += 1
+        else:
+            told.layouts[layout] += 1
+        yield answer
+    if rows_of is None and len(told.teachers) > 1:
         raise BadInput(
-            f"{found.path} holds answers of several teachers",
-            ", ".join(sorted(found.teachers)[:8]),
+            f"{told.path} holds answers of several teachers",
+            ", ".join(sorted(told.teachers)[:8]),
             "whose rows to take",
             "set the teacher's rows_of to one of them",
         )
-    if rows_of is not None and not found.answers:
-        known = ", ".join(sorted(found.teachers)[:8]) or "nobody"
-        raise BadInput(f"{found.path} has no row of {rows_of}", known, "rows_of: one of them", "")
-    return found
+    if rows_of is not None and not told.count:
+        known = ", ".join(sorted(told.teachers)[:8]) or "nobody"
+        raise BadInput(f"{told.path} has no row of {rows_of}", known, "rows_of: one of them", "")
 
 
 def _answer_in(
@@ -195,26 +211,6 @@ def answer_and_reference(
             "name it with --reference-field",
         )
     return answer_text(found), tuple(str(g) for g in golds)
-
-
-def refuse_other_texts(answers: Sequence[FoundAnswer], questions: Mapping[str, Question], path: str) -> None:
-    """Stop when an answer's question has the same id as one of ours but other turns. A system text may
-    differ: teachers are told what they are told.
-
-    Raises:
-        BadInput: with the id and both texts.
-    """
-    for answer in answers:
-        known = questions.get(answer.question_id)
-        if known is None or answer.prompt is None:
-            continue
-        if body_of(answer.prompt) != body_of(known.prompt):
-            raise BadInput(
-                f"question {answer.question_id} has two different texts",
-                f"{answer.prompt.text[:50]!r} in {path}, {known.text[:50]!r} among the questions",
-                "one text an id",
-                "these are different questions: give them different ids",
-            )
 
 
 def body_of(prompt: Prompt) -> tuple[tuple[str, str], ...]:

@@ -23,6 +23,8 @@ TEACHER_NAMES = ("teacher", "teacher_name")
 
 def value_at(row: Mapping[str, Any], dotted: str) -> Any:
     """What lies at a dotted path; None where the path ends early."""
+    if "." not in dotted:
+        return row.get(dotted)
     value: Any = row
     for part in dotted.split("."):
         if not isinstance(value, Mapping) or part not in value:
@@ -35,7 +37,10 @@ def first_value(row: Mapping[str, Any], named: str | None, usual: Sequence[str])
     """The value of the column that the user named, else of the first usual one that has a value."""
     if named is not None:
         return value_at(row, named)
-    return next((value for name in usual if (value := value_at(row, name)) is not None), None)
+    for name in usual:
+        if (value := value_at(row, name)) is not None:
+            return value
+    return None
 
 
 def first_filled(row: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> Any:

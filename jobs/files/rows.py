@@ -2,8 +2,9 @@
 saved; or of a data set on the hub.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from cluster.storage import local_copy
 
 OnBroken = Callable[[str], None] | None
 HUB = "hub:"
+BYTES_OF_ROW = 400  # of a text file, about
 BATCH = 1000  # rows of a Parquet file that are in memory at once
 
 
@@ -33,7 +35,7 @@ def read_rows(where: str | Path, on_broken: OnBroken = None) -> Iterator[tuple[i
     """
     text = str(where)
     if text.startswith(HUB):
-        yield from enumerate(_rows_of_hub(text.removeprefix(HUB)), 1)
+        yield from enumerate(_one_split(_load_hub(text.removeprefix(HUB)), text), 1)
         return
     plain, _, options = text.partition("?")
     path = local_copy(plain if options and not Path(text).exists() else text)
@@ -72,6 +74,38 @@ def check_source(where: str, what: str) -> None:
         raise BadInput(f"no {what} there", where, expected, "check the path")
 
 
+def content_of(where: str) -> str:
+    """A digest of what a source holds: of a file's bytes, of a saved data set's files, of what `datasets`
+    says that it loaded.
+    """
+    if where.startswith(HUB):
+        loaded = _load_hub(where.removeprefix(HUB))
+        every = loaded.values() if isinstance(loaded, dict) else [loaded]
+        return digest_of(str(one._fingerprint) for one in every)
+    path = local_copy(where if Path(where).exists() else where.partition("?")[0])
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    digests = []
+    for file in files:
+        with open(file, "rb") as opened:
+            digests.append(hashlib.file_digest(opened, "sha256").hexdigest())
+    return digest_of([where.partition("?")[2] if path.is_dir() else "", *digests])
+
+
+def guess_rows(where: str) -> int | None:
+    """About how many rows a file holds, by its size; None where nobody can tell without reading it."""
+    path = None if where.startswith(HUB) else local_copy(where if Path(where).exists() else "")
+    if path is None or not path.is_file():
+        return None
+    if path.suffix == ".parquet":
+        return int(pq.read_metadata(path).num_rows)
+    return path.stat().st_size // BYTES_OF_ROW
+
+
+def digest_of(texts: Iterable[str]) -> str:
+    """One digest of several."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:24]
+
+
 def _datasets() -> Any:
     """The library `datasets`, which is an optional one.
 
@@ -102,12 +136,16 @@ def _options(text: str, known: set[str], where: str) -> dict[str, str]:
     return found
 
 
-def _rows_of_hub(text: str) -> Iterator[dict[str, Any]]:
-    """Rows of a data set on the hub, or in any directory that `datasets.load_dataset` takes."""
+def _load_hub(text: str) -> Any:
+    """A data set on the hub, or in any directory that `datasets.load_dataset` takes.
+
+    Raises:
+        BadInput: it cannot be loaded.
+    """
     name, _, options = text.partition("?")
     chosen = _options(options, {"name", "split", "revision"}, HUB + text)
     try:
-        loaded = _datasets().load_dataset(
+        return _datasets().load_dataset(
             name, chosen.get("name"), split=chosen.get("split"), revision=chosen.get("revision")
         )
     except Exception as error:  # whatever a data set on the hub may raise
@@ -115,7 +153,6 @@ def _rows_of_hub(text: str) -> Iterator[dict[str, Any]]:
         raise BadInput(
             f"cannot load {HUB}{text}", first, "a data set, its config and its split", ""
         ) from error
-    yield from _one_split(loaded, HUB + text)
 
 
 def _rows_of_saved(path: Path, options: dict[str, str]) -> Iterator[dict[str, Any]]:

@@ -19,8 +19,9 @@ SPEAKERS: Mapping[str, Role] = {
 }
 CALLS = ("function_call", "function-call", "tool_call")  # ShareGPT's speakers for an assistant's tool call
 REASONING = ("reasoning_content", "reasoning", "thinking")
+FIELDS_OF_REASONING = frozenset(REASONING)
 # Keys of a row or a turn that hold what no text can: refused unless they are empty.
-NOT_TEXT = ("images", "image", "videos", "audios", "audio", "refusal")
+NOT_TEXT = frozenset({"images", "image", "videos", "audios", "audio", "refusal"})
 
 
 class NotUnderstood(Exception):
@@ -60,6 +61,8 @@ def reasoning_of(turn: Mapping[str, Any], content: str) -> str | None:
     Raises:
         NotUnderstood: it is no text, stands in two fields, or in think tags too.
     """
+    if FIELDS_OF_REASONING.isdisjoint(turn):
+        return None
     found = [turn[name] for name in REASONING if turn.get(name) not in (None, "", [], {})]
     if not found:
         return None
@@ -135,6 +138,8 @@ def tools_of(row: Mapping[str, Any]) -> str:
 
 def refuse_not_text(given: Mapping[str, Any]) -> None:
     """Refuse what no text can hold."""
-    for name in NOT_TEXT:
+    if NOT_TEXT.isdisjoint(given):
+        return
+    for name in sorted(NOT_TEXT):
         if given.get(name):
             raise NotUnderstood(f"{name}, which is not text")

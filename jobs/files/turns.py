@@ -17,6 +17,8 @@ from jobs.files.turn import NotUnderstood, calls_of, reasoning_of, refuse_not_te
 
 # Columns that hold a part of the question in data sets people have (SQuAD, BoolQ, ARC, AQuA, Dolly ...).
 BESIDE = ("context", "passage", "choices", "options", "document", "documents")
+IS_BESIDE, IS_QUESTION = frozenset(BESIDE), frozenset(QUESTION_NAMES)
+HAS_TURNS = frozenset({"messages", "conversations", "conversation"})
 MESSAGES, SHAREGPT, PROMPT_COMPLETION, ALPACA, COLUMNS = (
     "messages",
     "ShareGPT",
@@ -69,7 +71,8 @@ def turns_of(row: Mapping[str, Any], fields: Fields | None = None, *, answered: 
 
 def _found(row: Mapping[str, Any], answered: bool) -> tuple[str, list[Message]]:
     """The first layout that a row has the keys of, and its turns in it."""
-    for name, layout in (("messages", MESSAGES), ("conversations", SHAREGPT), ("conversation", SHAREGPT)):
+    named = (("messages", MESSAGES), ("conversations", SHAREGPT), ("conversation", SHAREGPT))
+    for name, layout in named if not HAS_TURNS.isdisjoint(row) else ():
         if isinstance(row.get(name), str) and row[name]:
             raise NotUnderstood(f"{name} that are a text, not a list of turns")
         if isinstance(row.get(name), Sequence):
@@ -172,6 +175,8 @@ def columns(row: Mapping[str, Any]) -> list[Message]:
     Raises:
         NotUnderstood: `input` stands beside a question.
     """
+    if IS_QUESTION.isdisjoint(row):
+        return []
     name = next((n for n in QUESTION_NAMES if isinstance(row.get(n), str) and row[n]), None)
     if name is None:
         return []
@@ -187,7 +192,7 @@ def refuse_beside(row: Mapping[str, Any]) -> None:
     Raises:
         NotUnderstood: with the first of them that is not empty.
     """
-    for name in BESIDE:
+    for name in BESIDE if not IS_BESIDE.isdisjoint(row) else ():
         if row.get(name) not in (None, "", [], {}):
             raise NotUnderstood(f"a column {name} beside the question: put it into the question's text")
 

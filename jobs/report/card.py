@@ -33,7 +33,7 @@ def card_of(outcome: Outcome, formats: Sequence[str], left_out: Mapping[str, int
         "",
     ]
     lines += [
-        f"{len(outcome.start.questions):,} questions, {len(pool.answers):,} answers of "
+        f"{len(outcome.start.questions):,} questions, {pool.size:,} answers of "
         f"{len(e.teachers)} teachers; "
         f"each arm's choice is a file. Written by tutelage {package_versions()['tutelage']}"
         + (f", commit {git_commit()[:12]}." if git_commit() else "."),
@@ -44,7 +44,7 @@ def card_of(outcome: Outcome, formats: Sequence[str], left_out: Mapping[str, int
         f"- checked by `{checks_of(e)}`; the pool's id is `{pool.id}`",
         "",
         "## What became of the answers",
-        *table(pool.answers["state"].value_counts().to_dict()),
+        *table(pool.by_state),
     ]
     if pool.refused:
         lines += ["", f"{len(pool.refused):,} rows of the questions' file were not understood:"]

@@ -5,7 +5,8 @@ they come from.
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.storage import Place
 from jobs.files.answers import Row, answer_turn
 from jobs.files.layouts import in_authors_words
 from jobs.files.selections import tell_dataset_info
 from jobs.report.card import card_of
 from jobs.report.formats import FORMATS, CannotHold, ChosenAnswer
 from jobs.results.outcome import Outcome, StudentPath
-from jobs.run.store import Stage, write_atomically
-from selection.costs import compute_cost
+from jobs.run.slices import Sliced
+from jobs.run.store import write_atomically
+from jobs.stages.score import verified_in
+from jobs.stages.select import with_costs
 
 ABOUT = ["teacher", "cost", "rank", "candidates", "weight"]
 SHAREGPT = {"formatting": "sharegpt"}
@@ -34,40 +38,60 @@ def export_run(outcome: Outcome, out: Path, formats: Sequence[str] = ()) -> list
     A question's second right answer of a teacher has a row of its own.
     """
     paths = write_answers(outcome, out / "answers")
-    rows = {str(r["answer_id"]): r for r in records(outcome.start.pool.answers)}
     left_out: Counter[str] = Counter()
-    for (path, number), stage in outcome.chosen.items():
+    for (path, number), chosen in outcome.chosen.items():
         name = f"{path.label.replace(' ', '-')}-round-{number}"
-        chosen = stage.read("chosen")
-        extras = records(chosen[ABOUT])
-        in_words = (_in_words(outcome, rows[str(i)]) for i in chosen["answer_id"])
-        lines = [row | extra for row, extra in zip(in_words, extras, strict=True)]
+        lines = (line for k in range(chosen.count) for line in chosen_lines(outcome, chosen, k))
         paths.append(_write(out / "chosen" / f"{name}.jsonl", lines))
-        if formats:
-            answers = chosen_answers(outcome, path, number, stage, rows)
-            paths += [write_format(out, name, form, answers, left_out) for form in formats]
+        for form in formats:
+            answers = (
+                answer
+                for k in range(chosen.count)
+                for answer in chosen_answers(outcome, path, number, chosen, k)
+            )
+            paths.append(write_format(out, name, form, answers, left_out))
     card = out / "README.md"
     write_atomically(card, card_of(outcome, formats, left_out).encode())
     return [*paths, card]
 
 
 def write_answers(outcome: Outcome, folder: Path) -> list[Path]:
-    """The verified pool, a file a teacher."""
-    pool = outcome.start.pool.answers
-    verified = pool[pool["state"] == "verified"].sort_values(["question_id", "answer_id"])
-    paths = []
-    for teacher, own in verified.groupby("teacher"):
-        lines = (_in_words(outcome, row) for row in records(own))
-        paths.append(_write(folder / f"{teacher}.jsonl", lines))
+    """The verified pool, a file a teacher; slice by slice."""
+    pool, partial = outcome.start.pool, ".partial"
+    names = sorted({str(t) for own in pool.each() for t in own["teacher"][own["state"] == "verified"]})
+    paths = [folder / f"{name}.jsonl" for name in names]
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as files:
+        opened = {
+            name: files.enter_context(open(f"{path}{partial}", "wb"))
+            for name, path in zip(names, paths, strict=True)
+        }
+        for number in range(pool.count):
+            for row in records(verified_in(pool.read(number))):
+                opened[str(row["teacher"])].write(_line(_in_words(outcome, row)))
+    for path in paths:
+        Path(f"{path}{partial}").replace(path)
     return paths
 
 
+def chosen_lines(outcome: Outcome, chosen: Sliced, number: int) -> Iterator[dict[str, Any]]:
+    """One slice of a choice, in the words of the pool's files."""
+    table, rows = chosen.read("chosen", number), answers_by_id(outcome, number)
+    for identity, about in zip(table["answer_id"], records(table[ABOUT]), strict=True):
+        yield _in_words(outcome, rows[str(identity)]) | about
+
+
+def answers_by_id(outcome: Outcome, number: int) -> dict[str, dict[str, Any]]:
+    """A slice's answers."""
+    return {str(row["answer_id"]): row for row in records(outcome.start.pool.read(number))}
+
+
 def chosen_answers(
-    outcome: Outcome, path: StudentPath, number: int, stage: Stage, rows: Mapping[str, Mapping[str, Any]]
+    outcome: Outcome, path: StudentPath, number: int, choice: Sliced, k: int
 ) -> list[ChosenAnswer]:
-    """One path's choice of one round, each with another answer that could be rejected for it."""
-    questions, chosen = outcome.start.questions, stage.read("chosen")
-    worse = worse_answers(outcome, path, number)
+    """One slice of one path's choice of one round, each with another answer that could be rejected for it."""
+    questions, chosen, rows = outcome.start.questions, choice.read("chosen", k), answers_by_id(outcome, k)
+    worse = worse_answers(outcome, path, number, k)
     return [
         ChosenAnswer(
             questions[str(r["question_id"])],
@@ -81,23 +105,20 @@ def chosen_answers(
 
 
 def worse_answers(
-    outcome: Outcome, path: StudentPath, number: int
+    outcome: Outcome, path: StudentPath, number: int, k: int
 ) -> dict[str, list[tuple[str, str, float]]]:
-    """For each question the answers that may be rejected, the first of them preferred: wrong ones by their
-    keys, then right ones from the costliest for this student.
+    """For each question of a slice the answers that may be rejected, the first of them preferred: wrong ones
+    by their keys, then right ones from the costliest for this student.
     """
-    pool = outcome.start.pool.answers
+    pool = outcome.start.pool.told(k)
     wrong = pool[pool["state"] == "wrong"].sort_values("answer_key")
     found: dict[str, list[tuple[str, str, float]]] = {}
     for question, answer in zip(wrong["question_id"], wrong["answer_id"], strict=True):
         found.setdefault(str(question), []).append((str(answer), "wrong", math.inf))
     if path.arm.cost_settings is None:
         return found
-    scores = outcome.scores[path, number].read()
-    scored = scores[scores["state"] == "scored"].reset_index(drop=True)
-    costs = scored.assign(cost=compute_cost(scored, path.arm.cost_settings)).sort_values(
-        ["cost", "answer_id"], ascending=[False, True]
-    )
+    costs = with_costs(outcome.scores[path, number].slice(k), path.arm)
+    costs = costs.sort_values(["cost", "answer_id"], ascending=[False, True])
     columns = (costs[name] for name in ("question_id", "answer_id", "cost"))
     for question, answer, cost in zip(*columns, strict=True):
         found.setdefault(str(question), []).append((str(answer), "costlier", float(cost)))
@@ -123,7 +144,7 @@ def _rejected(
 
 
 def write_format(
-    out: Path, name: str, form: str, answers: Sequence[ChosenAnswer], left_out: Counter[str]
+    out: Path, name: str, form: str, answers: Iterable[ChosenAnswer], left_out: Counter[str]
 ) -> Path:
     """One choice in one format; what it cannot hold is counted by its reason."""
     rows = []
@@ -158,9 +179,14 @@ def _in_words(outcome: Outcome, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    text = "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in rows)
-    write_atomically(path, text.encode("utf-8", "surrogatepass"))
+    """Write rows as they come."""
+    Place(str(path)).write_with(lambda file: file.writelines(_line(row) for row in rows))
     return path
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    text = json.dumps(row, ensure_ascii=False, default=_plain) + "\n"
+    return text.encode("utf-8", "surrogatepass")
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

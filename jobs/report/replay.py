@@ -17,6 +17,7 @@ from jobs.files.answers import Row
 from jobs.files.questions import Question
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.stages.check import Checks, row_of
+from jobs.stages.pool import AnswerPool
 from jobs.stages.score import score_rows
 from jobs.stages.states import ModelState
 from selection.checking import Verifier
@@ -30,17 +31,7 @@ def replay_answer(outcome: Outcome, answer: str, number: int = 1) -> Iterator[st
     Raises:
         BadInput: the run has no such answer.
     """
-    answers = outcome.start.pool.answers
-    found = answers[answers["answer_id"] == answer]
-    if found.empty:
-        near = answers["answer_id"].iloc[0] if len(answers) else "none"
-        raise BadInput(
-            "the run has no such answer",
-            answer,
-            f"an id such as {near}",
-            "the report and the ledger name them",
-        )
-    row = found.iloc[0]
+    place, row = find_answer(outcome.start.pool, answer)
     question = outcome.start.questions.get(str(row["question_id"]))
     yield f"recorded: {row['state']}" + (f", {row['error']}" if row["error"] else "")
     if (
@@ -58,7 +49,7 @@ def replay_answer(outcome: Outcome, answer: str, number: int = 1) -> Iterator[st
         if stage is None or stage.id in seen:
             continue
         seen.add(stage.id)
-        table = stage.read()
+        table = stage.slice(place)
         recorded = table[table["answer_id"] == answer]
         state = student_of(outcome, path, number, stage.view.table.owner.identity["student"])
         yield f"score under {state.name} {state.id[:8]}: recorded {describe(recorded)}"
@@ -67,6 +58,23 @@ def replay_answer(outcome: Outcome, answer: str, number: int = 1) -> Iterator[st
             continue
         now = describe(score_one(outcome.start.experiment.score, state, asked))
         yield f"score under {state.name} {state.id[:8]}: now      {now}"
+
+
+def find_answer(pool: AnswerPool, answer: str) -> tuple[int, pd.Series]:
+    """An answer's slice, and its row.
+
+    Raises:
+        BadInput: there is none.
+    """
+    near = "none"
+    for number, told in enumerate(pool.each()):
+        places = told.index[told["answer_id"] == answer]
+        if len(places):
+            return number, pool.read(number).loc[places[0]]
+        near = str(told["answer_id"].iloc[0]) if len(told) else near
+    raise BadInput(
+        "the run has no such answer", answer, f"an id such as {near}", "the report and the ledger name them"
+    )
 
 
 def check_again(e: Experiment, question: Question, text: str, calls: str) -> Iterator[str]:

@@ -2,6 +2,9 @@
 what stayed.
 """
 
+import math
+from collections.abc import Mapping
+
 import pandas as pd
 
 from jobs.results.outcome import Outcome, Start
@@ -12,14 +15,15 @@ def run_ledger(outcome: Outcome) -> pd.DataFrame:
     totals.
     """
     rows = []
-    for (path, number), stage in outcome.chosen.items():
-        counts = stage.read("ledger").groupby(["kind", "state"]).size().reset_index(name="count")
+    for (path, number), chosen in outcome.chosen.items():
+        each = [own.groupby(["kind", "state"]).size() for own in chosen.each("ledger", ["kind", "state"])]
+        counts = pd.concat(each).groupby(level=[0, 1]).sum().reset_index(name="count")
         rows.append(counts.assign(path=path.label, round=number))
     ledger = pd.concat(rows, ignore_index=True)
     totals = ledger.groupby(["path", "round", "kind"])["count"].sum().unstack()
     wrong = totals[
         (totals["question"] != len(outcome.start.questions) + len(outcome.start.pool.refused))
-        | (totals.get("answer", 0) != len(outcome.start.pool.answers))
+        | (totals.get("answer", 0) != outcome.start.pool.size)
     ]
     if len(wrong):
         raise RuntimeError(f"the ledger of {wrong.index[0]} does not add up: {dict(wrong.iloc[0])}")
@@ -30,25 +34,21 @@ def drop_bias(start: Start) -> pd.DataFrame:
     """Whether answers that fell out before selection differ from those that stayed: by teacher, by task, and
     in length.
     """
-    answers = start.pool.answers
-    families = answers["question_id"].map({q.id: q.family for q in start.questions.values()}).fillna("")
-    table = answers.assign(
-        stayed=answers["state"] == "verified", characters=answers["text"].str.len(), task=families
-    )
+    families = {q.id: q.family for q in start.questions.values()}
     rows = []
     for by in ("teacher", "task"):
-        for name, own in table.groupby(by):
-            if not name:
-                continue
-            kept, dropped = own[own["stayed"]], own[~own["stayed"]]
+        each = [_stayed(answers, by, families) for answers in start.pool.each()]
+        summed = pd.concat(each).groupby(level=0).sum()
+        for name, own in summed[summed.index != ""].iterrows():
+            stayed, fell = int(own["stayed"]), int(own["answers"] - own["stayed"])
             rows.append(
                 {
-                    by if by == "task" else "teacher": name,
-                    "stayed": len(kept),
-                    "fell out": len(dropped),
-                    "fell out, share": len(dropped) / len(own),
-                    "mean characters, stayed": kept["characters"].mean(),
-                    "mean characters, fell out": dropped["characters"].mean(),
+                    by: name,
+                    "stayed": stayed,
+                    "fell out": fell,
+                    "fell out, share": fell / own["answers"],
+                    "mean characters, stayed": _share(own["stayed characters"], stayed),
+                    "mean characters, fell out": _share(own["characters"] - own["stayed characters"], fell),
                 }
             )
     frame = pd.DataFrame(rows)
@@ -56,8 +56,23 @@ def drop_bias(start: Start) -> pd.DataFrame:
     return frame[[*first, *[c for c in frame.columns if c not in first]]].fillna(dict.fromkeys(first, ""))
 
 
+def _stayed(answers: pd.DataFrame, by: str, families: Mapping[str, str]) -> pd.DataFrame:
+    """Of a slice's answers, sums by teacher or task."""
+    tasks = answers["question_id"].map(families).fillna("") if by == "task" else answers["teacher"]
+    stayed = answers["state"] == "verified"
+    table = pd.DataFrame({"answers": 1, "stayed": stayed.astype(int), "characters": answers["characters"]})
+    table["stayed characters"] = answers["characters"].where(stayed, 0)
+    return table.groupby(tasks.to_numpy()).sum()
+
+
+def _share(total: float, count: int) -> float:
+    return total / count if count else math.nan
+
+
 def nothing_to_choose(start: Start) -> int:
     """Questions whose verified answers are one text: every selector takes the same."""
-    answers = start.pool.answers
-    verified = answers[answers["state"] == "verified"]
-    return int((verified.groupby("question_id")["text"].nunique() == 1).sum())
+    count = 0
+    for answers in start.pool.each():
+        verified = answers[answers["state"] == "verified"]
+        count += int((verified.groupby("question_id")["answer_key"].nunique() == 1).sum())
+    return count

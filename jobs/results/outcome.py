@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 from jobs.experiment.arms import Arm
 from jobs.experiment.schema import Experiment
-from jobs.files.answers import Row
 from jobs.files.questions import Question, Refused
+from jobs.run.slices import Sliced
 from jobs.run.store import Stage
 from jobs.stages.pool import AnswerPool
-from jobs.stages.score import Scores
+from jobs.stages.score import PoolScores
 from jobs.stages.states import ModelState
 
 
@@ -47,14 +47,12 @@ class Start:
 
     Attributes:
         experiment: with the paths of a world's models in place of their names.
-        rows: the pool's verified answers, as they are scored.
     """
 
     experiment: Experiment
     questions: dict[str, Question]
     held_out: list[Question]
     pool: AnswerPool
-    rows: list[Row]
     students: dict[str, ModelState]
     before: dict[str, Stage]
     data: Data = Data()
@@ -70,7 +68,7 @@ class Outcome:
 
     start: Start
     paths: list[StudentPath]
-    scores: dict[tuple[StudentPath, int], Scores] = field(default_factory=dict)
-    chosen: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)
+    scores: dict[tuple[StudentPath, int], PoolScores] = field(default_factory=dict)
+    chosen: dict[tuple[StudentPath, int], Sliced] = field(default_factory=dict)
     trained: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)
     evaluations: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)

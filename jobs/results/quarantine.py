@@ -16,8 +16,8 @@ EARLY = ("failed", "not_understood")  # before anything was checked
 
 def quarantine(outcome: Outcome) -> pd.DataFrame:
     """Every answer that ended in a named failure instead of a verdict or a cost, with its reason."""
-    answers = outcome.start.pool.answers
-    bad = answers[answers["state"].isin([*FAILED_STATES, *EARLY])]
+    wanted = [*FAILED_STATES, *EARLY]
+    bad = pd.concat([answers[answers["state"].isin(wanted)] for answers in outcome.start.pool.each()])
     rows = [
         (
             str(r.answer_id),
@@ -32,8 +32,7 @@ def quarantine(outcome: Outcome) -> pd.DataFrame:
     for (_, number), stage in outcome.scores.items():
         if stage.id not in seen:
             seen.add(stage.id)
-            scores = stage.read()
-            failed = scores[scores["state"].isin(FAILED_STATES)]
+            failed = pd.concat([s[s["state"].isin(FAILED_STATES)] for s in stage.each()])
             rows += [
                 (str(r.answer_id), "score", str(r.state), str(r.reason), number) for r in failed.itertuples()
             ]

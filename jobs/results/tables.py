@@ -2,13 +2,18 @@
 how long every stage took.
 """
 
+import math
+
 import pandas as pd
 
 from jobs.experiment.schema import Experiment
 from jobs.results.outcome import Outcome, Start
 from jobs.run.run import Run
+from jobs.run.slices import Sliced
+from jobs.stages.score import PoolScores
 from selection.costs import CostSettings, compute_cost
 
+SHOWN = 20_000  # answers whose costs are drawn
 ENDED = ("verified", "wrong", "unparsed", "timed_out", "failed", "empty", "duplicate")
 
 
@@ -16,26 +21,43 @@ def teacher_table(start: Start) -> pd.DataFrame:
     """Per teacher: answers, share right, mean answer length, spend, and how its answers ended before
     scoring.
     """
-    answers, samples = start.pool.answers, start.experiment.generate.samples
+    samples = start.experiment.generate.samples
+    sums = pd.concat([_of_teachers(answers, samples) for answers in start.pool.each()]).groupby(level=0).sum()
+    told = sums.reindex([t.name for t in start.experiment.teachers]).fillna(0).to_dict("index")
     rows = []
     for teacher in start.experiment.teachers:
-        own = answers[answers["teacher"] == teacher.name]
-        states = own["state"].value_counts()
+        own = told[teacher.name]
         rows.append(
             {
                 "teacher": teacher.name,
                 "family": teacher.family or "",
-                "answers": len(own),
-                "asked again": int((own["sample"] >= samples).sum()),
-                "answer tokens": int(own["answer_tokens"].sum()),
+                "answers": int(own["answers"]),
+                "asked again": int(own["asked again"]),
+                "answer tokens": int(own["answer tokens"]),
                 "right": start.pool.accuracy[teacher.name],
-                "mean characters": float(own["text"].str.len().mean()) if len(own) else 0.0,
-                "cut off": int((own["finish"] == "length").sum()),
-                "usd": float(own["usd"].sum()),
-                **{state: int(states.get(state, 0)) for state in ENDED},
+                "mean characters": float(own["characters"] / own["answers"]) if own["answers"] else 0.0,
+                "cut off": int(own["cut off"]),
+                "usd": float(own["usd"]),
+                **{state: int(own[state]) for state in ENDED},
             }
         )
     return pd.DataFrame(rows)
+
+
+def _of_teachers(answers: pd.DataFrame, samples: int) -> pd.DataFrame:
+    """Of a slice's answers, sums by teacher."""
+    table = pd.DataFrame(
+        {
+            "answers": 1,
+            "asked again": (answers["sample"] >= samples).astype(int),
+            "answer tokens": answers["answer_tokens"],
+            "characters": answers["characters"],
+            "cut off": (answers["finish"] == "length").astype(int),
+            "usd": answers["usd"],
+            **{state: (answers["state"] == state).astype(int) for state in ENDED},
+        }
+    )
+    return table.groupby(answers["teacher"].to_numpy()).sum()
 
 
 def chosen_table(experiment: Experiment, outcome: Outcome) -> pd.DataFrame:
@@ -44,12 +66,10 @@ def chosen_table(experiment: Experiment, outcome: Outcome) -> pd.DataFrame:
     """
     families = {t.name: t.family or "" for t in experiment.teachers}
     rows = []
-    for (path, number), stage in sorted(outcome.chosen.items(), key=lambda i: outcome.paths.index(i[0][0])):
-        scored = outcome.scores[path, number].read().set_index("answer_id")
-        lengths = scored["n_answer"]
-        pool_mean = float(lengths[scored["state"] == "scored"].mean())
-        chosen = stage.read("chosen")
-        for teacher, own in chosen.groupby("teacher"):
+    for (path, number), chosen in sorted(outcome.chosen.items(), key=lambda i: outcome.paths.index(i[0][0])):
+        shares, pool_mean = _lengths(outcome.scores[path, number], chosen)
+        total = int(shares["chosen"].sum())
+        for teacher, own in shares.iterrows():
             rows.append(
                 {
                     "student": path.student,
@@ -58,31 +78,55 @@ def chosen_table(experiment: Experiment, outcome: Outcome) -> pd.DataFrame:
                     "round": number,
                     "teacher": teacher,
                     "family": families.get(str(teacher), ""),
-                    "share": len(own) / len(chosen),
-                    "chosen": len(chosen),
-                    "tokens": float(lengths[chosen["answer_id"]].mean()),
+                    "share": own["chosen"] / total,
+                    "chosen": total,
+                    "tokens": float(own["tokens"] / own["chosen"]),
                     "pool tokens": pool_mean,
                 }
             )
     return pd.DataFrame(rows)
 
 
+def _lengths(scores: PoolScores, chosen: Sliced) -> tuple[pd.DataFrame, float]:
+    """By teacher, how many answers were chosen and their tokens; and the mean tokens of all scored ones."""
+    sums, tokens, scored = [], 0.0, 0
+    for number, own in enumerate(scores.each()):
+        there = own[own["state"] == "scored"]
+        tokens, scored = tokens + float(there["n_answer"].sum()), scored + len(there)
+        picked = chosen.read("chosen", number, ["answer_id", "teacher"])
+        length = own.set_index("answer_id")["n_answer"].reindex(picked["answer_id"]).to_numpy()
+        table = pd.DataFrame({"chosen": 1, "tokens": length}, index=picked.index)
+        sums.append(table.groupby(picked["teacher"].to_numpy()).sum())
+    return pd.concat(sums).groupby(level=0).sum(), tokens / scored if scored else math.nan
+
+
 def cost_table(outcome: Outcome) -> pd.DataFrame:
-    """SCAS cost of every scored answer under every student's first state."""
+    """SCAS cost of scored answers under every student's first state: of all of them in a run of one slice,
+    else of some `SHOWN`, those of the first slices, which are drawn by digest.
+    """
     settings = scas_settings(outcome)
     tables: list[pd.DataFrame] = []
     for path in outcome.paths:
         stage = outcome.scores[path, 1]
         if any(t["student"].iloc[0] == path.student for t in tables):
             continue
-        scored = stage.read()
-        scored = scored[scored["state"] == "scored"].reset_index(drop=True)
+        scored = _first_scored(stage)
         if len(scored) == 0:
             continue
         table = scored[["answer_id", "teacher"]].assign(student=path.student)
         table["scas"] = compute_cost(scored, settings)
         tables.append(table)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _first_scored(scores: PoolScores) -> pd.DataFrame:
+    """The scored answers of the first slices."""
+    found = pd.DataFrame()
+    for own in scores.each():
+        found = pd.concat([found, own[own["state"] == "scored"]], ignore_index=True)
+        if len(found) >= SHOWN:
+            break
+    return found
 
 
 def scas_settings(outcome: Outcome) -> CostSettings:

@@ -7,6 +7,7 @@ range of questions is the same range in each, and no range parts a question.
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from cluster.models.messages import Prompt
@@ -33,7 +34,11 @@ def row_key(question: bytes, *content: Any) -> bytes:
 
 
 def _digest(content: Sequence[Any]) -> bytes:
-    return hashlib.sha256(ENCODE(content).encode()).digest()[:HALF]
+    if all(type(part) is str for part in content):  # the same text, in a third of the time
+        text = f"[{','.join(map(encode_basestring_ascii, content))}]"
+    else:
+        text = ENCODE(content)
+    return hashlib.sha256(text.encode()).digest()[:HALF]
 
 
 def digest_keys(keys: Iterable[bytes], length: int = 24) -> str:

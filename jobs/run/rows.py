@@ -18,8 +18,9 @@ from cluster.placement import Needs
 from cluster.storage import Place
 from jobs.run.quarantine import forget_attempts, run_isolated
 from jobs.run.run import Planned, Run
+from jobs.run.sliced_views import LaterPart, Part, find_parts, finish_by_slice
 from jobs.run.store import write_fallbacks
-from jobs.run.tables import Table, part_name
+from jobs.run.tables import SlicedRequest, part_name
 from jobs.run.took import took
 from jobs.run.unfit import why_unfit
 from jobs.run.views import View
@@ -99,24 +100,30 @@ def _planned(want: Want, is_first: bool) -> Planned:
     """What is left to make of a view; of several that want the same one the first makes it."""
     if want.view.is_finished:
         return Planned(want.kind, want.label, None, want.place)
-    items = want.view.request.items
+    if isinstance(want.view.request, SlicedRequest):
+        return Planned(want.kind, want.label, f"at most {want.view.request.rows:,} rows", want.place)
+    items = want.view.asked.items
     left = want.estimate([items[k] for k in want.view.missing()] if is_first else [])
     return Planned(want.kind, want.label, left, want.place, why_unfit(want.view))
 
 
 def _make(run: Run, wants: Sequence[Want], unit: str) -> None:
     """Run the shards that are missing through the pool, and finish the views."""
-    todo = []
+    todo: list[tuple[Want, Part | LaterPart]] = []
     for want in wants:
         forget_attempts(want.view.table.directory)
-        todo += [(want, part) for part in parts_of(want)]
+        todo += [(want, part) for part in parts_of(run, want)]
     if todo:
-        rows = sum(len(part.keys) for _, part in todo)
-        with run.terminal.bar(wants[0].kind, rows, unit) as bar:
+        rows = sum(len(p.keys) if isinstance(p, Part) else 1 for _, p in todo)
+        is_here = all(isinstance(part, Part) for _, part in todo)
+        with run.terminal.bar(wants[0].kind, rows, unit if is_here else "shards") as bar:
             for result in run.host.pool.run(jobs_of(todo, run.registration.id)):
-                bar.advance(result.value.items)
+                bar.advance(result.value.items if is_here else 1)
     for want in wants:
-        want.view.finish(partial(_counted, want))
+        if isinstance(want.view.request, SlicedRequest):
+            finish_by_slice(run, want.kind, want.label, want.view, want.count, want.columns)
+        else:
+            want.view.finish(partial(_counted, want))
         want.settle()
         run.say_fallbacks(f"{want.kind} {want.label}", want.view.table.directory)
 
@@ -126,28 +133,30 @@ def _counted(want: Want, rows: pd.DataFrame) -> Mapping[str, Any]:
     return want.count(pd.DataFrame(columns=list(want.columns)) if rows.empty else rows)
 
 
-def parts_of(want: Want) -> list["Part"]:
+def parts_of(run: Run, want: Want) -> Sequence[Part | LaterPart]:
     """The parts to be made for a view, after its cut has been settled."""
     view = want.view
+    if isinstance(view.request, SlicedRequest):
+        return find_parts(run, want.kind, want.label, view, want.shard_size, want.is_isolated)
     missing = view.missing()
     ranges = view.cut(missing, want.shard_size)
     view.write_cut(ranges)  # also where there are none: it says whose rows this view needs
     if not ranges:
         return []
     view.table.introduce()
-    lacking, items = set(missing), view.request.items
+    lacking, items = set(missing), view.asked.items
     parts = []
     for first, last in ranges:
-        keys = [key for key in view.request.within(first, last) if key in lacking]
+        keys = [key for key in view.asked.within(first, last) if key in lacking]
         if keys:
             name = part_name(keys, view.wanted)
             parts.append(Part(name, view.table, keys, [items[key] for key in keys], want.is_isolated))
     return parts
 
 
-def jobs_of(todo: Sequence[tuple[Want, "Part"]], run_id: str) -> list[Job]:
+def jobs_of(todo: Sequence[tuple[Want, Part | LaterPart]], run_id: str) -> list[Job]:
     """The pool's jobs: one for each distinct handler, whose actors then serve all who want it."""
-    groups: list[list[tuple[Want, Part]]] = []
+    groups: list[list[tuple[Want, Part | LaterPart]]] = []
     for want, part in todo:
         group = next((g for g in groups if _is_same(g[0][0].handler, want.handler)), None)
         if group is None:
@@ -169,25 +178,17 @@ def _is_same(one: "partial[Any]", other: "partial[Any]") -> bool:
     return (one.func, one.args, one.keywords) == (other.func, other.args, other.keywords)
 
 
-@dataclass(frozen=True)
-class Part:
-    """A part of a table to be written: its name, its keys, and what its rows are made from."""
-
-    name: str
-    table: Table
-    keys: Sequence[bytes]
-    items: Sequence[Any]
-    is_isolated: bool
-
-
 class PartWriter:
     """In an actor: a handler, loaded once, and the writing of each shard as a part of its table."""
 
     def __init__(self, handler: Callable[[], RowHandler], needs: Needs, run_id: str) -> None:
         self.handler, self.needs, self.run_id = handler(), needs, run_id
 
-    def __call__(self, part: Part) -> Tally:
+    def __call__(self, wanted: Part | LaterPart) -> Tally:
         began = time.monotonic()
+        part = wanted if isinstance(wanted, Part) else wanted.part()
+        if part is None:  # somebody made it meanwhile
+            return Tally(0)
         directory: Place = part.table.directory
         write_fallbacks(directory, self.handler.fallbacks)
         rows = self._isolated(part) if part.is_isolated else self.handler.compute(part.items)

@@ -16,7 +16,7 @@ from jobs.run.host import Host, RayHost
 from jobs.run.progress import Terminal
 from jobs.run.registry import Registration
 from jobs.run.store import Stage, Store, read_fallbacks
-from jobs.run.tables import ANY_ROW, Owner, Request, Table, Wanted
+from jobs.run.tables import ANY_ROW, Owner, Request, SlicedRequest, Table, Wanted
 from jobs.run.views import View
 
 # make does what is missing, read refuses it, plan says what it is. Nothing but make writes to the store.
@@ -85,7 +85,7 @@ class Run:
         """What this run names of the store, so that nobody takes it for rubbish."""
         return Registration(self.store.root, self.directory, self.part)
 
-    def view(self, owner: Owner, request: Request, wanted: Wanted = ANY_ROW) -> View:
+    def view(self, owner: Owner, request: Request | SlicedRequest, wanted: Wanted = ANY_ROW) -> View:
         """What this run uses of an owner's table for a request."""
         return View(Table(self.store.root, owner), request, wanted)
 

@@ -52,9 +52,12 @@ def write_table(place: Place | Path, table: pd.DataFrame) -> None:
     Place(str(place)).write_bytes(sink.getvalue().to_pybytes())
 
 
-def read_table(place: Place | Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Read what `write_table` wrote."""
-    return pq.read_table(pa.BufferReader(Place(str(place)).read_bytes()), columns=columns).to_pandas()
+def read_table(place: Place | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read what `write_table` wrote, all columns of it or some."""
+    wanted = None if columns is None else list(columns)
+    system, path = Place(str(place)).opened()
+    with system.open_input_file(path) as file:
+        return pq.ParquetFile(file).read(columns=wanted, use_threads=False).to_pandas(use_threads=False)
 
 
 @dataclass(frozen=True)
@@ -137,15 +140,15 @@ class Stage:
                 f"remove {self.directory} and run again",
             ) from error
 
-    def read(self, part: str | None = None) -> pd.DataFrame:
-        """Read one part, or all the manifest's parts in order, joined."""
+    def read(self, part: str | None = None, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Read one part, or all the manifest's parts in order, joined; all columns or some."""
         names = [part] if part is not None else list(self.manifest()["parts"])
-        tables = [self._read_part(name) for name in names]
+        tables = [self._read_part(name, columns) for name in names]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
-    def _read_part(self, name: str) -> pd.DataFrame:
+    def _read_part(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         try:
-            return read_table(self.part(name))
+            return read_table(self.part(name), columns)
         except pa.ArrowInvalid as error:
             manifest = self.directory / MANIFEST
             remedy = f"remove it and {manifest}, and run again: only that part is made again"
@@ -158,6 +161,7 @@ class Stage:
         parts: list[str],
         took: Mapping[str, Any] | None = None,
         uses: Sequence[str] = (),
+        about: Mapping[str, Any] | None = None,
         **counts: Any,
     ) -> None:
         """Write the manifest: the stage is finished from this moment on. Parts it does not name, and what
@@ -166,6 +170,7 @@ class Stage:
         Args:
             took: what making it took of the cluster, where that is worth telling; see `Took`.
             uses: paths in the store of what it was made from and nobody else names.
+            about: what else is said of it, for whoever reads it.
         """
         kept = {self.part(name).name for name in parts}
         for stray in [*self.directory.glob("*.parquet"), *self.directory.glob(".*.tmp")]:
@@ -181,6 +186,7 @@ class Stage:
             "parts": {name: self._describe(name) for name in parts},
             "took": dict(took or {}),
             "uses": list(uses),
+            "about": dict(about or {}),
             "seconds": round(time.monotonic() - self.started, 3),
             "packages": package_versions(),
             "git_commit": git_commit(),
@@ -189,8 +195,7 @@ class Stage:
         (self.directory / MANIFEST).write_bytes(json.dumps(content, indent=1, default=str).encode())
 
     def _describe(self, name: str) -> dict[str, Any]:
-        content = self.part(name).read_bytes()
-        return {"sha256": hashlib.sha256(content).hexdigest(), "rows": self.count_rows(name)}
+        return {"sha256": self.part(name).sha256(), "rows": self.count_rows(name)}
 
     def discard_unfinished(self) -> None:
         """Forget a half-done stage (`--resume never`)."""

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from cluster.errors import BadInput
 from cluster.storage import Place
 from jobs.run.keys import digest_keys
-from jobs.run.store import digest
+from jobs.run.store import digest, read_table
 
 KEY = "key"
 TABLES = "tables"
@@ -82,6 +82,46 @@ class Request:
     def within(self, first: bytes, last: bytes) -> list[bytes]:
         """The keys from one to another, both included."""
         return self.keys[bisect.bisect_left(self.keys, first) : bisect.bisect_right(self.keys, last)]
+
+
+@dataclass(frozen=True)
+class SlicedRequest:
+    """Rows that are wanted, more than one process should hold: they are read slice by slice in workers.
+
+    Attributes:
+        id: of all their keys, by content.
+        rows: how many, at most.
+        count: of slices; those of keys are ranges, one after another.
+        keys_of: a slice's keys, sorted and each once; picklable.
+        items_of: what each of a slice's rows is made from; picklable.
+    """
+
+    id: str
+    rows: int
+    count: int
+    keys_of: Callable[[int], Sequence[bytes]]
+    items_of: Callable[[int], Mapping[bytes, Any]]
+
+    def slice(self, number: int) -> Request:
+        """One slice, with what its rows are made from."""
+        return Request(self.items_of(number))
+
+    def keys(self, number: int) -> Request:
+        """One slice's keys alone."""
+        return Request(dict.fromkeys(self.keys_of(number)))
+
+
+def request_by_slice(
+    identity: str,
+    rows: int,
+    count: int,
+    keys_of: Callable[[int], Sequence[bytes]],
+    items_of: Callable[[int], Mapping[bytes, Any]],
+) -> Request | SlicedRequest:
+    """A request that is read by slice; of one slice it is read now."""
+    if count == 1:
+        return Request(items_of(0))
+    return SlicedRequest(identity, rows, count, keys_of, items_of)
 
 
 def always_good(rows: pd.DataFrame) -> np.ndarray:
@@ -150,25 +190,21 @@ class Table:
         lo, hi = keys[0].hex(), keys[-1].hex()
         return [n for n in names if n[:32] <= hi and lo <= n[33:65] and self.is_whole(n)]
 
-    def best_rows(self, request: Request, wanted: Wanted, names: Iterable[str]) -> pd.DataFrame:
-        """For each requested key the part whose row serves best, with what it is worth: columns part, worth;
-        index key.
+    def best_rows(
+        self, request: Request, wanted: Wanted, names: Iterable[str]
+    ) -> dict[bytes, tuple[int, str]]:
+        """For each requested key what its best row is worth, and the part that has it.
 
         Raises:
             BadInput: a part is damaged or gone.
         """
-        found = []
-        for name in names:
+        best: dict[bytes, tuple[int, str]] = {}
+        for name in sorted(names):
             frame = self.read(name, [KEY, *wanted.columns])
-            # not `isin`: NumPy drops the zero bytes at a key's end
-            asked = [key in request.items for key in frame[KEY]]
-            frame = frame[asked].reset_index(drop=True)
-            found.append(pd.DataFrame({KEY: frame[KEY], "worth": wanted.worth(frame), "part": name}))
-        if not found:
-            return pd.DataFrame({"worth": [], "part": []}, index=pd.Index([], name=KEY))
-        rows = pd.concat(found, ignore_index=True)
-        rows = rows.sort_values(["worth", "part"], ascending=[False, True], kind="stable")
-        return rows.drop_duplicates(KEY).set_index(KEY)
+            for key, worth in zip(frame[KEY].tolist(), wanted.worth(frame).tolist(), strict=True):
+                if key in request.items and (key not in best or worth > best[key][0]):
+                    best[key] = worth, name
+        return best
 
     def is_whole(self, name: str) -> bool:
         """Whether a part is there and can be opened; what is not counts as not there, and is made again."""
@@ -199,8 +235,7 @@ class Table:
         try:
             return dict(json.loads((self.directory / f"{name}.json").read_text()))
         except (FileNotFoundError, ValueError):
-            content = self.part(name).read_bytes()
-            return {"sha256": hashlib.sha256(content).hexdigest()}
+            return {"sha256": self.part(name).sha256()}
 
     def read(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """A part's rows, all columns of them or some.
@@ -209,8 +244,7 @@ class Table:
             BadInput: it is damaged or gone.
         """
         try:
-            content = pa.BufferReader(self.part(name).read_bytes())
-            return pq.read_table(content, columns=None if columns is None else list(columns)).to_pandas()
+            return read_table(self.part(name), columns)
         except (pa.ArrowInvalid, FileNotFoundError) as error:
             raise BadInput(
                 f"the part {self.part(name)} is damaged or gone",

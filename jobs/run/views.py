@@ -12,7 +12,7 @@ import bisect
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -23,17 +23,20 @@ from cluster.errors import BadInput
 from cluster.storage import Place
 from jobs.run.provenance import git_commit, package_versions
 from jobs.run.store import digest, read_fallbacks
-from jobs.run.tables import ANY_ROW, KEY, VIEW, Request, Table, Wanted
+from jobs.run.tables import ANY_ROW, KEY, VIEW, Request, SlicedRequest, Table, Wanted
 
+Ranges = Sequence[tuple[bytes, bytes]]
 VIEWS, CUT = "views", "cut.json"
 
 
 @dataclass(frozen=True)
 class View:
-    """What a run uses of a table for a request."""
+    """What a run uses of a table for a request; one that is sliced is worked on slice by slice
+    (`jobs/run/sliced_views.py`).
+    """
 
     table: Table
-    request: Request
+    request: Request | SlicedRequest
     wanted: Wanted = ANY_ROW
     started: float = field(default_factory=time.monotonic, compare=False)
 
@@ -100,62 +103,100 @@ class View:
                 f"remove {self.directory} and run again",
             ) from error
 
+    @property
+    def asked(self) -> Request:
+        """The request of a view whose rows one process may hold.
+
+        Raises:
+            TypeError: it is sliced.
+        """
+        if not isinstance(self.request, Request):
+            raise TypeError(f"the view {self.path} is to be read by slice")
+        return self.request
+
+    def every_key(self) -> Iterator[bytes]:
+        """All keys of the request."""
+        if isinstance(self.request, Request):
+            return iter(self.request.keys)
+        return (key for number in range(self.request.count) for key in self.request.keys_of(number))
+
+    def slice(self, number: int) -> "View":
+        """The keys of one slice as a view of their own, which is never finished."""
+        if isinstance(self.request, Request):
+            return self
+        return View(self.table, self.request.keys(number), self.wanted)
+
+    def read_slice(self, number: int) -> pd.DataFrame:
+        """The rows of one slice, by key, from the parts that the finished view names."""
+        return self.slice(number).read_from(self.manifest()["parts"])
+
+    def read_from(self, parts: Iterable[str]) -> pd.DataFrame:
+        """The rows of the request, by key, from those of these parts that can hold any."""
+        keys = self.asked.keys
+        lo, hi = (keys[0].hex(), keys[-1].hex()) if keys else ("", "")
+        names = [n for n in parts if keys and n[:32] <= hi and lo <= n[33:65]]
+        return self._rows(self._best(names))
+
     def unfit(self) -> int:
         """How many keys have rows, but none that serves."""
-        best = self._best()
-        return int((best["worth"] < self.wanted.least).sum())
+        return sum(worth < self.wanted.least for worth, _ in self._best().values())
 
     def missing(self) -> list[bytes]:
         """The keys that no row serves, sorted."""
-        best = self._best()
-        served = set(best.index[best["worth"] >= self.wanted.least])
-        return [key for key in self.request.keys if key not in served]
+        least, served = self.wanted.least, self._best()
+        return [key for key in self.asked.keys if key not in served or served[key][0] < least]
 
-    def cut(self, missing: Sequence[bytes], size: int) -> list[tuple[bytes, bytes]]:
+    def cut(self, missing: Sequence[bytes], size: int) -> Ranges:
         """The ranges of keys to be made, each of about `size` missing rows, none of which parts a question:
         those that an earlier attempt settled on, so that it makes the same parts, and between them ranges of
         what has gone missing since.
         """
-        place = self.directory / CUT
-        ranges = []
-        if place.is_file():
-            known = json.loads(place.read_text())["ranges"]
-            ranges = [(bytes.fromhex(a), bytes.fromhex(b)) for a, b in known]
-        firsts = [first for first, _ in ranges]
-        gaps: dict[int, list[bytes]] = {}
-        for key in missing:
-            number = bisect.bisect_right(firsts, key)
-            if number == 0 or key > ranges[number - 1][1]:
-                gaps.setdefault(number, []).append(key)
-        new = [cut for keys in gaps.values() for cut in cut_ranges(keys, size)]
-        return sorted(ranges + new)
+        known = self.known_cut()
+        return sorted([*known, *cut_between(known, missing, size)])
 
-    def write_cut(self, ranges: Sequence[tuple[bytes, bytes]]) -> None:
+    def known_cut(self) -> Ranges:
+        """The ranges that an earlier attempt settled on."""
+        place = self.directory / CUT
+        known = json.loads(place.read_text())["ranges"] if place.is_file() else []
+        return [(bytes.fromhex(a), bytes.fromhex(b)) for a, b in known]
+
+    def write_cut(self, ranges: Ranges) -> None:
         """Settle on the ranges before work starts, so that a restart makes the same parts."""
         cut = {"owner": self.table.owner.id, "ranges": [[a.hex(), b.hex()] for a, b in ranges]}
         (self.directory / CUT).write_bytes(json.dumps(cut).encode())
 
     def finish(self, count: Callable[[pd.DataFrame], Mapping[str, Any]]) -> None:
-        """Say which parts serve the request, and what `count` says of its rows: the view is finished from
-        this moment on.
+        """Finish the view, with what `count` says of its rows.
+
+        Raises:
+            RuntimeError: a row of the request is in no part.
+        """
+        names, rows = self.found()
+        self.write_finished(names, dict(count(rows)), len(self.asked.keys))
+
+    def found(self) -> tuple[list[str], pd.DataFrame]:
+        """The parts that serve the request, and their rows.
 
         Raises:
             RuntimeError: a row of the request is in no part.
         """
         best = self._best()
-        if len(best) != len(self.request.keys):
-            lost = len(self.request.keys) - len(best)
+        if len(best) != len(self.asked.keys):
+            lost = len(self.asked.keys) - len(best)
             raise RuntimeError(
                 f"{lost} rows of the view {self.path} are in no part of {self.table.directory}"
             )
-        names, counts = sorted(set(best["part"])), dict(count(self._rows(best)))
+        return sorted({part for _, part in best.values()}), self._rows(best)
+
+    def write_finished(self, names: Iterable[str], counts: Mapping[str, Any], rows: int) -> None:
+        """Say which parts serve the request, and what was counted of its rows."""
         content = {
             "kind": self.name,
             "id": self.id,
             "owner": {"id": self.table.owner.id, **dict(self.table.owner.identity)},
-            "request": {"id": self.request.id, "rows": len(self.request.keys)},
+            "request": {"id": self.request.id, "rows": rows},
             "wanted": dict(self.wanted.identity),
-            "counts": counts,
+            "counts": dict(counts),
             "fallbacks": read_fallbacks(self.table.directory),
             "parts": {name: self.table.about(name) for name in names},
             "seconds": round(time.monotonic() - self.started, 3),
@@ -165,27 +206,41 @@ class View:
         }
         (self.directory / VIEW).write_bytes(json.dumps(content, indent=1, default=str).encode())
 
-    def _best(self, names: Iterable[str] | None = None) -> pd.DataFrame:
+    def _best(self, names: Iterable[str] | None = None) -> dict[bytes, tuple[int, str]]:
         if names is None:
-            names = self.table.parts(self.request.keys)
-        return self.table.best_rows(self.request, self.wanted, names)
+            names = self.table.parts(self.asked.keys)
+        return self.table.best_rows(self.asked, self.wanted, names)
 
     def read(self) -> pd.DataFrame:
         """The rows of the request, by key; from the parts that the view names once it is finished."""
         return self._rows(self._best(list(self.manifest()["parts"]) if self.is_finished else None))
 
-    def _rows(self, best: pd.DataFrame) -> pd.DataFrame:
-        part_of = dict(zip(best.index, best["part"], strict=True))
+    def _rows(self, best: Mapping[bytes, tuple[int, str]]) -> pd.DataFrame:
+        nothing = (0, "")
         rows = []
-        for name in sorted(set(best["part"])):
+        for name in sorted({part for _, part in best.values()}):
             table = self.table.read(name)
-            rows.append(table[[part_of.get(key) == name for key in table[KEY]]])
+            ours = [best.get(key, nothing)[1] == name for key in table[KEY].tolist()]
+            rows.append(table if all(ours) else table[ours])
+        if len(rows) == 1:
+            return rows[0].reset_index(drop=True)
         if not rows:
             return pd.DataFrame({KEY: []})
         return pd.concat(rows, ignore_index=True).sort_values(KEY, ignore_index=True)
 
 
-def cut_ranges(keys: Sequence[bytes], size: int) -> list[tuple[bytes, bytes]]:
+def cut_between(known: Ranges, missing: Sequence[bytes], size: int) -> Ranges:
+    """New ranges for missing keys that lie in no known one; none of them overlaps a known one."""
+    firsts = [first for first, _ in known]
+    gaps: dict[int, list[bytes]] = {}
+    for key in missing:
+        number = bisect.bisect_right(firsts, key)
+        if number == 0 or key > known[number - 1][1]:
+            gaps.setdefault(number, []).append(key)
+    return [cut for keys in gaps.values() for cut in cut_ranges(keys, size)]
+
+
+def cut_ranges(keys: Sequence[bytes], size: int) -> Ranges:
     """Cut sorted keys into ranges of at least `size`, each ending with a question's last key.
 
     >>> from jobs.run.keys import row_key

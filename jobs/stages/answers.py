@@ -15,7 +15,6 @@ from cluster.models.messages import Prompt
 from jobs.files.questions import Question
 from jobs.run.keys import HALF, question_key
 from jobs.run.tables import GOOD, KEY, POOR, USELESS, Request, Wanted
-from jobs.run.views import View
 
 VERSION = 1  # of every table of answers
 ANSWER_COLUMNS = [
@@ -99,7 +98,11 @@ def whole_characters(text: str) -> str:
     >>> whole_characters("a" + chr(0xD83D)) == "a" + chr(0xFFFD)
     True
     """
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def failed(reason: str, limit: int, prompt_tokens: int = 0) -> Answer:
@@ -140,14 +143,13 @@ def _worth(limit: int, rows: pd.DataFrame) -> np.ndarray:
     return np.asarray(worth)
 
 
-def answers_to(view: View, ids: Mapping[bytes, list[str]]) -> pd.DataFrame:
-    """A view's answers by the run's question ids: columns question_id, sample and those of answers. Questions
-    with the same messages share their answers.
+def answers_to(rows: pd.DataFrame, ids: Mapping[bytes, list[str]]) -> pd.DataFrame:
+    """Answers that a view read, by the run's question ids: columns question_id, sample and those of answers.
+    Questions with the same messages share their answers.
 
     Args:
         ids: question key -> ids of the questions with it.
     """
-    rows = view.read()
     rows["question_id"] = [ids[key[:HALF]] for key in rows[KEY]]
     rows["sample"] = [int.from_bytes(key[HALF:], "big") for key in rows[KEY]]
     return rows.drop(columns=KEY).explode("question_id", ignore_index=True)

@@ -15,7 +15,7 @@ from cluster.placement import Needs, Node
 from jobs.experiment.teachers import EndpointTeacher, ModelTeacher
 from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
-from jobs.run.tables import Owner, Request, Table, Wanted, unusual
+from jobs.run.tables import Owner, Request, SlicedRequest, Table, Wanted, unusual
 from jobs.run.views import View
 from jobs.stages.answers import ANSWER_COLUMNS, VERSION, Ask, count_answers, within
 from jobs.stages.completion import estimated_prompt
@@ -66,7 +66,7 @@ class Wave:
 
     asked: Asked
     draw: Draw
-    request: Request
+    request: Request | SlicedRequest
     retry: int = 0
 
     @property
@@ -126,7 +126,7 @@ def _want(run: Run, kind: str, label: str, wave: Wave, view: View, shard_size: i
 def asked_so_far(run: Run, table: Table) -> frozenset[bytes]:
     """The keys of all that this run asked of a table's owner."""
     views = [v for v in run.stages.values() if isinstance(v, View) and v.table == table]
-    return frozenset(key for view in views for key in view.request.keys)
+    return frozenset(key for view in views for key in view.every_key())
 
 
 def ask_again(run: Run, label: str, wave: Wave, shard_size: int, kind: str = "generate") -> View:

@@ -153,7 +153,7 @@ def places_by_method(
     the question is not ours: those get their state in the ledger without a check.
     """
     found: dict[str, list[Any]] = {}
-    columns = (answers[c] for c in ("question_id", "text", "tool_calls", "finish"))
+    columns = (answers[c].tolist() for c in ("question_id", "text", "tool_calls", "finish"))
     for place, q, text, calls, finish in zip(answers.index, *columns, strict=True):
         if q in questions and finish in ("stop", "length") and (text.strip() or calls):
             found.setdefault(questions[q].method or usual, []).append(place)
@@ -166,7 +166,7 @@ def to_check(
     """What a checker is given of each of these answers."""
     with_rows = settings.method == "function" and reads_rows(settings)
     keys = {q: question_key(questions[q].prompt) for q in answers["question_id"].unique()}
-    columns = (answers[c] for c in ("question_id", "text", "tool_calls"))
+    columns = (answers[c].tolist() for c in ("question_id", "text", "tool_calls"))
     return [
         Checked(
             keys[q], Case(text, questions[q].references, row_of(questions[q], calls) if with_rows else "")
@@ -224,6 +224,7 @@ def pool_states(answers: pd.DataFrame, questions: Mapping[str, Question]) -> pd.
     right = pool["state"] == "verified"
     repeated = pool[right].duplicated(["question_id", "teacher", "text", "tool_calls"])
     pool.loc[repeated.index[repeated], "state"] = "duplicate"
-    if pool["state"].isna().any():
-        raise RuntimeError(f"answer {pool.loc[pool['state'].isna(), 'answer_id'].iloc[0]} has no state")
+    lost = pool["state"].isna() | (pool["state"] == "")
+    if lost.any():
+        raise RuntimeError(f"answer {pool.loc[lost, 'answer_id'].iloc[0]} has no state")
     return pool

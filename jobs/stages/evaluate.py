@@ -168,7 +168,7 @@ def _verdicts(
     }
     views = ask(run, "answers of", waves, judging.evaluate.shard_size)
     ids, by_id = ids_by_key(questions), {q.id: q for q in questions}
-    tables = [answers_to(view, ids).assign(label=name) for name, view in views.items()]
+    tables = [answers_to(view.read(), ids).assign(label=name) for name, view in views.items()]
     answers = pd.concat(tables, ignore_index=True)
     first, *others = students
     label = f"{first} and {len(others)} more" if others else first

@@ -6,11 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import pandas as pd
+
 from cluster.models.messages import Prompt, plain
 from cluster.models.reasoning import split_reasoning
 from jobs.experiment.judge import Judge
 from jobs.run.run import Run
-from jobs.run.tables import KEY, Owner
+from jobs.run.tables import KEY, Owner, Request, SlicedRequest
 from jobs.run.views import View
 from jobs.stages.answers import Ask, request_of
 from jobs.stages.ask import Wave, ask, ask_again, owner_of
@@ -101,14 +103,33 @@ def verdicts_of(
         Unmade: in a plan, the judge is still to be asked.
     """
     asks = [asked_of(judge, case) for case in cases]
-    wave = Wave(judge, draw_of(judge), request_of(asks))
-    view = ask(run, "judge", {label: wave}, SHARD_SIZE)[label]
+    view = judge_requested(run, what, label, judge, request_of(asks))
+    told = said_by_judge(view.read())
+    return [told[one.key] for one in asks], view
+
+
+def judge_requested(run: Run, what: str, label: str, judge: Judge, request: Request | SlicedRequest) -> View:
+    """Have a judge asked what it was not asked yet.
+
+    Args:
+        what: what has to wait for it, in a plan.
+
+    Raises:
+        Unmade: in a plan, the judge is still to be asked.
+    """
+    wave = Wave(judge, draw_of(judge), request)
+    ask(run, "judge", {label: wave}, SHARD_SIZE)
     view = ask_again(run, label, wave, SHARD_SIZE, "judge")
     run.need(what, [view])
-    rows = view.read()
+    return view
+
+
+def said_by_judge(rows: pd.DataFrame) -> dict[bytes, Verdict]:
+    """What a judge said, as verdicts by key."""
+    if rows.empty:
+        return {}
     columns = zip(rows[KEY], rows["text"], rows["finish"], rows["error"], strict=True)
-    told = {key: read_verdict(text, finish, error) for key, text, finish, error in columns}
-    return [told[one.key] for one in asks], view
+    return {key: read_verdict(text, finish, error) for key, text, finish, error in columns}
 
 
 def read_verdict(text: str, finish: str, error: str) -> Verdict:

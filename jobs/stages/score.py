@@ -2,7 +2,7 @@
 student's weights under one rendering: an answer that was scored once is not scored again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 from typing import Any
@@ -16,14 +16,16 @@ from cluster.models.rendering import Renderer
 from jobs.experiment.placement import Placement
 from jobs.experiment.stages import Score
 from jobs.files.answers import Row
-from jobs.files.questions import Question
 from jobs.run.keys import answer_key, question_key
 from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
+from jobs.run.slices import joined
 from jobs.run.store import digest
-from jobs.run.tables import KEY, Owner, Request, unusual
+from jobs.run.tables import KEY, Owner, Request, SlicedRequest, request_by_slice, unusual
 from jobs.run.views import View
 from jobs.stages.ask import prompt_tokens
+from jobs.stages.pool import AnswerPool
+from jobs.stages.questions import read_slice
 from jobs.stages.states import ModelState
 from jobs.stages.train import bring_back
 from selection.scoring import STATISTIC_NAMES, EmptySpan, Scorer
@@ -35,7 +37,7 @@ SCORE_COLUMNS = ["answer_id", "question_id", "teacher", *STATISTIC_COLUMNS]
 
 @dataclass(frozen=True)
 class Scores:
-    """The statistics of a run's answers under one student.
+    """The statistics of some answers under one student.
 
     Attributes:
         rows: the answers, several of which may be the same text.
@@ -43,6 +45,19 @@ class Scores:
 
     view: View
     rows: Sequence[Row]
+
+    def read(self) -> pd.DataFrame:
+        """The statistics of every answer, in the order of the rows."""
+        named = [(row.answer_id, row.question_id, row.teacher) for row in self.rows]
+        return beside(named, [key_of(row) for row in self.rows], self.view.read())
+
+
+@dataclass(frozen=True)
+class PoolScores:
+    """The statistics of a pool's verified answers under one student, by slice."""
+
+    view: View
+    pool: AnswerPool
 
     @property
     def id(self) -> str:
@@ -57,13 +72,64 @@ class Scores:
     def is_finished(self) -> bool:
         return self.view.is_finished
 
+    def slice(self, number: int) -> pd.DataFrame:
+        """One slice's statistics, ordered by question and answer."""
+        own = verified_in(self.pool.told(number))
+        named = zip(*(own[c].tolist() for c in SCORE_COLUMNS[:3]), strict=True)
+        keys = [bytes.fromhex(key) for key in own["answer_key"].tolist()]
+        return beside(list(named), keys, self.view.read_slice(number))
+
+    def each(self) -> Iterator[pd.DataFrame]:
+        """Slice by slice."""
+        return (self.slice(number) for number in range(self.pool.count))
+
     def read(self) -> pd.DataFrame:
-        """The statistics of every answer, in the order of the rows."""
-        found = self.view.read()
-        place = {key: number for number, key in enumerate(found[KEY])}
-        own = found.iloc[[place[key_of(row)] for row in self.rows]].reset_index(drop=True)
-        named = [(row.answer_id, row.question_id, row.teacher) for row in self.rows]
-        return pd.DataFrame(named, columns=SCORE_COLUMNS[:3]).join(own)[SCORE_COLUMNS]
+        """All of them, in this process."""
+        return joined(self.each())
+
+
+def verified_in(pool: pd.DataFrame) -> pd.DataFrame:
+    """The verified ones of these answers, ordered by question and answer."""
+    verified = pool[pool["state"] == "verified"]
+    return verified.sort_values(["question_id", "answer_id"], ignore_index=True)
+
+
+def beside(named: Sequence[Any], keys: Sequence[bytes], found: pd.DataFrame) -> pd.DataFrame:
+    """The statistics with these keys beside what names them."""
+    place = {key: number for number, key in enumerate(found[KEY].tolist())}
+    own = found.iloc[[place[key] for key in keys]].reset_index(drop=True)
+    head = pd.DataFrame(named, columns=SCORE_COLUMNS[:3])
+    return head.join(own.reindex(columns=STATISTIC_COLUMNS))
+
+
+ROW_COLUMNS = ["answer_key", "answer_id", "question_id", "teacher", "text", "tool_calls"]
+
+
+@dataclass(frozen=True)
+class ToScore:
+    """A pool's verified answers, as they are scored, slice by slice."""
+
+    pool: AnswerPool
+
+    def keys(self, number: int) -> list[bytes]:
+        """The keys of statistics, sorted and each once."""
+        return sorted({bytes.fromhex(k) for k in verified_in(self.pool.told(number))["answer_key"].tolist()})
+
+    def items(self, number: int) -> dict[bytes, Row]:
+        """What is scored under each."""
+        questions = read_slice(self.pool.questions, number)
+        own = verified_in(self.pool.read(number))
+        columns = (own[c].tolist() for c in ROW_COLUMNS)
+        return {
+            bytes.fromhex(key): Row(answer, q, teacher, questions[q].prompt, text, calls)
+            for key, answer, q, teacher, text, calls in zip(*columns, strict=True)
+        }
+
+    def request(self) -> Request | SlicedRequest:
+        """All of them."""
+        said = self.pool.states.counts()
+        rows = said["states"].get("verified", 0)
+        return request_by_slice(said["to_score"], rows, self.pool.count, self.keys, self.items)
 
 
 def key_of(row: Row) -> bytes:
@@ -150,23 +216,31 @@ def shards_of(rows: Sequence[Row], size: int) -> list[tuple[str, list[Row]]]:
     ]
 
 
-def pool_rows(pool: pd.DataFrame, questions: Mapping[str, Question]) -> list[Row]:
-    """The pool's verified answers, questions together."""
-    verified = pool[pool["state"] == "verified"].sort_values(["question_id", "answer_id"])
-    return [
-        Row(a, q, t, questions[q].prompt, text, calls)
-        for a, q, t, text, calls in zip(
-            *(verified[c] for c in ("answer_id", "question_id", "teacher", "text", "tool_calls")), strict=True
-        )
-    ]
+def score_pool(
+    run: Run, students: Sequence[ModelState], pool: AnswerPool, settings: Score, placement: Placement
+) -> dict[str, PoolScores]:
+    """Score a pool's verified answers under several students at once; returns student id -> statistics."""
+    views = score_students(run, students, ToScore(pool).request(), settings, placement)
+    return {i: PoolScores(view, pool) for i, view in views.items()}
+
+
+def score_rows_under(
+    run: Run, student: ModelState, rows: Sequence[Row], settings: Score, placement: Placement
+) -> Scores:
+    """Score some answers under one student."""
+    request = Request({key_of(row): row for row in rows})
+    return Scores(score_students(run, [student], request, settings, placement)[student.id], rows)
 
 
 def score_students(
-    run: Run, students: Sequence[ModelState], rows: Sequence[Row], settings: Score, placement: Placement
-) -> dict[str, Scores]:
-    """Score the same answers under several students at once; returns student id -> statistics."""
+    run: Run,
+    students: Sequence[ModelState],
+    request: Request | SlicedRequest,
+    settings: Score,
+    placement: Placement,
+) -> dict[str, View]:
+    """Score the same answers under several students at once; returns student id -> its view."""
     distinct = {s.id: s for s in students}
-    request = Request({key_of(row): row for row in rows})
     views = {i: run.view(owner_of(s, settings), request) for i, s in distinct.items()}
     bring_back(run, [s for i, s in distinct.items() if not views[i].is_finished], placement)
     wants = [
@@ -174,7 +248,7 @@ def score_students(
         for i, s in distinct.items()
     ]
     make_rows(run, wants, "answers")
-    return {i: Scores(view, rows) for i, view in views.items()}
+    return views
 
 
 def statistics_wanted(

@@ -2,23 +2,29 @@
 ledger.
 """
 
+import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
+import numpy as np
 import pandas as pd
 
 from jobs.experiment.arms import Arm
-from jobs.files.questions import Question
+from jobs.files.questions import Question, Refused
 from jobs.run.keys import question_key
 from jobs.run.run import Run
+from jobs.run.slices import Made, Sliced, Task, do_tasks, joined, make_slices
 from jobs.run.store import Stage, Store, write_table
 from jobs.stages.pool import AnswerPool
-from jobs.stages.score import Scores
+from jobs.stages.questions import read_slice
+from jobs.stages.score import PoolScores
 from selection.costs import compute_cost
-from selection.rules import choose
+from selection.rules import RuleSettings, choose, is_sequential
 
 VERSION = 3
+ALL = "of-all"  # a part with what was found by looking at all slices; nobody needs it afterwards
 LEDGER_COLUMNS = ["kind", "id", "state", "teacher", "length_tokens", "reason"]
 
 
@@ -30,7 +36,7 @@ class Choice:
     seed: int
 
 
-def select_stage(store: Store, choice: Choice, scores: Scores, pool: AnswerPool) -> Stage:
+def select_stage(store: Store, choice: Choice, scores: PoolScores, pool: AnswerPool) -> Stage:
     """The stage that holds an arm's choice."""
     arm = choice.arm
     config = {
@@ -41,31 +47,95 @@ def select_stage(store: Store, choice: Choice, scores: Scores, pool: AnswerPool)
     return store.stage("select", VERSION, config, {"scores": scores.id, "pool": pool.id})
 
 
-def select_answers(
-    run: Run,
-    label: str,
-    choice: Choice,
-    pool: AnswerPool,
-    questions: Mapping[str, Question],
-    scores: Scores,
-) -> Stage:
-    """Choose an arm's training set from scored answers; writes `chosen` and `ledger`.
+def select_answers(run: Run, label: str, choice: Choice, pool: AnswerPool, scores: PoolScores) -> Sliced:
+    """Choose an arm's training set from scored answers; makes `chosen` and `ledger`.
 
     Args:
-        questions: all that were asked.
         scores: of the student that chooses; rules without a cost need them for lengths only.
     """
     stage = select_stage(run.store, choice, scores, pool)
-    run.note("select", label, stage)
-    with run.claimed([stage]):
-        if not stage.is_finished and run.mode == "make":
-            scored = scores.read()
-            chosen = choose_by_key(scored, choice, pool.accuracy, names_by_key(scored, pool, questions))
-            ledger = build_ledger(pool, scored, chosen, list(questions))
-            write_table(stage.part("chosen"), chosen)
-            write_table(stage.part("ledger"), ledger)
-            stage.finish(["chosen", "ledger"], questions=len(questions), chosen=len(chosen))
-    return stage
+    sliced = Sliced(stage, ("chosen", "ledger"), pool.count)
+    if run.mode == "plan":
+        run.note("select", label, stage)
+        return sliced
+    return make_slices(
+        run,
+        "select",
+        label,
+        sliced,
+        SelectSlice(choice, pool, scores, stage),
+        before=partial(look_at_all, run, label, choice, pool, scores, stage),
+        questions="questions",
+        chosen="chosen",
+    )
+
+
+def look_at_all(
+    run: Run, label: str, choice: Choice, pool: AnswerPool, scores: PoolScores, stage: Stage
+) -> None:
+    """Let one worker look at all slices, where a rule needs that: a quantile of all costs, or what was chosen
+    for other questions.
+    """
+    rule = choice.arm.rule_settings
+    if pool.count == 1 or not (is_sequential(rule) or rule.threshold_quantile is not None):
+        return
+    if not stage.has(ALL):
+        task = Task(choose_from_all if is_sequential(rule) else find_quantile, (choice, pool, scores, stage))
+        do_tasks(run, "select", label, [(ALL, task)])
+
+
+def find_quantile(choice: Choice, pool: AnswerPool, scores: PoolScores, stage: Stage) -> None:
+    """In a worker: the quantile of all costs."""
+    costs = [with_costs(scored, choice.arm)["cost"].to_numpy() for scored in scores.each()]
+    every = pd.Series(np.concatenate(costs))
+    ceiling = float(every.quantile(choice.arm.rule_settings.threshold_quantile or 0.0))
+    write_table(stage.part(ALL), pd.DataFrame({"ceiling": [ceiling if len(every) else math.inf]}))
+
+
+def choose_from_all(choice: Choice, pool: AnswerPool, scores: PoolScores, stage: Stage) -> None:
+    """In a worker: the choice of a rule that goes from question to question; of every answer only its names,
+    teacher and cost are held.
+    """
+    names, kept = Names({}, {}), []
+    for number, scored in enumerate(scores.each()):
+        own = names_by_key(scored, pool.told(number), read_slice(pool.questions, number))
+        names = Names({**names.questions, **own.questions}, {**names.answers, **own.answers})
+        kept.append(with_costs(scored, choice.arm)[["question_id", "answer_id", "teacher", "cost"]])
+    every = joined(kept)
+    chosen = choose_named(every, choice.arm.rule_settings, choice.seed, pool.accuracy, names)
+    write_table(stage.part(ALL), chosen)
+
+
+@dataclass(frozen=True)
+class SelectSlice:
+    """In a worker: an arm's choice among a slice's answers, and what became of every one."""
+
+    choice: Choice
+    pool: AnswerPool
+    scores: PoolScores
+    stage: Stage
+
+    def __call__(self, number: int) -> Made:
+        questions, answers = read_slice(self.pool.questions, number), self.pool.told(number)
+        scored = self.scores.slice(number)
+        chosen = self._chosen(scored, answers, questions)
+        refused = self.pool.refused if number == 0 else ()
+        ledger = build_ledger(answers, refused, scored, chosen, list(questions))
+        told = {"questions": len(questions), "chosen": len(chosen)}
+        return Made({"chosen": chosen, "ledger": ledger}, told)
+
+    def _chosen(
+        self, scored: pd.DataFrame, answers: pd.DataFrame, questions: Mapping[str, Question]
+    ) -> pd.DataFrame:
+        choice, rule = self.choice, self.choice.arm.rule_settings
+        if self.pool.count > 1 and is_sequential(rule):
+            every = self.stage.read(ALL)
+            return every[every["question_id"].isin(list(questions))].reset_index(drop=True)
+        if self.pool.count > 1 and rule.threshold_quantile is not None:
+            ceiling = float(self.stage.read(ALL)["ceiling"].iloc[0])
+            rule = replace(rule, threshold=ceiling, threshold_quantile=None)
+        names = names_by_key(scored, answers, questions)
+        return choose_named(with_costs(scored, choice.arm), rule, choice.seed, self.pool.accuracy, names)
 
 
 @dataclass(frozen=True)
@@ -76,9 +146,12 @@ class Names:
     answers: Mapping[str, str]
 
 
-def names_by_key(scored: pd.DataFrame, pool: AnswerPool, questions: Mapping[str, Question]) -> Names:
+def names_by_key(scored: pd.DataFrame, answers: pd.DataFrame, questions: Mapping[str, Question]) -> Names:
     """Names from the keys of questions and answers, which are content: the questions' messages, numbered
     where several questions have the same, and the answers' texts, parted by teacher where they are the same.
+
+    Args:
+        answers: of the pool, with their keys.
     """
     seen: Counter[bytes] = Counter()
     of_questions = {}
@@ -86,9 +159,9 @@ def names_by_key(scored: pd.DataFrame, pool: AnswerPool, questions: Mapping[str,
         key = question_key(q.prompt)
         of_questions[q.id] = f"{key.hex()}-{seen[key]}"
         seen[key] += 1
-    content = dict(zip(pool.answers["answer_id"], pool.answers["answer_key"], strict=True))
-    rows = zip(scored["question_id"], scored["answer_id"], scored["teacher"], strict=True)
-    return Names(of_questions, {a: f"{content[a]} {t} {q}" for q, a, t in rows})
+    content = dict(zip(answers["answer_id"].tolist(), answers["answer_key"].tolist(), strict=True))
+    rows = (scored[c].tolist() for c in ("question_id", "answer_id", "teacher"))
+    return Names(of_questions, {a: f"{content[a]} {t} {q}" for q, a, t in zip(*rows, strict=True)})
 
 
 def choose_by_key(
@@ -96,24 +169,39 @@ def choose_by_key(
 ) -> pd.DataFrame:
     """Apply an arm's rule with names in place of ids; returns the choice with the ids."""
     arm = choice.arm
+    return choose_named(with_costs(scored, arm), arm.rule_settings, choice.seed, accuracy, names)
+
+
+def with_costs(scored: pd.DataFrame, arm: Arm) -> pd.DataFrame:
+    """The answers that could be scored, with their costs; 0 where the arm reads none."""
     usable = scored[scored["state"] == "scored"].reset_index(drop=True)
     costs = (
         compute_cost(usable, arm.cost_settings)
         if arm.cost_settings and len(usable)
         else pd.Series(0.0, index=usable.index)
     )
-    named = [names.answers[a] for a in usable["answer_id"]]
-    ids = dict(zip(named, zip(usable["question_id"], usable["answer_id"], strict=True), strict=True))
-    keyed = usable.assign(
-        cost=costs, question_id=[names.questions[q] for q in usable["question_id"]], answer_id=named
-    )
-    chosen = choose(keyed, arm.rule_settings, choice.seed, accuracy)
-    found = [ids[name] for name in chosen["answer_id"]]
+    return usable.assign(cost=costs)
+
+
+def choose_named(
+    usable: pd.DataFrame, rule: RuleSettings, seed: int, accuracy: Mapping[str, float], names: Names
+) -> pd.DataFrame:
+    """Apply a rule to answers with costs, with names in place of ids; returns the choice with the ids."""
+    answers, questions = usable["answer_id"].tolist(), usable["question_id"].tolist()
+    named = [names.answers[a] for a in answers]
+    ids = dict(zip(named, zip(questions, answers, strict=True), strict=True))
+    keyed = usable.assign(question_id=[names.questions[q] for q in questions], answer_id=named)
+    chosen = choose(keyed, rule, seed, accuracy)
+    found = [ids[name] for name in chosen["answer_id"].tolist()]
     return chosen.assign(question_id=[q for q, _ in found], answer_id=[a for _, a in found])
 
 
 def build_ledger(
-    pool: AnswerPool, scored: pd.DataFrame, chosen: pd.DataFrame, questions: list[str]
+    answers: pd.DataFrame,
+    refused: Sequence[Refused],
+    scored: pd.DataFrame,
+    chosen: pd.DataFrame,
+    questions: list[str],
 ) -> pd.DataFrame:
     """One row per question and per answer, each in exactly one state, with the reason where there is one.
 
@@ -124,21 +212,19 @@ def build_ledger(
     Raises:
         RuntimeError: the totals do not add up.
     """
-    answers = pool.answers
-    why = dict(zip(answers["answer_id"], answers["error"], strict=True))
-    why |= dict(zip(scored["answer_id"], scored["reason"], strict=True))
-    state = dict(zip(answers["answer_id"], answers["state"], strict=True))
-    for identity, s in zip(scored["answer_id"], scored["state"], strict=True):
+    ids, asked, teachers = (answers[c].tolist() for c in ("answer_id", "question_id", "teacher"))
+    scored_ids = scored["answer_id"].tolist()
+    why = dict(zip(ids, answers["error"].tolist(), strict=True))
+    why |= dict(zip(scored_ids, scored["reason"].tolist(), strict=True))
+    state = dict(zip(ids, answers["state"].tolist(), strict=True))
+    for identity, s in zip(scored_ids, scored["state"].tolist(), strict=True):
         state[identity] = "not_selected" if s == "scored" else s
-    state.update(dict.fromkeys(chosen["answer_id"], "selected"))
-    lengths = dict(zip(scored["answer_id"], scored["n_answer"].astype(int), strict=True))
-    rows = [
-        ("answer", a, state[a], t, lengths.get(a, 0), why[a])
-        for a, t in zip(answers["answer_id"], answers["teacher"], strict=True)
-    ]
+    state.update(dict.fromkeys(chosen["answer_id"].tolist(), "selected"))
+    lengths = dict(zip(scored_ids, scored["n_answer"].astype(int).tolist(), strict=True))
+    rows = [("answer", a, state[a], t, lengths.get(a, 0), why[a]) for a, t in zip(ids, teachers, strict=True)]
     best: dict[str, int] = {}
     order = ["no_answer", "no_verified_answer", "no_scorable_answer", "left_out_by_rule", "selected"]
-    for identity, question in zip(answers["answer_id"], answers["question_id"], strict=True):
+    for identity, question in zip(ids, asked, strict=True):
         s = state[identity]
         level = {
             "selected": 4,
@@ -150,10 +236,10 @@ def build_ledger(
             "verified": 2,
         }.get(s, 1)
         best[question] = max(best.get(question, 0), level)
-    asked = [("question", q, order[best.get(q, 0)], "", 0, "") for q in questions]
-    asked += [("question", f"{r.id} (row)", "not_understood", "", 0, r.reason) for r in pool.refused]
-    ledger = pd.DataFrame(asked + rows, columns=LEDGER_COLUMNS)
-    check_balance(ledger, len(asked), len(answers), chosen)
+    of_questions = [("question", q, order[best.get(q, 0)], "", 0, "") for q in questions]
+    of_questions += [("question", f"{r.id} (row)", "not_understood", "", 0, r.reason) for r in refused]
+    ledger = pd.DataFrame(of_questions + rows, columns=LEDGER_COLUMNS)
+    check_balance(ledger, len(of_questions), len(answers), chosen)
     return ledger
 
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from cluster.errors import BadInput
+from cluster.storage import Place
 from jobs.experiment.placement import Placement
 from jobs.run.run import Planned, Run
 from jobs.run.store import Stage, Store, digest, write_fallbacks
 from jobs.run.took import took
 from jobs.stages.states import CONFIGS, ModelState
 from training.batches import count_steps
-from training.data import SUFFIX, Example, write_examples
+from training.data import SUFFIX
 from training.job import DONE, OPTIMIZER, WEIGHTS, TrainJob, paused_name
 from training.metrics import read_metrics
 from training.settings import TrainSettings
@@ -64,8 +65,11 @@ def examples_stage(store: Store, system: str, rendering: str, made_from: str) ->
     )
 
 
-def write_examples_of(run: Run, label: str, stage: Stage, make: Callable[[], Sequence[Example]]) -> Stage:
+def write_examples_of(run: Run, label: str, stage: Stage, make: Callable[[Place], int]) -> Stage:
     """Write the examples of a stage if they are not there yet.
+
+    Args:
+        make: writes them to a place, and says how many they are.
 
     Raises:
         BadInput: there are none.
@@ -73,16 +77,15 @@ def write_examples_of(run: Run, label: str, stage: Stage, make: Callable[[], Seq
     run.note("examples", label, stage)
     with run.claimed([stage]):
         if not stage.is_finished and run.mode == "make":
-            examples = make()
-            if not examples:
+            count = make(stage.part(EXAMPLES))
+            if not count:
                 raise BadInput(
                     f"{label} chose no answer at all",
                     "",
                     "at least one verified answer",
                     "look at the ledger: why did answers fall out?",
                 )
-            write_examples(stage.part(EXAMPLES), examples)
-            stage.finish([EXAMPLES], examples=len(examples))
+            stage.finish([EXAMPLES], examples=count)
     return stage
 
 

@@ -17,13 +17,14 @@ from cluster.placement import Needs
 from jobs.run.keys import row_key
 from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
-from jobs.run.tables import KEY, Owner, Request, unusual
+from jobs.run.tables import KEY, Owner, Request, SlicedRequest, unusual
 from jobs.run.views import View
 from selection.checking import process_verifier
 from selection.verification import Case, Verdict, VerifySettings, load_function
 
 VERSION = 2
 SHARD_SIZE = 2000
+LARGE_SHARD_SIZE = 20_000  # of a request that is read by slice
 MOST_CHECKERS = 1000  # as many as there are shards, where there is room
 VERDICT_COLUMNS = ["state", "extracted"]
 
@@ -79,19 +80,25 @@ def owner_of(settings: VerifySettings) -> Owner:
 
 
 def verdicts_on(run: Run, kind: str, label: str, settings: VerifySettings, given: Iterable[Checked]) -> View:
+    """Have answers checked that nobody has checked yet; see `verdicts_requested`."""
+    return verdicts_requested(run, kind, label, settings, Request({c.key: c for c in given}))
+
+
+def verdicts_requested(
+    run: Run, kind: str, label: str, settings: VerifySettings, request: Request | SlicedRequest
+) -> View:
     """Have answers checked that nobody has checked yet.
 
     Args:
         kind: what it is for: verify, or evaluate.
     """
-    request = Request({checked.key: checked for checked in given})
     view = run.view(owner_of(settings), request)
     want = Want(
         kind,
         label,
         view,
         partial(VerifyHandler, settings),
-        SHARD_SIZE,
+        SHARD_SIZE if isinstance(request, Request) else LARGE_SHARD_SIZE,
         MOST_CHECKERS,
         Needs(1.0),
         VERDICT_COLUMNS,
@@ -113,6 +120,13 @@ def count_verdicts(verdicts: pd.DataFrame) -> dict[str, int]:
 
 def read_verdicts(view: View, given: Sequence[Checked]) -> list[Verdict]:
     """What a finished view says of each of these."""
-    rows = view.read()
-    by_key = dict(zip(rows[KEY], zip(rows["state"], rows["extracted"], strict=True), strict=True))
-    return [Verdict(*by_key[checked.key]) for checked in given]
+    by_key = said_by_program(view.read())
+    return [by_key[checked.key] for checked in given]
+
+
+def said_by_program(rows: pd.DataFrame) -> dict[bytes, Verdict]:
+    """Verdicts by key."""
+    if rows.empty:
+        return {}
+    told = (rows[c].tolist() for c in (KEY, "state", "extracted"))
+    return {k: Verdict(s, e) for k, s, e in zip(*told, strict=True)}

@@ -21,7 +21,7 @@ from jobs.run.host import RayHost
 from jobs.run.progress import Terminal
 from jobs.run.run import Run, log_file
 from jobs.run.store import Store
-from jobs.stages.score import score_rows, score_students, shards_of
+from jobs.stages.score import score_rows, score_rows_under, shards_of
 from jobs.stages.states import check_student, first_state
 from jobs.standalone.device import device_of
 from selection.costs import CostSettings
@@ -97,7 +97,7 @@ def score_on_cluster(options: ScoreOptions, rows: Sequence[Row], terminal: Termi
     with Run(Store(options.store), directory, terminal, host) as run:
         student = first_state(kid)
         check_student(student, settings.target_layer)
-        return score_students(run, [student], rows, settings, placement)[student.id].read()
+        return score_rows_under(run, student, rows, settings, placement).read()
 
 
 def check_options(options: ScoreOptions) -> None:

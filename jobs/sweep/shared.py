@@ -7,7 +7,7 @@ from jobs.experiment.schema import Experiment
 from jobs.pipeline import begin, look
 from jobs.run.run import Run
 from jobs.run.store import digest
-from jobs.stages.score import score_students
+from jobs.stages.score import score_pool
 from jobs.sweep.settings import Setting, experiment_of
 
 # Settings whose experiments agree in these sections have one pool.
@@ -36,4 +36,4 @@ def prepare_shared(run: Run, experiment: Experiment, settings: Sequence[Setting]
             run.terminal.say(f"pool {number} of {len(distinct)}")
         start = begin(run, look(run, one))
         e, students = start.experiment, list(start.students.values())
-        score_students(run, students, start.rows, e.score, e.placement)
+        score_pool(run, students, start.pool, e.score, e.placement)

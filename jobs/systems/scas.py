@@ -7,19 +7,23 @@ answers, and a round of training on the choice gives the student that scores the
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from cluster.errors import BadInput
 from cluster.models.rendering import Renderer
+from cluster.storage import Place
 from jobs.experiment.stages import Evaluate
 from jobs.files.questions import Question
 from jobs.results.outcome import Outcome, Start, StudentPath
 from jobs.run.run import Run
+from jobs.run.slices import Sliced, Task, do_tasks
 from jobs.run.store import Stage
 from jobs.stages.evaluate import evaluate_stage, evaluate_students
-from jobs.stages.score import Scores, score_students
+from jobs.stages.pool import AnswerPool
+from jobs.stages.questions import read_slice
+from jobs.stages.score import PoolScores, score_pool
 from jobs.stages.select import Choice, select_answers
 from jobs.stages.states import ModelState
 from jobs.stages.train import (
@@ -30,7 +34,7 @@ from jobs.stages.train import (
     write_examples_of,
 )
 from jobs.systems.paths import judging_of, let_weights_go, path_seed
-from training.data import Example
+from training.data import SUFFIX, Example, join_examples, write_examples
 
 # Told of every evaluation on the way: rounds done (2.5 is half of the third), and each path's evaluation.
 OnResult = Callable[[float, Mapping[StudentPath, Stage]], None]
@@ -78,17 +82,17 @@ def choose(
     """Score the pool under the students as they are, and make for every path the examples it will be trained
     on.
     """
-    e, pool, questions = start.experiment, start.pool, start.questions
+    e, pool = start.experiment, start.pool
     judges = choosers(now, start.students)
     distinct = list({s.id: s for s in judges.values()}.values())
-    scored = score_students(run, distinct, start.rows, e.score, e.placement)
+    scored = score_pool(run, distinct, pool, e.score, e.placement)
     trainings = {}
     for path, state in now.items():
         scores, seed = scored[judges[path].id], path_seed(e, path, number)
         label = f"{path.label} round {number}"
         if not scores.is_finished:
             continue
-        chosen = select_answers(run, label, Choice(path.arm, seed), pool, questions, scores)
+        chosen = select_answers(run, label, Choice(path.arm, seed), pool, scores)
         if not chosen.is_finished:
             continue
         refuse_another_rendering(label, scores, state)
@@ -108,19 +112,57 @@ def choosers(
     return {p: now[p] if p.arm.cost is not None else start[p.student] for p in now}
 
 
-def examples_of(run: Run, label: str, student: ModelState, chosen: Stage, start: Start) -> Stage:
+def examples_of(run: Run, label: str, student: ModelState, chosen: Sliced, start: Start) -> Stage:
     """The chosen answers as examples for training, written once for all who chose alike from these costs."""
     stage = examples_stage(run.store, "select", student.rendering, chosen.id)
+    render = RenderSlice(student, chosen, start.pool, start.experiment.evaluate.max_new_tokens)
 
-    def make() -> list[Example]:
-        made = render_chosen(chosen.read("chosen"), start.pool.answers, start.questions, student.renderer())
-        check_lengths(label, made, start.experiment.evaluate)
-        return made
+    def make(place: Place) -> int:
+        pieces = [stage.directory / f"piece-{k:05d}{SUFFIX}" for k in range(chosen.count)]
+        tasks = [(f"{label} {k}", Task(render, (k, piece))) for k, piece in enumerate(pieces)]
+        lengths = list(do_tasks(run, "examples", label, tasks, here=chosen.count == 1).values())
+        check_lengths(label, lengths, start.experiment.evaluate)
+        joined = Task(join_examples, (pieces, place))
+        count = do_tasks(run, "examples", f"{label} as one file", [("all", joined)], chosen.count == 1)["all"]
+        for piece in pieces:
+            piece.unlink()
+        return int(count)
 
     return write_examples_of(run, label, stage, make)
 
 
-def refuse_another_rendering(label: str, scores: Scores, student: ModelState) -> None:
+@dataclass(frozen=True)
+class Lengths:
+    """Of some examples: how many, the tokens of the longest answer, and how many are longer than a limit."""
+
+    examples: int
+    longest: int
+    cut: int
+
+
+@dataclass(frozen=True)
+class RenderSlice:
+    """In a worker: renders a slice's chosen answers for training, in the order in which they were chosen.
+
+    Attributes:
+        limit: in tokens, of the answers that `Lengths` counts.
+    """
+
+    student: ModelState
+    chosen: Sliced
+    pool: AnswerPool
+    limit: int
+
+    def __call__(self, number: int, piece: Place) -> Lengths:
+        chosen = self.chosen.read("chosen", number)
+        questions = read_slice(self.pool.questions, number)
+        examples = render_chosen(chosen, self.pool.read(number), questions, self.student.renderer())
+        write_examples(piece, examples)
+        tokens = [x.loss_tokens for x in examples]
+        return Lengths(len(tokens), max(tokens, default=0), sum(n > self.limit for n in tokens))
+
+
+def refuse_another_rendering(label: str, scores: PoolScores, student: ModelState) -> None:
     """Refuse costs that were made of other tokens than training would see.
 
     Raises:
@@ -140,28 +182,29 @@ def render_chosen(
     chosen: pd.DataFrame, pool: pd.DataFrame, questions: Mapping[str, Question], renderer: Renderer
 ) -> list[Example]:
     """Render the chosen answers for training, joined by answer id, in the order of question ids."""
-    said = zip(pool["text"], pool["tool_calls"], strict=True)
-    answers = dict(zip(pool["answer_id"], said, strict=True))
+    wanted = pool[pool["answer_id"].isin(chosen["answer_id"].tolist())]
+    columns = (wanted[c].tolist() for c in ("answer_id", "text", "tool_calls"))
+    answers = {answer: said for answer, *said in zip(*columns, strict=True)}
     examples = []
-    for row in chosen.itertuples():
-        text, calls = answers[row.answer_id]
-        rendered = renderer.conversation(questions[str(row.question_id)].prompt, text, calls=calls)
-        weight = float(np.float64(row.weight))  # type: ignore[arg-type]
-        examples.append(Example(rendered.ids, rendered.prompt_length, rendered.answer_end, weight))
+    columns = (chosen[c].tolist() for c in ("question_id", "answer_id", "weight"))
+    for question, answer, weight in zip(*columns, strict=True):
+        text, calls = answers[answer]
+        rendered = renderer.conversation(questions[question].prompt, text, calls=calls)
+        examples.append(Example(rendered.ids, rendered.prompt_length, rendered.answer_end, float(weight)))
     return examples
 
 
-def check_lengths(label: str, examples: Sequence[Example], evaluate: Evaluate) -> None:
+def check_lengths(label: str, lengths: Sequence[Lengths], evaluate: Evaluate) -> None:
     """Refuse to train on answers that evaluation would cut off.
 
     Raises:
         BadInput: chosen answers longer than evaluate.max_new_tokens.
     """
-    longest = max((x.loss_tokens for x in examples), default=0)
-    cut = sum(x.loss_tokens > evaluate.max_new_tokens for x in examples)
+    longest, cut = max(own.longest for own in lengths), sum(own.cut for own in lengths)
     if cut and evaluate.metric == "accuracy" and not evaluate.allow_truncation:
         raise BadInput(
-            f"{label}: {cut} of {len(examples)} chosen answers are longer than the student may generate",
+            f"{label}: {cut} of {sum(own.examples for own in lengths)} chosen answers are longer than the "
+            "student may generate",
             f"up to {longest} tokens, evaluate.max_new_tokens {evaluate.max_new_tokens}",
             "room for every chosen answer",
             f"set evaluate.max_new_tokens={longest}, or evaluate.allow_truncation=true to go on knowingly",

@@ -1,0 +1,134 @@
+"""Views of more rows than one process should hold: found, made and counted slice by slice in workers. The
+driver sees ranges of keys, names of parts and sums.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from jobs.run.run import Run
+from jobs.run.slices import Task, added, do_tasks, without_collecting
+from jobs.run.tables import Request, SlicedRequest, Table, part_name
+from jobs.run.views import Ranges, View, cut_between
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a table to be written: its name, its keys, and what its rows are made from."""
+
+    name: str
+    table: Table
+    keys: Sequence[bytes]
+    items: Sequence[Any]
+    is_isolated: bool
+
+
+@dataclass(frozen=True)
+class LaterPart:
+    """A part of which a worker finds out what is missing when it comes to it.
+
+    Attributes:
+        slice: in which its range lies.
+    """
+
+    view: View
+    slice: int
+    first: bytes
+    last: bytes
+    is_isolated: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.first.hex()}-{self.last.hex()}"
+
+    def part(self) -> Part | None:
+        """What is still missing of it, with what that is made from; None where nothing is."""
+        with without_collecting():
+            whole = items_of(self.view, self.slice)
+        items = {key: whole.items[key] for key in whole.within(self.first, self.last)}
+        missing = View(self.view.table, Request(items), self.view.wanted).missing()
+        if not missing:
+            return None
+        name = part_name(missing, self.view.wanted)
+        return Part(name, self.view.table, missing, [items[key] for key in missing], self.is_isolated)
+
+
+_KEPT: dict[tuple[str, int], Request] = {}  # the slice that this process came to last
+
+
+def items_of(view: View, number: int) -> Request:
+    """A slice with what its rows are made from; of the shards of one slice only the first reads it."""
+    key = (view.id, number)
+    if key not in _KEPT:
+        _KEPT.clear()
+        _KEPT[key] = sliced(view).slice(number)
+    return _KEPT[key]
+
+
+def sliced(view: View) -> SlicedRequest:
+    """The request of a view that is worked on by slice.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(view.request, SlicedRequest):
+        raise TypeError(f"the view {view.path} is to be read at once")
+    return view.request
+
+
+def find_slice(view: View, number: int, size: int) -> list[tuple[bytes, bytes, int]]:
+    """In a worker: the ranges of a slice that are to be made, with how many rows each lacks: those that an
+    earlier attempt settled on, and new ones of about `size` rows.
+    """
+    missing = view.slice(number).missing()
+    known = view.known_cut()
+    lacking = Request(dict.fromkeys(missing))
+    ranges = sorted([*known, *cut_between(known, missing, size)])
+    counted = [(first, last, len(lacking.within(first, last))) for first, last in ranges]
+    return [found for found in counted if found[2]]
+
+
+def find_parts(run: Run, kind: str, label: str, view: View, size: int, is_isolated: bool) -> list[LaterPart]:
+    """The parts to be made of a view, after its cut has been settled; how many rows each lacks is counted
+    again when it is made.
+    """
+    count = sliced(view).count
+    tasks = [(f"{label} {k}", Task(find_slice, (view, k, size))) for k in range(count)]
+    found = do_tasks(run, kind, f"{kind} {label}, what is missing", tasks)
+    ranges: dict[tuple[bytes, bytes], int] = {}
+    for k in range(count):
+        ranges |= {(first, last): k for first, last, _ in found[f"{label} {k}"]}
+    settled: Ranges = sorted({*view.known_cut(), *ranges})
+    view.write_cut(settled)
+    if ranges:
+        view.table.introduce()
+    return [LaterPart(view, k, first, last, is_isolated) for (first, last), k in sorted(ranges.items())]
+
+
+def count_slice(
+    view: View, number: int, count: Callable[[pd.DataFrame], Mapping[str, Any]], columns: Sequence[str]
+) -> tuple[list[str], dict[str, Any], int]:
+    """In a worker: the parts that serve a slice, what `count` says of its rows, and how many they are."""
+    names, rows = view.slice(number).found()
+    counts = dict(count(pd.DataFrame(columns=list(columns)) if rows.empty else rows))
+    return names, counts, len(rows)
+
+
+def finish_by_slice(
+    run: Run,
+    kind: str,
+    label: str,
+    view: View,
+    count: Callable[[pd.DataFrame], Mapping[str, Any]],
+    columns: Sequence[str],
+) -> None:
+    """Finish a view, with what is counted of its rows slice by slice."""
+    tasks = [
+        (f"{label} {k}", Task(count_slice, (view, k, count, columns))) for k in range(sliced(view).count)
+    ]
+    found = do_tasks(run, kind, f"{kind} {label}, what was made", tasks)
+    every = [found[name] for name, _ in tasks]
+    names = sorted({name for own, _, _ in every for name in own})
+    view.write_finished(names, added([counts for _, counts, _ in every]), sum(rows for _, _, rows in every))

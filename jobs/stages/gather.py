@@ -1,0 +1,196 @@
+"""Gathering: the answers of all teachers to the questions of a slice, side by side, with the keys by which
+they are checked, scored and chosen.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from cluster.errors import BadInput
+from jobs.files.questions import Question
+from jobs.run.keys import answer_key, question_key
+from jobs.run.run import Run
+from jobs.run.slices import Made, Sliced, joined, make_slices
+from jobs.run.store import digest
+from jobs.run.tables import Request, SlicedRequest, Table, Wanted, request_by_slice
+from jobs.run.views import View
+from jobs.stages.answers import Ask, answers_to, asks_of, ids_by_key
+from jobs.stages.check import Checks, places_by_method, to_check, verify_config
+from jobs.stages.judge import Judged, asked_of
+from jobs.stages.questions import read_slice
+from jobs.stages.take import Taken
+from jobs.stages.verify import Checked
+
+VERSION = 1
+GATHER = "gather"
+# of a teacher's answers, what a run goes on with; the rest stays in tables
+SAID: Mapping[str, Any] = {
+    "text": "",
+    "tool_calls": "",
+    "finish": "",
+    "error": "",
+    "answer_tokens": 0,
+    "usd": 0.0,
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a teacher that was asked said, as workers read it.
+
+    Attributes:
+        id: of the view.
+        parts: of the table, which the finished view names.
+        system: what the teacher is told beside what questions say.
+        only: the ids of the questions that it was asked, where those are not all.
+    """
+
+    teacher: str
+    id: str
+    table: Table
+    wanted: Wanted
+    parts: tuple[str, ...]
+    samples: tuple[int, ...]
+    system: str | None = None
+    only: frozenset[str] | None = None
+
+    def read(self, questions: Mapping[str, Question]) -> pd.DataFrame:
+        """The answers to these questions, by their ids."""
+        asked = [q for q in questions.values() if self.only is None or q.id in self.only]
+        asks = asks_of(asked, self.samples, self.system)
+        view = View(self.table, Request({ask.key: None for ask in asks}), self.wanted)
+        return answers_to(view.read_from(self.parts), ids_by_key(asked, self.system))
+
+
+Source = Taken | Said
+
+
+@dataclass(frozen=True)
+class Gather:
+    """In a worker: gathers a slice's answers, ordered by question, teacher and sample."""
+
+    questions: Sliced
+    sources: Sequence[Source]
+    checks: Checks
+
+    def __call__(self, number: int) -> Made:
+        questions = read_slice(self.questions, number)
+        frames = [_of_source(source, number, questions) for source in self.sources]
+        answers = joined(frames)
+        answers = answers.sort_values(["question_id", "teacher", "sample"], ignore_index=True)
+        refuse_twice(answers)
+        names = (answers[c].tolist() for c in ("teacher", "question_id", "sample"))
+        answers["answer_id"] = [f"{t}/{q}/{sample}" for t, q, sample in zip(*names, strict=True)]
+        keys = {q.id: question_key(q.prompt) for q in questions.values()}
+        said = (answers[c].tolist() for c in ("question_id", "text", "tool_calls"))
+        answers["answer_key"] = [
+            answer_key(keys[q], *what).hex() if q in keys else "" for q, *what in zip(*said, strict=True)
+        ]
+        answers["method"], answers["check_key"] = "", b""
+        by_method = {}
+        for method, places in places_by_method(answers, questions, self.checks.verify.method).items():
+            own = answers.loc[places]
+            given = [one.key for one in to_be_checked(own, questions, self.checks, method)]
+            given = given or [b""] * len(own)
+            answers.loc[places, "method"] = method
+            answers.loc[places, "check_key"] = pd.Series(given, index=own.index, dtype=object)
+            by_method[method] = digest(sorted({key.hex() for key in given}))
+        rows = {method: int((answers["method"] == method).sum()) for method in by_method}
+        return Made({GATHER: answers}, {"answers": len(answers), "keys": by_method, "rows": rows})
+
+
+def _of_source(source: Source, number: int, questions: Mapping[str, Question]) -> pd.DataFrame:
+    """One teacher's answers in a slice, in the columns of all."""
+    found = source.read(number) if isinstance(source, Taken) else source.read(questions)
+    missing = {name: value for name, value in SAID.items() if name not in found}
+    return found.assign(teacher=source.teacher, **missing)[["question_id", "teacher", "sample", *SAID]]
+
+
+def refuse_twice(answers: pd.DataFrame) -> None:
+    """Stop where a teacher has two answers of one number to a question.
+
+    Raises:
+        BadInput: with the question.
+    """
+    twice = answers.duplicated(["question_id", "teacher", "sample"])
+    if twice.any():
+        row = answers[twice].iloc[0]
+        raise BadInput(
+            f"the answers of {row['teacher']} answer one question under two ids",
+            row["question_id"],
+            "one id a question",
+            "",
+        )
+
+
+def to_be_checked(
+    answers: pd.DataFrame, questions: Mapping[str, Question], checks: Checks, method: str
+) -> Sequence[Checked | Ask]:
+    """What a check by this method is given of each of these answers; nothing for `none`."""
+    if method == "none":
+        return []
+    if method != "judge":
+        return to_check(answers, questions, checks.of(method))
+    if checks.judge is None:
+        raise RuntimeError("answers are to be judged, and there is no judge")
+    columns = (answers[c].tolist() for c in ("question_id", "text", "tool_calls"))
+    cases = (
+        Judged(questions[q].prompt, questions[q].references, *said) for q, *said in zip(*columns, strict=True)
+    )
+    return [asked_of(checks.judge, case) for case in cases]
+
+
+@dataclass(frozen=True)
+class ToCheck:
+    """What is to be checked by one method, slice by slice."""
+
+    questions: Sliced
+    gathered: Sliced
+    checks: Checks
+    method: str
+
+    def keys(self, number: int) -> list[bytes]:
+        """The keys of verdicts, sorted and each once."""
+        table = self.gathered.read(GATHER, number, ["method", "check_key"])
+        return sorted(set(table["check_key"][table["method"] == self.method].tolist()))
+
+    def items(self, number: int) -> dict[bytes, Any]:
+        """What each verdict is made from."""
+        table = self.gathered.read(GATHER, number)
+        own = table[table["method"] == self.method]
+        given = to_be_checked(own, read_slice(self.questions, number), self.checks, self.method)
+        return dict(zip(own["check_key"].tolist(), given, strict=True))
+
+    def request(self) -> Request | SlicedRequest:
+        """All of it."""
+        said = self.gathered.counts()
+        return request_by_slice(
+            said["keys"][self.method],
+            said["rows"][self.method],
+            self.gathered.count,
+            self.keys,
+            self.items,
+        )
+
+
+def gather(run: Run, label: str, questions: Sliced, sources: Sequence[Source], checks: Checks) -> Sliced:
+    """Gather the answers of all teachers."""
+    inputs = {"questions": questions.stage.id, "checks": digest(verify_config(checks))}
+    inputs |= {f"{k} {source.teacher}": id_of(source) for k, source in enumerate(sources)}
+    stage = run.store.stage(GATHER, VERSION, {"method": checks.verify.method}, inputs)
+    sliced = Sliced(stage, (GATHER,), questions.count)
+    return make_slices(run, GATHER, label, sliced, Gather(questions, sources, checks), answers="answers")
+
+
+def id_of(source: Source) -> str:
+    """What an answer's source is known by."""
+    if isinstance(source, Taken):
+        return source.stage.id
+    return digest([source.id, source.samples, sorted(source.only or ()), source.system])
+
+
+def methods_of(gathered: Sliced) -> Iterable[str]:
+    """The methods by which anything is to be checked."""
+    return sorted(gathered.counts()["rows"])

@@ -1,0 +1,167 @@
+"""The training questions in slices, for workers; and an index of them, by which answers from files find their
+questions.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from cluster.models.messages import Prompt, plain, read_prompt
+from jobs.files.answers import body_of
+from jobs.files.questions import Question
+from jobs.run.keys import question_key
+from jobs.run.run import Run
+from jobs.run.slices import Made, Sliced, make_slices, slice_of
+
+VERSION = 1
+QUESTIONS = "questions"
+COLUMNS = [
+    "question_id",
+    "key",
+    "body",
+    "is_text",
+    "system",
+    "prompt",
+    "references",
+    "family",
+    "method",
+    "row",
+]
+
+
+def question_slices(run: Run, questions: Mapping[str, Question], count: int) -> Sliced:
+    """Write the questions for workers, sorted by key; known by their content."""
+    held = HeldQuestions([[] for _ in range(count)])
+    for question in questions.values():
+        held.slices[slice_of(question_key(question.prompt), count)].append(question)
+    content = hashlib.sha256()
+    for number in range(count):
+        for row in held.rows(number):
+            content.update(repr(row).encode())
+    stage = run.store.stage(QUESTIONS, VERSION, {"slices": count}, {"content": content.hexdigest()[:24]})
+    sliced = Sliced(stage, (QUESTIONS,), count)
+    if run.mode == "plan" and count > 1:
+        run.note(QUESTIONS, "the questions", stage)
+        return sliced
+    return make_slices(run, QUESTIONS, "the questions", sliced, held, here=True, questions="questions")
+
+
+@dataclass(frozen=True)
+class HeldQuestions:
+    """Questions that this process holds, by slice."""
+
+    slices: list[list[Question]]
+
+    def __call__(self, number: int) -> Made:
+        rows = self.rows(number)
+        return Made({QUESTIONS: pd.DataFrame(rows, columns=COLUMNS)}, {"questions": len(rows)})
+
+    def rows(self, number: int) -> list[tuple[Any, ...]]:
+        """One slice as rows, in the order of keys."""
+        return sorted((row_of(q) for q in self.slices[number]), key=lambda row: (row[1], row[0]))
+
+
+def row_of(question: Question) -> tuple[Any, ...]:
+    """A question as a row of plain values; a plain one with its text alone. What no file can hold (halves of
+    characters) is escaped.
+    """
+    prompt = question.prompt
+    is_text = prompt.is_plain and is_whole(prompt.text + (prompt.system or ""))
+    return (
+        question.id,
+        question_key(prompt),
+        body_digest(prompt),
+        is_text,
+        prompt.system if is_text else None,
+        prompt.text if is_text else prompt.to_json(),
+        json.dumps(question.references),
+        question.family,
+        question.method,
+        question.row.encode("utf-8", "backslashreplace").decode(),
+    )
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text has no half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def read_slice(questions: Sliced, number: int) -> dict[str, Question]:
+    """One slice's questions, by id."""
+    table = questions.read(QUESTIONS, number)
+    columns = (table[c].tolist() for c in COLUMNS if c not in ("key", "body"))
+    return {
+        identity: Question(
+            identity,
+            plain(text, system if isinstance(system, str) else None) if is_text else read_prompt(text),
+            tuple(json.loads(references)),
+            family,
+            method,
+            row,
+        )
+        for identity, is_text, system, text, references, family, method, row in zip(*columns, strict=True)
+    }
+
+
+def body_digest(prompt: Prompt) -> bytes:
+    """Eight bytes of the turns of a prompt but the system's."""
+    return hashlib.sha256(repr(body_of(prompt)).encode("utf-8", "surrogatepass")).digest()[:8]
+
+
+@dataclass(frozen=True)
+class QuestionIndex:
+    """What answers from files need to know of all questions, in some hundred bytes each.
+
+    Attributes:
+        places: id -> number; `keys` and `bodies` are digests by number.
+    """
+
+    questions: Sliced
+    places: Mapping[str, int]
+    keys: list[bytes]
+    bodies: list[bytes]
+
+    @cached_property
+    def by_key(self) -> dict[bytes, list[str]]:
+        """The ids of the questions with all the same turns."""
+        return _ids_by(self.keys, self.places)
+
+    @cached_property
+    def by_body(self) -> dict[bytes, list[str]]:
+        """The ids of the questions with the same turns but for the system's."""
+        return _ids_by(self.bodies, self.places)
+
+    def question(self, identity: str) -> Question:
+        """One question."""
+        number = slice_of(self.keys[self.places[identity]], self.questions.count)
+        return read_slice(self.questions, number)[identity]
+
+
+def _ids_by(digests: Iterable[bytes], places: Mapping[str, int]) -> dict[bytes, list[str]]:
+    found: dict[bytes, list[str]] = {}
+    for identity, own in zip(places, digests, strict=True):
+        found.setdefault(own, []).append(identity)
+    return found
+
+
+_KEPT: dict[str, QuestionIndex] = {}  # the index that this process read last
+
+
+def index_of(questions: Sliced) -> QuestionIndex:
+    """The index of these questions."""
+    place = str(questions.stage.directory)
+    if questions.held or place not in _KEPT:
+        _KEPT.clear()
+        table = questions.whole(QUESTIONS, ["question_id", "key", "body"])
+        places = dict(zip(table["question_id"].tolist(), range(len(table)), strict=True))
+        _KEPT[place] = QuestionIndex(questions, places, table["key"].tolist(), table["body"].tolist())
+    return _KEPT[place]
