@@ -218,7 +218,8 @@ def measure_size(rows: int) -> None:
     stages = ", ".join(f"{name} {seconds:,.1f}" for name, seconds in found["seconds"].items())
     print(
         f"{rows:,} answers: {found['answers_per_s']:,.0f} a second, wanted 20,000; the driver's peak "
-        f"{found['peak_mib']:,.0f} MiB, wanted under 1,024; seconds: {stages}",
+        f"{found['peak_mib']:,.0f} MiB, wanted under 1,024; seconds: {stages}; {found['files_mib']:,.0f} MiB "
+        f"of files gave {found['store_mib']:,.0f} MiB in {found['store_files']:,} files of the store",
         flush=True,
     )
     return finish("orchestration", {"size": found})

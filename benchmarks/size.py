@@ -86,8 +86,10 @@ def write_world(folder: Path, student: Path, rows: int) -> dict[str, Any]:
     }
 
 
-def measure(rows: str, student: str) -> None:
-    """One whole pass; emits seconds by stage, answers a second, and the driver's peak memory."""
+def run_world(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """One whole pass over a world that is there: seconds by stage, the driver's peak memory, and what it came
+    to. What an earlier pass left in the store is used again.
+    """
     import jobs.stages.score as score
     from cluster.storage import Place
     from jobs.experiment.reading import parse_experiment
@@ -100,33 +102,41 @@ def measure(rows: str, student: str) -> None:
     from jobs.systems.scas import choose
 
     score.ScoreHandler = IdleStudent  # type: ignore[misc,assignment]
-    with tempfile.TemporaryDirectory() as name:
-        e = parse_experiment(write_world(Path(name), Path(student), int(rows)))
-        marks = {"start": time.perf_counter()}
-        with open_run(e, Place(name) / "run", Terminal()) as run:
-            _ = run.host.cluster  # Ray's own start is not ours
-            reset_peak_memory()
-            marks["ray"] = time.perf_counter()
-            looked = look(run, e)
-            marks["questions"] = time.perf_counter()
-            pool = build_pool(run, e, looked.hosted, looked.questions)
-            marks["pool"] = time.perf_counter()
-            start = Start(e, looked.questions, looked.held_out, pool, looked.students, {})
-            outcome = Outcome(start, paths_of(e))
-            now = {path: looked.students[path.student] for path in outcome.paths}
-            trainings = choose(run, start, outcome, now, 1)
-            marks["choice"] = time.perf_counter()
-        (training,) = trainings.values()
-        examples = int(training.examples.manifest()["counts"]["examples"])
+    e = parse_experiment(tree)
+    marks = {"start": time.perf_counter()}
+    with open_run(e, Place(str(folder)) / "run", Terminal()) as run:
+        _ = run.host.cluster  # Ray's own start is not ours
+        reset_peak_memory()
+        marks["ray"] = time.perf_counter()
+        looked = look(run, e)
+        marks["questions"] = time.perf_counter()
+        pool = build_pool(run, e, looked.hosted, looked.questions)
+        marks["pool"] = time.perf_counter()
+        start = Start(e, looked.questions, looked.held_out, pool, looked.students, {})
+        outcome = Outcome(start, paths_of(e))
+        now = {path: looked.students[path.student] for path in outcome.paths}
+        (training,) = choose(run, start, outcome, now, 1).values()
+        marks["choice"] = time.perf_counter()
+    manifest = training.examples.manifest()
     names = list(marks)
-    seconds = {b: marks[b] - marks[a] for a, b in pairwise(names)}
-    whole = marks["choice"] - marks["ray"]
-    emit(
-        {
-            "rows": int(rows),
-            "seconds": seconds,
-            "answers_per_s": int(rows) / whole,
-            "peak_mib": peak_memory() / 2**20,
-            "examples": examples,
-        }
-    )
+    return {
+        "seconds": {b: marks[b] - marks[a] for a, b in pairwise(names)},
+        "whole_s": marks["choice"] - marks["ray"],
+        "peak_mib": peak_memory() / 2**20,
+        "examples": int(manifest["counts"]["examples"]),
+        "came_to": [pool.id, pool.by_state, {n: p["sha256"] for n, p in manifest["parts"].items()}],
+    }
+
+
+def measure(rows: str, student: str) -> None:
+    """A pool of so many answers; emits seconds by stage, answers a second, the driver's peak memory and the
+    store's size.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        found = run_world(write_world(folder, Path(student), int(rows)), folder)
+        sizes = [p.stat().st_size for p in (folder / "store").rglob("*") if p.is_file()]
+        files = [p.stat().st_size for p in folder.glob("*/*.jsonl")]
+    rate = int(rows) / found["whole_s"]
+    disk = {"store_mib": sum(sizes) / 2**20, "store_files": len(sizes), "files_mib": sum(files) / 2**20}
+    emit({"rows": int(rows), "answers_per_s": rate, **found, **disk})

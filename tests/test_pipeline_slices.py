@@ -20,9 +20,11 @@ from jobs.results.outcome import Outcome, Start
 from jobs.results.quarantine import quarantine
 from jobs.results.tables import chosen_table, cost_table, teacher_table
 from jobs.run.run import Run
+from jobs.stages.take import TakeFile
 from jobs.stages.teachers import build_pool
 from jobs.systems.paths import paths_of
 from jobs.systems.scas import choose
+from tests.conftest import write_jsonl
 from tests.counting import ASKED, CHECKED, SCORED, since
 from tests.runs import open_here, tutelage, write_experiment
 from tests.test_pipeline_rows import rewrite
@@ -202,3 +204,47 @@ def test_workers_on_ray_come_to_the_same(
     pd.testing.assert_frame_equal(held["ledger table"], new["ledger table"])
     for arm in ("groups", "below", "capped", "turns"):
         pd.testing.assert_frame_equal(held[f"chosen kid {arm} seed 0"], new[f"chosen kid {arm} seed 0"])
+
+
+def test_files_of_nothing_and_of_whole_chunks_are_taken(
+    small_world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.stages.take.CHUNK", 8)  # 24 answers fill three chunks, and nothing is left
+    monkeypatch.setattr("jobs.run.slices.ROWS", 10)
+    Path(small_world["teachers"][2]["path"]).write_text("")
+    _, outcome = choices(small_world, tmp_path)
+    pool = outcome.start.pool
+    assert pool.answers["teacher"].value_counts().to_dict() == {"ann": 24, "bob": 24}
+    chunks = {len(list(p.parent.glob("*.parquet"))) for p in Path(small_world["store"]).glob("take/*/0*")}
+    assert chunks == {1, 3}
+
+
+@pytest.mark.parametrize("rows", [10, 1000])
+def test_teachers_in_one_file_are_read_in_one_pass_and_give_what_files_of_their_own_give(
+    small_world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr("jobs.run.slices.ROWS", rows)
+    apart = choices(small_world, tmp_path)[1].start.pool.answers
+    together, passes = [], []
+    for teacher in small_world["teachers"]:
+        lines = Path(teacher["path"]).read_text().splitlines()
+        together += [json.loads(line) | {"teacher": teacher["name"]} for line in lines]
+    together.sort(key=lambda row: row["id"])  # rows of one question together, as such files have them
+    file = write_jsonl(tmp_path / "all.jsonl", together)
+    teachers = [t | {"path": str(file), "rows_of": t["name"]} for t in small_world["teachers"]]
+    read = TakeFile.__call__
+
+    def counting(self: TakeFile) -> None:
+        passes.append(sorted(map(str, self.stages)))
+        read(self)
+
+    monkeypatch.setattr(TakeFile, "__call__", counting)
+    one = choices(small_world | {"teachers": teachers}, tmp_path)[1].start.pool.answers
+    assert passes == [["ann", "bob", "cat"]]
+    pd.testing.assert_frame_equal(apart, one)
+    choices(small_world | {"teachers": teachers[:1]}, tmp_path)
+    assert len(passes) == 1  # known by its content: nobody reads it again
+    with pytest.raises(BadInput, match=r"has no row of dan; got ann, bob, cat"):
+        choices(
+            small_world | {"teachers": [*teachers, teachers[0] | {"name": "dan", "rows_of": "dan"}]}, tmp_path
+        )

@@ -117,31 +117,48 @@ def each_answer(
         BadInput: a row without an answer, or that names no question; rows of several teachers, and nobody
             said whose to take.
     """
-    counts: Counter[str] = Counter()
-    for number, row in read_rows(told.path, on_broken):
+    for _, answer in each_answer_of(told.path, fields, on_broken, {rows_of: told}):
+        yield answer
+
+
+def each_answer_of(
+    path: str, fields: Fields, on_broken: OnBroken, told: Mapping[str | None, ReadAnswers]
+) -> Iterator[tuple[str | None, FoundAnswer]]:
+    """The answers of teachers whose rows are in one file, read once for all of them; see `each_answer`.
+
+    Args:
+        told: by the names of those whose rows are taken; None takes the rows of anybody, and is alone.
+    """
+    counts: dict[str | None, Counter[str]] = {name: Counter() for name in told}
+    teachers: Counter[str] = Counter()
+    is_anybody = None in told
+    for number, row in read_rows(path, on_broken):
         teacher = first_value(row, fields.teacher, TEACHER_NAMES)
         if teacher is not None:
-            told.teachers[str(teacher)] += 1
-        if rows_of is not None and str(teacher) != rows_of:
+            teachers[str(teacher)] += 1
+        whose = None if is_anybody else str(teacher)
+        if whose not in told:
             continue
-        where = f"{told.path} line {number}"
-        answer, layout = _answer_in(row, where, fields, number, counts)
-        told.count += 1
+        answer, layout = _answer_in(row, f"{path} line {number}", fields, number, counts[whose])
+        own = told[whose]
+        own.count += 1
         if answer.problem:
-            told.refused[answer.problem] += 1
+            own.refused[answer.problem] += 1
         else:
-            told.layouts[layout] += 1
-        yield answer
-    if rows_of is None and len(told.teachers) > 1:
+            own.layouts[layout] += 1
+        yield whose, answer
+    known = ", ".join(sorted(teachers)[:8])
+    for name, own in told.items():
+        own.teachers = teachers
+        if name is not None and not own.count:
+            raise BadInput(f"{path} has no row of {name}", known or "nobody", "rows_of: one of them", "")
+    if is_anybody and len(teachers) > 1:
         raise BadInput(
-            f"{told.path} holds answers of several teachers",
-            ", ".join(sorted(told.teachers)[:8]),
+            f"{path} holds answers of several teachers",
+            known,
             "whose rows to take",
             "set the teacher's rows_of to one of them",
         )
-    if rows_of is not None and not told.count:
-        known = ", ".join(sorted(told.teachers)[:8]) or "nobody"
-        raise BadInput(f"{told.path} has no row of {rows_of}", known, "rows_of: one of them", "")
 
 
 def _answer_in(

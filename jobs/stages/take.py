@@ -4,7 +4,7 @@ answers. They are known by the file's content and by the questions they were mat
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from cluster.errors import BadInput
 from cluster.storage import is_uri
+from jobs.experiment.questions import Fields
 from jobs.experiment.teachers import FileTeacher
-from jobs.files.answers import FoundAnswer, ReadAnswers, each_answer
+from jobs.files.answers import FoundAnswer, ReadAnswers, each_answer_of
 from jobs.files.rows import HUB, content_of
 from jobs.run.keys import question_key
 from jobs.run.run import Planned, Run
@@ -75,35 +76,56 @@ def read_group(stage: Stage, part: str, number: int) -> pa.Table:
 
 @dataclass(frozen=True)
 class TakeFile:
-    """In a worker: reads a teacher's file and writes its answers, sorted into slices chunk by chunk."""
+    """In a worker: reads a file and writes its answers, sorted into slices chunk by chunk; those of several
+    teachers, whose rows it holds, in one pass.
 
-    teacher: FileTeacher
+    Attributes:
+        stages: where each teacher's answers go, by whose rows they are.
+    """
+
+    path: str
+    fields: Fields
+    stages: Mapping[str | None, Stage]
     questions: Sliced
-    stage: Stage
     skip_broken: bool
 
-    def chunks(self, told: ReadAnswers, broken: list[str]) -> Iterator[pa.Table]:
-        """The answers in chunks, in the file's order; answers to unknown questions are kept, and counted by
-        the ledger.
+    def chunks(
+        self, told: Mapping[str | None, ReadAnswers], broken: list[str]
+    ) -> Iterator[tuple[str | None, pa.Table]]:
+        """The answers in chunks, with whose they are, each teacher's in the file's order; answers to unknown
+        questions are kept, and counted by the ledger.
         """
-        index, teacher = index_of(self.questions), self.teacher
-        on_broken = broken.append if self.skip_broken else None
-        rows: list[tuple[Any, ...]] = []
-        size = 0
-        for answer in each_answer(told, teacher.fields, on_broken, rows_of=teacher.rows_of):
-            rows += rows_of(answer, index, told.path)
-            size += len(answer.text)
-            if len(rows) >= CHUNK or size >= CHUNK_CHARACTERS:
-                yield table_of(rows)
-                rows, size = [], 0
-        yield table_of(rows)
+        index, on_broken = index_of(self.questions), broken.append if self.skip_broken else None
+        held: dict[str | None, list[tuple[Any, ...]]] = {whose: [] for whose in told}
+        sizes = dict.fromkeys(told, 0)
+        for whose, answer in each_answer_of(self.path, self.fields, on_broken, told):
+            held[whose] += rows_of(answer, index, self.path)
+            sizes[whose] += len(answer.text)
+            if len(held[whose]) * len(told) >= CHUNK or sizes[whose] * len(told) >= CHUNK_CHARACTERS:
+                yield whose, table_of(held[whose])
+                held[whose], sizes[whose] = [], 0
+        for whose, rows in held.items():
+            if rows or not told[whose].count:
+                yield whose, table_of(rows)
 
     def __call__(self) -> None:
-        told, broken, parts = ReadAnswers(self.teacher.path), list[str](), list[str]()
-        for chunk in self.chunks(told, broken):
-            parts.append(f"{len(parts):05d}")
-            write_chunk(self.stage, parts[-1], chunk, self.questions.count)
-        self.stage.finish(parts, about={"lines": lines_of(self.teacher, told, broken)}, answers=told.count)
+        told = {whose: ReadAnswers(self.path) for whose in self.stages}
+        parts: dict[str | None, list[str]] = {whose: [] for whose in told}
+        broken: list[str] = []
+        for whose, chunk in self.chunks(told, broken):
+            parts[whose].append(f"{len(parts[whose]):05d}")
+            write_chunk(self.stages[whose], parts[whose][-1], chunk, self.questions.count)
+        for whose, stage in self.stages.items():
+            own = told[whose]
+            stage.finish(
+                parts[whose], about={"told": str(own), "broken": first_broken(broken)}, answers=own.count
+            )
+
+
+def first_broken(broken: Sequence[str]) -> list[str]:
+    """What a run prints of broken lines that were left out."""
+    more = [f"left out {len(broken) - MOST_BROKEN:,} further broken lines"] if broken[MOST_BROKEN:] else []
+    return [*broken[:MOST_BROKEN], *more]
 
 
 def table_of(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
@@ -111,12 +133,6 @@ def table_of(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
     columns = zip(*rows, strict=True) if rows else [[] for _ in SCHEMA]
     arrays = [pa.array(own, field.type) for own, field in zip(columns, SCHEMA, strict=True)]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
-
-
-def lines_of(teacher: FileTeacher, told: ReadAnswers, broken: Sequence[str]) -> list[str]:
-    """What a run prints of a file."""
-    more = [f"left out {len(broken) - MOST_BROKEN:,} further broken lines"] if broken[MOST_BROKEN:] else []
-    return [*broken[:MOST_BROKEN], *more, f"{teacher.name}: {told}"]
 
 
 def rows_of(answer: FoundAnswer, index: QuestionIndex, path: str) -> list[tuple[Any, ...]]:
@@ -149,7 +165,7 @@ def write_chunk(stage: Stage, part: str, chunk: pa.Table, count: int) -> None:
     order = np.argsort(slices, kind="stable")
     table = chunk.take(order)
     own, starts = np.unique(slices[order], return_index=True)
-    ends = [*starts[1:], len(order)]
+    ends = [*starts[1:], len(order)][: len(starts)]  # a chunk of nothing has none
     schema = SCHEMA.with_metadata({SLICES: json.dumps(own.tolist()).encode()})
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=["finish", "error"]) as writer:
@@ -158,12 +174,11 @@ def write_chunk(stage: Stage, part: str, chunk: pa.Table, count: int) -> None:
     stage.part(part).write_bytes(sink.getvalue().to_pybytes())
 
 
-def take_stage(run: Run, teacher: FileTeacher, questions: Sliced, skip_broken: bool) -> Stage:
+def take_stage(run: Run, teacher: FileTeacher, content: str, questions: Sliced, skip_broken: bool) -> Stage:
     """The stage that holds a file's answers: by the file's content and how it is read."""
     fields = {name: value for name, value in teacher.fields.model_dump().items() if value is not None}
     config = {"fields": fields, "rows_of": teacher.rows_of, "skip_broken": skip_broken}
-    content = {"file": content_of(teacher.path), "questions": questions.stage.id}
-    return run.store.stage(TAKE, VERSION, config, content)
+    return run.store.stage(TAKE, VERSION, config, {"file": content, "questions": questions.stage.id})
 
 
 def take_files(
@@ -174,45 +189,67 @@ def take_files(
     Raises:
         BadInput: a broken line, or a question with another text than ours.
     """
-    files = [
-        TakeFile(t, questions, take_stage(run, t, questions, skip_broken), skip_broken) for t in teachers
-    ]
-    for file in files:
-        run.note(TAKE, file.teacher.name, file.stage)
+    contents = {path: content_of(path) for path in {t.path for t in teachers}}
+    stages = [take_stage(run, t, contents[t.path], questions, skip_broken) for t in teachers]
+    for teacher, stage in zip(teachers, stages, strict=True):
+        run.note(TAKE, teacher.name, stage)
+    every = list(zip(teachers, stages, strict=True))
     if run.mode == "plan":
-        return [taken_in_plan(run, file) for file in files]
-    with run.claimed([file.stage for file in files]):
-        left = {f.stage.id: f for f in files if not f.stage.is_finished} if run.mode == "make" else {}
-        there, here = split_by_place(run, list(left.values()))
-        do_tasks(run, TAKE, "files", [(f.teacher.name, Task(f)) for f in there])
-        do_tasks(run, TAKE, "files", [(f.teacher.name, Task(f)) for f in here], here=True)
-    for file in files:
-        for line in file.stage.manifest()["about"]["lines"]:
-            run.terminal.say(line)
-    return [Taken(file.teacher.name, file.stage) for file in files]
+        return [taken_in_plan(run, *one, questions, skip_broken) for one in every]
+    with run.claimed(stages):
+        left = [one for one in every if not one[1].is_finished] if run.mode == "make" else []
+        files = files_of(left, questions, skip_broken)
+        tasks = [(f"{number} {file.path}", file) for number, file in enumerate(files)]
+        there, here = (
+            [(name, Task(f)) for name, f in tasks if is_for_workers(run, f) == wanted]
+            for wanted in (True, False)
+        )
+        do_tasks(run, TAKE, "files", there)
+        do_tasks(run, TAKE, "files", here, here=True)
+    told: set[str] = set()
+    for teacher, stage in every:
+        about = stage.manifest()["about"]
+        for line in [*about["broken"], f"{teacher.name}: {about['told']}"]:
+            if line not in told:  # several teachers may share a file with broken lines
+                run.terminal.say(line)
+            told.add(line)
+    return [Taken(teacher.name, stage) for teacher, stage in every]
 
 
-def split_by_place(run: Run, files: Sequence[TakeFile]) -> tuple[list[TakeFile], list[TakeFile]]:
-    """Those that workers read, and those that this process reads: a small run's, and on a cluster of several
-    machines what may lie on this one alone.
+def files_of(
+    left: Sequence[tuple[FileTeacher, Stage]], questions: Sliced, skip_broken: bool
+) -> list[TakeFile]:
+    """The files that are to be read: once for all whose rows are named, and read alike."""
+    groups: dict[tuple[str, str, bool], dict[str | None, Stage]] = {}
+    fields = {}
+    for teacher, stage in left:
+        key = (teacher.path, teacher.fields.model_dump_json(), teacher.rows_of is None)
+        groups.setdefault(key, {})[teacher.rows_of] = stage
+        fields[key] = teacher.fields
+    return [TakeFile(key[0], fields[key], own, questions, skip_broken) for key, own in groups.items()]
+
+
+def is_for_workers(run: Run, file: TakeFile) -> bool:
+    """Whether workers read a file: not a small run's, and on a cluster of several machines none that may lie
+    on this one alone.
     """
-    if not files or files[0].questions.count == 1:
-        return [], list(files)
-    if len(run.host.cluster.nodes) == 1:
-        return list(files), []
-    shared = [file for file in files if is_uri(file.teacher.path) or file.teacher.path.startswith(HUB)]
-    return shared, [file for file in files if file not in shared]
+    if file.questions.count == 1:
+        return False
+    return len(run.host.cluster.nodes) == 1 or is_uri(file.path) or file.path.startswith(HUB)
 
 
-def taken_in_plan(run: Run, file: TakeFile) -> Taken:
+def taken_in_plan(
+    run: Run, teacher: FileTeacher, stage: Stage, questions: Sliced, skip_broken: bool
+) -> Taken:
     """What a plan reads of a file: all of it into memory where that is one slice."""
-    is_left = file.questions.count > 1 and not file.stage.is_finished
+    is_left = questions.count > 1 and not stage.is_finished
     left = "a file to read" if is_left else None
-    run.planned.append(Planned("generate", file.teacher.name, left, "workers" if is_left else "this process"))
-    if file.stage.is_finished or file.questions.count > 1:
-        return Taken(file.teacher.name, file.stage)
-    told = ReadAnswers(file.teacher.path)
-    return Taken(file.teacher.name, file.stage, pa.concat_tables(file.chunks(told, [])).to_pandas())
+    run.planned.append(Planned("generate", teacher.name, left, "workers" if is_left else "this process"))
+    if stage.is_finished or questions.count > 1:
+        return Taken(teacher.name, stage)
+    (file,) = files_of([(teacher, stage)], questions, skip_broken)
+    chunks = file.chunks({teacher.rows_of: ReadAnswers(teacher.path)}, [])
+    return Taken(teacher.name, stage, pa.concat_tables(chunk for _, chunk in chunks).to_pandas())
 
 
 def ids_of(answer: FoundAnswer, index: QuestionIndex) -> list[str]:
