@@ -93,8 +93,10 @@ def content_of(where: str) -> str:
 
 def guess_rows(where: str) -> int | None:
     """About how many rows a file holds, by its size; None where nobody can tell without reading it."""
-    path = None if where.startswith(HUB) else local_copy(where if Path(where).exists() else "")
-    if path is None or not path.is_file():
+    if where.startswith(HUB):
+        return None
+    path = local_copy(where)
+    if not path.is_file():
         return None
     if path.suffix == ".parquet":
         return int(pq.read_metadata(path).num_rows)

@@ -65,13 +65,25 @@ class Taken:
 
 
 def read_group(stage: Stage, part: str, number: int) -> pa.Table:
-    """A chunk's rows of one slice."""
+    """A chunk's rows of one slice.
+
+    Raises:
+        BadInput: it is damaged.
+    """
     system, path = stage.part(part).opened()
-    with system.open_input_file(path) as opened:
-        file = pq.ParquetFile(opened)
-        groups = json.loads(file.schema_arrow.metadata[SLICES])
-        wanted = [place for place, own in enumerate(groups) if own == number]
-        return file.read_row_groups(wanted, use_threads=False).replace_schema_metadata(None)
+    try:
+        with system.open_input_file(path) as opened:
+            file = pq.ParquetFile(opened)
+            groups = json.loads(file.schema_arrow.metadata[SLICES])
+            wanted = [place for place, own in enumerate(groups) if own == number]
+            return file.read_row_groups(wanted, use_threads=False).replace_schema_metadata(None)
+    except (pa.ArrowInvalid, FileNotFoundError) as error:
+        raise BadInput(
+            f"the part {stage.part(part)} is damaged or gone",
+            str(error)[:120],
+            "a Parquet file",
+            f"remove {stage.directory} and run again: the file is read again",
+        ) from error
 
 
 @dataclass(frozen=True)

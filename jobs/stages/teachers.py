@@ -26,6 +26,8 @@ from jobs.stages.states import ModelState
 from jobs.stages.take import take_files
 from jobs.stages.verify import read_verdicts, verdicts_on
 
+TOKENS_OF_ANSWER = 400  # of the limit, that count as one answer of the usual length
+
 
 def build_pool(
     run: Run,
@@ -68,13 +70,15 @@ def build_pool(
 
 
 def guess_answers(e: Experiment, questions: int) -> int:
-    """About how many answers there will be, to cut the run into slices: files by their size, whoever is asked
-    by its samples.
+    """About how many answers of some hundred tokens there will be, to cut the run into slices: files by their
+    size, whoever is asked by its samples and its token limit.
     """
     paths = {t.path for t in e.teachers if isinstance(t, FileTeacher)}
     rows = (guess_rows(path) for path in paths)
     askable = sum(not isinstance(t, FileTeacher) for t in e.teachers)
-    return questions * e.generate.samples * askable + sum(questions if n is None else n for n in rows)
+    long = max(1, e.generate.max_new_tokens // TOKENS_OF_ANSWER)
+    asked = questions * e.generate.samples * askable * long
+    return asked + sum(questions if n is None else n for n in rows)
 
 
 def judge_agreement(

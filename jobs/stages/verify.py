@@ -24,7 +24,8 @@ from selection.verification import Case, Verdict, VerifySettings, load_function
 
 VERSION = 2
 SHARD_SIZE = 2000
-LARGE_SHARD_SIZE = 20_000  # of a request that is read by slice
+LARGE_SHARD_SIZE = 20_000  # of a request that is read by slice, where a check takes microseconds
+QUICK = ("exact", "numeric", "choice")
 MOST_CHECKERS = 1000  # as many as there are shards, where there is room
 VERDICT_COLUMNS = ["state", "extracted"]
 
@@ -93,12 +94,13 @@ def verdicts_requested(
         kind: what it is for: verify, or evaluate.
     """
     view = run.view(owner_of(settings), request)
+    is_large = isinstance(request, SlicedRequest) and settings.method in QUICK
     want = Want(
         kind,
         label,
         view,
         partial(VerifyHandler, settings),
-        SHARD_SIZE if isinstance(request, Request) else LARGE_SHARD_SIZE,
+        LARGE_SHARD_SIZE if is_large else SHARD_SIZE,
         MOST_CHECKERS,
         Needs(1.0),
         VERDICT_COLUMNS,
