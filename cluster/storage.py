@@ -138,8 +138,12 @@ class Place:
         """Let `write` write into an open binary file, which appears when it has ended, or not at all."""
         if not self.is_local:
             system, path = self.opened()
-            with system.open_output_stream(path) as file:
-                write(file)
+            try:
+                with system.open_output_stream(path) as file:
+                    write(file)
+            except BaseException:
+                self.unlink()  # closing it has completed the upload of what there was
+                raise
             return
         target = self.path
         target.parent.mkdir(parents=True, exist_ok=True)

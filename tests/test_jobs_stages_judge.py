@@ -57,7 +57,7 @@ def pool_in(tree: dict[str, Any], tmp_path: Path) -> tuple[AnswerPool, list[str]
 
 
 def test_a_judge_gives_verdicts_with_its_rationale_and_is_paid_once(
-    small_world: dict[str, Any], tmp_path: Path, proxy: FaultProxy
+    small_world: dict[str, Any], tmp_path: Path, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = judged_by(small_world, proxy, check_method="exact", check_sample=1000)
     pool, rationales, usd = pool_in(tree, tmp_path)
@@ -73,8 +73,14 @@ def test_a_judge_gives_verdicts_with_its_rationale_and_is_paid_once(
     again, _, usd = pool_in(tree, tmp_path)
     assert len(proxy.seen) == calls
     assert again.id == pool.id
+    monkeypatch.setattr("jobs.run.slices.ROWS", 10)
+    sliced, _, _ = pool_in(tree, tmp_path)
+    assert sliced.count > 2
+    assert len(proxy.seen) == calls  # its words lie in no slice's range, and are found
+    assert sliced.by_state == pool.by_state
+    assert sliced.agreement == pool.agreement
     harder = tree | {"judge": tree["judge"] | {"rubric": RUBRIC + " Be harsh."}}
-    pool_in(harder, tmp_path)
+    assert pool_in(harder, tmp_path)[0].by_state == pool.by_state
     assert len(proxy.seen) == 2 * calls
 
 
@@ -82,7 +88,9 @@ def test_a_judge_without_a_verdict_is_a_checkers_error(
     small_world: dict[str, Any], tmp_path: Path, proxy: FaultProxy
 ) -> None:
     proxy.after = "undecided"
-    pool, _, _ = pool_in(judged_by(small_world, proxy), tmp_path)
+    pool, _, _ = pool_in(judged_by(small_world, proxy, check_method="exact"), tmp_path)
+    assert pool.agreement is not None
+    assert pool.agreement.total == 0  # there is nothing to compare it with
     assert set(pool.answers["state"]) == {"checker_error"}
     assert pool.answers["extracted"].str.contains("gave no verdict: Hard to say").all()
 

@@ -248,3 +248,46 @@ def test_teachers_in_one_file_are_read_in_one_pass_and_give_what_files_of_their_
         choices(
             small_world | {"teachers": [*teachers, teachers[0] | {"name": "dan", "rows_of": "dan"}]}, tmp_path
         )
+
+
+def test_a_question_that_nobody_answered_is_in_the_ledger_of_a_store_that_knew_the_others(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
+    choices(small_world, tmp_path)
+    rewrite(
+        small_world["questions"]["train"],
+        lambda rows: [*rows, rows[0] | {"id": "new", "question": "What did nobody answer?"}],
+    )
+    _, outcome = choices(small_world, tmp_path)
+    assert run_ledger(outcome)["count"].sum() > 0  # it adds up, or this raises
+    for chosen in outcome.chosen.values():
+        assert chosen.whole("ledger").set_index("id")["state"]["new"] == "no_answer"
+
+
+@pytest.mark.parametrize("rows", [10, 1000])
+def test_halves_of_characters_stop_no_run(
+    small_world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr("jobs.run.slices.ROWS", rows)
+    half = "\ud83d"
+
+    def odd_questions(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        rows[0] |= {"family": f"f{half}"}
+        rows[1] |= {"question": f"{rows[1]['question']} {half}", "system": half}
+        return [*rows, rows[2] | {"id": f"q{half}", "question": "Another?"}]
+
+    def odd_answers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        rows[1] |= {"instruction": f"{rows[1]['instruction']} {half}"}
+        rows[3] |= {"tool_calls": f"[{half}"}
+        return [*rows, {"id": f"x{half}", "teacher_output": "A:1"}]
+
+    rewrite(small_world["questions"]["train"], odd_questions)
+    for teacher in small_world["teachers"]:
+        rewrite(teacher["path"], odd_answers)
+    _, outcome = choices(small_world, tmp_path)
+    ledger = next(iter(outcome.chosen.values())).whole("ledger").set_index("id")
+    assert ledger["state"]["ann/x\ufffd/0"] == "unknown_question"
+    odd = ledger[ledger["reason"].str.contains("half of a character")]
+    assert odd["state"].tolist() == ["not_understood"] * 2
+    calls = ledger[ledger["reason"].str.contains("a tool call that is not known")]
+    assert calls["state"].tolist() == ["not_understood"] * 3

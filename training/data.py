@@ -83,11 +83,17 @@ def join_examples(pieces: Sequence[Place], place: Place) -> int:
     Raises:
         ValueError: a group's examples are not neighbours.
     """
-    tables = [pa.ipc.open_file(pa.memory_map(str(local_copy(str(p))))).read_all() for p in pieces]
+    tables = [pa.ipc.open_file(_opened(piece)).read_all() for piece in pieces]
     schema = _counted_schema(np.concatenate([t["group"].to_numpy() for t in tables]))
     table = pa.concat_tables([t.replace_schema_metadata(schema.metadata) for t in tables])
     place.write_with(partial(_write, table.combine_chunks(), schema))
     return int(table.num_rows)
+
+
+def _opened(place: Place) -> Any:
+    """A file, mapped into memory where it is on this machine."""
+    system, path = place.opened()
+    return pa.memory_map(path) if place.is_local else system.open_input_file(path)
 
 
 def _counted_schema(groups: np.ndarray) -> pa.Schema:
@@ -173,8 +179,6 @@ def count_examples(place: Place) -> int:
         FileNotFoundError: nothing there.
         pyarrow.ArrowInvalid: it is torn.
     """
-    system, path = place.opened()
-    # mapped, since a batch that is read is read whole
-    with pa.memory_map(path) if place.is_local else system.open_input_file(path) as file:
+    with _opened(place) as file:  # mapped, since a batch that is read is read whole
         reader = pa.ipc.open_file(file)
         return sum(reader.get_batch(k).num_rows for k in range(reader.num_record_batches))

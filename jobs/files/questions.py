@@ -23,6 +23,7 @@ from jobs.files.columns import (
     first_filled,
     first_value,
     value_at,
+    whole_characters,
 )
 from jobs.files.rows import OnBroken, read_rows
 from jobs.files.turn import NotUnderstood
@@ -129,7 +130,7 @@ def read_questions(
         except NotUnderstood as error:
             given = first_value(row, fields.id, ID_NAMES)
             name = f"line {number}" if given is None else f"line {number}: {given}"
-            found.refused.append(Refused(name, str(error)))
+            found.refused.append(Refused(whole_characters(name), whole_characters(str(error))))
             continue
         if keep_rows:
             text = json.dumps(row, ensure_ascii=False, default=str, sort_keys=True)
@@ -170,6 +171,9 @@ def _question_in(
         )
     given = first_value(row, fields.id, ID_NAMES)
     identity = question_id_of(own) if given is None else str(given)
+    said = "".join([identity, *(turn.content for turn in prompt.turns)])
+    if whole_characters(said) != said:  # no tokenizer takes it, and no file of ours holds it
+        raise NotUnderstood("half of a character in its text or id")
     method = str(value_at(row, fields.method) or "") if fields.method else ""
     family = str(row.get("family") or row.get("task") or "")
     return Question(identity, prompt, references, family, method), turns.layout

@@ -91,16 +91,18 @@ def content_of(where: str) -> str:
     return digest_of([where.partition("?")[2] if path.is_dir() else "", *digests])
 
 
-def guess_rows(where: str) -> int | None:
-    """About how many rows a file holds, by its size; None where nobody can tell without reading it."""
+def guess_rows(where: str) -> int:
+    """About how many rows of the usual length a source holds, by its size."""
     if where.startswith(HUB):
-        return None
-    path = local_copy(where)
-    if not path.is_file():
-        return None
-    if path.suffix == ".parquet":
-        return int(pq.read_metadata(path).num_rows)
-    return path.stat().st_size // BYTES_OF_ROW
+        loaded = _load_hub(where.removeprefix(HUB))
+        return max(len(one) for one in (loaded.values() if isinstance(loaded, dict) else [loaded]))
+    path = local_copy(where if Path(where).exists() else where.partition("?")[0])
+    if path.suffix == ".parquet" and path.is_file():
+        told = pq.read_metadata(path)
+        size = sum(told.row_group(k).total_byte_size for k in range(told.num_row_groups))
+        return max(int(told.num_rows), size // BYTES_OF_ROW)
+    files = path.rglob("*.arrow") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files) // BYTES_OF_ROW
 
 
 def digest_of(texts: Iterable[str]) -> str:

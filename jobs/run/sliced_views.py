@@ -61,10 +61,12 @@ _KEPT: dict[tuple[str, int], Request] = {}  # the slice that this process came t
 def items_of(view: View, number: int) -> Request:
     """A slice with what its rows are made from; of the shards of one slice only the first reads it."""
     key = (view.id, number)
-    if key not in _KEPT:
+    kept = _KEPT.get(key)
+    if kept is None:
+        kept = sliced(view).slice(number)
         _KEPT.clear()
-        _KEPT[key] = sliced(view).slice(number)
-    return _KEPT[key]
+        _KEPT[key] = kept
+    return kept
 
 
 def sliced(view: View) -> SlicedRequest:

@@ -30,6 +30,20 @@ VIEWS, CUT = "views", "cut.json"
 
 
 @dataclass(frozen=True)
+class Finished:
+    """A finished view as workers read it: whatever keys they want of it."""
+
+    table: Table
+    wanted: Wanted
+    directory: Place
+
+    def rows(self, keys: Iterable[bytes]) -> pd.DataFrame:
+        """The rows with these keys, by key."""
+        parts = json.loads((self.directory / VIEW).read_text())["parts"]
+        return View(self.table, Request(dict.fromkeys(keys)), self.wanted).read_from(parts)
+
+
+@dataclass(frozen=True)
 class View:
     """What a run uses of a table for a request; one that is sliced is worked on slice by slice
     (`jobs/run/sliced_views.py`).
@@ -130,12 +144,19 @@ class View:
         """The rows of one slice, by key, from the parts that the finished view names."""
         return self.slice(number).read_from(self.manifest()["parts"])
 
-    def read_from(self, parts: Iterable[str]) -> pd.DataFrame:
-        """The rows of the request, by key, from those of these parts that can hold any."""
+    @property
+    def finished(self) -> Finished:
+        """This view, which is finished, without its request."""
+        return Finished(self.table, self.wanted, self.directory)
+
+    def read_from(self, parts: Iterable[str], columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The rows of the request, by key, from those of these parts that can hold any; all columns or the
+        key and some.
+        """
         keys = self.asked.keys
         lo, hi = (keys[0].hex(), keys[-1].hex()) if keys else ("", "")
         names = [n for n in parts if keys and n[:32] <= hi and lo <= n[33:65]]
-        return self._rows(self._best(names))
+        return self._rows(self._best(names), columns)
 
     def unfit(self) -> int:
         """How many keys have rows, but none that serves."""
@@ -215,11 +236,13 @@ class View:
         """The rows of the request, by key; from the parts that the view names once it is finished."""
         return self._rows(self._best(list(self.manifest()["parts"]) if self.is_finished else None))
 
-    def _rows(self, best: Mapping[bytes, tuple[int, str]]) -> pd.DataFrame:
+    def _rows(
+        self, best: Mapping[bytes, tuple[int, str]], columns: Sequence[str] | None = None
+    ) -> pd.DataFrame:
         nothing = (0, "")
         rows = []
         for name in sorted({part for _, part in best.values()}):
-            table = self.table.read(name)
+            table = self.table.read(name, None if columns is None else [KEY, *columns])
             ours = [best.get(key, nothing)[1] == name for key in table[KEY].tolist()]
             rows.append(table if all(ours) else table[ours])
         if len(rows) == 1:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from cluster.metrics import Tally
 from cluster.models.messages import Prompt
+from jobs.files.columns import whole_characters
 from jobs.files.questions import Question
 from jobs.run.keys import HALF, question_key
 from jobs.run.tables import GOOD, KEY, POOR, USELESS, Request, Wanted
@@ -89,20 +90,6 @@ class Answer:
     def row(self) -> tuple[Any, ...]:
         values = (getattr(self, name) for name in ANSWER_COLUMNS)
         return tuple(whole_characters(v) if isinstance(v, str) else v for v in values)
-
-
-def whole_characters(text: str) -> str:
-    """A text whose halves of characters (a server that cuts between them sends such) are U+FFFD, since no
-    file can hold them.
-
-    >>> whole_characters("a" + chr(0xD83D)) == "a" + chr(0xFFFD)
-    True
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def failed(reason: str, limit: int, prompt_tokens: int = 0) -> Answer:

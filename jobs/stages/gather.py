@@ -61,7 +61,7 @@ class Said:
         asked = [q for q in questions.values() if self.only is None or q.id in self.only]
         asks = asks_of(asked, self.samples, self.system)
         view = View(self.table, Request({ask.key: None for ask in asks}), self.wanted)
-        return answers_to(view.read_from(self.parts), ids_by_key(asked, self.system))
+        return answers_to(view.read_from(self.parts, list(SAID)), ids_by_key(asked, self.system))
 
 
 Source = Taken | Said
@@ -164,7 +164,12 @@ class ToCheck:
         return dict(zip(own["check_key"].tolist(), given, strict=True))
 
     def request(self) -> Request | SlicedRequest:
-        """All of it."""
+        """All of it. A judge's keys are of what it is asked, so no slice has a range of them: this process
+        holds what a judge is asked.
+        """
+        if self.method == "judge":
+            each = (self.items(number) for number in range(self.gathered.count))
+            return Request({key: item for items in each for key, item in items.items()})
         said = self.gathered.counts()
         return request_by_slice(
             said["keys"][self.method],

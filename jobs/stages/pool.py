@@ -11,7 +11,7 @@ from jobs.files.questions import Refused
 from jobs.run.run import Run
 from jobs.run.slices import Made, Sliced, joined, make_slices
 from jobs.run.store import digest
-from jobs.run.views import View
+from jobs.run.views import Finished
 from jobs.stages.check import Checks, pool_states
 from jobs.stages.gather import GATHER, Source, ToCheck, gather, methods_of
 from jobs.stages.judge import Agreement, judge_requested, said_by_judge
@@ -100,19 +100,21 @@ class PoolSlice:
     """In a worker: gives every answer of a slice its state before scoring.
 
     Attributes:
-        views: of verdicts, by method.
+        verdicts: of what was said of answers, by method.
     """
 
     questions: Sliced
     gathered: Sliced
-    views: Mapping[str, View]
+    verdicts: Mapping[str, Finished]
 
     def __call__(self, number: int) -> Made:
         answers = self.gathered.read(GATHER, number)
         state, extracted = [""] * len(answers), [""] * len(answers)
         told = {
-            method: (said_by_judge if method == "judge" else said_by_program)(view.read_slice(number))
-            for method, view in self.views.items()
+            method: (said_by_judge if method == "judge" else said_by_program)(
+                verdicts.rows(answers["check_key"][answers["method"] == method].tolist())
+            )
+            for method, verdicts in self.verdicts.items()
         }
         asked = (answers[c].tolist() for c in ("method", "check_key"))
         for place, (method, key) in enumerate(zip(*asked, strict=True)):
@@ -122,10 +124,12 @@ class PoolSlice:
                 verdict = told[method][key]
                 state[place], extracted[place] = verdict.state, verdict.extracted
         answers = answers.assign(state=state, extracted=extracted, characters=answers["text"].str.len())
-        pool = pool_states(answers, read_slice(self.questions, number))
+        questions = read_slice(self.questions, number)
+        pool = pool_states(answers, questions)
         right = pool["state"].isin(["verified", "duplicate"]) & (pool["sample"] == 0)
         keys, states = pool["answer_key"].tolist(), pool["state"].tolist()
-        content = digest([list(row) for row in zip(pool["answer_id"].tolist(), keys, states, strict=True)])
+        rows = [list(row) for row in zip(pool["answer_id"].tolist(), keys, states, strict=True)]
+        content = digest([rows, sorted(questions)])  # also those that nobody answered: the ledger has them
         counts = {
             "answers": len(pool),
             "content": content,
@@ -160,7 +164,8 @@ def verified(run: Run, e: Experiment, sources: Sequence[Source], questions: Slic
         else:
             views[method] = verdicts_requested(run, "verify", name, checks.of(method), wanted)
             run.need("the pool", [views[method]])
+    read = {method: view.finished for method, view in views.items()}
     inputs = {"gathered": gathered.stage.id} | {method: view.id for method, view in views.items()}
     states = Sliced(run.store.stage(POOL, VERSION, {}, inputs), (POOL,), questions.count)
-    states = make_slices(run, POOL, label, states, PoolSlice(questions, gathered, views), answers="answers")
+    states = make_slices(run, POOL, label, states, PoolSlice(questions, gathered, read), answers="answers")
     return AnswerPool(questions, gathered, states, {})

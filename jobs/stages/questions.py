@@ -13,6 +13,7 @@ import pandas as pd
 
 from cluster.models.messages import Prompt, plain, read_prompt
 from jobs.files.answers import body_of
+from jobs.files.columns import whole_characters
 from jobs.files.questions import Question
 from jobs.run.keys import question_key
 from jobs.run.run import Run
@@ -71,7 +72,8 @@ def row_of(question: Question) -> tuple[Any, ...]:
     characters) is escaped.
     """
     prompt = question.prompt
-    is_text = prompt.is_plain and is_whole(prompt.text + (prompt.system or ""))
+    said = prompt.text + (prompt.system or "")
+    is_text = prompt.is_plain and whole_characters(said) == said
     return (
         question.id,
         question_key(prompt),
@@ -80,19 +82,10 @@ def row_of(question: Question) -> tuple[Any, ...]:
         prompt.system if is_text else None,
         prompt.text if is_text else prompt.to_json(),
         json.dumps(question.references),
-        question.family,
+        whole_characters(question.family),
         question.method,
         question.row.encode("utf-8", "backslashreplace").decode(),
     )
-
-
-def is_whole(text: str) -> bool:
-    """Whether a text has no half of a character."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def read_slice(questions: Sliced, number: int) -> dict[str, Question]:

@@ -18,12 +18,12 @@ from cluster.storage import is_uri
 from jobs.experiment.questions import Fields
 from jobs.experiment.teachers import FileTeacher
 from jobs.files.answers import FoundAnswer, ReadAnswers, each_answer_of
+from jobs.files.columns import whole_characters
 from jobs.files.rows import HUB, content_of
 from jobs.run.keys import question_key
 from jobs.run.run import Planned, Run
 from jobs.run.slices import Sliced, Task, do_tasks, slice_of
 from jobs.run.store import Stage
-from jobs.stages.answers import whole_characters
 from jobs.stages.questions import QuestionIndex, body_digest, index_of
 
 VERSION = 1
@@ -154,11 +154,11 @@ def rows_of(answer: FoundAnswer, index: QuestionIndex, path: str) -> list[tuple[
         whole_characters(answer.text),
         whole_characters(answer.calls),
         "refused" if answer.problem else "stop",
-        answer.problem,
+        whole_characters(answer.problem),
     )
     refuse_another_text(answer, index, path)
     ids = ids_of(answer, index)
-    return [(identity, key_of(identity, index), *found) for identity in ids]
+    return [(whole_characters(identity), key_of(identity, index), *found) for identity in ids]
 
 
 def key_of(identity: str, index: QuestionIndex) -> bytes:

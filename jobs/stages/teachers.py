@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from jobs.experiment.schema import Experiment
@@ -78,7 +79,7 @@ def guess_answers(e: Experiment, questions: int) -> int:
     askable = sum(not isinstance(t, FileTeacher) for t in e.teachers)
     long = max(1, e.generate.max_new_tokens // TOKENS_OF_ANSWER)
     asked = questions * e.generate.samples * askable * long
-    return asked + sum(questions if n is None else n for n in rows)
+    return asked + sum(rows)
 
 
 def judge_agreement(
@@ -115,7 +116,7 @@ def judged_in(answers: pd.DataFrame, e: Experiment, questions: Mapping[str, Ques
         (questions[q].method or e.verify.method) == "judge" and bool(questions[q].references)
         for q in told["question_id"]
     ]
-    return told[by_judge]
+    return told[np.array(by_judge, dtype=bool)]
 
 
 def asks_by_teacher(e: Experiment, questions: Mapping[str, Question], samples: range) -> dict[str, list[Ask]]:
@@ -206,7 +207,7 @@ def still_lacking(run: Run, e: Experiment, pool: AnswerPool, sample: int) -> dic
     askable = [t.name for t in e.teachers if not isinstance(t, FileTeacher)]
     look = LackingIn(pool.questions, pool.states, askable, e.generate.until_verified)
     tasks = [(f"sample {sample}, {k}", Task(look, (k,))) for k in range(pool.count)]
-    found = do_tasks(run, "generate", "what is lacking", tasks, here=pool.count == 1)
+    found = do_tasks(run, "generate", "what is lacking", tasks, pool.count == 1 or run.mode != "make")
     lacking: dict[str, list[str]] = {}
     for name, _ in tasks:
         for teacher, ids in found[name].items():

@@ -120,13 +120,15 @@ def examples_of(run: Run, label: str, student: ModelState, chosen: Sliced, start
     def make(place: Place) -> int:
         pieces = [stage.directory / f"piece-{k:05d}{SUFFIX}" for k in range(chosen.count)]
         tasks = [(f"{label} {k}", Task(render, (k, piece))) for k, piece in enumerate(pieces)]
-        lengths = list(do_tasks(run, "examples", label, tasks, here=chosen.count == 1).values())
-        check_lengths(label, lengths, start.experiment.evaluate)
-        joined = Task(join_examples, (pieces, place))
-        count = do_tasks(run, "examples", f"{label} as one file", [("all", joined)], chosen.count == 1)["all"]
-        for piece in pieces:
-            piece.unlink()
-        return int(count)
+        here = chosen.count == 1
+        try:
+            lengths = list(do_tasks(run, "examples", label, tasks, here).values())
+            check_lengths(label, lengths, start.experiment.evaluate)
+            joined = Task(join_examples, (pieces, place))
+            return int(do_tasks(run, "examples", f"{label} as one file", [("all", joined)], here)["all"])
+        finally:
+            for piece in pieces:
+                piece.unlink()
 
     return write_examples_of(run, label, stage, make)
 
