@@ -207,7 +207,7 @@ def choose(
     Raises:
         BadInput: a parameter out of range.
     """
-    check_rule(settings, set(pool["teacher"]) | set(accuracy))
+    check_rule(settings, set(pool["teacher"].unique()) | set(accuracy))
     ceiling = _ceiling(pool, settings)
     by_question = {q: c for q, c in candidates_of(pool, seed) if c.costs[0] <= ceiling}
     room = math.inf if settings.cap is None else max(1, math.floor(settings.cap * len(by_question)))

@@ -1,15 +1,22 @@
 """Rows in the layouts of the field as conversations; what no conversation holds is refused by name."""
 
 import json
+import tempfile
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.errors import BadInput
 from cluster.models.messages import Message, ToolCall
-from jobs.files.turn import NotUnderstood
-from jobs.files.turns import ALPACA, COLUMNS, MESSAGES, PROMPT_COMPLETION, SHAREGPT, turns_of
+from jobs.experiment.questions import Fields
+from jobs.files.answers import ReadAnswers, plain_names, read_answers
+from jobs.files.columns import ANSWER_NAMES, ID_NAMES, QUESTION_NAMES, TEACHER_NAMES
+from jobs.files.turn import FIELDS_OF_REASONING, NOT_TEXT, NotUnderstood
+from jobs.files.turns import ALPACA, BESIDE, COLUMNS, MESSAGES, PROMPT_COMPLETION, SHAREGPT, turns_of
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}}
 ADD = ToolCall("add", '{"a": 1, "b": 2}', "c1")
@@ -176,6 +183,45 @@ def test_no_turn_is_lost_in_any_layout(talk: list[tuple[str, str]], system: str 
         assert found.answer is not None
         assert found.prompt is not None
         assert [(m.role, m.content) for m in (*found.prompt.turns, found.answer)] == turns
+
+
+FURTHER = ("messages", "system", "tools", "tool_calls", "label", "chosen", "rejected", "history", "seed")
+USUAL = {*ID_NAMES, *ANSWER_NAMES, *TEACHER_NAMES, *QUESTION_NAMES, *BESIDE, *FIELDS_OF_REASONING, *NOT_TEXT}
+names = st.sampled_from([*sorted(USUAL), *FURTHER])
+values = said | st.sampled_from(["<think>so</think> 3", "<think>so", "", None, 3, True, ["a"], {"a": 1}])
+rows = st.lists(
+    st.fixed_dictionaries(
+        {}, optional={"id": said, "response": said | values, "teacher": said, "question_id": values}
+    )
+    | st.dictionaries(names, values, max_size=4),
+    min_size=1,
+    max_size=4,
+)
+
+
+def read_as_it_is(given: list[dict[str, Any]]) -> ReadAnswers | str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "answers.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in given))
+        try:
+            found = read_answers(path, Fields())
+        except BadInput as error:
+            return str(error).replace(folder, "")
+    found.path = ""
+    return found
+
+
+@given(rows)
+def test_rows_of_an_id_and_a_text_are_read_by_a_short_way_to_the_same(given: list[dict[str, Any]]) -> None:
+    with mock.patch("jobs.files.answers.plain_answer", return_value=None):
+        long_way = read_as_it_is(given)
+    assert read_as_it_is(given) == long_way
+
+
+def test_only_rows_of_an_id_and_a_text_have_a_short_way() -> None:
+    assert plain_names(("id", "teacher_output")) == ("id", "teacher_output")
+    for beside in ("reasoning", "question", "label", "output", "question_id", "x"):
+        assert plain_names(("id", "teacher_output", beside)) is None
 
 
 def test_a_message_goes_to_the_template_with_what_it_has_and_nothing_else() -> None:

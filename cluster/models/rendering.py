@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
+
 from cluster.errors import BadInput, Unrenderable
 from cluster.models.chat_template import choose_template
 from cluster.models.chat_text import ChatText, refuse_another_start
@@ -221,7 +223,7 @@ class Renderer:
                     "set one",
                 )
             ids, end = [*ids, self.tokenizer.eos_token_id], len(ids) + 1
-        decoded = self.tokenizer.decode(ids[prompt_length:end])
+        decoded = self.tokenizer.decode(np.array(ids[prompt_length:end]))  # of a list it looks at each id
         for text in kept:
             if text not in decoded:
                 raise Unrenderable(

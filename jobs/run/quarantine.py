@@ -45,14 +45,14 @@ def run_isolated(
     directory: Place,
     part: str,
     rows: Sequence[R],
-    identity: Callable[[R], str],
+    identity: Callable[[int], str],
     run: Callable[[Sequence[R]], pd.DataFrame],
     give_up: Callable[[R, str], pd.DataFrame],
 ) -> pd.DataFrame:
     """The table of a shard's rows, in their order.
 
     Args:
-        identity: a row's id.
+        identity: the id of the row at a place.
         run: computes some rows; its table has one row for each, in order.
         give_up: the one-row table of a row that is set aside, with the reason.
     """
@@ -62,22 +62,16 @@ def run_isolated(
         record["deaths"][record["at"]] = record["deaths"].get(record["at"], 0) + 1
     record |= {"attempts": record["attempts"] + 1, "at": None}
     note.write_bytes(json.dumps(record).encode())
-    deaths = [record["deaths"].get(identity(row), 0) for row in rows]
-    good = [row for row, count in zip(rows, deaths, strict=True) if count < DEATHS_ALLOWED]
-    tables = [
-        give_up(r, f"its worker died on it {n} times")
-        for r, n in zip(rows, deaths, strict=True)
-        if n >= DEATHS_ALLOWED
-    ]
+    deadly = {k: n for k, n in _deaths(record, rows, identity).items() if n >= DEATHS_ALLOWED}
+    good = [k for k in range(len(rows)) if k not in deadly]
+    tables = [give_up(rows[k], f"its worker died on it {n} times") for k, n in deadly.items()]
     if record["attempts"] <= WHOLE_ATTEMPTS:
-        tables += [run(good)] if good else []
+        tables += [run(rows if not deadly else [rows[k] for k in good])] if good else []
     else:
-        for row in good:
-            note.write_bytes(json.dumps(record | {"at": identity(row)}).encode())
-            tables.append(run([row]))
-    places = [k for k, n in enumerate(deaths) if n >= DEATHS_ALLOWED] + [
-        k for k, n in enumerate(deaths) if n < DEATHS_ALLOWED
-    ]
+        for k in good:
+            note.write_bytes(json.dumps(record | {"at": identity(k)}).encode())
+            tables.append(run([rows[k]]))
+    places = [*deadly, *good]
     table = (
         pd.concat(tables, ignore_index=True).set_index(pd.Index(places)).sort_index()
         if len(tables) > 1
@@ -85,3 +79,10 @@ def run_isolated(
     )
     note.unlink()
     return table
+
+
+def _deaths(record: dict[str, Any], rows: Sequence[R], identity: Callable[[int], str]) -> dict[int, int]:
+    """How many workers died on each of these rows, by place, where any did."""
+    known: dict[str, int] = record["deaths"]
+    found = {k: known.get(identity(k), 0) for k in range(len(rows))} if known else {}
+    return {k: deaths for k, deaths in found.items() if deaths}

@@ -198,12 +198,11 @@ class PartWriter:
         return tally
 
     def _isolated(self, part: Part) -> pd.DataFrame:
-        pairs = list(zip(part.keys, part.items, strict=True))
         return run_isolated(
             part.table.directory,
             part.name,
-            pairs,
-            lambda pair: pair[0].hex(),
-            lambda some: self.handler.compute([item for _, item in some]),
-            lambda pair, reason: self.handler.give_up(pair[1], reason),
+            part.items,
+            lambda place: part.keys[place].hex(),
+            self.handler.compute,
+            self.handler.give_up,
         )

@@ -201,7 +201,12 @@ class Table:
         best: dict[bytes, tuple[int, str]] = {}
         for name in sorted(names):
             frame = self.read(name, [KEY, *wanted.columns])
-            for key, worth in zip(frame[KEY].tolist(), wanted.worth(frame).tolist(), strict=True):
+            keys = frame[KEY].tolist()
+            if wanted.worth is always_good:  # the first that has a key is as good as any other
+                here = GOOD, name
+                best = {key: here for key in keys if key in request.items} | best
+                continue
+            for key, worth in zip(keys, wanted.worth(frame).tolist(), strict=True):
                 if key in request.items and (key not in best or worth > best[key][0]):
                     best[key] = worth, name
         return best

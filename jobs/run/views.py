@@ -37,10 +37,10 @@ class Finished:
     wanted: Wanted
     directory: Place
 
-    def rows(self, keys: Iterable[bytes]) -> pd.DataFrame:
-        """The rows with these keys, by key."""
+    def rows(self, keys: Iterable[bytes], columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The rows with these keys, by key; all columns or the key and some."""
         parts = json.loads((self.directory / VIEW).read_text())["parts"]
-        return View(self.table, Request(dict.fromkeys(keys)), self.wanted).read_from(parts)
+        return View(self.table, Request(dict.fromkeys(keys)), self.wanted).read_from(parts, columns)
 
 
 @dataclass(frozen=True)
@@ -240,11 +240,12 @@ class View:
         self, best: Mapping[bytes, tuple[int, str]], columns: Sequence[str] | None = None
     ) -> pd.DataFrame:
         nothing = (0, "")
-        rows = []
-        for name in sorted({part for _, part in best.values()}):
+        rows, parts = [], sorted({part for _, part in best.values()})
+        for name in parts:
             table = self.table.read(name, None if columns is None else [KEY, *columns])
-            ours = [best.get(key, nothing)[1] == name for key in table[KEY].tolist()]
-            rows.append(table if all(ours) else table[ours])
+            if len(parts) > 1 or len(table) > len(best):
+                table = table[[best.get(key, nothing)[1] == name for key in table[KEY].tolist()]]
+            rows.append(table)
         if len(rows) == 1:
             return rows[0].reset_index(drop=True)
         if not rows:

@@ -14,8 +14,8 @@ from jobs.run.keys import answer_key, question_key
 from jobs.run.run import Run
 from jobs.run.slices import Made, Sliced, joined, make_slices
 from jobs.run.store import digest
-from jobs.run.tables import Request, SlicedRequest, Table, Wanted, request_by_slice
-from jobs.run.views import View
+from jobs.run.tables import Request, SlicedRequest, request_by_slice
+from jobs.run.views import Finished
 from jobs.stages.answers import Ask, answers_to, asks_of, ids_by_key
 from jobs.stages.check import Checks, places_by_method, to_check, verify_config
 from jobs.stages.judge import Judged, asked_of
@@ -42,16 +42,13 @@ class Said:
 
     Attributes:
         id: of the view.
-        parts: of the table, which the finished view names.
         system: what the teacher is told beside what questions say.
         only: the ids of the questions that it was asked, where those are not all.
     """
 
     teacher: str
     id: str
-    table: Table
-    wanted: Wanted
-    parts: tuple[str, ...]
+    view: Finished
     samples: tuple[int, ...]
     system: str | None = None
     only: frozenset[str] | None = None
@@ -59,9 +56,8 @@ class Said:
     def read(self, questions: Mapping[str, Question]) -> pd.DataFrame:
         """The answers to these questions, by their ids."""
         asked = [q for q in questions.values() if self.only is None or q.id in self.only]
-        asks = asks_of(asked, self.samples, self.system)
-        view = View(self.table, Request({ask.key: None for ask in asks}), self.wanted)
-        return answers_to(view.read_from(self.parts, list(SAID)), ids_by_key(asked, self.system))
+        keys = [ask.key for ask in asks_of(asked, self.samples, self.system)]
+        return answers_to(self.view.rows(keys, list(SAID)), ids_by_key(asked, self.system))
 
 
 Source = Taken | Said

@@ -25,6 +25,10 @@ from selection.rules import RuleSettings, choose, is_sequential
 
 VERSION = 3
 ALL = "of-all"  # a part with what was found by looking at all slices; nobody needs it afterwards
+# what became of a question, by the furthest that an answer to it came
+OF_QUESTION = ("no_answer", "no_verified_answer", "no_scorable_answer", "left_out_by_rule", "selected")
+REACHED = {"selected": 4, "not_selected": 3}
+REACHED |= dict.fromkeys(("too_long", "unrenderable", "quarantined", "empty", "verified"), 2)
 LEDGER_COLUMNS = ["kind", "id", "state", "teacher", "length_tokens", "reason"]
 
 
@@ -221,24 +225,22 @@ def build_ledger(
         state[identity] = "not_selected" if s == "scored" else s
     state.update(dict.fromkeys(chosen["answer_id"].tolist(), "selected"))
     lengths = dict(zip(scored_ids, scored["n_answer"].astype(int).tolist(), strict=True))
-    rows = [("answer", a, state[a], t, lengths.get(a, 0), why[a]) for a, t in zip(ids, teachers, strict=True)]
+    of_answers = {
+        "kind": "answer",
+        "id": ids,
+        "state": [state[a] for a in ids],
+        "teacher": teachers,
+        "length_tokens": [lengths.get(a, 0) for a in ids],
+        "reason": [why[a] for a in ids],
+    }
     best: dict[str, int] = {}
-    order = ["no_answer", "no_verified_answer", "no_scorable_answer", "left_out_by_rule", "selected"]
-    for identity, question in zip(ids, asked, strict=True):
-        s = state[identity]
-        level = {
-            "selected": 4,
-            "not_selected": 3,
-            "too_long": 2,
-            "unrenderable": 2,
-            "quarantined": 2,
-            "empty": 2,
-            "verified": 2,
-        }.get(s, 1)
-        best[question] = max(best.get(question, 0), level)
-    of_questions = [("question", q, order[best.get(q, 0)], "", 0, "") for q in questions]
+    for question, s in zip(asked, of_answers["state"], strict=True):
+        level = REACHED.get(s, 1)
+        if level > best.get(question, 0):
+            best[question] = level
+    of_questions = [("question", q, OF_QUESTION[best.get(q, 0)], "", 0, "") for q in questions]
     of_questions += [("question", f"{r.id} (row)", "not_understood", "", 0, r.reason) for r in refused]
-    ledger = pd.DataFrame(of_questions + rows, columns=LEDGER_COLUMNS)
+    ledger = joined([pd.DataFrame(of_questions, columns=LEDGER_COLUMNS), pd.DataFrame(of_answers)])
     check_balance(ledger, len(of_questions), len(answers), chosen)
     return ledger
 

@@ -156,7 +156,8 @@ def rows_of(answer: FoundAnswer, index: QuestionIndex, path: str) -> list[tuple[
         "refused" if answer.problem else "stop",
         whole_characters(answer.problem),
     )
-    refuse_another_text(answer, index, path)
+    if answer.prompt is not None:
+        refuse_another_text(answer, index, path)
     ids = ids_of(answer, index)
     return [(whole_characters(identity), key_of(identity, index), *found) for identity in ids]
 

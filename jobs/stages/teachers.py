@@ -158,16 +158,7 @@ def asked(
     run.need("the pool", views.values())
     told = {t.name: t.ask_system for t in e.teachers if not isinstance(t, FileTeacher)}
     return [
-        Said(
-            name,
-            view.id,
-            view.table,
-            view.wanted,
-            tuple(view.manifest()["parts"]),
-            tuple(samples),
-            told[name],
-            (only or {}).get(name),
-        )
+        Said(name, view.id, view.finished, tuple(samples), told[name], (only or {}).get(name))
         for name, view in views.items()
     ]
 

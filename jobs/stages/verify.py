@@ -17,6 +17,7 @@ from cluster.placement import Needs
 from jobs.run.keys import row_key
 from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
+from jobs.run.slices import ROWS, without_collecting
 from jobs.run.tables import KEY, Owner, Request, SlicedRequest, unusual
 from jobs.run.views import View
 from selection.checking import process_verifier
@@ -24,7 +25,7 @@ from selection.verification import Case, Verdict, VerifySettings, load_function
 
 VERSION = 2
 SHARD_SIZE = 2000
-LARGE_SHARD_SIZE = 20_000  # of a request that is read by slice, where a check takes microseconds
+LARGE_SHARD_SIZE = ROWS  # of a request that is read by slice, where a check takes microseconds
 QUICK = ("exact", "numeric", "choice")
 MOST_CHECKERS = 1000  # as many as there are shards, where there is room
 VERDICT_COLUMNS = ["state", "extracted"]
@@ -58,8 +59,10 @@ class VerifyHandler:
         return pd.DataFrame([("checker_error", reason)], columns=VERDICT_COLUMNS)
 
     def compute(self, answers: Sequence[Checked]) -> pd.DataFrame:
-        verdicts = self.verifier.check_all(a.case for a in answers)
-        return pd.DataFrame([(v.state, v.extracted) for v in verdicts], columns=VERDICT_COLUMNS)
+        with without_collecting():
+            verdicts = self.verifier.check_all(a.case for a in answers)
+        told = {"state": [v.state for v in verdicts], "extracted": [v.extracted for v in verdicts]}
+        return pd.DataFrame(told, columns=VERDICT_COLUMNS)
 
     def tally(self, table: pd.DataFrame) -> Tally:
         return Tally(len(table), quarantined=int(table["state"].isin(["timed_out", "checker_error"]).sum()))
