@@ -174,3 +174,10 @@ def test_a_student_that_allows_few_shortcuts_is_trained_and_judged_and_the_page_
     assert any(s.view.manifest()["fallbacks"] for s in outcome.scores.values())
     before, after = results.before[0].value.value, results.arms[0].value.value
     assert after > before
+
+
+def test_arms_that_chose_the_same_answers_say_so(small_world: dict[str, Any], tmp_path: Path) -> None:
+    arms = [{"name": "strongest", "rule": "strongest"}, {"name": "ann", "rule": "teacher", "teacher": "ann"}]
+    results = summarise(*run(small_world, tmp_path, arms=arms))
+    told = "ann chose the same answers as strongest in every round, and came to the same"
+    assert any(told in line for line in verdict_lines(results))

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from training.evaluation import accuracy_interval, compare
 
@@ -45,6 +47,7 @@ def test_noise_is_not_called_a_difference_and_the_questions_needed_are_named() -
     assert result.more_questions is None or result.more_questions > 0
     same = compare(a, a, "x", "y")
     assert (same.difference.value, same.p_value, same.more_questions) == (0.0, 1.0, None)
+    assert same.verdict == "x and y came to the same on every one of 200 questions"
 
 
 def test_five_of_five_is_too_few_and_seeds_that_disagree_widen_the_interval() -> None:
@@ -69,3 +72,40 @@ def test_worse_is_said_as_plainly_as_better_and_loss_has_its_unit() -> None:
 def test_arms_on_different_questions_are_refused() -> None:
     with pytest.raises(ValueError, match="29 and 30"):
         compare(np.zeros(29), np.zeros(30), "a", "b")
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000), st.integers(1, 3), st.integers(60, 400), st.floats(-0.08, 0.08))
+def test_the_questions_needed_follow_from_the_intervals_width(
+    seed: int, seeds: int, questions: int, gain: float
+) -> None:
+    """Drawn questions of which seeds agree: so many more of the same kind make the interval leave out 0."""
+    rng = np.random.default_rng(seed)
+    right, chance = rng.random(questions), rng.random(questions)
+    values = np.repeat((right < 0.5 + gain).astype(float)[None] - (chance < 0.5), seeds, axis=0)
+    found = compare(values, np.zeros_like(values), "x", "y")
+    width = found.difference.high - found.difference.low
+    if found.more_questions is None:
+        is_decided = "cannot tell" not in found.verdict
+        assert is_decided or width / 2 <= abs(found.difference.value) * 1.1 or found.difference.value == 0
+        return
+    assert f"about {found.more_questions:,} more questions" in found.verdict
+    factor = 1 + found.more_questions / questions
+    narrower = width / 2 / np.sqrt(factor)
+    assert narrower == pytest.approx(abs(found.difference.value), rel=0.02)
+
+
+def test_where_seeds_disagree_more_questions_are_not_what_is_needed() -> None:
+    up, down = np.full(400, 1.0), np.full(400, -0.9)
+    found = compare(np.stack([up, down]), np.zeros((2, 400)), "x", "y")
+    assert found.more_questions is None
+    assert found.verdict.endswith("; more seeds would be needed, more questions would not do")
+
+
+def test_a_difference_of_minus_three_points_does_not_take_one_more_question() -> None:
+    """Seen: a difference of -2.7 points, interval -6.7 to +2.3, and "about 1 more"."""
+    values = np.zeros((1, 300))
+    values[0, :20], values[0, 20:48] = 1.0, -1.0
+    found = compare(values, np.zeros((1, 300)), "x", "y")
+    assert found.difference.value == pytest.approx(-0.0267, abs=1e-4)
+    assert 200 < (found.more_questions or 0) < 700

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES = 10_000
+Z95 = 1.96  # standard errors on either side of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Arm minus baseline, in share of questions, over the same questions."""
+    """Arm minus baseline, in share of questions, over the same questions.
+
+    Attributes:
+        more_questions: how many more would shrink the interval until it leaves out 0, were the difference
+            what it is now; None where it is decided, where there is none, or where seeds are what is lacking.
+    """
 
     difference: Interval
     p_value: float
@@ -71,8 +77,7 @@ def compare(
 
     The interval is a bootstrap that resamples questions and, where there are several, training seeds; the
     p-value is two-sided, by sign flips of the questions' mean differences. A difference is called only if the
-    interval leaves out 0 and p is below 0.05. Else `more_questions` estimates how many more would be needed
-    to tell a difference of this size at 95 %.
+    interval leaves out 0 and p is below 0.05.
 
     Args:
         arm_SQ, baseline_SQ: values [S seeds, Q questions], or [Q] for one seed.
@@ -93,8 +98,15 @@ def compare(
     interval = _bootstrap_seeds(difference_SQ)
     p_value = _sign_flip_p(difference_Q)
     decided = (interval.low > 0 or interval.high < 0) and p_value < 0.05
-    more = None if decided else _questions_needed(difference_Q)
-    verdict = _verdict(interval, decided, more, arm, baseline, metric)
+    if not difference_SQ.any():
+        verdict = f"{arm} and {baseline} came to the same on every one of {len(difference_Q):,} questions"
+        return Comparison(interval, p_value, len(difference_Q), None, verdict)
+    more, lack_seeds = (None, False) if decided else _needed(difference_SQ, interval)
+    verdict = _verdict(interval, decided, arm, baseline, metric)
+    if more is not None:
+        verdict += f"; about {more:,} more questions would be needed"
+    elif lack_seeds:
+        verdict += "; more seeds would be needed, more questions would not do"
     return Comparison(interval, p_value, len(difference_Q), more, verdict)
 
 
@@ -125,22 +137,28 @@ def _sign_flip_p(difference_Q: np.ndarray) -> float:
     return float((1 + (flipped >= abs(moving.sum()) - 1e-12).sum()) / (RESAMPLES + 1))
 
 
-def _questions_needed(difference_Q: np.ndarray) -> int | None:
-    """Questions beyond those at hand until 1.96 standard errors are smaller than the observed difference;
-    None if it is 0.
+def _needed(difference_SQ: np.ndarray, interval: Interval) -> tuple[int | None, bool]:
+    """How many more questions would shrink the interval to half-widths below the difference; None where no
+    number can be named, and then whether seeds are what is lacking.
+
+    Of the interval's variance the part between questions falls with their number. What is between seeds
+    beyond that stays: where it alone is too wide, no number of questions is enough.
     """
-    mean, deviation = (
-        float(difference_Q.mean()),
-        float(difference_Q.std(ddof=1)) if len(difference_Q) > 1 else 0.0,
-    )
-    if mean == 0 or deviation == 0:
-        return None
-    return max(1, math.ceil((1.96 * deviation / mean) ** 2) - len(difference_Q))
+    seeds, questions = difference_SQ.shape
+    whole = ((interval.high - interval.low) / 2 / Z95) ** 2
+    means_S, means_Q = difference_SQ.mean(axis=1), difference_SQ.mean(axis=0)
+    rest_SQ = difference_SQ - means_S[:, None] - means_Q + difference_SQ.mean()
+    of_seeds = max(0.0, float(means_S.var() - (rest_SQ**2).mean() / questions)) / seeds
+    wanted = (interval.value / Z95) ** 2
+    if wanted == 0 or whole == 0:
+        return None, False
+    if wanted <= of_seeds:
+        return None, True
+    more = math.ceil(questions * max(0.0, whole - of_seeds) / (wanted - of_seeds)) - questions
+    return (more if more > 0 else None), False
 
 
-def _verdict(
-    interval: Interval, decided: bool, more: int | None, arm: str, baseline: str, metric: str
-) -> str:
+def _verdict(interval: Interval, decided: bool, arm: str, baseline: str, metric: str) -> str:
     scale, unit, digits = (100.0, "points", 1) if metric == "accuracy" else (1.0, "nats per answer token", 4)
     value, low, high = (scale * x for x in (interval.value, interval.low, interval.high))
     bounds = f"95 % interval {low:+.{digits}f} to {high:+.{digits}f}"
@@ -148,5 +166,4 @@ def _verdict(
         return f"{arm} is better than {baseline} by {value:.{digits}f} {unit}, {bounds}"
     if decided:
         return f"{arm} is worse than {baseline} by {-value:.{digits}f} {unit}, {bounds}"
-    needed = f"; about {more:,} more questions would be needed" if more is not None else ""
-    return f"cannot tell {arm} from {baseline}: difference {value:+.{digits}f} {unit}, {bounds}{needed}"
+    return f"cannot tell {arm} from {baseline}: difference {value:+.{digits}f} {unit}, {bounds}"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -155,7 +155,25 @@ class Judged:
             np.stack([self._after[p, e.rounds] for p in self._own(student, name)]) for name in (arm, baseline)
         )
         both = np.isfinite(mine).all(axis=0) & np.isfinite(theirs).all(axis=0)
-        return compare(mine[:, both], theirs[:, both], arm, baseline, e.evaluate.metric)
+        found = compare(mine[:, both], theirs[:, both], arm, baseline, e.evaluate.metric)
+        is_equal = not (mine[:, both] != theirs[:, both]).any()
+        if is_equal and self._chose_alike(student, arm, baseline):
+            verdict = f"{arm} chose the same answers as {baseline} in every round, and came to the same"
+            return replace(found, verdict=verdict)
+        return found
+
+    def _chose_alike(self, student: str, arm: str, baseline: str) -> bool:
+        """Whether two arms trained on the same answers, with the same weights, in every round and seed."""
+        what = ["answer_id", "weight"]
+        for mine, theirs in zip(self._own(student, arm), self._own(student, baseline), strict=True):
+            for number in range(1, self.experiment.rounds + 1):
+                pair = [self.outcome.chosen.get((path, number)) for path in (mine, theirs)]
+                if pair[0] is None or pair[1] is None:
+                    return False
+                both = zip(pair[0].each("chosen", what), pair[1].each("chosen", what), strict=True)
+                if not all(one.equals(other) for one, other in both):
+                    return False
+        return True
 
     def _own(self, student: str, arm: str) -> list[StudentPath]:
         return [p for p in self.outcome.paths if p.student == student and p.arm.name == arm]
