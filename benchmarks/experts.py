@@ -28,8 +28,9 @@ from cluster.models.loading import ModelSource, import_transformers, load_tokeni
 from cluster.models.rendering import Rendered, Renderer
 from jobs.miniature.initial_model import make_initial_model
 from jobs.miniature.tasks import draw_episodes, work_out
-from selection.audit import Gradients, agreements
+from selection.audit import agreements
 from selection.costs import CostSettings, compute_cost
+from selection.gradients import Gradients
 from selection.scoring import Scorer, Statistics
 
 MIXTURE = {"equations": 4.0, "running": 2.0, "wordy": 1.0, "prefix": 1.0, "terse": 0.5}

@@ -22,7 +22,7 @@ import pandas as pd
 from benchmarks.measurement import emit, peak_memory, reset_peak_memory
 from cluster.metrics import Tally
 from jobs.files.answers import Row
-from jobs.stages.score import STATISTIC_COLUMNS
+from jobs.stages.scorer import STATISTIC_COLUMNS
 from selection.scoring import STATISTIC_NAMES
 
 TEACHERS = 30
@@ -101,7 +101,7 @@ def run_world(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     from jobs.systems.paths import paths_of
     from jobs.systems.scas import choose
 
-    score.ScoreHandler = IdleStudent  # type: ignore[misc,assignment]
+    score.ScoreHandler = IdleStudent  # type: ignore[misc,assignment,attr-defined]
     e = parse_experiment(tree)
     marks = {"start": time.perf_counter()}
     with open_run(e, Place(str(folder)) / "run", Terminal()) as run:

@@ -22,6 +22,7 @@ from jobs.stages.check import Checks, check_checks
 from jobs.stages.endpoint import read_key
 from jobs.stages.evaluate import evaluate_students
 from jobs.stages.judge import judge_owner
+from jobs.stages.measures import check_gradients
 from jobs.stages.states import ModelState, check_student, first_state
 from jobs.stages.teachers import build_pool
 from jobs.systems import scas
@@ -182,5 +183,6 @@ def load_questions(
             "remove them from one of the files, or set questions.allow_overlap to go on with them",
         )
     check_checks(checks, [*asked, *(() if for_loss else held)])
+    check_gradients(e, len(asked[: e.limit]))
     data = Data((str(train), str(held_out)), train.refused, len(twice))
     return {q.id: q for q in asked[: e.limit]}, held[: e.limit], data

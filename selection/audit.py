@@ -1,26 +1,18 @@
 """Audit of the proxy: does a cost rank answers as their exact gradient norms do?
 
-SCAS's score stands for the squared gradient norm of an answer's mean loss without a backward pass. Here that
-norm is computed by a backward pass, over all parameters and, in closed form, over the vocabulary projection
-alone; both are set against every cost by Spearman's rank correlation, over all answers and within questions,
-with bootstrap intervals over questions.
-
-Shapes: T answer tokens, D width, V vocabulary, N answers.
+SCAS's score stands for the squared gradient norm of an answer's mean loss without a backward pass. That norm,
+over all parameters and over the vocabulary projection alone (`selection/gradients.py`), is set against every
+cost by Spearman's rank correlation, over all answers and within questions, with bootstrap intervals over
+questions.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import stats
-
-from cluster.models.proof import prove
-from cluster.models.rendering import Rendered
-from cluster.models.vocabulary import decoder_of
 
 RESAMPLES = 1000
 NORMS = ("gradient_norm", "projection_gradient_norm")
@@ -45,48 +37,6 @@ class Agreement:
     high: float
     questions: int
     answers: int
-
-
-class Gradients:
-    """Exact gradient norms of answers' mean losses under one student, one answer at a time."""
-
-    def __init__(self, model: Any, special_ids: frozenset[int]) -> None:
-        self.model, self.special_ids, self.head = model, special_ids, prove(model, ("projection",)).head
-        for parameter in model.parameters():
-            parameter.requires_grad_(True)
-
-    def norms(self, row: Rendered) -> tuple[float, float]:
-        """|grad of the mean answer loss| over all parameters, and over the vocabulary projection as if it
-        were tied to nothing.
-
-        The second needs the last hidden states alone: |sum_t (p_t - onehot_t) h_t^T| / T where the projection
-        is one plain matrix; where logits are scaled or capped, its derivative comes in. The mean is over the
-        answer's tokens without special ones, as in scoring; natural log.
-
-        Raises:
-            ValueError: no token has a loss.
-        """
-        places = [
-            t for t in range(max(1, row.prompt_length), row.answer_end) if row.ids[t] not in self.special_ids
-        ]
-        if not places:
-            raise ValueError("no answer token has a loss")
-        device = self.model.device
-        ids, at = (
-            torch.tensor([row.ids[: row.answer_end]], device=device),
-            torch.tensor(places, device=device),
-        )
-        self.model.zero_grad(set_to_none=True)
-        hidden_TD = decoder_of(self.model)(input_ids=ids, use_cache=False).last_hidden_state[0, at - 1]
-        target_T = ids[0, at]
-        torch.nn.functional.cross_entropy(self.head.logits(hidden_TD), target_T).backward()  # type: ignore[no-untyped-call]
-        whole = math.sqrt(
-            sum(float(p.grad.double().pow(2).sum()) for p in self.model.parameters() if p.grad is not None)
-        )
-        self.model.zero_grad(set_to_none=True)
-        loss = torch.nn.functional.cross_entropy(self.head.logits(hidden_TD.detach()), target_T)
-        (gradient_VD,) = torch.autograd.grad(loss, self.head.weight)
-        return whole, float(torch.linalg.vector_norm(gradient_VD.double()))
 
 
 def agreements(table: pd.DataFrame, costs: Sequence[str], seed: int = 0) -> list[Agreement]:

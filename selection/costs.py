@@ -1,10 +1,10 @@
 """Published costs as views over stored statistics: lower is chosen earlier. No model is needed here.
 
-Every function takes a table with the columns of `Statistics` (one row per answer) and returns one float per
-row.
+Every function takes a table with the columns of `Statistics` (one row per answer) and, where `MEASURE_OF`
+says so, those of a further measure, and returns one float per row.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,18 +13,42 @@ import pandas as pd
 
 from cluster.errors import BadInput
 
-CostName = Literal["scas", "naturalness", "rsr", "lark", "shortest", "longest"]
+CostName = Literal[
+    "scas",
+    "naturalness",
+    "local_naturalness",
+    "rsr",
+    "lark",
+    "ifd",
+    "gradient_norm",
+    "car",
+    "grace",
+    "shortest",
+    "longest",
+]
+Measure = Literal["sentences", "alone", "gradient"]
+# What of a student a cost needs beyond one forward pass over question and answer.
+MEASURE_OF: dict[str, Measure] = {
+    "local_naturalness": "sentences",
+    "ifd": "alone",
+    "gradient_norm": "gradient",
+    "grace": "gradient",
+}
+NO_IFD = 1e6  # of an answer of one token, which has no loss without its question
 
 
 @dataclass(frozen=True)
 class CostSettings:
     """Which cost, and its parameters: `scas_lambda` in [0, 1]; `length_exponent` kappa in [0, 1], 1 is the
-    published SCAS.
+    published SCAS. `window`: sentences before each that `local_naturalness` shows. `beta`: how much the
+    student's loss weighs in `car`.
     """
 
     name: CostName = "scas"
     scas_lambda: float = 0.5
     length_exponent: float = 1.0
+    window: int = 4
+    beta: float = 1.0
 
 
 def scas_parts(table: pd.DataFrame, length_exponent: float = 1.0) -> pd.DataFrame:
@@ -70,6 +94,33 @@ def naturalness(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
     return table["answer_loss"] / table["n_answer"]
 
 
+def local_naturalness(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
+    """Mean over sentences of a sentence's mean loss, given the question and a few sentences before it (arXiv
+    2510.03988); `selection/windows.py` has how sentences are cut.
+    """
+    return table["local_loss"]
+
+
+def ifd(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
+    """Instruction-following difficulty (Cherry LLM, arXiv 2308.12032): the mean loss given the question over
+    that without it. The largest under 1 is chosen first; 1 and above, where the question does not help, come
+    after all others, the smallest first.
+
+    >>> two = pd.DataFrame({"answer_loss": [2.0, 3.0, 9.0], "n_answer": [4, 4, 4]})
+    >>> two = two.assign(alone_loss=[6.0, 4.0, 3.0], n_alone=[3, 4, 3])
+    >>> ifd(two, CostSettings("ifd")).tolist()  # 0.5 / 2, 0.75 / 1, 2.25 / 1
+    [-0.25, -0.75, 2.25]
+    """
+    alone = table["alone_loss"] / table["n_alone"].clip(lower=1)
+    ratio = (table["answer_loss"] / table["n_answer"] / alone.clip(lower=1e-12)).clip(upper=NO_IFD)
+    return ratio.where(ratio >= 1, -ratio).where(table["n_alone"] > 0, NO_IFD)
+
+
+def gradient_norm(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
+    """|gradient of the mean answer loss| over all parameters: what SCAS stands for, exactly."""
+    return table["gradient_norm"]
+
+
 def rsr(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
     """Sum of clipped ranks over sum of losses (arXiv 2601.14249); a loss of 0 counts as 1e-12 nats."""
     return table["clipped_rank"] / table["answer_loss"].clip(lower=1e-12)
@@ -109,15 +160,23 @@ def longest(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
 COSTS: dict[str, Callable[[pd.DataFrame, CostSettings], pd.Series]] = {
     "scas": scas,
     "naturalness": naturalness,
+    "local_naturalness": local_naturalness,
     "rsr": rsr,
     "lark": lark,
+    "ifd": ifd,
+    "gradient_norm": gradient_norm,
     "shortest": shortest,
     "longest": longest,
 }
 
 
-def compute_cost(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
+def compute_cost(
+    table: pd.DataFrame, settings: CostSettings, of_teachers: Mapping[str, float] | None = None
+) -> pd.Series:
     """The cost of every answer in the table.
+
+    Args:
+        of_teachers: the costs of teachers, for those that are not of answers (`selection/teacher_costs.py`).
 
     Raises:
         BadInput: a parameter out of range, or a cost that is not finite (named by its answer).
@@ -131,7 +190,11 @@ def compute_cost(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
             "0 to 1",
             "change the arm's length_exponent",
         )
-    cost = COSTS[settings.name](table, settings).astype(float)
+    if settings.name in COSTS:
+        cost = COSTS[settings.name](table, settings).astype(float)
+    else:
+        known = of_teachers or {}
+        cost = pd.Series([known[t] for t in table["teacher"].tolist()], index=table.index, dtype=float)
     bad = table.loc[~np.isfinite(cost)]
     if len(bad):
         raise BadInput(

@@ -92,6 +92,22 @@ class _Family:
         return len(self.members[0].prompt) + sum(len(m.answer) for m in self.members)
 
 
+def refusal(model: Any, row: Rendered) -> Exception | None:
+    """Why a row must not reach a model: on a GPU a token outside of its vocabulary would end the process."""
+    known, most = model.get_input_embeddings().weight.shape[0], context_length(model)
+    strange = next((i for i in row.ids if not 0 <= i < known), None)
+    if strange is not None:
+        return BadInput("a token is outside of the model's vocabulary", strange, f"0 to {known - 1}", "")
+    if most is not None and row.answer_end > most:
+        return BadInput(
+            "the text is longer than the model has positions for",
+            f"{row.answer_end} tokens",
+            f"at most {most}",
+            "",
+        )
+    return None
+
+
 class Scorer:
     """Computes statistics of rendered answers under one student.
 
@@ -102,6 +118,8 @@ class Scorer:
     Attributes:
         proof: which shortcuts this model allows; what it does not is done the plain way.
     """
+
+    result = Statistics
 
     def __init__(
         self,
@@ -131,7 +149,7 @@ class Scorer:
         results: list[Statistics | Exception] = [empty] * len(rows)
         members: list[_Member] = []
         for i, row in enumerate(rows):
-            results[i] = self._refusal(row) or empty
+            results[i] = refusal(self.model, row) or empty
             member = self._member(i, row)
             members += [] if member is None or results[i] is not empty else [member]
         with torch.inference_mode(), sharing(self.model, self.shares):
@@ -140,23 +158,6 @@ class Scorer:
                 for member, result in zip(batch, found, strict=True):
                     results[member.row] = result
         return results
-
-    def _refusal(self, row: Rendered) -> Exception | None:
-        """Why a row must not reach the model: on a GPU a token outside of its vocabulary would end the
-        process.
-        """
-        known, most = self.model.get_input_embeddings().weight.shape[0], self.context_length
-        strange = next((i for i in row.ids if not 0 <= i < known), None)
-        if strange is not None:
-            return BadInput("a token is outside of the model's vocabulary", strange, f"0 to {known - 1}", "")
-        if most is not None and row.answer_end > most:
-            return BadInput(
-                "the text is longer than the model has positions for",
-                f"{row.answer_end} tokens",
-                f"at most {most}",
-                "",
-            )
-        return None
 
     def _member(self, i: int, row: Rendered) -> _Member | None:
         """The answer cut after its last countable token; None for an empty one."""

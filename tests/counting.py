@@ -13,7 +13,7 @@ ASKED, CHECKED, SCORED = "asked", "checked", "scored"
 def made(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many rows handlers have made: answers, verdicts, statistics."""
     from jobs.stages.hosted import ModelAsker
-    from jobs.stages.score import ScoreHandler
+    from jobs.stages.scorer import ScoreHandler
     from jobs.stages.verify import VerifyHandler
 
     counts: Counter[str] = Counter()

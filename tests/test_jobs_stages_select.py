@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from jobs.experiment.arms import Arm
-from jobs.stages.select import Choice, Names, choose_by_key
+from jobs.stages.select import Names, choose_named, with_costs
 from selection.scoring import STATISTIC_NAMES
 
 ACCURACY = {"ann": 0.9, "bob": 0.5, "cat": 0.7, "dan": 0.2}
@@ -71,10 +71,11 @@ def test_with_ids_for_names_the_choices_are_those_of_before_rows_had_keys(rule: 
     scored = scored_answers()
     arm = Arm(name="arm", rule=rule, **ARMS[rule])  # type: ignore[arg-type]
     ids = Names({q: q for q in scored["question_id"]}, {a: a for a in scored["answer_id"]})
-    chosen = choose_by_key(scored, Choice(arm, seed), ACCURACY, ids)
+    usable = with_costs(scored, arm, {})
+    chosen = choose_named(usable, arm.rule_settings, seed, ACCURACY, ids)
     assert told(chosen) == BY_IDS[f"{rule} {seed}"]
     # other names: other draws, and still an answer of the same question
     other = Names({q: f"x{q}" for q in ids.questions}, {a: f"y{a}" for a in ids.answers})
-    named = choose_by_key(scored, Choice(arm, seed), ACCURACY, other)
+    named = choose_named(usable, arm.rule_settings, seed, ACCURACY, other)
     assert set(named["question_id"]) == set(chosen["question_id"])
     assert set(named["answer_id"]) <= set(scored["answer_id"])

@@ -36,6 +36,11 @@ ARMS: list[dict[str, Any]] = [
     {"name": "capped", "rule": "minimum", "cost": "scas", "cap": 0.5},
     {"name": "turns", "rule": "round_robin"},
     {"name": "strongest", "rule": "strongest"},
+    {"name": "local", "rule": "minimum", "cost": "local_naturalness", "window": 1},
+    {"name": "ifd", "rule": "minimum", "cost": "ifd"},
+    {"name": "gradient", "rule": "minimum", "cost": "gradient_norm"},
+    {"name": "car", "rule": "minimum", "cost": "car", "beta": 3},
+    {"name": "grace", "rule": "minimum", "cost": "grace", "cap": 0.5},
 ]
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from cluster.models.rendering import Rendered
-from selection.audit import NORMS, Gradients, agreements
+from selection.audit import NORMS, agreements
+from selection.gradients import Gradients
 from tests.test_cluster_models_loading import ARCHITECTURES, random_model
 
 

@@ -17,7 +17,8 @@ from jobs.run.store import Store
 from jobs.run.views import View
 from jobs.stages.check import Checks
 from jobs.stages.evaluate import Judging, evaluate_students
-from jobs.stages.score import ScoreHandler, owner_of
+from jobs.stages.score import owner_of
+from jobs.stages.scorer import ScoreHandler
 from jobs.stages.states import first_state
 from selection.layers import find_layer
 from selection.scoring import Scorer, Statistics

@@ -20,6 +20,8 @@ class Arm(Section):
     cost: CostName | None = None
     scas_lambda: float = Field(0.5, ge=0, le=1, alias="lambda")
     length_exponent: float = Field(1.0, ge=0, le=1)
+    window: int = Field(4, ge=0)
+    beta: float = Field(1.0, ge=0)
     groups: int = Field(5, ge=1)
     group: int = Field(1, ge=1)
     k: int = Field(1, ge=1)
@@ -45,13 +47,18 @@ class Arm(Section):
             raise ValueError("rule teacher needs the name of a teacher")
         if self.weights == "margin" and self.rule != "top_k":
             raise ValueError("weights: margin is for rule top_k")
+        for name, cost in (("window", "local_naturalness"), ("beta", "car")):
+            if getattr(self, name) != type(self).model_fields[name].default and self.cost != cost:
+                raise ValueError(f"{name} is for cost {cost}")
         if self.group > self.groups:
             raise ValueError("group is larger than groups")
         return self
 
     @property
     def cost_settings(self) -> CostSettings | None:
-        return None if self.cost is None else CostSettings(self.cost, self.scas_lambda, self.length_exponent)
+        if self.cost is None:
+            return None
+        return CostSettings(self.cost, self.scas_lambda, self.length_exponent, self.window, self.beta)
 
     @property
     def rule_settings(self) -> RuleSettings:

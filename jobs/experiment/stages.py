@@ -33,13 +33,14 @@ class Generate(Section):
 
 class Score(Section):
     """How the student is asked what an answer would cost it; `token_budget` tokens per forward pass follow
-    from the device if not set.
+    from the device if not set. `most_gradients`: how many answers may take a backward pass each.
     """
 
     target_layer: str | None = None
     max_length: int = Field(4096, ge=8)
     token_budget: int | None = Field(None, ge=8)
     shard_size: int = Field(256, ge=1)
+    most_gradients: int = Field(20_000, ge=0)
 
 
 class Evaluate(Section):

@@ -24,7 +24,7 @@ from jobs.results.outcome import Outcome, StudentPath
 from jobs.run.slices import Sliced
 from jobs.run.store import write_atomically
 from jobs.stages.score import verified_in
-from jobs.stages.select import with_costs
+from jobs.stages.select import teacher_costs, with_costs
 
 ABOUT = ["teacher", "cost", "rank", "candidates", "weight"]
 SHAREGPT = {"formatting": "sharegpt"}
@@ -43,11 +43,12 @@ def export_run(outcome: Outcome, out: Path, formats: Sequence[str] = ()) -> list
         name = f"{path.label.replace(' ', '-')}-round-{number}"
         lines = (line for k in range(chosen.count) for line in chosen_lines(outcome, chosen, k))
         paths.append(_write(out / "chosen" / f"{name}.jsonl", lines))
+        known = teacher_costs(path.arm, outcome.start.pool, outcome.scores[path, number]) if formats else {}
         for form in formats:
             answers = (
                 answer
                 for k in range(chosen.count)
-                for answer in chosen_answers(outcome, path, number, chosen, k)
+                for answer in chosen_answers(outcome, path, number, chosen, k, known)
             )
             paths.append(write_format(out, name, form, answers, left_out))
     card = out / "README.md"
@@ -87,11 +88,16 @@ def answers_by_id(outcome: Outcome, number: int) -> dict[str, dict[str, Any]]:
 
 
 def chosen_answers(
-    outcome: Outcome, path: StudentPath, number: int, choice: Sliced, k: int
+    outcome: Outcome,
+    path: StudentPath,
+    number: int,
+    choice: Sliced,
+    k: int,
+    of_teachers: Mapping[str, float],
 ) -> list[ChosenAnswer]:
     """One slice of one path's choice of one round, each with another answer that could be rejected for it."""
     questions, chosen, rows = outcome.start.questions, choice.read("chosen", k), answers_by_id(outcome, k)
-    worse = worse_answers(outcome, path, number, k)
+    worse = worse_answers(outcome, path, number, k, of_teachers)
     return [
         ChosenAnswer(
             questions[str(r["question_id"])],
@@ -105,7 +111,7 @@ def chosen_answers(
 
 
 def worse_answers(
-    outcome: Outcome, path: StudentPath, number: int, k: int
+    outcome: Outcome, path: StudentPath, number: int, k: int, of_teachers: Mapping[str, float]
 ) -> dict[str, list[tuple[str, str, float]]]:
     """For each question of a slice the answers that may be rejected, the first of them preferred: wrong ones
     by their keys, then right ones from the costliest for this student.
@@ -117,7 +123,7 @@ def worse_answers(
         found.setdefault(str(question), []).append((str(answer), "wrong", math.inf))
     if path.arm.cost_settings is None:
         return found
-    costs = with_costs(outcome.scores[path, number].slice(k), path.arm)
+    costs = with_costs(outcome.scores[path, number].slice(k), path.arm, of_teachers)
     costs = costs.sort_values(["cost", "answer_id"], ascending=[False, True])
     columns = (costs[name] for name in ("question_id", "answer_id", "cost"))
     for question, answer, cost in zip(*columns, strict=True):

@@ -18,7 +18,7 @@ from jobs.files.questions import Question
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.stages.check import Checks, row_of
 from jobs.stages.pool import AnswerPool
-from jobs.stages.score import score_rows
+from jobs.stages.scorer import score_rows
 from jobs.stages.states import ModelState
 from selection.checking import Verifier
 from selection.scoring import STATISTIC_NAMES, Scorer
@@ -46,9 +46,9 @@ def replay_answer(outcome: Outcome, answer: str, number: int = 1) -> Iterator[st
     seen: set[str] = set()
     for path in outcome.paths:
         stage = outcome.scores.get((path, number))
-        if stage is None or stage.id in seen:
+        if stage is None or stage.view.id in seen:
             continue
-        seen.add(stage.id)
+        seen.add(stage.view.id)
         table = stage.slice(place)
         recorded = table[table["answer_id"] == answer]
         state = student_of(outcome, path, number, stage.view.table.owner.identity["student"])

@@ -24,7 +24,8 @@ from jobs.stages.ask import Hosted, Wave, ask
 from jobs.stages.check import Checks, check_answers, verify_config
 from jobs.stages.hosted import Draw
 from jobs.stages.judge import JUDGE_FAILED
-from jobs.stages.score import Scores, key_of, owner_of, statistics_wanted
+from jobs.stages.score import Scores, owner_of, statistics_wanted
+from jobs.stages.scorer import key_of
 from jobs.stages.states import ModelState
 from jobs.stages.train import bring_back
 

@@ -3,20 +3,15 @@ student's weights under one rendering: an answer that was scored once is not sco
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from cluster.errors import Unrenderable, describe
-from cluster.metrics import Tally
-from cluster.models.loading import load_model, pick_device
-from cluster.models.rendering import Renderer
 from jobs.experiment.placement import Placement
 from jobs.experiment.stages import Score
 from jobs.files.answers import Row
-from jobs.run.keys import answer_key, question_key
 from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
 from jobs.run.slices import joined
@@ -26,13 +21,11 @@ from jobs.run.views import View
 from jobs.stages.ask import prompt_tokens
 from jobs.stages.pool import AnswerPool
 from jobs.stages.questions import read_slice
+from jobs.stages.scorer import NAMED, STATISTIC_COLUMNS, TOLD, ScoreHandler, key_of
 from jobs.stages.states import ModelState
 from jobs.stages.train import bring_back
-from selection.scoring import STATISTIC_NAMES, EmptySpan, Scorer
 
 VERSION = 1
-STATISTIC_COLUMNS = ["state", "reason", "conversation_tokens", *STATISTIC_NAMES]
-SCORE_COLUMNS = ["answer_id", "question_id", "teacher", *STATISTIC_COLUMNS]
 
 
 @dataclass(frozen=True)
@@ -54,14 +47,20 @@ class Scores:
 
 @dataclass(frozen=True)
 class PoolScores:
-    """The statistics of a pool's verified answers under one student, by slice."""
+    """The statistics of a pool's verified answers under one student, by slice.
+
+    Attributes:
+        further: views of measures that a cost needs beyond them (`jobs/stages/measures.py`).
+    """
 
     view: View
     pool: AnswerPool
+    further: tuple[View, ...] = ()
 
     @property
     def id(self) -> str:
-        return self.view.id
+        ids = [view.id for view in self.further]
+        return digest([self.view.id, *ids]) if ids else self.view.id
 
     @property
     def rendering(self) -> str:
@@ -70,14 +69,17 @@ class PoolScores:
 
     @property
     def is_finished(self) -> bool:
-        return self.view.is_finished
+        return all(view.is_finished for view in (self.view, *self.further))
 
     def slice(self, number: int) -> pd.DataFrame:
         """One slice's statistics, ordered by question and answer."""
         own = verified_in(self.pool.told(number))
-        named = zip(*(own[c].tolist() for c in SCORE_COLUMNS[:3]), strict=True)
+        named = zip(*(own[c].tolist() for c in NAMED), strict=True)
         keys = [bytes.fromhex(key) for key in own["answer_key"].tolist()]
-        return beside(list(named), keys, self.view.read_slice(number))
+        scored = beside(list(named), keys, self.view.read_slice(number))
+        for view in self.further:
+            scored = with_measure(scored, keys, view.read_slice(number))
+        return scored
 
     def each(self) -> Iterator[pd.DataFrame]:
         """Slice by slice."""
@@ -98,8 +100,20 @@ def beside(named: Sequence[Any], keys: Sequence[bytes], found: pd.DataFrame) -> 
     """The statistics with these keys beside what names them."""
     place = {key: number for number, key in enumerate(found[KEY].tolist())}
     own = found.iloc[[place[key] for key in keys]].reset_index(drop=True)
-    head = pd.DataFrame(named, columns=SCORE_COLUMNS[:3])
+    head = pd.DataFrame(named, columns=NAMED)
     return head.join(own.reindex(columns=STATISTIC_COLUMNS))
+
+
+def with_measure(scored: pd.DataFrame, keys: Sequence[bytes], found: pd.DataFrame) -> pd.DataFrame:
+    """Statistics with a measure of the same answers beside them; an answer of which it could not be taken has
+    the measure's state. Missing where nobody asked for it.
+    """
+    own = found.set_index(KEY).reindex(pd.Index(list(keys), dtype=object)).reset_index(drop=True)
+    if found.empty:
+        return scored
+    failed = (scored["state"] == "scored") & own["state"].notna() & (own["state"] != "scored")
+    told = {name: scored[name].where(~failed, own[name]) for name in ("state", "reason")}
+    return scored.assign(**told).join(own.drop(columns=TOLD))
 
 
 ROW_COLUMNS = ["answer_key", "answer_id", "question_id", "teacher", "text", "tool_calls"]
@@ -132,74 +146,12 @@ class ToScore:
         return request_by_slice(said["to_score"], rows, self.pool.count, self.keys, self.items)
 
 
-def key_of(row: Row) -> bytes:
-    """The key of an answer's statistics: its question's messages and what it says."""
-    return answer_key(question_key(row.prompt), row.answer, row.calls)
-
-
 def owner_of(student: ModelState, settings: Score) -> Owner:
     """Whose statistics these are: the weights, the tokens, the layer that is read and the longest row."""
     read = {"target_layer": settings.target_layer, "max_length": settings.max_length}
     usual = {"target_layer": None, "max_length": 4096}
     identity = {"student": student.id, "rendering": student.rendering, **unusual(read, usual)}
     return Owner("statistics", VERSION, identity, {"name": student.name, **student.about, **read})
-
-
-class ScoreHandler:
-    """Handler in an actor: loads the student once, and computes the statistics of answers under it."""
-
-    def __init__(self, student: ModelState, settings: Score, num_gpus: float) -> None:
-        self.settings = settings
-        self.renderer = student.renderer()
-        model = load_model(student.source, pick_device(num_gpus))
-        self.scorer = Scorer(model, self.renderer.special_ids, settings.target_layer, settings.token_budget)
-        self.fallbacks = self.scorer.proof.lines
-
-    def give_up(self, row: Row, reason: str) -> pd.DataFrame:
-        values = ["quarantined", reason, 0, *[0.0] * len(STATISTIC_NAMES)]
-        return pd.DataFrame([values], columns=STATISTIC_COLUMNS)
-
-    def compute(self, rows: Sequence[Row]) -> pd.DataFrame:
-        keyed = [Row(key_of(r).hex(), "", "", r.prompt, r.answer, r.calls) for r in rows]
-        return score_rows(keyed, self.renderer, self.scorer, self.settings.max_length)[STATISTIC_COLUMNS]
-
-    def tally(self, table: pd.DataFrame) -> Tally:
-        failed = int((table["state"] != "scored").sum())
-        return Tally(len(table), int(table["conversation_tokens"].sum()), failed)
-
-
-def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: Scorer, max_length: int) -> pd.DataFrame:
-    """Render and score answers; a row that cannot be scored keeps its place, with a state and a reason."""
-    table: dict[str, list[Any]] = {}
-    rendered = {}
-    limit = min(max_length, scorer.context_length or max_length)
-    for row in rows:
-        blank = [0.0] * len(STATISTIC_NAMES)
-        head = [row.answer_id, row.question_id, row.teacher]
-        try:
-            conversation = renderer.conversation(row.prompt, row.answer, calls=row.calls)
-        except Unrenderable as error:
-            table[row.answer_id] = [*head, "unrenderable", str(error), 0, *blank]
-            continue
-        if conversation.length > limit:
-            table[row.answer_id] = [
-                *head,
-                "too_long",
-                f"{conversation.length} tokens, limit {limit}",
-                conversation.length,
-                *blank,
-            ]
-            continue
-        table[row.answer_id] = [*head, "scored", "", conversation.length, *blank]
-        rendered[row.answer_id] = conversation
-    for identity, result in zip(rendered, scorer.score(list(rendered.values())), strict=True):
-        entry = table[identity]
-        if isinstance(result, Exception):
-            entry[3] = "empty" if isinstance(result, EmptySpan) else "quarantined"
-            entry[4] = describe(result)
-        else:
-            entry[6:] = astuple(result)
-    return pd.DataFrame([table[row.answer_id] for row in rows], columns=SCORE_COLUMNS)
 
 
 def shards_of(rows: Sequence[Row], size: int) -> list[tuple[str, list[Row]]]:

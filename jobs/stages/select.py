@@ -17,14 +17,17 @@ from jobs.run.keys import question_key
 from jobs.run.run import Run
 from jobs.run.slices import Made, Sliced, Task, do_tasks, joined, make_slices
 from jobs.run.store import Stage, Store, write_table
+from jobs.run.tables import unusual
 from jobs.stages.pool import AnswerPool
 from jobs.stages.questions import read_slice
 from jobs.stages.score import PoolScores
 from selection.costs import compute_cost
 from selection.rules import RuleSettings, choose, is_sequential
+from selection.teacher_costs import TEACHER_COSTS
 
 VERSION = 3
-ALL = "of-all"  # a part with what was found by looking at all slices; nobody needs it afterwards
+# Parts with what was found by looking at all slices; nobody needs them afterwards.
+ALL, OF_TEACHERS = "of-all", "of-teachers"
 # what became of a question, by the furthest that an answer to it came
 OF_QUESTION = ("no_answer", "no_verified_answer", "no_scorable_answer", "left_out_by_rule", "selected")
 REACHED = {"selected": 4, "not_selected": 3}
@@ -43,8 +46,9 @@ class Choice:
 def select_stage(store: Store, choice: Choice, scores: PoolScores, pool: AnswerPool) -> Stage:
     """The stage that holds an arm's choice."""
     arm = choice.arm
+    cost = arm.cost_settings
     config = {
-        "cost": asdict(arm.cost_settings) if arm.cost_settings else None,
+        "cost": unusual(asdict(cost), {"window": 4, "beta": 1.0}) if cost else None,
         "rule": asdict(arm.rule_settings),
         "seed": choice.seed,
     }
@@ -81,16 +85,43 @@ def look_at_all(
     for other questions.
     """
     rule = choice.arm.rule_settings
-    if pool.count == 1 or not (is_sequential(rule) or rule.threshold_quantile is not None):
+    if pool.count == 1:
         return
-    if not stage.has(ALL):
+    if choice.arm.cost in TEACHER_COSTS and not stage.has(OF_TEACHERS):
+        task = Task(write_teacher_costs, (choice, pool, scores, stage))
+        do_tasks(run, "select", label, [(OF_TEACHERS, task)])
+    if (is_sequential(rule) or rule.threshold_quantile is not None) and not stage.has(ALL):
         task = Task(choose_from_all if is_sequential(rule) else find_quantile, (choice, pool, scores, stage))
         do_tasks(run, "select", label, [(ALL, task)])
 
 
+def teacher_costs(arm: Arm, pool: AnswerPool, scores: PoolScores) -> dict[str, float]:
+    """The costs of teachers, where that is what an arm chooses by, from all slices."""
+    cost = arm.cost_settings
+    if cost is None or cost.name not in TEACHER_COSTS:
+        return {}
+    usable = (scored[scored["state"] == "scored"] for scored in scores.each())
+    return TEACHER_COSTS[cost.name](usable, pool.accuracy, cost)
+
+
+def write_teacher_costs(choice: Choice, pool: AnswerPool, scores: PoolScores, stage: Stage) -> None:
+    """In a worker: the costs of teachers."""
+    found = teacher_costs(choice.arm, pool, scores)
+    write_table(stage.part(OF_TEACHERS), pd.DataFrame({"teacher": list(found), "cost": list(found.values())}))
+
+
+def known_teacher_costs(arm: Arm, pool: AnswerPool, scores: PoolScores, stage: Stage) -> dict[str, float]:
+    """The costs of teachers, which in a run of several slices one worker has found."""
+    if pool.count == 1 or arm.cost not in TEACHER_COSTS:
+        return teacher_costs(arm, pool, scores)
+    found = stage.read(OF_TEACHERS)
+    return dict(zip(found["teacher"].tolist(), found["cost"].tolist(), strict=True))
+
+
 def find_quantile(choice: Choice, pool: AnswerPool, scores: PoolScores, stage: Stage) -> None:
     """In a worker: the quantile of all costs."""
-    costs = [with_costs(scored, choice.arm)["cost"].to_numpy() for scored in scores.each()]
+    known = known_teacher_costs(choice.arm, pool, scores, stage)
+    costs = [with_costs(scored, choice.arm, known)["cost"].to_numpy() for scored in scores.each()]
     every = pd.Series(np.concatenate(costs))
     ceiling = float(every.quantile(choice.arm.rule_settings.threshold_quantile or 0.0))
     write_table(stage.part(ALL), pd.DataFrame({"ceiling": [ceiling if len(every) else math.inf]}))
@@ -101,10 +132,11 @@ def choose_from_all(choice: Choice, pool: AnswerPool, scores: PoolScores, stage:
     teacher and cost are held.
     """
     names, kept = Names({}, {}), []
+    known = known_teacher_costs(choice.arm, pool, scores, stage)
     for number, scored in enumerate(scores.each()):
         own = names_by_key(scored, pool.told(number), read_slice(pool.questions, number))
         names = Names({**names.questions, **own.questions}, {**names.answers, **own.answers})
-        kept.append(with_costs(scored, choice.arm)[["question_id", "answer_id", "teacher", "cost"]])
+        kept.append(with_costs(scored, choice.arm, known)[["question_id", "answer_id", "teacher", "cost"]])
     every = joined(kept)
     chosen = choose_named(every, choice.arm.rule_settings, choice.seed, pool.accuracy, names)
     write_table(stage.part(ALL), chosen)
@@ -139,7 +171,9 @@ class SelectSlice:
             ceiling = float(self.stage.read(ALL)["ceiling"].iloc[0])
             rule = replace(rule, threshold=ceiling, threshold_quantile=None)
         names = names_by_key(scored, answers, questions)
-        return choose_named(with_costs(scored, choice.arm), rule, choice.seed, self.pool.accuracy, names)
+        known = known_teacher_costs(choice.arm, self.pool, self.scores, self.stage)
+        usable = with_costs(scored, choice.arm, known)
+        return choose_named(usable, rule, choice.seed, self.pool.accuracy, names)
 
 
 @dataclass(frozen=True)
@@ -168,19 +202,11 @@ def names_by_key(scored: pd.DataFrame, answers: pd.DataFrame, questions: Mapping
     return Names(of_questions, {a: f"{content[a]} {t} {q}" for q, a, t in zip(*rows, strict=True)})
 
 
-def choose_by_key(
-    scored: pd.DataFrame, choice: Choice, accuracy: Mapping[str, float], names: Names
-) -> pd.DataFrame:
-    """Apply an arm's rule with names in place of ids; returns the choice with the ids."""
-    arm = choice.arm
-    return choose_named(with_costs(scored, arm), arm.rule_settings, choice.seed, accuracy, names)
-
-
-def with_costs(scored: pd.DataFrame, arm: Arm) -> pd.DataFrame:
+def with_costs(scored: pd.DataFrame, arm: Arm, of_teachers: Mapping[str, float]) -> pd.DataFrame:
     """The answers that could be scored, with their costs; 0 where the arm reads none."""
     usable = scored[scored["state"] == "scored"].reset_index(drop=True)
     costs = (
-        compute_cost(usable, arm.cost_settings)
+        compute_cost(usable, arm.cost_settings, of_teachers)
         if arm.cost_settings and len(usable)
         else pd.Series(0.0, index=usable.index)
     )

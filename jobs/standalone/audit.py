@@ -17,10 +17,11 @@ from jobs.files.answers import Row
 from jobs.files.layouts import read_teacher_files
 from jobs.run.progress import Terminal
 from jobs.run.store import write_atomically
-from jobs.stages.score import score_rows
+from jobs.stages.scorer import score_rows
 from jobs.standalone.device import device_of
-from selection.audit import NORMS, Agreement, Gradients, agreements
-from selection.costs import COSTS, CostSettings, compute_cost
+from selection.audit import NORMS, Agreement, agreements
+from selection.costs import COSTS, MEASURE_OF, CostSettings, compute_cost
+from selection.gradients import Gradients
 from selection.scoring import Scorer
 
 
@@ -61,8 +62,9 @@ def audit_files(options: AuditOptions) -> None:
         )
     norms = gradient_norms(model, renderer, [sample[str(i)] for i in frame["answer_id"]], terminal)
     frame = frame.drop(columns=["state", "reason", "conversation_tokens"]).join(norms)
-    costs = frame.assign(**{name: compute_cost(frame, CostSettings(name)) for name in COSTS})  # type: ignore[arg-type]
-    results = agreements(costs, list(COSTS), options.seed)
+    names = [name for name in COSTS if name not in MEASURE_OF]
+    costs = frame.assign(**{name: compute_cost(frame, CostSettings(name)) for name in names})  # type: ignore[arg-type]
+    results = agreements(costs, names, options.seed)
     terminal.show(as_table(results, left_out))
     write_audit(options.out, results, left_out, costs)
     terminal.say(f"wrote {options.out} and {options.out.with_suffix('.parquet')}")

@@ -21,7 +21,8 @@ from jobs.run.host import RayHost
 from jobs.run.progress import Terminal
 from jobs.run.run import Run, log_file
 from jobs.run.store import Store
-from jobs.stages.score import score_rows, score_rows_under, shards_of
+from jobs.stages.score import score_rows_under, shards_of
+from jobs.stages.scorer import score_rows
 from jobs.stages.states import check_student, first_state
 from jobs.standalone.device import device_of
 from selection.costs import CostSettings

@@ -7,7 +7,7 @@ answers, and a round of training on the choice gives the student that scores the
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -21,6 +21,7 @@ from jobs.run.run import Run
 from jobs.run.slices import Sliced, Task, do_tasks
 from jobs.run.store import Stage
 from jobs.stages.evaluate import evaluate_stage, evaluate_students
+from jobs.stages.measures import Measuring, measure_pool, measuring_of
 from jobs.stages.pool import AnswerPool
 from jobs.stages.questions import read_slice
 from jobs.stages.score import PoolScores, score_pool
@@ -86,9 +87,13 @@ def choose(
     judges = choosers(now, start.students)
     distinct = list({s.id: s for s in judges.values()}.values())
     scored = score_pool(run, distinct, pool, e.score, e.placement)
+    measured = measure_pool(run, measurings(judges), pool, e.score, e.placement)
     trainings = {}
     for path, state in now.items():
-        scores, seed = scored[judges[path].id], path_seed(e, path, number)
+        measuring, seed = measuring_of(path.arm), path_seed(e, path, number)
+        scores = scored[judges[path].id]
+        if measuring is not None:
+            scores = replace(scores, further=(measured[judges[path].id, measuring],))
         label = f"{path.label} round {number}"
         if not scores.is_finished:
             continue
@@ -101,6 +106,18 @@ def choose(
             trainings[path] = Training(label, state, examples, seed, e.train)
             outcome.scores[path, number], outcome.chosen[path, number] = scores, chosen
     return trainings
+
+
+def measurings(
+    judges: Mapping[StudentPath, ModelState],
+) -> dict[str, tuple[ModelState, list[Measuring]]]:
+    """By the student that chooses, what its paths' costs need of it beyond statistics."""
+    found: dict[str, tuple[ModelState, list[Measuring]]] = {}
+    for path, student in judges.items():
+        measuring = measuring_of(path.arm)
+        if measuring is not None and measuring not in found.setdefault(student.id, (student, []))[1]:
+            found[student.id][1].append(measuring)
+    return found
 
 
 def choosers(

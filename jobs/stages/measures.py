@@ -1,0 +1,183 @@
+"""What costs need of a student beyond one forward pass over question and answer: answers read sentence by
+sentence or without their question, and gradients. Each measure of a student has a table of its own, made only
+where an arm asks for it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from cluster.errors import BadInput
+from cluster.models.rendering import Renderer
+from jobs.experiment.arms import Arm
+from jobs.experiment.placement import Placement
+from jobs.experiment.schema import Experiment
+from jobs.experiment.stages import Score
+from jobs.files.answers import Row
+from jobs.run.keys import HALF
+from jobs.run.rows import Want, make_rows
+from jobs.run.run import Run
+from jobs.run.store import digest
+from jobs.run.tables import Owner, Request, SlicedRequest, request_by_slice, unusual
+from jobs.run.views import View
+from jobs.stages.pool import AnswerPool
+from jobs.stages.questions import QUESTIONS
+from jobs.stages.score import ToScore, count_scores, left_to_score
+from jobs.stages.scorer import TOLD, AnyScorer, ScoreHandler, names_of
+from jobs.stages.states import ModelState
+from jobs.stages.train import bring_back
+from selection.costs import MEASURE_OF, Measure
+from selection.gradients import Gradients, GradientStatistics
+from selection.scoring import Scorer
+from selection.unconditioned import Unconditioned, UnconditionedStatistics
+from selection.windows import LocalStatistics, Windows
+
+VERSION = 1
+RESULTS: dict[Measure, type] = {
+    "sentences": LocalStatistics,
+    "alone": UnconditionedStatistics,
+    "gradient": GradientStatistics,
+}
+GRACE_QUESTIONS = 512  # as GRACE's program takes; here those with the smallest keys, which are digests
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """A measure and its parameters.
+
+    Attributes:
+        window: sentences that are shown before each.
+        questions: of how many questions answers are measured; None for all.
+    """
+
+    name: Measure
+    window: int = 0
+    questions: int | None = None
+
+
+def measuring_of(arm: Arm) -> Measuring | None:
+    """What an arm's cost needs; None where one forward pass says it."""
+    name = MEASURE_OF.get(arm.cost or "")
+    if name is None:
+        return None
+    return Measuring(
+        name,
+        arm.window if name == "sentences" else 0,
+        GRACE_QUESTIONS if arm.cost == "grace" else None,
+    )
+
+
+def check_gradients(e: Experiment, questions: int) -> None:
+    """Refuse a backward pass for each of more answers than was allowed, before any teacher is asked.
+
+    Raises:
+        BadInput: with how many there may be.
+    """
+    most = e.score.most_gradients
+    answers = questions * len(e.teachers) * e.generate.samples
+    for arm in e.arms:
+        if arm.cost == "gradient_norm" and answers > most:
+            raise BadInput(
+                f"arm {arm.name} takes a backward pass for every verified answer, and there may be many",
+                f"{questions:,} questions x {len(e.teachers)} teachers x {e.generate.samples} answers",
+                f"at most {most:,} answers, score.most_gradients",
+                "raise it, set limit, or take a cost of one forward pass (scas stands for this one)",
+            )
+
+
+class MeasureHandler(ScoreHandler):
+    """Handler in an actor: loads the student once, and takes one measure of answers under it."""
+
+    def __init__(self, student: ModelState, settings: Score, measuring: Measuring, num_gpus: float) -> None:
+        self.measuring = measuring
+        super().__init__(student, settings, num_gpus)
+
+    def scorer_of(self, model: Any, renderer: Renderer) -> AnyScorer:
+        if self.measuring.name == "gradient":
+            return Gradients(model, renderer.special_ids)
+        scorer = Scorer(model, renderer.special_ids, None, self.settings.token_budget)
+        if self.measuring.name == "sentences":
+            return Windows(scorer, renderer.tokenizer, self.measuring.window)
+        return Unconditioned(scorer, renderer.tokenizer.bos_token_id)
+
+
+def owner_of(student: ModelState, settings: Score, measuring: Measuring) -> Owner:
+    """Whose numbers these are: the weights, the tokens, the measure and the longest row."""
+    read = {"max_length": settings.max_length, "window": measuring.window}
+    identity = {"student": student.id, "rendering": student.rendering, "measure": measuring.name}
+    identity |= unusual(read, {"max_length": 4096, "window": 0})
+    about = {"name": f"{student.name}, {measuring.name}", **student.about, **read}
+    return Owner("measures", VERSION, identity, about)
+
+
+@dataclass(frozen=True)
+class FirstToScore:
+    """A pool's verified answers to the questions with the smallest keys.
+
+    Attributes:
+        last: the key of the last of these questions.
+    """
+
+    every: ToScore
+    last: bytes
+
+    def keys(self, number: int) -> list[bytes]:
+        """The keys of statistics, sorted and each once."""
+        return [key for key in self.every.keys(number) if key[:HALF] <= self.last]
+
+    def items(self, number: int) -> dict[bytes, Row]:
+        """What is measured under each."""
+        return {key: row for key, row in self.every.items(number).items() if key[:HALF] <= self.last}
+
+
+def request_of(pool: AnswerPool, measuring: Measuring) -> Request | SlicedRequest:
+    """The answers of which a measure is taken."""
+    every = ToScore(pool)
+    if measuring.questions is None:
+        return every.request()
+    keys: list[bytes] = []
+    for number in range(pool.count):
+        keys += sorted(pool.questions.read(QUESTIONS, number, ["key"])["key"].tolist())
+        if len(keys) >= measuring.questions:
+            break
+    first = FirstToScore(every, keys[: measuring.questions][-1])
+    identity = digest([every.request().id, first.last.hex()])
+    return request_by_slice(identity, len(keys), pool.count, first.keys, first.items)
+
+
+def measure_pool(
+    run: Run,
+    wanted: Mapping[str, tuple[ModelState, Iterable[Measuring]]],
+    pool: AnswerPool,
+    settings: Score,
+    placement: Placement,
+) -> dict[tuple[str, Measuring], View]:
+    """Take measures of a pool's verified answers under several students.
+
+    Args:
+        wanted: by the students' ids.
+    """
+    pairs = {(i, m): student for i, (student, some) in wanted.items() for m in some}
+    requests = {m: request_of(pool, m) for m in {m for _, m in pairs}}
+    views = {(i, m): run.view(owner_of(s, settings, m), requests[m]) for (i, m), s in pairs.items()}
+    students = {i: pairs[i, m] for (i, m), view in views.items() if not view.is_finished}
+    bring_back(run, list(students.values()), placement)
+    wants = [
+        Want(
+            "measure",
+            f"{m.name} {s.name} {i[:8]}",
+            views[i, m],
+            partial(MeasureHandler, s, settings, m, placement.num_gpus),
+            settings.shard_size,
+            placement.score_workers,
+            placement.needs,
+            [*TOLD, *names_of(RESULTS[m.name])],
+            count_scores,
+            estimate=partial(left_to_score, s),
+            place=f"{placement.score_workers} × ({placement.needs})",
+        )
+        for (i, m), s in pairs.items()
+    ]
+    make_rows(run, wants, "answers")
+    return views

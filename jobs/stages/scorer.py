@@ -1,0 +1,115 @@
+"""In an actor: answers are rendered, and what a student says of them is computed, row by row or as rows that
+could not be.
+"""
+
+from collections.abc import Sequence
+from dataclasses import astuple, fields
+from typing import Any, Protocol
+
+import pandas as pd
+
+from cluster.errors import Unrenderable, describe
+from cluster.metrics import Tally
+from cluster.models.loading import load_model, pick_device
+from cluster.models.proof import Proof
+from cluster.models.rendering import Rendered, Renderer
+from jobs.experiment.stages import Score
+from jobs.files.answers import Row
+from jobs.run.keys import answer_key, question_key
+from jobs.stages.states import ModelState
+from selection.scoring import STATISTIC_NAMES, EmptySpan, Scorer
+
+NAMED = ["answer_id", "question_id", "teacher"]
+TOLD = ["state", "reason", "conversation_tokens"]
+STATISTIC_COLUMNS = [*TOLD, *STATISTIC_NAMES]
+
+
+class AnyScorer(Protocol):
+    """What computes numbers of rendered answers under a student."""
+
+    @property
+    def result(self) -> type:
+        """The dataclass of one answer's numbers."""
+
+    @property
+    def proof(self) -> Proof:
+        """Which shortcuts the model allows."""
+
+    @property
+    def context_length(self) -> int | None:
+        """The longest row that the model has positions for; None where there is no end."""
+
+    def score(self, rows: Sequence[Rendered], /) -> Sequence[Any]:
+        """The numbers of each row, or the exception that it ended in."""
+
+
+def key_of(row: Row) -> bytes:
+    """The key of an answer's statistics: its question's messages and what it says."""
+    return answer_key(question_key(row.prompt), row.answer, row.calls)
+
+
+class ScoreHandler:
+    """Handler in an actor: loads the student once, and computes the statistics of answers under it."""
+
+    def __init__(self, student: ModelState, settings: Score, num_gpus: float) -> None:
+        self.settings = settings
+        self.renderer = student.renderer()
+        self.scorer = self.scorer_of(load_model(student.source, pick_device(num_gpus)), self.renderer)
+        self.fallbacks = self.scorer.proof.lines
+
+    def scorer_of(self, model: Any, renderer: Renderer) -> AnyScorer:
+        """What computes the numbers."""
+        return Scorer(model, renderer.special_ids, self.settings.target_layer, self.settings.token_budget)
+
+    def give_up(self, row: Row, reason: str) -> pd.DataFrame:
+        told = ["quarantined", reason, 0, *blank(self.scorer.result)]
+        return pd.DataFrame([told], columns=[*TOLD, *names_of(self.scorer.result)])
+
+    def compute(self, rows: Sequence[Row]) -> pd.DataFrame:
+        keyed = [Row(key_of(r).hex(), "", "", r.prompt, r.answer, r.calls) for r in rows]
+        found = score_rows(keyed, self.renderer, self.scorer, self.settings.max_length)
+        return found.drop(columns=NAMED)
+
+    def tally(self, table: pd.DataFrame) -> Tally:
+        failed = int((table["state"] != "scored").sum())
+        return Tally(len(table), int(table["conversation_tokens"].sum()), failed)
+
+
+def names_of(result: type) -> list[str]:
+    """The columns of numbers that are told of an answer."""
+    return [field.name for field in fields(result)]
+
+
+def blank(result: type) -> list[Any]:
+    """These numbers of an answer that has none."""
+    return [b"" if field.type in (bytes, "bytes") else 0.0 for field in fields(result)]
+
+
+def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: AnyScorer, max_length: int) -> pd.DataFrame:
+    """Render and score answers; a row that cannot be scored keeps its place, with a state and a reason."""
+    table: dict[str, list[Any]] = {}
+    rendered = {}
+    limit, nothing = min(max_length, scorer.context_length or max_length), blank(scorer.result)
+    for row in rows:
+        head = [row.answer_id, row.question_id, row.teacher]
+        try:
+            conversation = renderer.conversation(row.prompt, row.answer, calls=row.calls)
+        except Unrenderable as error:
+            table[row.answer_id] = [*head, "unrenderable", str(error), 0, *nothing]
+            continue
+        length = conversation.length
+        if length > limit:
+            why = f"{length} tokens, limit {limit}"
+            table[row.answer_id] = [*head, "too_long", why, length, *nothing]
+            continue
+        table[row.answer_id] = [*head, "scored", "", length, *nothing]
+        rendered[row.answer_id] = conversation
+    for identity, result in zip(rendered, scorer.score(list(rendered.values())), strict=True):
+        entry = table[identity]
+        if isinstance(result, Exception):
+            entry[3] = "empty" if isinstance(result, EmptySpan) else "quarantined"
+            entry[4] = describe(result)
+        else:
+            entry[6:] = astuple(result)
+    columns = [*NAMED, *TOLD, *names_of(scorer.result)]
+    return pd.DataFrame([table[row.answer_id] for row in rows], columns=columns)

@@ -1,0 +1,136 @@
+"""Exact gradients of answers' mean losses under one student, one backward pass an answer: their norms, and a
+sketch of each that keeps inner products.
+
+Shapes: T answer tokens, D width, V vocabulary, P parameters, K numbers of a sketch.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from cluster.models.positions import context_length
+from cluster.models.proof import prove
+from cluster.models.rendering import Rendered
+from cluster.models.vocabulary import decoder_of
+from selection.scoring import refusal
+
+SKETCH = 512  # numbers, as GRACE's program keeps
+SKETCH_SEED = 0
+
+
+@dataclass(frozen=True)
+class GradientStatistics:
+    """Of one answer's mean loss.
+
+    Attributes:
+        gradient_norm: |gradient| over all parameters.
+        gradient_sketch: `SKETCH` float32 numbers, little-endian, whose inner products stand for those of the
+            gradients, over the square root of P.
+    """
+
+    gradient_norm: float
+    gradient_sketch: bytes
+
+
+class Gradients:
+    """Exact gradients of answers' mean losses under one student, one answer at a time."""
+
+    result = GradientStatistics
+
+    def __init__(self, model: Any, special_ids: frozenset[int]) -> None:
+        self.model, self.special_ids = model, special_ids
+        self.proof = prove(model, ("projection",))
+        self.head, self.context_length = self.proof.head, context_length(model)
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        self._buckets: list[torch.Tensor] | None = None
+
+    def score(self, rows: Sequence[Rendered]) -> list[GradientStatistics | Exception]:
+        """Norm and sketch of each answer's gradient; an answer that fails alone gets its exception."""
+        return [self._score(row) for row in rows]
+
+    def _score(self, row: Rendered) -> GradientStatistics | Exception:
+        refused = refusal(self.model, row)
+        if refused is not None:
+            return refused
+        try:
+            self.backward(row)
+            sketch, norm = self._sketch(), self._norm()
+        except Exception as error:  # one row that fails, in whatever way, must not end the others
+            return error
+        finally:
+            self.model.zero_grad(set_to_none=True)
+        if not math.isfinite(norm):
+            return ArithmeticError("the student gives a gradient that is not finite")
+        return GradientStatistics(norm, sketch.astype("<f4").tobytes())
+
+    def backward(self, row: Rendered) -> tuple[torch.Tensor, torch.Tensor]:
+        """Leave the gradient of an answer's mean loss in the model's parameters; natural log, over the
+        answer's tokens without special ones, as in scoring.
+
+        Returns:
+            The hidden states before those tokens [T, D], and the tokens [T].
+
+        Raises:
+            ValueError: no token has a loss.
+        """
+        places = [
+            t for t in range(max(1, row.prompt_length), row.answer_end) if row.ids[t] not in self.special_ids
+        ]
+        if not places:
+            raise ValueError("no answer token has a loss")
+        device = self.model.device
+        ids, at = (
+            torch.tensor([row.ids[: row.answer_end]], device=device),
+            torch.tensor(places, device=device),
+        )
+        self.model.zero_grad(set_to_none=True)
+        hidden_TD = decoder_of(self.model)(input_ids=ids, use_cache=False).last_hidden_state[0, at - 1]
+        target_T = ids[0, at]
+        torch.nn.functional.cross_entropy(self.head.logits(hidden_TD), target_T).backward()  # type: ignore[no-untyped-call]
+        return hidden_TD, target_T
+
+    def norms(self, row: Rendered) -> tuple[float, float]:
+        """|gradient| over all parameters, and over the vocabulary projection as if it were tied to nothing.
+
+        The second needs the last hidden states alone: |sum_t (p_t - onehot_t) h_t^T| / T where the projection
+        is one plain matrix; where logits are scaled or capped, its derivative comes in.
+
+        Raises:
+            ValueError: no token has a loss.
+        """
+        hidden_TD, target_T = self.backward(row)
+        whole = self._norm()
+        self.model.zero_grad(set_to_none=True)
+        loss = torch.nn.functional.cross_entropy(self.head.logits(hidden_TD.detach()), target_T)
+        (gradient_VD,) = torch.autograd.grad(loss, self.head.weight)
+        return whole, float(torch.linalg.vector_norm(gradient_VD.double()))
+
+    def _norm(self) -> float:
+        parts = (float(p.grad.double().pow(2).sum()) for p in self.model.parameters() if p.grad is not None)
+        return math.sqrt(sum(parts))
+
+    def _sketch(self) -> np.ndarray:
+        """Every coordinate of the gradient is added to one of K numbers, with a sign, both drawn by a seed:
+        inner products are kept on average, in one pass over the gradient (a count sketch).
+        """
+        if self._buckets is None:
+            self._buckets = draw_buckets([p.numel() for p in self.model.parameters()], SKETCH, SKETCH_SEED)
+        total = torch.zeros(SKETCH, dtype=torch.float64)
+        for p, drawn in zip(self.model.parameters(), self._buckets, strict=True):
+            if p.grad is not None:
+                own = p.grad.detach().reshape(-1).double().cpu()
+                total.index_add_(0, (drawn >> 1).long(), own * (1 - 2 * (drawn & 1)))
+        return np.asarray(total.numpy() / math.sqrt(sum(len(drawn) for drawn in self._buckets)))
+
+
+def draw_buckets(sizes: Sequence[int], width: int, seed: int) -> list[torch.Tensor]:
+    """For every coordinate of some parameters twice the number that it is added to, plus one where it is
+    subtracted, in 16 bits.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    return [torch.randint(2 * width, (size,), generator=rng, dtype=torch.int16) for size in sizes]

@@ -1,0 +1,217 @@
+"""Costs beyond one forward pass over question and answer: each against a slow version of its own that shares
+no code with it, on random models of several architectures, and by hand.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.models.rendering import Rendered
+from selection import gradients
+from selection.costs import CostSettings, compute_cost, ifd
+from selection.gradients import Gradients, GradientStatistics
+from selection.scoring import EmptySpan, Scorer
+from selection.teacher_costs import LAST, grace, grace_of
+from selection.unconditioned import Unconditioned, UnconditionedStatistics
+from selection.windows import LocalStatistics, Windows, sentence_ends
+from tests.test_cluster_models_loading import random_model
+
+SPECIAL = frozenset({0, 1})
+KINDS = ("llama", "gpt2", "gemma2")
+
+
+class Words:
+    """A vocabulary in which every fifth token ends a sentence."""
+
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
+        return [" w." if i % 5 == 2 else " w" for i in ids]
+
+
+def draw_row(seed: int, prompt: int, answer: int) -> Rendered:
+    rng = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, 64, (prompt + answer + 2,), generator=rng).tolist()
+    return Rendered(tuple(ids), prompt, prompt + answer)
+
+
+def losses(model: Any, ids: Sequence[int]) -> list[float]:
+    """-log p of every token but the first, from one plain forward pass in float64; the first has NaN."""
+    with torch.no_grad():
+        log_p = torch.log_softmax(model.double()(input_ids=torch.tensor([list(ids)])).logits[0], -1)
+    return [math.nan, *(-float(log_p[t - 1, ids[t]]) for t in range(1, len(ids)))]
+
+
+def slow_local(model: Any, row: Rendered, window: int) -> float:
+    """Every sentence alone behind the prompt and those before it."""
+    said = list(row.ids[row.prompt_length : row.answer_end])
+    sentences: list[list[int]] = [[]]
+    for token in said:
+        sentences[-1].append(token)
+        if token % 5 == 2:
+            sentences.append([])
+    sentences = [one for one in sentences if one]
+    means = []
+    for k, sentence in enumerate(sentences):
+        before = [t for one in sentences[max(0, k - window) : k] for t in one]
+        head = [*row.ids[: row.prompt_length], *before]
+        own = losses(model, [*head, *sentence])[len(head) :]
+        kept = [loss for loss, token in zip(own, sentence, strict=True) if token not in SPECIAL]
+        if kept:
+            means.append(sum(kept) / len(kept))
+    return sum(means) / len(means)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("window", [0, 1, 3])
+def test_sentences_are_read_behind_the_question_and_those_before_them(kind: str, window: int) -> None:
+    rows = [draw_row(seed, 3 + seed, 5 + 6 * seed) for seed in range(5)]
+    got = Windows(Scorer(random_model(kind), SPECIAL), Words(), window).score(rows)
+    model = random_model(kind)
+    for one, row in zip(got, rows, strict=True):
+        assert isinstance(one, LocalStatistics)
+        assert one.local_loss == pytest.approx(slow_local(model, row, window), rel=1e-5)
+
+
+def test_with_all_sentences_before_it_one_sentence_is_global_naturalness() -> None:
+    row = Rendered((5, 6, 8, 9, 10, 11), 2, 6)  # no token ends a sentence
+    scorer = Scorer(random_model("llama"), SPECIAL)
+    (local,), (whole,) = Windows(scorer, Words(), 4).score([row]), scorer.score([row])
+    assert local.local_loss == pytest.approx(whole.answer_loss / whole.n_answer, rel=1e-6)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "ends"),
+    [
+        (["It", "Ġis", "Ġ3", ".", "5", ".", "ĠYes", "Ċ", "Ċ", "So"], [6, 9, 10]),
+        (["▁Ja", "!", "▁Nein", '?"', "▁Doch"], [2, 4, 5]),
+        (["a", ".\n", "b", "\n\n", "c", "."], [2, 4, 6]),
+        (["one"], [1]),
+        (["。", "二"], [2]),  # the next begins without a space: no end is seen
+    ],
+)
+def test_where_sentences_end(pieces: list[str], ends: list[int]) -> None:
+    assert sentence_ends(pieces) == ends
+
+
+@given(st.lists(st.sampled_from(["a", "Ġb", ".", "Ċ", "Ġ", "3", '?"', "。", "\n\n"]), min_size=1))
+def test_sentences_cover_an_answer_once(pieces: list[str]) -> None:
+    ends = sentence_ends(pieces)
+    assert ends[-1] == len(pieces)
+    assert ends == sorted(set(ends))
+    assert ends[0] > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bos", [None, 7])
+def test_an_answer_alone_is_read_behind_its_bos_or_its_first_token(kind: str, bos: int | None) -> None:
+    rows = [draw_row(seed, 3, 4 + 3 * seed) for seed in range(4)]
+    if bos is not None:
+        rows = [Rendered((bos, *row.ids[1:]), row.prompt_length, row.answer_end) for row in rows]
+    got = Unconditioned(Scorer(random_model(kind), SPECIAL), bos).score(rows)
+    model = random_model(kind)
+    for one, row in zip(got, rows, strict=True):
+        said = [*([] if bos is None else [bos]), *row.ids[row.prompt_length : row.answer_end]]
+        own = losses(model, said)
+        kept = [own[t] for t in range(1, len(said)) if said[t] not in SPECIAL]
+        assert isinstance(one, UnconditionedStatistics)
+        assert one.n_alone == len(kept)
+        assert one.alone_loss == pytest.approx(sum(kept), rel=1e-5)
+
+
+def test_an_answer_of_one_token_has_no_ifd_and_comes_last() -> None:
+    (one,) = Unconditioned(Scorer(random_model("llama"), SPECIAL), None).score([Rendered((5, 6, 7), 2, 3)])
+    assert one == UnconditionedStatistics(0.0, 0)
+    table = pd.DataFrame({"answer_loss": [1.0, 3.0, 8.0], "n_answer": [1, 4, 4]})
+    table = table.assign(alone_loss=[0.0, 4.0, 4.0], n_alone=[0, 4, 4])
+    assert ifd(table, CostSettings("ifd")).tolist() == [1e6, -0.75, 2.0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_those_of_autograd_and_their_sketches_keep_inner_products(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [draw_row(seed, 4, 9) for seed in range(6)]
+    exact = []
+    for row in rows:
+        model = random_model(kind).double()
+        at = [t for t in range(row.prompt_length, row.answer_end) if row.ids[t] not in SPECIAL]
+        logits = model(input_ids=torch.tensor([row.ids[: row.answer_end]])).logits[0]
+        loss = -torch.stack([torch.log_softmax(logits[t - 1], -1)[row.ids[t]] for t in at]).mean()
+        found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+        exact.append(torch.cat([g.reshape(-1) for g in found if g is not None]).numpy())
+    monkeypatch.setattr(gradients, "SKETCH", 4096)
+    got = Gradients(random_model(kind), SPECIAL).score(rows)
+    parameters = sum(p.numel() for p in random_model(kind).parameters())
+    told = [one for one in got if isinstance(one, GradientStatistics)]
+    norms = [float(np.linalg.norm(g)) for g in exact]
+    assert [one.gradient_norm for one in told] == pytest.approx(norms, rel=1e-4)
+    sketches = np.array([np.frombuffer(one.gradient_sketch, "<f4") for one in told], dtype=float)
+    want = np.array(exact) @ np.array(exact).T / parameters
+    scale = np.sqrt(np.outer(np.diag(want), np.diag(want)))
+    error = np.abs(sketches @ sketches.T - want) / scale
+    assert error.max() < 6 / math.sqrt(4096)  # one standard deviation is about 1 / sqrt(width)
+
+
+def test_a_row_without_a_gradient_harms_no_other() -> None:
+    scorer = Gradients(random_model("llama"), SPECIAL)
+    good = draw_row(0, 4, 9)
+    got = scorer.score([Rendered((5, 6, 0, 1), 2, 4), Rendered((5, 6, 999), 2, 3), good])
+    assert isinstance(got[0], ValueError)
+    assert isinstance(got[1], Exception)
+    assert got[2] == scorer.score([good])[0]
+
+
+def test_what_has_no_countable_token_is_an_exception_of_its_own() -> None:
+    windows = Windows(Scorer(random_model("llama"), SPECIAL), Words(), 1)
+    empty, good = windows.score([Rendered((5, 6, 0, 1), 2, 4), draw_row(1, 4, 9)])
+    assert isinstance(empty, EmptySpan)
+    assert isinstance(good, LocalStatistics)
+
+
+def slow_grace(vectors: np.ndarray, questions: list[str], smoothing: float = 1e-3) -> float:
+    """With loops, outer products and an inverse; no eigenvectors."""
+    names = sorted(set(questions))
+    held, width, scores = max(1, len(names) // 10), vectors.shape[1], []
+    for seed in range(10):
+        order = np.random.default_rng(seed).permutation(len(names))
+        test = {names[k] for k in order[len(names) - held :]}
+        inside = [v / np.linalg.norm(v) for v, q in zip(vectors, questions, strict=True) if q not in test]
+        outside = [v for v, q in zip(vectors, questions, strict=True) if q in test]
+        moment = sum(np.outer(v, v) for v in inside) / len(inside)
+        smooth = (1 - smoothing) * moment + smoothing * np.trace(moment) / width * np.eye(width)
+        held_out = sum(np.outer(v, v) for v in outside) / len(outside)
+        scores.append(np.trace(np.linalg.inv(smooth) @ held_out))
+    return float(np.mean(scores))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(2, 30), st.integers(1, 4), st.integers(1, 12))
+def test_grace_is_a_trace_over_splits(seed: int, questions: int, samples: int, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    names = [f"q{k}" for k in range(questions) for _ in range(samples)]
+    vectors = rng.normal(size=(len(names), width)) * rng.uniform(0.1, 10, size=(len(names), 1))
+    assert grace_of(vectors, names) == pytest.approx(slow_grace(vectors, names), rel=1e-6)
+
+
+def test_grace_by_hand() -> None:
+    """Two questions with one gradient each along the same axis: whichever is held out, S has one eigenvalue
+    of 0.9995 and one of 0.0005, and H is 4 or 9 along the first.
+    """
+    found = grace_of(np.array([[2.0, 0.0], [3.0, 0.0]]), ["a", "b"])
+    held_out = [4.0 if np.random.default_rng(s).permutation(2)[-1] == 0 else 9.0 for s in range(10)]
+    assert found == pytest.approx(np.mean(held_out) / 0.9995)
+
+
+def test_costs_of_teachers_are_those_of_all_their_answers() -> None:
+    two, three = (np.array([length, 0], "<f4").tobytes() for length in (2, 3))
+    table = pd.DataFrame({"answer_id": list("abcd"), "teacher": list("xxyy"), "question_id": list("pqpp")})
+    table = table.assign(gradient_sketch=[two, three, None, two])
+    costs = grace([table.iloc[:1], table.iloc[1:]], {"x": 0.5, "y": 0.5}, CostSettings("grace"))
+    assert costs == {"x": grace_of(np.array([[2.0, 0.0], [3.0, 0.0]]), ["p", "q"]), "y": LAST}
+    assert compute_cost(table, CostSettings("grace"), costs).tolist() == [costs["x"]] * 2 + [LAST] * 2
