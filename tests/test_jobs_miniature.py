@@ -12,7 +12,15 @@ from cluster.storage import Place
 from jobs.experiment.miniature import Miniature
 from jobs.experiment.placement import Placement
 from jobs.miniature.tasks import DIALECTS, FAMILIES, draw_episodes, work_out
-from jobs.miniature.world import RECIPES, STUDENTS, TEACHERS, build_world, draw_examples
+from jobs.miniature.world import (
+    LANGUAGES,
+    RECIPES,
+    STUDENTS,
+    TEACHERS,
+    build_world,
+    draw_examples,
+    recipes_of,
+)
 from jobs.run.progress import Terminal
 from jobs.run.run import Run
 from jobs.run.store import Store
@@ -98,3 +106,16 @@ def test_a_world_at_a_hundredth_of_its_steps_is_built_and_found_again(tmp_path: 
         for name in (*TEACHERS, *STUDENTS)
     }
     assert len(set(prints.values())) == len(prints)
+
+
+def test_strength_and_mother_tongue_are_crossed() -> None:
+    """Each language has a strong teacher, a weak one and a student, made alike; none is everybody's."""
+    whole = {language: recipes_of(language) for language in LANGUAGES}
+    for language, (base, strong, weak, student) in whole.items():
+        assert base.is_base
+        assert [r.dialects for r in (base, strong, weak)] == [{language: 1.0}] * 3
+        assert student.dialects == {other: 0.5 if other == language else 0.25 for other in LANGUAGES}
+        assert {r.start.split("/")[0] for r in (strong, weak, student)} == {base.name}
+    after = [[(r.steps, r.rows, r.learning_rate) for r in own[1:]] for own in whole.values()]
+    assert after.count(after[0]) == len(after)
+    assert len({*TEACHERS, *STUDENTS}) == 9

@@ -10,7 +10,7 @@ has the trials.
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 CHAIN_MODULUS, DIAL_MARKS, GRID_SIZE = 10, 9, 8
@@ -116,25 +116,20 @@ def draw_episodes(
     count: int,
     seed: int,
     exclude: frozenset[str] = frozenset(),
-    family_weights: Mapping[str, float] | None = None,
     min_operations: int = MIN_OPERATIONS,
 ) -> list[Episode]:
-    """Draw episodes of `min_operations` to six operations.
+    """Draw episodes of `min_operations` to six operations, the families in turn.
 
     Args:
         count: how many, all different unless there are too few short ones.
         exclude: question ids that must not appear.
-        family_weights: relative weights of families; in turn if None.
         min_operations: questions of the world have at least four; models also practise on shorter ones.
     """
     rng, seen = random.Random(seed), set(exclude)
     episodes: list[Episode] = []
     families = list(FAMILIES)
     while len(episodes) < count:
-        if family_weights is None:
-            family = families[len(episodes) % len(families)]
-        else:
-            family = rng.choices(families, [family_weights[f] for f in families])[0]
+        family = families[len(episodes) % len(families)]
         operations = rng.randint(min_operations, MAX_OPERATIONS)
         episode = FAMILIES[family](rng, operations)
         if episode.question_id in seen and (operations >= MIN_OPERATIONS or episode.question_id in exclude):

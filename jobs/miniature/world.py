@@ -1,10 +1,11 @@
 """The miniature world: small teachers and students trained here, from scratch, by the product's own training
 loop.
 
-One base model learns the tasks in the plainest dialect. Teachers go on from it, each in its own dialect, some
-on fewer families or for fewer steps, so that they differ in strength. Students leave it earlier and have met
-the dialects in unequal parts. Nothing here looks at a selector's outcome; `docs/miniature.md` records what
-was tried.
+Strength and mother tongue are crossed. Three languages, each a dialect that a model of its own learns from
+nothing; each gives a strong teacher, a weak one, and a student that leaves it early and goes on with half of
+its mother tongue and a quarter of each of the others. So the strongest teacher is one student's kin and a
+stranger to the others. Nothing here looks at a selector's outcome; `docs/miniature.md` records what was
+tried.
 """
 
 import json
@@ -19,7 +20,7 @@ from jobs.experiment.miniature import MINIATURE, Miniature
 from jobs.experiment.placement import Placement
 from jobs.experiment.schema import Experiment
 from jobs.miniature.initial_model import HEADS, LAYERS, VOCABULARY, WIDTH, make_initial_model
-from jobs.miniature.tasks import FAMILIES, Episode, draw_episodes, work_out
+from jobs.miniature.tasks import Episode, draw_episodes, work_out
 from jobs.run.run import Planned, Run
 from jobs.run.store import Stage
 from jobs.stages.train import run_queue
@@ -28,14 +29,14 @@ from training.job import TrainJob
 from training.settings import TrainSettings
 
 VERSION = 1
+START = "init/model"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one model of the world is made: from which export of which model, on which dialects and families,
-    for how long.
+    """How one model of the world is made: from which export of which model, on which dialects, for how long.
 
-    `dialects` and `families` are relative weights.
+    `dialects` are relative weights.
     """
 
     name: str
@@ -44,28 +45,65 @@ class Recipe:
     steps: int
     rows: int
     learning_rate: float
-    families: dict[str, float]
     exports: tuple[int, ...] = ()
 
+    @property
+    def is_base(self) -> bool:
+        """Whether it starts from nothing."""
+        return self.start == START
 
-ALL_FAMILIES = dict.fromkeys(FAMILIES, 1.0)
-SAM = {"running": 5.0, "wordy": 2.0, "equations": 1.0, "terse": 1.0, "prefix": 0.5}
-TIA = {"prefix": 4.0, "equations": 2.0, "wordy": 1.0, "running": 1.0, "terse": 0.5}
-RECIPES: tuple[Recipe, ...] = (
-    Recipe("base", "init/model", {"equations": 1.0}, 620, 12_000, 4e-3, ALL_FAMILIES, exports=(300, 440)),
-    Recipe("ada", "base/model", {"equations": 1.0}, 40, 1_600, 1e-3, ALL_FAMILIES),
-    Recipe("ada-early", "base/step-300", {"equations": 1.0}, 30, 1_600, 1e-3, ALL_FAMILIES),
-    Recipe(
-        "bea", "base/step-440", {"running": 1.0}, 180, 4_800, 2e-3, {**ALL_FAMILIES, "cups": 0.3, "grid": 0.3}
-    ),
-    Recipe("cyd", "base/step-440", {"wordy": 1.0}, 160, 4_800, 2e-3, ALL_FAMILIES),
-    Recipe("dot", "base/step-440", {"terse": 1.0}, 200, 4_800, 2e-3, ALL_FAMILIES),
-    Recipe("eve", "base/step-440", {"prefix": 1.0}, 220, 4_800, 2e-3, ALL_FAMILIES),
-    Recipe("sam", "base/step-300", SAM, 120, 3_200, 2e-3, ALL_FAMILIES),
-    Recipe("tia", "base/step-300", TIA, 120, 3_200, 2e-3, ALL_FAMILIES),
-)
-TEACHERS = ("ada", "ada-early", "bea", "cyd", "dot", "eve")
-STUDENTS = ("sam", "tia")
+
+@dataclass(frozen=True)
+class Language:
+    """A dialect that is somebody's mother tongue, and who speaks it.
+
+    Attributes:
+        steps: of its base; `weak_at` and `leaves_at` are where the weak teacher and the student leave it.
+            Languages are learned at different speeds, and weak teachers, like students, are to be about
+            equally able.
+    """
+
+    strong: str
+    weak: str
+    student: str
+    steps: int
+    weak_at: int
+    leaves_at: int
+
+
+LANGUAGES = {
+    "equations": Language("ada", "abe", "sue", 620, 440, 300),
+    "running": Language("bea", "ben", "ron", 600, 450, 405),
+    "prefix": Language("eve", "eva", "pam", 480, 260, 220),
+}
+TEACHERS = tuple(name for own in LANGUAGES.values() for name in (own.strong, own.weak))
+STUDENTS = tuple(own.student for own in LANGUAGES.values())
+KINSHIP = 0.5  # the mother tongue's share of what a student meets after it has left its base
+
+
+def upbringing(mother_tongue: str) -> dict[str, float]:
+    """What a student meets of each language.
+
+    >>> upbringing("running")
+    {'equations': 0.25, 'running': 0.5, 'prefix': 0.25}
+    """
+    others = (1 - KINSHIP) / (len(LANGUAGES) - 1)
+    return {language: KINSHIP if language == mother_tongue else others for language in LANGUAGES}
+
+
+def recipes_of(language: str) -> tuple[Recipe, ...]:
+    """A language's base, which starts from nothing, and the models that go on from it."""
+    who, base, own = LANGUAGES[language], f"base-{language}", {language: 1.0}
+    leaves = (who.leaves_at, who.weak_at)
+    return (
+        Recipe(base, START, own, who.steps, 12_000, 4e-3, exports=leaves),
+        Recipe(who.strong, f"{base}/model", own, 40, 1_600, 1e-3),
+        Recipe(who.weak, f"{base}/step-{who.weak_at}", own, 30, 1_600, 1e-3),
+        Recipe(who.student, f"{base}/step-{who.leaves_at}", upbringing(language), 120, 3_200, 2e-3),
+    )
+
+
+RECIPES = tuple(recipe for language in LANGUAGES for recipe in recipes_of(language))
 
 
 def resolve(experiment: Experiment, directory: Place) -> Experiment:
@@ -128,7 +166,7 @@ def make_world(run: Run, settings: Miniature, stage: Stage, placement: Placement
     write_questions(stage.directory / "train.jsonl", held[: settings.train_questions])
     write_questions(stage.directory / "evaluate.jsonl", held[settings.train_questions :])
     held_ids = frozenset(e.question_id for e in held)
-    start = stage.directory / "init/model"
+    start = stage.directory / START
     made = stage.directory / "init/MADE"  # on an object store a directory appears file by file
     if not made.is_file():
         folder = start.scratch()
@@ -142,8 +180,9 @@ def make_world(run: Run, settings: Miniature, stage: Stage, placement: Placement
         if not Place(job.examples).is_file():
             write_examples(Place(job.examples), draw_examples(recipe, settings, renderer, held_ids, k))
         jobs.append(job)
-    run_queue(run, jobs[:1], placement)  # the others start from exports of the base model
-    run_queue(run, jobs[1:], placement)
+    bases = [job for job, recipe in zip(jobs, RECIPES, strict=True) if recipe.is_base]
+    run_queue(run, bases, placement)  # the others start from their exports
+    run_queue(run, [job for job in jobs if job not in bases], placement)
     stage.finish([], models=len(jobs), questions=len(held))
 
 
@@ -168,7 +207,7 @@ def training_of(recipe: Recipe, directory: Place, settings: Miniature, k: int) -
             learning_rate=recipe.learning_rate,
             steps=scaled(recipe.steps),
             batch_size=32,
-            warmup_ratio=0.08 if recipe.name == "base" else 0.2,
+            warmup_ratio=0.08 if recipe.is_base else 0.2,
             zero_stage=0,
             checkpoint_every=250,
             deepspeed={"optimizer": {"params": {"betas": [0.9, 0.98]}}},
@@ -185,9 +224,7 @@ def draw_examples(
     """
     rng = random.Random(settings.seed * 1000 + k)
     rows = max(64, round(recipe.rows * min(1.0, settings.scale)))
-    episodes = draw_episodes(
-        rows, settings.seed * 1000 + 500 + k, held, family_weights=recipe.families, min_operations=1
-    )
+    episodes = draw_episodes(rows, settings.seed * 1000 + 500 + k, held, min_operations=1)
     dialects = rng.choices(list(recipe.dialects), list(recipe.dialects.values()), k=rows)
     examples = []
     for episode, dialect in zip(episodes, dialects, strict=True):
