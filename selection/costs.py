@@ -23,6 +23,7 @@ CostName = Literal[
     "gradient_norm",
     "car",
     "grace",
+    "learned",
     "shortest",
     "longest",
 ]
@@ -34,6 +35,17 @@ MEASURE_OF: dict[str, Measure] = {
     "gradient_norm": "gradient",
     "grace": "gradient",
 }
+FEATURES = (
+    "mean_loss",
+    "question_loss",
+    "log_tokens",
+    "mean_rank",
+    "mean_brier",
+    "mean_entropy",
+    "max_loss",
+    "own_similarity",
+    "question_similarity",
+)
 NO_IFD = 1e6  # of an answer of one token, which has no loss without its question
 
 
@@ -41,7 +53,7 @@ NO_IFD = 1e6  # of an answer of one token, which has no loss without its questio
 class CostSettings:
     """Which cost, and its parameters: `scas_lambda` in [0, 1]; `length_exponent` kappa in [0, 1], 1 is the
     published SCAS. `window`: sentences before each that `local_naturalness` shows. `beta`: how much the
-    student's loss weighs in `car`.
+    student's loss weighs in `car`. `coefficients`: of the features of `learned`, by name.
     """
 
     name: CostName = "scas"
@@ -49,6 +61,7 @@ class CostSettings:
     length_exponent: float = 1.0
     window: int = 4
     beta: float = 1.0
+    coefficients: tuple[tuple[str, float], ...] = ()
 
 
 def scas_parts(table: pd.DataFrame, length_exponent: float = 1.0) -> pd.DataFrame:
@@ -147,6 +160,33 @@ def lark(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
     return -(loss / total) * (2 * brier / loss - weighted / total)
 
 
+def features_of(table: pd.DataFrame) -> pd.DataFrame:
+    """What `learned` knows of each answer: how likely and how long it is, how sure the student is, and where
+    its hidden states point; in `FEATURES`' order.
+    """
+    n, parts = table["n_answer"], scas_parts(table)
+    columns = (
+        table["answer_loss"] / n,
+        parts["question_mean_nll"],
+        np.log(n.astype(float)),
+        table["clipped_rank"] / n,
+        table["brier"] / n,
+        table["entropy"] / n,
+        table["max_loss"],
+        parts["answer_answer_similarity"],
+        parts["answer_question_similarity"],
+    )
+    return pd.DataFrame(dict(zip(FEATURES, columns, strict=True)))
+
+
+def learned(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
+    """Minus the gain that an answer promises, up to a constant: features times coefficients that were fitted
+    to what learning really gave, on other students and tasks (`selection/learned.py`).
+    """
+    weights = dict(settings.coefficients)
+    return -(features_of(table) * [weights.get(name, 0.0) for name in FEATURES]).sum(axis=1)
+
+
 def shortest(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
     """Answer tokens under the student's tokenizer."""
     return table["n_answer"].astype(float)
@@ -165,6 +205,7 @@ COSTS: dict[str, Callable[[pd.DataFrame, CostSettings], pd.Series]] = {
     "lark": lark,
     "ifd": ifd,
     "gradient_norm": gradient_norm,
+    "learned": learned,
     "shortest": shortest,
     "longest": longest,
 }

@@ -176,8 +176,19 @@ def test_a_student_that_allows_few_shortcuts_is_trained_and_judged_and_the_page_
     assert after > before
 
 
-def test_arms_that_chose_the_same_answers_say_so(small_world: dict[str, Any], tmp_path: Path) -> None:
-    arms = [{"name": "strongest", "rule": "strongest"}, {"name": "ann", "rule": "teacher", "teacher": "ann"}]
-    results = summarise(*run(small_world, tmp_path, arms=arms))
-    told = "ann chose the same answers as strongest in every round, and came to the same"
+def test_arms_that_chose_the_same_answers_say_so_and_the_best_single_teacher_is_shown(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
+    single = [{"name": f"only-{t}", "rule": "teacher", "teacher": t} for t in ("ann", "cat")]
+    arms = [{"name": "strongest", "rule": "strongest"}, *single]
+    done, outcome = run(small_world, tmp_path, arms=arms)
+    results = summarise(done, outcome)
+    told = "only-ann chose the same answers as strongest in every round, and came to the same"
     assert any(told in line for line in verdict_lines(results))
+    best = next(arm for arm in results.arms if arm.arm.startswith("in hindsight: only-"))
+    values = {arm.arm: arm.value.value for arm in results.arms}
+    taken = best.arm.removeprefix("in hindsight: ").split(" or ")
+    assert set(taken) <= {"only-ann", "only-cat"}
+    if len(taken) == 1:
+        assert best.value.value == pytest.approx(values[taken[0]])
+    assert best.arm in render_report(results)

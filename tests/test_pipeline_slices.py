@@ -40,6 +40,12 @@ ARMS: list[dict[str, Any]] = [
     {"name": "ifd", "rule": "minimum", "cost": "ifd"},
     {"name": "gradient", "rule": "minimum", "cost": "gradient_norm"},
     {"name": "car", "rule": "minimum", "cost": "car", "beta": 3},
+    {
+        "name": "learned",
+        "rule": "minimum",
+        "cost": "learned",
+        "coefficients": {"mean_loss": -2, "max_loss": 1},
+    },
     {"name": "grace", "rule": "minimum", "cost": "grace", "cap": 0.5},
 ]
 

@@ -1,11 +1,12 @@
 """The ways of teaching that an experiment compares."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from jobs.experiment.section import Name, Section
-from selection.costs import CostName, CostSettings
+from selection.costs import FEATURES, CostName, CostSettings
 from selection.rules import RANKING_RULES, RuleName, RuleSettings, WeightName
 
 
@@ -22,6 +23,7 @@ class Arm(Section):
     length_exponent: float = Field(1.0, ge=0, le=1)
     window: int = Field(4, ge=0)
     beta: float = Field(1.0, ge=0)
+    coefficients: tuple[tuple[str, float], ...] = ()
     groups: int = Field(5, ge=1)
     group: int = Field(1, ge=1)
     k: int = Field(1, ge=1)
@@ -31,6 +33,11 @@ class Arm(Section):
     threshold: float | None = None
     threshold_quantile: float | None = Field(None, gt=0, le=1)
     cap: float | None = Field(None, gt=0, le=1)
+
+    @field_validator("coefficients", mode="before")
+    @classmethod
+    def _from_mapping(cls, given: Any) -> Any:
+        return tuple(sorted(given.items())) if isinstance(given, Mapping) else given
 
     @model_validator(mode="after")
     def _rule_and_cost_fit(self) -> "Arm":
@@ -47,6 +54,10 @@ class Arm(Section):
             raise ValueError("rule teacher needs the name of a teacher")
         if self.weights == "margin" and self.rule != "top_k":
             raise ValueError("weights: margin is for rule top_k")
+        strange = sorted({name for name, _ in self.coefficients} - set(FEATURES))
+        if strange or (self.cost == "learned") != bool(self.coefficients):
+            wanted = f"coefficients of {', '.join(FEATURES)}"
+            raise ValueError(f"cost learned takes {wanted}; got {', '.join(strange) or 'none'}")
         for name, cost in (("window", "local_naturalness"), ("beta", "car")):
             if getattr(self, name) != type(self).model_fields[name].default and self.cost != cost:
                 raise ValueError(f"{name} is for cost {cost}")
@@ -58,7 +69,14 @@ class Arm(Section):
     def cost_settings(self) -> CostSettings | None:
         if self.cost is None:
             return None
-        return CostSettings(self.cost, self.scas_lambda, self.length_exponent, self.window, self.beta)
+        return CostSettings(
+            self.cost,
+            self.scas_lambda,
+            self.length_exponent,
+            self.window,
+            self.beta,
+            self.coefficients,
+        )
 
     @property
     def rule_settings(self) -> RuleSettings:

@@ -28,6 +28,7 @@ from jobs.results.tables import (
 from jobs.run.run import Run
 from jobs.run.store import Stage, write_table
 from training.evaluation import Comparison, Interval, accuracy_interval, compare
+from training.hindsight import best_in_hindsight
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def summarise(run: Run, outcome: Outcome) -> Results:
     e = start.experiment
     judged = Judged(outcome)
     baseline = baseline_of(e)
+    best = judged.in_hindsight(baseline)
     return Results(
         experiment=resolved(e),
         metric=e.evaluate.metric,
@@ -85,13 +87,15 @@ def summarise(run: Run, outcome: Outcome) -> Results:
             for s in e.students
             for a in e.arms
             for number in range(1, e.rounds + 1)
-        ],
+        ]
+        + [arm for arm, _ in best],
         comparisons=[
             (s.name, a.name, judged.compared(s.name, a.name, baseline))
             for s in e.students
             for a in e.arms
             if a.name != baseline
-        ],
+        ]
+        + [(arm.student, arm.arm, comparison) for arm, comparison in best],
         teachers=teacher_table(start),
         ledger=run_ledger(outcome),
         drop_bias=drop_bias(start),
@@ -160,6 +164,28 @@ class Judged:
         if is_equal and self._chose_alike(student, arm, baseline):
             verdict = f"{arm} chose the same answers as {baseline} in every round, and came to the same"
             return replace(found, verdict=verdict)
+        return found
+
+    def in_hindsight(self, baseline: str) -> list[tuple[ArmResult, Comparison]]:
+        """For every student the best of the arms that learn from one teacher alone, where there are several:
+        each half of the questions under the arm that is best on the other half.
+        """
+        e, found = self.experiment, []
+        single = [arm.name for arm in e.arms if arm.rule == "teacher"]
+        for student in (s.name for s in e.students) if len(single) > 1 else ():
+            every = {
+                name: np.stack([self._after[p, e.rounds] for p in self._own(student, name)])
+                for name in (*single, baseline)
+            }
+            known = np.logical_and.reduce([np.isfinite(v).all(axis=0) for v in every.values()])
+            choices = {name: every[name][:, known] for name in single}
+            values, taken = best_in_hindsight(choices, e.seed)
+            name = f"in hindsight: {' or '.join(dict.fromkeys(taken))}"
+            whole = np.full(every[baseline].shape, np.nan)
+            whole[:, known] = values
+            arm = self._result(student, name, e.rounds, list(whole), 0.0)
+            compared = compare(values, every[baseline][:, known], name, baseline, e.evaluate.metric)
+            found.append((arm, compared))
         return found
 
     def _chose_alike(self, student: str, arm: str, baseline: str) -> bool:

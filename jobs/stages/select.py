@@ -48,7 +48,7 @@ def select_stage(store: Store, choice: Choice, scores: PoolScores, pool: AnswerP
     arm = choice.arm
     cost = arm.cost_settings
     config = {
-        "cost": unusual(asdict(cost), {"window": 4, "beta": 1.0}) if cost else None,
+        "cost": unusual(asdict(cost), {"window": 4, "beta": 1.0, "coefficients": ()}) if cost else None,
         "rule": asdict(arm.rule_settings),
         "seed": choice.seed,
     }
