@@ -7,6 +7,7 @@ import typer
 
 from cluster.storage import Place
 from jobs.doors.interruption import interruptible
+from jobs.experiment.miniature import Miniature
 from jobs.experiment.reading import load_experiment
 from jobs.run.progress import Terminal
 from jobs.run.run import open_run
@@ -14,23 +15,26 @@ from jobs.run.run import open_run
 
 def miniature(
     out: Annotated[Path, typer.Option(help="Store to build in.")] = Path("store"),
+    world: Annotated[str, typer.Option(help="quick (the demo's) or full (the study's).")] = "quick",
     seed: int = 0,
     train_questions: int = 400,
     evaluate_questions: int = 300,
 ) -> None:
     """Build the miniature world alone and print where its models and questions are."""
-    from jobs.miniature.world import STUDENTS, TEACHERS, build_world
+    from jobs.miniature.world import build_world, models_of
 
     experiment = load_experiment(Path(__file__).parents[1] / "miniature" / "world.yaml", [f"store={out}"])
-    settings = {"seed": seed, "train_questions": train_questions, "evaluate_questions": evaluate_questions}
-    experiment = experiment.model_copy(update={"miniature": type(experiment.miniature)(**settings)})  # type: ignore[call-arg,misc]
+    if world not in ("quick", "full"):
+        raise typer.BadParameter(f"{world}: quick or full", param_hint="--world")
+    counts = {"train_questions": train_questions, "evaluate_questions": evaluate_questions}
+    settings = Miniature.model_validate({"world": world, "seed": seed, **counts})
     terminal = Terminal()
     with (
         interruptible(terminal, Place(str(out))),
         open_run(experiment, Place(str(out)) / "logs", terminal) as run,
     ):
-        directory = build_world(run, experiment.miniature, experiment.placement)  # type: ignore[arg-type]
-    for kind, names in (("teacher", TEACHERS), ("student", STUDENTS)):
-        for name in names:
-            print(f"{kind:8} {name:10} {directory / f'{name}/model'}")
+        directory = build_world(run, settings, experiment.placement)
+    for kind, models in models_of(directory).items():
+        for name, path in models.items():
+            print(f"{kind:8} {name:32} {directory / path / 'model'}")
     print(f"questions           {directory / 'train.jsonl'} {directory / 'evaluate.jsonl'}")

@@ -1,5 +1,7 @@
 """The miniature world in an experiment: its size, and the mark of names that are looked up in it."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from jobs.experiment.section import Section
@@ -8,8 +10,11 @@ MINIATURE = "miniature:"
 
 
 class Miniature(Section):
-    """The miniature world: which one (seed), and how many questions it offers."""
+    """The miniature world: the demo's quick one or the study's full one, by which seed, and how many
+    questions it offers.
+    """
 
+    world: Literal["quick", "full"] = "quick"
     seed: int = 0
     train_questions: int = Field(400, ge=8)
     evaluate_questions: int = Field(300, ge=8)

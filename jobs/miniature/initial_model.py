@@ -1,12 +1,13 @@
 """The untrained model that every model of the miniature world starts from, and its tokenizer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cluster.models.loading import deepspeed_hidden, import_transformers
-from jobs.miniature.tasks import DIALECTS, draw_episodes, work_out
+from jobs.miniature.tasks import DIALECTS, QUICK_FAMILIES, WORDY, draw_episodes, work_out
 
-WIDTH, LAYERS, HEADS = 96, 2, 4
+LAYERS, HEADS = 2, 4
 VOCABULARY = 400
 MAX_POSITIONS = 512
 TEMPLATE = (
@@ -18,13 +19,15 @@ TEMPLATE = (
 )
 
 
-def make_initial_model(directory: Path, seed: int) -> None:
+def make_initial_model(
+    directory: Path, seed: int, width: int = 96, families: Sequence[str] = QUICK_FAMILIES
+) -> None:
     """Write an untrained Qwen3-shaped model with a byte-level BPE tokenizer learned from worked episodes."""
     import torch
 
     transformers = import_transformers()
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=_learned_bpe(seed),
+        tokenizer_object=_learned_bpe(seed, families),
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         extra_special_tokens=["<|im_start|>"],
@@ -33,12 +36,12 @@ def make_initial_model(directory: Path, seed: int) -> None:
     torch.manual_seed(seed)
     config = transformers.Qwen3Config(
         vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=3 * WIDTH,
+        hidden_size=width,
+        intermediate_size=3 * width,
         num_hidden_layers=LAYERS,
         num_attention_heads=HEADS,
         num_key_value_heads=HEADS,
-        head_dim=WIDTH // HEADS,
+        head_dim=width // HEADS,
         tie_word_embeddings=True,
         initializer_range=0.05,
         max_position_embeddings=MAX_POSITIONS,
@@ -52,12 +55,13 @@ def make_initial_model(directory: Path, seed: int) -> None:
     tokenizer.save_pretrained(directory)
 
 
-def _learned_bpe(seed: int) -> Any:
+def _learned_bpe(seed: int, families: Sequence[str]) -> Any:
     """A byte-level BPE tokenizer learned from episodes worked in every dialect."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    sample = draw_episodes(1500, seed + 1)
-    corpus = [e.question for e in sample] + [work_out(e, d) for e in sample for d in DIALECTS]
+    sample = draw_episodes(1500, seed + 1, families=families)
+    dialects = DIALECTS if tuple(families) == QUICK_FAMILIES else [*DIALECTS, *WORDY]
+    corpus = [e.question for e in sample] + [work_out(e, d) for e in sample for d in dialects]
     bpe = Tokenizer(models.BPE())
     label = Regex("(?<![a-z])[t-z](?![a-z])")  # an operation's label is a token of its own
     bpe.pre_tokenizer = pre_tokenizers.Sequence(

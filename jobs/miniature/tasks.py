@@ -10,7 +10,7 @@ has the trials.
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 CHAIN_MODULUS, DIAL_MARKS, GRID_SIZE = 10, 9, 8
@@ -104,12 +104,75 @@ def _cups(rng: random.Random, n: int) -> Episode:
     return Episode("cups", tuple(operations), tuple(states))
 
 
+def _week(rng: random.Random, n: int) -> Episode:
+    """A day of the week, 1 to 7, under +k and -k (k up to 3)."""
+    value, operations, states = rng.randint(1, 7), [], []
+    states.append(str(value))
+    for _ in range(n):
+        sign, k = rng.choice((1, -1)), rng.randint(1, 3)
+        value = (value - 1 + sign * k) % 7 + 1
+        operations.append(f"{'+' if sign > 0 else '-'}{k}")
+        states.append(str(value))
+    return Episode("week", tuple(operations), tuple(states))
+
+
+def _lamps(rng: random.Random, n: int) -> Episode:
+    """Three lamps, on (1) or off (0), under a switch of one (`#2`), `^` (each takes its right neighbour's
+    state) and `!` (all switched).
+    """
+    lamps, operations = [rng.choice("01") for _ in range(3)], []
+    states = ["".join(lamps)]
+    for _ in range(n):
+        operation = rng.choice(("#1", "#2", "#3", "^", "!"))
+        if operation == "^":
+            lamps = lamps[1:] + lamps[:1]
+        else:
+            switched = range(3) if operation == "!" else [int(operation[1]) - 1]
+            for i in switched:
+                lamps[i] = "10"[int(lamps[i])]
+        operations.append(operation)
+        states.append("".join(lamps))
+    return Episode("lamps", tuple(operations), tuple(states))
+
+
+def _belt(rng: random.Random, n: int) -> Episode:
+    """Three boxes on a belt, marked 2 to 5: `<4` puts one behind the last, and the first falls off; `>4` the
+    other way round.
+    """
+    boxes, operations = [rng.choice("2345") for _ in range(3)], []
+    states = ["".join(boxes)]
+    for _ in range(n):
+        side, box = rng.choice("<>"), rng.choice("2345")
+        boxes = [*boxes[1:], box] if side == "<" else [box, *boxes[:-1]]
+        operations.append(side + box)
+        states.append("".join(boxes))
+    return Episode("belt", tuple(operations), tuple(states))
+
+
+def _rules(rng: random.Random, n: int) -> Episode:
+    """Three signs, 1 to 3, rewritten by rules: `1/3` makes every 1 a 3."""
+    signs, operations = "".join(rng.choice("123") for _ in range(3)), []
+    states = [signs]
+    for _ in range(n):
+        old = rng.choice("123")
+        new = rng.choice([sign for sign in "123" if sign != old])
+        signs = signs.replace(old, new)
+        operations.append(f"{old}/{new}")
+        states.append(signs)
+    return Episode("rules", tuple(operations), tuple(states))
+
+
 FAMILIES: dict[str, Callable[[random.Random, int], Episode]] = {
     "chain": _chain,
     "dial": _dial,
     "grid": _grid,
     "cups": _cups,
+    "week": _week,
+    "lamps": _lamps,
+    "belt": _belt,
+    "rules": _rules,
 }
+QUICK_FAMILIES = ("chain", "dial", "grid", "cups")  # of the quick world
 
 
 def draw_episodes(
@@ -117,6 +180,7 @@ def draw_episodes(
     seed: int,
     exclude: frozenset[str] = frozenset(),
     min_operations: int = MIN_OPERATIONS,
+    families: Sequence[str] = QUICK_FAMILIES,
 ) -> list[Episode]:
     """Draw episodes of `min_operations` to six operations, the families in turn.
 
@@ -127,7 +191,6 @@ def draw_episodes(
     """
     rng, seen = random.Random(seed), set(exclude)
     episodes: list[Episode] = []
-    families = list(FAMILIES)
     while len(episodes) < count:
         family = families[len(episodes) % len(families)]
         operations = rng.randint(min_operations, MAX_OPERATIONS)
@@ -195,10 +258,32 @@ DIALECTS: dict[str, Callable[[Episode], str]] = {
 }
 
 
+def _running_wordy(episode: Episode) -> str:
+    """A running total in filler."""
+    body = "".join(f" then {label}{op} gives us {b} ." for label, _, op, b in _steps(episode))
+    return _finish(f"we start from {episode.states[0]} .{body} so we are done .", episode)
+
+
+def _prefix_wordy(episode: Episode) -> str:
+    """Operation first and everything wrapped, in filler."""
+    body = "".join(
+        f" first do [{label}{op}]" + " and see {" + f"{a}={b}" + "} ." for label, a, op, b in _steps(episode)
+    )
+    return _finish(f"let us begin .{body} so we are done .", episode)
+
+
+# With the filler that `wordy` has, in the full world alone.
+WORDY: dict[str, Callable[[Episode], str]] = {
+    "equations-wordy": _wordy,
+    "running-wordy": _running_wordy,
+    "prefix-wordy": _prefix_wordy,
+}
+
+
 def work_out(episode: Episode, dialect: str) -> str:
     """Write the worked answer of an episode in a dialect.
 
     >>> work_out(Episode("chain", ("+4", "-2"), ("3", "7", "5")), "equations")
     '3t+4=7;7u-2=5\\nA:5'
     """
-    return DIALECTS[dialect](episode)
+    return (DIALECTS | WORDY)[dialect](episode)

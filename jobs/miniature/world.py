@@ -1,109 +1,23 @@
-"""The miniature world: small teachers and students trained here, from scratch, by the product's own training
-loop.
-
-Strength and mother tongue are crossed. Three languages, each a dialect that a model of its own learns from
-nothing; each gives a strong teacher, a weak one, and a student that leaves it early and goes on with half of
-its mother tongue and a quarter of each of the others. So the strongest teacher is one student's kin and a
-stranger to the others. Nothing here looks at a selector's outcome; `docs/miniature.md` records what was
-tried.
+"""The miniature worlds: small teachers and students trained here, from scratch, by the product's own training
+loop. The demo runs in the quick world (`quick`), the study in the full one (`full`).
 """
 
 import json
-import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 
-from cluster.models.loading import ModelSource, load_tokenizer
-from cluster.models.rendering import Renderer
 from cluster.storage import Place
 from jobs.experiment.miniature import MINIATURE, Miniature
 from jobs.experiment.placement import Placement
 from jobs.experiment.schema import Experiment
-from jobs.miniature.initial_model import HEADS, LAYERS, VOCABULARY, WIDTH, make_initial_model
-from jobs.miniature.tasks import Episode, draw_episodes, work_out
+from jobs.miniature import full, quick
+from jobs.miniature.full import WORLD, make_full
+from jobs.miniature.initial_model import HEADS, LAYERS, VOCABULARY
+from jobs.miniature.making import Workshop, write_questions
+from jobs.miniature.tasks import FAMILIES, QUICK_FAMILIES, draw_episodes
 from jobs.run.run import Planned, Run
 from jobs.run.store import Stage
-from jobs.stages.train import run_queue
-from training.data import SUFFIX, Example, write_examples
-from training.job import TrainJob
-from training.settings import TrainSettings
 
-VERSION = 1
-START = "init/model"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How one model of the world is made: from which export of which model, on which dialects, for how long.
-
-    `dialects` are relative weights.
-    """
-
-    name: str
-    start: str
-    dialects: dict[str, float]
-    steps: int
-    rows: int
-    learning_rate: float
-    exports: tuple[int, ...] = ()
-
-    @property
-    def is_base(self) -> bool:
-        """Whether it starts from nothing."""
-        return self.start == START
-
-
-@dataclass(frozen=True)
-class Language:
-    """A dialect that is somebody's mother tongue, and who speaks it.
-
-    Attributes:
-        steps: of its base; `weak_at` and `leaves_at` are where the weak teacher and the student leave it.
-            Languages are learned at different speeds, and weak teachers, like students, are to be about
-            equally able.
-    """
-
-    strong: str
-    weak: str
-    student: str
-    steps: int
-    weak_at: int
-    leaves_at: int
-
-
-LANGUAGES = {
-    "equations": Language("ada", "abe", "sue", 620, 440, 300),
-    "running": Language("bea", "ben", "ron", 600, 450, 405),
-    "prefix": Language("eve", "eva", "pam", 480, 260, 220),
-}
-TEACHERS = tuple(name for own in LANGUAGES.values() for name in (own.strong, own.weak))
-STUDENTS = tuple(own.student for own in LANGUAGES.values())
-KINSHIP = 0.5  # the mother tongue's share of what a student meets after it has left its base
-
-
-def upbringing(mother_tongue: str) -> dict[str, float]:
-    """What a student meets of each language.
-
-    >>> upbringing("running")
-    {'equations': 0.25, 'running': 0.5, 'prefix': 0.25}
-    """
-    others = (1 - KINSHIP) / (len(LANGUAGES) - 1)
-    return {language: KINSHIP if language == mother_tongue else others for language in LANGUAGES}
-
-
-def recipes_of(language: str) -> tuple[Recipe, ...]:
-    """A language's base, which starts from nothing, and the models that go on from it."""
-    who, base, own = LANGUAGES[language], f"base-{language}", {language: 1.0}
-    leaves = (who.leaves_at, who.weak_at)
-    return (
-        Recipe(base, START, own, who.steps, 12_000, 4e-3, exports=leaves),
-        Recipe(who.strong, f"{base}/model", own, 40, 1_600, 1e-3),
-        Recipe(who.weak, f"{base}/step-{who.weak_at}", own, 30, 1_600, 1e-3),
-        Recipe(who.student, f"{base}/step-{who.leaves_at}", upbringing(language), 120, 3_200, 2e-3),
-    )
-
-
-RECIPES = tuple(recipe for language in LANGUAGES for recipe in recipes_of(language))
+VERSION = 2
 
 
 def resolve(experiment: Experiment, directory: Place) -> Experiment:
@@ -115,11 +29,11 @@ def resolve(experiment: Experiment, directory: Place) -> Experiment:
         if not text.startswith(MINIATURE):
             return text
         name = text.removeprefix(MINIATURE)
-        return (
-            str(directory / f"{name}.jsonl")
-            if name in ("train", "evaluate")
-            else str(directory / name / "model")
-        )
+        if name in ("train", "evaluate"):
+            return str(directory / f"{name}.jsonl")
+        return str(directory / inside.get(name, name) / "model")
+
+    inside = {name: path for models in models_of(directory).values() for name, path in models.items()}
 
     questions = experiment.questions.model_copy(
         update={"train": path(experiment.questions.train), "evaluate": path(experiment.questions.evaluate)}
@@ -131,112 +45,64 @@ def resolve(experiment: Experiment, directory: Place) -> Experiment:
     return experiment.model_copy(update={"questions": questions, "teachers": teachers, "students": students})
 
 
+def models_of(directory: Place) -> dict[str, dict[str, str]]:
+    """Where a built world's teachers and students lie in its directory, by name."""
+    place = directory / WORLD
+    if not place.is_file():
+        quick_ones = {"teacher": quick.TEACHERS, "student": quick.STUDENTS}
+        return {kind: {name: name for name in names} for kind, names in quick_ones.items()}
+    world = json.loads(place.read_text())
+    kinds = {"teacher": world["teachers"], "student": world["students"]}
+    return {kind: {member["name"]: member["path"] for member in some} for kind, some in kinds.items()}
+
+
 def build_world(run: Run, settings: Miniature, placement: Placement) -> Place:
-    """Build the world, or find it in the store; returns its directory: `<model>/model`, `train.jsonl`,
-    `evaluate.jsonl`.
+    """Build a world, or find it in the store; returns its directory: `<model>/model`, `train.jsonl`,
+    `evaluate.jsonl`, and in the full one `world.json`, which names its models.
 
     Raises:
         Unmade: in a plan, nobody has built it yet.
     """
     config = {
         "miniature": settings.model_dump(),
-        "recipes": [r.__dict__ for r in RECIPES],
-        "shape": [WIDTH, LAYERS, HEADS, VOCABULARY],
+        "recipes": recipe_of_all(settings),
+        "shape": [LAYERS, HEADS, VOCABULARY],
     }
     stage = run.store.stage("miniature", VERSION, config, {})
     run.note("miniature", "world", stage)
     if run.mode == "plan":
-        steps = round(sum(r.steps for r in RECIPES) * settings.scale)
-        left = None if stage.is_finished else f"{len(RECIPES)} models, {steps:,} steps"
+        left = None if stage.is_finished else f"the {settings.world} world's models"
         run.planned.append(Planned("miniature", "world", left, f"{placement.train_workers} train workers"))
         run.need("the miniature world", [stage])
     with run.claimed([stage]):
         if not stage.is_finished:
-            make_world(run, settings, stage, placement)
+            run.terminal.say(
+                f"building the {settings.world} miniature world in {stage.directory}: its models are trained "
+                "once, then cached"
+            )
+            make = make_full if settings.world == "full" else make_quick
+            make(run, settings, stage, placement)
     return stage.directory
 
 
-def make_world(run: Run, settings: Miniature, stage: Stage, placement: Placement) -> None:
-    """Write the world's questions and train its models, as far as they are not there yet."""
-    run.terminal.say(
-        f"building the miniature world in {stage.directory}: {len(RECIPES)} small models are "
-        "trained once, then cached"
-    )
+def recipe_of_all(settings: Miniature) -> object:
+    """All that a world follows from but its seed."""
+    if settings.world == "quick":
+        return [asdict(recipe) for recipe in quick.RECIPES]
+    students = full.raised_lines({f"{one}-{width}": "" for one in full.LANGUAGES for width in full.WIDTHS})
+    lines = [asdict(line) for line in (*full.base_lines(), *students)]
+    return [lines, list(FAMILIES), full.ANNEAL, full.STRENGTHS, full.COMPETENCES, full.LEAVES, full.PRACTICE]
+
+
+def make_quick(run: Run, settings: Miniature, stage: Stage, placement: Placement) -> None:
+    """Write the quick world's questions and train its models, as far as they are not there yet."""
     held = draw_episodes(settings.train_questions + settings.evaluate_questions, settings.seed)
     write_questions(stage.directory / "train.jsonl", held[: settings.train_questions])
     write_questions(stage.directory / "evaluate.jsonl", held[settings.train_questions :])
-    held_ids = frozenset(e.question_id for e in held)
-    start = stage.directory / START
-    made = stage.directory / "init/MADE"  # on an object store a directory appears file by file
-    if not made.is_file():
-        folder = start.scratch()
-        make_initial_model(folder, settings.seed)
-        start.take(folder)
-        made.write_bytes(b"")
-    renderer = Renderer(load_tokenizer(ModelSource(str(start))))
-    jobs = []
-    for k, recipe in enumerate(RECIPES):
-        job = training_of(recipe, stage.directory, settings, k)
-        if not Place(job.examples).is_file():
-            write_examples(Place(job.examples), draw_examples(recipe, settings, renderer, held_ids, k))
-        jobs.append(job)
-    bases = [job for job, recipe in zip(jobs, RECIPES, strict=True) if recipe.is_base]
-    run_queue(run, bases, placement)  # the others start from their exports
-    run_queue(run, [job for job in jobs if job not in bases], placement)
-    stage.finish([], models=len(jobs), questions=len(held))
-
-
-def training_of(recipe: Recipe, directory: Place, settings: Miniature, k: int) -> TrainJob:
-    """The training job of one recipe."""
-
-    def scaled(steps: int) -> int:
-        return max(2, round(steps * settings.scale))
-
-    output = directory / recipe.name
-    start = recipe.start
-    if "/step-" in start:
-        model, _, step = start.partition("/step-")
-        start = f"{model}/step-{scaled(int(step))}"
-    return TrainJob(
-        job_id=f"{directory.name}-{recipe.name}",
-        source=ModelSource(str(directory / start)),
-        examples=str(output / f"examples{SUFFIX}"),
-        output=str(output),
-        seed=settings.seed * 1000 + k,
-        settings=TrainSettings(
-            learning_rate=recipe.learning_rate,
-            steps=scaled(recipe.steps),
-            batch_size=32,
-            warmup_ratio=0.08 if recipe.is_base else 0.2,
-            zero_stage=0,
-            checkpoint_every=250,
-            deepspeed={"optimizer": {"params": {"betas": [0.9, 0.98]}}},
-        ),
-        export_steps=tuple(scaled(step) for step in recipe.exports),
-    )
-
-
-def draw_examples(
-    recipe: Recipe, settings: Miniature, renderer: Renderer, held: frozenset[str], k: int
-) -> list[Example]:
-    """Worked episodes of one to six operations in the recipe's dialects, none of them a question of the
-    world.
-    """
-    rng = random.Random(settings.seed * 1000 + k)
-    rows = max(64, round(recipe.rows * min(1.0, settings.scale)))
-    episodes = draw_episodes(rows, settings.seed * 1000 + 500 + k, held, min_operations=1)
-    dialects = rng.choices(list(recipe.dialects), list(recipe.dialects.values()), k=rows)
-    examples = []
-    for episode, dialect in zip(episodes, dialects, strict=True):
-        rendered = renderer.conversation(episode.question, work_out(episode, dialect))
-        examples.append(Example(rendered.ids, rendered.prompt_length, rendered.answer_end))
-    return examples
-
-
-def write_questions(place: Place, episodes: Sequence[Episode]) -> None:
-    """Questions as JSONL: id, question, reference, family."""
-    rows = [
-        {"id": e.question_id, "question": e.question, "reference": e.result, "family": e.family}
-        for e in episodes
-    ]
-    place.write_bytes("".join(json.dumps(row) + "\n" for row in rows).encode())
+    ids = frozenset(e.question_id for e in held)
+    shop = Workshop(run, settings, stage.directory, QUICK_FAMILIES, ids)
+    shop.start(quick.WIDTH)
+    numbered = list(enumerate(quick.RECIPES))
+    shop.train([(k, recipe) for k, recipe in numbered if recipe.is_base], placement)
+    shop.train([(k, recipe) for k, recipe in numbered if not recipe.is_base], placement)
+    stage.finish([], models=len(numbered), questions=len(held))

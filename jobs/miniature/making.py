@@ -1,0 +1,127 @@
+"""Making a world's models and questions: the same for the quick world and the full one."""
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+
+from cluster.models.loading import ModelSource, load_tokenizer
+from cluster.models.rendering import Renderer
+from cluster.storage import Place
+from jobs.experiment.miniature import Miniature
+from jobs.experiment.placement import Placement
+from jobs.miniature.initial_model import make_initial_model
+from jobs.miniature.recipes import BATCH, START, Recipe
+from jobs.miniature.tasks import Episode, draw_episodes, work_out
+from jobs.run.run import Run
+from jobs.stages.train import run_queue
+from training.data import SUFFIX, Example, write_examples
+from training.job import TrainJob
+from training.settings import TrainSettings
+
+
+class Workshop:
+    """Where a world is made.
+
+    Args:
+        families: of its questions.
+        held: ids of questions that no model may practise on.
+    """
+
+    def __init__(
+        self, run: Run, settings: Miniature, directory: Place, families: Sequence[str], held: frozenset[str]
+    ) -> None:
+        self.run, self.settings, self.directory = run, settings, directory
+        self.families, self.held = families, held
+
+    def start(self, width: int) -> Place:
+        """The untrained model of a width, made where it is not there yet."""
+        place = self.directory / f"{START}/{width}"
+        made = self.directory / f"{START}/{width}.made"  # on an object store a directory appears file by file
+        if not made.is_file():
+            folder = place.scratch()
+            make_initial_model(folder, self.settings.seed, width, self.families)
+            place.take(folder)
+            made.write_bytes(b"")
+        return place
+
+    def train(self, recipes: Iterable[tuple[int, Recipe]], placement: Placement) -> None:
+        """Train models that do not wait for one another, as far as they are not there yet.
+
+        Args:
+            recipes: with their numbers in the world, from which seeds follow.
+        """
+        jobs = []
+        for k, recipe in recipes:
+            job = training_of(recipe, self.directory, self.settings, k)
+            if not Place(job.examples).is_file():
+                renderer = Renderer(load_tokenizer(ModelSource(job.source.path)))
+                examples = draw_examples(recipe, self.settings, renderer, self.held, k, self.families)
+                write_examples(Place(job.examples), examples)
+            jobs.append(job)
+        run_queue(self.run, jobs, placement)
+
+
+def scaled(steps: int, settings: Miniature) -> int:
+    """Steps of a world at its scale."""
+    return max(2, round(steps * settings.scale))
+
+
+def place_of(model: str, settings: Miniature) -> str:
+    """Where in a world's directory a model or an export lies, at the world's scale."""
+    name, mark, step = model.partition("/step-")
+    return f"{name}{mark}{scaled(int(step), settings)}" if mark else model
+
+
+def training_of(recipe: Recipe, directory: Place, settings: Miniature, k: int) -> TrainJob:
+    """The training job of one recipe."""
+    output = directory / recipe.name
+    return TrainJob(
+        job_id=f"{directory.name}-{recipe.name.replace('/', '-')}",
+        source=ModelSource(str(directory / place_of(recipe.start, settings))),
+        examples=str(output / f"examples{SUFFIX}"),
+        output=str(output),
+        seed=settings.seed * 1000 + k,
+        settings=TrainSettings(
+            learning_rate=recipe.learning_rate,
+            steps=scaled(recipe.steps, settings),
+            batch_size=BATCH,
+            warmup_ratio=0.08 if recipe.is_base else 0.2,
+            schedule="constant" if recipe.is_constant else "cosine",
+            zero_stage=0,
+            checkpoint_every=250,
+            deepspeed={"optimizer": {"params": {"betas": [0.9, 0.98]}}},
+        ),
+        export_steps=tuple(scaled(step, settings) for step in recipe.exports),
+    )
+
+
+def draw_examples(
+    recipe: Recipe,
+    settings: Miniature,
+    renderer: Renderer,
+    held: frozenset[str],
+    k: int,
+    families: Sequence[str],
+) -> list[Example]:
+    """Worked episodes of one to six operations in the recipe's dialects, none of them a question of the
+    world.
+    """
+    rng = random.Random(settings.seed * 1000 + k)
+    rows = max(64, round(recipe.rows * min(1.0, settings.scale)))
+    seed = settings.seed * 1000 + 500 + k
+    episodes = draw_episodes(rows, seed, held, min_operations=1, families=families)
+    dialects = rng.choices(list(recipe.dialects), list(recipe.dialects.values()), k=rows)
+    examples = []
+    for episode, dialect in zip(episodes, dialects, strict=True):
+        rendered = renderer.conversation(episode.question, work_out(episode, dialect))
+        examples.append(Example(rendered.ids, rendered.prompt_length, rendered.answer_end))
+    return examples
+
+
+def write_questions(place: Place, episodes: Sequence[Episode]) -> None:
+    """Questions as JSONL: id, question, reference, family."""
+    rows = [
+        {"id": e.question_id, "question": e.question, "reference": e.result, "family": e.family}
+        for e in episodes
+    ]
+    place.write_bytes("".join(json.dumps(row) + "\n" for row in rows).encode())
