@@ -17,6 +17,7 @@ from jobs.pipeline import begin, look, teach
 from jobs.run.run import Planned, Run, Unmade
 from jobs.run.unfit import older_layout
 from jobs.stages.ask import Left
+from jobs.stages.measures import measuring_of
 from jobs.stages.train import train_place
 from training.batches import count_steps
 
@@ -89,13 +90,16 @@ def _ask_rows(e: Experiment, found: dict[str, list[Planned]], questions: int) ->
 def _score_rows(e: Experiment, found: dict[str, list[Planned]], questions: int) -> list[PlanRow]:
     """What students are asked of the pool; an upper bound while the pool is not known."""
     scored = found.get("score", [])
+    measured = [_row(f"measure {p.label}", p) for p in found.get("measure", [])]
     if scored:
-        return [_row(f"score {p.label}", p) for p in scored]
+        return [*(_row(f"score {p.label}", p) for p in scored), *measured]
     g = e.generate
     samples = max(g.samples, g.max_samples if g.until_verified else 1)
     most = questions * len(e.teachers) * samples * len(e.students)
     place = f"{e.placement.score_workers} × ({e.placement.needs})"
-    return [PlanRow("score, round 1", "no", f"at most {most:,} answers", place)]
+    further = {m.label for m in map(measuring_of, e.arms) if m is not None}
+    rows = [PlanRow(f"measure {name}, round 1", "no", f"at most {most:,} answers", place) for name in further]
+    return [PlanRow("score, round 1", "no", f"at most {most:,} answers", place), *sorted(rows, key=str)]
 
 
 def _path_rows(

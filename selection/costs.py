@@ -27,13 +27,13 @@ CostName = Literal[
     "shortest",
     "longest",
 ]
-Measure = Literal["sentences", "alone", "gradient"]
+Measure = Literal["sentences", "alone", "gradient", "sketch"]
 # What of a student a cost needs beyond one forward pass over question and answer.
 MEASURE_OF: dict[str, Measure] = {
     "local_naturalness": "sentences",
     "ifd": "alone",
     "gradient_norm": "gradient",
-    "grace": "gradient",
+    "grace": "sketch",
 }
 FEATURES = (
     "mean_loss",
@@ -46,7 +46,6 @@ FEATURES = (
     "own_similarity",
     "question_similarity",
 )
-NO_IFD = 1e6  # of an answer of one token, which has no loss without its question
 
 
 @dataclass(frozen=True)
@@ -119,14 +118,13 @@ def ifd(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
     that without it. The largest under 1 is chosen first; 1 and above, where the question does not help, come
     after all others, the smallest first.
 
-    >>> two = pd.DataFrame({"answer_loss": [2.0, 3.0, 9.0], "n_answer": [4, 4, 4]})
-    >>> two = two.assign(alone_loss=[6.0, 4.0, 3.0], n_alone=[3, 4, 3])
-    >>> ifd(two, CostSettings("ifd")).tolist()  # 0.5 / 2, 0.75 / 1, 2.25 / 1
+    >>> table = pd.DataFrame({"answer_loss": [2.0, 3.0, 9.0], "n_answer": [4, 4, 4]})
+    >>> ifd(table.assign(alone_loss=[8.0, 4.0, 4.0], n_alone=[4, 4, 4]), CostSettings("ifd")).tolist()
     [-0.25, -0.75, 2.25]
     """
-    alone = table["alone_loss"] / table["n_alone"].clip(lower=1)
-    ratio = (table["answer_loss"] / table["n_answer"] / alone.clip(lower=1e-12)).clip(upper=NO_IFD)
-    return ratio.where(ratio >= 1, -ratio).where(table["n_alone"] > 0, NO_IFD)
+    alone = (table["alone_loss"] / table["n_alone"]).clip(lower=1e-12)
+    ratio = table["answer_loss"] / table["n_answer"] / alone
+    return ratio.where(ratio >= 1, -ratio)
 
 
 def gradient_norm(table: pd.DataFrame, settings: CostSettings) -> pd.Series:

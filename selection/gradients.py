@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cluster.halving import run_halving
 from cluster.models.positions import context_length
 from cluster.models.proof import prove
 from cluster.models.rendering import Rendered
@@ -20,6 +21,7 @@ from selection.scoring import refusal
 
 SKETCH = 512  # numbers, as GRACE's program keeps
 SKETCH_SEED = 0
+PIECE = 2**22  # coordinates that are sketched at once
 
 
 @dataclass(frozen=True)
@@ -28,45 +30,60 @@ class GradientStatistics:
 
     Attributes:
         gradient_norm: |gradient| over all parameters.
+    """
+
+    gradient_norm: float
+
+
+@dataclass(frozen=True)
+class SketchStatistics:
+    """Of one answer's mean loss.
+
+    Attributes:
         gradient_sketch: `SKETCH` float32 numbers, little-endian, whose inner products stand for those of the
             gradients, over the square root of P.
     """
 
-    gradient_norm: float
     gradient_sketch: bytes
 
 
 class Gradients:
-    """Exact gradients of answers' mean losses under one student, one answer at a time."""
+    """Exact gradients of answers' mean losses under one student, one answer at a time: their norms, or with
+    `sketches` sketches of them.
+    """
 
-    result = GradientStatistics
-
-    def __init__(self, model: Any, special_ids: frozenset[int]) -> None:
-        self.model, self.special_ids = model, special_ids
+    def __init__(self, model: Any, special_ids: frozenset[int], sketches: bool = False) -> None:
+        self.model, self.special_ids, self.sketches = model, special_ids, sketches
+        self.result: type = SketchStatistics if sketches else GradientStatistics
         self.proof = prove(model, ("projection",))
         self.head, self.context_length = self.proof.head, context_length(model)
         for parameter in model.parameters():
             parameter.requires_grad_(True)
         self._buckets: list[torch.Tensor] | None = None
 
-    def score(self, rows: Sequence[Rendered]) -> list[GradientStatistics | Exception]:
-        """Norm and sketch of each answer's gradient; an answer that fails alone gets its exception."""
+    def score(self, rows: Sequence[Rendered]) -> list[GradientStatistics | SketchStatistics | Exception]:
+        """Norm or sketch of each answer's gradient; an answer that fails alone gets its exception."""
         return [self._score(row) for row in rows]
 
-    def _score(self, row: Rendered) -> GradientStatistics | Exception:
+    def _score(self, row: Rendered) -> GradientStatistics | SketchStatistics | Exception:
         refused = refusal(self.model, row)
         if refused is not None:
             return refused
-        try:
-            self.backward(row)
-            sketch, norm = self._sketch(), self._norm()
-        except Exception as error:  # one row that fails, in whatever way, must not end the others
-            return error
-        finally:
-            self.model.zero_grad(set_to_none=True)
+        (found,) = run_halving([row], lambda some: [self._measure(one) for one in some], self._free)
+        self._free()
+        return found
+
+    def _measure(self, row: Rendered) -> GradientStatistics | SketchStatistics:
+        self.backward(row)
+        norm = self._norm()
         if not math.isfinite(norm):
-            return ArithmeticError("the student gives a gradient that is not finite")
-        return GradientStatistics(norm, sketch.astype("<f4").tobytes())
+            raise ArithmeticError("the student gives a gradient that is not finite")
+        if not self.sketches:
+            return GradientStatistics(norm)
+        return SketchStatistics(self._sketch().astype("<f4").tobytes())
+
+    def _free(self) -> None:
+        self.model.zero_grad(set_to_none=True)
 
     def backward(self, row: Rendered) -> tuple[torch.Tensor, torch.Tensor]:
         """Leave the gradient of an answer's mean loss in the model's parameters; natural log, over the
@@ -116,16 +133,24 @@ class Gradients:
 
     def _sketch(self) -> np.ndarray:
         """Every coordinate of the gradient is added to one of K numbers, with a sign, both drawn by a seed:
-        inner products are kept on average, in one pass over the gradient (a count sketch).
+        inner products are kept on average, in one pass over the gradient, piece by piece where it lies (a
+        count sketch).
         """
+        parameters = list(self.model.parameters())
         if self._buckets is None:
-            self._buckets = draw_buckets([p.numel() for p in self.model.parameters()], SKETCH, SKETCH_SEED)
+            drawn = draw_buckets([p.numel() for p in parameters], SKETCH, SKETCH_SEED)
+            self._buckets = [one.to(p.device) for one, p in zip(drawn, parameters, strict=True)]
         total = torch.zeros(SKETCH, dtype=torch.float64)
-        for p, drawn in zip(self.model.parameters(), self._buckets, strict=True):
-            if p.grad is not None:
-                own = p.grad.detach().reshape(-1).double().cpu()
-                total.index_add_(0, (drawn >> 1).long(), own * (1 - 2 * (drawn & 1)))
-        return np.asarray(total.numpy() / math.sqrt(sum(len(drawn) for drawn in self._buckets)))
+        for p, drawn_P in zip(parameters, self._buckets, strict=True):
+            if p.grad is None:
+                continue
+            gradient_P = p.grad.detach().reshape(-1)
+            for at in range(0, len(drawn_P), PIECE):
+                gradient, bucket = gradient_P[at : at + PIECE], drawn_P[at : at + PIECE]
+                signed = gradient.float() * (1 - 2 * (bucket & 1))
+                own = torch.zeros(SKETCH, device=p.device)
+                total += own.index_add_(0, (bucket >> 1).int(), signed).double().cpu()
+        return np.asarray(total.numpy() / math.sqrt(sum(p.numel() for p in parameters)))
 
 
 def draw_buckets(sizes: Sequence[int], width: int, seed: int) -> list[torch.Tensor]:

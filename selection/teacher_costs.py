@@ -13,7 +13,6 @@ import pandas as pd
 from selection.costs import CostSettings
 
 SPLITS, TEST_SHARE, SMOOTHING = 10, 0.1, 1e-3
-LAST = float(np.finfo(float).max)  # of a teacher of whom too little is known
 
 
 def car(
@@ -51,11 +50,13 @@ def grace(
         for teacher, question, sketch in zip(*columns, strict=True):
             sketches.setdefault(teacher, []).append(np.frombuffer(sketch, "<f4"))
             questions.setdefault(teacher, []).append(question)
-    everybody = {t for t in accuracy if t in sketches}
-    return {
-        t: grace_of(np.array(sketches[t], dtype=float), questions[t]) if len(set(questions[t])) > 1 else LAST
-        for t in sorted(everybody)
+    known = {
+        t: grace_of(np.array(sketches[t], dtype=float), questions[t])
+        for t in sorted(sketches)
+        if len(set(questions[t])) > 1
     }
+    last = 2 * max(known.values(), default=0.0) + 1
+    return dict.fromkeys(accuracy, last) | known
 
 
 def grace_of(gradients_NK: np.ndarray, questions: list[str]) -> float:

@@ -1,11 +1,14 @@
 """How well a student predicts an answer that nobody asked for: the lower half of IFD (Cherry LLM, arXiv
-2308.12032)."""
+2308.12032). The answer is read behind what the template writes before an answer, as the published program
+reads it behind its own header.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cluster.errors import BadInput
 from cluster.models.rendering import Rendered
-from selection.scoring import EmptySpan, Scorer, Statistics
+from selection.scoring import Scorer, Statistics
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,7 @@ class UnconditionedStatistics:
 
     Attributes:
         alone_loss: sum of its tokens' losses, in nats.
-        n_alone: how many tokens have one. Without a BOS the first has none, as published.
+        n_alone: how many, the same as with the question.
     """
 
     alone_loss: float
@@ -22,30 +25,37 @@ class UnconditionedStatistics:
 
 
 class Unconditioned:
-    """Reads answers without their questions."""
+    """Reads answers without their questions.
+
+    Args:
+        head: tokens that an answer is read behind.
+
+    Raises:
+        BadInput: there are none, so that the first token would have no loss.
+    """
 
     result = UnconditionedStatistics
 
-    def __init__(self, scorer: Scorer, bos: int | None) -> None:
-        self.scorer, self.bos = scorer, bos
+    def __init__(self, scorer: Scorer, head: tuple[int, ...]) -> None:
+        if not head:
+            raise BadInput(
+                "an answer cannot be read without its question: nothing stands before it",
+                "a template without a header, and a tokenizer without BOS and EOS",
+                "one of these",
+                "leave out cost ifd",
+            )
+        self.scorer, self.head = scorer, head
         self.proof, self.context_length = scorer.proof, scorer.context_length
 
     def score(self, rows: Sequence[Rendered]) -> list[UnconditionedStatistics | Exception]:
         """Statistics per answer, in order; one that fails alone gets its exception instead."""
         found = self.scorer.score([self.alone(row) for row in rows])
-        return [of_rest(one) for one in found]
+        return [
+            UnconditionedStatistics(one.answer_loss, one.n_answer) if isinstance(one, Statistics) else one
+            for one in found
+        ]
 
     def alone(self, row: Rendered) -> Rendered:
-        """An answer behind the BOS that its text begins with, else behind its first token."""
-        said = row.ids[row.prompt_length : row.answer_end]
-        ids = (row.ids[0], *said) if self.bos is not None and row.ids[0] == self.bos else said
-        return Rendered(ids, 1, len(ids))
-
-
-def of_rest(found: Statistics | Exception) -> UnconditionedStatistics | Exception:
-    """What was found of the tokens behind the first."""
-    if isinstance(found, EmptySpan):
-        return UnconditionedStatistics(0.0, 0)
-    if isinstance(found, Exception):
-        return found
-    return UnconditionedStatistics(found.answer_loss, found.n_answer)
+        """An answer behind the head alone."""
+        ids = (*self.head, *row.ids[row.prompt_length : row.answer_end])
+        return Rendered(ids, len(self.head), len(ids))

@@ -1,20 +1,23 @@
 """Local naturalness (arXiv 2510.03988): how well a student predicts each sentence of an answer from the
 question and the few sentences before it alone.
 
-A sentence ends with a token that ends in a full stop, a question or exclamation mark, or with a line.
+A sentence ends at a full stop, a question or exclamation mark before white space, at a wide mark, or with a
+line.
 """
 
+import codecs
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from cluster.models.rendering import Rendered
 from selection.scoring import EmptySpan, Scorer, Statistics
 
-ENDS = re.compile(r"[.!?…。！？]['\")\]*_]*$")
-# How vocabularies write the white space that a token begins with, and the end of a line.
-SPACES, LINES = (" ", "\t", "\n", "Ġ", "▁", "Ċ", "<0x0A>"), ("\n", "Ċ", "<0x0A>")
+CLOSING = r"['\")\]*_”’»）」』]*"
+# A mark with what closes behind it, before white space or the end, or a wide one; with ends of lines behind.
+ENDS = re.compile(rf"(?:[.!?…]+{CLOSING}(?=\s|$)|[。！？]+{CLOSING})(?:[^\S\n]*\n)*|\n+")
 
 
 @dataclass(frozen=True)
@@ -59,22 +62,64 @@ class Windows:
     def _ends(self, row: Rendered) -> list[int]:
         """Where the sentences of an answer end; the last ends where the answer does."""
         pieces = self.tokenizer.convert_ids_to_tokens(list(row.ids[row.prompt_length : row.answer_end]))
-        return [row.prompt_length + end for end in sentence_ends(pieces)]
+        return [row.prompt_length + end for end in sentence_ends(texts_of(pieces))]
 
 
-def sentence_ends(pieces: Sequence[str]) -> list[int]:
-    """Behind which tokens a sentence ends, counted from 1. A full stop within a number ends none.
+@lru_cache(maxsize=1)
+def byte_of_character() -> dict[str, int]:
+    """Which byte each character of a byte-level vocabulary stands for (GPT-2's table): the printable ones for
+    themselves, the others from U+0100 on.
+    """
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + k): byte for k, byte in enumerate(others)}
 
-    >>> sentence_ends(["It", "Ġis", "Ġ3", ".", "5", ".", "ĠYes", "Ċ", "Ċ", "So"])
+
+def texts_of(pieces: Sequence[str]) -> list[str]:
+    """The text that each token of an answer adds, from tokens as byte-level and SentencePiece vocabularies
+    write them. A character of several tokens comes with the last of them.
+
+    >>> texts_of(["Ġis", "ãĢ", "Ĥ"]), texts_of(["▁is", "<0xE3>", "<0x80>", "<0x82>"])
+    ([' is', '', '。'], [' is', '', '', '。'])
+    """
+    table = byte_of_character()
+    is_byte_level = not any("▁" in piece for piece in pieces) and all(
+        character in table for piece in pieces for character in piece
+    )
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    texts = []
+    for piece in pieces:
+        if is_byte_level:
+            content = bytes(table[character] for character in piece)
+        elif re.fullmatch(r"<0x[0-9A-F]{2}>", piece):
+            content = bytes.fromhex(piece[3:5])
+        else:
+            content = piece.replace("▁", " ").encode("utf-8", "replace")
+        texts.append(decoder.decode(content))
+    return texts
+
+
+def sentence_ends(texts: Sequence[str]) -> list[int]:
+    """Behind which tokens a sentence ends, counted from 1: the first that reaches its end. A full stop within
+    a number ends none.
+
+    Args:
+        texts: what each token adds.
+
+    >>> sentence_ends(["It", " is", " 3", ".", "5", ".", " Yes", "\\n", "\\n", "So"])
     [6, 9, 10]
     """
-    ends = []
-    for k, piece in enumerate(pieces, 1):
-        following = pieces[k] if k < len(pieces) else " "
-        is_end = piece.endswith(LINES) or (ENDS.search(piece) and following.startswith(SPACES))
-        if is_end and not following.startswith(LINES):
+    whole, at, ends = "".join(texts), 0, []
+    marks = [found.end() for found in ENDS.finditer(whole)]
+    length = 0
+    for k, text in enumerate(texts, 1):
+        length += len(text)
+        reached = at
+        while at < len(marks) and marks[at] <= length:
+            at += 1
+        if at > reached:
             ends.append(k)
-    return ends if ends and ends[-1] == len(pieces) else [*ends, len(pieces)]
+    return ends if ends and ends[-1] == len(texts) else [*ends, len(texts)]
 
 
 def summed(found: Sequence[Statistics | Exception]) -> LocalStatistics | Exception:

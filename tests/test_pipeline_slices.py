@@ -20,6 +20,7 @@ from jobs.results.outcome import Outcome, Start
 from jobs.results.quarantine import quarantine
 from jobs.results.tables import chosen_table, cost_table, teacher_table
 from jobs.run.run import Run
+from jobs.stages import measures
 from jobs.stages.take import TakeFile
 from jobs.stages.teachers import build_pool
 from jobs.systems.paths import paths_of
@@ -48,6 +49,12 @@ ARMS: list[dict[str, Any]] = [
     },
     {"name": "grace", "rule": "minimum", "cost": "grace", "cap": 0.5},
 ]
+
+
+@pytest.fixture(autouse=True)
+def few_questions_for_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few that there are slices without any of them."""
+    monkeypatch.setattr(measures, "GRACE_QUESTIONS", 5)
 
 
 def awkward(small_world: dict[str, Any], tiny_model: Path) -> dict[str, Any]:

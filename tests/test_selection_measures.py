@@ -3,6 +3,7 @@ no code with it, on random models of several architectures, and by hand.
 """
 
 import math
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,15 +13,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.pre_tokenizers import ByteLevel
 
+from cluster.errors import BadInput
 from cluster.models.rendering import Rendered
 from selection import gradients
-from selection.costs import CostSettings, compute_cost, ifd
-from selection.gradients import Gradients, GradientStatistics
+from selection.costs import CostSettings, compute_cost
+from selection.gradients import Gradients, GradientStatistics, SketchStatistics
 from selection.scoring import EmptySpan, Scorer
-from selection.teacher_costs import LAST, grace, grace_of
+from selection.teacher_costs import grace, grace_of
 from selection.unconditioned import Unconditioned, UnconditionedStatistics
-from selection.windows import LocalStatistics, Windows, sentence_ends
+from selection.windows import LocalStatistics, Windows, sentence_ends, texts_of
 from tests.test_cluster_models_loading import random_model
 
 SPECIAL = frozenset({0, 1})
@@ -31,7 +34,7 @@ class Words:
     """A vocabulary in which every fifth token ends a sentence."""
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
-        return [" w." if i % 5 == 2 else " w" for i in ids]
+        return ["Ġw." if i % 5 == 2 else "Ġw" for i in ids]
 
 
 def draw_row(seed: int, prompt: int, answer: int) -> Rendered:
@@ -86,50 +89,56 @@ def test_with_all_sentences_before_it_one_sentence_is_global_naturalness() -> No
 
 
 @pytest.mark.parametrize(
-    ("pieces", "ends"),
+    ("texts", "ends"),
     [
-        (["It", "Ġis", "Ġ3", ".", "5", ".", "ĠYes", "Ċ", "Ċ", "So"], [6, 9, 10]),
-        (["▁Ja", "!", "▁Nein", '?"', "▁Doch"], [2, 4, 5]),
+        (["It", " is", " 3", ".", "5", ".", " Yes", "\n", "\n", "So"], [6, 9, 10]),
+        ([" Ja", "!", " Nein", '?"', " Doch"], [2, 4, 5]),
         (["a", ".\n", "b", "\n\n", "c", "."], [2, 4, 6]),
+        (["so.", "”", " He", " left", "."], [2, 5]),
         (["one"], [1]),
-        (["。", "二"], [2]),  # the next begins without a space: no end is seen
+        (["你好", "。", "再见", "！", "是"], [2, 4, 5]),
+        (["a.", "\n", "\n", "b"], [3, 4]),
+        (["x. y. z"], [1]),
     ],
 )
-def test_where_sentences_end(pieces: list[str], ends: list[int]) -> None:
-    assert sentence_ends(pieces) == ends
+def test_where_sentences_end(texts: list[str], ends: list[int]) -> None:
+    assert sentence_ends(texts) == ends
 
 
-@given(st.lists(st.sampled_from(["a", "Ġb", ".", "Ċ", "Ġ", "3", '?"', "。", "\n\n"]), min_size=1))
-def test_sentences_cover_an_answer_once(pieces: list[str]) -> None:
-    ends = sentence_ends(pieces)
-    assert ends[-1] == len(pieces)
+@given(st.lists(st.sampled_from(["a", " b", ".", "\n", " ", "3", '?"', "。", "\n\n", ""]), min_size=1))
+def test_sentences_cover_an_answer_once(texts: list[str]) -> None:
+    ends = sentence_ends(texts)
+    assert ends[-1] == len(texts)
     assert ends == sorted(set(ends))
     assert ends[0] > 0
 
 
+@given(st.text(max_size=60))
+def test_tokens_of_a_byte_level_vocabulary_become_the_text_again(text: str) -> None:
+    whole = "".join(character for character in text if not 0xD800 <= ord(character) < 0xE000)
+    words = ByteLevel(add_prefix_space=False).pre_tokenize_str(whole)
+    assert "".join(texts_of([character for word, _ in words for character in word])) == whole
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("bos", [None, 7])
-def test_an_answer_alone_is_read_behind_its_bos_or_its_first_token(kind: str, bos: int | None) -> None:
-    rows = [draw_row(seed, 3, 4 + 3 * seed) for seed in range(4)]
-    if bos is not None:
-        rows = [Rendered((bos, *row.ids[1:]), row.prompt_length, row.answer_end) for row in rows]
-    got = Unconditioned(Scorer(random_model(kind), SPECIAL), bos).score(rows)
+@pytest.mark.parametrize("head", [(7,), (0, 5, 9)])
+def test_an_answer_alone_is_read_behind_a_head(kind: str, head: tuple[int, ...]) -> None:
+    rows = [draw_row(seed, 3, 2 + 3 * seed) for seed in range(4)]
+    scorer = Scorer(random_model(kind), SPECIAL)
+    got, whole = Unconditioned(scorer, head).score(rows), scorer.score(rows)
     model = random_model(kind)
-    for one, row in zip(got, rows, strict=True):
-        said = [*([] if bos is None else [bos]), *row.ids[row.prompt_length : row.answer_end]]
+    for one, other, row in zip(got, whole, rows, strict=True):
+        said = [*head, *row.ids[row.prompt_length : row.answer_end]]
         own = losses(model, said)
-        kept = [own[t] for t in range(1, len(said)) if said[t] not in SPECIAL]
+        kept = [own[t] for t in range(len(head), len(said)) if said[t] not in SPECIAL]
         assert isinstance(one, UnconditionedStatistics)
-        assert one.n_alone == len(kept)
+        assert one.n_alone == len(kept) == other.n_answer  # type: ignore[union-attr]
         assert one.alone_loss == pytest.approx(sum(kept), rel=1e-5)
 
 
-def test_an_answer_of_one_token_has_no_ifd_and_comes_last() -> None:
-    (one,) = Unconditioned(Scorer(random_model("llama"), SPECIAL), None).score([Rendered((5, 6, 7), 2, 3)])
-    assert one == UnconditionedStatistics(0.0, 0)
-    table = pd.DataFrame({"answer_loss": [1.0, 3.0, 8.0], "n_answer": [1, 4, 4]})
-    table = table.assign(alone_loss=[0.0, 4.0, 4.0], n_alone=[0, 4, 4])
-    assert ifd(table, CostSettings("ifd")).tolist() == [1e6, -0.75, 2.0]
+def test_where_nothing_stands_before_an_answer_it_is_not_read_alone() -> None:
+    with pytest.raises(BadInput, match="nothing stands before it"):
+        Unconditioned(Scorer(random_model("llama"), SPECIAL), ())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -147,11 +156,14 @@ def test_gradients_are_those_of_autograd_and_their_sketches_keep_inner_products(
         exact.append(torch.cat([g.reshape(-1) for g in found if g is not None]).numpy())
     monkeypatch.setattr(gradients, "SKETCH", 4096)
     got = Gradients(random_model(kind), SPECIAL).score(rows)
+    monkeypatch.setattr(gradients, "PIECE", 1000)
+    drawn = Gradients(random_model(kind), SPECIAL, sketches=True).score(rows)
     parameters = sum(p.numel() for p in random_model(kind).parameters())
     told = [one for one in got if isinstance(one, GradientStatistics)]
     norms = [float(np.linalg.norm(g)) for g in exact]
     assert [one.gradient_norm for one in told] == pytest.approx(norms, rel=1e-4)
-    sketches = np.array([np.frombuffer(one.gradient_sketch, "<f4") for one in told], dtype=float)
+    kept = [one.gradient_sketch for one in drawn if isinstance(one, SketchStatistics)]
+    sketches = np.array([np.frombuffer(sketch, "<f4") for sketch in kept], dtype=float)
     want = np.array(exact) @ np.array(exact).T / parameters
     scale = np.sqrt(np.outer(np.diag(want), np.diag(want)))
     error = np.abs(sketches @ sketches.T - want) / scale
@@ -212,6 +224,35 @@ def test_costs_of_teachers_are_those_of_all_their_answers() -> None:
     two, three = (np.array([length, 0], "<f4").tobytes() for length in (2, 3))
     table = pd.DataFrame({"answer_id": list("abcd"), "teacher": list("xxyy"), "question_id": list("pqpp")})
     table = table.assign(gradient_sketch=[two, three, None, two])
-    costs = grace([table.iloc[:1], table.iloc[1:]], {"x": 0.5, "y": 0.5}, CostSettings("grace"))
-    assert costs == {"x": grace_of(np.array([[2.0, 0.0], [3.0, 0.0]]), ["p", "q"]), "y": LAST}
-    assert compute_cost(table, CostSettings("grace"), costs).tolist() == [costs["x"]] * 2 + [LAST] * 2
+    accuracy = {"x": 0.5, "y": 0.5, "nobody sketched": 0.5}
+    costs = grace([table.iloc[:1], table.iloc[1:]], accuracy, CostSettings("grace"))
+    own = grace_of(np.array([[2.0, 0.0], [3.0, 0.0]]), ["p", "q"])
+    last = 2 * own + 1
+    assert costs == {"x": own, "y": last, "nobody sketched": last}
+    assert compute_cost(table, CostSettings("grace"), costs).tolist() == [own, own, last, last]
+    nothing = grace([table.iloc[2:3]], accuracy, CostSettings("grace"))
+    assert set(nothing.values()) == {1.0}
+
+
+def test_memory_that_ran_out_for_one_answer_keeps_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer, seen = Gradients(random_model("llama"), SPECIAL), []
+
+    def fail(self: Gradients) -> float:
+        held = torch.zeros(3)
+        seen.append(weakref.ref(held))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Gradients, "_norm", fail)
+        (failed,) = scorer.score([draw_row(0, 4, 9)])
+    assert isinstance(failed, torch.OutOfMemoryError)
+    assert [ref() for ref in seen] == [None]
+
+
+def test_an_error_that_breaks_the_device_is_no_row_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Gradients) -> float:
+        raise torch.AcceleratorError("device-side assert triggered")
+
+    monkeypatch.setattr(Gradients, "_norm", fail)
+    with pytest.raises(torch.AcceleratorError):
+        Gradients(random_model("llama"), SPECIAL).score([draw_row(0, 4, 9)])

@@ -116,6 +116,19 @@ class Renderer:
         """Whether the generation prompt ends in an open think tag, inside of which an answer then begins."""
         return OPENED.search(self._chat.text(plain(PROBES[0][0]), generation=True)) is not None
 
+    @cached_property
+    def header_ids(self) -> tuple[int, ...]:
+        """What stands before an answer, whatever was asked: the text's start token if there is one, and what
+        the template writes before an answer; without either the EOS, which ends the text before.
+        """
+        prompt = plain(PROBES[0][0])
+        asked, opened = self._chat.text(prompt), self._chat.text(prompt, generation=True)
+        header = opened[len(asked) :] if opened.startswith(asked) else ""
+        start = [self.tokenizer.bos_token_id] if self._adds_bos else []
+        ids = [*start, *self._encode(header, start=False)] if header else start
+        eos = self.tokenizer.eos_token_id
+        return tuple(ids or ([] if eos is None else [eos]))
+
     def answer_text(self, ids: Sequence[int]) -> str:
         """A generated answer's ids as the text that `conversation` takes: with the think tag that the prompt
         had opened for it.

@@ -61,6 +61,10 @@ class Arm(Section):
         for name, cost in (("window", "local_naturalness"), ("beta", "car")):
             if getattr(self, name) != type(self).model_fields[name].default and self.cost != cost:
                 raise ValueError(f"{name} is for cost {cost}")
+        if self.weights == "margin" and self.cost in ("ifd", "car", "grace"):
+            raise ValueError(
+                f"weights: margin weighs by how far costs differ, which says nothing for {self.cost}"
+            )
         if self.group > self.groups:
             raise ValueError("group is larger than groups")
         return self

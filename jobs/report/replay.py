@@ -6,6 +6,7 @@ stand side by side.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 
@@ -49,15 +50,28 @@ def replay_answer(outcome: Outcome, answer: str, number: int = 1) -> Iterator[st
         if stage is None or stage.view.id in seen:
             continue
         seen.add(stage.view.id)
-        table = stage.slice(place)
+        table = replace(stage, further=()).slice(place)
         recorded = table[table["answer_id"] == answer]
         state = student_of(outcome, path, number, stage.view.table.owner.identity["student"])
         yield f"score under {state.name} {state.id[:8]}: recorded {describe(recorded)}"
         if state.id != outcome.start.students[path.student].id and not state.is_there:
             yield f"score under {state.name} {state.id[:8]}: not now, its weights were removed (keep)"
             continue
+        yield from measures_of(outcome, path, number, answer, place)
         now = describe(score_one(outcome.start.experiment.score, state, asked))
         yield f"score under {state.name} {state.id[:8]}: now      {now}"
+
+
+def measures_of(outcome: Outcome, path: StudentPath, number: int, answer: str, place: int) -> Iterator[str]:
+    """What was recorded of an answer whose measure, beyond statistics, could not be taken; it is not taken
+    again here.
+    """
+    for (other, n), stage in outcome.scores.items():
+        if other.student == path.student and n == number and stage.further:
+            table = stage.slice(place)
+            own = table[table["answer_id"] == answer]
+            if len(own) and own["state"].iloc[0] != "scored":
+                yield f"for {other.arm.cost} ({other.arm.name}): recorded {describe(own)}"
 
 
 def find_answer(pool: AnswerPool, answer: str) -> tuple[int, pd.Series]:

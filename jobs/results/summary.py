@@ -30,6 +30,8 @@ from jobs.run.store import Stage, write_table
 from training.evaluation import Comparison, Interval, accuracy_interval, compare
 from training.hindsight import best_in_hindsight
 
+IN_HINDSIGHT = "in hindsight"  # the best single teacher, as if it were an arm
+
 
 @dataclass(frozen=True)
 class ArmResult:
@@ -178,14 +180,17 @@ class Judged:
                 for name in (*single, baseline)
             }
             known = np.logical_and.reduce([np.isfinite(v).all(axis=0) for v in every.values()])
+            if known.sum() < 2:
+                continue
             choices = {name: every[name][:, known] for name in single}
             values, taken = best_in_hindsight(choices, e.seed)
-            name = f"in hindsight: {' or '.join(dict.fromkeys(taken))}"
             whole = np.full(every[baseline].shape, np.nan)
             whole[:, known] = values
-            arm = self._result(student, name, e.rounds, list(whole), 0.0)
-            compared = compare(values, every[baseline][:, known], name, baseline, e.evaluate.metric)
-            found.append((arm, compared))
+            cut = float(np.mean([self.arm(student, name, e.rounds).cut_off for name in taken]))
+            arm = self._result(student, IN_HINDSIGHT, e.rounds, list(whole), cut)
+            compared = compare(values, every[baseline][:, known], IN_HINDSIGHT, baseline, e.evaluate.metric)
+            told = f"{compared.verdict} (taken: {' and '.join(dict.fromkeys(taken))})"
+            found.append((arm, replace(compared, verdict=told)))
         return found
 
     def _chose_alike(self, student: str, arm: str, baseline: str) -> bool:
@@ -209,7 +214,7 @@ class Judged:
     ) -> ArmResult:
         mean = np.mean(stacked, axis=0)
         known = np.isfinite(mean)
-        named = sorted({f for f in self.families if f})
+        named = sorted({f for f in self.families[known] if f})
         per_family = {f: accuracy_interval(mean[known & (self.families == f).to_numpy()]) for f in named}
         return ArmResult(student, arm, number, len(stacked), accuracy_interval(mean[known]), per_family, cut)
 

@@ -3,6 +3,7 @@ how long every stage took.
 """
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 
@@ -107,7 +108,7 @@ def cost_table(outcome: Outcome) -> pd.DataFrame:
     settings = scas_settings(outcome)
     tables: list[pd.DataFrame] = []
     for path in outcome.paths:
-        stage = outcome.scores[path, 1]
+        stage = replace(outcome.scores[path, 1], further=())
         if any(t["student"].iloc[0] == path.student for t in tables):
             continue
         scored = _first_scored(stage)

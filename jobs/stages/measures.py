@@ -20,24 +20,24 @@ from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
 from jobs.run.store import digest
 from jobs.run.tables import Owner, Request, SlicedRequest, request_by_slice, unusual
-from jobs.run.views import View
 from jobs.stages.pool import AnswerPool
 from jobs.stages.questions import QUESTIONS
-from jobs.stages.score import ToScore, count_scores, left_to_score
+from jobs.stages.score import Further, ToScore, count_scores, left_to_score
 from jobs.stages.scorer import TOLD, AnyScorer, ScoreHandler, names_of
 from jobs.stages.states import ModelState
 from jobs.stages.train import bring_back
 from selection.costs import MEASURE_OF, Measure
-from selection.gradients import Gradients, GradientStatistics
+from selection.gradients import Gradients, GradientStatistics, SketchStatistics
 from selection.scoring import Scorer
 from selection.unconditioned import Unconditioned, UnconditionedStatistics
 from selection.windows import LocalStatistics, Windows
 
-VERSION = 1
+VERSION = 2
 RESULTS: dict[Measure, type] = {
     "sentences": LocalStatistics,
     "alone": UnconditionedStatistics,
     "gradient": GradientStatistics,
+    "sketch": SketchStatistics,
 }
 GRACE_QUESTIONS = 512  # as GRACE's program takes; here those with the smallest keys, which are digests
 
@@ -54,6 +54,16 @@ class Measuring:
     name: Measure
     window: int = 0
     questions: int | None = None
+
+    @property
+    def takes_gradients(self) -> bool:
+        return self.name in ("gradient", "sketch")
+
+    @property
+    def label(self) -> str:
+        """For people, with its parameters."""
+        window = f" behind {self.window}" if self.name == "sentences" else ""
+        return f"{self.name}{window}"
 
 
 def measuring_of(arm: Arm) -> Measuring | None:
@@ -74,16 +84,32 @@ def check_gradients(e: Experiment, questions: int) -> None:
     Raises:
         BadInput: with how many there may be.
     """
-    most = e.score.most_gradients
-    answers = questions * len(e.teachers) * e.generate.samples
+    g = e.generate
+    samples = max(g.samples, g.max_samples if g.until_verified else 1)
     for arm in e.arms:
-        if arm.cost == "gradient_norm" and answers > most:
-            raise BadInput(
-                f"arm {arm.name} takes a backward pass for every verified answer, and there may be many",
-                f"{questions:,} questions x {len(e.teachers)} teachers x {e.generate.samples} answers",
-                f"at most {most:,} answers, score.most_gradients",
-                "raise it, set limit, or take a cost of one forward pass (scas stands for this one)",
+        measuring = measuring_of(arm)
+        if measuring is not None and measuring.takes_gradients:
+            asked = min(questions, measuring.questions or questions)
+            refuse_many(
+                asked * len(e.teachers) * samples,
+                f"{asked:,} questions x {len(e.teachers)} teachers x {samples} answers",
+                e.score,
             )
+
+
+def refuse_many(answers: int, of: str, settings: Score) -> None:
+    """Refuse a backward pass for each of so many answers.
+
+    Raises:
+        BadInput: more than `score.most_gradients`.
+    """
+    if answers > settings.most_gradients:
+        raise BadInput(
+            f"gradient_norm and grace take a backward pass an answer, and there may be {answers:,}",
+            of,
+            f"at most {settings.most_gradients:,} answers, score.most_gradients",
+            "raise it, set limit, or take a cost of one forward pass (scas stands for the norm)",
+        )
 
 
 class MeasureHandler(ScoreHandler):
@@ -94,12 +120,13 @@ class MeasureHandler(ScoreHandler):
         super().__init__(student, settings, num_gpus)
 
     def scorer_of(self, model: Any, renderer: Renderer) -> AnyScorer:
-        if self.measuring.name == "gradient":
-            return Gradients(model, renderer.special_ids)
-        scorer = Scorer(model, renderer.special_ids, None, self.settings.token_budget)
+        if self.measuring.takes_gradients:
+            return Gradients(model, renderer.special_ids, self.measuring.name == "sketch")
+        settings = self.settings
+        scorer = Scorer(model, renderer.special_ids, settings.target_layer, settings.token_budget)
         if self.measuring.name == "sentences":
             return Windows(scorer, renderer.tokenizer, self.measuring.window)
-        return Unconditioned(scorer, renderer.tokenizer.bos_token_id)
+        return Unconditioned(scorer, renderer.header_ids)
 
 
 def owner_of(student: ModelState, settings: Score, measuring: Measuring) -> Owner:
@@ -152,7 +179,7 @@ def measure_pool(
     pool: AnswerPool,
     settings: Score,
     placement: Placement,
-) -> dict[tuple[str, Measuring], View]:
+) -> dict[tuple[str, Measuring], Further]:
     """Take measures of a pool's verified answers under several students.
 
     Args:
@@ -160,13 +187,17 @@ def measure_pool(
     """
     pairs = {(i, m): student for i, (student, some) in wanted.items() for m in some}
     requests = {m: request_of(pool, m) for m in {m for _, m in pairs}}
+    for measuring, request in requests.items():
+        if measuring.takes_gradients and measuring.questions is None:
+            rows = request.rows if isinstance(request, SlicedRequest) else len(request.items)
+            refuse_many(rows, "verified answers", settings)
     views = {(i, m): run.view(owner_of(s, settings, m), requests[m]) for (i, m), s in pairs.items()}
     students = {i: pairs[i, m] for (i, m), view in views.items() if not view.is_finished}
     bring_back(run, list(students.values()), placement)
     wants = [
         Want(
             "measure",
-            f"{m.name} {s.name} {i[:8]}",
+            f"{m.label} {s.name} {i[:8]}",
             views[i, m],
             partial(MeasureHandler, s, settings, m, placement.num_gpus),
             settings.shard_size,
@@ -180,4 +211,4 @@ def measure_pool(
         for (i, m), s in pairs.items()
     ]
     make_rows(run, wants, "answers")
-    return views
+    return {(i, m): Further(view, tuple(names_of(RESULTS[m.name]))) for (i, m), view in views.items()}

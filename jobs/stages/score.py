@@ -46,20 +46,32 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Further:
+    """A measure of the same answers that a cost needs beyond statistics (`jobs/stages/measures.py`).
+
+    Attributes:
+        names: of its columns.
+    """
+
+    view: View
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class PoolScores:
     """The statistics of a pool's verified answers under one student, by slice.
 
     Attributes:
-        further: views of measures that a cost needs beyond them (`jobs/stages/measures.py`).
+        further: measures that stand beside them.
     """
 
     view: View
     pool: AnswerPool
-    further: tuple[View, ...] = ()
+    further: tuple[Further, ...] = ()
 
     @property
     def id(self) -> str:
-        ids = [view.id for view in self.further]
+        ids = [further.view.id for further in self.further]
         return digest([self.view.id, *ids]) if ids else self.view.id
 
     @property
@@ -69,7 +81,7 @@ class PoolScores:
 
     @property
     def is_finished(self) -> bool:
-        return all(view.is_finished for view in (self.view, *self.further))
+        return all(view.is_finished for view in (self.view, *(f.view for f in self.further)))
 
     def slice(self, number: int) -> pd.DataFrame:
         """One slice's statistics, ordered by question and answer."""
@@ -77,8 +89,8 @@ class PoolScores:
         named = zip(*(own[c].tolist() for c in NAMED), strict=True)
         keys = [bytes.fromhex(key) for key in own["answer_key"].tolist()]
         scored = beside(list(named), keys, self.view.read_slice(number))
-        for view in self.further:
-            scored = with_measure(scored, keys, view.read_slice(number))
+        for further in self.further:
+            scored = with_measure(scored, keys, further.view.read_slice(number), further.names)
         return scored
 
     def each(self) -> Iterator[pd.DataFrame]:
@@ -104,16 +116,22 @@ def beside(named: Sequence[Any], keys: Sequence[bytes], found: pd.DataFrame) -> 
     return head.join(own.reindex(columns=STATISTIC_COLUMNS))
 
 
-def with_measure(scored: pd.DataFrame, keys: Sequence[bytes], found: pd.DataFrame) -> pd.DataFrame:
-    """Statistics with a measure of the same answers beside them; an answer of which it could not be taken has
-    the measure's state. Missing where nobody asked for it.
+def with_measure(
+    scored: pd.DataFrame, keys: Sequence[bytes], found: pd.DataFrame, names: Sequence[str]
+) -> pd.DataFrame:
+    """Statistics with a measure of the same answers beside them: missing where nobody asked for it. An answer
+    of which it could not be taken has the measure's state.
+
+    Args:
+        names: of the measure's columns.
     """
-    own = found.set_index(KEY).reindex(pd.Index(list(keys), dtype=object)).reset_index(drop=True)
+    columns = [*TOLD, *names]
     if found.empty:
-        return scored
+        return scored.assign(**dict.fromkeys(names))
+    own = found.set_index(KEY)[columns].reindex(pd.Index(list(keys), dtype=object)).reset_index(drop=True)
     failed = (scored["state"] == "scored") & own["state"].notna() & (own["state"] != "scored")
     told = {name: scored[name].where(~failed, own[name]) for name in ("state", "reason")}
-    return scored.assign(**told).join(own.drop(columns=TOLD))
+    return scored.assign(**told).join(own[list(names)])
 
 
 ROW_COLUMNS = ["answer_key", "answer_id", "question_id", "teacher", "text", "tool_calls"]
