@@ -40,6 +40,8 @@ class Windows:
 
     def __init__(self, scorer: Scorer, tokenizer: Any, window: int) -> None:
         self.scorer, self.tokenizer, self.window = scorer, tokenizer, window
+        vocabulary = tokenizer.get_vocab()
+        self.is_byte_level = "Ġ" in vocabulary and "▁" not in vocabulary
         self.proof, self.context_length = scorer.proof, scorer.context_length
 
     def score(self, rows: Sequence[Rendered]) -> list[LocalStatistics | Exception]:
@@ -62,7 +64,7 @@ class Windows:
     def _ends(self, row: Rendered) -> list[int]:
         """Where the sentences of an answer end; the last ends where the answer does."""
         pieces = self.tokenizer.convert_ids_to_tokens(list(row.ids[row.prompt_length : row.answer_end]))
-        return [row.prompt_length + end for end in sentence_ends(texts_of(pieces))]
+        return [row.prompt_length + end for end in sentence_ends(texts_of(pieces, self.is_byte_level))]
 
 
 @lru_cache(maxsize=1)
@@ -75,21 +77,18 @@ def byte_of_character() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + k): byte for k, byte in enumerate(others)}
 
 
-def texts_of(pieces: Sequence[str]) -> list[str]:
+def texts_of(pieces: Sequence[str], is_byte_level: bool) -> list[str]:
     """The text that each token of an answer adds, from tokens as byte-level and SentencePiece vocabularies
-    write them. A character of several tokens comes with the last of them.
+    write them; added tokens stand for themselves. A character of several tokens comes with the last of them.
 
-    >>> texts_of(["Ġis", "ãĢ", "Ĥ"]), texts_of(["▁is", "<0xE3>", "<0x80>", "<0x82>"])
+    >>> texts_of(["Ġis", "ãĢ", "Ĥ"], True), texts_of(["▁is", "<0xE3>", "<0x80>", "<0x82>"], False)
     ([' is', '', '。'], [' is', '', '', '。'])
     """
     table = byte_of_character()
-    is_byte_level = not any("▁" in piece for piece in pieces) and all(
-        character in table for piece in pieces for character in piece
-    )
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     texts = []
     for piece in pieces:
-        if is_byte_level:
+        if is_byte_level and all(character in table for character in piece):
             content = bytes(table[character] for character in piece)
         elif re.fullmatch(r"<0x[0-9A-F]{2}>", piece):
             content = bytes.fromhex(piece[3:5])

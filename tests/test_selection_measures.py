@@ -33,6 +33,9 @@ KINDS = ("llama", "gpt2", "gemma2")
 class Words:
     """A vocabulary in which every fifth token ends a sentence."""
 
+    def get_vocab(self) -> dict[str, int]:
+        return {"Ġ": 0}
+
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         return ["Ġw." if i % 5 == 2 else "Ġw" for i in ids]
 
@@ -117,7 +120,16 @@ def test_sentences_cover_an_answer_once(texts: list[str]) -> None:
 def test_tokens_of_a_byte_level_vocabulary_become_the_text_again(text: str) -> None:
     whole = "".join(character for character in text if not 0xD800 <= ord(character) < 0xE000)
     words = ByteLevel(add_prefix_space=False).pre_tokenize_str(whole)
-    assert "".join(texts_of([character for word, _ in words for character in word])) == whole
+    pieces = [character for word, _ in words for character in word]
+    assert "".join(texts_of(pieces, True)) == whole
+
+
+def test_an_added_token_does_not_hide_the_sentences_of_a_byte_level_vocabulary() -> None:
+    """DeepSeek's end of turn holds the mark of SentencePiece; all of an answer became one sentence by it."""
+    pieces = ["Yes", ".", "ĠNo", ".", "<｜end▁of▁sentence｜>"]
+    assert texts_of(pieces, True)[:4] == ["Yes", ".", " No", "."]
+    assert sentence_ends(texts_of(pieces[:4], True)) == [2, 4]
+    assert sentence_ends(texts_of(pieces, True))[0] == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -168,9 +168,10 @@ def request_of(pool: AnswerPool, measuring: Measuring) -> Request | SlicedReques
         keys += sorted(pool.questions.read(QUESTIONS, number, ["key"])["key"].tolist())
         if len(keys) >= measuring.questions:
             break
-    first = FirstToScore(every, keys[: measuring.questions][-1])
-    identity = digest([every.request().id, first.last.hex()])
-    return request_by_slice(identity, len(keys), pool.count, first.keys, first.items)
+    first, said = FirstToScore(every, keys[: measuring.questions][-1]), pool.states.counts()
+    identity = digest([said["to_score"], first.last.hex()])
+    most = said["states"].get("verified", 0)
+    return request_by_slice(identity, most, pool.count, first.keys, first.items)
 
 
 def measure_pool(
