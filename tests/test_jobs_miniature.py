@@ -145,7 +145,7 @@ def test_the_full_world_is_crossed_and_bands_nobody_reaches_are_named() -> None:
         f"{one.recipe.name}-at-300": 0.4,
         f"{one.recipe.name}-at-400": 0.36,
     }
-    found, left_out = members(Miniature(scale=0.5), [one], able, full.STRENGTHS)
+    found, left_out = members([one], able, full.STRENGTHS)
     assert [(m.name, m.path, m.accuracy) for m in found] == [
         ("equations-64-weak", "equations-64-at-400", 0.36)
     ]

@@ -20,7 +20,7 @@ from jobs.experiment.placement import Placement
 from jobs.experiment.stages import Evaluate, Score
 from jobs.experiment.students import Student
 from jobs.files.questions import Question
-from jobs.miniature.making import Workshop, place_of, write_questions
+from jobs.miniature.making import Workshop, write_questions
 from jobs.miniature.recipes import START, Recipe, upbringing
 from jobs.miniature.tasks import FAMILIES, Episode, draw_episodes
 from jobs.run.run import Run
@@ -144,8 +144,8 @@ def make_full(run: Run, settings: Miniature, stage: Stage, placement: Placement)
     raised = raised_lines({base: export for base, export in leaves.items() if export is not None})
     made_students = train_lines(shop, raised, 1000, placement)
     able |= judge(shop, made_students, practice, placement)
-    teachers, no_teachers = members(settings, bases, able, STRENGTHS)
-    students, no_students = members(settings, raised, able, COMPETENCES)
+    teachers, no_teachers = members(bases, able, STRENGTHS)
+    students, no_students = members(raised, able, COMPETENCES)
     left_out = [*no_teachers, *no_students]
     world = {
         "teachers": [asdict(member) for member in teachers],
@@ -189,7 +189,6 @@ def judge(
 
 
 def members(
-    settings: Miniature,
     lines: Sequence[Line],
     able: Mapping[str, float],
     bands: Mapping[str, tuple[float, float]],
@@ -205,5 +204,5 @@ def members(
                 left_out.append(f"{line.recipe.name}, {band}: its exports reach {reached} %")
                 continue
             about = (line.language, line.width, line.wordy, band, line.kinship, able[name])
-            found.append(Member(f"{line.recipe.name}-{band}", place_of(name, settings), *about))
+            found.append(Member(f"{line.recipe.name}-{band}", name, *about))
     return found, left_out

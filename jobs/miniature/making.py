@@ -33,8 +33,8 @@ class Workshop:
         self.run, self.settings, self.directory = run, settings, directory
         self.families, self.held = families, held
 
-    def start(self, width: int) -> Place:
-        """The untrained model of a width, made where it is not there yet."""
+    def start(self, width: int) -> None:
+        """Make the untrained model of a width where it is not there yet."""
         place = self.directory / f"{START}/{width}"
         made = self.directory / f"{START}/{width}.made"  # on an object store a directory appears file by file
         if not made.is_file():
@@ -42,7 +42,6 @@ class Workshop:
             make_initial_model(folder, self.settings.seed, width, self.families)
             place.take(folder)
             made.write_bytes(b"")
-        return place
 
     def train(self, recipes: Iterable[tuple[int, Recipe]], placement: Placement) -> None:
         """Train models that do not wait for one another, as far as they are not there yet.
@@ -76,7 +75,7 @@ def training_of(recipe: Recipe, directory: Place, settings: Miniature, k: int) -
     """The training job of one recipe."""
     output = directory / recipe.name
     return TrainJob(
-        job_id=f"{directory.name}-{recipe.name.replace('/', '-')}",
+        job_id=f"{directory.name}-{recipe.name}",
         source=ModelSource(str(directory / place_of(recipe.start, settings))),
         examples=str(output / f"examples{SUFFIX}"),
         output=str(output),
