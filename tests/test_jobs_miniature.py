@@ -157,7 +157,7 @@ def test_a_full_world_of_one_language_at_a_hundredth_of_its_steps(
 ) -> None:
     """Whatever its models can do: all bands are one, so that somebody stands for each."""
     monkeypatch.setattr(full, "BASE_EXPORTS", (600, 1200))
-    monkeypatch.setattr(full, "RAISE_EXPORTS", (240,))
+    monkeypatch.setattr(full, "RAISE_EXPORTS", (1,))
     monkeypatch.setattr(full, "KINSHIPS", (0.5,))
     monkeypatch.setattr(full, "WIDTHS", (64,))
     monkeypatch.setattr(full, "WORDY", ())

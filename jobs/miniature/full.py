@@ -38,9 +38,12 @@ KINSHIPS = (1 / 3, 1 / 2, 3 / 4, 1.0)
 STRENGTHS = {"weak": (0.25, 0.45), "able": (0.5, 0.7), "strong": (0.8, 1.0)}
 COMPETENCES = {"low": (0.03, 0.2), "middle": (0.3, 0.5), "high": (0.6, 0.8)}
 LEAVES = (0.1, 0.3)  # a student leaves its base where the base is about so able
-# steps, rows, learning rate
-BASE, RAISE, ANNEAL = (1200, 24_000, 4e-3), (240, 8_000, 2e-3), (40, 1_600, 1e-3)
-BASE_EXPORTS, RAISE_EXPORTS = tuple(range(200, 1201, 100)), (30, 60, 120, 180, 240)
+# Steps, rows, learning rate.
+BASE, ANNEAL = (1200, 24_000, 4e-3), (40, 1_600, 1e-3)
+RAISE_ROWS, RAISE_RATE = 8_000, 2e-3
+# By kinship: mixed languages take longer to learn, and every competence is wanted of every kinship.
+RAISE_STEPS = {1 / 3: 720, 1 / 2: 720, 3 / 4: 720, 1.0: 480}
+BASE_EXPORTS, RAISE_EXPORTS = tuple(range(200, 1201, 100)), (1 / 12, 1 / 4, 1 / 2, 3 / 4, 1)
 PRACTICE = 160  # questions on which accuracy is measured
 MAX_NEW_TOKENS = 240
 WORLD = "world.json"
@@ -111,7 +114,10 @@ def raised_lines(leaves: Mapping[str, str]) -> list[Line]:
             for kinship in KINSHIPS if start is not None else ():
                 name = f"{language}-{width}-kin-{round(100 * kinship)}"
                 mixture = upbringing(language, LANGUAGES, kinship)
-                recipe = Recipe(name, str(start), mixture, *RAISE, RAISE_EXPORTS, is_constant=True)
+                steps = RAISE_STEPS[kinship]
+                exports = tuple(round(share * steps) for share in RAISE_EXPORTS)
+                about = (mixture, steps, RAISE_ROWS, RAISE_RATE, exports)
+                recipe = Recipe(name, str(start), *about, is_constant=True)
                 lines.append(Line(recipe, language, width, kinship=kinship))
     return lines
 
