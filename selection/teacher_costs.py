@@ -13,6 +13,8 @@ import pandas as pd
 from selection.costs import CostSettings
 
 SPLITS, TEST_SHARE, SMOOTHING = 10, 0.1, 1e-3
+# Of a nat: losses are summed as whole numbers, so that the order of answers does not change the last digit.
+STEPS = 2**32
 
 
 def car(
@@ -26,14 +28,14 @@ def car(
     >>> car([table.assign(n_answer=[2, 2, 1])], {"a": 0.5, "b": 1.0}, CostSettings("car"))  # L is 1.5 and 3
     {'a': -0.2, 'b': -0.25}
     """
-    sums: dict[str, float] = {}
+    sums: dict[str, int] = {}
     counts: dict[str, int] = {}
     for table in answers:
-        means = (table["answer_loss"] / table["n_answer"]).tolist()
-        for teacher, mean in zip(table["teacher"].tolist(), means, strict=True):
-            sums[teacher] = sums.get(teacher, 0.0) + mean
-            counts[teacher] = counts.get(teacher, 0) + 1
-    return {t: -accuracy[t] / (1 + settings.beta * sums[t] / counts[t]) for t in sums}
+        means = np.rint((table["answer_loss"] / table["n_answer"]).to_numpy() * STEPS).astype(np.int64)
+        for teacher, own in pd.Series(means).groupby(table["teacher"].to_numpy()):
+            sums[str(teacher)] = sums.get(str(teacher), 0) + int(own.sum())
+            counts[str(teacher)] = counts.get(str(teacher), 0) + len(own)
+    return {t: -accuracy[t] / (1 + settings.beta * (sums[t] / STEPS) / counts[t]) for t in sums}
 
 
 def grace(
@@ -42,19 +44,19 @@ def grace(
     """GRACE (arXiv 2511.02833) of every teacher, from sketches of its answers' gradients: see `grace_of`.
     Answers without a sketch do not enter. A teacher that answers fewer than two of the questions comes last.
     """
-    sketches: dict[str, list[np.ndarray]] = {}
-    questions: dict[str, list[str]] = {}
+    own: dict[str, list[tuple[str, bytes]]] = {}
     for table in answers:
-        own = table[table["gradient_sketch"].notna()]
-        columns = (own[name].tolist() for name in ("teacher", "question_id", "gradient_sketch"))
+        sketched = table[table["gradient_sketch"].notna()]
+        columns = (sketched[name].tolist() for name in ("teacher", "question_id", "gradient_sketch"))
         for teacher, question, sketch in zip(*columns, strict=True):
-            sketches.setdefault(teacher, []).append(np.frombuffer(sketch, "<f4"))
-            questions.setdefault(teacher, []).append(question)
-    known = {
-        t: grace_of(np.array(sketches[t], dtype=float), questions[t])
-        for t in sorted(sketches)
-        if len(set(questions[t])) > 1
-    }
+            own.setdefault(teacher, []).append((question, sketch))
+    known = {}
+    for teacher in sorted(own):
+        rows = sorted(own[teacher])  # sums over rows in another order end in other last digits
+        questions = [question for question, _ in rows]
+        if len(set(questions)) > 1:
+            sketches = np.array([np.frombuffer(sketch, "<f4") for _, sketch in rows], dtype=float)
+            known[teacher] = grace_of(sketches, questions)
     last = 2 * max(known.values(), default=0.0) + 1
     return dict.fromkeys(accuracy, last) | known
 
