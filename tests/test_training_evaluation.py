@@ -1,9 +1,12 @@
 """Evaluation statistics: known intervals, coverage, paired power, plain verdicts."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from training.evaluation import accuracy_interval, compare
 
@@ -109,3 +112,25 @@ def test_a_difference_of_minus_three_points_does_not_take_one_more_question() ->
     found = compare(values, np.zeros((1, 300)), "x", "y")
     assert found.difference.value == pytest.approx(-0.0267, abs=1e-4)
     assert 200 < (found.more_questions or 0) < 700
+
+
+@given(
+    st.lists(st.integers(-4, 4), min_size=1, max_size=11).filter(any),
+    st.sampled_from([1, 2, 3, 4, 5, 7, 12]),
+)
+def test_p_values_of_right_and_wrong_answers_are_those_of_all_sign_patterns(steps: list[int], k: int) -> None:
+    values = np.array(steps, dtype=float) / k
+    signs = np.array(list(itertools.product([-1, 1], repeat=len(steps))))
+    sums = np.abs(signs @ np.array(steps))
+    expected = (sums >= abs(sum(steps))).mean()
+    found = compare(values, np.zeros_like(values), "x", "y")
+    assert found.p_value == pytest.approx(expected, abs=1e-12)
+
+
+def test_p_values_fall_as_far_as_the_evidence_goes() -> None:
+    """Seen: with 10,000 random flips none was below 0.0001, so no corrected one of 500 was below 0.05."""
+    found = compare(np.ones((2, 300)), np.zeros((2, 300)), "x", "y")
+    assert found.p_value == pytest.approx(2.0**-299, rel=1e-6)
+    losses = np.random.default_rng(0).normal(0.3, 1.0, (1, 50))
+    by_flips = compare(losses, np.zeros_like(losses), "x", "y", "loss").p_value
+    assert by_flips == pytest.approx(stats.ttest_1samp(losses[0], 0).pvalue, abs=0.02)

@@ -14,6 +14,8 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES = 10_000
+# Differences that are multiples of 1/k, k up to this, have an exact p-value: shares of seeds and samples.
+FINEST = 64
 Z95 = 1.96  # standard errors on either side of a 95 % interval
 
 
@@ -76,8 +78,8 @@ def compare(
     """Paired comparison of two arms over the same questions in the same order.
 
     The interval is a bootstrap that resamples questions and, where there are several, training seeds; the
-    p-value is two-sided, by sign flips of the questions' mean differences. A difference is called only if the
-    interval leaves out 0 and p is below 0.05.
+    p-value is two-sided, by sign flips of the questions' mean differences, exact for right and wrong
+    answers. A difference is called only if the interval leaves out 0 and p is below 0.05.
 
     Args:
         arm_SQ, baseline_SQ: values [S seeds, Q questions], or [Q] for one seed.
@@ -127,14 +129,52 @@ def _bootstrap_seeds(values_SQ: np.ndarray) -> Interval:
 
 
 def _sign_flip_p(difference_Q: np.ndarray) -> float:
-    """P-value of a mean at least this far from 0 if every question's sign were a coin toss."""
+    """P-value of a mean at least this far from 0 if every question's sign were a coin toss: exact where the
+    differences are multiples of one step, as those of right and wrong answers are, else by random flips.
+    """
     moving = difference_Q[difference_Q != 0]
     if len(moving) == 0:
         return 1.0
+    steps = _in_steps(moving)
+    if steps is not None:
+        return _exact_sign_flip_p(steps)
     rng = np.random.default_rng(0)
     signs = rng.choice([-1.0, 1.0], size=(RESAMPLES, len(moving)))
     flipped = np.abs(signs @ moving)
     return float((1 + (flipped >= abs(moving.sum()) - 1e-12).sum()) / (RESAMPLES + 1))
+
+
+def _in_steps(values: np.ndarray) -> np.ndarray | None:
+    """Values as whole multiples of 1/k, k at most `FINEST`; None where there is no such k."""
+    for k in range(1, FINEST + 1):
+        scaled = values * k
+        whole = np.rint(scaled)
+        if np.abs(scaled - whole).max() < 1e-6:
+            return whole.astype(int)
+    return None
+
+
+def _exact_sign_flip_p(steps: np.ndarray) -> float:
+    """The share of all sign patterns whose sum is at least as far from 0 as the values' own sum.
+
+    The distribution of the sum is built value by value: each moves it up or down by its size, half and half.
+    Sums of one to all values have the parity of their total, so only every second number can come up.
+
+    >>> _exact_sign_flip_p(np.array([1, 1, 1, 1, 1]))  # all five up, or all five down: 2 of 32
+    0.0625
+    >>> _exact_sign_flip_p(np.array([2, -1]))  # 3, 1, -1, -3: all at least as far as 1
+    1.0
+    """
+    sizes = np.abs(steps)
+    total = int(sizes.sum())
+    chances = np.zeros(total + 1)  # of how much of the total is flipped to minus
+    chances[0] = 1.0
+    for size in sizes.tolist():
+        moved = np.zeros_like(chances)
+        moved[size:] = chances[: total + 1 - size]
+        chances = (chances + moved) / 2
+    sums = total - 2 * np.arange(total + 1)
+    return float(min(1.0, chances[np.abs(sums) >= abs(int(steps.sum()))].sum()))
 
 
 def _needed(difference_SQ: np.ndarray, interval: Interval) -> tuple[int | None, bool]:
