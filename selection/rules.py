@@ -1,8 +1,8 @@
 """From costs to a choice: which verified answers of each question enter the training set.
 
 Every rule looks at one question at a time and draws from a generator seeded by (seed, question id), so a
-choice does not change when other questions come or go (except under `round_robin` and a cap). Equal costs are
-ordered by answer id.
+choice does not change when other questions come or go (except under `round_robin`, a cap and
+`most_questions`). Equal costs are ordered by answer id.
 """
 
 import hashlib
@@ -32,8 +32,10 @@ class RuleSettings:
     `weights` of the k chosen: equal, or by the margin over the first answer left out (LARK's). `temperature`
     of `softmax`, in units of the cost. A question whose cheapest answer costs more than `threshold`, or than
     the `threshold_quantile` of all costs, is left out. `cap`: no teacher answers more than this share of the
-    questions that pass the threshold; where it is reached, its answers stop being candidates. With a cap, or
-    under `round_robin`, what is chosen for one question depends on the others.
+    questions that pass the threshold; where it is reached, its answers stop being candidates.
+    `most_questions`: of the questions with a choice, so many are kept, drawn by the seed alone, so that arms
+    which can answer the same questions keep the same ones. With a cap, with `most_questions`, or under
+    `round_robin`, what is chosen for one question depends on the others.
     """
 
     name: RuleName = "groups"
@@ -47,11 +49,12 @@ class RuleSettings:
     threshold_quantile: float | None = None
     cap: float | None = None
     compat: Literal["ours", "reference"] = "ours"
+    most_questions: int | None = None
 
 
 def is_sequential(settings: RuleSettings) -> bool:
     """Whether what is chosen for one question depends on the others."""
-    return settings.name == "round_robin" or settings.cap is not None
+    return settings.name == "round_robin" or settings.cap is not None or settings.most_questions is not None
 
 
 def group_of_rank(rank: int, candidates: int, groups: int, compat: str = "ours") -> int:
@@ -226,6 +229,10 @@ def choose(
         for i, weight in zip(picked, weights, strict=True):
             row = (question_id, ranked.answer_ids[i], ranked.teachers[i], ranked.costs[i])
             rows.append((*row, i + 1, len(ranked), weight))
+    if settings.most_questions is not None:
+        in_order = sorted({row[0] for row in rows}, key=lambda q: _shuffled(seed, q))
+        kept = set(in_order[: settings.most_questions])
+        rows = [row for row in rows if row[0] in kept]
     rows.sort(key=lambda r: (r[0], r[4]))
     return pd.DataFrame(rows, columns=CHOSEN_COLUMNS)
 
@@ -280,6 +287,8 @@ def check_rule(settings: RuleSettings, teachers: set[str]) -> None:
         raise BadInput(
             "two thresholds", f"{settings.threshold} and {settings.threshold_quantile}", "one", "remove one"
         )
+    if settings.most_questions is not None and settings.most_questions < 1:
+        raise BadInput("most_questions is out of range", settings.most_questions, "1 or more", "")
     for name, share in (("threshold_quantile", settings.threshold_quantile), ("cap", settings.cap)):
         if share is not None and not 0 < share <= 1:
             raise BadInput(f"{name} is out of range", share, "more than 0, at most 1", "")

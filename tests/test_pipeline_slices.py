@@ -36,6 +36,7 @@ ARMS: list[dict[str, Any]] = [
     {"name": "below", "rule": "minimum", "cost": "scas", "threshold_quantile": 0.4},
     {"name": "capped", "rule": "minimum", "cost": "scas", "cap": 0.5},
     {"name": "turns", "rule": "round_robin"},
+    {"name": "few", "rule": "random", "most_questions": 5},
     {"name": "strongest", "rule": "strongest"},
     {"name": "local", "rule": "minimum", "cost": "local_naturalness", "window": 1},
     {"name": "ifd", "rule": "minimum", "cost": "ifd"},

@@ -160,3 +160,19 @@ def test_parameters_that_cannot_work_are_refused() -> None:
     ):
         with pytest.raises(BadInput):
             choose(POOL, settings, 0, ACCURACY)
+
+
+def test_at_most_so_many_questions_are_kept_and_arms_that_can_keep_the_same_ones() -> None:
+    """Of 40 questions x answers 30, y all: both keep the same 12 where x can, whatever else they choose."""
+    both = [(f"q{i:02}", "x", 1.0) for i in range(30)] + [(f"q{i:02}", "y", 2.0) for i in range(40)]
+    for seed in range(5):
+        by_x, by_y, by_cost = (
+            set(taken(RuleSettings(*rule, most_questions=12), seed, pool(both)))
+            for rule in (("teacher", 5, 1, 1, "equal", "x"), ("teacher", 5, 1, 1, "equal", "y"), ("minimum",))
+        )
+        assert by_y == by_cost
+        assert len(by_x) == len(by_y) == 12
+        assert by_y - by_x <= {f"q{i:02}" for i in range(30, 40)}
+    every = taken(RuleSettings("minimum", most_questions=100), 0, pool(both))
+    assert len(every) == 40
+    assert set(taken(RuleSettings("minimum", most_questions=12), 1, pool(both))) != by_y

@@ -33,6 +33,7 @@ class Arm(Section):
     threshold: float | None = None
     threshold_quantile: float | None = Field(None, gt=0, le=1)
     cap: float | None = Field(None, gt=0, le=1)
+    most_questions: int | None = Field(None, ge=1)
 
     @field_validator("coefficients", mode="before")
     @classmethod
@@ -95,4 +96,5 @@ class Arm(Section):
             threshold=self.threshold,
             threshold_quantile=self.threshold_quantile,
             cap=self.cap,
+            most_questions=self.most_questions,
         )

@@ -49,7 +49,11 @@ def select_stage(store: Store, choice: Choice, scores: PoolScores, pool: AnswerP
     cost = arm.cost_settings
     config = {
         "cost": unusual(asdict(cost), {"window": 4, "beta": 1.0, "coefficients": ()}) if cost else None,
-        "rule": asdict(arm.rule_settings),
+        "rule": {
+            name: value
+            for name, value in asdict(arm.rule_settings).items()
+            if name != "most_questions" or value is not None  # unusual, and newer than the others
+        },
         "seed": choice.seed,
     }
     return store.stage("select", VERSION, config, {"scores": scores.id, "pool": pool.id})
