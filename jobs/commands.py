@@ -17,6 +17,7 @@ from jobs.doors.look import export, plan, replay, report
 from jobs.doors.miniature import miniature
 from jobs.doors.run import run
 from jobs.doors.standalone import audit, score, select, verify
+from jobs.doors.study import study
 from jobs.doors.sweep import sweep
 from jobs.run.progress import printable
 
@@ -46,7 +47,7 @@ def options(
         raise typer.Exit
 
 
-DOORS = (run, plan, sweep, submit, status, stop, export, report, replay, gc, miniature)
+DOORS = (run, plan, sweep, study, submit, status, stop, export, report, replay, gc, miniature)
 STAGES_ALONE = (score, select, verify, audit)
 for door in (*DOORS, *STAGES_ALONE):  # in the order of --help
     app.command()(door)

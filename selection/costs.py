@@ -26,6 +26,9 @@ CostName = Literal[
     "learned",
     "shortest",
     "longest",
+    "total_loss",
+    "excess_loss",
+    "worst_token",
 ]
 Measure = Literal["sentences", "alone", "gradient", "sketch"]
 # What of a student a cost needs beyond one forward pass over question and answer.
@@ -195,6 +198,28 @@ def longest(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
     return -table["n_answer"].astype(float)
 
 
+# Our own, each written down before any outcome of the study that judges them was read (docs/study.md).
+
+
+def total_loss(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
+    """Loss summed over the answer, in nats: predictable filler adds to it where it dilutes a mean."""
+    return table["answer_loss"].astype(float)
+
+
+def excess_loss(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
+    """Mean loss above what the student itself expects there, its entropy, in nats a token: it asks of an
+    answer what surprises, not where the student is unsure anyway. May be negative.
+    """
+    return (table["answer_loss"] - table["entropy"]) / table["n_answer"]
+
+
+def worst_token(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
+    """The largest loss of one token, in nats: a step that the student would never take, however the rest
+    reads.
+    """
+    return table["max_loss"].astype(float)
+
+
 COSTS: dict[str, Callable[[pd.DataFrame, CostSettings], pd.Series]] = {
     "scas": scas,
     "naturalness": naturalness,
@@ -206,6 +231,9 @@ COSTS: dict[str, Callable[[pd.DataFrame, CostSettings], pd.Series]] = {
     "learned": learned,
     "shortest": shortest,
     "longest": longest,
+    "total_loss": total_loss,
+    "excess_loss": excess_loss,
+    "worst_token": worst_token,
 }
 
 

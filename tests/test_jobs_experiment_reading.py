@@ -11,15 +11,41 @@ from cluster.errors import BadInput
 from cluster.placement import Needs
 from jobs.experiment.placement import Placement, TrainPlacement
 from jobs.experiment.reading import load_experiment, parse_experiment, resolved
+from jobs.miniature import full
+from jobs.study.parts import cells_of, load_study, members_of
 
 HERE = Path(__file__).resolve().parents[1]
+# The full world's members, were every band reached.
+EVERYBODY = {
+    "teacher": [f"{line.recipe.name}-{band}" for line in full.base_lines() for band in full.STRENGTHS],
+    "student": [
+        f"{language}-{width}-kin-{kinship}-{band}"
+        for language in full.LANGUAGES
+        for width in full.WIDTHS
+        for kinship in (33, 50, 75, 100)
+        for band in full.COMPETENCES
+    ],
+}
 
 
-@pytest.mark.parametrize("file", sorted((HERE / "experiments").glob("*.yaml")), ids=lambda p: p.name)
+READY = sorted((HERE / "experiments").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", [f for f in READY if "study" not in f.name], ids=lambda p: p.name)
 def test_every_ready_experiment_is_valid_and_reads_back_to_itself(file: Path) -> None:
     experiment = load_experiment(file)
     tree = resolved(experiment)
     assert parse_experiment(json.loads(json.dumps(tree))) == experiment
+
+
+@pytest.mark.parametrize("file", [f for f in READY if "study" in f.name], ids=lambda p: p.name)
+def test_every_ready_study_is_valid_in_every_part(file: Path) -> None:
+    study = load_study(file)
+    members = members_of(study, EVERYBODY)
+    for name in study.parts:
+        assert cells_of(study, name, members)
+    with pytest.raises(BadInput, match="is a study"):
+        load_experiment(file)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from jobs.run.store import Store, write_table
 from jobs.sweep.evaluations import choosing
 from jobs.sweep.results import SweepResults, sweep_lines
 from jobs.sweep.settings import expand_settings
-from jobs.sweep.summary import holm, summarise_sweep
+from jobs.sweep.summary import summarise_sweep
 from jobs.sweep.trial import Trial
+from training.evaluation import holm
 
 
 def made(

@@ -16,6 +16,8 @@ TABLE = pd.DataFrame(
         "answer_norm_sq": [8.0, 4.0],
         "cross_dot": [-4.0, 2.0],
         "clipped_rank": [12.0, 2.0],
+        "entropy": [4.0, 3.0],
+        "max_loss": [5.0, 0.75],
     }
 )
 
@@ -41,6 +43,12 @@ def test_the_rivals_by_hand() -> None:
     assert compute_cost(TABLE, CostSettings("rsr")).tolist() == [1.5, 2.0]
     assert compute_cost(TABLE, CostSettings("shortest")).tolist() == [4.0, 2.0]
     assert compute_cost(TABLE, CostSettings("longest")).tolist() == [-4.0, -2.0]
+
+
+def test_our_own_costs_by_hand() -> None:
+    assert compute_cost(TABLE, CostSettings("total_loss")).tolist() == [8.0, 1.0]
+    assert compute_cost(TABLE, CostSettings("excess_loss")).tolist() == [1.0, -1.0]
+    assert compute_cost(TABLE, CostSettings("worst_token")).tolist() == [5.0, 0.75]
 
 
 def test_a_cost_that_is_not_a_number_is_refused_with_its_answer() -> None:

@@ -2,18 +2,23 @@
 
 import json
 import os
+from typing import TYPE_CHECKING
 
 from jobs.experiment.schema import Experiment
 from jobs.run.run import Run
 
+if TYPE_CHECKING:
+    from jobs.results.outcome import Outcome
 
-def make_results(run: Run, experiment: Experiment) -> None:
+
+def make_results(run: Run, experiment: Experiment) -> "Outcome":
     """Run, summarise, write the report, print the verdict."""
     from jobs.pipeline import run_pipeline
     from jobs.report.run import write_report
     from jobs.results.summary import summarise, verdict_lines, write_results
 
-    results = summarise(run, run_pipeline(run, experiment))
+    outcome = run_pipeline(run, experiment)
+    results = summarise(run, outcome)
     write_results(results, run.directory)
     _link_stages(run)
     page = write_report(results, run.directory)
@@ -21,6 +26,7 @@ def make_results(run: Run, experiment: Experiment) -> None:
     for line in verdict_lines(results):
         run.terminal.say(line)
     run.terminal.say(f"report: {page}")
+    return outcome
 
 
 def _link_stages(run: Run) -> None:

@@ -47,6 +47,8 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
             "a mapping of sections",
             "see experiments/quickstart.yaml",
         )
+    if "parts" in tree and "experiment" in tree:
+        raise BadInput(f"{path} is a study", "", "an experiment", f"run it with `tutelage study {path}`")
     for override in overrides or []:
         _apply(tree, override)
     return parse_experiment(tree)

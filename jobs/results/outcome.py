@@ -63,12 +63,14 @@ class Outcome:
     """What a run produced: the report is a view of this.
 
     Attributes:
-        scores: what each path chose by in each round; `chosen`, `trained` and `evaluations` what followed.
+        scores: what each path chose by in each round; `chosen`, `examples`, `trained` and `evaluations` what
+            followed.
     """
 
     start: Start
     paths: list[StudentPath]
     scores: dict[tuple[StudentPath, int], PoolScores] = field(default_factory=dict)
     chosen: dict[tuple[StudentPath, int], Sliced] = field(default_factory=dict)
+    examples: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)
     trained: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)
     evaluations: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)

@@ -55,6 +55,7 @@ class Run:
         cached: how many of them were finished when the run came to them.
         planned: in a plan, what is there and what is left.
         part: which of several runs that share a directory, as a sweep's trials do.
+        owns_host: whether the host ends with this run; else it only ends its actors.
     """
 
     store: Store
@@ -68,6 +69,7 @@ class Run:
     cached: int = 0
     planned: list[Planned] = field(default_factory=list)
     part: str = ""
+    owns_host: bool = True
     _discarded: set[str] = field(default_factory=set)
 
     def __enter__(self) -> "Run":
@@ -76,7 +78,10 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.host.close()
+        if self.owns_host:
+            self.host.close()
+        else:
+            self.host.release()
         if self.mode == "make" and kind is None:
             self.registration.settle()
 
@@ -167,15 +172,27 @@ def open_run(
     resume: str = "auto",
     retry_failed: bool = False,
     part: str = "",
+    host: Host | None = None,
 ) -> Run:
     """A run of this experiment on Ray, which starts at the first stage with work to do.
+
+    Args:
+        host: one that several runs share; whoever made it closes it.
 
     Raises:
         BadInput: the store cannot be reached, or is a file.
     """
     e = experiment
-    host = RayHost(e.ray, log_file(directory, e.name), e.placement.shard_deadline_s, terminal.say)
-    return Run(Store(e.store), directory, terminal, host, mode, resume, retry_failed, part=part)
+    own = host is None
+    host = host or open_host(e, directory, terminal)
+    store = Store(e.store)
+    return Run(store, directory, terminal, host, mode, resume, retry_failed, part=part, owns_host=own)
+
+
+def open_host(experiment: Experiment, directory: Place, terminal: Terminal) -> Host:
+    """Ray for this experiment's runs, at the first work to do; whoever opens it closes it."""
+    e = experiment
+    return RayHost(e.ray, log_file(directory, e.name), e.placement.shard_deadline_s, terminal.say)
 
 
 def log_file(directory: Place, name: str) -> Path:

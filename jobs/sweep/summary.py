@@ -15,7 +15,7 @@ from jobs.sweep.evaluations import choosing, read_evaluation
 from jobs.sweep.results import SettingResult, SweepResults
 from jobs.sweep.settings import Setting
 from jobs.sweep.trial import Trial
-from training.evaluation import Comparison, Interval, accuracy_interval, compare
+from training.evaluation import Comparison, Interval, accuracy_interval, compare, holm
 
 
 @dataclass(frozen=True)
@@ -134,20 +134,6 @@ def _compare(
     if kept is not None:
         both &= kept
     return compare(mine[:, both], theirs[:, both], one.label, other.label, metric) if both.any() else None
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values: with all of them below 0.05, the chance of even one false claim is at most
-    0.05.
-
-    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
-    [0.03, 0.06, 0.06]
-    """
-    order, adjusted, largest = np.argsort(p_values), [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = largest
-    return adjusted
 
 
 def _corrected(results: Sequence[SettingResult]) -> list[SettingResult]:

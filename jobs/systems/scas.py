@@ -105,6 +105,7 @@ def choose(
         if examples.is_finished:
             trainings[path] = Training(label, state, examples, seed, e.train)
             outcome.scores[path, number], outcome.chosen[path, number] = scores, chosen
+            outcome.examples[path, number] = examples
     return trainings
 
 

@@ -1,0 +1,88 @@
+"""What `tutelage study` runs: parts of one study, each a few experiments over one store and one Ray."""
+
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from jobs.experiment.section import Section
+
+# Names of members, `*` standing for anything; with `!` before it those are left out again.
+Patterns = tuple[str, ...]
+MEMBERS = ("teachers", "students")  # crossed and set by patterns
+
+
+class Learns(Section):
+    """What a learned cost is fitted on; it is judged on everybody and everything else."""
+
+    students: Patterns
+    families: tuple[str, ...] = Field(min_length=1)
+
+
+class Part(Section):
+    """One question that a study asks: a few arms on some students, teachers and settings.
+
+    `set` gives keys of the experiment (dotted) a value for this part; `cross` gives keys several, and every
+    combination is an experiment of its own. `teachers` and `students` are patterns, here and as keys of `set`
+    and `cross`. `each_teacher` makes an arm `only NAME` for every teacher, with these further settings.
+
+    `fixes`: a crossed key -> the arm that fixes it. The value under which that arm does best, as a mean over
+    students and seeds, holds for all later parts that say nothing else of the key.
+
+    `learns`: a learned cost is fitted to what teachers gave some students on some families, and judged on all
+    other students and families. An arm of a later part takes it by `coefficients: PART`.
+    """
+
+    about: str = ""
+    teachers: Patterns = ("*",)
+    students: Patterns = ("*",)
+    arms: tuple[dict[str, Any], ...] = ()
+    each_teacher: dict[str, Any] | None = None
+    set: dict[str, Any] = Field(default_factory=dict)
+    cross: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    seeds: int = Field(1, ge=1)
+    baseline: str | None = None
+    compare_with: tuple[str, ...] = ()
+    fixes: dict[str, str] = Field(default_factory=dict)
+    learns: Learns | None = None
+
+    @field_validator("cross")
+    @classmethod
+    def _has_values(cls, cross: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+        for key, values in cross.items():
+            if len(values) < 1:
+                raise ValueError(f"{key} is crossed over no value")
+        return cross
+
+    @model_validator(mode="after")
+    def _has_arms(self) -> "Part":
+        if not self.arms and self.each_teacher is None:
+            raise ValueError("a part needs arms, or each_teacher")
+        strange = [key for key in self.fixes if key not in self.cross]
+        if strange:
+            raise ValueError(f"fixes {strange[0]}, which is not crossed")
+        if self.learns is not None and self.each_teacher is None:
+            raise ValueError("learns needs each_teacher: what single teachers gave")
+        names = [arm.get("name") for arm in self.arms]
+        for key, arm in self.fixes.items():
+            if arm not in names:
+                raise ValueError(f"fixes {key} by the arm {arm}, which the part has not")
+        return self
+
+
+class Study(Section):
+    """A study: what all parts share, as in an experiment's file, and the parts, in their order.
+
+    Over the miniature world teachers and students need not be listed: parts take the world's by patterns.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    experiment: dict[str, Any]
+    parts: dict[str, Part] = Field(min_length=1)
+
+    @field_validator("parts")
+    @classmethod
+    def _names_are_directories(cls, parts: dict[str, Part]) -> dict[str, Part]:
+        for name in parts:
+            if not name.replace("-", "").replace("_", "").isalnum():
+                raise ValueError(f"the part's name {name!r} becomes a directory: letters, digits, - and _")
+        return parts

@@ -1,0 +1,187 @@
+"""A study's files: its tables as CSV, a picture of what teachers gave students or of who beat whom, and a
+page with both.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from cluster.storage import Place
+from jobs.report.page import PALETTE, as_svg, new_figure, render_page
+from jobs.study.running import Found
+from jobs.study.summary import best_teachers, study_lines
+from jobs.study.tables import Tables
+
+DIGITS = 5  # of numbers in CSV files
+SHOWN_ROWS = 400  # of a table on the page; the files have all
+
+
+def write_study(found: Found, directory: Place) -> list[Place]:
+    """Write a study's tables, pictures and page; returns the page first.
+
+    Every part has files of its own, `<part>-<table>.csv`.
+    """
+    places = []
+    pictures: dict[str, str] = {}
+    for part, tables in found.tables.items():
+        for name, table in tables.named().items():
+            if len(table):
+                place = directory / f"{part}-{name}.csv"
+                place.write_bytes(as_csv(table))
+                places.append(place)
+        for name, svg in pictures_of(tables).items():
+            pictures[f"{part} {name}"] = svg
+            place = directory / f"{part}-{name}.svg"
+            place.write_bytes(standing_alone(svg).encode())
+            places.append(place)
+    if len(found.world):
+        place = directory / "world.csv"
+        place.write_bytes(as_csv(found.world.drop(columns=["path"])))
+        places.append(place)
+    page = directory / "study.html"
+    page.write_bytes(render_study(found, pictures).encode("utf-8", "replace"))
+    return [page, *places]
+
+
+def as_csv(table: pd.DataFrame) -> bytes:
+    """A table as CSV, with numbers short enough to read."""
+    return table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n").encode()
+
+
+def standing_alone(svg: str) -> str:
+    """A picture as a file of its own, on white: pages that show it may be dark."""
+    svg = (
+        svg.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ', 1)
+        if "xlink" in svg and ("xmlns:xlink" not in svg)
+        else svg
+    )
+    return svg.replace("<svg ", '<svg style="background:#fff" ', 1)
+
+
+def render_study(found: Found, pictures: dict[str, str]) -> str:
+    """The study as one HTML page."""
+    return render_page(
+        "study.html.j2",
+        pictures,
+        name=found.study.name,
+        parts=found.study.parts,
+        tables=found.tables,
+        best={n: best_teachers(t) for n, t in found.tables.items() if len(t.pairs)},
+        pictures=pictures,
+        lines=list(study_lines(found)),
+        world=found.world,
+        most=SHOWN_ROWS,
+        resolved=yaml.safe_dump(found.study.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+    )
+
+
+def pictures_of(tables: Tables) -> dict[str, str]:
+    """The pictures of one part, by name."""
+    found = {}
+    if len(tables.pairs):
+        found["gains"] = gains_picture(tables.pairs, *tables.unit)
+    arms = (
+        tables.comparisons[~tables.comparisons["arm"].str.startswith("only ")]
+        if len(tables.comparisons)
+        else pd.DataFrame()
+    )
+    if len(arms) > 1:
+        found["differences"] = differences_picture(arms, *tables.unit)
+    return found
+
+
+def gains_picture(pairs: pd.DataFrame, scale: float, unit: str) -> str:
+    """What every teacher gave every student; teachers from the weakest to the strongest. A ring
+    marks the strongest teacher, a filled mark who gave most.
+    """
+    import matplotlib
+
+    order = pairs.groupby("teacher")["teacher accuracy"].mean().sort_values().index.tolist()
+    students = list(dict.fromkeys(pairs["student"]))
+    gain = scale * pairs.pivot_table(index="student", columns="teacher", values="gain").loc[students, order]
+    figure, axis = new_figure(10.5, 2.6 + 0.42 * len(students))
+    most = float(np.nanmax(np.abs(gain.to_numpy()))) or 1.0
+    colours = matplotlib.colormaps["RdBu"]
+    axis.imshow(gain, cmap=colours, vmin=-most, vmax=most, aspect="auto")
+    for y, student in enumerate(students):
+        best = int(np.nanargmax(gain.loc[student].to_numpy()))
+        for x, value in enumerate(gain.loc[student]):
+            if np.isfinite(value):
+                dark = abs(value) > 0.6 * most
+                weight = "bold" if x == best else "normal"
+                colour = "white" if dark else "#1d2430"
+                axis.text(
+                    x,
+                    y,
+                    f"{value:+.0f}" if scale > 1 else f"{value:+.2f}",
+                    ha="center",
+                    va="center",
+                    color=colour,
+                    fontsize=7.5,
+                    weight=weight,
+                )
+        axis.add_patch(_box(best, y, "#1d2430", "-"))
+        axis.add_patch(_box(len(order) - 1, y, "#1d2430", ":"))
+    accuracy = pairs.groupby("teacher")["teacher accuracy"].mean()
+    labels = [f"{t} ({100 * accuracy[t]:.0f} %)" for t in order]
+    axis.set_xticks(range(len(order)), labels, rotation=90, fontsize=8)
+    axis.set_yticks(range(len(students)), students, fontsize=9)
+    axis.tick_params(length=0)
+    for side in axis.spines.values():
+        side.set_visible(False)
+    axis.set_title(
+        f"{unit} that each teacher gave each student; teachers by their own accuracy\n"
+        "boxed: who gave most; dotted: the strongest teacher",
+        fontsize=9,
+        loc="left",
+    )
+    return as_svg(figure, f"What every teacher gave every student, in {unit}")
+
+
+def _box(x: int, y: int, colour: str, style: str) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor=colour, lw=1.4, linestyle=style)
+
+
+def differences_picture(comparisons: pd.DataFrame, scale: float, unit: str) -> str:
+    """Every arm's differences from what it is compared with: a student a point with its interval, filled
+    where it is called.
+    """
+    settings = comparisons["setting"].nunique() > 1
+    names = ["arm", "against", *(["setting"] if settings else [])]
+    groups = list(comparisons.groupby(names, sort=False))
+    students = list(dict.fromkeys(comparisons["student"]))
+    step = 0.8 / max(1, len(students))
+    figure, axis = new_figure(9.5, 1.0 + len(groups) * max(0.34, 0.11 * len(students)))
+    labels = []
+    for row, (key, own) in enumerate(groups):
+        arm, against, *setting = key
+        labels.append(f"{arm} − {against}" + (f" [{setting[0]}]" if setting else ""))
+        for _, c in own.iterrows():
+            place = students.index(c["student"])
+            y = row + step * (place - (len(students) - 1) / 2)
+            spread = [[scale * (c["difference"] - c["low"])], [scale * (c["high"] - c["difference"])]]
+            filled = PALETTE[place % len(PALETTE)] if c["called"] != "cannot tell" else "white"
+            axis.errorbar(
+                scale * c["difference"],
+                y,
+                xerr=spread,
+                fmt="o",
+                ms=3.5,
+                lw=0.8,
+                color=PALETTE[place % len(PALETTE)],
+                markerfacecolor=filled,
+                label=c["student"] if row == 0 and len(students) <= 10 else None,
+            )
+    axis.axvline(0, color="#5d6878", lw=1)
+    axis.set_yticks(range(len(labels)), labels, fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xlabel(f"difference in {unit}, 95 % interval; filled: called after correction")
+    axis.grid(axis="x", color="#e6e9ed")
+    axis.set_axisbelow(True)
+    if len(students) <= 10:
+        axis.legend(ncols=3, fontsize=7.5, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    return as_svg(figure, "Differences of arms, by student, with 95 % intervals")

@@ -1,0 +1,54 @@
+"""The learned cost of a study: fitted to what single teachers gave some students on some families of
+questions, judged on the other students and the other families, beside every other cost.
+"""
+
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+import numpy as np
+import pandas as pd
+
+from cluster.errors import BadInput
+from jobs.experiment.study import Learns
+from jobs.study.parts import ONLY
+from jobs.study.tables import BEFORE, Tables, correlations_table
+from selection.costs import FEATURES
+from selection.learned import fit
+
+LEARNED = "learned"
+
+
+def learn(tables: Tables, learns: Learns, seed: int) -> tuple[Tables, dict[str, float]]:
+    """Fit the learned cost; returns the tables with how it and the other costs order teachers, for students
+    and families that it was not fitted on (`judged`), and its coefficients.
+
+    Raises:
+        BadInput: nobody is left to fit on, or to judge on.
+    """
+    pairs, families = tables.pairs, set(learns.families)
+    every = set(tables.families["family"])
+    is_fitted = np.array([any(fnmatchcase(s, p) for p in learns.students) for s in pairs["student"]], bool)
+    if not is_fitted.any() or is_fitted.all() or not families < every:
+        raise BadInput(
+            "a learned cost needs students and families to fit on, and others to judge it on",
+            f"{', '.join(learns.students)}; {', '.join(learns.families)}",
+            f"some of {', '.join(pairs['student'].unique())}; {', '.join(sorted(every))}",
+            "change learns",
+        )
+    own = pairs[is_fitted].assign(gain=gains_on(tables, families)[is_fitted])
+    coefficients = fit(own[list(FEATURES)], own["gain"])
+    rest = pairs[~is_fitted].assign(gain=gains_on(tables, every - families)[~is_fitted])
+    rest = rest.assign(**{LEARNED: -(rest[list(FEATURES)] * [coefficients[f] for f in FEATURES]).sum(axis=1)})
+    judged = correlations_table(rest, seed)
+    head = tables.pairs[["part", "setting"]].iloc[:1].reset_index(drop=True)
+    judged = pd.concat([pd.concat([head] * len(judged), ignore_index=True), judged], axis=1)
+    told = pd.DataFrame({"feature": list(coefficients), "coefficient": list(coefficients.values())})
+    return replace(tables, judged=judged, coefficients=told), coefficients
+
+
+def gains_on(tables: Tables, families: set[str]) -> np.ndarray:
+    """What the teacher of every pair gave its student on some families, which weigh equally."""
+    some = tables.families[tables.families["family"].isin(families)]
+    means = some.groupby(["student", "arm"])["value"].mean().to_dict()
+    pairs = zip(tables.pairs["student"], tables.pairs["teacher"], strict=True)
+    return np.array([means[s, ONLY + t] - means[s, BEFORE] for s, t in pairs])

@@ -1,0 +1,202 @@
+"""The experiments of a study: which there are, part by part, from crossed values and patterns of names."""
+
+import copy
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from cluster.errors import BadInput, TutelageError
+from jobs.experiment.miniature import MINIATURE
+from jobs.experiment.reading import parse_experiment, set_key
+from jobs.experiment.schema import Experiment
+from jobs.experiment.study import MEMBERS, Part, Study
+
+PLACEHOLDER = {"mean_loss": 1.0}  # for coefficients that are not known before their part has run
+ONLY = "only "  # before a teacher's name: the arm that learns from it alone
+Members = Mapping[str, Sequence[Mapping[str, Any]]]  # "teachers" and "students" as an experiment lists them
+Values = tuple[tuple[str, Any], ...]  # of the crossed keys
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One experiment of a part.
+
+    Attributes:
+        values: of the part's crossed keys.
+        fixed: values that earlier parts fixed and this one has taken.
+    """
+
+    part: str
+    values: Values
+    fixed: Values
+    experiment: Experiment
+
+    @property
+    def label(self) -> str:
+        """The crossed values, for people."""
+        return " ".join(f"{key}={told(value)}" for key, value in self.values)
+
+    @property
+    def trainings(self) -> int:
+        e = self.experiment
+        return len(e.students) * len(e.arms) * e.seeds * e.rounds
+
+
+def told(value: Any) -> str:
+    """A value in a label and in tables.
+
+    >>> told(0.001), told(["*", "!*-wordy-*"]), told("x")
+    ('0.001', '* !*-wordy-*', 'x')
+    """
+    if isinstance(value, list | tuple):
+        return " ".join(map(told, value))
+    return json.dumps(value) if not isinstance(value, str) else value
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """Read a study's file, and lay `experiment.KEY=VALUE` or `parts.NAME.KEY=VALUE` over it.
+
+    Raises:
+        BadInput: a missing file, broken YAML, an unknown key, a value that does not fit.
+    """
+    if not path.is_file():
+        raise BadInput("no study there", path, "a YAML file", "see experiments/study.yaml")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        what = " ".join(str(error).split())
+        raise BadInput(f"{path} is not YAML", what, "", "check the indentation there") from error
+    if not isinstance(tree, dict) or "parts" not in tree:
+        raise BadInput(f"{path} is no study", "", "sections experiment and parts", "")
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign:
+            raise BadInput("an override has no value", override, "key.sub=value", "")
+        set_key(tree, key, yaml.safe_load(text))
+    try:
+        return Study.model_validate(tree)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "the study"
+        known = "known keys: " + ", ".join(Part.model_fields) if "extra" in problem["type"] else ""
+        what = problem["msg"].removeprefix("Value error, ")
+        raise BadInput(f"{where} does not fit", "", what, known) from error
+
+
+def members_of(study: Study, world: Mapping[str, Iterable[str]]) -> Members:
+    """All teachers and students that parts choose from: those that are listed, else the world's.
+
+    Args:
+        world: names of the miniature world's `teacher`s and `student`s; empty without one.
+    """
+    found: dict[str, Sequence[Mapping[str, Any]]] = {}
+    for kind in MEMBERS:
+        listed = study.experiment.get(kind)
+        names = world.get(kind.removesuffix("s"), ())
+        found[kind] = listed or [{"name": name, "path": MINIATURE + name} for name in names]
+    return found
+
+
+def taken(members: Sequence[Mapping[str, Any]], patterns: Sequence[str], what: str) -> list[dict[str, Any]]:
+    """The members that patterns name, in their own order; a pattern with `!` takes some out again.
+
+    Raises:
+        BadInput: a pattern names nobody.
+
+    >>> [m["name"] for m in taken([{"name": "a-x"}, {"name": "a-y"}, {"name": "b"}], ["a-*", "!*-y"], "it")]
+    ['a-x']
+    """
+    names = [str(m.get("name")) for m in members]
+    kept: set[str] = set()
+    for pattern in patterns:
+        own = {name for name in names if fnmatchcase(name, pattern.removeprefix("!"))}
+        if not own:
+            near = ", ".join(names[:6])
+            raise BadInput(f"{what} {pattern} is nobody", pattern, f"a pattern of {near} …", "")
+        kept = kept - own if pattern.startswith("!") else kept | own
+    return [dict(m) for m in members if m.get("name") in kept]
+
+
+def cells_of(
+    study: Study,
+    name: str,
+    members: Members,
+    fixed: Values = (),
+    learned: Mapping[str, Mapping[str, float]] | None = None,
+) -> list[Cell]:
+    """The experiments of one part.
+
+    Args:
+        fixed: keys that earlier parts gave a value.
+        learned: the coefficients that earlier parts learned, by their names; those that are not known yet are
+            held by a placeholder.
+
+    Raises:
+        BadInput: one is no valid experiment; names the part.
+    """
+    part, cells = study.parts[name], []
+    said = {*part.set, *part.cross}
+    now = tuple((key, value) for key, value in fixed if key not in said)
+    for k, values in enumerate(_points(part)):
+        suffix = f"-{k}" if part.cross else ""
+        tree = copy.deepcopy(study.experiment)
+        tree["name"] = f"{name}{suffix}"
+        tree["runs"] = f"{tree.get('runs', 'runs')}/{study.name}"
+        settings = {**dict(now), **part.set, **dict(values)}
+        patterns = {kind: settings.pop(kind, getattr(part, kind)) for kind in MEMBERS}
+        try:
+            for kind in MEMBERS:
+                tree[kind] = taken(members[kind], patterns[kind], f"{name}: {kind}")
+            arms = [_with_coefficients(study, arm, learned or {}) for arm in part.arms]
+            tree["arms"] = [*arms, *_each_teacher(part, tree["teachers"])]
+            tree["seeds"] = part.seeds
+            tree["evaluate"] = {**tree.get("evaluate", {}), "baseline": part.baseline}
+            for key, value in settings.items():
+                set_key(tree, key, value)
+            cells.append(Cell(name, values, now, parse_experiment(tree)))
+        except TutelageError as error:
+            at = " ".join(f"{key}={told(value)}" for key, value in values)
+            raise BadInput(f"part {name} {at}".strip(), error, "", "change the study's file") from error
+    check_compared(name, part, cells)
+    return cells
+
+
+def check_compared(name: str, part: Part, cells: Sequence[Cell]) -> None:
+    """Refuse to compare with arms that are not there."""
+    for cell in cells:
+        arms = {arm.name for arm in cell.experiment.arms}
+        for other in part.compare_with:
+            if other not in arms:
+                raise BadInput(f"part {name} compares with no arm", other, ", ".join(sorted(arms)[:6]), "")
+
+
+def _with_coefficients(
+    study: Study, arm: Mapping[str, Any], learned: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    """An arm with the coefficients that it takes from a part."""
+    source = arm.get("coefficients")
+    if not isinstance(source, str):
+        return dict(arm)
+    if source not in study.parts or study.parts[source].learns is None:
+        raise BadInput("coefficients of a part that learns none", source, "a part with learns", "")
+    return {**arm, "coefficients": dict(learned.get(source, PLACEHOLDER))}
+
+
+def _each_teacher(part: Part, teachers: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    if part.each_teacher is not None:
+        for teacher in teachers:
+            own = {"name": ONLY + str(teacher["name"]), "rule": "teacher", "teacher": teacher["name"]}
+            yield {**own, **part.each_teacher}
+
+
+def _points(part: Part) -> Iterator[Values]:
+    """Every combination of the crossed values."""
+    for point in itertools.product(*part.cross.values()):
+        yield tuple(zip(part.cross, point, strict=True))

@@ -1,0 +1,160 @@
+"""Running a study: its parts in their order, every experiment an ordinary run, all of them over one store and
+one Ray.
+
+Whatever is finished is found in the store, so a study that was stopped goes on where it was.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from cluster.storage import Place
+from jobs.experiment.reading import parse_experiment
+from jobs.experiment.schema import Experiment
+from jobs.experiment.study import Study
+from jobs.miniature.full import WORLD
+from jobs.miniature.world import build_world, models_of
+from jobs.results.outcome import Outcome
+from jobs.run.host import Host
+from jobs.run.progress import Terminal
+from jobs.run.run import Run, Unmade, open_run
+from jobs.study.learning import learn
+from jobs.study.parts import Cell, Values, cells_of, members_of, told
+from jobs.study.tables import Tables, corrected, fixed_value, joined_tables, tables_of
+
+# Makes a run's results: looks at the outcome, writes its report into its directory.
+RunOne = Callable[[Run, Experiment], Outcome]
+
+
+@dataclass
+class Found:
+    """What came of a study.
+
+    Attributes:
+        tables: by part.
+        fixed: keys that parts gave a value, with what each was chosen by.
+        world: members of the miniature world; empty without a full one.
+    """
+
+    study: Study
+    tables: dict[str, Tables] = field(default_factory=dict)
+    fixed: list[tuple[str, str, object, pd.DataFrame]] = field(default_factory=list)
+    world: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a study runs."""
+
+    study: Study
+    directory: Place
+    terminal: Terminal
+    host: Host
+    claim: Callable[[Experiment], Place]
+    run_one: RunOne
+
+
+def run_study(setting: Setting, only: Sequence[str] = ()) -> Found:
+    """Run the parts of a study, all or some, in their order.
+
+    Parts that fix a value, or whose learned cost one of these takes, are run too: the others hang on them.
+
+    Raises:
+        BadInput: some part is no valid experiment; nothing has been run then, but the world's making.
+    """
+    study, say = setting.study, setting.terminal.say
+    place = world_of(setting)
+    members = members_of(study, {} if place is None else models_of(place))
+    found = Found(study, world=world_table(place))
+    for name in study.parts:  # all of them before the first is run
+        cells_of(study, name, members)
+    fixed: Values = ()
+    learned: dict[str, dict[str, float]] = {}
+    for name, part in study.parts.items():
+        if only and name not in only and name not in needed_by(study, only):
+            continue
+        cells = cells_of(study, name, members, fixed, learned)
+        trainings = sum(cell.trainings for cell in cells)
+        say(f"part {name}: {len(cells)} experiments, {trainings:,} trainings")
+        each = [run_cell(setting, cell) for cell in cells]
+        found.tables[name] = corrected(joined_tables(each))
+        if part.learns is not None:
+            seed = cells[0].experiment.seed
+            found.tables[name], learned[name] = learn(found.tables[name], part.learns, seed)
+        for key, arm in part.fixes.items():
+            value, chosen_by = fixed_value(cells, each, key, arm)
+            say(f"part {name} fixes {key} at {told(value)}, by the arm {arm} alone")
+            fixed = (*(f for f in fixed if f[0] != key), (key, value))
+            found.fixed.append((name, key, value, chosen_by))
+    return found
+
+
+def needed_by(study: Study, only: Sequence[str]) -> set[str]:
+    """The parts that fix a value, and those whose learned costs these parts take."""
+    fixing = {name for name, part in study.parts.items() if part.fixes}
+    taken = {str(arm.get("coefficients")) for name in only for arm in study.parts[name].arms}
+    return fixing | (taken & study.parts.keys())
+
+
+def run_cell(setting: Setting, cell: Cell) -> Tables:
+    """Run one experiment of a part; returns its tables."""
+    directory = setting.claim(cell.experiment)
+    setting.terminal.say(f"{cell.experiment.name}" + (f": {cell.label}" if cell.label else ""))
+    with open_run(cell.experiment, directory, setting.terminal, host=setting.host) as run:
+        outcome = setting.run_one(run, cell.experiment)
+        return tables_of(cell, outcome, setting.study.parts[cell.part].compare_with)
+
+
+def world_of(setting: Setting) -> Place | None:
+    """Where the study's miniature world is, built first where nobody has; None without one."""
+    base = shared_experiment(setting.study)
+    if base.miniature is None:
+        return None
+    with open_run(base, setting.directory, setting.terminal, host=setting.host, part="world") as run:
+        return build_world(run, base.miniature, base.placement)
+
+
+def shared_experiment(study: Study) -> Experiment:
+    """What all parts share, as an experiment; with somebody in the places that parts fill."""
+    nobody = {"name": "nobody", "path": "miniature:nobody"}
+    tree = {
+        **study.experiment,
+        "name": study.name,
+        "arms": [{"name": "random", "rule": "random"}],
+        "teachers": study.experiment.get("teachers") or [nobody],
+        "students": study.experiment.get("students") or [nobody],
+    }
+    return parse_experiment(tree)
+
+
+def world_table(place: Place | None) -> pd.DataFrame:
+    """A full world's members, one a row."""
+    if place is None or not (place / WORLD).is_file():
+        return pd.DataFrame()
+    told_of = json.loads((place / WORLD).read_text())
+    rows = [{"kind": kind, **one} for kind in ("teacher", "student") for one in told_of[f"{kind}s"]]
+    return pd.DataFrame(rows)
+
+
+def look_at_study(study: Study, terminal: Terminal) -> list[str]:
+    """Lines that say what a study would run. Starts nothing; the miniature world must have been built, since
+    its members have no names before.
+
+    Raises:
+        BadInput: some part is no valid experiment.
+    """
+    base = shared_experiment(study)
+    with open_run(base, Place(base.runs) / study.name, terminal, "plan") as run:
+        try:
+            place = build_world(run, base.miniature, base.placement) if base.miniature is not None else None
+        except Unmade as unmade:
+            return [f"{unmade}: its members have no names yet", *study.parts]
+    members = members_of(study, {} if place is None else models_of(place))
+    lines = []
+    for name in study.parts:
+        cells = cells_of(study, name, members)
+        lines.append(f"{name}: {len(cells)} experiments, {sum(c.trainings for c in cells):,} trainings")
+        lines += [f"  {c.experiment.name}: {c.label}" for c in cells if c.label]
+    return lines

@@ -1,0 +1,82 @@
+"""What a study says at its end, in words: for every part who was better than whom, and how well costs order
+teachers.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from jobs.results.summary import IN_HINDSIGHT
+from jobs.study.parts import ONLY, told
+from jobs.study.running import Found
+from jobs.study.tables import CALLED, Tables
+
+
+def study_lines(found: Found) -> Iterator[str]:
+    """The study as plain text lines."""
+    for part, key, value, chosen_by in found.fixed:
+        tried = ", ".join(f"{told(v)}: {m:.4f}" for v, m in chosen_by.itertuples(index=False))
+        yield f"{part} fixed {key} at {told(value)} ({tried})"
+    for name, tables in found.tables.items():
+        yield from part_lines(name, tables)
+
+
+def part_lines(name: str, tables: Tables) -> Iterator[str]:
+    """One part: of every arm for how many students it was better or worse, by corrected p-values."""
+    table = tables.comparisons
+    if not len(table):
+        return
+    students = table["student"].nunique()
+    yield f"{name}: {len(table):,} comparisons, p-values corrected over all of them"
+    setting_said = table["setting"].nunique() > 1
+    single = table[table["arm"].str.startswith(ONLY)]
+    for (setting, arm, against), own in table.drop(index=single.index).groupby(
+        ["setting", "arm", "against"], sort=False
+    ):
+        where = f" [{setting}]" if setting_said else ""
+        yield f"  {arm}{where} against {against}: {counted(own, students, tables.unit)}"
+    for (setting, against), own in single.groupby(["setting", "against"], sort=False):
+        where = f" [{setting}]" if setting_said else ""
+        yield f"  single teachers{where} against {against}: {counted(own, len(own), tables.unit, 'pairs')}"
+    if len(tables.correlations):
+        yield "  rank correlation of what teachers gave with a cost's order, over students"
+        means = tables.correlations.groupby("cost", sort=False)["rank_correlation"].agg(
+            ["mean", "min", "max"]
+        )
+        for cost, row in means.sort_values("mean", ascending=False).iterrows():
+            yield f"    {cost:<18} {row['mean']:+.2f} ({row['min']:+.2f} to {row['max']:+.2f})"
+
+
+def counted(table: pd.DataFrame, of: int, unit: tuple[float, str], what: str = "students") -> str:
+    """How often a difference was called, and its mean."""
+    n = {word: int((table["called"] == word).sum()) for word in CALLED}
+    scale, words = unit
+    mean = f"{scale * float(np.mean(table['difference'])):+{'.1f' if scale > 1 else '.4f'}} {words}"
+    return (
+        f"better for {n['better']}, worse for {n['worse']}, cannot tell for {n['cannot tell']} "
+        f"of {of} {what}; mean difference {mean}"
+    )
+
+
+def best_teachers(tables: Tables) -> pd.DataFrame:
+    """For every student the strongest teacher, the one that gave most, and the best in hindsight against the
+    baseline.
+    """
+    rows = []
+    hindsight = tables.comparisons[tables.comparisons["arm"] == IN_HINDSIGHT]
+    for student, own in tables.pairs.groupby("student", sort=False):
+        strongest = own.sort_values("teacher accuracy", kind="stable").iloc[-1]
+        best = own.sort_values("gain", kind="stable").iloc[-1]
+        row = {
+            "student": student,
+            "strongest teacher": strongest["teacher"],
+            "its gain": strongest["gain"],
+            "gave most": best["teacher"],
+            "its gain ": best["gain"],
+            "rank of the strongest": int((own["gain"] > strongest["gain"]).sum()) + 1,
+        }
+        for _, h in hindsight[hindsight["student"] == student].iterrows():
+            row |= {"hindsight": h["difference"], "low": h["low"], "high": h["high"], "p": h["p_corrected"]}
+        rows.append(row)
+    return pd.DataFrame(rows)
