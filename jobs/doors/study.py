@@ -52,10 +52,10 @@ def study(
     setting = Setting(found, directory, terminal, host, claim_run_directory, make_results)
     with interruptible(terminal, directory):
         try:
-            done = run_study(setting, part or ())
+            for done in run_study(setting, part or ()):  # what is there is told, should the rest not come
+                page, *_ = write_study(done, Place(out) if out is not None else directory)
         finally:
             host.close()
     for line in study_lines(done):
         terminal.say(line)
-    page, *_ = write_study(done, Place(out) if out is not None else directory)
     terminal.say(f"study: {page}")

@@ -5,7 +5,7 @@ Whatever is finished is found in the store, so a study that was stopped goes on 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -56,8 +56,8 @@ class Setting:
     run_one: RunOne
 
 
-def run_study(setting: Setting, only: Sequence[str] = ()) -> Found:
-    """Run the parts of a study, all or some, in their order.
+def run_study(setting: Setting, only: Sequence[str] = ()) -> Iterator[Found]:
+    """Run the parts of a study, all or some, in their order; yields what is found so far after each.
 
     Parts that fix a value, or whose learned cost one of these takes, are run too: the others hang on them.
 
@@ -88,7 +88,7 @@ def run_study(setting: Setting, only: Sequence[str] = ()) -> Found:
             say(f"part {name} fixes {key} at {told(value)}, by the arm {arm} alone")
             fixed = (*(f for f in fixed if f[0] != key), (key, value))
             found.fixed.append((name, key, value, chosen_by))
-    return found
+        yield found
 
 
 def needed_by(study: Study, only: Sequence[str]) -> set[str]:
