@@ -1,8 +1,11 @@
 """What every page shares: a self-contained HTML frame, tables, and charts as inline SVG.
 
-No network: styles are in the page, there is no script. Everything a model wrote is escaped.
+No network: styles are in the page, and so is the one script of pages that have one, which the page's own
+policy knows by its hash; no other is run. Everything a model wrote is escaped.
 """
 
+import base64
+import hashlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,14 +28,23 @@ PALETTE = (
 )
 
 
-def render_page(template: str, charts: Mapping[str, str], **content: Any) -> str:
-    """Fill a template of this folder; `charts` are SVG made here, everything else is escaped."""
+INK = "#0a0b0c"  # of charts' lines and words: becomes the page's own, light or dark
+
+
+def render_page(template: str, charts: Mapping[str, str], script: str = "", **content: Any) -> str:
+    """Fill a template of this folder; `charts` are SVG and `script` is code made here, everything else is
+    escaped.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     environment.globals["table"] = lambda frame: _markup(_table(frame))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(template).render(
-        charts={name: _markup(svg) for name, svg in charts.items()}, **content
+        charts={name: _markup(svg) for name, svg in charts.items()},
+        script=_markup(script),
+        script_hash=_markup(f"sha256-{digest}"),
+        **content,
     )
 
 
@@ -86,6 +98,12 @@ def new_figure(width: float, height: float) -> tuple[Any, Any]:
             "svg.fonttype": "path",
             "axes.spines.top": False,
             "axes.spines.right": False,
+            "figure.facecolor": "none",
+            "axes.facecolor": "none",
+            "savefig.facecolor": "none",
+            **dict.fromkeys(
+                ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
+            ),
         }
     )
     plt.rcParams["svg.hashsalt"] = "tutelage"
@@ -102,5 +120,5 @@ def as_svg(figure: Any, title: str) -> str:
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(figure)
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)

@@ -4,21 +4,47 @@
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
 from cluster.storage import Place
-from jobs.report.page import PALETTE, as_svg, new_figure, render_page
-from jobs.results.summary import ArmResult, Results, format_interval
+from jobs.report.cards import bars, card_of_teacher, map_of
+from jobs.report.charts import arm_chart, chosen_chart, compatibility_chart, cost_chart, rounds_chart
+from jobs.report.lineage import SCRIPT, further_pages, in_pages, remove_stale, section_of
+from jobs.report.page import render_page
+from jobs.results.summary import Results, format_interval
+
+MOST_COLOURS = 12  # teachers that a chart can tell apart
 
 
-def render_report(results: Results) -> str:
-    """The report as one HTML page."""
+def render_report(results: Results, pages: Sequence[Sequence[dict[str, Any]]] | None = None) -> str:
+    """The report as one HTML page.
+
+    Args:
+        pages: of lineage, the first of which it holds.
+    """
+    pages = in_pages(results.lineage) if pages is None else pages
+    teachers = teachers_of(results)
+    charts = {
+        "arms": arm_chart(results),
+        "chosen": chosen_chart(results) if len(teachers) <= MOST_COLOURS else "",
+        "costs": cost_chart(results),
+        "compatibility": compatibility_chart(results.cards.wins),
+        "rounds": rounds_chart(results),
+    }
     return render_page(
         "report.html.j2",
-        {"arms": _arm_chart(results), "chosen": _chosen_chart(results), "costs": _cost_chart(results)},
+        charts,
+        SCRIPT,
         r=results,
+        c=results.cards,
+        cards=[card_of_teacher(results.cards, name) for name in teachers],
+        costs_map=map_of(results.cards.wins, "teacher", "student", "mean cost", by_column=True, lower=True),
+        agreement=agreement_maps(results.cards.agreement),
+        **section_of(results.lineage, pages, 0, teachers),
         interval=lambda i: format_interval(i, results.metric),
         short=lambda i: (
             ""
@@ -27,6 +53,10 @@ def render_report(results: Results) -> str:
         ),
         families=sorted({f for a in results.arms for f in a.families}),
         lengths=_lengths(results.chosen),
+        shares=_shares(results.chosen),
+        shares_map=shares_map(results.chosen),
+        quartiles=_quartiles(results.costs),
+        bars=bars,
         by_family=_family_shares(results.chosen),
         ledger_questions=_ledger_table(results.ledger, "question"),
         ledger_answers=_ledger_table(results.ledger, "answer"),
@@ -35,10 +65,31 @@ def render_report(results: Results) -> str:
 
 
 def write_report(results: Results, directory: Place) -> Place:
-    """Write `report.html` into a run's directory and return its path."""
-    place = directory / "report.html"
-    place.write_bytes(render_report(results).encode("utf-8", "replace"))
+    """Write `report.html` into a run's directory, and pages of lineage beside it where it would be too large;
+    returns its path.
+    """
+    place, pages = directory / "report.html", in_pages(results.lineage)
+    place.write_bytes(render_report(results, pages).encode("utf-8", "replace"))
+    name = str(results.experiment["name"])
+    for file, html in further_pages(name, results.lineage, pages, teachers_of(results)):
+        (directory / file).write_bytes(html.encode("utf-8", "replace"))
+    remove_stale(directory, len(pages))
     return place
+
+
+def teachers_of(results: Results) -> list[str]:
+    """Names of the teachers, in the experiment's order."""
+    return [str(teacher["name"]) for teacher in results.experiment["teachers"]]
+
+
+def agreement_maps(agreement: pd.DataFrame) -> dict[str, str]:
+    """By student, a table of arms by arms."""
+    found = {}
+    for student, own in agreement.groupby("student", sort=False) if len(agreement) else ():
+        turned = own.rename(columns={"arm": "other arm", "other arm": "arm"})
+        both = pd.concat([own, turned], ignore_index=True)
+        found[str(student)] = map_of(both, "arm", "other arm", "same answer", percent=True)
+    return found
 
 
 def _lengths(chosen: pd.DataFrame) -> pd.DataFrame:
@@ -52,6 +103,34 @@ def _lengths(chosen: pd.DataFrame) -> pd.DataFrame:
     return mean.rename(
         columns={"tokens": "chosen: mean tokens", "pool": "pool: mean tokens", "chosen": "answers chosen"}
     )
+
+
+def _shares(chosen: pd.DataFrame) -> pd.DataFrame:
+    """Every teacher's share of the chosen answers, a mean over seeds."""
+    names = ["student", "arm", "round"]
+    seeds = chosen.groupby(names)["seed"].nunique()
+    wide = chosen.groupby([*names, "teacher"], sort=False)["share"].sum().unstack(fill_value=0)
+    return wide.div(seeds, axis=0).reset_index()
+
+
+def shares_map(chosen: pd.DataFrame) -> str:
+    """Every teacher's share of the chosen answers by student and arm after the last round, shaded."""
+    last = chosen[chosen["round"] == chosen["round"].max()]
+    seeds = last.groupby(["student", "arm"])["seed"].transform("nunique")
+    named = last.assign(who=last["student"] + " · " + last["arm"], share=last["share"] / seeds)
+    summed = named.groupby(["who", "teacher"], sort=False)["share"].sum().reset_index()
+    return map_of(summed, "teacher", "who", "share", by_column=True, percent=True)
+
+
+def _quartiles(costs: pd.DataFrame) -> pd.DataFrame:
+    """Quantiles of SCAS by student and teacher."""
+    if not len(costs):
+        return costs
+    by = costs.groupby(["student", "teacher"], sort=False)["scas"]
+    quantiles = by.quantile(np.array([0.05, 0.25, 0.5, 0.75, 0.95]))
+    wide = quantiles.unstack()
+    wide.columns = [f"{round(100 * float(q))} %" for q in wide.columns]
+    return wide.reset_index()
 
 
 def _family_shares(chosen: pd.DataFrame) -> pd.DataFrame:
@@ -74,102 +153,3 @@ def _ledger_table(ledger: pd.DataFrame, kind: str) -> pd.DataFrame:
     wide.columns = [str(c).removesuffix(" seed 0") for c in wide.columns]
     wide.loc["total"] = wide.sum()
     return wide.astype(int).reset_index()
-
-
-def _arm_chart(results: Results) -> str:
-    """Every student's arms after the last round as points with intervals, the untrained student as a line."""
-    students = list(dict.fromkeys(a.student for a in results.arms))
-    arms = list(dict.fromkeys(a.arm for a in results.arms))
-    last = max(a.round for a in results.arms)
-    scale = 100.0 if results.metric == "accuracy" else 1.0
-    figure, axis = new_figure(9, 0.9 + 0.42 * len(students) * (len(arms) + 0.6))
-    ticks, labels, y = [], [], 0.0
-    for student in students:
-        start = next(b for b in results.before if b.student == student)
-        axis.plot(
-            [scale * start.value.value] * 2, [y + 0.5, y - len(arms) + 0.5], color="#999", lw=1, ls="--"
-        )
-        for k, arm in enumerate(arms):
-            a: ArmResult = next(
-                x for x in results.arms if (x.student, x.arm, x.round) == (student, arm, last)
-            )
-            spread = [[scale * (a.value.value - a.value.low)], [scale * (a.value.high - a.value.value)]]
-            axis.errorbar(
-                scale * a.value.value, y, xerr=spread, fmt="o", color=PALETTE[k % len(PALETTE)], capsize=3
-            )
-            ticks.append(y)
-            labels.append(f"{student} · {arm}")
-            y -= 1
-        y -= 0.6
-    axis.set_yticks(ticks, labels)
-    unit = (
-        "accuracy on held-out questions, %"
-        if results.metric == "accuracy"
-        else "minus loss, nats per answer token"
-    )
-    axis.set_xlabel(f"{unit} (95 % interval; dashed: before training)")
-    axis.grid(axis="x", color="#e6e9ed")
-    axis.set_axisbelow(True)
-    return as_svg(figure, "Accuracy per student and arm with 95 % intervals")
-
-
-def _chosen_chart(results: Results) -> str:
-    """Stacked shares of teachers among the chosen answers, per student, arm and round,
-    averaged over seeds.
-    """
-    shares = (
-        results.chosen.groupby(["student", "arm", "round", "teacher"], sort=False)["share"]
-        .sum()
-        .unstack(fill_value=0)
-    )
-    seeds = results.chosen.groupby(["student", "arm", "round"], sort=False)["seed"].nunique()
-    shares = shares.div(seeds, axis=0)
-    teachers = [t["name"] for t in results.experiment["teachers"] if t["name"] in shares.columns]
-    figure, axis = new_figure(9, 1.0 + 0.34 * len(shares))
-    labels = [f"{s} · {a} · round {n}" for s, a, n in shares.index]
-    left = pd.Series(0.0, index=shares.index)
-    for k, teacher in enumerate(teachers):
-        axis.barh(
-            labels,
-            100 * shares[teacher],
-            left=100 * left,
-            color=PALETTE[k % len(PALETTE)],
-            label=teacher,
-            height=0.72,
-        )
-        left += shares[teacher]
-    axis.invert_yaxis()
-    axis.set_xlim(0, 100)
-    axis.set_xlabel("share of the chosen answers, %")
-    axis.legend(ncols=min(6, len(teachers)), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
-    return as_svg(figure, "Share of each teacher among the chosen answers")
-
-
-def _cost_chart(results: Results) -> str:
-    """SCAS per teacher and student as boxes."""
-    if len(results.costs) == 0:
-        return "<p class='soft'>no answer was scored</p>"
-    students: Sequence[str] = list(dict.fromkeys(results.costs["student"]))
-    teachers = sorted(set(results.costs["teacher"]))
-    figure, axis = new_figure(9, 1.0 + 0.3 * len(students) * len(teachers))
-    data, labels = [], []
-    for student in students:
-        for teacher in teachers:
-            own = results.costs[
-                (results.costs["student"] == student) & (results.costs["teacher"] == teacher)
-            ]["scas"]
-            if len(own):
-                data.append(own.to_numpy())
-                labels.append(f"{student} · {teacher} ({len(own)})")
-    axis.boxplot(
-        data,
-        orientation="horizontal",
-        whis=(5, 95),
-        showfliers=False,
-        tick_labels=labels,
-        medianprops={"color": PALETTE[1]},
-    )
-    axis.invert_yaxis()
-    axis.set_xlabel(f"SCAS cost (lambda {results.scas_lambda:g}), nats squared")
-    axis.grid(axis="x", color="#e6e9ed")
-    return as_svg(figure, "SCAS cost per student and teacher")

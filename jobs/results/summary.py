@@ -12,8 +12,10 @@ from cluster.errors import BadInput
 from cluster.storage import Place
 from jobs.experiment.reading import resolved
 from jobs.experiment.schema import Experiment
+from jobs.results.cards import Cards, cards_of
 from jobs.results.data import told_of_data
 from jobs.results.ledger import drop_bias, nothing_to_choose, run_ledger
+from jobs.results.lineage import Lineage, lineage_of
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.results.quarantine import quarantine, with_commands
 from jobs.results.spent import spent_table
@@ -70,6 +72,8 @@ class Results:
     timings: pd.DataFrame
     spent: pd.DataFrame
     fallbacks: pd.DataFrame
+    cards: Cards
+    lineage: Lineage
 
 
 def summarise(run: Run, outcome: Outcome) -> Results:
@@ -112,6 +116,8 @@ def summarise(run: Run, outcome: Outcome) -> Results:
         timings=timings(run),
         spent=spent_table(run),
         fallbacks=fallbacks(run),
+        cards=cards_of(outcome),
+        lineage=lineage_of(outcome),
     )
 
 
@@ -145,7 +151,8 @@ class Judged:
 
     def before(self, student: str) -> ArmResult:
         """A student as it was."""
-        return self._result(student, "before training", 0, [self._first[student]], 0.0)
+        cut = self.outcome.start.before[student].manifest()["counts"]["cut_off"] / len(self.families)
+        return self._result(student, "before training", 0, [self._first[student]], cut)
 
     def arm(self, student: str, arm: str, number: int) -> ArmResult:
         """One arm of a student after one round."""

@@ -1,0 +1,105 @@
+"""Lineage on pages: what `jobs.results.lineage` traced, as data that the page's own script shows as text.
+
+The report holds the first questions; where all would make it too large the others lie in pages beside it,
+which a page opened from disk can link to, but not read.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from cluster.storage import Place
+from jobs.report.page import render_page
+from jobs.results.lineage import Lineage, Traced
+
+PAGE_BYTES = 6_000_000  # of data in one page
+SCRIPT = (Path(__file__).parent / "lineage.js").read_text(encoding="utf-8")
+
+
+def in_pages(lineage: Lineage, most: int = PAGE_BYTES) -> list[list[dict[str, Any]]]:
+    """The traced questions as plain values, page by page; one at least a page."""
+    pages: list[list[dict[str, Any]]] = [[]]
+    size = 0
+    for question in lineage.questions:
+        plain = plain_question(question)
+        length = len(json.dumps(plain))
+        if pages[-1] and size + length > most:
+            pages.append([])
+            size = 0
+        pages[-1].append(plain)
+        size += length
+    return pages
+
+
+def plain_question(question: Traced) -> dict[str, Any]:
+    """A question as the script reads it: choices name answers by their place."""
+    place = {answer.id: k for k, answer in enumerate(question.answers)}
+    chosen = {k: [(place[a], *rest) for a, *rest in taken] for k, taken in question.chosen.items()}
+    answers = [
+        asdict(answer) | {"costs": [None if c is None else float(f"{c:.6g}") for c in answer.costs]}
+        for answer in question.answers
+    ]
+    return {
+        "id": question.id,
+        "family": question.family,
+        "turns": question.turns,
+        "references": question.references,
+        "answers": answers,
+        "chosen": chosen,
+    }
+
+
+def data_of(lineage: Lineage, questions: Sequence[dict[str, Any]], teachers: Sequence[str]) -> Markup:
+    """One page's data, as JSON in which nothing can end the element that holds it."""
+    found = {
+        "costs": [asdict(c) for c in lineage.costs],
+        "paths": [asdict(p) for p in lineage.paths],
+        "rounds": max((p.round for p in lineage.paths), default=1),
+        "teachers": list(teachers),
+        "questions": list(questions),
+    }
+    text = json.dumps(found, ensure_ascii=True, separators=(",", ":"), default=str)
+    return Markup(text.replace("<", "\\u003c"))  # made here, and JSON still
+
+
+def page_name(number: int) -> str:
+    """The file of one page; the report is the first."""
+    return "report.html" if number == 0 else f"lineage-{number:03d}.html"
+
+
+def section_of(
+    lineage: Lineage, pages: Sequence[Sequence[dict[str, Any]]], number: int, teachers: Sequence[str]
+) -> dict[str, Any]:
+    """What the section's template needs for one page."""
+    return {
+        "count": len(pages),
+        "pages": [page_name(k) for k in range(len(pages))],
+        "here": page_name(number),
+        "told": f"{len(lineage.questions):,}",
+        "left_out": f"{lineage.left_out:,}" if lineage.left_out else "",
+        "data": data_of(lineage, pages[number], teachers),
+    }
+
+
+def further_pages(
+    name: str, lineage: Lineage, pages: Sequence[Sequence[dict[str, Any]]], teachers: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """The pages beside the report: file name and HTML."""
+    for number in range(1, len(pages)):
+        content = section_of(lineage, pages, number, teachers)
+        html = render_page(
+            "lineage.html.j2", {}, SCRIPT, name=name, number=number, back="report.html#lineage", **content
+        )
+        yield page_name(number), html
+
+
+def remove_stale(directory: Place, count: int) -> None:
+    """Remove pages of an earlier report that had more of them."""
+    kept = {page_name(k) for k in range(count)}
+    for place in directory.glob("lineage-*.html"):
+        if place.name not in kept:
+            place.unlink()

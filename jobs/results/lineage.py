@@ -1,0 +1,251 @@
+"""Where trained rows come from: for every question what all teachers answered, with verdict and cost, what
+each arm took of it and why, and which state of the student scored it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.files.questions import Question
+from jobs.results.outcome import Outcome, StudentPath
+from jobs.run.slices import Sliced
+from jobs.run.store import digest
+from jobs.stages.questions import read_slice
+from jobs.stages.select import teacher_costs, with_costs
+
+MOST_ANSWERS = 20_000  # whose texts are told, those of the first questions by key
+MOST_COSTS = 400_000  # numbers beside them
+
+
+@dataclass(frozen=True)
+class CostColumn:
+    """One cost under one state of a student, as some arms chose by it.
+
+    Attributes:
+        label: of the cost and its settings.
+        state: which weights scored, for people.
+        student: whose.
+        round: in which it was chosen by.
+    """
+
+    label: str
+    state: str
+    student: str
+    round: int
+
+
+@dataclass(frozen=True)
+class PathColumn:
+    """One path's choice in one round.
+
+    Attributes:
+        cost: number of its cost column; None for an arm that reads none.
+        rule: in words.
+        trained: id of the training that learned from it.
+    """
+
+    label: str
+    student: str
+    arm: str
+    seed: int
+    round: int
+    cost: int | None
+    rule: str
+    trained: str
+
+
+@dataclass
+class Answer:
+    """One answer; `costs` are by the number of a cost column, None where it has none."""
+
+    id: str
+    teacher: str
+    text: str
+    calls: str
+    state: str
+    why: str
+    extracted: str
+    costs: list[float | None]
+
+
+@dataclass
+class Traced:
+    """One question with everything that became of it.
+
+    Attributes:
+        chosen: by the number of a path: what it took, as (answer id, rank, candidates, weight).
+    """
+
+    id: str
+    family: str
+    turns: list[dict[str, Any]]
+    references: tuple[str, ...]
+    answers: list[Answer] = field(default_factory=list)
+    chosen: dict[int, list[tuple[str, int, int, float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What is told of a run's first questions.
+
+    Attributes:
+        left_out: questions of which nothing is told, since there are more than fit.
+    """
+
+    costs: list[CostColumn]
+    paths: list[PathColumn]
+    questions: list[Traced]
+    left_out: int
+
+
+def lineage_of(outcome: Outcome, most_answers: int = MOST_ANSWERS, most_costs: int = MOST_COSTS) -> Lineage:
+    """Trace the questions of a run, those with the first keys where they are many."""
+    columns, of_path = cost_columns(outcome)
+    paths = path_columns(outcome, of_path)
+    pool, traced = outcome.start.pool, list[Traced]()
+    answers = costs = 0
+    for number in range(pool.count):
+        for one in trace_slice(outcome, number, columns, of_path):
+            answers, costs = answers + len(one.answers), costs + len(one.answers) * len(columns)
+            if traced and (answers > most_answers or costs > most_costs):
+                break
+            traced.append(one)
+        else:
+            continue
+        break
+    left = len(outcome.start.questions) - len(traced)
+    return Lineage([column for column, _, _ in columns], paths, traced, left)
+
+
+Chooser = tuple[StudentPath, int]
+Columns = list[tuple[CostColumn, StudentPath, int]]
+
+
+def cost_columns(outcome: Outcome) -> tuple[Columns, dict[Chooser, int]]:
+    """The costs by which paths chose, each once: arms of one cost share it under one state."""
+    columns: Columns = []
+    known: dict[str, int] = {}
+    of_path = {}
+    for (path, number), scores in outcome.scores.items():
+        settings = path.arm.cost_settings
+        if settings is None:
+            continue
+        key = digest([scores.id, repr(settings)])
+        if key not in known:
+            known[key] = len(columns)
+            label = f"{settings.name}" + (f" λ {settings.scas_lambda:g}" if settings.name == "scas" else "")
+            state = "before training" if number == 1 else f"{path.label} after round {number - 1}"
+            columns.append((CostColumn(label, state, path.student, number), path, number))
+        of_path[path, number] = known[key]
+    return columns, of_path
+
+
+def path_columns(outcome: Outcome, of_path: Mapping[Chooser, int]) -> list[PathColumn]:
+    """Every path's choice of every round."""
+    found = []
+    for path, number in outcome.chosen:
+        trained = outcome.trained.get((path, number))
+        found.append(
+            PathColumn(
+                path.label,
+                path.student,
+                path.arm.name,
+                path.seed,
+                number,
+                of_path.get((path, number)),
+                rule_in_words(path),
+                "" if trained is None else trained.id,
+            )
+        )
+    return found
+
+
+def rule_in_words(path: StudentPath) -> str:
+    """Why an arm takes what it takes, in one sentence."""
+    arm = path.arm
+    cost = arm.cost or ""
+    words = {
+        "groups": f"drawn from group {arm.group} of {arm.groups} by {cost}",
+        "minimum": f"the lowest {cost}",
+        "top_k": f"the {arm.k} lowest by {cost}",
+        "softmax": f"drawn, the lower {cost} the likelier",
+        "random": "drawn at random",
+        "round_robin": "the teacher taken least often so far",
+        "strongest": "the strongest teacher with a right answer here",
+        "teacher": f"only {arm.teacher} is taken",
+    }[arm.rule]
+    limits = [
+        f"no teacher above {arm.cap:.0%}" if arm.cap is not None else "",
+        f"at most {arm.most_questions} questions" if arm.most_questions is not None else "",
+        "costs below a threshold" if arm.threshold is not None or arm.threshold_quantile is not None else "",
+    ]
+    return "; ".join([words, *filter(None, limits)])
+
+
+def trace_slice(
+    outcome: Outcome, number: int, columns: Columns, of_path: Mapping[Chooser, int]
+) -> Iterator[Traced]:
+    """One slice's questions, in the order of their ids."""
+    pool = outcome.start.pool
+    questions = read_slice(pool.questions, number)
+    answers = pool.read(number)
+    costs = [_costs(outcome, path, n, number) for _, path, n in columns]
+    unscored = unscored_of(outcome, number)
+    chosen = [_chosen(sliced, number) for sliced in outcome.chosen.values()]
+    by_question = dict(list(answers.groupby("question_id", sort=False)))
+    for identity in sorted(questions):
+        question = questions[identity]
+        traced = Traced(identity, question.family, turns_of(question), question.references)
+        if identity in by_question:
+            traced.answers = [
+                answer_of(row, [column.get(str(row["answer_id"])) for column in costs], unscored)
+                for row in by_question[identity].to_dict("records")
+            ]
+        traced.chosen = {k: own[identity] for k, own in enumerate(chosen) if identity in own}
+        yield traced
+
+
+def turns_of(question: Question) -> list[dict[str, Any]]:
+    """The turns of a question as plain values, with its tools as a turn of their own."""
+    turns = question.prompt.for_template()
+    tools = [{"role": "tools", "content": question.prompt.tools}] if question.prompt.tools else []
+    return [*tools, *turns]
+
+
+def answer_of(row: Mapping[Any, Any], costs: list[float | None], unscored: Mapping[str, str]) -> Answer:
+    """One answer of the pool."""
+    identity = str(row["answer_id"])
+    said = (str(row["teacher"]), str(row["text"]), str(row["tool_calls"] or ""), str(row["state"]))
+    why = str(row["error"] or "") or unscored.get(identity, "")
+    return Answer(identity, *said, why, str(row["extracted"] or ""), costs)
+
+
+def unscored_of(outcome: Outcome, number: int) -> dict[str, str]:
+    """Verified answers of a slice that could not be scored under some student, and why."""
+    found: dict[str, str] = {}
+    seen = set()
+    for (path, _), scores in outcome.scores.items():
+        if scores.id not in seen:
+            seen.add(scores.id)
+            table = scores.slice(number)
+            bad = table[table["state"] != "scored"]
+            columns = (bad[c].tolist() for c in ("answer_id", "state", "reason"))
+            for answer, state, reason in zip(*columns, strict=True):
+                found.setdefault(str(answer), f"under {path.student} {state}: {reason}")
+    return found
+
+
+def _costs(outcome: Outcome, path: StudentPath, round_number: int, number: int) -> dict[str, float]:
+    scores = outcome.scores[path, round_number]
+    known = teacher_costs(path.arm, outcome.start.pool, scores)
+    table = with_costs(scores.slice(number), path.arm, known)
+    return dict(zip(table["answer_id"].tolist(), table["cost"].tolist(), strict=True))
+
+
+def _chosen(sliced: Sliced, number: int) -> dict[str, list[tuple[str, int, int, float]]]:
+    table = sliced.read("chosen", number, ["question_id", "answer_id", "rank", "candidates", "weight"])
+    found: dict[str, list[tuple[str, int, int, float]]] = {}
+    rows = table.itertuples(index=False, name=None)
+    for question, answer, rank, candidates, weight in rows:
+        found.setdefault(str(question), []).append((str(answer), int(rank), int(candidates), float(weight)))
+    return found
