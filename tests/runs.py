@@ -82,14 +82,14 @@ class Done:
     stderr: str
 
 
-def tutelage(*arguments: object) -> Done:
-    """The command line in this process, from the repository's root;
+def tutelage(*arguments: object, cwd: Path = ROOT) -> Done:
+    """The command line in this process, from the repository's root unless said otherwise;
     a run that has work to do works here too.
     """
     out, err = io.StringIO(), io.StringIO()
     code = 0
     before = os.getcwd()
-    os.chdir(ROOT)
+    os.chdir(cwd)
     try:
         with (
             redirect_stdout(out),
