@@ -1,0 +1,347 @@
+"""OGLS-SD (arXiv 2605.12400): what a frozen teacher says of a student's wrong rollouts when it is shown right
+and wrong solutions of the same question.
+
+Pools of contexts are pure functions of rollouts and verdicts. The teacher pass reads every rollout after
+every context and keeps running means of hidden states before the vocabulary projection: where the projection
+is linear, mean logits are the projection of the mean hidden state, so one state a token stands for a pool of
+any size. Each context is computed once for all rollouts that are read after it (`cluster.models.branching`).
+
+Row t of an array is the state that predicts token t of the rollout; row 0 is the prompt's last position.
+
+Shapes: T tokens of a rollout that are read, D width, C contexts.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from cluster.halving import run_halving
+from cluster.memory import keep_freed_memory
+from cluster.models.branching import Layout, Tree, forward, sharing
+from cluster.models.positions import context_length, steady_positions, stretched_above
+from cluster.models.proof import SCORING, prove
+from selection.scoring import DEFAULT_TOKEN_BUDGET
+
+Array = Literal["h0", "h_s", "h_pos", "h_neg"]
+ARRAYS: tuple[Array, ...] = ("h0", "h_s", "h_pos", "h_neg")
+SLOT = "{solution}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One answer of the student to a question.
+
+    Attributes:
+        is_right: None where nobody knows: a checker that failed or ran out of time. Such a rollout is in no
+            pool and is not trained on.
+    """
+
+    id: str
+    text: str
+    is_right: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """What a rollout's target is made from: texts that fill the place of a solution in the teacher's prompt.
+
+    Attributes:
+        why: the rollout is not trained on, for this reason; empty where it is.
+    """
+
+    right: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+    why: str = ""
+
+
+def pools_of(
+    rollouts: Sequence[Rollout], solution: str, exclude_self: bool = False, needs: str = "both"
+) -> dict[str, Pools]:
+    """Of one question's rollouts the pools of each, by id (eqs 8 and 9, and what the paper leaves open).
+
+    Right contexts are the right rollouts and the reference solution; wrong ones the wrong rollouts, the
+    rollout itself among them unless it is to be left out, with exact copies of it.
+
+    Args:
+        solution: worked, of the data; empty where there is none.
+        needs: which pools must not be empty: both, right, or none.
+    """
+    right = tuple(r.text for r in rollouts if r.is_right)
+    right += (solution,) if solution else ()
+    wrong = [r for r in rollouts if r.is_right is False]
+    found = {}
+    for one in rollouts:
+        if one.is_right is None:
+            found[one.id] = Pools(why="no_verdict")
+        elif one.is_right:
+            found[one.id] = Pools(why="is_right" if wrong else "all_right")
+        elif not right and needs != "none":
+            found[one.id] = Pools(why="no_positive_context")
+        else:
+            others = tuple(r.text for r in wrong if not exclude_self or r.text != one.text)
+            lacks = needs == "both" and not others
+            found[one.id] = Pools(right, others, "no_negative_context" if lacks else "")
+    return found
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A rollout that the teacher is to read.
+
+    Attributes:
+        prompt: token ids of the question as the student was asked it.
+        tokens: of the rollout as it was sampled, as many as are read.
+        reference, right, wrong: token ids of prompts that show a solution: the reference, the pools'.
+    """
+
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    reference: tuple[int, ...] = ()
+    right: tuple[tuple[int, ...], ...] = ()
+    wrong: tuple[tuple[int, ...], ...] = ()
+
+    def prompts(self, arrays: Sequence[Array]) -> Iterator[tuple[Array, tuple[int, ...]]]:
+        """Every prompt after which it is read, with the array that gets the mean."""
+        own: dict[Array, Sequence[tuple[int, ...]]] = {
+            "h0": [self.prompt],
+            "h_s": [self.reference] if self.reference else [],
+            "h_pos": self.right,
+            "h_neg": self.wrong,
+        }
+        for name in arrays:
+            for prompt in own[name]:
+                yield name, prompt
+
+
+@dataclass
+class States:
+    """What came of a reading: arrays [C, T, D] in float32; C is 1 where means stand for pools.
+
+    Attributes:
+        left_out: contexts that did not fit into the model.
+    """
+
+    arrays: dict[Array, np.ndarray] = field(default_factory=dict)
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """One reading after one prompt.
+
+    Attributes:
+        share: what it adds to the mean.
+        place: its row of the array, where no mean is taken.
+    """
+
+    row: int
+    array: Array
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    share: float
+    place: int
+
+
+class TeacherPass:
+    """Reads rollouts under one frozen model.
+
+    Args:
+        max_length: tokens of the longest context with its rollout; the model's own positions may be fewer.
+
+    Attributes:
+        takes_means: whether one state stands for a pool: the projection is a matrix, and nothing that is not
+            linear comes after it.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        token_budget: int | None = None,
+        shares: bool = True,
+        max_length: int | None = None,
+    ) -> None:
+        self.model, device = model, model.device.type
+        self.token_budget = token_budget or DEFAULT_TOKEN_BUDGET.get(device, DEFAULT_TOKEN_BUDGET["cuda"])
+        self.proof = prove(model, SCORING)
+        self.shares = shares and self.proof.allows("sharing")
+        self.takes_means = is_linear(model, self.proof.head)
+        self.max_length = min(max_length or math.inf, context_length(model) or math.inf)
+        self.alone_above = stretched_above(model)
+        if device == "cpu":
+            keep_freed_memory()
+
+    def read(self, rows: Sequence[Reading], arrays: Sequence[Array]) -> list[States | Exception]:
+        """The arrays of every reading, in order; one that fails alone gets its exception instead.
+
+        Contexts that do not fit into the model with the rollout leave their pool, and are counted.
+        """
+        results: list[States | Exception] = [States() for _ in rows]
+        members: list[_Member] = []
+        for i, row in enumerate(rows):
+            members += self._members(i, row, arrays, results)
+        for batch in self._batches(members):
+            with torch.inference_mode(), sharing(self.model, self.shares):
+                found = run_halving(batch, self._read_batch)
+            for member, result in zip(batch, found, strict=True):
+                self._add(results, member, result)
+        return results
+
+    def _members(
+        self, i: int, row: Reading, arrays: Sequence[Array], results: list[States | Exception]
+    ) -> Iterator[_Member]:
+        fitting: dict[Array, list[tuple[int, ...]]] = {}
+        states = results[i]
+        for name, prompt in row.prompts(arrays):
+            if len(prompt) + len(row.tokens) <= self.max_length:
+                fitting.setdefault(name, []).append(prompt)
+            elif isinstance(states, States):
+                states.left_out += 1
+        for name, prompts in fitting.items():
+            for k, prompt in enumerate(prompts):
+                share = 1 / len(prompts) if self.takes_means else 1.0
+                yield _Member(i, name, prompt, row.tokens, share, 0 if self.takes_means else k)
+
+    def _batches(self, members: Sequence[_Member]) -> Iterator[list[_Member]]:
+        """Members by prompt, the largest first, up to the token budget; one that is larger is alone."""
+        order = sorted(members, key=lambda m: (-len(m.prompt), m.prompt, -len(m.tokens), m.row))
+        batch: list[_Member] = []
+        used = 0
+        for member in order:
+            known = self.shares and batch and batch[-1].prompt == member.prompt
+            size = len(member.tokens) + (0 if known else len(member.prompt))
+            if not self.shares and batch:  # rows are padded to the longest of the batch
+                size = max(size, used // len(batch))
+            is_long = len(member.prompt) + len(member.tokens) > self.alone_above
+            if batch and (used + size > self.token_budget or is_long):
+                yield batch
+                batch, used = [], 0
+                size = len(member.tokens) + len(member.prompt)
+            batch.append(member)
+            used += size
+        if batch:
+            yield batch
+
+    def _read_batch(self, members: Sequence[_Member]) -> list[np.ndarray]:
+        """Hidden states [T, D] of each member."""
+        if self.alone_above < math.inf:
+            steady_positions(self.model)
+        trees: list[Tree] = []
+        for member in members:
+            if self.shares and trees and trees[-1].prompt == member.prompt:
+                trees[-1] = Tree(member.prompt, (*trees[-1].branches, member.tokens))
+            else:
+                trees.append(Tree(member.prompt, (member.tokens,)))
+        layout = Layout(trees)
+        hidden_TD = forward(self.model, layout, self.shares)
+        found = []
+        for prompt, spans in zip(layout.prompts, layout.branches, strict=True):
+            for span in spans:
+                first = hidden_TD[prompt.stop - 1 : prompt.stop]
+                own = torch.cat([first, hidden_TD[span.start : span.stop - 1]])
+                found.append(own.float().cpu().numpy())
+        return found
+
+    def _add(
+        self, results: list[States | Exception], member: _Member, result: np.ndarray | Exception
+    ) -> None:
+        states = results[member.row]
+        if isinstance(states, Exception):
+            return
+        if isinstance(result, Exception):
+            results[member.row] = result
+            return
+        if not np.isfinite(result).all():
+            results[member.row] = ArithmeticError("the teacher gives states that are not finite")
+            return
+        known = states.arrays.get(member.array)
+        if known is None or len(known) <= member.place:
+            more = np.zeros((member.place + 1 - (0 if known is None else len(known)), *result.shape), "<f4")
+            known = more if known is None else np.concatenate([known, more])
+            states.arrays[member.array] = known
+        known[member.place] += result * np.float32(member.share)
+
+
+def is_linear(model: Any, head: Any) -> bool:
+    """Whether mean logits are the logits of a mean state: measured, since a cap may hide in any family's
+    code. A constant beside the matrix does no harm.
+    """
+    width = model.get_input_embeddings().weight.shape[1]
+    rng = torch.Generator().manual_seed(0)
+    size = head.weight.shape[1] if head.is_one_matrix else width
+    dtype, device = head.weight.dtype, head.weight.device
+    # large, so that a cap shows; in float32 below, so that rounding does not
+    states = (20 * torch.randn(4, size, generator=rng)).to(device=device, dtype=dtype)
+    if not head.is_one_matrix:
+        return False
+    with torch.inference_mode():
+        one, other = head.logits(states[:2]).double(), head.logits(states[2:]).double()
+        middle = head.logits(((states[:2].float() + states[2:].float()) / 2).to(dtype)).double()
+    scale = float(torch.maximum(one.abs(), other.abs()).max()) or 1.0
+    tolerance = 1e-4 if dtype == torch.float32 else 3e-2
+    return bool(((one + other) / 2 - middle).abs().max() <= tolerance * scale)
+
+
+def naive_states(model: Any, row: Reading, arrays: Sequence[Array]) -> dict[Array, np.ndarray]:
+    """The same, one prompt at a time and nothing shared: what `TeacherPass` is measured against."""
+    from cluster.models.vocabulary import decoder_of
+
+    sums: dict[Array, list[np.ndarray]] = {}
+    for name, prompt in row.prompts(arrays):
+        ids = torch.tensor([[*prompt, *row.tokens]], device=model.device)
+        with torch.inference_mode():
+            hidden = decoder_of(model)(input_ids=ids, use_cache=False).last_hidden_state[0]
+        start = len(prompt) - 1
+        sums.setdefault(name, []).append(hidden[start : start + len(row.tokens)].float().cpu().numpy())
+    return {name: np.mean(states, axis=0) for name, states in sums.items()}
+
+
+def teacher_tokens(rows: Sequence[Reading], arrays: Sequence[Array], shares: bool) -> int:
+    """Tokens that a pass computes: with sharing every prompt once for all rollouts that are read after it."""
+    if not shares:
+        return sum(len(p) + len(row.tokens) for row in rows for _, p in row.prompts(arrays))
+    prompts = {p for row in rows for _, p in row.prompts(arrays)}
+    read = sum(len(row.tokens) for row in rows for _ in row.prompts(arrays))
+    return sum(map(len, prompts)) + read
+
+
+Fill = Callable[[str], tuple[int, ...]]
+
+
+def readings_of(
+    prompt: tuple[int, ...],
+    solution: str,
+    tokens: Mapping[str, tuple[int, ...]],
+    pools: Mapping[str, Pools],
+    fill: Fill,
+    fill_wrong: Fill | None = None,
+) -> dict[str, Reading]:
+    """The readings of a question's rollouts that have pools.
+
+    Args:
+        tokens: of each rollout, as many as are read.
+        fill: the token ids of the question's prompt that shows a solution.
+        fill_wrong: of a prompt that says of an attempt that it ended wrong; `fill` without one.
+    """
+    known: dict[tuple[bool, str], tuple[int, ...]] = {}
+
+    def shown(text: str, is_wrong: bool) -> tuple[int, ...]:
+        key = (is_wrong and fill_wrong is not None, text)
+        if key not in known:
+            known[key] = (fill_wrong if key[0] and fill_wrong is not None else fill)(text)
+        return known[key]
+
+    return {
+        identity: Reading(
+            prompt,
+            tokens[identity],
+            shown(solution, False) if solution else (),
+            tuple(shown(text, False) for text in own.right),
+            tuple(shown(text, True) for text in own.wrong),
+        )
+        for identity, own in pools.items()
+        if not own.why
+    }
