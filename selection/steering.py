@@ -168,7 +168,7 @@ class TeacherPass:
         self.token_budget = token_budget or DEFAULT_TOKEN_BUDGET.get(device, DEFAULT_TOKEN_BUDGET["cuda"])
         self.proof = prove(model, SCORING)
         self.shares = shares and self.proof.allows("sharing")
-        self.takes_means = is_linear(model, self.proof.head)
+        self.takes_means = self.proof.head.is_linear()
         self.max_length = min(max_length or math.inf, context_length(model) or math.inf)
         self.alone_above = stretched_above(model)
         if device == "cpu":
@@ -263,26 +263,6 @@ class TeacherPass:
             known = more if known is None else np.concatenate([known, more])
             states.arrays[member.array] = known
         known[member.place] += result * np.float32(member.share)
-
-
-def is_linear(model: Any, head: Any) -> bool:
-    """Whether mean logits are the logits of a mean state: measured, since a cap may hide in any family's
-    code. A constant beside the matrix does no harm.
-    """
-    width = model.get_input_embeddings().weight.shape[1]
-    rng = torch.Generator().manual_seed(0)
-    size = head.weight.shape[1] if head.is_one_matrix else width
-    dtype, device = head.weight.dtype, head.weight.device
-    # large, so that a cap shows; in float32 below, so that rounding does not
-    states = (20 * torch.randn(4, size, generator=rng)).to(device=device, dtype=dtype)
-    if not head.is_one_matrix:
-        return False
-    with torch.inference_mode():
-        one, other = head.logits(states[:2]).double(), head.logits(states[2:]).double()
-        middle = head.logits(((states[:2].float() + states[2:].float()) / 2).to(dtype)).double()
-    scale = float(torch.maximum(one.abs(), other.abs()).max()) or 1.0
-    tolerance = 1e-4 if dtype == torch.float32 else 3e-2
-    return bool(((one + other) / 2 - middle).abs().max() <= tolerance * scale)
 
 
 def naive_states(model: Any, row: Reading, arrays: Sequence[Array]) -> dict[Array, np.ndarray]:

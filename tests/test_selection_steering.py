@@ -20,7 +20,6 @@ from selection.steering import (
     Rollout,
     States,
     TeacherPass,
-    is_linear,
     naive_states,
     pools_of,
     readings_of,
@@ -224,7 +223,7 @@ def test_a_capped_projection_is_told_from_a_linear_one_and_keeps_every_context(
 ) -> None:
     model = tiny_model_of(kind)
     teacher = TeacherPass(model)
-    assert is_linear(model, teacher.proof.head) == teacher.takes_means == expected
+    assert teacher.proof.head.is_linear() == teacher.takes_means == expected
     rows = [Reading((5, 6), (7, 8, 9), (), ((5, 9), (6, 8, 7)), ((9, 9),)) for _ in range(2)]
     for states in teacher.read(rows, ARRAYS):
         assert isinstance(states, States)

@@ -168,11 +168,12 @@ def pairwise_loss(head: Head, attached: torch.nn.Module | None, batch: Tensors) 
 def train_pairs(rank: int, jobs: list[TrainJob], checkpoints: Path) -> None:
     from training.objectives import OBJECTIVES
 
-    OBJECTIVES["weighted_cross_entropy"] = Objective(
+    of_pairs = Objective(
         pairwise_loss,
         lambda examples: examples.weight / 2,
-        lambda model: torch.nn.Linear(model.config.hidden_size, 1),
+        lambda model, frozen: torch.nn.Linear(model.config.hidden_size, 1),
     )
+    OBJECTIVES["weighted_cross_entropy"] = lambda settings: of_pairs
     train(rank, jobs, checkpoints)
 
 

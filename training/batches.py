@@ -6,8 +6,8 @@ many workers share it, so a resumed or resized run sees the same data in the sam
 Shapes: B rows, T tokens of the longest row.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -28,7 +28,8 @@ class MicroBatch:
     answer.
 
     `real` is 1 on tokens of examples and 0 on padding; `owners` and `groups` say which example a token is of,
-    and which group that is of, -1 for none.
+    and which group that is of, -1 for none. `arrays`: what each example brings beside its tokens, one entry
+    an example in the order of their tokens; `lengths`: how many of those have a loss.
     """
 
     input_ids: list[list[int]]
@@ -38,6 +39,8 @@ class MicroBatch:
     real: list[list[int]]
     owners: list[list[int]]
     groups: list[list[int]]
+    arrays: list[Mapping[str, np.ndarray]] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
 
     def inputs(self, layout: Layout) -> dict[str, list[list[int]]]:
         """What the model is given beside the token ids: positions tell packed examples apart, a mask hides
@@ -47,6 +50,23 @@ class MicroBatch:
             return {"input_ids": self.input_ids, "position_ids": self.position_ids}
         several = {"attention_mask": self.real} if len(self.input_ids) > 1 else {}
         return {"input_ids": self.input_ids, **several}
+
+
+def stacked(batch: MicroBatch, name: str, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """One array of all examples side by side [C, N, D] over the N tokens with a loss, and how many of the C
+    each token has [N]; 0 where its example brings none.
+    """
+    every = [own.get(name) for own in batch.arrays]
+    most = max((len(a) for a in every if a is not None), default=1)
+    found = np.zeros((most, sum(batch.lengths), width), dtype=np.float32)
+    counts = np.zeros(sum(batch.lengths), dtype=np.int64)
+    at = 0
+    for array, length in zip(every, batch.lengths, strict=True):
+        if array is not None:
+            found[: len(array), at : at + length] = array
+            counts[at : at + length] = len(array)
+        at += length
+    return found, counts
 
 
 def count_steps(examples: int, batch_size: int, epochs: float, steps: int | None) -> int:
@@ -244,6 +264,8 @@ def collate(rows: Sequence[Sequence[int]], examples: Sequence[Example]) -> Micro
             weights += [e.weight] * e.length
             owners += [i] * e.length
             groups += [e.group] * e.length
+            batch.arrays.append(e.arrays)
+            batch.lengths.append(e.loss_end - max(1, e.loss_start))  # nothing predicts a row's first token
         padding = width - len(ids)
         batch.real.append([1] * len(ids) + [0] * padding)
         batch.input_ids.append(ids + ids[:1] * padding)

@@ -1,7 +1,8 @@
 """Token data for training: examples in a file that is mapped into memory."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from cluster.storage import Place, local_copy
 SUFFIX = ".arrow"
 ALONE = -1  # the group of an example that belongs to none
 GROUPS = b"groups"  # how many there are, examples of none counted one by one; in the file's metadata
+WIDTHS = b"widths"  # of further arrays, by name; in the metadata of a file whose examples have some
+ARRAY = "array "  # before an array's name: its column, and in a micro-batch the array [C, N, D]
+COUNTS = "count "  # before an array's name, in a micro-batch: how many of C each of its N tokens has
 SCHEMA = pa.schema(
     [
         ("ids", pa.large_list(pa.int32())),
@@ -31,6 +35,10 @@ class Example:
 
     Examples of one `group`, such as a pair or the rollouts of one question, are drawn together and are in one
     micro-batch; neighbours in the file.
+
+    Attributes:
+        arrays: what an objective knows of each token with a loss, float32 [C, T, D] by name; C may differ
+            from example to example, and an example may have none.
     """
 
     ids: tuple[int, ...]
@@ -38,6 +46,7 @@ class Example:
     loss_end: int
     weight: float = 1.0
     group: int = ALONE
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
 
     @property
     def length(self) -> int:
@@ -57,14 +66,20 @@ def write_examples(place: Place, examples: Sequence[Example]) -> None:
         ValueError: a group's examples are not neighbours.
     """
     groups = [e.group for e in examples]
-    schema = _counted_schema(np.array(groups, dtype=np.int64))
-    columns = {
+    widths = {name: array.shape[2] for e in examples for name, array in e.arrays.items()}
+    schema = _counted_schema(np.array(groups, dtype=np.int64), widths)
+    columns: dict[str, Any] = {
         "ids": [list(e.ids) for e in examples],
         "loss_start": [e.loss_start for e in examples],
         "loss_end": [e.loss_end for e in examples],
         "weight": [e.weight for e in examples],
         "group": groups,
     }
+    for name in sorted(widths):
+        arrays = (e.arrays.get(name) for e in examples)
+        columns[ARRAY + name] = [
+            None if a is None else np.ascontiguousarray(a, "<f4").tobytes() for a in arrays
+        ]
     place.write_with(partial(_write, pa.table(columns, schema), schema))
 
 
@@ -81,10 +96,14 @@ def join_examples(pieces: Sequence[Place], place: Place) -> int:
     all of them. Returns how many they are.
 
     Raises:
-        ValueError: a group's examples are not neighbours.
+        ValueError: a group's examples are not neighbours, or the files' arrays differ.
     """
     tables = [pa.ipc.open_file(_opened(piece)).read_all() for piece in pieces]
-    schema = _counted_schema(np.concatenate([t["group"].to_numpy() for t in tables]))
+    widths = {name: width for t in tables for name, width in _widths(t.schema).items()}
+    if any(_widths(t.schema) != widths for t in tables if t.num_rows):
+        raise ValueError("the files' examples have different arrays")
+    tables = [t for t in tables if t.num_rows] or tables[:1]
+    schema = _counted_schema(np.concatenate([t["group"].to_numpy() for t in tables]), widths)
     table = pa.concat_tables([t.replace_schema_metadata(schema.metadata) for t in tables])
     place.write_with(partial(_write, table.combine_chunks(), schema))
     return int(table.num_rows)
@@ -96,8 +115,13 @@ def _opened(place: Place) -> Any:
     return pa.memory_map(path) if place.is_local else system.open_input_file(path)
 
 
-def _counted_schema(groups: np.ndarray) -> pa.Schema:
-    """The schema with the count of groups.
+def _widths(schema: pa.Schema) -> dict[str, int]:
+    """Widths of the arrays in a file, by name."""
+    return dict(json.loads((schema.metadata or {}).get(WIDTHS, b"{}")))
+
+
+def _counted_schema(groups: np.ndarray, widths: Mapping[str, int]) -> pa.Schema:
+    """The schema with the count of groups, and with columns for arrays where there are any.
 
     Raises:
         ValueError: a group's examples are not neighbours.
@@ -106,7 +130,11 @@ def _counted_schema(groups: np.ndarray) -> pa.Schema:
     named = groups[starts][groups[starts] != ALONE]
     if len(named) != len(np.unique(named)):
         raise ValueError("examples of one group are not neighbours")
-    return SCHEMA.with_metadata({GROUPS: str(len(starts)).encode()})
+    told = {GROUPS: str(len(starts)).encode()}
+    if not widths:
+        return SCHEMA.with_metadata(told)
+    schema = pa.schema([*SCHEMA, *(pa.field(ARRAY + name, pa.large_binary()) for name in sorted(widths))])
+    return schema.with_metadata(told | {WIDTHS: json.dumps(dict(sorted(widths.items()))).encode()})
 
 
 def _write(table: pa.Table, schema: pa.Schema, sink: Any) -> None:
@@ -124,6 +152,7 @@ class Examples(Sequence[Example]):
         weight: float64, of each example.
         group: int64, of each example; -1 for none.
         group_lengths: int64, tokens of each group; an example of none is a group of its own.
+        widths: of the examples' arrays, by name; empty where none has any.
     """
 
     def __init__(self, place: Place) -> None:
@@ -138,6 +167,8 @@ class Examples(Sequence[Example]):
         self.group: np.ndarray = table["group"].to_numpy()
         self.lengths: np.ndarray = self._end.astype(np.int64)
         self.loss_tokens: np.ndarray = (self._end - self._start).astype(np.int64)
+        self.widths = _widths(table.schema)
+        self._arrays = {name: _chunk(table[ARRAY + name]) for name in self.widths}
         starts = _starts(self.group)
         self._bounds = np.append(starts, len(self.group))
         sums = np.add.reduceat(self.lengths, starts) if len(starts) else self.lengths
@@ -149,7 +180,18 @@ class Examples(Sequence[Example]):
     def __getitem__(self, i: int) -> Example:  # type: ignore[override]
         ids = self._tokens[self._offsets[i] : self._offsets[i + 1]]
         span = int(self._start[i]), int(self._end[i])
-        return Example(tuple(ids.tolist()), *span, float(self.weight[i]), int(self.group[i]))
+        arrays = {
+            name: array for name in self.widths for array in [self._array(name, i)] if array is not None
+        }
+        return Example(tuple(ids.tolist()), *span, float(self.weight[i]), int(self.group[i]), arrays)
+
+    def _array(self, name: str, i: int) -> np.ndarray | None:
+        """One array of one example [C, T, D], as it lies in the file."""
+        value = self._arrays[name][i]
+        if not value.is_valid:
+            return None
+        numbers = np.frombuffer(value.as_buffer(), "<f4")
+        return numbers.reshape(-1, int(self.loss_tokens[i]), self.widths[name])
 
     @property
     def has_groups(self) -> bool:
@@ -159,6 +201,11 @@ class Examples(Sequence[Example]):
     def members(self, number: int) -> range:
         """The examples of a group, by its number in the file."""
         return range(int(self._bounds[number]), int(self._bounds[number + 1]))
+
+
+def _chunk(column: Any) -> Any:
+    """A column in one piece."""
+    return column.chunk(0) if column.num_chunks else pa.array([], pa.large_binary())
 
 
 def count_groups(place: Place) -> int:

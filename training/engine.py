@@ -20,7 +20,7 @@ from cluster.models.loading import ModelSource, add_adapter, load_model
 from cluster.models.proof import TRAINING, Proof, prove
 from cluster.models.vocabulary import Head
 from training.batches import Layout
-from training.objectives import OBJECTIVES
+from training.objectives import objective_of
 from training.objectives.objective import Objective, Sums, Tensors
 from training.settings import LoraSettings, TrainSettings, engine_config
 
@@ -60,11 +60,17 @@ class Student:
 
 
 def start(
-    source: ModelSource, settings: TrainSettings, workers: int, device: torch.device, universal: bool = False
+    source: ModelSource,
+    settings: TrainSettings,
+    workers: int,
+    device: torch.device,
+    universal: bool = False,
+    frozen: ModelSource | None = None,
 ) -> Student:
     """Load a student, prove what its architecture allows, and put it on an engine.
 
     Args:
+        frozen: a model that the objective reads and nobody trains.
         universal: the checkpoint to be loaded was made by another number of workers.
 
     Raises:
@@ -88,7 +94,7 @@ def start(
     model.train()
     if settings.lora is not None:
         model = _with_lora(model, settings.lora, source.adapter)
-    module = ObjectiveModule(replace(proof.head, model=model), OBJECTIVES[settings.objective])
+    module = ObjectiveModule(replace(proof.head, model=model), objective_of(settings), frozen).to(device)
     config = engine_config(settings, workers)
     if universal:
         config["checkpoint"] = {**config.get("checkpoint", {}), "load_universal": True}
@@ -108,10 +114,10 @@ class ObjectiveModule(torch.nn.Module):
     inside its root module's forward.
     """
 
-    def __init__(self, head: Head, objective: Objective) -> None:
+    def __init__(self, head: Head, objective: Objective, frozen: ModelSource | None = None) -> None:
         super().__init__()
         self.model, self.head, self.objective = head.model, head, objective
-        self.attached = None if objective.attach is None else objective.attach(head.model)
+        self.attached = None if objective.attach is None else objective.attach(head.model, frozen)
 
     def forward(self, batch: Tensors) -> Sums:
         """The sums of a micro-batch: its loss, and metrics without a graph."""

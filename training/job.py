@@ -22,7 +22,8 @@ class TrainJob:
 
     Several trainings may share one optimizer and one schedule, as rounds do that follow one another quickly:
     one with `keeps_optimizer` leaves its whole training state in `optimizer/`, and one whose `carried` names
-    that place goes on from there. Its steps are counted from `first` in a schedule of `schedule_steps`.
+    that place goes on from there. `frozen` is a model that the objective reads and nobody trains. Its steps
+    are counted from `first` in a schedule of `schedule_steps`.
 
     With `until`, this attempt ends after that many steps with a checkpoint, an export to `step-<until>/` and
     a file `PAUSED-<until>.json`; the same job without it, or with a later one, goes on from there to the same
@@ -42,6 +43,7 @@ class TrainJob:
     keeps_optimizer: bool = False
     first: int = 0
     schedule_steps: int | None = None
+    frozen: ModelSource | None = None
 
     @property
     def steps(self) -> int:

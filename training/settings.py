@@ -1,10 +1,11 @@
 """How a student is fine-tuned: the settings, what of them cannot be, and what follows for DeepSpeed."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from cluster.errors import BadInput
+from training.targets import SteeredSettings, check_steered
 
 OWNED_BY_THE_LOOP = (
     "train_batch_size",
@@ -34,7 +35,10 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a student is fine-tuned. `batch_size` counts examples per optimizer step over all workers."""
+    """How a student is fine-tuned. `batch_size` counts examples per optimizer step over all workers.
+
+    `objective: steered` and its settings are set by the system that makes its examples (`ogls_sd`).
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -48,7 +52,8 @@ class TrainSettings:
     weight_decay: float = 0.01
     gradient_clipping: float = 1.0
     gradient_checkpointing: bool = False
-    objective: Literal["weighted_cross_entropy"] = "weighted_cross_entropy"
+    objective: Literal["weighted_cross_entropy", "steered"] = "weighted_cross_entropy"
+    steered: SteeredSettings | None = None
     lora: LoraSettings | None = None
     zero_stage: Literal[0, 1, 2, 3] = 1
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -76,6 +81,12 @@ def check_settings(settings: TrainSettings) -> None:
             raise BadInput(
                 f"train.{name} is out of range", value, f"{'more than' if low == 0 else 'at least'} {low}", ""
             )
+    if (settings.objective == "steered") != (settings.steered is not None):
+        raise BadInput(
+            "train.objective and train.steered do not fit", settings.objective, "both or neither", ""
+        )
+    if settings.steered is not None:
+        check_steered(settings.steered)
     for key in OWNED_BY_THE_LOOP:
         if settings.deepspeed.get(key, "auto") != "auto":
             raise BadInput(
@@ -92,6 +103,11 @@ def check_settings(settings: TrainSettings) -> None:
             "stage 1, 2 or 3, which add up in float32",
             "set train.zero_stage=1",
         )
+
+
+def identity_of(settings: TrainSettings) -> dict[str, Any]:
+    """The settings as plain values, for an identity; without those of an objective that is not taken."""
+    return {name: value for name, value in asdict(settings).items() if name != "steered" or value is not None}
 
 
 def learning_rate_at(step: int, total: int, settings: TrainSettings) -> float:

@@ -8,8 +8,8 @@ import numpy as np
 
 from cluster.models.positions import steady_positions
 from cluster.seeds import derive_seed
-from training.batches import Rows, collate, deal_groups, examples_of
-from training.data import Examples
+from training.batches import Rows, collate, deal_groups, examples_of, stacked
+from training.data import ARRAY, COUNTS, Examples
 from training.job import TrainJob
 from training.settings import learning_rate_at
 from training.worker import Worker
@@ -61,7 +61,8 @@ class Stepper:
         spare = examples_of([[smallest]], examples, self.student.layout)
         for k, rows in enumerate(micro):
             engine.set_gradient_accumulation_boundary(k + 1 == len(micro))
-            loss, metrics = engine(self._tensors(rows or spare, masked=not rows))
+            tensors = self._tensors(rows or spare, masked=not rows)
+            loss, metrics = engine({**tensors, "step": torch.tensor(self.job.first + step)})
             for name, value in {"loss_nats": loss.detach(), **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + value.double()
             # DeepSpeed takes the mean over workers; the sum of what they give is the mean over the global
@@ -91,6 +92,10 @@ class Stepper:
         tensors["weights"] = torch.tensor(batch.weights, device=self.worker.device, dtype=torch.float32)
         if masked:
             tensors["weights"].zero_()
+        for name, width in self.examples.widths.items():
+            array, counts = stacked(batch, name, width)
+            tensors[ARRAY + name] = torch.from_numpy(array).to(self.worker.device)
+            tensors[COUNTS + name] = torch.from_numpy(counts).to(self.worker.device)
         return tensors
 
 

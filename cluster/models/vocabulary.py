@@ -49,6 +49,22 @@ class Head:
     def is_one_matrix(self) -> bool:
         return self.own is None and type(self.model.get_output_embeddings()) is torch.nn.Linear
 
+    def is_linear(self) -> bool:
+        """Whether mean logits are the logits of a mean state, up to a constant: measured, since a cap may
+        hide in any family's code. A projection that is no one matrix counts as not linear.
+        """
+        if not self.is_one_matrix:
+            return False
+        weight, rng = self.weight, torch.Generator().manual_seed(0)
+        large = 20 * torch.randn(4, weight.shape[1], generator=rng)  # so that a cap shows
+        states = large.to(device=weight.device, dtype=weight.dtype)
+        with torch.inference_mode():
+            one, other = self.logits(states[:2]).double(), self.logits(states[2:]).double()
+            middle = self.logits(((states[:2].float() + states[2:].float()) / 2).to(weight.dtype)).double()
+        scale = max(float(torch.maximum(one.abs(), other.abs()).max()), 1e-12)
+        tolerance = 1e-4 if weight.dtype == torch.float32 else 3e-2
+        return bool(((one + other) / 2 - middle).abs().max() <= tolerance * scale)
+
     def logits(self, hidden_ND: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Logits [N, V] in float32 for hidden states [N, D], with the scaling and capping that some families
         apply.

@@ -5,7 +5,7 @@ Knows no costs and no answers: examples are tokens, spans and weights.
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from cluster.errors import BadInput
 from cluster.storage import Place
@@ -18,7 +18,7 @@ from training.batches import count_steps
 from training.data import SUFFIX
 from training.job import DONE, OPTIMIZER, WEIGHTS, TrainJob, paused_name
 from training.metrics import read_metrics
-from training.settings import TrainSettings
+from training.settings import TrainSettings, identity_of
 
 VERSION = 3
 EXAMPLES_VERSION = 1
@@ -31,6 +31,7 @@ class Training:
 
     Attributes:
         rounds: the rounds on one optimizer that this training is one of; None has an optimizer of its own.
+        frozen: a model that the objective reads and nobody trains.
     """
 
     label: str
@@ -39,6 +40,7 @@ class Training:
     seed: int
     settings: TrainSettings
     rounds: "SharedOptimizer | None" = None
+    frozen: ModelState | None = None
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,11 @@ def train_stage(store: Store, t: Training) -> Stage:
     """The stage that holds a trained student. The examples count by their content: arms that choose alike
     share a training.
     """
-    config = {"train": asdict(t.settings), "seed": t.seed}
+    config = {"train": identity_of(t.settings), "seed": t.seed}
     content = t.examples.manifest()["parts"][EXAMPLES]["sha256"]
     inputs = {"student": t.student.id, "examples": content}
+    if t.frozen is not None:
+        inputs["frozen"] = t.frozen.id
     if t.rounds is not None:
         place = {"first": t.rounds.first, "total": t.rounds.total, "is_last": t.rounds.is_last}
         config["rounds"] = place
@@ -210,6 +214,7 @@ def job_of(t: Training, stage: Stage) -> TrainJob:
         seed=t.seed,
         settings=t.settings,
         chat_template=t.student.renderer().template,
+        frozen=None if t.frozen is None else t.frozen.source,
     )
     if t.rounds is None:
         return job

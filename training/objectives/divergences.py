@@ -7,71 +7,9 @@ gradient. Nothing here divides by a number of tokens.
 Shapes: N tokens, V vocabulary, K kept entries.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 
-from cluster.errors import BadInput
-
-DivergenceName = Literal["forward", "reverse", "jsd", "sampled"]
-ClipName = Literal["none", "one_sided", "two_sided", "per_token"]
-SMALLEST_BETA = 0.05
-
-
-@dataclass(frozen=True)
-class DivergenceSettings:
-    """Which divergence, and its parameters.
-
-    `forward` is KL(target || student), `reverse` KL(student || target), `jsd` the generalised Jensen-Shannon
-    divergence with `beta` the target's weight; beta 0 and 1 are forward and reverse themselves, as in TRL and
-    OPSD, which is not the limit: for small beta it is about beta times the forward KL. `sampled` is the
-    policy-gradient form of reverse KL at the token that was sampled.
-
-    `clip` cuts entries before they are summed over the vocabulary: `one_sided` from above at `threshold`,
-    `two_sided` to [-threshold, threshold]; a cut entry has no gradient. `per_token` (ours) weighs a token by
-    min(1, threshold / its divergence). `temperature` divides both sides' logits. `top_k` keeps the student's
-    k likeliest entries and makes all others one bucket.
-    """
-
-    divergence: DivergenceName = "forward"
-    beta: float = 0.5
-    clip: ClipName = "two_sided"
-    threshold: float = 0.05
-    temperature: float = 1.0
-    top_k: int | None = None
-    allow_small_beta: bool = False
-
-
-def check_divergence(s: DivergenceSettings) -> None:
-    """Refuse what does not fit together.
-
-    Raises:
-        BadInput: a number out of range, a clip on a divergence without entries, a beta that says little.
-    """
-    for name, value, low, high in (
-        ("beta", s.beta, 0.0, 1.0),
-        ("threshold", s.threshold, 0.0, float("inf")),
-        ("temperature", s.temperature, 0.0, float("inf")),
-    ):
-        if not low <= value <= high or (name != "beta" and value in (0, float("inf"))):
-            raise BadInput(f"{name} is out of range", value, f"{low:g} to {high:g}", "")
-    if s.divergence == "jsd" and 0 < s.beta < SMALLEST_BETA and not s.allow_small_beta:
-        raise BadInput(
-            "a jsd of so small a beta is about beta times the forward KL: next to nothing is learned",
-            f"beta {s.beta:g}",
-            f"0 (the forward KL itself) or {SMALLEST_BETA:g} and more",
-            "set allow_small_beta to go on with it",
-        )
-    if s.divergence == "sampled" and (s.clip in ("one_sided", "two_sided") or s.top_k is not None):
-        raise BadInput(
-            "the sampled divergence looks at one token: it has no entries to cut or to keep",
-            f"clip {s.clip}, top_k {s.top_k}",
-            "clip none or per_token, no top_k",
-            "choose another divergence or clip",
-        )
-    if s.top_k is not None and s.top_k < 1:
-        raise BadInput("top_k is out of range", s.top_k, "1 or more", "")
+from training.targets import DivergenceName, DivergenceSettings
 
 
 def entries(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cluster.models.loading import ModelSource
 from cluster.models.vocabulary import Head, decoder_of
 from training.data import Examples
 
@@ -27,13 +28,14 @@ class Objective:
         loss: from the head, what was attached and a micro-batch to sums. Rows whose weights are zero are
             there because every worker makes as many passes, and must add nothing.
         mass: what each example adds to the divisor.
-        attach: makes what is trained or kept beside the model (a value head, a frozen copy); it is part of
-            checkpoints and not of exports.
+        attach: makes what is trained or kept beside the model (a value head, a frozen copy), from it and from
+            the source of a frozen model where the training has one; what it registers is part of checkpoints
+            and not of exports.
     """
 
     loss: Callable[[Head, torch.nn.Module | None, Tensors], Sums]
     mass: Callable[[Examples], np.ndarray]
-    attach: Callable[[Any], torch.nn.Module] | None = None
+    attach: Callable[[Any, ModelSource | None], torch.nn.Module] | None = None
 
 
 def token_mass(examples: Examples) -> np.ndarray:
