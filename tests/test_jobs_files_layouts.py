@@ -217,7 +217,10 @@ def test_audit_prints_correlations_with_intervals_and_keeps_every_answer(
     assert done.returncode == 0, done.stderr
     assert "Spearman" in done.stdout
     found = json.loads((tmp_path / "audit.json").read_text())["agreements"]
-    assert {f["cost"] for f in found} == {"scas", "naturalness", "rsr", "lark", "shortest", "longest"}
+    assert {f["cost"] for f in found} == {
+        *("scas", "naturalness", "rsr", "lark", "shortest", "longest"),
+        *("total_loss", "excess_loss", "worst_token"),
+    }
     for f in found:
         assert (f["questions"], f["answers"]) == (12, 48)
         assert -1 <= f["low"] <= f["correlation"] <= f["high"] <= 1

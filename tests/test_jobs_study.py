@@ -64,7 +64,7 @@ def small_study(small_world: dict[str, Any], tmp_path: Path, tiny_model: Path) -
                 ],
                 "baseline": "strongest",
                 "compare_with": ["random"],
-                "cross": {"teachers": [["*"], ["*", "!cat"]], "train.steps": [1, 2]},
+                "cross": {"teachers": [["*"], ["*", "!cat"]]},
             },
         },
     }
@@ -117,7 +117,7 @@ def test_a_study_runs_its_parts_and_a_second_time_finds_everything(
 
     compared = pd.read_csv(out / "arms-comparisons.csv")
     # each pair once, per experiment
-    assert list(zip(compared["arm"], compared["against"], strict=True)) == 4 * [
+    assert list(zip(compared["arm"], compared["against"], strict=True)) == 2 * [
         ("scas", "strongest"),
         ("random", "strongest"),
         ("learned", "strongest"),
@@ -125,7 +125,7 @@ def test_a_study_runs_its_parts_and_a_second_time_finds_everything(
         ("learned", "random"),
     ]
     assert (compared["p_corrected"] >= compared["p"]).all()
-    assert compared["setting"].nunique() == 4
+    assert compared["setting"].nunique() == 2
     page = (out / "study.html").read_text()
     assert "Is the strongest teacher the best one?" in page
     assert (out / "matrix-gains.svg").read_text().startswith("<svg")
@@ -133,7 +133,7 @@ def test_a_study_runs_its_parts_and_a_second_time_finds_everything(
     again = tutelage("study", file, "--out", tmp_path / "again")
     assert again.returncode == 0, again.stderr
     made = [line for line in again.stdout.splitlines() if "stages made" in line]
-    assert len(made) == 7
+    assert len(made) == 5
     assert all(line.startswith("0 stages made") for line in made)
     for table in out.glob("*.csv"):
         assert (tmp_path / "again" / table.name).read_bytes() == table.read_bytes(), table.name
