@@ -25,11 +25,11 @@ from jobs.stages.judge import judge_owner
 from jobs.stages.measures import check_gradients
 from jobs.stages.states import ModelState, check_student, first_state
 from jobs.stages.teachers import build_pool
-from jobs.systems import scas
+from jobs.systems import ogls_sd, scas
 from jobs.systems.paths import judging_of, paths_of
 from training.trainer import check_train_room
 
-SYSTEMS = {"select": scas.teach}  # an arm's kind -> the system that teaches it
+SYSTEMS = {"select": scas.teach, "ogls_sd": ogls_sd.teach}  # an arm's kind -> the system that teaches it
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def begin(run: Run, looked: Looked) -> Start:
             "at least one",
             "check verify.method and verify.pattern",
         )
-    return Start(e, questions, looked.held_out, pool, students, before, looked.data)
+    return Start(e, questions, looked.held_out, pool, students, before, looked.data, looked.hosted)
 
 
 def teach(run: Run, start: Start) -> Outcome:
@@ -163,7 +163,7 @@ def load_questions(
             system=files.system,
             on_broken=say if files.skip_broken_lines else None,
             need_reference=needs_reference and fields.method is None,
-            keep_rows=checks.reads_rows,
+            keep_rows=checks.reads_rows or e.drawn.solution_field is not None,
         )
         say(str(found))
         return found

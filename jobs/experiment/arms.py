@@ -1,13 +1,15 @@
-"""The ways of teaching that an experiment compares."""
+"""The ways of teaching that an experiment compares: arms, of a kind for each system."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cluster.errors import BadInput
 from jobs.experiment.section import Name, Section
 from selection.costs import FEATURES, CostName, CostSettings
 from selection.rules import RANKING_RULES, RuleName, RuleSettings, WeightName
+from training.targets import ClipName, DivergenceName, DivergenceSettings, SteeredSettings, check_steered
 
 
 class Arm(Section):
@@ -98,3 +100,104 @@ class Arm(Section):
             cap=self.cap,
             most_questions=self.most_questions,
         )
+
+
+OglsTarget = Literal[
+    "ogls",
+    "lambda_zero",
+    "positive_only",
+    "positive_mean",
+    "opsd",
+    "opsd_incorrect",
+    "shuffled",
+    "sdpo",
+    "gkd",
+    "rejection_sampling",
+]
+
+
+class OglsArm(Section):
+    """The student learns from its own rollouts (OGLS-SD, arXiv 2605.12400, and its relatives); how they are
+    drawn is said for all such arms in `rollouts`.
+
+    `target` is what each token is drawn to, see `docs/ogls_sd.md`. `lambda` is the largest, reached after
+    `ramp` optimizer steps. `exclude_self` leaves a rollout and its copies out of its own wrong pool; `honest`
+    tells the teacher that a wrong attempt is wrong. `normalise` by tokens or by rows. `tail_weight` trains on
+    the ends of short right rollouts by cross-entropy (v2 of the paper). `teacher` is `gkd`'s.
+    """
+
+    kind: Literal["ogls_sd"]
+    name: Name
+    target: OglsTarget = "ogls"
+    most_lambda: float = Field(3.0, ge=0, alias="lambda")
+    ramp: int = Field(50, ge=0)
+    divergence: DivergenceName | None = None
+    beta: float = Field(0.5, ge=0, le=1)
+    clip: ClipName | None = None
+    threshold: float = Field(0.05, gt=0)
+    temperature: float = Field(1.0, gt=0)
+    top_k: int | None = Field(None, ge=1)
+    allow_small_beta: bool = False
+    exclude_self: bool = False
+    honest: bool = False
+    normalise: Literal["token", "row"] = "token"
+    tail_weight: float = Field(0.0, ge=0)
+    tail_tokens: int = Field(128, ge=1)
+    teacher: str | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "OglsArm":
+        if (self.target == "gkd") != (self.teacher is not None):
+            raise ValueError("target gkd needs the name of a hosted teacher, and no other target takes one")
+        if self.target == "rejection_sampling" and self.tail_weight:
+            raise ValueError("tail_weight is for targets that steer; rejection_sampling has no tail")
+        try:
+            if self.steered is not None:
+                check_steered(self.steered)
+        except BadInput as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def steered(self) -> SteeredSettings | None:
+        """The objective's settings; None where rollouts are learned from by cross-entropy."""
+        if self.target == "rejection_sampling":
+            return None
+        base, plus, minus = TARGETS[self.target]
+        usual: tuple[DivergenceName, ClipName] = (
+            ("jsd", "none") if self.target in ("sdpo", "gkd") else ("forward", "two_sided")
+        )
+        clip = self.clip or ("none" if self.divergence == "sampled" else usual[1])
+        top_k = self.top_k or (100 if self.target == "sdpo" else None)
+        about = (self.divergence or usual[0], self.beta, clip, self.threshold, self.temperature, top_k)
+        divergence = DivergenceSettings(*about, self.allow_small_beta)
+        return SteeredSettings(base, plus, minus, self.most_lambda, self.ramp, divergence)
+
+    # What arms of every kind say of choosing: these choose among no teacher's answers.
+    @property
+    def cost(self) -> None:
+        return None
+
+    @property
+    def cost_settings(self) -> None:
+        return None
+
+    @property
+    def rule(self) -> str:
+        return "rollouts"
+
+
+# States that a target is made of: base, and what lambda times the difference of is added.
+TARGETS: dict[str, tuple[str, str | None, str | None]] = {
+    "ogls": ("h0", "h_pos", "h_neg"),
+    "shuffled": ("h0", "h_pos", "h_neg"),
+    "lambda_zero": ("h0", None, None),
+    "positive_only": ("h0", "h_pos", "h0"),
+    "positive_mean": ("h_pos", None, None),
+    "opsd": ("h_s", None, None),
+    "opsd_incorrect": ("h_s", None, None),
+    "sdpo": ("h_pos", None, None),
+    "gkd": ("h0", None, None),
+}
+
+AnyArm = Annotated[Arm | OglsArm, Field(discriminator="kind")]

@@ -11,11 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from cluster.errors import BadInput
 from cluster.session import RaySettings
-from jobs.experiment.arms import Arm
+from jobs.experiment.arms import Arm, OglsArm
 from jobs.experiment.judge import Judge
 from jobs.experiment.miniature import Miniature
 from jobs.experiment.placement import Placement
 from jobs.experiment.questions import Fields, QuestionSet
+from jobs.experiment.rollouts import Rollouts
 from jobs.experiment.schema import Experiment
 from jobs.experiment.stages import Evaluate, Generate, Score
 from jobs.experiment.students import Student
@@ -65,10 +66,14 @@ def parse_experiment(tree: dict[str, Any]) -> Experiment:
 
 
 def _with_default_kinds(tree: dict[str, Any]) -> dict[str, Any]:
-    """A teacher without `kind` is a model."""
-    teachers = tree.get("teachers")
-    if isinstance(teachers, list):
-        tree = {**tree, "teachers": [{"kind": "model", **t} if isinstance(t, dict) else t for t in teachers]}
+    """A teacher without `kind` is a model, and an arm without one chooses."""
+    for section, kind in (("teachers", "model"), ("arms", "select")):
+        given = tree.get(section)
+        if isinstance(given, list):
+            tree = {
+                **tree,
+                section: [{"kind": kind, **one} if isinstance(one, dict) else one for one in given],
+            }
     return tree
 
 
@@ -118,7 +123,8 @@ SECTIONS: dict[str, tuple[type, ...]] = {
     "questions": (QuestionSet, Fields),
     "teachers": (ModelTeacher, EndpointTeacher, FileTeacher, Fields),
     "students": (Student,),
-    "arms": (Arm,),
+    "arms": (Arm, OglsArm),
+    "rollouts": (Rollouts,),
     "generate": (Generate,),
     "verify": (VerifySettings,),
     "judge": (Judge,),
@@ -146,10 +152,13 @@ def known_keys(section: str | None) -> list[str]:
     return names
 
 
+KINDS = ("model", "endpoint", "file", "select", "ogls_sd")
+
+
 def _first_problem(error: ValidationError) -> tuple[str, str, str, str]:
     """One line about the first thing pydantic found."""
     problem = error.errors(include_url=False)[0]
-    loc = [str(part) for part in problem["loc"] if part not in ("model", "endpoint", "file")]
+    loc = [str(part) for part in problem["loc"] if part not in KINDS]
     where = ".".join(loc) or "the experiment"
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         names = known_keys(loc[0] if len(loc) > 1 else None)

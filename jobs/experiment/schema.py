@@ -9,16 +9,17 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from cluster.session import RaySettings
-from jobs.experiment.arms import Arm
+from jobs.experiment.arms import AnyArm, OglsArm
 from jobs.experiment.judge import Judge
 from jobs.experiment.miniature import Miniature
 from jobs.experiment.placement import Placement
 from jobs.experiment.questions import QuestionSet
+from jobs.experiment.rollouts import Rollouts
 from jobs.experiment.section import Section
 from jobs.experiment.stages import Evaluate, Generate, Score
 from jobs.experiment.students import Student
 from jobs.experiment.sweep import Sweep
-from jobs.experiment.teachers import Teacher
+from jobs.experiment.teachers import ModelTeacher, Teacher
 from selection.verification import VerifySettings
 from training.settings import TrainSettings
 
@@ -40,7 +41,7 @@ class Experiment(Section):
     questions: QuestionSet
     teachers: tuple[Teacher, ...] = Field(min_length=1)
     students: tuple[Student, ...] = Field(min_length=1)
-    arms: tuple[Arm, ...] = Field(min_length=1)
+    arms: tuple[AnyArm, ...] = Field(min_length=1)
     generate: Generate = Generate()
     verify: VerifySettings = VerifySettings()
     judge: Judge | None = None
@@ -50,6 +51,12 @@ class Experiment(Section):
     ray: RaySettings = RaySettings()
     placement: Placement = Placement()
     sweep: Sweep | None = None
+    rollouts: Rollouts | None = None
+
+    @property
+    def drawn(self) -> Rollouts:
+        """How rollouts are drawn."""
+        return self.rollouts or Rollouts()
 
     @model_validator(mode="after")
     def _names_are_clear(self) -> "Experiment":
@@ -64,6 +71,10 @@ class Experiment(Section):
                 raise ValueError(
                     f"arm {arm.name} names the teacher {arm.teacher}; known are {', '.join(sorted(known))}"
                 )
+        hosted = {t.name for t in self.teachers if isinstance(t, ModelTeacher)}
+        for arm in self.arms:
+            if isinstance(arm, OglsArm) and arm.teacher is not None and arm.teacher not in hosted:
+                raise ValueError(f"arm {arm.name} reads the teacher {arm.teacher}, which is not hosted here")
         if self.verify.method == "judge" and self.judge is None:
             raise ValueError("verify.method judge needs a section judge: an endpoint with a rubric")
         if self.evaluate.baseline is not None and self.evaluate.baseline not in {a.name for a in self.arms}:

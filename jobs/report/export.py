@@ -43,7 +43,9 @@ def export_run(outcome: Outcome, out: Path, formats: Sequence[str] = ()) -> list
         name = f"{path.label.replace(' ', '-')}-round-{number}"
         lines = (line for k in range(chosen.count) for line in chosen_lines(outcome, chosen, k))
         paths.append(_write(out / "chosen" / f"{name}.jsonl", lines))
-        known = teacher_costs(path.arm, outcome.start.pool, outcome.scores[path, number]) if formats else {}
+        known = (
+            teacher_costs(path.choosing, outcome.start.pool, outcome.scores[path, number]) if formats else {}
+        )
         for form in formats:
             answers = (
                 answer
@@ -123,7 +125,7 @@ def worse_answers(
         found.setdefault(str(question), []).append((str(answer), "wrong", math.inf))
     if path.arm.cost_settings is None:
         return found
-    costs = with_costs(outcome.scores[path, number].slice(k), path.arm, of_teachers)
+    costs = with_costs(outcome.scores[path, number].slice(k), path.choosing, of_teachers)
     costs = costs.sort_values(["cost", "answer_id"], ascending=[False, True])
     columns = (costs[name] for name in ("question_id", "answer_id", "cost"))
     for question, answer, cost in zip(*columns, strict=True):

@@ -30,7 +30,7 @@ def render_report(results: Results, pages: Sequence[Sequence[dict[str, Any]]] | 
     teachers = teachers_of(results)
     charts = {
         "arms": arm_chart(results),
-        "chosen": chosen_chart(results) if len(teachers) <= MOST_COLOURS else "",
+        "chosen": chosen_chart(results) if len(teachers) <= MOST_COLOURS and len(results.chosen) else "",
         "costs": cost_chart(results),
         "compatibility": compatibility_chart(results.cards.wins),
         "rounds": rounds_chart(results),
@@ -60,6 +60,8 @@ def render_report(results: Results, pages: Sequence[Sequence[dict[str, Any]]] | 
         by_family=_family_shares(results.chosen),
         ledger_questions=_ledger_table(results.ledger, "question"),
         ledger_answers=_ledger_table(results.ledger, "answer"),
+        ledger_rollouts=_ledger_table(results.ledger, "rollout"),
+        rollouts=rollouts_shown(results.rollouts),
         resolved=yaml.safe_dump(results.experiment, sort_keys=False, allow_unicode=True),
     )
 
@@ -82,6 +84,14 @@ def teachers_of(results: Results) -> list[str]:
     return [str(teacher["name"]) for teacher in results.experiment["teachers"]]
 
 
+def rollouts_shown(rollouts: pd.DataFrame) -> pd.DataFrame:
+    """What became of rollouts, a row for every student, arm and round: means over seeds."""
+    if not len(rollouts):
+        return rollouts
+    means = rollouts.drop(columns="seed").groupby(["student", "arm", "round"], sort=False).mean()
+    return means.reset_index()
+
+
 def agreement_maps(agreement: pd.DataFrame) -> dict[str, str]:
     """By student, a table of arms by arms."""
     found = {}
@@ -94,6 +104,8 @@ def agreement_maps(agreement: pd.DataFrame) -> dict[str, str]:
 
 def _lengths(chosen: pd.DataFrame) -> pd.DataFrame:
     """Mean chosen length per student and arm in the last round, next to the pool's mean."""
+    if not len(chosen):
+        return chosen
     last = chosen[chosen["round"] == chosen["round"].max()]
     weighted = last.assign(total=last["tokens"] * last["share"])
     grouped = weighted.groupby(["student", "arm", "seed"]).agg(
@@ -107,6 +119,8 @@ def _lengths(chosen: pd.DataFrame) -> pd.DataFrame:
 
 def _shares(chosen: pd.DataFrame) -> pd.DataFrame:
     """Every teacher's share of the chosen answers, a mean over seeds."""
+    if not len(chosen):
+        return chosen
     names = ["student", "arm", "round"]
     seeds = chosen.groupby(names)["seed"].nunique()
     wide = chosen.groupby([*names, "teacher"], sort=False)["share"].sum().unstack(fill_value=0)
@@ -115,6 +129,8 @@ def _shares(chosen: pd.DataFrame) -> pd.DataFrame:
 
 def shares_map(chosen: pd.DataFrame) -> str:
     """Every teacher's share of the chosen answers by student and arm after the last round, shaded."""
+    if not len(chosen):
+        return ""
     last = chosen[chosen["round"] == chosen["round"].max()]
     seeds = last.groupby(["student", "arm"])["seed"].transform("nunique")
     named = last.assign(who=last["student"] + " · " + last["arm"], share=last["share"] / seeds)
@@ -137,6 +153,8 @@ def _family_shares(chosen: pd.DataFrame) -> pd.DataFrame:
     """Share of each teacher family among the chosen answers of the last round; empty when no teacher names a
     family.
     """
+    if not len(chosen):
+        return chosen
     last = chosen[(chosen["round"] == chosen["round"].max()) & (chosen["family"] != "")]
     if len(last) == 0:
         return pd.DataFrame()
@@ -149,6 +167,8 @@ def _ledger_table(ledger: pd.DataFrame, kind: str) -> pd.DataFrame:
     """States in rows, student and arm in columns (first seed, last round), with the total."""
     own = ledger[(ledger["kind"] == kind) & (ledger["round"] == ledger["round"].max())]
     own = own[own["path"].str.endswith("seed 0")]
+    if not len(own):
+        return pd.DataFrame()
     wide = own.pivot_table(index="state", columns="path", values="count", aggfunc="sum", fill_value=0)
     wide.columns = [str(c).removesuffix(" seed 0") for c in wide.columns]
     wide.loc["total"] = wide.sum()

@@ -19,8 +19,13 @@ def run_ledger(outcome: Outcome) -> pd.DataFrame:
         each = [own.groupby(["kind", "state"]).size() for own in chosen.each("ledger", ["kind", "state"])]
         counts = pd.concat(each).groupby(level=[0, 1]).sum().reset_index(name="count")
         rows.append(counts.assign(path=path.label, round=number))
+    for (path, number), counts in outcome.ledgers.items():  # whose totals were checked when they were made
+        rows.append(counts.assign(path=path.label, round=number))
     ledger = pd.concat(rows, ignore_index=True)
-    totals = ledger.groupby(["path", "round", "kind"])["count"].sum().unstack()
+    choosing = ledger[ledger["path"].isin([path.label for path, _ in outcome.chosen])]
+    if not len(choosing):
+        return ledger
+    totals = choosing.groupby(["path", "round", "kind"])["count"].sum().unstack()
     wrong = totals[
         (totals["question"] != len(outcome.start.questions) + len(outcome.start.pool.refused))
         | (totals.get("answer", 0) != outcome.start.pool.size)

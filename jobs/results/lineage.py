@@ -162,7 +162,7 @@ def path_columns(outcome: Outcome, of_path: Mapping[Chooser, int]) -> list[PathC
 
 def rule_in_words(path: StudentPath) -> str:
     """Why an arm takes what it takes, in one sentence."""
-    arm = path.arm
+    arm = path.choosing
     cost = arm.cost or ""
     words = {
         "groups": f"drawn from group {arm.group} of {arm.groups} by {cost}",
@@ -237,8 +237,8 @@ def unscored_of(outcome: Outcome, number: int) -> dict[str, str]:
 
 def _costs(outcome: Outcome, path: StudentPath, round_number: int, number: int) -> dict[str, float]:
     scores = outcome.scores[path, round_number]
-    known = teacher_costs(path.arm, outcome.start.pool, scores)
-    table = with_costs(scores.slice(number), path.arm, known)
+    known = teacher_costs(path.choosing, outcome.start.pool, scores)
+    table = with_costs(scores.slice(number), path.choosing, known)
     return dict(zip(table["answer_id"].tolist(), table["cost"].tolist(), strict=True))
 
 

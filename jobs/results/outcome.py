@@ -1,9 +1,11 @@
 """What a run works through and what comes of it: the pool, every student's path, and the stages along it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jobs.experiment.arms import Arm
+import pandas as pd
+
+from jobs.experiment.arms import Arm, OglsArm
 from jobs.experiment.schema import Experiment
 from jobs.files.questions import Question, Refused
 from jobs.run.slices import Sliced
@@ -18,8 +20,19 @@ class StudentPath:
     """One student's way through the rounds under one arm and one training seed."""
 
     student: str
-    arm: Arm
+    arm: Arm | OglsArm
     seed: int
+
+    @property
+    def choosing(self) -> Arm:
+        """The arm of a path that chooses among teachers' answers.
+
+        Raises:
+            TypeError: it is an arm of another kind.
+        """
+        if not isinstance(self.arm, Arm):
+            raise TypeError(f"{self.label} chooses among no teacher's answers")
+        return self.arm
 
     @property
     def label(self) -> str:
@@ -47,6 +60,7 @@ class Start:
 
     Attributes:
         experiment: with the paths of a world's models in place of their names.
+        hosted: the teachers that are hosted here, by name.
     """
 
     experiment: Experiment
@@ -56,6 +70,7 @@ class Start:
     students: dict[str, ModelState]
     before: dict[str, Stage]
     data: Data = Data()
+    hosted: dict[str, ModelState] = field(default_factory=dict)
 
 
 @dataclass
@@ -64,7 +79,8 @@ class Outcome:
 
     Attributes:
         scores: what each path chose by in each round; `chosen`, `examples`, `trained` and `evaluations` what
-            followed.
+            followed. Of paths that choose nothing `ledgers` holds counts of states, and `rollouts` what is
+            told of their rollouts.
     """
 
     start: Start
@@ -74,3 +90,9 @@ class Outcome:
     examples: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)
     trained: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)
     evaluations: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)
+    ledgers: dict[tuple[StudentPath, int], pd.DataFrame] = field(default_factory=dict)
+    rollouts: dict[tuple[StudentPath, int], dict[str, float]] = field(default_factory=dict)
+
+
+# Told of every evaluation on the way: rounds done (2.5 is half of the third), and each path's evaluation.
+OnResult = Callable[[float, Mapping[StudentPath, Stage]], None]

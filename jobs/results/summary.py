@@ -18,6 +18,7 @@ from jobs.results.ledger import drop_bias, nothing_to_choose, run_ledger
 from jobs.results.lineage import Lineage, lineage_of
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.results.quarantine import quarantine, with_commands
+from jobs.results.rollouts import rollouts_table
 from jobs.results.spent import spent_table
 from jobs.results.tables import (
     chosen_table,
@@ -74,6 +75,7 @@ class Results:
     fallbacks: pd.DataFrame
     cards: Cards
     lineage: Lineage
+    rollouts: pd.DataFrame
 
 
 def summarise(run: Run, outcome: Outcome) -> Results:
@@ -118,6 +120,7 @@ def summarise(run: Run, outcome: Outcome) -> Results:
         fallbacks=fallbacks(run),
         cards=cards_of(outcome),
         lineage=lineage_of(outcome),
+        rollouts=rollouts_table(outcome),
     )
 
 

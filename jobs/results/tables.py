@@ -108,6 +108,8 @@ def cost_table(outcome: Outcome) -> pd.DataFrame:
     settings = scas_settings(outcome)
     tables: list[pd.DataFrame] = []
     for path in outcome.paths:
+        if (path, 1) not in outcome.scores:  # it chooses by no cost
+            continue
         stage = replace(outcome.scores[path, 1], further=())
         if any(t["student"].iloc[0] == path.student for t in tables):
             continue

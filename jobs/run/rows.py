@@ -62,6 +62,7 @@ class Want:
         estimate: what a plan says of the items that are left; printed as it is.
         place: what a plan says of where they would be made.
         settle: called when the view is finished, while its table is still held.
+        counted: columns that `count` reads, where rows are too large for this process.
     """
 
     kind: str
@@ -77,6 +78,7 @@ class Want:
     estimate: Callable[[Sequence[Any]], object] = lambda left: f"{len(left):,} rows"
     place: str = ""
     settle: Callable[[], None] = lambda: None
+    counted: Sequence[str] | None = None
 
 
 def make_rows(run: Run, wants: Sequence[Want], unit: str) -> None:
@@ -123,7 +125,7 @@ def _make(run: Run, wants: Sequence[Want], unit: str) -> None:
         if isinstance(want.view.request, SlicedRequest):
             finish_by_slice(run, want.kind, want.label, want.view, want.count, want.columns)
         else:
-            want.view.finish(partial(_counted, want))
+            want.view.finish(partial(_counted, want), want.counted)
         want.settle()
         run.say_fallbacks(f"{want.kind} {want.label}", want.view.table.directory)
 

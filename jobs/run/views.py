@@ -186,17 +186,22 @@ class View:
         cut = {"owner": self.table.owner.id, "ranges": [[a.hex(), b.hex()] for a, b in ranges]}
         (self.directory / CUT).write_bytes(json.dumps(cut).encode())
 
-    def finish(self, count: Callable[[pd.DataFrame], Mapping[str, Any]]) -> None:
+    def finish(
+        self, count: Callable[[pd.DataFrame], Mapping[str, Any]], columns: Sequence[str] | None = None
+    ) -> None:
         """Finish the view, with what `count` says of its rows.
+
+        Args:
+            columns: that `count` reads, where rows are too large to be read whole.
 
         Raises:
             RuntimeError: a row of the request is in no part.
         """
-        names, rows = self.found()
+        names, rows = self.found(columns)
         self.write_finished(names, dict(count(rows)), len(self.asked.keys))
 
-    def found(self) -> tuple[list[str], pd.DataFrame]:
-        """The parts that serve the request, and their rows.
+    def found(self, columns: Sequence[str] | None = None) -> tuple[list[str], pd.DataFrame]:
+        """The parts that serve the request, and their rows, all columns or the key and some.
 
         Raises:
             RuntimeError: a row of the request is in no part.
@@ -207,7 +212,7 @@ class View:
             raise RuntimeError(
                 f"{lost} rows of the view {self.path} are in no part of {self.table.directory}"
             )
-        return sorted({part for _, part in best.values()}), self._rows(best)
+        return sorted({part for _, part in best.values()}), self._rows(best, columns)
 
     def write_finished(self, names: Iterable[str], counts: Mapping[str, Any], rows: int) -> None:
         """Say which parts serve the request, and what was counted of its rows."""

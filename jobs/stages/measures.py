@@ -10,7 +10,7 @@ from typing import Any
 
 from cluster.errors import BadInput
 from cluster.models.rendering import Renderer
-from jobs.experiment.arms import Arm
+from jobs.experiment.arms import Arm, OglsArm
 from jobs.experiment.placement import Placement
 from jobs.experiment.schema import Experiment
 from jobs.experiment.stages import Score
@@ -66,10 +66,10 @@ class Measuring:
         return f"{self.name}{window}"
 
 
-def measuring_of(arm: Arm) -> Measuring | None:
+def measuring_of(arm: Arm | OglsArm) -> Measuring | None:
     """What an arm's cost needs; None where one forward pass says it."""
     name = MEASURE_OF.get(arm.cost or "")
-    if name is None:
+    if name is None or isinstance(arm, OglsArm):
         return None
     return Measuring(
         name,

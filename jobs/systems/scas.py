@@ -6,7 +6,7 @@ answers, and a round of training on the choice gives the student that scores the
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -16,7 +16,7 @@ from cluster.models.rendering import Renderer
 from cluster.storage import Place
 from jobs.experiment.stages import Evaluate
 from jobs.files.questions import Question
-from jobs.results.outcome import Outcome, Start, StudentPath
+from jobs.results.outcome import OnResult, Outcome, Start, StudentPath
 from jobs.run.run import Run
 from jobs.run.slices import Sliced, Task, do_tasks
 from jobs.run.store import Stage
@@ -36,9 +36,6 @@ from jobs.stages.train import (
 )
 from jobs.systems.paths import judging_of, let_weights_go, path_seed
 from training.data import SUFFIX, Example, join_examples, write_examples
-
-# Told of every evaluation on the way: rounds done (2.5 is half of the third), and each path's evaluation.
-OnResult = Callable[[float, Mapping[StudentPath, Stage]], None]
 
 
 def teach(
@@ -97,7 +94,7 @@ def choose(
         label = f"{path.label} round {number}"
         if not scores.is_finished:
             continue
-        chosen = select_answers(run, label, Choice(path.arm, seed), pool, scores)
+        chosen = select_answers(run, label, Choice(path.choosing, seed), pool, scores)
         if not chosen.is_finished:
             continue
         refuse_another_rendering(label, scores, state)

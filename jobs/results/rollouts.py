@@ -1,0 +1,47 @@
+"""What became of students' own rollouts, round by round, and how far they are from their targets."""
+
+from typing import Any
+
+import pandas as pd
+
+from jobs.results.outcome import Outcome
+from training.metrics import read_metrics
+
+# Metrics of the objective `steered`, as sums over tokens with a target; what each is called for people.
+WATCHED = {
+    "exact_kl_nats": "exact KL",
+    "clipped_entries": "entries clipped",
+    "clipped_tokens": "tokens with a clipped entry",
+    "target_entropy_nats": "entropy, target",
+    "base_entropy_nats": "entropy, unprivileged",
+    "student_entropy_nats": "entropy, student",
+    "target_from_base_nats": "KL target from unprivileged",
+    "largest_delta": "largest difference",
+    "agreement": "same likeliest token",
+    "sampled_gain": "target minus student at the sampled token",
+}
+
+
+def rollouts_table(outcome: Outcome) -> pd.DataFrame:
+    """A row for every path and round that learned from own rollouts: how they came out, how many were learned
+    from, and the objective's metrics in the round's first and last step, means over tokens with a target.
+    """
+    rows = []
+    for (path, number), told in outcome.rollouts.items():
+        row: dict[str, Any] = {
+            "student": path.student,
+            "arm": path.arm.name,
+            "seed": path.seed,
+            "round": number,
+            **told,
+        }
+        trained = outcome.trained.get((path, number))
+        steps = [] if trained is None else read_metrics(trained.directory)
+        if steps and steps[0].get("steered"):
+            first, last = steps[0], steps[-1]
+            row["lambda"] = last["lambda"] / last["steered"] if last["steered"] else float("nan")
+            for name, words in WATCHED.items():
+                values = [s[name] / s["steered"] if s["steered"] else float("nan") for s in (first, last)]
+                row[f"{words}, first step"], row[f"{words}, last"] = values
+        rows.append(row)
+    return pd.DataFrame(rows)

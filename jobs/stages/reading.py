@@ -1,0 +1,70 @@
+"""Whether a student can read solutions that stand in its prompt: without that OGLS-SD's targets are noise."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from cluster.errors import BadInput
+from jobs.experiment.arms import OglsArm
+from jobs.experiment.schema import Experiment
+from jobs.files.questions import Question
+from jobs.run.run import Run
+from jobs.run.views import View
+from jobs.stages.evaluate import Judging, evaluate_students
+from jobs.stages.states import ModelState
+from jobs.stages.steer import shown
+from jobs.stages.targets import solution_of
+
+
+def check_reading(
+    run: Run,
+    e: Experiment,
+    students: Mapping[str, ModelState],
+    questions: Iterable[Question],
+    judging: Judging,
+) -> None:
+    """Before anything is trained: can these students read solutions at all? They are asked some questions
+    with the worked solution in the prompt, and without.
+
+    Raises:
+        BadInput: a solution in the prompt does not make one right more often.
+    """
+    drawn = e.drawn
+    steers = [a for a in e.arms if isinstance(a, OglsArm) and a.steered is not None and a.target != "gkd"]
+    known = [(q, s) for q in questions for s in [solution_of(q, drawn)] if s]
+    some = known[: drawn.check_questions]
+    if not steers or not some or e.evaluate.metric != "accuracy":
+        return
+    told = [replace(q, prompt=shown(q.prompt, drawn.template, s)) for q, s in some]
+    asked = {"shown solutions": told, "shown nothing": [q for q, _ in some]}
+    with_, without = (
+        evaluate_students(run, {f"{n} {how}": s for n, s in students.items()}, own, judging, e.placement)
+        for how, own in asked.items()
+    )
+    for name in students:
+        pair = with_[f"{name} shown solutions"], without[f"{name} shown nothing"]
+        if not all(stage.is_finished for stage in pair):
+            continue
+        helped, alone = (float(stage.manifest()["counts"]["value"]) for stage in pair)
+        if helped <= alone:
+            raise BadInput(
+                f"{name} cannot read solutions: shown one it is right no more often",
+                f"{helped:.1%} of {len(some)} questions, {alone:.1%} without",
+                "more with a solution in the prompt",
+                "a student that can, another rollouts.template, or rollouts.check_questions=0",
+            )
+
+
+def refuse_unmoved(label: str, view: View, e: Experiment) -> None:
+    """Stop where what the teacher is shown hardly changes what it says: every target would be noise.
+
+    Raises:
+        BadInput: with by how much.
+    """
+    kl = float(view.manifest()["counts"]["kl_nats"])
+    if e.drawn.check_questions and kl == kl and kl < e.drawn.least_kl:
+        raise BadInput(
+            f"{label}: solutions in the prompt hardly change what the teacher says",
+            f"{kl:.4f} nats a token",
+            f"at least {e.drawn.least_kl:g}, rollouts.least_kl",
+            "a student that can read solutions, or another rollouts.template",
+        )

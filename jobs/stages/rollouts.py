@@ -1,0 +1,137 @@
+"""A student's own rollouts: asked like any teacher's answers, checked like any, with the tokens as they were
+sampled.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from cluster.seeds import derive_seed
+from jobs.experiment.placement import Placement
+from jobs.experiment.rollouts import Rollouts
+from jobs.files.questions import Question
+from jobs.run.keys import question_key
+from jobs.run.run import Run
+from jobs.run.store import digest
+from jobs.stages.answers import answers_to, asks_of, ids_by_key, request_of
+from jobs.stages.ask import Hosted, Wave, ask
+from jobs.stages.check import Checks, check_answers
+from jobs.stages.hosted import Draw
+from jobs.stages.judge import JUDGE_FAILED
+from jobs.stages.states import ModelState
+from selection.steering import Rollout
+
+RIGHT, WRONG = ("correct",), ("wrong", "unparsed")
+SECOND_THOUGHTS = r"\b(?:wait|but|however)\b"
+
+
+@dataclass(frozen=True)
+class RolledOut:
+    """One student's rollouts to some questions, with verdicts.
+
+    Attributes:
+        table: a row each: question_id, sample, rollout_id, text, token_ids (with the token that ended it),
+            state (right, wrong, or what ended it without a verdict), finish.
+        id: of all of it, by content.
+    """
+
+    state: ModelState
+    table: pd.DataFrame
+    id: str
+
+    def of(self, question: str) -> list[Rollout]:
+        """The rollouts of one question, as pools take them."""
+        own = self.table[self.table["question_id"] == question]
+        rows = zip(own["rollout_id"], own["text"], own["state"], strict=True)
+        return [Rollout(i, text, {"right": True, "wrong": False}.get(state)) for i, text, state in rows]
+
+    def told(self) -> dict[str, float]:
+        """What is worth telling: accuracy, share cut off, lengths by outcome, words of second thought."""
+        t = self.table
+        length = t["token_ids"].map(len)
+        right, wrong = t["state"] == "right", t["state"] == "wrong"
+        doubts = t["text"].str.lower().str.count(SECOND_THOUGHTS)
+        return {
+            "rollouts": len(t),
+            "right": float(right.mean()),
+            "cut off": float((t["finish"] == "length").mean()),
+            "mean tokens, right": float(length[right].mean()) if right.any() else float("nan"),
+            "mean tokens, wrong": float(length[wrong].mean()) if wrong.any() else float("nan"),
+            "second thoughts a rollout": float(doubts.mean()),
+        }
+
+
+def drawn_questions(
+    questions: Mapping[str, Question], drawn: Rollouts, seed: int, number: int
+) -> list[Question]:
+    """The questions of one round: another part of all of them in every round, the same for all arms, in an
+    order that hangs on content alone.
+    """
+    order = sorted(questions.values(), key=lambda q: (digest([seed, question_key(q.prompt).hex()]), q.id))
+    start = (number - 1) * drawn.questions
+    return [order[(start + k) % len(order)] for k in range(min(drawn.questions, len(order)))]
+
+
+def roll_out(
+    run: Run,
+    states: Mapping[str, ModelState],
+    questions: Sequence[Question],
+    drawn: Rollouts,
+    checks: Checks,
+    seed: int,
+    placement: Placement,
+) -> dict[str, RolledOut]:
+    """Have students answer questions several times, and check it; label -> rollouts. In a plan those that
+    nobody has made are left out.
+
+    Args:
+        states: by label; those that are the same student share what it says.
+    """
+    draw = Draw(drawn.temperature, drawn.top_p, drawn.max_new_tokens, derive_seed(seed, "rollouts"))
+    distinct = {state.id: (label, state) for label, state in reversed(list(states.items()))}
+    workers = 1 if len(distinct) >= placement.evaluate_workers else placement.evaluate_workers
+    request = request_of(asks_of(questions, range(drawn.group)))
+    waves = {
+        label: Wave(Hosted(state, workers, placement.needs), draw, request)
+        for label, state in distinct.values()
+    }
+    views = ask(run, "roll out", waves, drawn.shard_size)
+    ids, by_id = ids_by_key(questions), {q.id: q for q in questions}
+    found = {}
+    for label, state in distinct.values():
+        if not views[label].is_finished:
+            continue
+        answers = answers_to(views[label].read(), ids)
+        checked = check_answers(run, "verdicts on", label, f"rollouts of {label}", checks, answers, by_id)
+        table = table_of(checked.answers, state)
+        identity = digest([views[label].id, [view.id for view in checked.views]])
+        found[state.id] = RolledOut(state, table, identity)
+    return {label: found[state.id] for label, state in states.items() if state.id in found}
+
+
+def table_of(answers: pd.DataFrame, state: ModelState) -> pd.DataFrame:
+    """Rollouts with their verdicts, in the order of questions and samples."""
+    end = end_of_turn(state)
+    unjudged = (answers["state"] == "checker_error") & answers["extracted"].str.startswith(JUDGE_FAILED)
+    said = answers["state"].where(~unjudged, "unjudged").fillna("empty")
+    told = np.select([said.isin(RIGHT), said.isin(WRONG)], ["right", "wrong"], said)
+    told = np.where(answers["finish"] == "failed", "failed", told)
+    rows = zip(answers["token_ids"], answers["finish"], strict=True)
+    tokens = [tuple(int(i) for i in ids) + ((end,) if finish == "stop" else ()) for ids, finish in rows]
+    names = zip(answers["question_id"], answers["sample"], strict=True)
+    table = answers[["question_id", "sample", "text", "finish"]].assign(
+        state=told, token_ids=pd.Series(tokens, index=answers.index, dtype=object)
+    )
+    table["rollout_id"] = [f"{question}/{sample}" for question, sample in names]
+    return table.sort_values(["question_id", "sample"], ignore_index=True)
+
+
+def end_of_turn(state: ModelState) -> int:
+    """The token that ends a turn in this student's template. A model that stopped at another of its end
+    tokens is read as if it had stopped at this one.
+    """
+    renderer = state.renderer()
+    probe = renderer.conversation("2+2?", "4")
+    return probe.ids[probe.answer_end - 1]

@@ -1,0 +1,274 @@
+"""What a frozen teacher says of rollouts when it is shown solutions (`selection/steering.py`), sharded over
+actors that hold it. It belongs to the teacher under its rendering and the wording of what it is shown: what
+was read once is read again by nobody, whatever lambda, clip or divergence is tried.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cluster.errors import Unrenderable, describe
+from cluster.metrics import Tally
+from cluster.models.loading import load_model, pick_device
+from cluster.models.messages import Message, Prompt
+from cluster.models.reasoning import split_reasoning
+from jobs.experiment.placement import Placement
+from jobs.experiment.rollouts import QUESTION_SLOT, SLOT, Rollouts
+from jobs.run.keys import question_key, row_key
+from jobs.run.rows import Want, make_rows
+from jobs.run.run import Run
+from jobs.run.store import digest
+from jobs.run.tables import KEY, Owner, Request
+from jobs.run.views import View
+from jobs.stages.states import ModelState
+from selection.steering import Array, Reading, States, TeacherPass
+
+VERSION = 1
+TOLD = ["state", "reason", "tokens", "left_out", "kl_nats"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToRead:
+    """A rollout that a teacher is to read, and what it is shown before.
+
+    Attributes:
+        tokens: as sampled, as many as are read.
+        solution: the worked reference; empty where it is not shown.
+        right, wrong: texts of the pools.
+    """
+
+    prompt: Prompt
+    tokens: tuple[int, ...]
+    solution: str = ""
+    right: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> bytes:
+        """Of what the teacher says."""
+        content = [list(self.tokens), self.solution, list(self.right), list(self.wrong)]
+        return row_key(question_key(self.prompt), content)
+
+
+def shown(prompt: Prompt, template: str, solution: str) -> Prompt:
+    """A prompt whose last turn shows a solution: the turn's own words and the solution fill the template."""
+    last = prompt.turns[-1]
+    pieces = []
+    for piece in template.split(SLOT):
+        pieces.append(piece.replace(QUESTION_SLOT, last.content))
+    told = Message(last.role, solution.join(pieces), None, last.tool_calls, last.name, last.tool_call_id)
+    return replace(prompt, turns=(*prompt.turns[:-1], told))
+
+
+def bare(text: str) -> str:
+    """An answer without its reasoning."""
+    return split_reasoning(text)[1].strip()
+
+
+class SteerHandler:
+    """Handler in an actor: loads the teacher once, and reads rollouts under it."""
+
+    def __init__(
+        self, teacher: ModelState, drawn: Rollouts, honest: bool, arrays: Sequence[Array], num_gpus: float
+    ) -> None:
+        self.drawn, self.arrays = drawn, tuple(arrays)
+        self.renderer = teacher.renderer()
+        model = load_model(teacher.source, pick_device(num_gpus))
+        self.teacher = TeacherPass(model, max_length=drawn.max_length)
+        self.templates = {False: drawn.template, True: drawn.wrong_template if honest else drawn.template}
+        self.fallbacks = self.teacher.proof.lines
+
+    @property
+    def columns(self) -> list[str]:
+        return columns_of(self.arrays)
+
+    def give_up(self, item: ToRead, reason: str) -> pd.DataFrame:
+        return pd.DataFrame([self._row("quarantined", reason, item)], columns=self.columns)
+
+    def compute(self, items: Sequence[ToRead]) -> pd.DataFrame:
+        rows: list[list[Any]] = [[]] * len(items)
+        readings = {}
+        for k, item in enumerate(items):
+            try:
+                readings[k], left_out = self._reading(item)
+            except Unrenderable as error:
+                rows[k] = self._row("unrenderable", str(error), item)
+                continue
+            rows[k] = self._row("read", "", item, left_out)
+        found = self.teacher.read(list(readings.values()), self.arrays)
+        for k, states in zip(readings, found, strict=True):
+            left_out = rows[k][3]
+            if isinstance(states, Exception):
+                rows[k] = self._row("quarantined", describe(states), items[k], left_out)
+            else:
+                rows[k] = self._told(items[k], states, left_out + states.left_out)
+        return pd.DataFrame(rows, columns=self.columns)
+
+    def tally(self, table: pd.DataFrame) -> Tally:
+        failed = int((table["state"] != "read").sum())
+        return Tally(len(table), int(table["tokens"].sum()), failed)
+
+    def _reading(self, item: ToRead) -> tuple[Reading, int]:
+        """The token ids of what is read; contexts that cannot be rendered leave their pool, counted."""
+        lost = 0
+
+        def ids(texts: Iterable[str], is_wrong: bool) -> tuple[tuple[int, ...], ...]:
+            nonlocal lost
+            found = []
+            for text in texts:
+                try:
+                    found.append(self.renderer.prompt(shown(item.prompt, self.templates[is_wrong], text)))
+                except Unrenderable:
+                    lost += 1
+            return tuple(found)
+
+        reference = ids([item.solution] if item.solution else [], False)
+        right, wrong = ids(item.right, False), ids(item.wrong, True)
+        prompt = self.renderer.prompt(item.prompt)
+        return Reading(prompt, item.tokens, reference[0] if reference else (), right, wrong), lost
+
+    def _row(self, state: str, reason: str, item: ToRead, left_out: int = 0, kl: float = 0.0) -> list[Any]:
+        blank: list[Any] = [b"", 0] * len(self.arrays)
+        return [state, reason, len(item.tokens), left_out, kl, *blank]
+
+    def _told(self, item: ToRead, states: States, left_out: int) -> list[Any]:
+        """A reading's row; a pool from which every context fell out is named."""
+        wanted = {
+            "h0": True,
+            "h_s": bool(item.solution),
+            "h_pos": bool(item.right),
+            "h_neg": bool(item.wrong),
+        }
+        lost = [name for name in self.arrays if wanted[name] and name not in states.arrays]
+        if lost:
+            reason = f"no context of {', '.join(lost)} fits into {self.teacher.max_length:,} tokens"
+            return self._row("too_long", reason, item, left_out)
+        row = self._row("read", "", item, left_out, self._moved(states))
+        for k, name in enumerate(self.arrays):
+            array = states.arrays.get(name)
+            if array is not None:
+                row[len(TOLD) + 2 * k] = array.astype("<f4").tobytes()
+                row[len(TOLD) + 2 * k + 1] = len(array)
+        return row
+
+    def _moved(self, states: States) -> float:
+        """By how many nats a token what is shown moves the teacher: the mean KL from its plain reading, by
+        the reference or else the right pool.
+        """
+        plain = states.arrays.get("h0")
+        told = states.arrays.get("h_s", states.arrays.get("h_pos"))
+        if plain is None or told is None:
+            return float("nan")
+        head, device = self.teacher.proof.head, self.teacher.model.device
+        total = 0.0
+        with torch.inference_mode():
+            for start in range(0, plain.shape[1], 64):
+                part = slice(start, start + 64)
+                p, q = (
+                    torch.log_softmax(
+                        torch.stack(
+                            [
+                                head.logits(torch.from_numpy(a[part]).to(device, self.teacher.model.dtype))
+                                for a in array
+                            ]
+                        ).mean(0),
+                        dim=1,
+                    )
+                    for array in (told, plain)
+                )
+                total += float((p.exp() * (p - q)).sum())
+        return total / plain.shape[1]
+
+
+def columns_of(arrays: Sequence[Array]) -> list[str]:
+    """Columns of what a teacher says: each array's bytes, float32 [C, T, D], and its C."""
+    return [*TOLD, *(name for array in arrays for name in (array, f"{array} contexts"))]
+
+
+def owner_of(teacher: ModelState, drawn: Rollouts, honest: bool, arrays: Sequence[Array]) -> Owner:
+    """Whose readings these are: the teacher's weights and tokens, the wording, the longest row, arrays."""
+    words = [drawn.template, drawn.wrong_template if honest else drawn.template]
+    identity: dict[str, Any] = {"teacher": teacher.id, "rendering": teacher.rendering}
+    identity |= {"words": digest(words)}
+    identity |= {"arrays": sorted(arrays), "max_length": drawn.max_length}
+    return Owner("steering", VERSION, identity, {"name": teacher.name, **teacher.about, "words": words})
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What one teacher is to read for one student's rollouts.
+
+    Attributes:
+        items: by rollout.
+    """
+
+    label: str
+    teacher: ModelState
+    honest: bool
+    arrays: tuple[Array, ...]
+    items: Mapping[str, ToRead]
+
+
+def steer(run: Run, wanted: Sequence[Steering], drawn: Rollouts, placement: Placement) -> list[View]:
+    """Have rollouts read that nobody has read yet; returns a view for each."""
+    views = [
+        run.view(
+            owner_of(w.teacher, drawn, w.honest, w.arrays), Request({i.key: i for i in w.items.values()})
+        )
+        for w in wanted
+    ]
+    wants = [
+        Want(
+            "steer",
+            w.label,
+            view,
+            partial(SteerHandler, w.teacher, drawn, w.honest, w.arrays, placement.num_gpus),
+            drawn.shard_size,
+            placement.score_workers,
+            placement.needs,
+            columns_of(w.arrays),
+            count_readings,
+            place=f"{placement.score_workers} × ({placement.needs})",
+            counted=TOLD,
+        )
+        for w, view in zip(wanted, views, strict=True)
+    ]
+    make_rows(run, wants, "rollouts")
+    return views
+
+
+def count_readings(rows: pd.DataFrame) -> dict[str, Any]:
+    """What a view says of its readings."""
+    told = {str(k): int(v) for k, v in rows["state"].value_counts().items()}
+    read = rows[rows["state"] == "read"]
+    kl = read["kl_nats"] * read["tokens"]
+    known = kl.notna()
+    tokens = float(read["tokens"][known].sum())
+    return {
+        "rollouts": len(rows),
+        **told,
+        "tokens": int(rows["tokens"].sum()),
+        "left_out": int(rows["left_out"].sum()),
+        "kl_nats": float(kl[known].sum() / tokens) if tokens else float("nan"),
+    }
+
+
+def arrays_in(row: Mapping[str, Any], arrays: Iterable[str]) -> dict[str, np.ndarray]:
+    """The arrays of one row [C, T, D]; those that it has."""
+    found = {}
+    for name in arrays:
+        count = int(row[f"{name} contexts"])
+        if count:
+            numbers = np.frombuffer(row[name], "<f4")
+            found[name] = numbers.reshape(count, int(row["tokens"]), -1)
+    return found
+
+
+def by_key(rows: pd.DataFrame) -> dict[bytes, dict[str, Any]]:
+    """Rows by key."""
+    return {row[KEY]: {str(k): v for k, v in row.items()} for row in rows.to_dict("records")}

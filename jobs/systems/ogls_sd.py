@@ -1,0 +1,217 @@
+"""OGLS-SD (arXiv 2605.12400) and its relatives, arms of kind `ogls_sd`: roll out, verify, pool, steer, train
+and evaluate, round after round on one optimizer.
+
+The student answers; a checker sorts its answers; the student as it was at first reads the wrong ones after
+right and wrong solutions, and the difference says where to go. `docs/ogls_sd.md` has what is published, what
+is our choice, and what came of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cluster.errors import BadInput
+from jobs.experiment.arms import OglsArm
+from jobs.files.questions import Question
+from jobs.results.outcome import OnResult, Outcome, Start, StudentPath
+from jobs.run.run import Run
+from jobs.run.slices import Task, do_tasks
+from jobs.run.store import Stage, digest
+from jobs.run.views import View
+from jobs.stages.check import Checks
+from jobs.stages.evaluate import evaluate_students
+from jobs.stages.reading import check_reading, refuse_unmoved
+from jobs.stages.rollouts import RolledOut, drawn_questions, roll_out
+from jobs.stages.states import ModelState
+from jobs.stages.steer import Steering, steer
+from jobs.stages.targets import (
+    TRAINED,
+    VIEWS,
+    Taken,
+    WriteExamples,
+    arrays_of,
+    ledger_of,
+    tail_of,
+    take,
+)
+from jobs.stages.train import EXAMPLES, SharedOptimizer, Training, examples_stage, train_students
+from jobs.systems.paths import judging_of, let_weights_go, path_seed
+
+
+def teach(
+    run: Run,
+    start: Start,
+    outcome: Outcome,
+    paths: Sequence[StudentPath],
+    on_result: OnResult | None = None,
+    by_epoch: bool = False,
+) -> None:
+    """Roll out, verify, steer, train and evaluate, round after round, for these paths.
+
+    In a plan a path ends at the first thing that nobody has made yet.
+
+    Args:
+        on_result: called after every round.
+        by_epoch: means nothing here: a round's rollouts are of the student as it was when it began.
+    """
+    e, judging = start.experiment, judging_of(start.experiment)
+    now = {path: start.students[path.student] for path in paths}
+    if now:
+        students = {path.student: start.students[path.student] for path in paths}
+        check_reading(run, e, students, start.questions.values(), judging)
+    before: dict[StudentPath, Stage] = {}
+    for number in range(1, e.rounds + 1):
+        questions = drawn_questions(start.questions, e.drawn, e.seed, number)
+        labels = {path: f"{path.label} round {number}" for path in now}
+        states = {labels[path]: state for path, state in now.items()}
+        said = roll_out(run, states, questions, e.drawn, Checks(e.verify, e.judge), e.seed, e.placement)
+        rolled = {path: said[label] for path, label in labels.items() if label in said}
+        taken = {path: take(arm_of(path), own, questions, e.drawn) for path, own in rolled.items()}
+        views = read_by_teachers(run, start, number, taken, rolled)
+        trainings = {}
+        for path, own in taken.items():
+            round_ = Round(number, questions, rolled[path], own, views.get(path), before.get(path))
+            training = training_of(run, start, outcome, path, now[path], round_)
+            if training is not None:
+                trainings[path] = training
+        stages = train_students(run, list(trainings.values()), e.placement)
+        trained = {p: stage for p, stage in zip(trainings, stages, strict=True) if stage.is_finished}
+        outcome.trained.update({(path, number): stage for path, stage in trained.items()})
+        now = {path: now[path].after(stage, trainings[path]) for path, stage in trained.items()}
+        before = trained
+        states = {labels[path]: state for path, state in now.items()}
+        judged = evaluate_students(run, states, start.held_out, judging, e.placement)
+        outcome.evaluations.update({(path, number): judged[labels[path]] for path in now})
+        if on_result is not None:
+            on_result(float(number), {path: judged[labels[path]] for path in now})
+        let_weights_go(run, outcome, number)
+
+
+def arm_of(path: StudentPath) -> OglsArm:
+    """The arm of a path of this system.
+
+    Raises:
+        TypeError: it is of another.
+    """
+    if not isinstance(path.arm, OglsArm):
+        raise TypeError(f"{path.label} is no path of ogls_sd")
+    return path.arm
+
+
+def teacher_of(start: Start, path: StudentPath) -> ModelState:
+    """Who reads a path's rollouts: the student as it was at first; for gkd another model."""
+    arm = arm_of(path)
+    return start.students[path.student] if arm.teacher is None else start.hosted[arm.teacher]
+
+
+def read_by_teachers(
+    run: Run,
+    start: Start,
+    number: int,
+    taken: Mapping[StudentPath, Taken],
+    rolled: Mapping[StudentPath, RolledOut],
+) -> dict[StudentPath, View]:
+    """Have the teachers read what arms take: one pass for all arms that are views of the same pools."""
+    e, wanted, of_path = start.experiment, dict[str, Steering](), dict[StudentPath, str]()
+    together = [arm for arm in e.arms if isinstance(arm, OglsArm) and arm.target in VIEWS]
+    for path, own in taken.items():
+        arm, teacher = arm_of(path), teacher_of(start, path)
+        if arm.steered is None or not own.items:
+            continue
+        kind = ("view", arm.exclude_self) if arm.target in VIEWS else (arm.target,)
+        key = digest([rolled[path].id, rolled[path].state.id, teacher.id, kind, arm.honest])
+        what = "pools" if arm.target in VIEWS else f"{arm.target} by {teacher.name}"
+        label = f"{path.label} round {number}, {what}"
+        arrays = arrays_of(arm, together)
+        known = wanted.setdefault(key, Steering(label, teacher, arm.honest, arrays, {}))
+        wanted[key] = replace(known, items={**known.items, **own.items})
+        of_path[path] = key
+    views = dict(zip(wanted, steer(run, list(wanted.values()), e.drawn, e.placement), strict=True))
+    for key, view in views.items():
+        if view.is_finished and wanted[key].label.endswith("pools"):
+            refuse_unmoved(wanted[key].label, view, e)
+    return {path: views[key] for path, key in of_path.items() if views[key].is_finished}
+
+
+@dataclass(frozen=True)
+class Round:
+    """One path's round: what was asked, said and taken, what the teacher said of it, the training before."""
+
+    number: int
+    questions: Sequence[Question]
+    rolled: RolledOut
+    taken: Taken
+    said: View | None
+    before: Stage | None
+
+
+def training_of(
+    run: Run, start: Start, outcome: Outcome, path: StudentPath, state: ModelState, r: Round
+) -> Training | None:
+    """The training of one path's round, with its examples written; None in a plan that is not so far.
+
+    Raises:
+        BadInput: no rollout is left to learn from.
+    """
+    e, arm, drawn = start.experiment, arm_of(path), start.experiment.drawn
+    label = f"{path.label} round {r.number}"
+    if arm.steered is not None and r.said is None and r.taken.items:
+        return None
+    places = {q.id: k for k, q in enumerate(r.questions)}
+    table = zip(
+        r.rolled.table["rollout_id"], r.rolled.table["question_id"], r.rolled.table["token_ids"], strict=True
+    )
+    rows = {i: (places[question], tokens) for i, question, tokens in table}
+    trained = {i: rows[i] for i in r.taken.trained}
+    tail = {i: rows[i] for i in tail_of(arm, r.rolled)}
+    refuse_nothing(label, list(r.taken.why.values()), bool(trained or tail))
+    write = WriteExamples(
+        arm, state, r.questions, trained, r.taken.items, None if r.said is None else r.said.finished, tail
+    )
+    said = "" if r.said is None else r.said.id
+    about = [
+        r.rolled.id,
+        said,
+        sorted(trained),
+        sorted(tail),
+        arm.model_dump(exclude={"name"}),
+        drawn.scored_tokens,
+    ]
+    stage = examples_stage(run.store, "ogls_sd", state.rendering, digest(about))
+    run.note("examples", label, stage)
+    with run.claimed([stage]):
+        if not stage.is_finished and run.mode == "make":
+            task = Task(write, (stage.part(EXAMPLES),))
+            made = do_tasks(run, "examples", label, [("all", task)])["all"]
+            refuse_nothing(label, [*r.taken.why.values(), *made], made["examples"] > 0)
+            stage.finish([EXAMPLES], about=made, examples=made["examples"])
+    if not stage.is_finished:
+        return None
+    lost = {k: v for k, v in stage.manifest()["about"].items() if k != "examples"}
+    count = len(r.questions)
+    outcome.ledgers[path, r.number] = ledger_of(r.taken, lost, len(start.questions), count, drawn.group)
+    outcome.rollouts[path, r.number] = r.rolled.told() | {TRAINED: stage.count_rows(EXAMPLES)}
+    outcome.examples[path, r.number] = stage
+    steps = drawn.steps_per_round
+    settings = replace(e.train, steps=steps)
+    if arm.steered is not None:
+        settings = replace(settings, objective="steered", steered=arm.steered)
+    shared = SharedOptimizer(r.before, (r.number - 1) * steps, e.rounds * steps, r.number == e.rounds)
+    frozen = None if arm.steered is None else teacher_of(start, path)
+    return Training(label, state, stage, path_seed(e, path, r.number), settings, shared, frozen)
+
+
+def refuse_nothing(label: str, reasons: Sequence[str], is_something: bool) -> None:
+    """Stop a round that nothing can be learned from, with the reasons why rollouts fell out.
+
+    Raises:
+        BadInput: with how many rollouts fell out why.
+    """
+    if is_something:
+        return
+    told = ", ".join(f"{reasons.count(why)} {why}" for why in dict.fromkeys(reasons))
+    raise BadInput(
+        f"{label}: no rollout is left to learn from",
+        told,
+        "at least one",
+        "more rollouts (rollouts.questions, rollouts.group), or worked solutions (rollouts.solution_field)",
+    )

@@ -1,0 +1,182 @@
+"""OGLS-SD as arms of an experiment: rounds over own rollouts, one pass for all views, edges in the ledger."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.errors import BadInput
+from jobs.miniature.tasks import draw_episodes, work_out
+from jobs.report.run import render_report
+from jobs.results.ledger import run_ledger
+from jobs.results.outcome import Outcome, StudentPath
+from jobs.results.summary import summarise
+from jobs.stages import steer as steering
+from tests.runs import run, tutelage, write_experiment
+from training.data import Examples
+from training.metrics import read_metrics
+
+ROLLOUTS = {
+    "group": 3,
+    "questions": 8,
+    "steps_per_round": 2,
+    "max_new_tokens": 12,
+    "scored_tokens": 6,
+    "solution_field": "solution",
+    "template": "{question} like {solution}",
+    "check_questions": 0,
+}
+VIEW_ARMS = ["ogls", "lambda_zero", "positive_only", "positive_mean", "opsd_incorrect"]
+
+
+def arms(*targets: str) -> list[dict[str, Any]]:
+    return [{"kind": "ogls_sd", "name": t.replace("_", " "), "target": t} for t in targets]
+
+
+@pytest.fixture
+def own_world(small_world: dict[str, Any]) -> dict[str, Any]:
+    """The small world with worked solutions beside its questions."""
+    worked = {e.question_id: work_out(e, "running") for e in draw_episodes(36, seed=11)}
+    for name in ("train", "evaluate"):
+        path = Path(small_world["questions"][name])
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(r | {"solution": worked[r["id"]]}) + "\n" for r in rows))
+    return small_world | {
+        "rollouts": ROLLOUTS,
+        "rounds": 2,
+        "train": {"batch_size": 8, "learning_rate": 1e-3},
+    }
+
+
+def path_of(outcome: Outcome, arm: str, seed: int = 0) -> StudentPath:
+    return next(p for p in outcome.paths if p.arm.name == arm and p.seed == seed)
+
+
+def test_arms_that_are_views_share_rollouts_and_one_pass_of_the_teacher_and_go_on_from_their_own(
+    own_world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    compute = steering.SteerHandler.compute
+    monkeypatch.setattr(
+        steering.SteerHandler, "compute", lambda self, items: read.append(len(items)) or compute(self, items)
+    )
+    select = [{"name": "strongest", "rule": "strongest"}]
+    done, outcome = run(own_world, tmp_path, arms=[*arms(*VIEW_ARMS), *select])
+    views = [(kind, label) for kind, label in done.stages if kind == "roll out"]
+    assert len(views) == 1 + len(VIEW_ARMS)  # one student in the first round, then one each
+    # an untrained student is always wrong; with lambda zero it hardly moves and says the same again, which
+    # the teacher has read
+    assert sum(read) == 8 * 3 * len(VIEW_ARMS)
+    for arm in VIEW_ARMS:
+        path = path_of(outcome, arm.replace("_", " "))
+        for number in (1, 2):
+            told = read_metrics(outcome.trained[path, number].directory)
+            assert len(told) == 2
+            assert all(np.isfinite(row["exact_kl_nats"]) for row in told)
+            # counted over both rounds
+            lam = [0.06 * (2 * (number - 1) + k) for k in (1, 2)]
+            assert [row["lambda"] / row["steered"] for row in told] == pytest.approx(lam)
+    first = {a: outcome.trained[path_of(outcome, a.replace("_", " ")), 1].id for a in VIEW_ARMS}
+    assert len(set(first.values())) == len(VIEW_ARMS)
+    rows = Examples(outcome.examples[path_of(outcome, "ogls"), 1].part("examples.arrow"))
+    assert set(rows.widths) == {"h0", "h_pos", "h_neg"}
+    assert all(row.loss_tokens <= 6 for row in rows)
+    # a second run finds everything, and one more lambda runs no teacher
+    again, _ = run(own_world, tmp_path, arms=[*arms(*VIEW_ARMS), *select])
+    assert again.cached == len(again.stages)
+    before = len(read)
+    more = [*arms(*VIEW_ARMS), *select, arms("ogls")[0] | {"name": "lambda 1", "lambda": 1.0, "clip": "none"}]
+    third, outcome = run(own_world, tmp_path, arms=more)
+    assert sum(read[before:]) == 8 * 3  # of its own second round alone
+
+    ledger = run_ledger(outcome)
+    own = ledger[(ledger["path"] == "kid ogls seed 0") & (ledger["round"] == 2)]
+    assert dict(zip(own["kind"] + " " + own["state"], own["count"], strict=True)) == {
+        "question learned_from": 8,
+        "question not_drawn": 16,
+        "rollout trained": 24,
+    }
+    results = summarise(third, outcome)
+    assert {a.arm for a in results.arms} >= {"ogls", "lambda zero", "strongest"}
+    told = results.rollouts.set_index(["arm", "round"])
+    assert told.loc[("ogls", 1), "right"] == 0.0
+    assert told.loc[("ogls", 2), "exact KL, last"] > 0
+    page = render_report(results)
+    assert 'id="rollouts"' in page
+    assert 'id="chosen"' in page
+
+
+def test_a_run_without_an_arm_that_chooses_has_a_report_and_a_plan(
+    own_world: dict[str, Any], tmp_path: Path
+) -> None:
+    tree = own_world | {"arms": arms("ogls", "opsd_incorrect")}
+    file = write_experiment(tree, tmp_path)
+    planned = tutelage("plan", file)
+    assert planned.returncode == 0, planned.stderr
+    done = tutelage("run", file)
+    assert done.returncode == 0, done.stderr
+    assert "cannot tell opsd incorrect from ogls" in done.stdout or "came to the same" in done.stdout
+    page = (tmp_path / "runs" / "small" / "report.html").read_text()
+    assert 'id="rollouts"' in page
+    assert 'id="chosen"' not in page
+    assert "<h3>Rollouts</h3>" in page
+    again = tutelage("report", tmp_path / "runs" / "small")
+    assert again.returncode == 0, again.stderr
+    whole = (tmp_path / "runs" / "small" / "report.html").read_text()
+    assert whole.partition('id="spent"')[0] == page.partition('id="spent"')[0]
+
+
+def test_a_first_step_with_lambda_zero_teaches_the_first_state_nothing(
+    own_world: dict[str, Any], tmp_path: Path
+) -> None:
+    """The student is its own teacher still: target and student are one."""
+    _, outcome = run(own_world, tmp_path, arms=arms("lambda_zero"), rounds=1)
+    told = read_metrics(outcome.trained[path_of(outcome, "lambda zero"), 1].directory)
+    assert abs(told[0]["exact_kl_nats"]) < 1e-6
+    assert told[0]["agreement"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("target", "rollouts", "changes", "said"),
+    [
+        ("rejection_sampling", {}, {}, r"no rollout is left to learn from.*24 is_wrong"),
+        ("ogls", {"solution_field": None}, {}, "24 no_positive_context"),
+        ("sdpo", {}, {}, "24 no_right_sibling"),
+        ("ogls", {"check_questions": 6}, {}, "cannot read solutions"),
+        (
+            "ogls",
+            {"check_questions": 6, "least_kl": 50.0},
+            {"evaluate": {"metric": "loss"}},
+            "hardly change what the teacher says",
+        ),
+        ("ogls", {"max_length": 8}, {}, r"no rollout is left to learn from.*too_long"),
+    ],
+)
+def test_what_cannot_be_learned_from_ends_by_name(
+    own_world: dict[str, Any],
+    tmp_path: Path,
+    target: str,
+    rollouts: dict[str, Any],
+    changes: dict[str, Any],
+    said: str,
+) -> None:
+    with pytest.raises(BadInput, match=said):
+        run(own_world, tmp_path, arms=arms(target), rollouts=ROLLOUTS | rollouts, **changes)
+
+
+def test_shuffled_shows_another_questions_solutions_and_gkd_reads_by_another_model(
+    own_world: dict[str, Any], tmp_path: Path, tiny_model: Path
+) -> None:
+    teachers = [*own_world["teachers"], {"name": "big", "path": str(tiny_model)}]
+    asked = own_world | {"generate": {"max_new_tokens": 4}, "teachers": teachers}
+    both = [*arms("shuffled"), arms("gkd")[0] | {"teacher": "big"}]
+    _, outcome = run(asked, tmp_path, arms=both, rounds=1)
+    kinds = Counter(p.arm.name for p, _ in outcome.trained)
+    assert kinds == {"shuffled": 1, "gkd": 1}
+    gkd = Examples(outcome.examples[path_of(outcome, "gkd"), 1].part("examples.arrow"))
+    assert set(gkd.widths) == {"h0"}
+    told = read_metrics(outcome.trained[path_of(outcome, "gkd"), 1].directory)
+    assert abs(told[0]["exact_kl_nats"]) < 1e-6  # the same weights: nothing to learn
