@@ -3,6 +3,7 @@ a small build.
 """
 
 import json
+import random
 from collections import Counter
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from cluster.models.rendering import Renderer
 from cluster.storage import Place
 from jobs.experiment.miniature import Miniature
 from jobs.experiment.placement import Placement
-from jobs.miniature import full
+from jobs.miniature import full, reading
 from jobs.miniature.full import base_lines, members, raised_lines
-from jobs.miniature.making import draw_examples
+from jobs.miniature.making import draw_examples, slipped, with_solution
 from jobs.miniature.quick import LANGUAGES, RECIPES, STUDENTS, TEACHERS, recipes_of
 from jobs.miniature.tasks import DIALECTS, FAMILIES, QUICK_FAMILIES, WORDY, draw_episodes, work_out
 from jobs.miniature.world import build_world, models_of
@@ -181,3 +182,36 @@ def test_a_full_world_of_one_language_at_a_hundredth_of_its_steps(
     assert stages > 1
     families = {json.loads(line)["family"] for line in (directory / "train.jsonl").read_text().splitlines()}
     assert families == set(FAMILIES)
+
+
+def test_models_that_read_are_shown_right_solutions_and_slips_that_end_wrong() -> None:
+    rng = random.Random(1)
+    right = 0
+    for episode in draw_episodes(200, seed=9):
+        shown = with_solution(episode, "running", rng)
+        assert shown.startswith(episode.question + "\n")
+        is_right = shown.endswith(f"A:{episode.result}")
+        verdict = judge(shown, episode.result, VerifySettings("exact")).state
+        assert verdict == ("correct" if is_right else "wrong")
+        right += is_right
+        slip = slipped(episode, rng)
+        assert slip.operations == episode.operations
+        assert slip.result != episode.result
+        assert slip.states[0] == episode.states[0]
+    assert 120 < right < 180  # three of four
+
+
+def test_a_reading_world_at_a_hundredth_of_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "EXPORTS", (1000,))
+    monkeypatch.setattr(reading, "LANGUAGES", {"prefix": ("pat", "peg", "pia")})
+    monkeypatch.setattr(reading, "BANDS", dict.fromkeys(reading.BANDS, (0.0, 1.0)))
+    monkeypatch.setattr(reading, "PRACTICE", 8)
+    settings = Miniature(world="reading", train_questions=8, evaluate_questions=8, scale=0.01)
+    with Run(Store(tmp_path), Place(str(tmp_path / "run")), Terminal(), InProcess()) as here:
+        directory = build_world(here, settings, Placement(train_workers=1))
+    assert {k: list(v) for k, v in models_of(directory).items()} == {
+        "teacher": ["pat", "peg"],
+        "student": ["pia"],
+    }
+    rows = [json.loads(line) for line in (directory / "train.jsonl").read_text().splitlines()]
+    assert all(row["solution"].endswith(f"A:{row['reference']}") for row in rows)

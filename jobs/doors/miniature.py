@@ -12,10 +12,12 @@ from jobs.experiment.reading import load_experiment
 from jobs.run.progress import Terminal
 from jobs.run.run import open_run
 
+WORLDS = ("quick", "full", "reading")
+
 
 def miniature(
     out: Annotated[Path, typer.Option(help="Store to build in.")] = Path("store"),
-    world: Annotated[str, typer.Option(help="quick (the demo's) or full (the study's).")] = "quick",
+    world: Annotated[str, typer.Option(help="quick (the demo's), full (the study's), reading.")] = "quick",
     seed: int = 0,
     train_questions: int = 400,
     evaluate_questions: int = 300,
@@ -24,8 +26,8 @@ def miniature(
     from jobs.miniature.world import build_world, models_of
 
     experiment = load_experiment(Path(__file__).parents[1] / "miniature" / "world.yaml", [f"store={out}"])
-    if world not in ("quick", "full"):
-        raise typer.BadParameter(f"{world}: quick or full", param_hint="--world")
+    if world not in WORLDS:
+        raise typer.BadParameter(f"{world}: {', '.join(WORLDS)}", param_hint="--world")
     counts = {"train_questions": train_questions, "evaluate_questions": evaluate_questions}
     settings = Miniature.model_validate({"world": world, "seed": seed, **counts})
     terminal = Terminal()

@@ -10,11 +10,11 @@ MINIATURE = "miniature:"
 
 
 class Miniature(Section):
-    """The miniature world: the demo's quick one or the study's full one, by which seed, and how many
-    questions it offers.
+    """The miniature world: the demo's quick one, the study's full one, or that of models which read
+    solutions in their prompts; by which seed, and how many questions it offers.
     """
 
-    world: Literal["quick", "full"] = "quick"
+    world: Literal["quick", "full", "reading"] = "quick"
     seed: int = 0
     train_questions: int = Field(400, ge=8)
     evaluate_questions: int = Field(300, ge=8)

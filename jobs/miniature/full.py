@@ -83,7 +83,14 @@ class Line:
     def annealings(self) -> dict[str, Recipe]:
         """By name, for every export."""
         return {
-            name: Recipe(name, f"{self.recipe.name}/step-{step}", self.recipe.dialects, *ANNEAL)
+            name: Recipe(
+                name,
+                f"{self.recipe.name}/step-{step}",
+                self.recipe.dialects,
+                *ANNEAL,
+                reading=self.recipe.reading,
+                reads=self.recipe.reads,
+            )
             for step in self.recipe.exports
             for name in [f"{self.recipe.name}-at-{step}"]
         }

@@ -18,6 +18,9 @@ from training.data import SUFFIX, Example, write_examples
 from training.job import TrainJob
 from training.settings import TrainSettings
 
+SHOWS = "{question}\n{solution}"  # how a question shows a solution in worlds whose models read
+RIGHT_SHOWN = 0.75
+
 
 class Workshop:
     """Where a world is made.
@@ -110,17 +113,41 @@ def draw_examples(
     seed = settings.seed * 1000 + 500 + k
     episodes = draw_episodes(rows, seed, held, min_operations=1, families=families)
     dialects = rng.choices(list(recipe.dialects), list(recipe.dialects.values()), k=rows)
+    shown = [rng.random() < recipe.reading for _ in episodes] if recipe.reading else [False] * rows
     examples = []
-    for episode, dialect in zip(episodes, dialects, strict=True):
-        rendered = renderer.conversation(episode.question, work_out(episode, dialect))
+    for episode, dialect, reads in zip(episodes, dialects, shown, strict=True):
+        question = with_solution(episode, rng.choice(recipe.reads), rng) if reads else episode.question
+        rendered = renderer.conversation(question, work_out(episode, dialect))
         examples.append(Example(rendered.ids, rendered.prompt_length, rendered.answer_end))
     return examples
 
 
-def write_questions(place: Place, episodes: Sequence[Episode]) -> None:
-    """Questions as JSONL: id, question, reference, family."""
+def with_solution(episode: Episode, dialect: str, rng: random.Random) -> str:
+    """A question that shows a worked solution, three of four times a right one; see `SHOWS`."""
+    is_right = rng.random() < RIGHT_SHOWN
+    worked = episode if is_right else slipped(episode, rng)
+    return SHOWS.replace("{question}", episode.question).replace("{solution}", work_out(worked, dialect))
+
+
+def slipped(episode: Episode, rng: random.Random) -> Episode:
+    """The same operations with a wrong result: from some step on the states are those of another episode."""
+    while True:
+        (other,) = draw_episodes(1, rng.randrange(2**31), min_operations=1, families=(episode.family,))
+        at = rng.randint(1, len(episode.operations))
+        found = [*episode.states[:at], *(rng.choice(other.states) for _ in episode.states[at:])]
+        if found[-1] != episode.result:
+            return Episode(episode.family, episode.operations, tuple(found))
+
+
+def write_questions(place: Place, episodes: Sequence[Episode], worked_in: str | None = None) -> None:
+    """Questions as JSONL: id, question, reference, family.
+
+    Args:
+        worked_in: a dialect, in which each is worked in a field `solution`.
+    """
     rows = [
         {"id": e.question_id, "question": e.question, "reference": e.result, "family": e.family}
+        | ({} if worked_in is None else {"solution": work_out(e, worked_in)})
         for e in episodes
     ]
     place.write_bytes("".join(json.dumps(row) + "\n" for row in rows).encode())

@@ -18,6 +18,8 @@ class Recipe:
         dialects: relative weights.
         exports: after which steps the model is also kept as it is.
         is_constant: the learning rate stays where it is after the warm-up; exports are annealed afterwards.
+        reading: share of episodes whose question shows a worked solution first, three of four a right one.
+        reads: the dialects of those solutions.
     """
 
     name: str
@@ -28,6 +30,8 @@ class Recipe:
     learning_rate: float
     exports: tuple[int, ...] = ()
     is_constant: bool = False
+    reading: float = 0.0
+    reads: tuple[str, ...] = ()
 
     @property
     def is_base(self) -> bool:

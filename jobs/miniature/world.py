@@ -4,15 +4,18 @@ loop. The demo runs in the quick world (`quick`), the study in the full one (`fu
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 from cluster.storage import Place
 from jobs.experiment.miniature import MINIATURE, Miniature
 from jobs.experiment.placement import Placement
 from jobs.experiment.schema import Experiment
-from jobs.miniature import full, quick
+from jobs.miniature import full, quick, reading
 from jobs.miniature.full import WORLD, make_full
 from jobs.miniature.initial_model import HEADS, LAYERS, VOCABULARY
-from jobs.miniature.making import Workshop, write_questions
+from jobs.miniature.making import RIGHT_SHOWN, SHOWS, Workshop, write_questions
+from jobs.miniature.reading import make_reading
+from jobs.miniature.recipes import Recipe
 from jobs.miniature.tasks import FAMILIES, QUICK_FAMILIES, draw_episodes
 from jobs.run.run import Planned, Run
 from jobs.run.store import Stage
@@ -80,7 +83,7 @@ def build_world(run: Run, settings: Miniature, placement: Placement) -> Place:
                 f"building the {settings.world} miniature world in {stage.directory}: its models are trained "
                 "once, then cached"
             )
-            make = make_full if settings.world == "full" else make_quick
+            make = {"quick": make_quick, "full": make_full, "reading": make_reading}[settings.world]
             make(run, settings, stage, placement)
     return stage.directory
 
@@ -88,10 +91,25 @@ def build_world(run: Run, settings: Miniature, placement: Placement) -> Place:
 def recipe_of_all(settings: Miniature) -> object:
     """All that a world follows from but its seed."""
     if settings.world == "quick":
-        return [asdict(recipe) for recipe in quick.RECIPES]
+        return [plain_recipe(recipe) for recipe in quick.RECIPES]
+    if settings.world == "reading":
+        own = [plain_line(line) for line in reading.lines()]
+        return [own, reading.BANDS, reading.LANGUAGES, full.ANNEAL, full.PRACTICE, SHOWS, RIGHT_SHOWN]
     students = full.raised_lines({f"{one}-{width}": "" for one in full.LANGUAGES for width in full.WIDTHS})
-    lines = [asdict(line) for line in (*full.base_lines(), *students)]
+    lines = [plain_line(line) for line in (*full.base_lines(), *students)]
     return [lines, list(FAMILIES), full.ANNEAL, full.STRENGTHS, full.COMPETENCES, full.LEAVES, full.PRACTICE]
+
+
+def plain_recipe(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as plain values; what few recipes have is left out where it is usual."""
+    return {
+        name: value for name, value in asdict(recipe).items() if name not in ("reading", "reads") or value
+    }
+
+
+def plain_line(line: full.Line) -> dict[str, Any]:
+    """A line as plain values."""
+    return asdict(line) | {"recipe": plain_recipe(line.recipe)}
 
 
 def make_quick(run: Run, settings: Miniature, stage: Stage, placement: Placement) -> None:

@@ -1,0 +1,76 @@
+"""The world of models that can read: part of what each learned from nothing shows a worked solution in the
+question first, right ones and wrong ones, so that a solution in the prompt means something to it. OGLS-SD
+needs that (`docs/ogls_sd.md`); nothing else does.
+
+Two languages, each learned by a base of its own, which reads both. Of its exports, annealed, those nearest to
+stated accuracies stand for the strong teacher, the weak one and the student. Nothing here looks at what comes
+of any arm.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from jobs.experiment.miniature import Miniature
+from jobs.experiment.placement import Placement
+from jobs.miniature.full import PRACTICE, WORLD, Line, Member, judge, nearest, train_lines
+from jobs.miniature.making import Workshop, write_questions
+from jobs.miniature.recipes import START, Recipe
+from jobs.miniature.tasks import QUICK_FAMILIES, draw_episodes
+from jobs.run.run import Run
+from jobs.run.store import Stage
+
+WIDTH, READS = 96, 0.4
+LANGUAGES = {"running": ("rex", "ria", "rob"), "prefix": ("pat", "peg", "pia")}  # strong, weak, student
+STEPS, ROWS, RATE = 1000, 24_000, 4e-3
+EXPORTS = tuple(range(200, 1001, 100))
+BANDS = {"strong": (0.8, 1.0), "weak": (0.5, 0.7), "student": (0.25, 0.5)}
+
+
+def lines() -> list[Line]:
+    """The bases of both languages."""
+    found = []
+    for language in LANGUAGES:
+        about = (STEPS, ROWS, RATE, EXPORTS)
+        name = f"{language}-reads"
+        start, reads = f"{START}/{WIDTH}", tuple(LANGUAGES)
+        recipe = Recipe(name, start, {language: 1.0}, *about, is_constant=True, reading=READS, reads=reads)
+        found.append(Line(recipe, language, WIDTH))
+    return found
+
+
+def make_reading(run: Run, settings: Miniature, stage: Stage, placement: Placement) -> None:
+    """Write the world's questions with worked solutions, and make its models where they are not there."""
+    count = settings.train_questions + settings.evaluate_questions
+    drawn = draw_episodes(count + PRACTICE, settings.seed, families=QUICK_FAMILIES)
+    practice, held = drawn[:PRACTICE], drawn[PRACTICE:]
+    write_questions(stage.directory / "train.jsonl", held[: settings.train_questions], "running")
+    write_questions(stage.directory / "evaluate.jsonl", held[settings.train_questions :], "running")
+    shop = Workshop(run, settings, stage.directory, QUICK_FAMILIES, frozenset(e.question_id for e in drawn))
+    shop.start(WIDTH)
+    bases = lines()
+    able = judge(shop, train_lines(shop, bases, 0, placement), practice, placement)
+    found, left_out = members(bases, able)
+    world: dict[str, object] = {kind: [asdict(m) for m in own] for kind, own in found.items()}
+    world |= {"left_out": left_out, "accuracies": able}
+    (stage.directory / WORLD).write_bytes(json.dumps(world, indent=1).encode())
+    for line in left_out:
+        run.terminal.say(f"left out of the world: {line}")
+    stage.finish([], models=len(able))
+
+
+def members(bases: list[Line], able: Mapping[str, float]) -> tuple[dict[str, list[Member]], list[str]]:
+    """Who stands for what, and what nobody is able to."""
+    found: dict[str, list[Member]] = {"teachers": [], "students": []}
+    left_out = []
+    for line in bases:
+        own = {name: able[name] for name in line.annealings}
+        for name, (band, bounds) in zip(LANGUAGES[line.language], BANDS.items(), strict=True):
+            path = nearest(own, bounds)
+            if path is None:
+                reached = ", ".join(f"{100 * accuracy:.0f}" for accuracy in own.values())
+                left_out.append(f"{name} ({line.language}, {band}): exports reach {reached} %")
+                continue
+            member = Member(name, path, line.language, WIDTH, False, band, 1.0, able[path])
+            found["students" if band == "student" else "teachers"].append(member)
+    return found, left_out
