@@ -249,10 +249,13 @@ from trl.experimental.gkd.gkd_trainer import GKDTrainer
 z, s = (torch.tensor(x) for x in json.load(sys.stdin))
 print(json.dumps([[GKDTrainer.generalized_jsd_loss(s, z, beta=b, temperature=t, reduction="sum").item()
     for t in (1.0, 0.7)] for b in (0.0, 0.3, 0.5, 1.0)]))
+from trl.experimental.sdft.loss_utils import compute_topk_self_distillation_loss as topk
+print(json.dumps([[topk(s, z, distillation_topk=k, distillation_alpha=b, distillation_add_tail=True).sum().item()
+    for k in (1, 4, 10)] for b in (0.0, 0.3, 0.5, 1.0)]))
 """
 
 
-def test_trls_own_jsd_gives_the_same() -> None:
+def test_trls_own_losses_give_the_same() -> None:
     """In a process of its own: other tests hide DeepSpeed, which TRL looks for when it is imported."""
     if importlib.util.find_spec("trl") is None:
         pytest.skip("trl is not installed")
@@ -262,7 +265,12 @@ def test_trls_own_jsd_gives_the_same() -> None:
     done = subprocess.run(
         [sys.executable, "-c", THEIRS], input=given, capture_output=True, text=True, timeout=200, check=True
     )
-    values = json.loads(done.stdout.strip().splitlines()[-1])
+    values, few = map(json.loads, done.stdout.strip().splitlines()[-2:])
+    for beta, row in zip((0.0, 0.3, 0.5, 1.0), few, strict=True):  # SDFT's and SDPO's own, with its tail
+        for k, theirs in zip((1, 4, 10), row, strict=True):
+            about = DivergenceSettings(divergence="jsd", beta=beta, clip="none", top_k=k)
+            ours = divergence_of(z.reshape(10, 11), s.reshape(10, 11), about).sum()
+            assert ours.item() == pytest.approx(theirs, rel=1e-4)
     for beta, row in zip((0.0, 0.3, 0.5, 1.0), values, strict=True):
         for temperature, theirs in zip((1.0, 0.7), row, strict=True):
             about = DivergenceSettings(divergence="jsd", beta=beta, clip="none", temperature=temperature)
