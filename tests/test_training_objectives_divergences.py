@@ -250,8 +250,8 @@ z, s = (torch.tensor(x) for x in json.load(sys.stdin))
 print(json.dumps([[GKDTrainer.generalized_jsd_loss(s, z, beta=b, temperature=t, reduction="sum").item()
     for t in (1.0, 0.7)] for b in (0.0, 0.3, 0.5, 1.0)]))
 from trl.experimental.sdft.loss_utils import compute_topk_self_distillation_loss as topk
-print(json.dumps([[topk(s, z, distillation_topk=k, distillation_alpha=b, distillation_add_tail=True).sum().item()
-    for k in (1, 4, 10)] for b in (0.0, 0.3, 0.5, 1.0)]))
+few = lambda k, b: topk(s, z, distillation_topk=k, distillation_alpha=b, distillation_add_tail=True)
+print(json.dumps([[few(k, b).sum().item() for k in (1, 4, 10)] for b in (0.0, 0.3, 0.5, 1.0)]))
 """
 
 
