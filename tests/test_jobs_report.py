@@ -21,7 +21,7 @@ from jobs.results.summary import Results, summarise
 from tests.conftest import make_small_world
 from tests.runs import run
 
-HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> $5_$6"
 
 
 @pytest.fixture(scope="module")

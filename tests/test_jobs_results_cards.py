@@ -58,10 +58,11 @@ def test_shares_of_right_answers_are_counted_by_task_hardness_and_length(
             own = [right[name, q.id] for q in questions.values() if q.family == family]
             share = cards.by_task.set_index("teacher").loc[name, family]
             assert share == pytest.approx(np.mean(own))
-    # cat is wrong on every third question; where it is, two of three are right: that is no easy question
     hard = cards.by_hardness.set_index("teacher")
-    assert hard.loc["cat", "easy"] == 1.0
-    assert hard.loc["cat", "middle"] == pytest.approx(1 / 9)  # bob alone failed one, which cat got right
+    for name in ("ann", "bob", "cat"):
+        others = [t for t in ("ann", "bob", "cat") if t != name]
+        easy = [q for q in questions if all(right[t, q] for t in others)]
+        assert hard.loc[name, "easy"] == pytest.approx(np.mean([right[name, q] for q in easy]))
     assert cards.by_length.set_index("teacher").loc["ann"].tolist() == [1.0, 1.0, 1.0]
 
 
@@ -112,6 +113,25 @@ def test_changes_and_the_audit_are_told_where_there_are_rounds_and_gradients(car
     assert cards.audit["mean rank correlation"].between(-1, 1).all()
 
 
+def test_of_one_teacher_hardness_says_nothing_and_several_answers_a_question_change_once(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    world = make_small_world(tmp_path, tiny_model)
+    top = [{"name": "top", "rule": "top_k", "cost": "naturalness", "k": 2}]
+    _, found = run(world, tmp_path, arms=top, rounds=2, evaluate={"metric": "loss"}, train={"steps": 1})
+    changes = cards_of(found).changes
+    assert changes["questions"].tolist() == [24]
+    first, second = (
+        found.chosen[found.paths[0], n].whole("chosen").groupby("question_id")["answer_id"].agg(set)
+        for n in (1, 2)
+    )
+    assert changes["another answer"].item() == pytest.approx((first != second).mean())
+    alone = tmp_path / "alone"
+    _, found = run(world | {"teachers": world["teachers"][:1]}, alone, arms=[{"name": "r", "rule": "random"}])
+    hard = cards_of(found).by_hardness
+    assert hard[["easy", "middle", "hard"]].isna().all(axis=None)
+
+
 def test_every_trained_row_is_traced_to_its_question_answers_and_scoring_state(outcome: Outcome) -> None:
     lineage = lineage_of(outcome)
     assert lineage.left_out == 0
@@ -147,7 +167,8 @@ def test_lineage_of_a_large_run_tells_of_the_first_questions_and_says_how_many_n
     some = lineage_of(outcome, most_answers=30)
     assert len(some.questions) == 10
     assert some.left_out == 14
-    fewer = lineage_of(outcome, most_costs=60)
+    assert len(lineage_of(outcome, most_characters=1).questions) == 1  # the first, whatever its size
+    fewer = lineage_of(outcome, most_costs=100)
     assert 0 < len(fewer.questions) < 10
 
 
@@ -163,3 +184,8 @@ def test_shaded_tables_have_every_value_and_escape_names() -> None:
     assert [f"{v} %" in html for v in (25, 50, 100)] == [True] * 3
     assert "–" in html  # c has no value for y
     assert "nothing" in map_of(pd.DataFrame(), "t", "s", "v")
+    agreement = pd.DataFrame({"a": ["A", "A", "B"], "b": ["B", "C", "C"], "v": [0.1, float("nan"), 0.3]})
+    both = pd.concat([agreement, agreement.rename(columns={"a": "b", "b": "a"})])
+    html = map_of(both, "a", "b", "v")
+    assert html.index(">A<") < html.index(">B<") < html.index(">C<")  # in one order across and down
+    assert html.count("<tr>") == 4

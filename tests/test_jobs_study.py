@@ -17,6 +17,7 @@ from cluster.models.loading import ModelSource, load_model
 from jobs.experiment.study import Learns, Study
 from jobs.study.learning import learn
 from jobs.study.parts import cells_of, load_study, members_of, taken
+from jobs.study.running import check_learns, needed_by, shared_experiment
 from jobs.study.tables import Tables, corrected, rank_correlation
 from selection.costs import FEATURES
 from tests.runs import tutelage
@@ -201,6 +202,7 @@ def test_what_cannot_be_a_study_is_refused_before_anything_runs(
         ({"cross": {"train.learning_rat": [1]}, "fixes": {}}, "did you mean learning_rate"),
         ({"compare_with": ["scas"]}, "compares with no arm"),
         ({"seed": 3}, "known keys"),
+        ({"learns": {"students": ["kid"], "families": ["chain"]}}, "needs each_teacher"),
         ({"arms": []}, "needs arms"),
     ):
         parts = tree["parts"] | {"rate": tree["parts"]["rate"] | change}
@@ -239,6 +241,65 @@ def test_over_a_world_members_are_its_own_and_patterns_take_and_leave() -> None:
     assert cells[0].label == "teachers=* !*-64"
     with pytest.raises(BadInput, match="nobody"):
         taken(members["students"], ["x*"], "students")
+    odd = [{"name": n} for n in ("qwen[7b]", "qwen7", "a?")]
+    assert [m["name"] for m in taken(odd, ["qwen[7b]"], "it")] == ["qwen[7b]"]
+    assert [m["name"] for m in taken(odd, ["*", "!a?"], "it")] == ["qwen[7b]", "qwen7"]
+
+
+def test_seeds_and_baseline_are_the_shared_ones_and_a_part_s_own_members_stay() -> None:
+    arms = ({"name": "random", "rule": "random"}, {"name": "strongest", "rule": "strongest"})
+    part = {"arms": arms, "teachers": ["big"], "fixes": {}, "cross": {"train.steps": [1]}}
+    study = Study.model_validate(
+        {
+            "name": "s",
+            "experiment": {
+                "seeds": 3,
+                "evaluate": {"baseline": "strongest"},
+                "questions": {"train": "t", "evaluate": "e"},
+                "teachers": [{"name": "big", "path": "b"}, {"name": "small", "path": "s"}],
+                "students": [{"name": "kid", "path": "k"}],
+            },
+            "parts": {"one": part, "two": part | {"seeds": 2, "baseline": "random"}},
+        }
+    )
+    members = members_of(study, {})
+    fixed = (("teachers", ["small"]), ("train.batch_size", 4))
+    (one,), (two,) = (cells_of(study, name, members, fixed) for name in ("one", "two"))
+    assert (one.experiment.seeds, one.experiment.evaluate.baseline) == (3, "strongest")
+    assert (two.experiment.seeds, two.experiment.evaluate.baseline) == (2, "random")
+    assert [t.name for t in one.experiment.teachers] == ["big"]
+    assert one.experiment.train.batch_size == 4
+    assert shared_experiment(study).seeds == 3
+
+
+def test_coefficients_come_from_an_earlier_part_that_learned_them() -> None:
+    learned = {"name": "l", "rule": "minimum", "cost": "learned", "coefficients": "matrix"}
+    learns = {"students": ["a"], "families": ["x"]}
+    matrix = {"each_teacher": {}, "learns": learns}
+    shared = {"experiment": {"questions": {"train": "t", "evaluate": "e"}}, "name": "s"}
+    with pytest.raises(ValueError, match="no earlier part that learns"):
+        Study.model_validate(shared | {"parts": {"use": {"arms": [learned]}, "matrix": matrix}})
+    study = Study.model_validate(
+        shared
+        | {
+            "parts": {
+                "matrix": matrix,
+                "use": {"arms": [learned], "cross": {"train.steps": [1]}, "fixes": {"train.steps": "l"}},
+                "end": {"arms": [{"name": "r", "rule": "random"}]},
+            }
+        }
+    )
+    assert needed_by(study, ["end"]) == {"end", "use", "matrix"}
+    members = {
+        "teachers": [{"name": "t", "path": "t"}],
+        "students": [{"name": "a", "path": "a"}, {"name": "b", "path": "b"}],
+    }
+    assert cells_of(study, "use", members)  # before anything is run
+    with pytest.raises(BadInput, match="has not learned"):
+        cells_of(study, "use", members, (), {})
+    (cell,) = cells_of(study, "matrix", members)
+    with pytest.raises(BadInput, match="cannot learn a cost"):
+        check_learns("matrix", study.parts["matrix"], cell)
 
 
 def test_overrides_reach_parts_and_the_experiment(tmp_path: Path) -> None:
@@ -247,6 +308,13 @@ def test_overrides_reach_parts_and_the_experiment(tmp_path: Path) -> None:
     study = load_study(file, ["experiment.train.steps=5", "parts.a.seeds=4"])
     assert study.experiment["train"]["steps"] == 5
     assert study.parts["a"].seeds == 4
+    inside = load_study(file, ["parts.a.set.train.batch_size=4", "parts.a.cross.train.epochs=[1, 2]"])
+    assert inside.parts["a"].set == {"train.batch_size": 4}
+    assert inside.parts["a"].cross == {"train.epochs": (1, 2)}
+    with pytest.raises(BadInput, match="would replace the whole section"):
+        load_study(file, ["parts.a.set={train: {epochs: 2}}"])
+    with pytest.raises(BadInput, match="not YAML"):
+        load_study(file, ["experiment.train=["])
     with pytest.raises(BadInput, match="no study there"):
         load_study(tmp_path / "missing.yaml")
 

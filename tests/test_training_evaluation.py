@@ -133,4 +133,8 @@ def test_p_values_fall_as_far_as_the_evidence_goes() -> None:
     assert found.p_value == pytest.approx(2.0**-299, rel=1e-6)
     losses = np.random.default_rng(0).normal(0.3, 1.0, (1, 50))
     by_flips = compare(losses, np.zeros_like(losses), "x", "y", "loss").p_value
+    clear = compare(losses + 3, np.zeros_like(losses), "x", "y", "loss").p_value
+    assert stats.ttest_1samp(losses[0] + 3, 0).pvalue < clear < 1e-6  # a bound, and no floor of 1 in 10,000
+    tiny = compare(np.full((1, 200), -4e-7), np.zeros((1, 200)), "x", "y", "loss").p_value
+    assert tiny < 1e-6
     assert by_flips == pytest.approx(stats.ttest_1samp(losses[0], 0).pvalue, abs=0.02)

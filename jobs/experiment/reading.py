@@ -33,25 +33,11 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
         BadInput: a missing file, broken YAML, an unknown key (with the nearest known one), a value that does
             not fit.
     """
-    if not path.is_file():
-        raise BadInput("no experiment file there", path, "a YAML file", "see experiments/ for ready ones")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise BadInput(
-            f"{path} is not YAML", " ".join(str(error).split()), "", "check the indentation there"
-        ) from error
-    if not isinstance(tree, dict):
-        raise BadInput(
-            f"{path} holds no experiment",
-            type(tree).__name__,
-            "a mapping of sections",
-            "see experiments/quickstart.yaml",
-        )
+    tree = read_tree(path, "experiment", "see experiments/ for ready ones")
     if "parts" in tree and "experiment" in tree:
         raise BadInput(f"{path} is a study", "", "an experiment", f"run it with `tutelage study {path}`")
     for override in overrides or []:
-        _apply(tree, override)
+        apply(tree, override)
     return parse_experiment(tree)
 
 
@@ -77,16 +63,50 @@ def _with_default_kinds(tree: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
-    """Lay one `key.sub=value` over a tree."""
+def read_tree(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """A YAML file as plain values.
+
+    Args:
+        what: it should be, for people.
+
+    Raises:
+        BadInput: nothing there, or no YAML mapping.
+    """
+    if not path.is_file():
+        raise BadInput(f"no {what} there", path, "a YAML file", remedy)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        told = " ".join(str(error).split())
+        raise BadInput(f"{path} is not YAML", told, "", "check the indentation there") from error
+    if not isinstance(tree, dict):
+        raise BadInput(f"{path} holds no {what}", type(tree).__name__, "a mapping of sections", remedy)
+    return tree
+
+
+def apply(tree: dict[str, Any], override: str) -> None:
+    """Lay one `key.sub=value` over a tree.
+
+    Raises:
+        BadInput: it has no value, or one that is not YAML.
+    """
+    key, value = read_override(override)
+    set_key(tree, key, value)
+
+
+def read_override(override: str) -> tuple[str, Any]:
+    """The key and the value of `key.sub=value`.
+
+    Raises:
+        BadInput: it has no value, or one that is not YAML.
+    """
     key, sign, text = override.partition("=")
     if not sign or not key:
         raise BadInput("an override has no value", override, "key.sub=value", "")
     try:
-        value = yaml.safe_load(text)
+        return key, yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise BadInput(f"the value of {key} is not YAML", text, "", "quote it") from error
-    set_key(tree, key, value)
 
 
 def set_key(tree: dict[str, Any], key: str, value: Any) -> None:

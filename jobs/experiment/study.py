@@ -25,6 +25,8 @@ class Part(Section):
     combination is an experiment of its own. `teachers` and `students` are patterns, here and as keys of `set`
     and `cross`. `each_teacher` makes an arm `only NAME` for every teacher, with these further settings.
 
+    `seeds` and `baseline` are the shared experiment's where the part says nothing.
+
     `fixes`: a crossed key -> the arm that fixes it. The value under which that arm does best, as a mean over
     students and seeds, holds for all later parts that say nothing else of the key.
 
@@ -39,11 +41,19 @@ class Part(Section):
     each_teacher: dict[str, Any] | None = None
     set: dict[str, Any] = Field(default_factory=dict)
     cross: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-    seeds: int = Field(1, ge=1)
+    seeds: int | None = Field(None, ge=1)
     baseline: str | None = None
     compare_with: tuple[str, ...] = ()
     fixes: dict[str, str] = Field(default_factory=dict)
     learns: Learns | None = None
+
+    @field_validator("set")
+    @classmethod
+    def _names_single_keys(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for key, value in given.items():
+            if isinstance(value, dict) and "." not in key:
+                raise ValueError(f"{key} would replace the whole section; name single keys: {key}.KEY: …")
+        return given
 
     @field_validator("cross")
     @classmethod
@@ -60,8 +70,8 @@ class Part(Section):
         strange = [key for key in self.fixes if key not in self.cross]
         if strange:
             raise ValueError(f"fixes {strange[0]}, which is not crossed")
-        if self.learns is not None and self.each_teacher is None:
-            raise ValueError("learns needs each_teacher: what single teachers gave")
+        if self.learns is not None and (self.each_teacher is None or self.cross):
+            raise ValueError("learns needs each_teacher, what single teachers gave, and takes no cross")
         names = [arm.get("name") for arm in self.arms]
         for key, arm in self.fixes.items():
             if arm not in names:
@@ -86,3 +96,21 @@ class Study(Section):
             if not name.replace("-", "").replace("_", "").isalnum():
                 raise ValueError(f"the part's name {name!r} becomes a directory: letters, digits, - and _")
         return parts
+
+    @model_validator(mode="after")
+    def _learn_before_use(self) -> "Study":
+        learned: set[str] = set()
+        for name, part in self.parts.items():
+            for source in sources_of(part):
+                if source not in learned:
+                    raise ValueError(
+                        f"part {name} takes coefficients of {source}, no earlier part that learns"
+                    )
+            learned |= {name} if part.learns is not None else set()
+        return self
+
+
+def sources_of(part: Part) -> list[str]:
+    """The parts whose learned costs a part's arms take."""
+    found = (arm.get("coefficients") for arm in part.arms)
+    return [source for source in found if isinstance(source, str)]

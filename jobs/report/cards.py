@@ -51,7 +51,10 @@ def map_of(
     """
     if not len(table):
         return Markup("<p class='soft'>nothing</p>")
-    wide = table.pivot_table(index=rows, columns=columns, values=value, sort=False)
+    names = list(dict.fromkeys(table[rows]))
+    across = names if set(table[columns]) == set(names) else list(dict.fromkeys(table[columns]))
+    wide = table.groupby([rows, columns], sort=False)[value].mean().unstack()
+    wide = wide.reindex(index=names, columns=across)
     numbers = wide.to_numpy(float)
     shades = (
         np.apply_along_axis(_ranks, 0, numbers)

@@ -5,7 +5,8 @@ which a page opened from disk can link to, but not read.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,19 @@ def data_of(lineage: Lineage, questions: Sequence[dict[str, Any]], teachers: Seq
         "teachers": list(teachers),
         "questions": list(questions),
     }
-    text = json.dumps(found, ensure_ascii=True, separators=(",", ":"), default=str)
+    text = json.dumps(finite(found), ensure_ascii=True, separators=(",", ":"), default=str, allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))  # made here, and JSON still
+
+
+def finite(value: Any) -> Any:
+    """Plain values in which numbers that JSON has no word for are texts."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: finite(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(own) for own in value]
+    return value
 
 
 def page_name(number: int) -> str:

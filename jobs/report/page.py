@@ -78,6 +78,8 @@ def _cell(value: Any) -> str:
             if pd.isna(value)
             else f"{value:,.0f}"
             if value == int(value) and abs(value) >= 10
+            else f"{value:.2g}"
+            if 0 < abs(value) < 0.001
             else f"{value:,.3f}".rstrip("0").rstrip(".")
         )
     if isinstance(value, dict):
@@ -96,6 +98,7 @@ def new_figure(width: float, height: float) -> tuple[Any, Any]:
             "font.size": 10,
             "font.family": "DejaVu Sans",
             "svg.fonttype": "path",
+            "text.parse_math": False,  # a name may hold a dollar
             "axes.spines.top": False,
             "axes.spines.right": False,
             "figure.facecolor": "none",

@@ -2,6 +2,8 @@
 page with both.
 """
 
+import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import yaml
 from cluster.storage import Place
 from jobs.report.page import PALETTE, as_svg, new_figure, render_page
 from jobs.study.running import Found
-from jobs.study.summary import best_teachers, study_lines
+from jobs.study.summary import best_teachers, by_setting, study_lines
 from jobs.study.tables import Tables
 
 DIGITS = 5  # of numbers in CSV files
@@ -25,6 +27,7 @@ def write_study(found: Found, directory: Place) -> list[Place]:
     """
     places = []
     pictures: dict[str, str] = {}
+    found = with_earlier(found, directory)
     for part, tables in found.tables.items():
         for name, table in tables.named().items():
             if len(table):
@@ -43,6 +46,27 @@ def write_study(found: Found, directory: Place) -> list[Place]:
     page = directory / "study.html"
     page.write_bytes(render_study(found, pictures).encode("utf-8", "replace"))
     return [page, *places]
+
+
+def with_earlier(found: Found, directory: Place) -> Found:
+    """What was found, with the parts that lie here since an earlier run and were not run in this one."""
+    tables = {}
+    for part in found.study.parts:
+        if part in found.tables:
+            tables[part] = found.tables[part]
+            continue
+        read = {name: _earlier(directory / f"{part}-{name}.csv") for name in Tables().named()}
+        if len(read["values"]):
+            metric = found.study.experiment.get("evaluate", {}).get("metric", "accuracy")
+            tables[part] = Tables(**read, metric=metric)
+    return replace(found, tables=tables)
+
+
+def _earlier(place: Place) -> pd.DataFrame:
+    if not place.is_file():
+        return pd.DataFrame()
+    table = pd.read_csv(io.BytesIO(place.read_bytes()))
+    return table.assign(setting=table["setting"].fillna("")) if "setting" in table else table
 
 
 def as_csv(table: pd.DataFrame) -> bytes:
@@ -81,7 +105,7 @@ def pictures_of(tables: Tables) -> dict[str, str]:
     """The pictures of one part, by name."""
     found = {}
     if len(tables.pairs):
-        found["gains"] = gains_picture(tables.pairs, *tables.unit)
+        found["gains"] = gains_picture(by_setting(tables.pairs), *tables.unit)
     arms = (
         tables.comparisons[~tables.comparisons["arm"].str.startswith("only ")]
         if len(tables.comparisons)
@@ -98,7 +122,9 @@ def gains_picture(pairs: pd.DataFrame, scale: float, unit: str) -> str:
     """
     import matplotlib
 
-    order = pairs.groupby("teacher")["teacher accuracy"].mean().sort_values().index.tolist()
+    accuracy = pairs.groupby("teacher")["teacher accuracy"].mean()
+    # of equally strong ones the first by name is the strongest, as for the rule `strongest`
+    order = sorted(accuracy.index, key=lambda t: (accuracy[t], [-ord(c) for c in t]))
     students = list(dict.fromkeys(pairs["student"]))
     gain = scale * pairs.pivot_table(index="student", columns="teacher", values="gain").loc[students, order]
     figure, axis = new_figure(10.5, 2.6 + 0.42 * len(students))
@@ -124,7 +150,6 @@ def gains_picture(pairs: pd.DataFrame, scale: float, unit: str) -> str:
                 )
         axis.add_patch(_box(best, y, "#1d2430", "-"))
         axis.add_patch(_box(len(order) - 1, y, "#1d2430", ":"))
-    accuracy = pairs.groupby("teacher")["teacher accuracy"].mean()
     labels = [f"{t} ({100 * accuracy[t]:.0f} %)" for t in order]
     axis.set_xticks(range(len(order)), labels, rotation=90, fontsize=8)
     axis.set_yticks(range(len(students)), students, fontsize=9)

@@ -15,7 +15,7 @@ from selection.costs import COSTS, MEASURE_OF, CostSettings, compute_cost
 
 HARDNESS = ("easy", "middle", "hard")
 LENGTHS = ("short", "middle", "long")
-AUDITED = ("scas", "naturalness", "rsr", "lark", "shortest", "total_loss", "excess_loss", "worst_token")
+AUDITED = tuple(name for name in COSTS if name not in MEASURE_OF and name != "learned")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Cards:
 
     Attributes:
         by_task, by_hardness, by_length: of every teacher the share of its answers that are right, over
-            families, over how many teachers get a question right, and over thirds of the questions' lengths.
+            families, over how many other teachers are right, and over thirds of the questions' lengths.
         wins: by student and teacher: of how many questions it has the cheapest right answer, and the
             smallest mean cost; `accuracy` beside it.
         without: by student and teacher: what choosing the cheapest would lose without it.
@@ -92,11 +92,14 @@ def rights_of(outcome: Outcome) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFram
     for answers in start.pool.each():
         first = answers[(answers["sample"] == 0) & (answers["question_id"] != "")]
         right = first["state"].isin(["verified", "duplicate"])
-        share = right.groupby(first["question_id"]).transform("mean")
+        by_question = right.groupby(first["question_id"])
+        others = by_question.transform("size") - 1
+        share = (by_question.transform("sum") - right) / others.where(others > 0)  # of the other teachers
         hardness = np.select([share > 2 / 3, share > 1 / 3], HARDNESS[:2], HARDNESS[2])
         size = first["question_id"].map(lengths)
         length = np.select([size <= low, size <= high], LENGTHS[:2], LENGTHS[2])
         task = first["question_id"].map(families).fillna("all")
+        hardness = np.where(others > 0, hardness, "")  # one teacher alone says nothing of a question
         counts: Counter[tuple[str, str, str, bool]] = Counter()
         for kind, of in (("task", task), ("hardness", hardness), ("length", length)):
             counts.update(
@@ -215,10 +218,11 @@ def changes_of(outcome: Outcome) -> pd.DataFrame:
             continue
         total = changed = 0
         columns = ["question_id", "answer_id"]
-        for mine, theirs in zip(chosen.each("chosen", columns), before.each("chosen", columns), strict=True):
-            both = mine.merge(theirs, on="question_id", suffixes=("", " before"))
+        for pair in zip(chosen.each("chosen", columns), before.each("chosen", columns), strict=True):
+            mine, theirs = (own.groupby("question_id")["answer_id"].agg(frozenset) for own in pair)
+            both = mine.index.intersection(theirs.index)
             total += len(both)
-            changed += int((both["answer_id"] != both["answer_id before"]).sum())
+            changed += int((mine[both] != theirs[both]).sum())
         named = {"student": path.student, "arm": path.arm.name, "seed": path.seed, "round": number}
         rows.append({**named, "questions": total, "another answer": changed / total if total else np.nan})
     return pd.DataFrame(rows)

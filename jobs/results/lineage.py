@@ -6,15 +6,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
+
 from jobs.files.questions import Question
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.run.slices import Sliced
 from jobs.run.store import digest
 from jobs.stages.questions import read_slice
-from jobs.stages.select import teacher_costs, with_costs
+from jobs.stages.select import known_teacher_costs, with_costs
 
 MOST_ANSWERS = 20_000  # whose texts are told, those of the first questions by key
 MOST_COSTS = 400_000  # numbers beside them
+MOST_CHARACTERS = 60_000_000
 
 
 @dataclass(frozen=True)
@@ -98,23 +101,62 @@ class Lineage:
     left_out: int
 
 
-def lineage_of(outcome: Outcome, most_answers: int = MOST_ANSWERS, most_costs: int = MOST_COSTS) -> Lineage:
+def lineage_of(
+    outcome: Outcome,
+    most_answers: int = MOST_ANSWERS,
+    most_costs: int = MOST_COSTS,
+    most_characters: int = MOST_CHARACTERS,
+) -> Lineage:
     """Trace the questions of a run, those with the first keys where they are many."""
     columns, of_path = cost_columns(outcome)
     paths = path_columns(outcome, of_path)
     pool, traced = outcome.start.pool, list[Traced]()
-    answers = costs = 0
     for number in range(pool.count):
-        for one in trace_slice(outcome, number, columns, of_path):
-            answers, costs = answers + len(one.answers), costs + len(one.answers) * len(columns)
-            if traced and (answers > most_answers or costs > most_costs):
-                break
-            traced.append(one)
-        else:
-            continue
-        break
+        room = Room(most_answers, most_costs // max(1, len(columns)), most_characters)
+        told = first_questions(pool.told(number), list(read_slice(pool.questions, number)), room, not traced)
+        traced += trace_slice(outcome, number, columns, of_path, told)
+        if len(told) < len(read_slice(pool.questions, number)):
+            break
+        most_answers, most_costs, most_characters = room.left(len(columns))
     left = len(outcome.start.questions) - len(traced)
     return Lineage([column for column, _, _ in columns], paths, traced, left)
+
+
+@dataclass
+class Room:
+    """How much may still be told: answers, answers whose costs are told, characters."""
+
+    answers: int
+    costed: int
+    characters: int
+
+    def takes(self, answers: int, characters: int) -> bool:
+        """Whether a question with so much fits; it is counted then."""
+        if answers > min(self.answers, self.costed) or characters > self.characters:
+            return False
+        self.answers, self.costed = self.answers - answers, self.costed - answers
+        self.characters -= characters
+        return True
+
+    def left(self, columns: int) -> tuple[int, int, int]:
+        """What is left, as the limits that it was made from."""
+        return self.answers, self.costed * max(1, columns), self.characters
+
+
+def first_questions(answers: pd.DataFrame, questions: list[str], room: Room, takes_one: bool) -> list[str]:
+    """Of a slice's questions, in order, those that there is room for.
+
+    Args:
+        takes_one: the first is told whatever its size.
+    """
+    by = answers.groupby("question_id")["characters"].agg(["size", "sum"]).to_dict("index")
+    found: list[str] = []
+    for question in sorted(questions):
+        own = by.get(question, {"size": 0, "sum": 0})
+        if not room.takes(int(own["size"]), int(own["sum"])) and (found or not takes_one):
+            break
+        found.append(question)
+    return found
 
 
 Chooser = tuple[StudentPath, int]
@@ -183,17 +225,19 @@ def rule_in_words(path: StudentPath) -> str:
 
 
 def trace_slice(
-    outcome: Outcome, number: int, columns: Columns, of_path: Mapping[Chooser, int]
+    outcome: Outcome, number: int, columns: Columns, of_path: Mapping[Chooser, int], told: list[str]
 ) -> Iterator[Traced]:
-    """One slice's questions, in the order of their ids."""
+    """Some questions of one slice."""
     pool = outcome.start.pool
     questions = read_slice(pool.questions, number)
+    kept = set(told)
     answers = pool.read(number)
-    costs = [_costs(outcome, path, n, number) for _, path, n in columns]
+    answers = answers[answers["question_id"].isin(kept)]
+    costs = [_costs(outcome, path, n, number, kept) for _, path, n in columns]
     unscored = unscored_of(outcome, number)
     chosen = [_chosen(sliced, number) for sliced in outcome.chosen.values()]
     by_question = dict(list(answers.groupby("question_id", sort=False)))
-    for identity in sorted(questions):
+    for identity in told:
         question = questions[identity]
         traced = Traced(identity, question.family, turns_of(question), question.references)
         if identity in by_question:
@@ -235,11 +279,15 @@ def unscored_of(outcome: Outcome, number: int) -> dict[str, str]:
     return found
 
 
-def _costs(outcome: Outcome, path: StudentPath, round_number: int, number: int) -> dict[str, float]:
-    scores = outcome.scores[path, round_number]
-    known = teacher_costs(path.choosing, outcome.start.pool, scores)
-    table = with_costs(scores.slice(number), path.choosing, known)
-    return dict(zip(table["answer_id"].tolist(), table["cost"].tolist(), strict=True))
+def _costs(
+    outcome: Outcome, path: StudentPath, round_number: int, number: int, questions: set[str]
+) -> dict[str, float]:
+    scores, pool = outcome.scores[path, round_number], outcome.start.pool
+    known = known_teacher_costs(path.choosing, pool, scores, outcome.chosen[path, round_number].stage)
+    table = scores.slice(number)
+    table = table[table["question_id"].isin(questions)].reset_index(drop=True)
+    costed = with_costs(table, path.choosing, known)
+    return dict(zip(costed["answer_id"].tolist(), costed["cost"].tolist(), strict=True))
 
 
 def _chosen(sliced: Sliced, number: int) -> dict[str, list[tuple[str, int, int, float]]]:

@@ -171,12 +171,31 @@ class Judged:
             np.stack([self._after[p, e.rounds] for p in self._own(student, name)]) for name in (arm, baseline)
         )
         both = np.isfinite(mine).all(axis=0) & np.isfinite(theirs).all(axis=0)
+        if not both.any():
+            raise BadInput(
+                f"no question could be judged under both {arm} and {baseline} of {student}",
+                f"{len(both):,} questions",
+                "one at least",
+                "look at the evaluations' rows; --retry-failed asks a judge again",
+            )
         found = compare(mine[:, both], theirs[:, both], arm, baseline, e.evaluate.metric)
         is_equal = not (mine[:, both] != theirs[:, both]).any()
         if is_equal and self._chose_alike(student, arm, baseline):
             verdict = f"{arm} chose the same answers as {baseline} in every round, and came to the same"
             return replace(found, verdict=verdict)
         return found
+
+    def known(self, path: StudentPath, number: int) -> int:
+        """On how many questions a path could be judged after a round."""
+        return int(np.isfinite(self._after[path, number]).sum())
+
+    def gain(self, student: str, arm: str) -> float:
+        """What an arm gave a student after the last round, a mean over seeds and the questions that could be
+        judged before and after; NaN where there is none.
+        """
+        after = np.stack([self._after[p, self.experiment.rounds] for p in self._own(student, arm)])
+        both = np.isfinite(after).all(axis=0) & np.isfinite(self._first[student])
+        return float((after[:, both] - self._first[student][both]).mean()) if both.any() else float("nan")
 
     def in_hindsight(self, baseline: str) -> list[tuple[ArmResult, Comparison]]:
         """For every student the best of the arms that learn from one teacher alone, where there are several:

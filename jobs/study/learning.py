@@ -3,14 +3,13 @@ questions, judged on the other students and the other families, beside every oth
 """
 
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 import numpy as np
 import pandas as pd
 
 from cluster.errors import BadInput
 from jobs.experiment.study import Learns
-from jobs.study.parts import ONLY
+from jobs.study.parts import ONLY, taken
 from jobs.study.tables import BEFORE, Tables, correlations_table
 from selection.costs import FEATURES
 from selection.learned import fit
@@ -26,13 +25,15 @@ def learn(tables: Tables, learns: Learns, seed: int) -> tuple[Tables, dict[str, 
         BadInput: nobody is left to fit on, or to judge on.
     """
     pairs, families = tables.pairs, set(learns.families)
-    every = set(tables.families["family"])
-    is_fitted = np.array([any(fnmatchcase(s, p) for p in learns.students) for s in pairs["student"]], bool)
+    every = set(tables.families["family"]) if len(tables.families) else set()
+    names = [{"name": name} for name in pairs["student"].unique()] if len(pairs) else []
+    fitted = {one["name"] for one in taken(names, learns.students, "learns: students")} if names else set()
+    is_fitted = pairs["student"].isin(fitted).to_numpy() if names else np.zeros(0, dtype=bool)
     if not is_fitted.any() or is_fitted.all() or not families < every:
         raise BadInput(
             "a learned cost needs students and families to fit on, and others to judge it on",
             f"{', '.join(learns.students)}; {', '.join(learns.families)}",
-            f"some of {', '.join(pairs['student'].unique())}; {', '.join(sorted(every))}",
+            f"some of {', '.join(str(n['name']) for n in names)}; {', '.join(sorted(every))}",
             "change learns",
         )
     own = pairs[is_fitted].assign(gain=gains_on(tables, families)[is_fitted])

@@ -3,18 +3,17 @@
 import copy
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from cluster.errors import BadInput, TutelageError
 from jobs.experiment.miniature import MINIATURE
-from jobs.experiment.reading import parse_experiment, set_key
+from jobs.experiment.reading import parse_experiment, read_override, read_tree, set_key
 from jobs.experiment.schema import Experiment
 from jobs.experiment.study import MEMBERS, Part, Study
 
@@ -66,20 +65,16 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     Raises:
         BadInput: a missing file, broken YAML, an unknown key, a value that does not fit.
     """
-    if not path.is_file():
-        raise BadInput("no study there", path, "a YAML file", "see experiments/study.yaml")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        what = " ".join(str(error).split())
-        raise BadInput(f"{path} is not YAML", what, "", "check the indentation there") from error
-    if not isinstance(tree, dict) or "parts" not in tree:
+    tree = read_tree(path, "study", "see experiments/study.yaml")
+    if "parts" not in tree:
         raise BadInput(f"{path} is no study", "", "sections experiment and parts", "")
     for override in overrides:
-        key, sign, text = override.partition("=")
-        if not sign:
-            raise BadInput("an override has no value", override, "key.sub=value", "")
-        set_key(tree, key, yaml.safe_load(text))
+        key, value = read_override(override)
+        part, where, rest = _within_part(key)
+        if rest:  # a dotted key of the experiment is one key of set or cross
+            set_key(tree, f"parts.{part}.{where}", {**_found(tree, part, where), rest: value})
+        else:
+            set_key(tree, key, value)
     try:
         return Study.model_validate(tree)
     except ValidationError as error:
@@ -88,6 +83,19 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         known = "known keys: " + ", ".join(Part.model_fields) if "extra" in problem["type"] else ""
         what = problem["msg"].removeprefix("Value error, ")
         raise BadInput(f"{where} does not fit", "", what, known) from error
+
+
+def _within_part(key: str) -> tuple[str, str, str]:
+    """Part, section and rest of a key such as `parts.NAME.set.train.steps`; empty for other keys."""
+    words = key.split(".", 3)
+    if len(words) == 4 and words[0] == "parts" and words[2] in ("set", "cross"):
+        return words[1], words[2], words[3]
+    return "", "", ""
+
+
+def _found(tree: Mapping[str, Any], part: str, where: str) -> dict[str, Any]:
+    """What a part says in a section."""
+    return dict(((tree["parts"] or {}).get(part) or {}).get(where) or {})
 
 
 def members_of(study: Study, world: Mapping[str, Iterable[str]]) -> Members:
@@ -105,7 +113,8 @@ def members_of(study: Study, world: Mapping[str, Iterable[str]]) -> Members:
 
 
 def taken(members: Sequence[Mapping[str, Any]], patterns: Sequence[str], what: str) -> list[dict[str, Any]]:
-    """The members that patterns name, in their own order; a pattern with `!` takes some out again.
+    """The members that patterns name, in their own order; a pattern with `!` takes some out again. `*` stands
+    for anything, all else for itself.
 
     Raises:
         BadInput: a pattern names nobody.
@@ -116,12 +125,21 @@ def taken(members: Sequence[Mapping[str, Any]], patterns: Sequence[str], what: s
     names = [str(m.get("name")) for m in members]
     kept: set[str] = set()
     for pattern in patterns:
-        own = {name for name in names if fnmatchcase(name, pattern.removeprefix("!"))}
+        own = {name for name in names if fits(name, pattern.removeprefix("!"))}
         if not own:
             near = ", ".join(names[:6])
             raise BadInput(f"{what} {pattern} is nobody", pattern, f"a pattern of {near} …", "")
         kept = kept - own if pattern.startswith("!") else kept | own
     return [dict(m) for m in members if m.get("name") in kept]
+
+
+def fits(name: str, pattern: str) -> bool:
+    """Whether a name fits a pattern.
+
+    >>> fits("qwen[7b]", "qwen[7b]"), fits("qwen7", "qwen[7b]"), fits("a-b", "*-b")
+    (True, False, True)
+    """
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name, re.S) is not None
 
 
 def cells_of(
@@ -135,14 +153,14 @@ def cells_of(
 
     Args:
         fixed: keys that earlier parts gave a value.
-        learned: the coefficients that earlier parts learned, by their names; those that are not known yet are
-            held by a placeholder.
+        learned: the coefficients that earlier parts learned, by their names; None before anything is run,
+            when a placeholder holds their place.
 
     Raises:
         BadInput: one is no valid experiment; names the part.
     """
     part, cells = study.parts[name], []
-    said = {*part.set, *part.cross}
+    said = {*part.set, *part.cross, *(part.model_fields_set & set(MEMBERS))}
     now = tuple((key, value) for key, value in fixed if key not in said)
     for k, values in enumerate(_points(part)):
         suffix = f"-{k}" if part.cross else ""
@@ -154,10 +172,12 @@ def cells_of(
         try:
             for kind in MEMBERS:
                 tree[kind] = taken(members[kind], patterns[kind], f"{name}: {kind}")
-            arms = [_with_coefficients(study, arm, learned or {}) for arm in part.arms]
+            arms = [_with_coefficients(name, arm, learned) for arm in part.arms]
             tree["arms"] = [*arms, *_each_teacher(part, tree["teachers"])]
-            tree["seeds"] = part.seeds
-            tree["evaluate"] = {**tree.get("evaluate", {}), "baseline": part.baseline}
+            if part.seeds is not None:
+                tree["seeds"] = part.seeds
+            if part.baseline is not None:
+                tree["evaluate"] = {**tree.get("evaluate", {}), "baseline": part.baseline}
             for key, value in settings.items():
                 set_key(tree, key, value)
             cells.append(Cell(name, values, now, parse_experiment(tree)))
@@ -178,15 +198,22 @@ def check_compared(name: str, part: Part, cells: Sequence[Cell]) -> None:
 
 
 def _with_coefficients(
-    study: Study, arm: Mapping[str, Any], learned: Mapping[str, Mapping[str, float]]
+    part: str, arm: Mapping[str, Any], learned: Mapping[str, Mapping[str, float]] | None
 ) -> dict[str, Any]:
-    """An arm with the coefficients that it takes from a part."""
+    """An arm with the coefficients that it takes from an earlier part.
+
+    Raises:
+        BadInput: that part has learned none.
+    """
     source = arm.get("coefficients")
     if not isinstance(source, str):
         return dict(arm)
-    if source not in study.parts or study.parts[source].learns is None:
-        raise BadInput("coefficients of a part that learns none", source, "a part with learns", "")
-    return {**arm, "coefficients": dict(learned.get(source, PLACEHOLDER))}
+    if learned is None:
+        return {**arm, "coefficients": dict(PLACEHOLDER)}
+    if source not in learned:
+        what = f"part {part} takes coefficients that part {source} has not learned"
+        raise BadInput(what, "", "a part that learned", f"see what is said of {source}")
+    return {**arm, "coefficients": dict(learned[source])}
 
 
 def _each_teacher(part: Part, teachers: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

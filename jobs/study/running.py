@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from cluster.errors import BadInput
 from cluster.storage import Place
 from jobs.experiment.reading import parse_experiment
 from jobs.experiment.schema import Experiment
-from jobs.experiment.study import Study
+from jobs.experiment.study import Part, Study, sources_of
 from jobs.miniature.full import WORLD
 from jobs.miniature.world import build_world, models_of
 from jobs.results.outcome import Outcome
@@ -21,7 +22,7 @@ from jobs.run.host import Host
 from jobs.run.progress import Terminal
 from jobs.run.run import Run, Unmade, open_run
 from jobs.study.learning import learn
-from jobs.study.parts import Cell, Values, cells_of, members_of, told
+from jobs.study.parts import Cell, Values, cells_of, members_of, taken, told
 from jobs.study.tables import Tables, corrected, fixed_value, joined_tables, tables_of
 
 # Makes a run's results: looks at the outcome, writes its report into its directory.
@@ -68,12 +69,13 @@ def run_study(setting: Setting, only: Sequence[str] = ()) -> Iterator[Found]:
     place = world_of(setting)
     members = members_of(study, {} if place is None else models_of(place))
     found = Found(study, world=world_table(place))
-    for name in study.parts:  # all of them before the first is run
-        cells_of(study, name, members)
+    for name, part in study.parts.items():  # all of them before the first is run
+        for cell in cells_of(study, name, members):
+            check_learns(name, part, cell)
     fixed: Values = ()
     learned: dict[str, dict[str, float]] = {}
     for name, part in study.parts.items():
-        if only and name not in only and name not in needed_by(study, only):
+        if only and name not in needed_by(study, only):
             continue
         cells = cells_of(study, name, members, fixed, learned)
         trainings = sum(cell.trainings for cell in cells)
@@ -81,8 +83,11 @@ def run_study(setting: Setting, only: Sequence[str] = ()) -> Iterator[Found]:
         each = [run_cell(setting, cell) for cell in cells]
         found.tables[name] = corrected(joined_tables(each))
         if part.learns is not None:
-            seed = cells[0].experiment.seed
-            found.tables[name], learned[name] = learn(found.tables[name], part.learns, seed)
+            try:
+                seed = cells[0].experiment.seed
+                found.tables[name], learned[name] = learn(found.tables[name], part.learns, seed)
+            except BadInput as error:  # its tables are there all the same
+                say(f"part {name} learned no cost: {error}")
         for key, arm in part.fixes.items():
             value, chosen_by = fixed_value(cells, each, key, arm)
             say(f"part {name} fixes {key} at {told(value)}, by the arm {arm} alone")
@@ -92,10 +97,32 @@ def run_study(setting: Setting, only: Sequence[str] = ()) -> Iterator[Found]:
 
 
 def needed_by(study: Study, only: Sequence[str]) -> set[str]:
-    """The parts that fix a value, and those whose learned costs these parts take."""
-    fixing = {name for name, part in study.parts.items() if part.fixes}
-    taken = {str(arm.get("coefficients")) for name in only for arm in study.parts[name].arms}
-    return fixing | (taken & study.parts.keys())
+    """These parts, those that fix a value, and all whose learned costs any of them takes."""
+    needed = {*only, *(name for name, part in study.parts.items() if part.fixes)}
+    while True:
+        more = {source for name in needed for source in sources_of(study.parts[name])}
+        if more <= needed:
+            return needed
+        needed |= more
+
+
+def check_learns(name: str, part: Part, cell: Cell) -> None:
+    """Refuse, before anything is run, to learn from students that are not there or from one teacher.
+
+    Raises:
+        BadInput: with the part.
+    """
+    if part.learns is None:
+        return
+    students = [{"name": s.name} for s in cell.experiment.students]
+    some = taken(students, part.learns.students, f"part {name}, learns: students")
+    if len(some) == len(students) or len(cell.experiment.teachers) < 2:
+        raise BadInput(
+            f"part {name} cannot learn a cost",
+            f"{len(some)} of {len(students)} students, {len(cell.experiment.teachers)} teachers",
+            "some of the students, and two teachers or more",
+            "change learns",
+        )
 
 
 def run_cell(setting: Setting, cell: Cell) -> Tables:
@@ -125,6 +152,7 @@ def shared_experiment(study: Study) -> Experiment:
         "arms": [{"name": "random", "rule": "random"}],
         "teachers": study.experiment.get("teachers") or [nobody],
         "students": study.experiment.get("students") or [nobody],
+        "evaluate": {**study.experiment.get("evaluate", {}), "baseline": None},
     }
     return parse_experiment(tree)
 

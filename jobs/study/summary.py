@@ -27,7 +27,6 @@ def part_lines(name: str, tables: Tables) -> Iterator[str]:
     table = tables.comparisons
     if not len(table):
         return
-    students = table["student"].nunique()
     yield f"{name}: {len(table):,} comparisons, p-values corrected over all of them"
     setting_said = table["setting"].nunique() > 1
     single = table[table["arm"].str.startswith(ONLY)]
@@ -35,17 +34,22 @@ def part_lines(name: str, tables: Tables) -> Iterator[str]:
         ["setting", "arm", "against"], sort=False
     ):
         where = f" [{setting}]" if setting_said else ""
-        yield f"  {arm}{where} against {against}: {counted(own, students, tables.unit)}"
+        yield f"  {arm}{where} against {against}: {counted(own, own['student'].nunique(), tables.unit)}"
     for (setting, against), own in single.groupby(["setting", "against"], sort=False):
         where = f" [{setting}]" if setting_said else ""
         yield f"  single teachers{where} against {against}: {counted(own, len(own), tables.unit, 'pairs')}"
-    if len(tables.correlations):
-        yield "  rank correlation of what teachers gave with a cost's order, over students"
-        means = tables.correlations.groupby("cost", sort=False)["rank_correlation"].agg(
-            ["mean", "min", "max"]
-        )
-        for cost, row in means.sort_values("mean", ascending=False).iterrows():
-            yield f"    {cost:<18} {row['mean']:+.2f} ({row['min']:+.2f} to {row['max']:+.2f})"
+    yield from order_lines(tables.correlations, "over students")
+    yield from order_lines(tables.judged, "for students and families that the learned cost was not fitted on")
+
+
+def order_lines(correlations: pd.DataFrame, over: str) -> Iterator[str]:
+    """How well costs order teachers, the best first: the mean over students, and the extremes."""
+    if not len(correlations):
+        return
+    yield f"  rank correlation of what teachers gave with a cost's order, {over}"
+    means = correlations.groupby("cost", sort=False)["rank_correlation"].agg(["mean", "min", "max"])
+    for cost, row in means.sort_values("mean", ascending=False).iterrows():
+        yield f"    {cost:<18} {row['mean']:+.2f} ({row['min']:+.2f} to {row['max']:+.2f})"
 
 
 def counted(table: pd.DataFrame, of: int, unit: tuple[float, str], what: str = "students") -> str:
@@ -59,15 +63,23 @@ def counted(table: pd.DataFrame, of: int, unit: tuple[float, str], what: str = "
     )
 
 
+def by_setting(table: pd.DataFrame) -> pd.DataFrame:
+    """A table in which a student under each of several settings has a name of its own."""
+    if not len(table) or table["setting"].nunique() < 2:
+        return table
+    return table.assign(student=table["student"] + " [" + table["setting"] + "]")
+
+
 def best_teachers(tables: Tables) -> pd.DataFrame:
     """For every student the strongest teacher, the one that gave most, and the best in hindsight against the
     baseline.
     """
     rows = []
-    hindsight = tables.comparisons[tables.comparisons["arm"] == IN_HINDSIGHT]
-    for student, own in tables.pairs.groupby("student", sort=False):
-        strongest = own.sort_values("teacher accuracy", kind="stable").iloc[-1]
-        best = own.sort_values("gain", kind="stable").iloc[-1]
+    compared = by_setting(tables.comparisons)
+    hindsight = compared[compared["arm"] == IN_HINDSIGHT]
+    for student, own in by_setting(tables.pairs).groupby("student", sort=False):
+        strongest = own.sort_values(["teacher accuracy", "teacher"], ascending=[False, True]).iloc[0]
+        best = own.sort_values(["gain", "teacher"], ascending=[False, True]).iloc[0]
         row = {
             "student": student,
             "strongest teacher": strongest["teacher"],

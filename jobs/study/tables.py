@@ -13,21 +13,20 @@ from jobs.results.summary import IN_HINDSIGHT, Judged, baseline_of
 from jobs.stages.score import PoolScores
 from jobs.stages.train import EXAMPLES
 from jobs.study.parts import Cell, told
-from selection.costs import MEASURE_OF, CostSettings, compute_cost, features_of
+from selection.costs import COSTS, MEASURE_OF, CostSettings, compute_cost, features_of
 from training.evaluation import Comparison, holm
 
-# Costs of one forward pass, by the names of their columns.
+CALLED_SO = {"naturalness": "mean loss"}  # what else people call a cost
+# Costs of one forward pass, by the names of their columns: every one but what is learned here.
 FORWARD: Mapping[str, CostSettings] = {
     "scas": CostSettings("scas", 0.5),
     "scas lambda 0": CostSettings("scas", 0.0),
     "scas lambda 1": CostSettings("scas", 1.0),
-    "mean loss": CostSettings("naturalness"),
-    "rsr": CostSettings("rsr"),
-    "lark": CostSettings("lark"),
-    "shortest": CostSettings("shortest"),
-    "total_loss": CostSettings("total_loss"),
-    "excess_loss": CostSettings("excess_loss"),
-    "worst_token": CostSettings("worst_token"),
+    **{
+        CALLED_SO.get(name, name): CostSettings(name)  # type: ignore[arg-type]
+        for name in COSTS
+        if name not in MEASURE_OF and name not in ("scas", "learned")
+    },
 }
 CALLED = ("better", "worse", "cannot tell")
 BEFORE = "before training"
@@ -92,7 +91,7 @@ def tables_of(cell: Cell, outcome: Outcome, against: Iterable[str]) -> Tables:
     judged = Judged(outcome)
     head = {"part": cell.part, "setting": cell.label}
     values = values_table(outcome, judged)
-    pairs = pairs_table(outcome, values)
+    pairs = pairs_table(outcome, judged)
     found = Tables(
         values,
         families_table(outcome, judged),
@@ -139,14 +138,16 @@ def values_table(outcome: Outcome, judged: Judged) -> pd.DataFrame:
                 "seed": path.seed,
                 "round": number,
                 "value": float(counts["value"]),
-                "cut_off": counts["cut_off"],
-                "questions": counts["questions"],
+                "cut_off": int(counts["cut_off"]),
+                "questions": judged.known(path, number),
                 "examples": _examples(outcome, path, number),
                 "answer_tokens": trained["counts"]["answer_tokens"],
                 "steps": trained["counts"]["steps"],
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    whole = [c for c in ("cut_off", "questions", "examples", "answer_tokens", "steps") if c in table]
+    return table.astype(dict.fromkeys(whole, "Int64"))  # empty before training, and no fractions after
 
 
 def _examples(outcome: Outcome, path: StudentPath, number: int) -> int:
@@ -204,21 +205,20 @@ def _comparison(student: str, arm: str, against: str, found: Comparison) -> dict
     return {**names, **numbers, "questions": found.questions, "verdict": found.verdict}
 
 
-def pairs_table(outcome: Outcome, values: pd.DataFrame) -> pd.DataFrame:
+def pairs_table(outcome: Outcome, judged: Judged) -> pd.DataFrame:
     """What every teacher gave every student that learned from it alone, and what its answers cost."""
     e = outcome.start.experiment
     single = {arm.name: arm.teacher for arm in e.arms if arm.rule == "teacher" and arm.teacher}
     if len(single) < 2:
         return pd.DataFrame()
-    last = values[values["round"] == e.rounds].groupby(["student", "arm"])["value"].mean()
-    before = values[values["arm"] == BEFORE].set_index("student")["value"]
+    done = {(path.student, path.arm.name) for path, number in outcome.evaluations if number == e.rounds}
     rows = []
     for student in outcome.start.students:
         means = mean_costs(outcome, student).to_dict("index")
         for arm, teacher in single.items():
-            if (student, arm) not in last.index or teacher not in means:
+            if (student, arm) not in done or teacher not in means:
                 continue
-            gain = float(last[student, arm] - before[student])
+            gain = judged.gain(student, arm)
             row: dict[str, object] = {"student": student, "teacher": teacher, "gain": gain}
             row["teacher accuracy"] = outcome.start.pool.accuracy[str(teacher)]
             rows.append({**row, **{str(name): value for name, value in means[teacher].items()}})
@@ -229,19 +229,22 @@ def mean_costs(outcome: Outcome, student: str) -> pd.DataFrame:
     """Of every teacher's verified answers the mean costs and features under a student before training."""
     own = [path for path in outcome.paths if path.student == student and (path, 1) in outcome.scores]
     wanted = further_costs(own)
-    sums = []
+    sums, counts = [], []
     first = outcome.scores[own[0], 1]
     for number in range(first.pool.count):
         table = _usable(replace(first, further=()), number)
         columns = {name: compute_cost(table, settings) for name, settings in FORWARD.items()}
-        columns |= {
-            name: compute_cost(_usable(outcome.scores[path, 1], number), settings)
-            for name, (path, settings) in wanted.items()
-        }
-        found = pd.DataFrame({**columns, **features_of(table), "answers": 1.0})
-        sums.append(found.groupby(table["teacher"].to_numpy()).sum())
+        found = pd.DataFrame({**columns, **features_of(table)}).set_index(table["answer_id"])
+        for name, (path, settings) in wanted.items():  # a measure may have failed for some answers
+            measured = _usable(outcome.scores[path, 1], number)
+            costs = pd.Series(compute_cost(measured, settings).to_numpy(), index=measured["answer_id"])
+            found[name] = costs.reindex(found.index)
+        by = found.groupby(table["teacher"].to_numpy())
+        sums.append(by.sum())
+        counts.append(by.count().assign(answers=by.size()))
+    known = pd.concat(counts).groupby(level=0).sum()
     total = pd.concat(sums).groupby(level=0).sum()
-    return total.div(total["answers"], axis=0).assign(answers=total["answers"])
+    return (total / known[total.columns]).assign(answers=known["answers"])
 
 
 def further_costs(paths: Iterable[StudentPath]) -> dict[str, tuple[StudentPath, CostSettings]]:
