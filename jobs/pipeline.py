@@ -2,8 +2,9 @@
 let each system teach them on its arms.
 """
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.errors import BadInput
 from cluster.placement import Node, check_fits
@@ -11,6 +12,7 @@ from cluster.session import refuse_more_than_here
 from jobs.experiment.questions import Fields
 from jobs.experiment.schema import Experiment
 from jobs.experiment.teachers import FileTeacher, ModelTeacher
+from jobs.files.columns import value_at
 from jobs.files.overlap import overlaps
 from jobs.files.questions import Question, ReadQuestions, read_questions, take_rows
 from jobs.files.rows import check_source
@@ -142,6 +144,13 @@ def check_placement(run: Run, experiment: Experiment) -> None:
     check_train_room(workers, e.placement.train_needs, [Node(room)])
 
 
+def with_solution(question: Question, field: str, keeps_row: bool) -> Question:
+    """A question with the worked solution that its row has; nothing else hangs on the row then."""
+    found = value_at(json.loads(question.row), field) if question.row else None
+    solution = found.strip() if isinstance(found, str) else ""
+    return replace(question, solution=solution, row=question.row if keeps_row else "")
+
+
 def load_questions(
     experiment: Experiment, say: Callable[[str], None] = lambda line: None
 ) -> tuple[dict[str, Question], list[Question], Data]:
@@ -163,15 +172,18 @@ def load_questions(
             system=files.system,
             on_broken=say if files.skip_broken_lines else None,
             need_reference=needs_reference and fields.method is None,
-            keep_rows=checks.reads_rows or e.drawn.solution_field is not None,
+            keep_rows=checks.reads_rows or (path == files.train and shows_solutions),
         )
         say(str(found))
         return found
 
     for_loss = e.evaluate.metric == "loss"
+    shows_solutions = e.drawn.solution_field is not None
     train = read(files.train, files.train_fields, checks.needs_reference())
     held_out = read(files.evaluate, files.evaluate_fields, for_loss or checks.needs_reference())
     asked = take_rows(train.questions, files.train_rows)
+    if shows_solutions:
+        asked = [with_solution(q, str(e.drawn.solution_field), checks.reads_rows) for q in asked]
     held = take_rows(held_out.questions, files.evaluate_rows)
     twice = overlaps(asked, held)
     if twice and not files.allow_overlap:

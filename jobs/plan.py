@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 
+from jobs.experiment.arms import OglsArm
 from jobs.experiment.miniature import MINIATURE
 from jobs.experiment.schema import Experiment
 from jobs.pipeline import begin, look, teach
@@ -18,6 +19,7 @@ from jobs.run.run import Planned, Run, Unmade
 from jobs.run.unfit import older_layout
 from jobs.stages.ask import Left
 from jobs.stages.measures import measuring_of
+from jobs.stages.reading import SHOWN
 from jobs.stages.train import train_place
 from training.batches import count_steps
 
@@ -50,6 +52,7 @@ def make_plan(run: Run, experiment: Experiment) -> list[PlanRow]:
     rows = [_row("miniature world", p) for p in found.get("miniature", [])]
     rows += _ask_rows(experiment, found, questions)
     rows += _score_rows(experiment, found, questions)
+    rows += _rollout_rows(found)
     return rows + _path_rows(experiment, found, questions, held_out)
 
 
@@ -102,6 +105,16 @@ def _score_rows(e: Experiment, found: dict[str, list[Planned]], questions: int) 
     return [PlanRow("score, round 1", "no", f"at most {most:,} answers", place), *sorted(rows, key=str)]
 
 
+def _rollout_rows(found: dict[str, list[Planned]]) -> list[PlanRow]:
+    """What students are asked for their own rollouts, and what teachers read of them, as far as is known."""
+    rows = [
+        _row(f"check reading: {p.label}", p) for p in found.get("evaluate", []) if p.label.endswith(SHOWN)
+    ]
+    for kind in ("roll out", "steer"):
+        rows += [_row(f"{kind} {p.label}", p) for p in found.get(kind, [])]
+    return rows
+
+
 def _path_rows(
     e: Experiment, found: dict[str, list[Planned]], questions: int, held_out: int
 ) -> list[PlanRow]:
@@ -110,8 +123,12 @@ def _path_rows(
     """
     trainings = len(e.students) * len(e.arms) * e.seeds * e.rounds
     evaluations = trainings + len(e.students)
-    trained, judged = (sum(p.remaining is None for p in found.get(k, [])) for k in ("train", "evaluate"))
+    of_paths = [p for p in found.get("evaluate", []) if not p.label.endswith(SHOWN)]
+    trained = sum(p.remaining is None for p in found.get("train", []))
+    judged = sum(p.remaining is None for p in of_paths)
     steps = count_steps(questions, e.train.batch_size, e.train.epochs, e.train.steps)
+    if any(isinstance(arm, OglsArm) for arm in e.arms):
+        steps = max(steps, e.drawn.steps_per_round)
     left = trainings - trained
     text = f"{left} trainings of at most {steps:,} steps" if left else ""
     p = e.placement
@@ -119,7 +136,7 @@ def _path_rows(
     rows = [PlanRow("train, all rounds", f"{trained} of {trainings}", text, place)]
     left = evaluations - judged
     samples = e.evaluate.samples if e.evaluate.metric == "accuracy" else 1
-    known = [p.remaining for p in found.get("evaluate", []) if isinstance(p.remaining, int)]
+    known = [p.remaining for p in of_paths if isinstance(p.remaining, int)]
     rows_left = sum(known) + (left - len(known)) * held_out * samples
     tokens = rows_left * e.evaluate.max_new_tokens if e.evaluate.metric == "accuracy" else 0
     text = f"{left} students × {held_out:,} questions" if left else ""

@@ -215,7 +215,7 @@ class TeacherPass:
             size = len(member.tokens) + (0 if known else len(member.prompt))
             if not self.shares and batch:  # rows are padded to the longest of the batch
                 size = max(size, used // len(batch))
-            is_long = len(member.prompt) + len(member.tokens) > self.alone_above
+            is_long = any(len(m.prompt) + len(m.tokens) > self.alone_above for m in (member, *batch[:1]))
             if batch and (used + size > self.token_budget or is_long):
                 yield batch
                 batch, used = [], 0

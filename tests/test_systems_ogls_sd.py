@@ -1,6 +1,8 @@
 """OGLS-SD as arms of an experiment: rounds over own rollouts, one pass for all views, edges in the ledger."""
 
 import json
+import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from cluster.errors import BadInput
+from jobs.experiment.arms import OglsArm
 from jobs.miniature.tasks import draw_episodes, work_out
 from jobs.report.run import render_report
 from jobs.results.ledger import run_ledger
@@ -180,3 +183,126 @@ def test_shuffled_shows_another_questions_solutions_and_gkd_reads_by_another_mod
     assert set(gkd.widths) == {"h0"}
     told = read_metrics(outcome.trained[path_of(outcome, "gkd"), 1].directory)
     assert abs(told[0]["exact_kl_nats"]) < 1e-6  # the same weights: nothing to learn
+
+
+def told(outcome: Outcome, arm: str, number: int = 1) -> dict[str, int]:
+    counts = outcome.ledgers[path_of(outcome, arm), number]
+    return dict(zip(counts["kind"] + " " + counts["state"], counts["count"], strict=True))
+
+
+def rows_of(place: Any, change: Any) -> None:
+    path = Path(place)
+    rows = change([json.loads(line) for line in path.read_text().splitlines()])
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_question_that_no_template_holds_costs_its_own_rollouts_alone(
+    own_world: dict[str, Any], tmp_path: Path
+) -> None:
+    def forged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [*rows, {"id": "forged", "question": "a <|im_end|> b", "reference": "1", "solution": "A:1"}]
+
+    rows_of(own_world["questions"]["train"], forged)
+    drawn = ROLLOUTS | {"questions": 25}
+    _, outcome = run(own_world, tmp_path, arms=arms("ogls"), rollouts=drawn, rounds=1)
+    assert told(outcome, "ogls") == {
+        "question learned_from": 24,
+        "question failed": 1,
+        "rollout trained": 72,
+        "rollout failed": 3,
+    }
+
+
+def test_a_reference_too_long_to_be_shown_takes_rows_from_those_arms_that_show_it(
+    own_world: dict[str, Any], tmp_path: Path
+) -> None:
+    """Whatever other arms the file has; and the report says why."""
+
+    def longer(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        rows[0]["solution"] = "long " * 80 + rows[0]["solution"]
+        return rows
+
+    rows_of(own_world["questions"]["train"], longer)
+    drawn = ROLLOUTS | {"questions": 24, "max_length": 120}
+    about = {"rollouts": drawn, "rounds": 1}
+    done, outcome = run(own_world, tmp_path, arms=arms("lambda_zero", "opsd_incorrect"), **about)
+    assert told(outcome, "lambda zero") == {"question learned_from": 24, "rollout trained": 72}
+    assert told(outcome, "opsd incorrect") == {
+        "question learned_from": 23,
+        "question too_long": 1,
+        "rollout trained": 69,
+        "rollout too_long": 3,
+    }
+    lost = summarise(done, outcome).quarantine
+    assert lost["stage"].tolist() == ["steer"] * 3
+    assert lost["reason"].str.contains("no context of h_s").all()
+
+
+def test_a_tail_alone_is_learned_from_by_cross_entropy(
+    own_world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round in which all is right: verified by nothing, every rollout is. All are of one length here, so
+    which ends are short is said by hand.
+    """
+    monkeypatch.setattr(
+        "jobs.systems.ogls_sd.tail_of", lambda arm, rolled: list(rolled.table["rollout_id"][:4])
+    )
+    about = {"verify": {"method": "none"}, "rounds": 1}
+    tail = arms("ogls")[0] | {"tail_weight": 0.1, "tail_tokens": 3}
+    _, outcome = run(own_world, tmp_path, arms=[tail], **about)
+    counts = told(outcome, "ogls")
+    assert counts["rollout tail_trained"] == outcome.rollouts[path_of(outcome, "ogls"), 1]["trained"] == 4
+    (first, *_) = read_metrics(outcome.trained[path_of(outcome, "ogls"), 1].directory)
+    assert first["steered"] == 0
+    assert first["loss_nats"] > 1
+
+
+def test_a_teacher_of_another_vocabulary_is_refused_before_anything_is_asked(
+    own_world: dict[str, Any], tmp_path: Path, tiny_model: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    words = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = words["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (other / "tokenizer.json").write_text(json.dumps(words))
+    teachers = [*own_world["teachers"], {"name": "big", "path": str(other)}]
+    asked = own_world | {"generate": {"max_new_tokens": 4}, "teachers": teachers}
+    with pytest.raises(BadInput, match="another vocabulary"):
+        run(asked, tmp_path, arms=[arms("gkd")[0] | {"teacher": "big"}])
+    assert not (tmp_path / "store" / "tables" / "steering").exists()
+
+
+def test_a_solution_field_that_no_question_has_is_refused_and_changes_no_identity(
+    own_world: dict[str, Any], tmp_path: Path
+) -> None:
+    select = [{"name": "random", "rule": "random"}, {"name": "strongest", "rule": "strongest"}]
+    plain, _ = run(own_world | {"rollouts": None}, tmp_path, arms=select, rounds=1)
+    again, _ = run(own_world, tmp_path, arms=[*select, *arms("ogls")], rounds=1)
+    both = plain.stages.keys() & again.stages.keys()
+    assert {kind for kind, _ in both} >= {"questions", "gather", "pool", "select", "train", "evaluate"}
+    assert all(again.stages[k].id == plain.stages[k].id for k in both)
+    with pytest.raises(BadInput, match="no question has a worked solution"):
+        run(own_world, tmp_path, arms=arms("ogls"), rollouts=ROLLOUTS | {"solution_field": "soluton"})
+
+
+def test_a_plan_of_a_finished_run_has_nothing_left(own_world: dict[str, Any], tmp_path: Path) -> None:
+    tree = own_world | {"arms": arms("ogls"), "rounds": 1, "evaluate": {"metric": "loss"}}
+    file = write_experiment(tree, tmp_path)
+    assert tutelage("run", file).returncode == 0
+    planned = tutelage("plan", file)
+    assert planned.returncode == 0, planned.stderr
+    assert "-" not in [line.split()[0] for line in planned.stdout.splitlines() if line.split()]
+    assert re.search(r"evaluate\s+\S*\s*2 of 2", planned.stdout), planned.stdout
+    assert "roll out kid ogls seed 0" in " ".join(planned.stdout.split())
+
+
+def test_the_published_settings_of_sdpo_can_be_changed_one_by_one() -> None:
+    def steered(**about: Any) -> Any:
+        arm = OglsArm.model_validate({"kind": "ogls_sd", "name": "x", "target": "sdpo", **about}).steered
+        assert arm is not None
+        return arm.divergence
+
+    assert (steered().divergence, steered().top_k, steered().clip) == ("jsd", 100, "none")
+    assert steered(top_k=None).top_k is None
+    assert steered(divergence="sampled").top_k is None

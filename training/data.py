@@ -58,15 +58,21 @@ class Example:
         return self.loss_end - self.loss_start
 
 
-def write_examples(place: Place, examples: Sequence[Example]) -> None:
+def write_examples(
+    place: Place, examples: Sequence[Example], widths: Mapping[str, int] | None = None
+) -> None:
     """Write examples as one uncompressed Arrow file, which can be mapped into memory; it appears whole or not
     at all.
+
+    Args:
+        widths: of arrays that the objective reads, where it may be that no example brings any.
 
     Raises:
         ValueError: a group's examples are not neighbours.
     """
     groups = [e.group for e in examples]
-    widths = {name: array.shape[2] for e in examples for name, array in e.arrays.items()}
+    found = {name: array.shape[2] for e in examples for name, array in e.arrays.items()}
+    widths = {**(widths or {}), **found}
     schema = _counted_schema(np.array(groups, dtype=np.int64), widths)
     columns: dict[str, Any] = {
         "ids": [list(e.ids) for e in examples],

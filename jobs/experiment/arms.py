@@ -168,7 +168,8 @@ class OglsArm(Section):
             ("jsd", "none") if self.target in ("sdpo", "gkd") else ("forward", "two_sided")
         )
         clip = self.clip or ("none" if self.divergence == "sampled" else usual[1])
-        top_k = self.top_k or (100 if self.target == "sdpo" else None)
+        published = 100 if self.target == "sdpo" and self.divergence != "sampled" else None
+        top_k = self.top_k if "top_k" in self.model_fields_set else published
         about = (self.divergence or usual[0], self.beta, clip, self.threshold, self.temperature, top_k)
         divergence = DivergenceSettings(*about, self.allow_small_beta)
         return SteeredSettings(base, plus, minus, self.most_lambda, self.ramp, divergence)

@@ -44,7 +44,7 @@ class Rollouts(Section):
     top_p: float = Field(0.95, gt=0, le=1)
     max_new_tokens: int = Field(512, ge=1)
     scored_tokens: int = Field(1024, ge=1)
-    max_length: int = Field(4096, ge=8)
+    max_length: int | None = Field(None, ge=8)
     shard_size: int = Field(64, ge=1)
     template: str = SHOWN
     wrong_template: str = WRONG

@@ -40,6 +40,7 @@ class Question:
         family: groups questions in reports; empty if the file has none.
         method: how its answers are checked; empty for the experiment's `verify.method`.
         row: the row it was read from as JSON text, where a check reads it.
+        solution: worked, where the row has one and an arm shows it; part of no identity of the question.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Question:
     family: str = ""
     method: str = ""
     row: str = ""
+    solution: str = ""
 
     @property
     def text(self) -> str:

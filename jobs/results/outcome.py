@@ -80,7 +80,7 @@ class Outcome:
     Attributes:
         scores: what each path chose by in each round; `chosen`, `examples`, `trained` and `evaluations` what
             followed. Of paths that choose nothing `ledgers` holds counts of states, and `rollouts` what is
-            told of their rollouts.
+            told of their rollouts; `lost` those that no teacher could read: state and reason.
     """
 
     start: Start
@@ -92,6 +92,7 @@ class Outcome:
     evaluations: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)
     ledgers: dict[tuple[StudentPath, int], pd.DataFrame] = field(default_factory=dict)
     rollouts: dict[tuple[StudentPath, int], dict[str, float]] = field(default_factory=dict)
+    lost: dict[tuple[StudentPath, int], dict[str, list[str]]] = field(default_factory=dict)
 
 
 # Told of every evaluation on the way: rounds done (2.5 is half of the third), and each path's evaluation.

@@ -36,6 +36,9 @@ def quarantine(outcome: Outcome) -> pd.DataFrame:
             rows += [
                 (str(r.answer_id), "score", str(r.state), str(r.reason), number) for r in failed.itertuples()
             ]
+    for (path, number), lost in outcome.lost.items():
+        names = ((f"{path.label} round {number}: {i}", *told) for i, told in lost.items())
+        rows += [(name, "steer", state, reason, number) for name, state, reason in names]
     table = pd.DataFrame(rows, columns=["answer", "stage", "state", "reason", "round"])
     return table.drop_duplicates(["answer", "stage", "state", "reason"], ignore_index=True)
 
@@ -43,8 +46,9 @@ def quarantine(outcome: Outcome) -> pd.DataFrame:
 def with_commands(experiment: Experiment, directory: Place, rows: pd.DataFrame) -> pd.DataFrame:
     """Rows in quarantine with the command that runs each again."""
     run = experiment.name if experiment.runs == "runs" else str(directory)
-    pairs = zip(rows["answer"], rows["round"], strict=True)
-    return rows.assign(replay=[replay_command(run, answer, number) for answer, number in pairs])
+    told = zip(rows["answer"], rows["stage"], rows["round"], strict=True)
+    commands = ["" if stage == "steer" else replay_command(run, answer, n) for answer, stage, n in told]
+    return rows.assign(replay=commands)
 
 
 def replay_command(run: str, answer: str, number: int) -> str:

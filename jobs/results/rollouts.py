@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from jobs.experiment.arms import OglsArm
 from jobs.results.outcome import Outcome
 from training.metrics import read_metrics
 
@@ -20,6 +21,10 @@ WATCHED = {
     "agreement": "same likeliest token",
     "sampled_gain": "target minus student at the sampled token",
 }
+
+
+# Of targets without a direction these say nothing: they have no unprivileged reading beside them.
+OF_A_DIRECTION = ("base_entropy_nats", "target_from_base_nats", "largest_delta")
 
 
 def rollouts_table(outcome: Outcome) -> pd.DataFrame:
@@ -39,8 +44,13 @@ def rollouts_table(outcome: Outcome) -> pd.DataFrame:
         steps = [] if trained is None else read_metrics(trained.directory)
         if steps and steps[0].get("steered"):
             first, last = steps[0], steps[-1]
-            row["lambda"] = last["lambda"] / last["steered"] if last["steered"] else float("nan")
+            steered = path.arm.steered if isinstance(path.arm, OglsArm) else None
+            directed = steered is not None and steered.plus is not None
+            if directed:
+                row["lambda"] = last["lambda"] / last["steered"] if last["steered"] else float("nan")
             for name, words in WATCHED.items():
+                if name in OF_A_DIRECTION and not directed:
+                    continue
                 values = [s[name] / s["steered"] if s["steered"] else float("nan") for s in (first, last)]
                 row[f"{words}, first step"], row[f"{words}, last"] = values
         rows.append(row)

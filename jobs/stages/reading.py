@@ -8,11 +8,13 @@ from jobs.experiment.arms import OglsArm
 from jobs.experiment.schema import Experiment
 from jobs.files.questions import Question
 from jobs.run.run import Run
+from jobs.run.store import Stage
 from jobs.run.views import View
 from jobs.stages.evaluate import Judging, evaluate_students
 from jobs.stages.states import ModelState
 from jobs.stages.steer import shown
-from jobs.stages.targets import solution_of
+
+SHOWN = ("shown solutions", "shown nothing")
 
 
 def check_reading(
@@ -30,28 +32,45 @@ def check_reading(
     """
     drawn = e.drawn
     steers = [a for a in e.arms if isinstance(a, OglsArm) and a.steered is not None and a.target != "gkd"]
-    known = [(q, s) for q in questions for s in [solution_of(q, drawn)] if s]
+    every = list(questions)
+    known = [(q, q.solution) for q in every if q.solution]
+    if drawn.solution_field is not None and not known:
+        raise BadInput(
+            "no question has a worked solution",
+            f"rollouts.solution_field {drawn.solution_field}",
+            "a field of the questions' file that holds a text",
+            "name another field, or none",
+        )
+    if drawn.solution_field is not None and run.mode == "make":
+        run.terminal.say(f"{len(known):,} of {len(every):,} questions have a worked solution")
     some = known[: drawn.check_questions]
     if not steers or not some or e.evaluate.metric != "accuracy":
         return
     told = [replace(q, prompt=shown(q.prompt, drawn.template, s)) for q, s in some]
-    asked = {"shown solutions": told, "shown nothing": [q for q, _ in some]}
+    asked = {SHOWN[0]: told, SHOWN[1]: [q for q, _ in some]}
     with_, without = (
         evaluate_students(run, {f"{n} {how}": s for n, s in students.items()}, own, judging, e.placement)
         for how, own in asked.items()
     )
     for name in students:
-        pair = with_[f"{name} shown solutions"], without[f"{name} shown nothing"]
+        pair = with_[f"{name} {SHOWN[0]}"], without[f"{name} {SHOWN[1]}"]
         if not all(stage.is_finished for stage in pair):
             continue
-        helped, alone = (float(stage.manifest()["counts"]["value"]) for stage in pair)
-        if helped <= alone:
+        helped, alone = values_of_both(*pair)
+        if not helped > alone:
             raise BadInput(
                 f"{name} cannot read solutions: shown one it is right no more often",
                 f"{helped:.1%} of {len(some)} questions, {alone:.1%} without",
                 "more with a solution in the prompt",
                 "a student that can, another rollouts.template, or rollouts.check_questions=0",
             )
+
+
+def values_of_both(one: Stage, other: Stage) -> tuple[float, float]:
+    """The means of two evaluations over the questions that both have a value for; NaN without one."""
+    values = [stage.read().set_index("question_id")["value"].dropna() for stage in (one, other)]
+    both = values[0].index.intersection(values[1].index)
+    return float(values[0][both].mean()), float(values[1][both].mean())
 
 
 def refuse_unmoved(label: str, view: View, e: Experiment) -> None:

@@ -17,13 +17,14 @@ from cluster.metrics import Tally
 from cluster.models.loading import load_model, pick_device
 from cluster.models.messages import Message, Prompt
 from cluster.models.reasoning import split_reasoning
+from cluster.placement import Needs
 from jobs.experiment.placement import Placement
 from jobs.experiment.rollouts import QUESTION_SLOT, SLOT, Rollouts
 from jobs.run.keys import question_key, row_key
 from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
 from jobs.run.store import digest
-from jobs.run.tables import KEY, Owner, Request
+from jobs.run.tables import KEY, Owner, Request, unusual
 from jobs.run.views import View
 from jobs.stages.states import ModelState
 from selection.steering import Array, Reading, States, TeacherPass
@@ -137,7 +138,7 @@ class SteerHandler:
         return [state, reason, len(item.tokens), left_out, kl, *blank]
 
     def _told(self, item: ToRead, states: States, left_out: int) -> list[Any]:
-        """A reading's row; a pool from which every context fell out is named."""
+        """A reading's row; pools from which every context fell out are named."""
         wanted = {
             "h0": True,
             "h_s": bool(item.solution),
@@ -145,10 +146,8 @@ class SteerHandler:
             "h_neg": bool(item.wrong),
         }
         lost = [name for name in self.arrays if wanted[name] and name not in states.arrays]
-        if lost:
-            reason = f"no context of {', '.join(lost)} fits into {self.teacher.max_length:,} tokens"
-            return self._row("too_long", reason, item, left_out)
-        row = self._row("read", "", item, left_out, self._moved(states))
+        reason = f"no context of {', '.join(lost)} could be read within {self.teacher.max_length:,} tokens"
+        row = self._row("read", reason if lost else "", item, left_out, self._moved(states))
         for k, name in enumerate(self.arrays):
             array = states.arrays.get(name)
             if array is not None:
@@ -195,7 +194,7 @@ def owner_of(teacher: ModelState, drawn: Rollouts, honest: bool, arrays: Sequenc
     words = [drawn.template, drawn.wrong_template if honest else drawn.template]
     identity: dict[str, Any] = {"teacher": teacher.id, "rendering": teacher.rendering}
     identity |= {"words": digest(words)}
-    identity |= {"arrays": sorted(arrays), "max_length": drawn.max_length}
+    identity |= {"arrays": sorted(arrays)} | unusual({"max_length": drawn.max_length}, {"max_length": None})
     return Owner("steering", VERSION, identity, {"name": teacher.name, **teacher.about, "words": words})
 
 
@@ -205,6 +204,7 @@ class Steering:
 
     Attributes:
         items: by rollout.
+        needs: what one actor with the teacher asks of the cluster.
     """
 
     label: str
@@ -212,6 +212,7 @@ class Steering:
     honest: bool
     arrays: tuple[Array, ...]
     items: Mapping[str, ToRead]
+    needs: Needs
 
 
 def steer(run: Run, wanted: Sequence[Steering], drawn: Rollouts, placement: Placement) -> list[View]:
@@ -227,13 +228,13 @@ def steer(run: Run, wanted: Sequence[Steering], drawn: Rollouts, placement: Plac
             "steer",
             w.label,
             view,
-            partial(SteerHandler, w.teacher, drawn, w.honest, w.arrays, placement.num_gpus),
+            partial(SteerHandler, w.teacher, drawn, w.honest, w.arrays, w.needs.num_gpus),
             drawn.shard_size,
             placement.score_workers,
-            placement.needs,
+            w.needs,
             columns_of(w.arrays),
             count_readings,
-            place=f"{placement.score_workers} × ({placement.needs})",
+            place=f"{placement.score_workers} × ({w.needs})",
             counted=TOLD,
         )
         for w, view in zip(wanted, views, strict=True)

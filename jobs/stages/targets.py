@@ -7,6 +7,7 @@ reason why not, which is its state in the ledger.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,6 @@ import pandas as pd
 from cluster.storage import Place
 from jobs.experiment.arms import TARGETS, OglsArm
 from jobs.experiment.rollouts import Rollouts
-from jobs.files.columns import value_at
 from jobs.files.questions import Question
 from jobs.run.views import Finished
 from jobs.stages.rollouts import RolledOut
@@ -23,7 +23,7 @@ from jobs.stages.steer import ToRead, arrays_in, bare, by_key
 from selection.steering import ARRAYS, Array, Pools, Rollout, pools_of
 from training.data import Example, write_examples
 
-TRAINED = "trained"
+TRAINED, TAIL = "trained", "tail_trained"
 # Arms whose targets are read off one pass over the wrong rollouts, with the pools of the rollout's question.
 VIEWS = ("ogls", "lambda_zero", "positive_only", "positive_mean", "opsd", "opsd_incorrect")
 
@@ -45,30 +45,22 @@ class Taken:
         return [i for i, why in self.why.items() if why == TRAINED]
 
 
-def solution_of(question: Question, drawn: Rollouts) -> str:
-    """The worked solution that a question's row brings; empty where it has none."""
-    if drawn.solution_field is None or not question.row:
-        return ""
-    import json
-
-    found = value_at(json.loads(question.row), drawn.solution_field)
-    return found.strip() if isinstance(found, str) else ""
-
-
 def take(arm: OglsArm, rolled: RolledOut, questions: Sequence[Question], drawn: Rollouts) -> Taken:
     """What an arm takes of the rollouts to these questions."""
     taken = Taken()
-    others = contexts_of_others(rolled, questions, drawn) if arm.target == "shuffled" else {}
+    others = contexts_of_others(rolled, questions) if arm.target == "shuffled" else {}
     tokens = dict(zip(rolled.table["rollout_id"], rolled.table["token_ids"], strict=True))
     states = dict(zip(rolled.table["rollout_id"], rolled.table["state"], strict=True))
     for question in questions:
-        rollouts, solution = rolled.of(question.id), solution_of(question, drawn)
+        rollouts, solution = rolled.of(question.id), question.solution
         pools = _pools(arm, rollouts, solution, tokens)
         if arm.target == "shuffled":
             pools = {i: own if own.why else others.get(question.id, NOBODY) for i, own in pools.items()}
         for identity, own in pools.items():
-            why = own.why or (TRAINED if tokens[identity] else "empty")
-            taken.why[identity] = states[identity] if why == "no_verdict" else why
+            why = own.why or TRAINED
+            if why == "no_verdict" or not tokens[identity]:  # what ended it says more
+                why = states[identity] if states[identity] not in ("right", "wrong") else "empty"
+            taken.why[identity] = why
             if why == TRAINED and arm.target != "rejection_sampling":
                 read = tokens[identity][: drawn.scored_tokens]
                 shows = solution if arm.target in VIEWS else ""
@@ -87,7 +79,7 @@ def _pools(
     if target == "rejection_sampling":
         return _own_right(rollouts, tokens)
     if target == "gkd":
-        return {r.id: Pools() for r in rollouts}
+        return {r.id: Pools(why="" if tokens[r.id] else "no_verdict") for r in rollouts}
     if target == "sdpo":
         return {r.id: _sibling(r, rollouts) for r in rollouts}
     # all views ask for the pools that ogls needs, so that one pass serves them
@@ -120,11 +112,11 @@ def _sibling(rollout: Rollout, rollouts: Sequence[Rollout]) -> Pools:
     return Pools(why="no_right_sibling") if first is None else Pools((first,))
 
 
-def contexts_of_others(rolled: RolledOut, questions: Sequence[Question], drawn: Rollouts) -> dict[str, Pools]:
+def contexts_of_others(rolled: RolledOut, questions: Sequence[Question]) -> dict[str, Pools]:
     """For every question the pools of another one that has both kinds: the same outcomes, other content."""
     whole: dict[str, Pools] = {}
     for question in questions:
-        own = pools_of(rolled.of(question.id), solution_of(question, drawn))
+        own = pools_of(rolled.of(question.id), question.solution)
         both = next((pools for pools in own.values() if not pools.why), None)
         if both is not None:
             whole[question.id] = both
@@ -137,13 +129,13 @@ def contexts_of_others(rolled: RolledOut, questions: Sequence[Question], drawn: 
     return found
 
 
-def arrays_of(arm: OglsArm, together: Sequence[OglsArm]) -> tuple[Array, ...]:
-    """The arrays of one pass: all that arms which share it read of it."""
-    sharing = together if arm.target in VIEWS else [arm]
-    names = {name for a in sharing if a.target in VIEWS or a is arm for name in TARGETS[a.target] if name}
+def arrays_of(arm: OglsArm) -> tuple[Array, ...]:
+    """The arrays of one pass: for views all of them, whoever is compared with whom, so that one more arm asks
+    the teacher nothing.
+    """
     if arm.target in VIEWS:
-        names.add("h0")  # tells by how much contexts move the teacher
-    return tuple(name for name in ARRAYS if name in names)
+        return ARRAYS
+    return tuple(name for name in ARRAYS if name in TARGETS[arm.target])
 
 
 @dataclass(frozen=True)
@@ -163,34 +155,44 @@ class WriteExamples:
     said: Finished | None
     tail: Mapping[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
 
-    def __call__(self, place: Place) -> dict[str, int]:
-        """Write them; returns by state how many rollouts could not be read after all."""
-        prompts = [self.state.renderer().prompt(q.prompt) for q in self.questions]
+    def __call__(self, place: Place) -> dict[str, Any]:
+        """Write them; returns how many they are, and the rollouts that could not be read, with why."""
+        asked = {question for question, _ in (*self.rows.values(), *self.tail.values())}
+        renderer = self.state.renderer()
+        prompts = {k: renderer.prompt(self.questions[k].prompt) for k in asked}
         steered = self.arm.steered
         names = () if steered is None else steered.arrays
         read = {} if self.said is None else self._read(names)
-        examples, lost = [], Counter[str]()
+        examples, lost = [], dict[str, list[str]]()
         for identity, (question, tokens) in self.rows.items():
-            prompt, arrays = prompts[question], dict[str, np.ndarray]()
+            arrays = dict[str, np.ndarray]()
             if steered is not None:
                 row = read[self.items[identity].key]
                 arrays = arrays_in(row, names) if row["state"] == "read" else {}
                 if len(arrays) < len(names):
-                    lost[str(row["state"])] += 1
+                    state = "too_long" if row["state"] == "read" else str(row["state"])
+                    lost[identity] = [state, str(row["reason"])]
                     continue
                 tokens = self.items[identity].tokens
             weight = 1.0 / len(tokens) if self.arm.normalise == "row" else 1.0
-            examples.append(self._example(prompt, tokens, weight, arrays))
+            examples.append(self._example(prompts[question], tokens, weight, arrays))
         for question, tokens in self.tail.values():
             start = max(0, len(tokens) - self.arm.tail_tokens)
             ids = (*prompts[question], *tokens)
             span = len(prompts[question]) + start, len(ids)
-            examples.append(Example(ids, *span, self.arm.tail_weight))
-        write_examples(place, examples)
-        return {"examples": len(examples), **lost}
+            by_row = self.arm.normalise == "row"
+            weight = self.arm.tail_weight / (len(tokens) - start) if by_row else self.arm.tail_weight
+            examples.append(Example(ids, *span, weight))
+        write_examples(place, examples, dict.fromkeys(names, self._width(examples)) if examples else {})
+        return {"examples": len(examples), "lost": lost}
+
+    @staticmethod
+    def _width(examples: Sequence[Example]) -> int:
+        """Of the arrays; any where no example has one."""
+        return next((a.shape[2] for e in examples for a in e.arrays.values()), 1)
 
     def _read(self, names: Sequence[str]) -> dict[bytes, dict[str, object]]:
-        columns = ["state", "tokens", *(c for n in names for c in (n, f"{n} contexts"))]
+        columns = ["state", "reason", "tokens", *(c for n in names for c in (n, f"{n} contexts"))]
         if self.said is None:
             return {}
         return by_key(self.said.rows([item.key for item in self.items.values()], columns))
@@ -212,29 +214,32 @@ def tail_of(arm: OglsArm, rolled: RolledOut) -> list[str]:
     return [str(i) for i in rolled.table["rollout_id"][short]]
 
 
-def ledger_of(taken: Taken, lost: Mapping[str, int], questions: int, drawn: int, group: int) -> pd.DataFrame:
+def ledger_of(
+    taken: Taken,
+    lost: Mapping[str, Sequence[str]],
+    tail: Sequence[str],
+    questions: int,
+    drawn: int,
+    group: int,
+) -> pd.DataFrame:
     """Counts of final states of a round's questions and rollouts.
 
     Args:
-        lost: rollouts that were to be trained on and could not be read, by state.
+        lost: rollouts that were to be learned from and could not be read: state and reason.
+        tail: right rollouts whose ends are learned from.
         questions: of the run; `drawn` of them in this round.
 
     Raises:
         RuntimeError: the totals do not add up.
     """
-    states = Counter(taken.why.values())
-    for state, count in lost.items():
-        states[TRAINED] -= count
-        states[state] += count
-    if sum(states.values()) != drawn * group:
-        raise RuntimeError(f"{sum(states.values())} rollouts have a state, of {drawn * group}")
-    best = Counter[str]()
+    why = taken.why | {i: state for i, (state, _) in lost.items()} | dict.fromkeys(tail, TAIL)
+    if len(why) != drawn * group:
+        raise RuntimeError(f"{len(why)} rollouts have a state, of {drawn * group}")
     by_question: dict[str, set[str]] = {}
-    for identity, why in taken.why.items():
-        by_question.setdefault(identity.rpartition("/")[0], set()).add(why)
-    for reasons in by_question.values():
-        best["learned_from" if TRAINED in reasons else min(reasons)] += 1
+    for identity, state in why.items():
+        by_question.setdefault(identity.rpartition("/")[0], set()).add(state)
+    best = Counter("learned_from" if {TRAINED, TAIL} & own else min(own) for own in by_question.values())
     best["not_drawn"] = questions - drawn
     rows = [("question", state, n) for state, n in best.items() if n]
-    rows += [("rollout", state, n) for state, n in states.items() if n]
+    rows += [("rollout", state, n) for state, n in Counter(why.values()).items()]
     return pd.DataFrame(rows, columns=["kind", "state", "count"])

@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cluster.errors import BadInput
+from cluster.placement import Needs
 from jobs.experiment.arms import OglsArm
+from jobs.experiment.schema import Experiment
+from jobs.experiment.teachers import ModelTeacher
 from jobs.files.questions import Question
 from jobs.results.outcome import OnResult, Outcome, Start, StudentPath
 from jobs.run.run import Run
@@ -57,6 +60,7 @@ def teach(
     now = {path: start.students[path.student] for path in paths}
     if now:
         students = {path.student: start.students[path.student] for path in paths}
+        check_vocabularies(start, paths)
         check_reading(run, e, students, start.questions.values(), judging)
     before: dict[StudentPath, Stage] = {}
     for number in range(1, e.rounds + 1):
@@ -103,6 +107,32 @@ def teacher_of(start: Start, path: StudentPath) -> ModelState:
     return start.students[path.student] if arm.teacher is None else start.hosted[arm.teacher]
 
 
+def needs_of(e: Experiment, arm: OglsArm) -> Needs:
+    """What an actor with an arm's teacher asks of the cluster."""
+    own = (t.needs for t in e.teachers if isinstance(t, ModelTeacher) and t.name == arm.teacher)
+    return next(own, e.placement.needs)
+
+
+def check_vocabularies(start: Start, paths: Sequence[StudentPath]) -> None:
+    """Refuse teachers whose tokens are others than the student's, before anything is asked.
+
+    Raises:
+        BadInput: with both.
+    """
+    for path in paths:
+        teacher, student = teacher_of(start, path), start.students[path.student]
+        if teacher.id == student.id:
+            continue
+        words, own = (s.renderer().tokenizer.get_vocab() for s in (teacher, student))
+        if words != own:
+            raise BadInput(
+                f"{path.label}: the teacher {teacher.name} has another vocabulary than the student",
+                f"{len(words):,} tokens",
+                f"the student's {len(own):,}, each under the same number",
+                "choose a teacher of the same family",
+            )
+
+
 def read_by_teachers(
     run: Run,
     start: Start,
@@ -112,7 +142,6 @@ def read_by_teachers(
 ) -> dict[StudentPath, View]:
     """Have the teachers read what arms take: one pass for all arms that are views of the same pools."""
     e, wanted, of_path = start.experiment, dict[str, Steering](), dict[StudentPath, str]()
-    together = [arm for arm in e.arms if isinstance(arm, OglsArm) and arm.target in VIEWS]
     for path, own in taken.items():
         arm, teacher = arm_of(path), teacher_of(start, path)
         if arm.steered is None or not own.items:
@@ -121,13 +150,13 @@ def read_by_teachers(
         key = digest([rolled[path].id, rolled[path].state.id, teacher.id, kind, arm.honest])
         what = "pools" if arm.target in VIEWS else f"{arm.target} by {teacher.name}"
         label = f"{path.label} round {number}, {what}"
-        arrays = arrays_of(arm, together)
-        known = wanted.setdefault(key, Steering(label, teacher, arm.honest, arrays, {}))
+        arrays = arrays_of(arm)
+        known = wanted.setdefault(key, Steering(label, teacher, arm.honest, arrays, {}, needs_of(e, arm)))
         wanted[key] = replace(known, items={**known.items, **own.items})
         of_path[path] = key
     views = dict(zip(wanted, steer(run, list(wanted.values()), e.drawn, e.placement), strict=True))
     for key, view in views.items():
-        if view.is_finished and wanted[key].label.endswith("pools"):
+        if number == 1 and view.is_finished and wanted[key].label.endswith("pools"):
             refuse_unmoved(wanted[key].label, view, e)
     return {path: views[key] for path, key in of_path.items() if views[key].is_finished}
 
@@ -182,13 +211,14 @@ def training_of(
         if not stage.is_finished and run.mode == "make":
             task = Task(write, (stage.part(EXAMPLES),))
             made = do_tasks(run, "examples", label, [("all", task)])["all"]
-            refuse_nothing(label, [*r.taken.why.values(), *made], made["examples"] > 0)
+            lost = {i: state for i, (state, _) in made["lost"].items()}
+            refuse_nothing(label, list((r.taken.why | lost).values()), made["examples"] > 0)
             stage.finish([EXAMPLES], about=made, examples=made["examples"])
     if not stage.is_finished:
         return None
-    lost = {k: v for k, v in stage.manifest()["about"].items() if k != "examples"}
-    count = len(r.questions)
-    outcome.ledgers[path, r.number] = ledger_of(r.taken, lost, len(start.questions), count, drawn.group)
+    lost, count = stage.manifest()["about"]["lost"], len(r.questions)
+    ledger = ledger_of(r.taken, lost, list(tail), len(start.questions), count, drawn.group)
+    outcome.ledgers[path, r.number], outcome.lost[path, r.number] = ledger, lost
     outcome.rollouts[path, r.number] = r.rolled.told() | {TRAINED: stage.count_rows(EXAMPLES)}
     outcome.examples[path, r.number] = stage
     steps = drawn.steps_per_round

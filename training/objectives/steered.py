@@ -11,7 +11,6 @@ pushes away (`tests/test_training_objectives_divergences.py`). So the exact one 
 Shapes: B rows, T tokens, C contexts, D width, V vocabulary, N tokens with a loss, n of them in a chunk.
 """
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,10 +22,10 @@ from cluster.models.vocabulary import Head
 from training.batches import IGNORED
 from training.data import ARRAY, COUNTS
 from training.objectives.chunked import chunked_loss
-from training.objectives.divergences import divergence_of, entries
+from training.objectives.divergences import divergence_of, entries, log_probabilities
 from training.objectives.frozen import FrozenHead
 from training.objectives.objective import Objective, Sums, Tensors, hidden_states, token_mass
-from training.targets import SteeredSettings, lambda_at
+from training.targets import DivergenceSettings, SteeredSettings, lambda_at
 
 
 def steered(settings: SteeredSettings) -> Objective:
@@ -57,8 +56,6 @@ def steered_loss(
     Returns:
         The sum; and sums of what is worth watching, each token times its weight.
 
-    Raises:
-        BadInput: student and teacher have different vocabularies.
     """
     if not isinstance(attached, FrozenHead):
         raise TypeError("the objective steered needs what it attached")
@@ -70,17 +67,15 @@ def steered_loss(
     sums: Tensors = {name: weights_N.new_zeros((), dtype=torch.float64) for name in METRICS}
 
     def loss_of(logits: torch.Tensor, part: slice) -> torch.Tensor:
-        if logits.shape[1] != attached.size:
-            raise BadInput(
-                "student and teacher have different vocabularies", logits.shape[1], str(attached.size), ""
-            )
         weight, known = weights_N[part], targets.known_N[part]
         losses = torch.nn.functional.cross_entropy(logits, labels_N[part], reduction="none")
         if known.any():
             target = targets.logits(part)
-            own = divergence_of(target, logits, settings.divergence, labels_N[part])
+            shared = min(target.shape[1], logits.shape[1])  # one may be padded to a rounder size
+            target, student = target[:, :shared], logits[:, :shared]
+            own = divergence_of(target, student, settings.divergence, labels_N[part])
             losses = torch.where(known, own, losses)
-            found = watched(settings, targets, part, target, logits.detach(), labels_N[part])
+            found = watched(settings, targets, part, target, student.detach(), labels_N[part])
             for name, value in found.items():
                 sums[name] += (value * weight * known).double().sum()
         return (losses * weight).sum()
@@ -99,7 +94,7 @@ class Targets:
 
     def __init__(self, settings: SteeredSettings, head: FrozenHead, batch: Tensors, lam: float) -> None:
         self.settings, self.head, self.batch, self.lam = settings, head, batch, lam
-        counts = [batch[COUNTS + name] for name in settings.arrays]
+        counts = [batch[COUNTS + name] for name in settings.arrays]  # written also where no example has any
         self.known_N = torch.stack([c > 0 for c in counts]).all(dim=0)
         self._singles = all(int(c.max()) <= 1 for c in counts if len(c))
 
@@ -159,18 +154,16 @@ def watched(
     difference of logits that lambda multiplies, whether both sides' likeliest token is one, by how much more
     likely the target finds what was sampled, and lambda.
     """
-    target, student = torch.log_softmax(target_nV, 1), torch.log_softmax(student_nV.float(), 1)
     d = settings.divergence
-    unclipped = replace(d, clip="none", top_k=None)
-    each = entries(target, student, d.divergence, d.beta) if d.divergence != "sampled" else target * 0.0
-    beyond = each.abs() > d.threshold if d.clip == "two_sided" else each > d.threshold
-    beyond = beyond if d.clip in ("one_sided", "two_sided") else torch.zeros_like(beyond)
-    base = target if settings.plus is None else torch.log_softmax(targets.mean_logits(settings.base, part), 1)
-    kl = divergence_of(target_nV, student_nV, replace(unclipped, divergence="forward", temperature=1.0))
-    delta = torch.zeros_like(kl)
-    if settings.plus is not None and targets.lam > 0:
-        moved = (target_nV - targets.mean_logits(settings.base, part)) / targets.lam
-        delta = moved.abs().max(dim=1).values
+    beyond = clipped(target_nV, student_nV, d)
+    target, student = torch.log_softmax(target_nV, 1), torch.log_softmax(student_nV.float(), 1)
+    kl = entries(target, student, "forward").sum(dim=1)
+    base, delta = target, torch.zeros_like(kl)
+    if settings.plus is not None:
+        plain = targets.mean_logits(settings.base, part)[:, : target.shape[1]]
+        base = torch.log_softmax(plain, 1)
+        if targets.lam > 0:
+            delta = ((target_nV - plain) / targets.lam).abs().max(dim=1).values
     at = labels_n.unsqueeze(1)
     return {
         "exact_kl_nats": kl,
@@ -186,6 +179,14 @@ def watched(
         "lambda": torch.full_like(kl, targets.lam),
         "steered": torch.ones_like(kl),
     }
+
+
+def clipped(target_nV: torch.Tensor, student_nV: torch.Tensor, d: DivergenceSettings) -> torch.Tensor:
+    """Which entries of the loss the clip cuts [n, V], or [n, k + 1] of the likeliest and the rest."""
+    if d.clip not in ("one_sided", "two_sided") or d.divergence == "sampled":
+        return torch.zeros(len(target_nV), 1, dtype=torch.bool, device=target_nV.device)
+    each = entries(*log_probabilities(target_nV, student_nV, d), d.divergence, d.beta)
+    return (each.abs() if d.clip == "two_sided" else each) > d.threshold
 
 
 def _entropy(log_p_nV: torch.Tensor) -> torch.Tensor:
