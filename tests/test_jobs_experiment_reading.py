@@ -87,7 +87,7 @@ def test_overrides_reach_lists_sections_and_new_keys(small_world: dict[str, Any]
 
 
 def test_a_missing_file_and_broken_yaml_are_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no experiment there"):
+    with pytest.raises(BadInput, match="no experiment file there"):
         load_experiment(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("name: [")
     with pytest.raises(BadInput, match="is not YAML"):

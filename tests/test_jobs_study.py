@@ -315,7 +315,7 @@ def test_overrides_reach_parts_and_the_experiment(tmp_path: Path) -> None:
         load_study(file, ["parts.a.set={train: {epochs: 2}}"])
     with pytest.raises(BadInput, match="not YAML"):
         load_study(file, ["experiment.train=["])
-    with pytest.raises(BadInput, match="no study there"):
+    with pytest.raises(BadInput, match="no study file there"):
         load_study(tmp_path / "missing.yaml")
 
 

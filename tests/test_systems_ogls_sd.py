@@ -32,7 +32,7 @@ ROLLOUTS = {
     "template": "{question} like {solution}",
     "check_questions": 0,
 }
-VIEW_ARMS = ["ogls", "lambda_zero", "positive_only", "positive_mean", "opsd_incorrect"]
+VIEW_ARMS = ["ogls", "lambda_zero", "opsd_incorrect"]
 
 
 def arms(*targets: str) -> list[dict[str, Any]]:
@@ -70,9 +70,10 @@ def test_arms_that_are_views_share_rollouts_and_one_pass_of_the_teacher_and_go_o
     done, outcome = run(own_world, tmp_path, arms=[*arms(*VIEW_ARMS), *select])
     views = [(kind, label) for kind, label in done.stages if kind == "roll out"]
     assert len(views) == 1 + len(VIEW_ARMS)  # one student in the first round, then one each
-    # an untrained student is always wrong; with lambda zero it hardly moves and says the same again, which
-    # the teacher has read
-    assert sum(read) == 8 * 3 * len(VIEW_ARMS)
+    # an untrained student is always wrong: one pass over all its rollouts, then one over each student's; with
+    # lambda zero a student hardly moves, and what it says again has been read
+    assert read[0] == 8 * 3
+    assert 8 * 3 * len(VIEW_ARMS) <= sum(read) <= 8 * 3 * (1 + len(VIEW_ARMS))
     for arm in VIEW_ARMS:
         path = path_of(outcome, arm.replace("_", " "))
         for number in (1, 2):

@@ -73,7 +73,7 @@ def read_tree(path: Path, what: str, remedy: str) -> dict[str, Any]:
         BadInput: nothing there, or no YAML mapping.
     """
     if not path.is_file():
-        raise BadInput(f"no {what} there", path, "a YAML file", remedy)
+        raise BadInput(f"no {what} file there", path, "a YAML file", remedy)
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

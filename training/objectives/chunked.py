@@ -18,7 +18,7 @@ ChunkLoss = Callable[[torch.Tensor, slice], torch.Tensor]
 CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**29}
 
 
-def chunked_loss(head: Head, hidden_ND: torch.Tensor, loss_of: ChunkLoss) -> torch.Tensor:
+def chunked_loss(head: Head, hidden_ND: torch.Tensor, loss_of: ChunkLoss, blocks: int = 1) -> torch.Tensor:
     """The sum of a loss over N tokens, with the logits of a few of them at a time, in the backward pass too.
 
     Where the projection is one matrix, its gradient and the hidden states' are made chunk by chunk in the
@@ -28,8 +28,11 @@ def chunked_loss(head: Head, hidden_ND: torch.Tensor, loss_of: ChunkLoss) -> tor
 
     Args:
         loss_of: must depend on the logits alone; whatever else it reads gets no gradient.
+        blocks: how many times as much as cross-entropy it makes of each chunk's logits; chunks are so much
+            smaller.
     """
-    rows = max(1, CHUNK_BYTES.get(hidden_ND.device.type, CHUNK_BYTES["cuda"]) // (4 * head.size))
+    most = CHUNK_BYTES.get(hidden_ND.device.type, CHUNK_BYTES["cuda"])
+    rows = max(1, most // (4 * head.size * blocks))
     if head.is_one_matrix:
         projection = head.model.get_output_embeddings()
         return _OneMatrixLoss.apply(hidden_ND, projection.weight, projection.bias, head.model, loss_of, rows)  # type: ignore[no-any-return,no-untyped-call]
