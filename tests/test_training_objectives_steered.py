@@ -3,6 +3,7 @@ frozen; rows without a target; a projection that is not linear.
 """
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,17 @@ import torch
 from cluster.errors import BadInput
 from cluster.models.loading import ModelSource, load_model
 from cluster.storage import Place
+from jobs.experiment.arms import OglsArm
 from tests.architectures import tiny_model as tiny_model_of
 from tests.engine import SGD, job, losses, weights
 from tests.worker_group import WorkerGroup, train
 from training.batches import collate, stacked
-from training.data import Example, Examples, join_examples, write_examples
+from training.data import ARRAY, COUNTS, Example, Examples, join_examples, write_examples
 from training.job import TrainJob
 from training.metrics import read_metrics
 from training.objectives.divergences import divergence_of
 from training.objectives.frozen import FrozenHead
+from training.objectives.steered import Targets
 from training.targets import DivergenceSettings, SteeredSettings, check_steered, lambda_at
 
 OGLS = SteeredSettings("h0", "h_pos", "h_neg", most=3.0, ramp=4)
@@ -250,3 +253,93 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
     with pytest.raises(BadInput, match="lambda"):
         check_steered(SteeredSettings(most=-1.0))
     assert lambda_at(0, SteeredSettings(most=2.0, ramp=0)) == 2.0
+
+
+# fixture F of the spec: four words; the projection is the identity, so states are logits
+Z0 = np.array([1.0, 0.0, -1.0, 0.0])
+RIGHT_CONTEXTS = np.array([[2.0, 0.0, 0.0, -1.0], [1.0, 1.0, -1.0, 0.0]])
+WRONG_CONTEXTS = np.array([[0.0, 2.0, -1.0, 0.0], [1.0, 1.0, 0.0, -2.0]])
+STUDENT = torch.tensor([[0.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
+
+
+def target_of(
+    settings: SteeredSettings, lam: float, is_linear: bool = True, **states: np.ndarray
+) -> torch.Tensor:
+    """The target of one token, from states [C, V] by name."""
+    head: Any = SimpleNamespace(is_linear=is_linear, logits=lambda h: h, size=4)
+    batch = {}
+    for name, array in states.items():
+        batch[ARRAY + name] = torch.from_numpy(np.atleast_2d(array)[:, None, :])
+        batch[COUNTS + name] = torch.tensor([len(np.atleast_2d(array))])
+    return Targets(settings, head, batch, lam).logits(slice(0, 1))
+
+
+def arm_of(target: str) -> SteeredSettings:
+    settings = OglsArm.model_validate({"kind": "ogls_sd", "name": "x", "target": target}).steered
+    assert settings is not None
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("lam", "expected", "entropy", "moved"),
+    [
+        (0, (0.534447, 0.196612, 0.072329, 0.196612), 1.164406, 0.0),
+        (1, (0.756027, 0.037640, 0.037640, 0.168692), 0.758559, 0.149578),
+        (3, (0.917654, 0.000837, 0.006183, 0.075326), 0.311022, 0.404030),
+    ],
+)
+def test_the_target_of_the_fixture_whether_states_or_logits_are_averaged(
+    lam: float, expected: tuple[float, ...], entropy: float, moved: float
+) -> None:
+    means = {"h0": Z0, "h_pos": RIGHT_CONTEXTS.mean(0), "h_neg": WRONG_CONTEXTS.mean(0)}
+    each = {"h0": Z0, "h_pos": RIGHT_CONTEXTS, "h_neg": WRONG_CONTEXTS}
+    for is_linear, states in ((True, means), (False, each)):
+        p = torch.softmax(target_of(arm_of("ogls"), lam, is_linear, **states), 1)[0]
+        assert p.tolist() == pytest.approx(expected, abs=1e-6)
+        assert float(-(p * p.log()).sum()) == pytest.approx(entropy, abs=1e-6)
+        p0 = torch.softmax(torch.from_numpy(Z0), 0)
+        assert float((p * (p / p0).log()).sum()) == pytest.approx(moved, abs=1e-6)
+    # log-probabilities for logits, and any constant added to a context, change nothing
+    constants = np.array([[10.0], [-7.0]])
+    logged = {
+        "h0": torch.log_softmax(torch.from_numpy(Z0), 0).numpy(),
+        "h_pos": torch.log_softmax(torch.from_numpy(RIGHT_CONTEXTS), 1).numpy() + constants,
+        "h_neg": torch.log_softmax(torch.from_numpy(WRONG_CONTEXTS), 1).numpy() + 3.0,
+    }
+    same = torch.softmax(target_of(arm_of("ogls"), lam, False, **logged), 1)[0]
+    whole = torch.softmax(target_of(arm_of("ogls"), lam, True, **means), 1)[0]
+    assert same.tolist() == pytest.approx(whole.tolist(), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected", "kl"),
+    [
+        ("positive_only", (0.657233, 0.241783, 0.088947, 0.012038), 0.614342),
+        ("positive_mean", (0.610296, 0.224515, 0.082595, 0.082595), 0.470448),
+        ("opsd_incorrect", (0.757313, 0.102491, 0.102491, 0.037704), 0.840121),
+        ("lambda_zero", (0.534447, 0.196612, 0.072329, 0.196612), 0.382650),
+    ],
+)
+def test_targets_of_other_arms_on_the_fixture(target: str, expected: tuple[float, ...], kl: float) -> None:
+    pools = {"h_pos": RIGHT_CONTEXTS.mean(0), "h_neg": WRONG_CONTEXTS.mean(0)}
+    logits = target_of(arm_of(target), 3.0, h0=Z0, h_s=RIGHT_CONTEXTS[0], **pools)
+    assert torch.softmax(logits, 1)[0].tolist() == pytest.approx(expected, abs=1e-6)
+    exact = divergence_of(logits, STUDENT, DivergenceSettings(clip="none"))
+    assert exact.item() == pytest.approx(kl, abs=1e-6)
+
+
+def test_a_rollout_in_its_own_wrong_pool_is_told_not_to_say_what_it_said() -> None:
+    """A teacher that copies what it is shown; y_j has word 0 here, the other wrong one 2, the reference 1."""
+
+    def shown(word: int) -> np.ndarray:
+        return np.log(0.2 * 0.25 + 0.8 * (np.arange(4) == word))
+
+    def target(*wrong: int, lam: float = 1.0) -> list[float]:
+        pools = {"h_pos": shown(1), "h_neg": np.mean([shown(w) for w in wrong], 0)}
+        logits = target_of(arm_of("ogls"), lam, h0=np.log(np.full(4, 0.25)), **pools)
+        return [float(p) for p in torch.softmax(logits, 1)[0]]
+
+    assert target(0, 2) == pytest.approx([0.013121, 0.919661, 0.013121, 0.054098], abs=1e-6)
+    assert target(2) == pytest.approx([0.052469, 0.891975, 0.003086, 0.052469], abs=1e-6)
+    assert target(0) == pytest.approx([0.003086, 0.891975, 0.052469, 0.052469], abs=1e-6)
+    assert target(0, 2, lam=3.0)[0] == pytest.approx(3e-6, rel=0.2)
