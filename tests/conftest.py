@@ -3,6 +3,7 @@ present.
 """
 
 import atexit
+import gc
 import json
 import os
 import re
@@ -18,6 +19,8 @@ from hypothesis import settings
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process per core: more threads would only wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TUTELAGE_CACHE"] = tempfile.mkdtemp(prefix="tutelage-cache-")
 
 from cluster.session import Cluster, RaySettings, connect
@@ -53,6 +56,7 @@ def starts_late(item: pytest.Item) -> int:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Stop where xdist did not take the groups: tests that kill workers would take other tests' workers."""
+    gc.freeze()  # a training collects garbage at its end, and what was imported is none
     grouped = getattr(session.config.option, "loadgroup", False) and hasattr(session.config, "workerinput")
     if grouped and not all("@" in item.nodeid for item in session.items):
         raise pytest.UsageError("pytest-xdist does not group tests under this version of pytest")
