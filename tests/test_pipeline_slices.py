@@ -205,6 +205,7 @@ def test_an_answer_file_that_contradicts_itself_stops_a_run_in_slices_too(
         choices(small_world, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_workers_on_ray_come_to_the_same(

@@ -68,6 +68,7 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
     return dict(load_model(ModelSource(str(directory))).state_dict())
 
 
+@pytest.mark.slow  # the chaos suite kills workers too
 def test_a_worker_killed_in_mid_training_resumes_to_the_same_weights(
     ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:
