@@ -2,6 +2,7 @@
 distribution.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,23 @@ def test_greedy_equals_generate_row_by_row(model: Any) -> None:
         expected = out[: out.index(2)] if 2 in out else out
         assert list(completion.ids) == expected
         assert completion.finish == ("stop" if 2 in out else "length")
+
+
+@pytest.mark.parametrize("way", ["batched", "alone", "recomputed"])
+def test_logprobs_are_the_models_own_before_temperature_and_top_p(model: Any, way: Any) -> None:
+    rows = prompts(8)
+    settings = Sampling(12, frozenset(range(2, 30)), 1.3, 0.8, way=way, logprobs=True)
+    found = sample(model, rows, settings, list(range(8)))
+    assert {c.finish for c in found if isinstance(c, Completion)} == {"stop", "length"}
+    for row, said in zip(rows, found, strict=True):
+        assert isinstance(said, Completion)
+        assert len(said.logprobs) == len(said.ids) + (said.finish == "stop")
+        for k, token in enumerate(said.ids):
+            logits = model(torch.tensor([[*row, *said.ids[:k]]])).logits[0, -1].detach().float()
+            assert said.logprobs[k] == pytest.approx(float(logits.log_softmax(-1)[token]), abs=1e-4)
+    bare = sample(model, rows, replace(settings, logprobs=False), list(range(8)))
+    assert [c.ids for c in bare] == [c.ids for c in found]  # type: ignore[union-attr]
+    assert all(c.logprobs == () for c in bare)  # type: ignore[union-attr]
 
 
 def test_rows_that_stop_leave_the_batch_and_the_others_go_on_unchanged(model: Any) -> None:

@@ -83,10 +83,14 @@ def test_arms_that_are_views_share_rollouts_and_one_pass_of_the_teacher_and_go_o
             # counted over both rounds
             lam = [0.06 * (2 * (number - 1) + k) for k in (1, 2)]
             assert [row["lambda"] / row["steered"] for row in told] == pytest.approx(lam)
+            # what a round's first step trains on is what this student has just sampled; then it moves on
+            stale = [row["staleness_nats"] / row["steered"] for row in told]
+            assert abs(stale[0]) < 1e-4
+            assert arm == "lambda_zero" or abs(stale[1]) > 2 * abs(stale[0])
     first = {a: outcome.trained[path_of(outcome, a.replace("_", " ")), 1].id for a in VIEW_ARMS}
     assert len(set(first.values())) == len(VIEW_ARMS)
     rows = Examples(outcome.examples[path_of(outcome, "ogls"), 1].part("examples.arrow"))
-    assert set(rows.widths) == {"h0", "h_pos", "h_neg"}
+    assert set(rows.widths) == {"h0", "h_pos", "h_neg", "sampled"}
     assert all(row.loss_tokens <= 6 for row in rows)
     # a second run finds everything, and one more lambda runs no teacher
     again, _ = run(own_world, tmp_path, arms=[*arms(*VIEW_ARMS), *select])
@@ -181,7 +185,7 @@ def test_shuffled_shows_another_questions_solutions_and_gkd_reads_by_another_mod
     kinds = Counter(p.arm.name for p, _ in outcome.trained)
     assert kinds == {"shuffled": 1, "gkd": 1}
     gkd = Examples(outcome.examples[path_of(outcome, "gkd"), 1].part("examples.arrow"))
-    assert set(gkd.widths) == {"h0"}
+    assert set(gkd.widths) == {"h0", "sampled"}
     told = read_metrics(outcome.trained[path_of(outcome, "gkd"), 1].directory)
     assert abs(told[0]["exact_kl_nats"]) < 1e-6  # the same weights: nothing to learn
 

@@ -10,6 +10,7 @@ from cluster.errors import BadInput
 DivergenceName = Literal["forward", "reverse", "jsd", "sampled"]
 ClipName = Literal["none", "one_sided", "two_sided", "per_token"]
 SMALLEST_BETA = 0.05
+SAMPLED = "sampled"  # the array of log-probabilities that tokens had when they were sampled
 
 
 @dataclass(frozen=True)

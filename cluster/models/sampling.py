@@ -25,10 +25,16 @@ LEAVE_TOGETHER = 8  # a batch is compacted when an eighth of it has finished
 
 @dataclass(frozen=True)
 class Completion:
-    """One generated answer: ids without the stop token, and whether it stopped by itself."""
+    """One generated answer: ids without the stop token, and whether it stopped by itself.
+
+    Attributes:
+        logprobs: where they were asked for, natural log-probability of every token, the one that stopped it
+            included, under the model itself: before temperature and top_p.
+    """
 
     ids: tuple[int, ...]
     finish: Finish
+    logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Sampling:
         top_p: keep the smallest set of tokens whose probability reaches this.
         token_budget: rows per batch times their longest possible length.
         way: how the next token is found, as `cluster.models.proof` proved it.
+        logprobs: keep those of sampled tokens too.
     """
 
     max_new_tokens: int
@@ -50,6 +57,7 @@ class Sampling:
     top_p: float = 1.0
     token_budget: int = DEFAULT_TOKEN_BUDGET
     way: Way = "batched"
+    logprobs: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ def _sample_batch(model: Any, asked: Sequence[_Asked], settings: Sampling) -> li
     long = [row for row in growing if row.room(math.inf) > 0]
     if long:
         _grow(RecomputedRows(model, [row.text for row in long]), long, math.inf, settings)
-    return [Completion(tuple(row.ids), row.finish or "length") for row in growing]
+    return [Completion(tuple(row.ids), row.finish or "length", tuple(row.logprobs)) for row in growing]
 
 
 class _Growing:
@@ -140,6 +148,7 @@ class _Growing:
             None if asked.seed is None else np.random.default_rng(asked.seed).random(settings.max_new_tokens)
         )
         self.ids: list[int] = []
+        self.logprobs: list[float] = []
         self.finish: Finish | None = None
 
     @property
@@ -160,10 +169,12 @@ class _Growing:
             else float(self.draws[len(self.ids)])
         )
 
-    def add(self, token: int) -> None:
+    def add(self, token: int, logprob: float | None = None) -> None:
         """Take the next token, unless the answer has ended."""
         if self.finish is not None or len(self.ids) >= self.limit:
             return
+        if logprob is not None:
+            self.logprobs.append(logprob)
         if token in self.settings.stop_ids:
             self.finish = "stop"
             return
@@ -173,8 +184,10 @@ class _Growing:
 
     def take(self, logits_V: torch.Tensor) -> int | None:
         """Choose and add the next token; None where the answer ends with it."""
-        token = int(_choose(logits_V.unsqueeze(0), [self], self.settings)[0])
-        self.add(token)
+        logits_1V = logits_V.unsqueeze(0)
+        tokens_1 = _choose(logits_1V, [self], self.settings)
+        token = int(tokens_1[0])
+        self.add(token, _logprobs(logits_1V, tokens_1, self.settings)[0])
         return None if self.finish is not None else token
 
 
@@ -189,9 +202,10 @@ def _grow(
     while True:
         logits_BV = rows.logits(chosen)
         chosen = _choose(logits_BV, under_way, settings)
-        for row, token in zip(under_way, chosen.tolist(), strict=True):
+        logprobs = _logprobs(logits_BV, chosen, settings)
+        for row, token, logprob in zip(under_way, chosen.tolist(), logprobs, strict=True):
             if row.room(length):
-                row.add(token)
+                row.add(token, logprob)
         kept = [place for place, row in enumerate(under_way) if row.room(length)]
         if not kept:
             return
@@ -216,6 +230,18 @@ def _choose(logits_BV: torch.Tensor, rows: Sequence[_Growing], settings: Samplin
     if logits_BV.gather(-1, tokens_B.unsqueeze(-1)).isnan().any():  # the largest of numbers and NaN is NaN
         raise ArithmeticError("the model gives logits that are not numbers")
     return tokens_B
+
+
+def _logprobs(
+    logits_BV: torch.Tensor, tokens_B: torch.Tensor, settings: Sampling
+) -> list[float] | list[None]:
+    """Natural log-probabilities of chosen tokens under the model itself, where they are asked for."""
+    if not settings.logprobs:
+        return [None] * len(tokens_B)
+    logits_BV = logits_BV.float()
+    chosen_B = logits_BV.gather(-1, tokens_B.unsqueeze(-1)).squeeze(-1)
+    found: list[float] = (chosen_B - logits_BV.logsumexp(-1)).tolist()
+    return found
 
 
 def choose_at(

@@ -20,6 +20,7 @@ WATCHED = {
     "largest_delta": "largest difference",
     "agreement": "same likeliest token",
     "sampled_gain": "target minus student at the sampled token",
+    "staleness_nats": "staleness (log-probability of sampled tokens, then minus now)",
 }
 
 

@@ -2,7 +2,7 @@
 and students.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,6 +31,7 @@ ANSWER_COLUMNS = [
     "tool_calls",
     "usd",
 ]
+LOGPROBS = "token_logprobs"  # of sampled tokens, the one that ended it included; where they are asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Answer:
         tool_calls: JSON text, in OpenAI's form.
         token_ids: as sampled by a hosted model, without the token that ended it.
         end_logprob: natural log-probability of the token that ended it; NaN where nobody knows.
+        token_logprobs: of every sampled token, that which ended it included, under the model itself.
     """
 
     text: str
@@ -86,9 +88,10 @@ class Answer:
     reasoning: str = ""
     tool_calls: str = ""
     usd: float = 0.0
+    token_logprobs: tuple[float, ...] = ()
 
-    def row(self) -> tuple[Any, ...]:
-        values = (getattr(self, name) for name in ANSWER_COLUMNS)
+    def row(self, columns: Sequence[str]) -> tuple[Any, ...]:
+        values = (getattr(self, name) for name in columns)
         return tuple(whole_characters(v) if isinstance(v, str) else v for v in values)
 
 
@@ -97,8 +100,9 @@ def failed(reason: str, limit: int, prompt_tokens: int = 0) -> Answer:
     return Answer("", "failed", reason, prompt_tokens, limit_tokens=limit)
 
 
-def table_of(answers: Iterable[Answer]) -> pd.DataFrame:
-    return pd.DataFrame([a.row() for a in answers], columns=ANSWER_COLUMNS)
+def table_of(answers: Iterable[Answer], logprobs: bool = False) -> pd.DataFrame:
+    columns = [*ANSWER_COLUMNS, *([LOGPROBS] if logprobs else [])]
+    return pd.DataFrame([a.row(columns) for a in answers], columns=columns)
 
 
 def within(limit: int, retry: int = 0) -> Wanted:

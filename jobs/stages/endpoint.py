@@ -107,7 +107,8 @@ class EndpointAsker:
         teacher, limit = self.teacher, self.draw.limit
         paid = next((p for p in self.journal.known.get(ask.key.hex(), ()) if serves(limit, p)), None)
         if paid is not None:
-            return Answer(**{**paid, "token_ids": tuple(paid["token_ids"])})
+            lists = {name: tuple(paid.get(name, ())) for name in ("token_ids", "token_logprobs")}
+            return Answer(**{**paid, **lists})
         problem, usd = "", 0.0
         for attempt in range(teacher.max_retries + 1):
             if teacher.budget_usd is not None and self.spent_usd >= teacher.budget_usd:

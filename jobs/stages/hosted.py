@@ -1,7 +1,7 @@
 """Asking a model that an actor hosts: loaded once, sampled in batches."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -23,19 +23,22 @@ class Draw:
     Attributes:
         limit: the most tokens of an answer, the one that ends it included.
         seed: of sampling; answers at temperature 0 do not hang on it.
+        logprobs: keep the log-probability of every sampled token.
     """
 
     temperature: float
     top_p: float
     limit: int
     seed: int
+    logprobs: bool = False
 
     def identity(self) -> dict[str, object]:
         """What answers hang on, as far as it differs from the usual; the limit is a column of theirs."""
+        kept = {"logprobs": self.logprobs}
         if self.temperature == 0:
-            return {}
+            return unusual(kept, {"logprobs": False})
         given = {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
-        return unusual(given, {"top_p": 1.0})
+        return unusual(given | kept, {"top_p": 1.0, "logprobs": False})
 
 
 class ModelAsker:
@@ -49,7 +52,7 @@ class ModelAsker:
         self.renderer = state.renderer()
 
     def give_up(self, ask: Ask, reason: str) -> pd.DataFrame:
-        return table_of([failed(reason, self.draw.limit)])
+        return table_of([failed(reason, self.draw.limit)], self.draw.logprobs)
 
     def tally(self, table: pd.DataFrame) -> Tally:
         return tally_of(table)
@@ -62,7 +65,8 @@ class ModelAsker:
             except Unrenderable as error:
                 answers[ask] = failed(str(error), draw.limit)
         stop_ids = self.renderer.stop_ids | generation_stop_ids(self.model)
-        sampling = Sampling(draw.limit, stop_ids, draw.temperature, draw.top_p, way=self.proof.way)
+        chosen = Sampling(draw.limit, stop_ids, draw.temperature, draw.top_p, way=self.proof.way)
+        sampling = replace(chosen, logprobs=draw.logprobs)
         seeds = [derive_seed(draw.seed, ask.key.hex()) for ask in prompts]
         completions = sample(self.model, list(prompts.values()), sampling, seeds)
         for (ask, ids), completion in zip(prompts.items(), completions, strict=True):
@@ -70,5 +74,6 @@ class ModelAsker:
                 answers[ask] = failed(describe(completion), draw.limit, len(ids))
                 continue
             text, own = self.renderer.answer_text(completion.ids), completion.ids
-            answers[ask] = Answer(text, completion.finish, "", len(ids), len(own), draw.limit, own)
-        return table_of(answers[ask] for ask in asks)
+            said = Answer(text, completion.finish, "", len(ids), len(own), draw.limit, own)
+            answers[ask] = replace(said, token_logprobs=completion.logprobs)
+        return table_of((answers[ask] for ask in asks), draw.logprobs)

@@ -15,7 +15,7 @@ from jobs.files.questions import Question
 from jobs.run.keys import question_key
 from jobs.run.run import Run
 from jobs.run.store import digest
-from jobs.stages.answers import answers_to, asks_of, ids_by_key, request_of
+from jobs.stages.answers import LOGPROBS, answers_to, asks_of, ids_by_key, request_of
 from jobs.stages.ask import Hosted, Wave, ask
 from jobs.stages.check import Checks, check_answers
 from jobs.stages.hosted import Draw
@@ -33,13 +33,18 @@ class RolledOut:
 
     Attributes:
         table: a row each: question_id, sample, rollout_id, text, token_ids (with the token that ended it),
-            state (right, wrong, or what ended it without a verdict), finish.
+            token_logprobs, state (right, wrong, or what ended it without a verdict), finish.
         id: of all of it, by content.
     """
 
     state: ModelState
     table: pd.DataFrame
     id: str
+
+    @property
+    def logprobs(self) -> dict[str, tuple[float, ...]]:
+        """By rollout, log-probabilities of its tokens when they were sampled."""
+        return dict(zip(self.table["rollout_id"], self.table[LOGPROBS], strict=True))
 
     def of(self, question: str) -> list[Rollout]:
         """The rollouts of one question, as pools take them."""
@@ -89,7 +94,8 @@ def roll_out(
     Args:
         states: by label; those that are the same student share what it says.
     """
-    draw = Draw(drawn.temperature, drawn.top_p, drawn.max_new_tokens, derive_seed(seed, "rollouts"))
+    about = drawn.temperature, drawn.top_p, drawn.max_new_tokens, derive_seed(seed, "rollouts")
+    draw = Draw(*about, logprobs=True)
     distinct = {state.id: (label, state) for label, state in reversed(list(states.items()))}
     workers = 1 if len(distinct) >= placement.evaluate_workers else placement.evaluate_workers
     request = request_of(asks_of(questions, range(drawn.group)))
@@ -121,7 +127,7 @@ def table_of(answers: pd.DataFrame, state: ModelState) -> pd.DataFrame:
     rows = zip(answers["token_ids"], answers["finish"], strict=True)
     tokens = [tuple(int(i) for i in ids) + ((end,) if finish == "stop" else ()) for ids, finish in rows]
     names = zip(answers["question_id"], answers["sample"], strict=True)
-    table = answers[["question_id", "sample", "text", "finish"]].assign(
+    table = answers[["question_id", "sample", "text", "finish", LOGPROBS]].assign(
         state=told, token_ids=pd.Series(tokens, index=answers.index, dtype=object)
     )
     table["rollout_id"] = [f"{question}/{sample}" for question, sample in names]

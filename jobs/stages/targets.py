@@ -22,6 +22,7 @@ from jobs.stages.states import ModelState
 from jobs.stages.steer import ToRead, arrays_in, bare, by_key
 from selection.steering import ARRAYS, Array, Pools, Rollout, pools_of
 from training.data import Example, write_examples
+from training.targets import SAMPLED
 
 TRAINED, TAIL = "trained", "tail_trained"
 # Arms whose targets are read off one pass over the wrong rollouts, with the pools of the rollout's question.
@@ -144,6 +145,7 @@ class WriteExamples:
 
     Attributes:
         rows: rollout -> (question's place, tokens).
+        logprobs: rollout -> log-probabilities of its tokens when they were sampled.
         tail: rollouts whose ends are learned by cross-entropy.
     """
 
@@ -153,6 +155,7 @@ class WriteExamples:
     rows: Mapping[str, tuple[int, tuple[int, ...]]]
     items: Mapping[str, ToRead]
     said: Finished | None
+    logprobs: Mapping[str, Sequence[float]]
     tail: Mapping[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
 
     def __call__(self, place: Place) -> dict[str, Any]:
@@ -174,6 +177,8 @@ class WriteExamples:
                     lost[identity] = [state, str(row["reason"])]
                     continue
                 tokens = self.items[identity].tokens
+                sampled = np.asarray(self.logprobs[identity][: len(tokens)], dtype=np.float32)
+                arrays |= {SAMPLED: sampled.reshape(1, -1, 1)}
             weight = 1.0 / len(tokens) if self.arm.normalise == "row" else 1.0
             examples.append(self._example(prompts[question], tokens, weight, arrays))
         for question, tokens in self.tail.values():
@@ -183,13 +188,14 @@ class WriteExamples:
             by_row = self.arm.normalise == "row"
             weight = self.arm.tail_weight / (len(tokens) - start) if by_row else self.arm.tail_weight
             examples.append(Example(ids, *span, weight))
-        write_examples(place, examples, dict.fromkeys(names, self._width(examples)) if examples else {})
+        widths = dict.fromkeys(names, self._width(examples, names)) | ({SAMPLED: 1} if names else {})
+        write_examples(place, examples, widths if examples else {})
         return {"examples": len(examples), "lost": lost}
 
     @staticmethod
-    def _width(examples: Sequence[Example]) -> int:
-        """Of the arrays; any where no example has one."""
-        return next((a.shape[2] for e in examples for a in e.arrays.values()), 1)
+    def _width(examples: Sequence[Example], names: Sequence[str]) -> int:
+        """Of the states; any where no example has one."""
+        return next((e.arrays[n].shape[2] for e in examples for n in names if n in e.arrays), 1)
 
     def _read(self, names: Sequence[str]) -> dict[bytes, dict[str, object]]:
         columns = ["state", "reason", "tokens", *(c for n in names for c in (n, f"{n} contexts"))]

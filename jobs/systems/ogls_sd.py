@@ -193,9 +193,8 @@ def training_of(
     trained = {i: rows[i] for i in r.taken.trained}
     tail = {i: rows[i] for i in tail_of(arm, r.rolled)}
     refuse_nothing(label, list(r.taken.why.values()), bool(trained or tail))
-    write = WriteExamples(
-        arm, state, r.questions, trained, r.taken.items, None if r.said is None else r.said.finished, tail
-    )
+    read = None if r.said is None else r.said.finished
+    write = WriteExamples(arm, state, r.questions, trained, r.taken.items, read, r.rolled.logprobs, tail)
     said = "" if r.said is None else r.said.id
     about = [
         r.rolled.id,

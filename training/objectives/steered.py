@@ -25,7 +25,7 @@ from training.objectives.chunked import chunked_loss
 from training.objectives.divergences import divergence_of, entries, log_probabilities
 from training.objectives.frozen import FrozenHead
 from training.objectives.objective import Objective, Sums, Tensors, hidden_states, token_mass
-from training.targets import DivergenceSettings, SteeredSettings, lambda_at
+from training.targets import SAMPLED, DivergenceSettings, SteeredSettings, lambda_at
 
 
 def steered(settings: SteeredSettings) -> Objective:
@@ -51,7 +51,9 @@ def steered_loss(
     cross-entropy.
 
     Args:
-        batch: as for `weighted_cross_entropy`; further `array NAME` [C, N, D], `count NAME` [N] and `step`.
+        batch: as for `weighted_cross_entropy`; further `array NAME` [C, N, D], `count NAME` [N], `step`, and
+            where it is known `array sampled` [1, N, 1], log-probabilities of the tokens when they were
+            sampled.
 
     Returns:
         The sum; and sums of what is worth watching, each token times its weight.
@@ -64,7 +66,9 @@ def steered_loss(
     chosen = labels != IGNORED
     labels_N, weights_N = labels[chosen], weights[chosen]
     targets = Targets(settings, attached, batch, lambda_at(int(batch["step"]), settings))
-    sums: Tensors = {name: weights_N.new_zeros((), dtype=torch.float64) for name in METRICS}
+    sampled = batch.get(ARRAY + SAMPLED)
+    names = METRICS if sampled is None else (*METRICS, "staleness_nats")
+    sums: Tensors = {name: weights_N.new_zeros((), dtype=torch.float64) for name in names}
 
     def loss_of(logits: torch.Tensor, part: slice) -> torch.Tensor:
         weight, known = weights_N[part], targets.known_N[part]
@@ -76,6 +80,9 @@ def steered_loss(
             own = divergence_of(target, student, settings.divergence, labels_N[part])
             losses = torch.where(known, own, losses)
             found = watched(settings, targets, part, target, student.detach(), labels_N[part])
+            if sampled is not None:
+                now = -torch.nn.functional.cross_entropy(logits.detach(), labels_N[part], reduction="none")
+                found["staleness_nats"] = sampled[0, part, 0] - now
             for name, value in found.items():
                 sums[name] += (value * weight * known).double().sum()
         return (losses * weight).sum()
