@@ -202,7 +202,7 @@ def test_models_that_read_are_shown_right_solutions_and_slips_that_end_wrong() -
 
 
 def test_a_reading_world_at_a_hundredth_of_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "EXPORTS", (1000,))
+    monkeypatch.setattr(reading, "EXPORTS", {"prefix": (1000,)})
     monkeypatch.setattr(reading, "LANGUAGES", {"prefix": ("pat", "peg", "pia")})
     monkeypatch.setattr(reading, "BANDS", dict.fromkeys(reading.BANDS, (0.0, 1.0)))
     monkeypatch.setattr(reading, "PRACTICE", 8)

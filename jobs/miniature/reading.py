@@ -22,8 +22,9 @@ from jobs.run.store import Stage
 
 WIDTH, READS = 96, 0.4
 LANGUAGES = {"running": ("rex", "ria", "rob"), "prefix": ("pat", "peg", "pia")}  # strong, weak, student
-STEPS, ROWS, RATE = 1000, 24_000, 4e-3
-EXPORTS = tuple(range(200, 1001, 100))
+ROWS, RATE = 24_000, 4e-3
+# `prefix` is learned between steps 200 and 300: of exports every 100 steps none was in the student's band
+EXPORTS = {"running": tuple(range(200, 1001, 100)), "prefix": (*range(220, 301, 20), 400, 500)}
 BANDS = {"strong": (0.8, 1.0), "weak": (0.5, 0.7), "student": (0.25, 0.5)}
 
 
@@ -31,7 +32,7 @@ def lines() -> list[Line]:
     """The bases of both languages."""
     found = []
     for language in LANGUAGES:
-        about = (STEPS, ROWS, RATE, EXPORTS)
+        about = (EXPORTS[language][-1], ROWS, RATE, EXPORTS[language])
         name = f"{language}-reads"
         start, reads = f"{START}/{WIDTH}", tuple(LANGUAGES)
         recipe = Recipe(name, start, {language: 1.0}, *about, is_constant=True, reading=READS, reads=reads)
