@@ -20,11 +20,11 @@ from jobs.miniature.tasks import QUICK_FAMILIES, draw_episodes
 from jobs.run.run import Run
 from jobs.run.store import Stage
 
-WIDTH, READS = 96, 0.4
+WIDTH = 96
+READS = 0.8  # where two of five episodes showed a solution, models learned not to look at it
 LANGUAGES = {"running": ("rex", "ria", "rob"), "prefix": ("pat", "peg", "pia")}  # strong, weak, student
 ROWS, RATE = 24_000, 4e-3
-# `prefix` is learned between steps 200 and 300: of exports every 100 steps none was in the student's band
-EXPORTS = {"running": tuple(range(200, 1001, 100)), "prefix": (*range(220, 301, 20), 400, 500)}
+EXPORTS = {"running": tuple(range(500, 1301, 100)), "prefix": tuple(range(300, 901, 100))}
 BANDS = {"strong": (0.8, 1.0), "weak": (0.5, 0.7), "student": (0.25, 0.5)}
 
 
@@ -34,7 +34,8 @@ def lines() -> list[Line]:
     for language in LANGUAGES:
         about = (EXPORTS[language][-1], ROWS, RATE, EXPORTS[language])
         name = f"{language}-reads"
-        start, reads = f"{START}/{WIDTH}", tuple(LANGUAGES)
+        start = f"{START}/{WIDTH}"
+        reads = (language, *LANGUAGES)  # its mother tongue twice as often as any other
         recipe = Recipe(name, start, {language: 1.0}, *about, is_constant=True, reading=READS, reads=reads)
         found.append(Line(recipe, language, WIDTH))
     return found

@@ -23,9 +23,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.arena import TRIES, Arena, Failed, Fight, Missed, Skipped, arena
+from tests.chaos.arena import TRIES, Arena, Failed, Fight, Missed, Skipped, arena, arena_of_rollouts
 from tests.chaos.compare import check
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults import FAULTS, ROLLOUT_FAULTS
 
 AGENTS_NOTICE_S = 180.0  # Ray's agents ask their dead head for a minute or two before they give up
 
@@ -54,8 +54,12 @@ def strike(found: Arena, name: str) -> tuple[Fight, list[str]]:
 
     A run that ended before its moment was seen is set back and struck again.
     """
-    fault, keep = FAULTS[name]
-    began, fight = time.monotonic(), Fight(found, name, keep)
+    began = time.monotonic()
+    if name in ROLLOUT_FAULTS:
+        fault, fight = ROLLOUT_FAULTS[name], Fight(arena_of_rollouts(found), name, ())
+    else:
+        fault, keep = FAULTS[name]
+        fight = Fight(found, name, keep)
     again = ""
     for left in reversed(range(TRIES)):
         try:
@@ -104,7 +108,7 @@ def main() -> None:
     fights: list[tuple[Fight, list[str]]] = []
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     with arena(folder, seed) as found:
-        order = [name for name in FAULTS if given.only in name]
+        order = [name for name in (*FAULTS, *ROLLOUT_FAULTS) if given.only in name]
         if given.minutes is not None:
             random.Random(seed).shuffle(order)
         started = time.monotonic()

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from jobs.miniature.tasks import draw_episodes, work_out
 from tests.conftest import make_small_world
 from tests.fault_proxy import FaultProxy
 from tests.openai_server import serve_model
@@ -26,10 +27,10 @@ from tests.openai_server import serve_model
 ROOT = Path(__file__).resolve().parents[2]
 # What a run goes through, as its stages.json names it; the first three are rows of tables.
 STAGES = ("generate", "verify", "score", "select", "examples", "train", "evaluate")
-EXACT = ("generate", "verify", "score", "select", "examples")
+EXACT = ("generate", "verify", "score", "select", "roll out", "verdicts on", "steer", "examples")
 PATIENCE_S = 240.0
 MARK = "TUTELAGE_CHAOS"
-STEPS = 120
+STEPS, ROUND_STEPS = 120, 40
 TRIES = 4  # to strike a run whose moment passed before it was seen
 
 
@@ -47,13 +48,20 @@ class Skipped(Exception):
 
 @dataclass
 class Arena:
-    """What all faults share: the experiment, its undisturbed store, and the endpoint's proxy."""
+    """What faults share: the experiment, its undisturbed store, the endpoint's proxy, and how many steps a
+    training has.
+    """
 
     root: Path
     tree: dict[str, Any]
-    reference: Path
     proxy: FaultProxy
     seed: int
+    steps: int = STEPS
+
+    @property
+    def reference(self) -> Path:
+        """The store of the undisturbed run."""
+        return self.root / "reference" / "store"
 
     def places(self, kind: str) -> list[Path]:
         """The directories of one kind, below the store: of stages, and of views with their tables."""
@@ -231,10 +239,43 @@ def arena(folder: Path, seed: int) -> Iterator[Arena]:
             "placement": {"max_failures": 5},
             "arms": tree["arms"][:1],
         }
-        found = Arena(folder, tree, folder / "reference" / "store", proxy, seed)
-        calm = Fight(found, "reference", ())
-        calm.run_to_the_end()
+        found = Arena(folder, tree, proxy, seed)
+        Fight(found, "reference", ()).run_to_the_end()
         try:
             yield found
         finally:
             proxy.close()
+
+
+def arena_of_rollouts(found: Arena) -> Arena:
+    """The same student in two rounds over its own rollouts; run undisturbed when it is first asked for."""
+    folder = found.root / "rollouts"
+    tiny = Path(found.tree["students"][0]["path"])
+    there = folder.is_dir()
+    folder.mkdir(exist_ok=True)
+    tree = make_small_world(folder, tiny)
+    worked = {e.question_id: work_out(e, "running") for e in draw_episodes(36, seed=11)}
+    file = Path(tree["questions"]["train"])
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(row | {"solution": worked[row["id"]]}) + "\n" for row in rows))
+    tree |= {
+        "rounds": 2,
+        "arms": [{"kind": "ogls_sd", "name": "ogls", "target": "ogls"}],
+        "train": {"batch_size": 8, "learning_rate": 1e-3, "checkpoint_every": 5},
+        "evaluate": {"metric": "loss"},
+        "placement": {"max_failures": 5},
+        "rollouts": {
+            "group": 4,
+            "questions": 12,
+            "steps_per_round": ROUND_STEPS,
+            "max_new_tokens": 24,
+            "solution_field": "solution",
+            "template": "{question} like {solution}",
+            "check_questions": 0,
+            "shard_size": 8,
+        },
+    }
+    own = Arena(folder, tree, found.proxy, found.seed, ROUND_STEPS)
+    if not there:
+        Fight(own, "reference", ()).run_to_the_end()
+    return own

@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 
 from cluster.session import LOOPBACK_ONLY
-from tests.chaos.arena import ROOT, STAGES, STEPS, Failed, Fight, Skipped
+from tests.chaos.arena import ROOT, STAGES, Failed, Fight, Skipped
 
 
 def after_parts(fight: Fight, stage: str) -> Callable[[], bool]:
@@ -33,8 +33,9 @@ def after_parts(fight: Fight, stage: str) -> Callable[[], bool]:
 
 def after_steps(fight: Fight) -> Callable[[], bool]:
     """Whether a random number of training steps is done."""
-    wanted = fight.random.randint(STEPS // 6, STEPS * 2 // 3)
-    fight.struck = f"after step {wanted} of {STEPS}"
+    steps = fight.arena.steps
+    wanted = fight.random.randint(steps // 6, steps * 2 // 3)
+    fight.struck = f"after step {wanted} of {steps}"
 
     def ready() -> bool:
         logs = list(fight.store.glob("train/*/metrics.jsonl"))
@@ -65,6 +66,16 @@ def driver_dies(stage: str) -> Callable[[Fight], None]:
         fight.run_to_the_end()
 
     return fault
+
+
+def driver_dies_between_rounds(fight: Fight) -> None:
+    process = fight.start()
+    fight.wait(process, lambda: bool(list(fight.store.glob("train/*/manifest.json"))))
+    fight.note_finished()
+    process.kill()
+    process.wait()
+    fight.struck = "after the first of two rounds"
+    fight.run_to_the_end()
 
 
 def train_worker_dies(fight: Fight) -> None:
@@ -267,4 +278,11 @@ FAULTS: dict[str, tuple[Callable[[Fight], None], tuple[str, ...]]] = {
     "endpoint misbehaves": (endpoint_misbehaves, ()),
     "stale locks": (lock_is_stale, STAGES[:2]),
     "two runs at once": (two_runs_at_once, STAGES[:2]),
+}
+ROLLOUT_FAULTS: dict[str, Callable[[Fight], None]] = {
+    "driver dies, rolling out": driver_dies("roll out"),
+    "driver dies, steering": driver_dies("steer"),
+    "actor dies, steering": actor_dies("steer"),
+    "driver dies, training on rollouts": driver_dies("train"),
+    "driver dies between rounds": driver_dies_between_rounds,
 }
