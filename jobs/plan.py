@@ -20,6 +20,7 @@ from jobs.run.unfit import older_layout
 from jobs.stages.ask import Left
 from jobs.stages.measures import measuring_of
 from jobs.stages.reading import SHOWN
+from jobs.stages.targets import VIEWS
 from jobs.stages.train import train_place
 from training.batches import count_steps
 
@@ -52,7 +53,7 @@ def make_plan(run: Run, experiment: Experiment) -> list[PlanRow]:
     rows = [_row("miniature world", p) for p in found.get("miniature", [])]
     rows += _ask_rows(experiment, found, questions)
     rows += _score_rows(experiment, found, questions)
-    rows += _rollout_rows(found)
+    rows += _rollout_rows(experiment, found, questions)
     return rows + _path_rows(experiment, found, questions, held_out)
 
 
@@ -105,14 +106,31 @@ def _score_rows(e: Experiment, found: dict[str, list[Planned]], questions: int) 
     return [PlanRow("score, round 1", "no", f"at most {most:,} answers", place), *sorted(rows, key=str)]
 
 
-def _rollout_rows(found: dict[str, list[Planned]]) -> list[PlanRow]:
-    """What students are asked for their own rollouts, and what teachers read of them, as far as is known."""
+def _rollout_rows(e: Experiment, found: dict[str, list[Planned]], questions: int) -> list[PlanRow]:
+    """What students are asked for their own rollouts, and what teachers read of them; an upper bound while
+    nothing is known.
+    """
     rows = [
         _row(f"check reading: {p.label}", p) for p in found.get("evaluate", []) if p.label.endswith(SHOWN)
     ]
     for kind in ("roll out", "steer"):
         rows += [_row(f"{kind} {p.label}", p) for p in found.get(kind, [])]
-    return rows
+    arms = [arm for arm in e.arms if isinstance(arm, OglsArm)]
+    if rows or not arms:
+        return rows
+    drawn, place = e.drawn, f"{e.placement.evaluate_workers} × ({e.placement.needs})"
+    one, later = min(drawn.questions, questions) * drawn.group * len(e.students), (e.rounds - 1) * e.seeds
+    steered = [arm for arm in arms if arm.steered is not None]
+    passes = {
+        ("pools" if a.target in VIEWS else a.target, a.exclude_self, a.honest, a.teacher) for a in steered
+    }
+    asked, read = one * (1 + later * len(arms)), one * (len(passes) + later * len(steered))
+    said = f"at most {asked:,} rollouts of at most {drawn.max_new_tokens:,} tokens"
+    shown = f"at most {read:,} rollouts, each after at most {drawn.group + 1} solutions"
+    return [
+        PlanRow("roll out, all rounds", "no", said, place),
+        *([PlanRow("steer, all rounds", "no", shown, place)] if read else []),
+    ]
 
 
 def _path_rows(

@@ -124,6 +124,8 @@ def test_a_run_without_an_arm_that_chooses_has_a_report_and_a_plan(
     file = write_experiment(tree, tmp_path)
     planned = tutelage("plan", file)
     assert planned.returncode == 0, planned.stderr
+    for bound in ("at most 72 rollouts of at most 12 tokens", "at most 72 rollouts, each after at most 4"):
+        assert bound in planned.stdout, planned.stdout
     done = tutelage("run", file)
     assert done.returncode == 0, done.stderr
     assert "cannot tell opsd incorrect from ogls" in done.stdout or "came to the same" in done.stdout
