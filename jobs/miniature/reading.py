@@ -24,7 +24,8 @@ WIDTH = 96
 READS = 0.8  # where two of five episodes showed a solution, models learned not to look at it
 LANGUAGES = {"running": ("rex", "ria", "rob"), "prefix": ("pat", "peg", "pia")}  # strong, weak, student
 ROWS, RATE = 24_000, 4e-3
-EXPORTS = {"running": tuple(range(500, 1301, 100)), "prefix": tuple(range(300, 901, 100))}
+# `prefix` is learned between steps 400 and 500: of exports every 100 steps none was in the student's band
+EXPORTS = {"running": tuple(range(500, 1301, 100)), "prefix": (*range(400, 501, 20), 600, 700, 800, 900)}
 BANDS = {"strong": (0.8, 1.0), "weak": (0.5, 0.7), "student": (0.25, 0.5)}
 
 
