@@ -15,6 +15,7 @@ from jobs.report.cards import bars, card_of_teacher, map_of
 from jobs.report.charts import arm_chart, chosen_chart, compatibility_chart, cost_chart, rounds_chart
 from jobs.report.lineage import SCRIPT, further_pages, in_pages, remove_stale, section_of
 from jobs.report.page import render_page
+from jobs.results.rollouts import away_from_targets
 from jobs.results.summary import Results, format_interval
 
 MOST_COLOURS = 12  # teachers that a chart can tell apart
@@ -62,6 +63,7 @@ def render_report(results: Results, pages: Sequence[Sequence[dict[str, Any]]] | 
         ledger_answers=_ledger_table(results.ledger, "answer"),
         ledger_rollouts=_ledger_table(results.ledger, "rollout"),
         rollouts=rollouts_shown(results.rollouts),
+        away=away_from_targets(results.rollouts),
         resolved=yaml.safe_dump(results.experiment, sort_keys=False, allow_unicode=True),
     )
 

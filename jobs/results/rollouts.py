@@ -56,3 +56,28 @@ def rollouts_table(outcome: Outcome) -> pd.DataFrame:
                 row[f"{words}, first step"], row[f"{words}, last"] = values
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+MOVED, NOTHING = 0.01, 1e-6  # nats a token
+
+
+def away_from_targets(rollouts: pd.DataFrame) -> list[str]:
+    """For people: arms whose students moved away from their targets while they trained on them, and arms
+    whose target was the student itself. A clip does the first (an entry that it cuts pulls at nothing, and
+    the others push); of the second an optimizer makes steps out of rounding.
+
+    Args:
+        rollouts: as `rollouts_table` gives it.
+    """
+    first, last = (f"exact KL, {when}" for when in ("first step", "last"))
+    if first not in rollouts:
+        return []
+    means = rollouts.groupby(["student", "arm", "round"], sort=False)[[first, last]].mean().reset_index()
+    lines = []
+    for student, arm, number, before, after in means.itertuples(index=False, name=None):
+        where = f"{student}, {arm}, round {number}"
+        if abs(before) < NOTHING:
+            lines.append(f"{where}: the target was the student itself when the round began")
+        if after > before + MOVED:
+            lines.append(f"{where}: exact KL rose from {before:.3f} to {after:.3f} nats a token")
+    return lines
