@@ -5,10 +5,13 @@ run names may be removed (`jobs/run/garbage.py`).
 import json
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.errors import BadInput
+from cluster.locks import held
 from cluster.storage import Place
 from jobs.run.store import digest
 
@@ -59,12 +62,24 @@ class Registration:
         """At a run's end: it names what it used, and no longer what only earlier attempts did."""
         if self._saved is None or set(self._saved) != set(self._names):
             self._write(dict(self._names))
+        with self._held():  # nobody writes now: what is half written was left by an attempt that was killed
+            for stray in (self.root / RUNS).glob(f".{self._place.name}.*.tmp"):
+                stray.unlink()
 
     def _write(self, names: dict[str, None]) -> None:
         about = {"directory": str(self.directory), "part": self.part, "host": platform.node()}
         content = {**about, "time": round(time.time()), "names": list(names)}
-        self._place.write_bytes(json.dumps(content, indent=1).encode())
+        with self._held():
+            self._place.write_bytes(json.dumps(content, indent=1).encode())
         self._saved = names
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Keep other attempts of this run from writing; an object store has no locks, and nothing half
+        written.
+        """
+        with held((self.root / f"locks/{RUNS}-{self.id}").path) if self.root.is_local else nullcontext():
+            yield
 
 
 def read_registration(place: Place) -> dict[str, Any]:

@@ -27,8 +27,6 @@ from tests.chaos.arena import TRIES, Arena, Failed, Fight, Missed, Skipped, aren
 from tests.chaos.compare import check
 from tests.chaos.faults import FAULTS, ROLLOUT_FAULTS
 
-# leaves a temporary file of the run's registration behind; only the whole suite runs it
-NOT_SURVIVED = ("driver dies between rounds",)
 AGENTS_NOTICE_S = 180.0  # Ray's agents ask their dead head for a minute or two before they give up
 
 
@@ -112,7 +110,6 @@ def main() -> None:
     with arena(folder, seed) as found:
         order = [name for name in (*FAULTS, *ROLLOUT_FAULTS) if given.only in name]
         if given.minutes is not None:
-            order = [name for name in order if name not in NOT_SURVIVED]
             random.Random(seed).shuffle(order)
         started = time.monotonic()
         for name in order:
