@@ -165,6 +165,18 @@ def small_world(tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
     return make_small_world(tmp_path, tiny_model)
 
 
+def with_solutions(tree: dict[str, Any]) -> dict[str, Any]:
+    """The small world with a worked solution beside each of its questions."""
+    from jobs.miniature.tasks import draw_episodes, work_out
+
+    worked = {e.question_id: work_out(e, "running") for e in draw_episodes(36, seed=11)}
+    for name in ("train", "evaluate"):
+        path = Path(tree["questions"][name])
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        write_jsonl(path, [row | {"solution": worked[row["id"]]} for row in rows])
+    return tree
+
+
 def make_small_world(tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
     """An experiment over 24 questions with three file teachers (one of them often wrong) and one small
     student.

@@ -191,19 +191,23 @@ def test_greedy_answers_are_those_of_computing_every_text_anew(kind: str) -> Non
     if proof is None:
         return
     rows = texts([5, 12, 9, 16, 3])
-    found = sample(model, rows, Sampling(10, frozenset({11, 23, 37, 41, 59}), way=proof.way))
+    stop = frozenset({11, 23, 37, 41, 59})
+    found = sample(model, rows, Sampling(10, stop, way=proof.way, logprobs=True))
     for row, got in zip(rows, found, strict=True):
         assert isinstance(got, Completion), got
+        assert len(got.logprobs) == len(got.ids) + (got.finish == "stop")
         text = list(row)
-        for token in [*got.ids, None]:
+        for k, token in enumerate([*got.ids, None]):
             with torch.no_grad():
                 logits = model(input_ids=torch.tensor([text]), use_cache=False).logits[0, -1]
             if token is None:
-                assert len(got.ids) == 10 or int(logits.argmax()) in {11, 23, 37, 41, 59}
+                assert len(got.ids) == 10 or int(logits.argmax()) in stop
                 break
             assert float(logits.max() - logits[token]) <= 1e-3 * float(logits.abs().max()), (
                 "another token is likelier"
             )
+            logprob = float(logits.float().log_softmax(-1)[token])
+            assert got.logprobs[k] == pytest.approx(logprob, abs=1e-3 * float(logits.abs().max()) + 1e-4)
             text.append(token)
 
 

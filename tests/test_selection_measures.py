@@ -88,7 +88,8 @@ def test_with_all_sentences_before_it_one_sentence_is_global_naturalness() -> No
     row = Rendered((5, 6, 8, 9, 10, 11), 2, 6)  # no token ends a sentence
     scorer = Scorer(random_model("llama"), SPECIAL)
     (local,), (whole,) = Windows(scorer, Words(), 4).score([row]), scorer.score([row])
-    assert local.local_loss == pytest.approx(whole.answer_loss / whole.n_answer, rel=1e-6)  # type: ignore[union-attr]
+    mean = whole.answer_loss / whole.n_answer  # type: ignore[union-attr]
+    assert local.local_loss == pytest.approx(mean, rel=1e-6)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

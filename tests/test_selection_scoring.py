@@ -68,7 +68,8 @@ def test_the_published_numbers_of_the_rivals_are_reproduced_on_their_spans(golde
     scored = Scorer(load_model(source), frozenset()).score(
         [rows[e["id"], e["teacher_name"]] for e in expected]
     )
-    table = pd.DataFrame([asdict(s) for s in scored]).assign(question_id=[e["id"] for e in expected])  # type: ignore[call-overload]
+    table = pd.DataFrame([asdict(s) for s in scored])  # type: ignore[call-overload]
+    table["question_id"] = [e["id"] for e in expected]
     n, loss = table["n_answer"], table["answer_loss"]
     got = {
         "rsr": {

@@ -45,7 +45,8 @@ def test_it_agrees_with_every_published_label_of_gsm8k(gsm8k: Path, method: str)
 )
 def test_answers_that_the_published_judge_passes_wrongly_are_wrong(reference: str, answer: str) -> None:
     for method in ("math", "numeric"):
-        assert judge(answer, reference, VerifySettings(method=method)).state == "wrong", method  # type: ignore[arg-type]
+        settings = VerifySettings(method=method)  # type: ignore[arg-type]
+        assert judge(answer, reference, settings).state == "wrong", method
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ import pytest
 
 from cluster.errors import BadInput
 from jobs.experiment.arms import OglsArm
-from jobs.miniature.tasks import draw_episodes, work_out
 from jobs.report.run import render_report
 from jobs.results.ledger import run_ledger
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.results.summary import summarise
 from jobs.stages import steer as steering
+from tests.conftest import with_solutions
 from tests.runs import run, tutelage, write_experiment
 from training.data import Examples
 from training.metrics import read_metrics
@@ -42,12 +42,7 @@ def arms(*targets: str) -> list[dict[str, Any]]:
 @pytest.fixture
 def own_world(small_world: dict[str, Any]) -> dict[str, Any]:
     """The small world with worked solutions beside its questions."""
-    worked = {e.question_id: work_out(e, "running") for e in draw_episodes(36, seed=11)}
-    for name in ("train", "evaluate"):
-        path = Path(small_world["questions"][name])
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        path.write_text("".join(json.dumps(r | {"solution": worked[r["id"]]}) + "\n" for r in rows))
-    return small_world | {
+    return with_solutions(small_world) | {
         "rollouts": ROLLOUTS,
         "rounds": 2,
         "train": {"batch_size": 8, "learning_rate": 1e-3},

@@ -20,7 +20,8 @@ def peak_bytes(run: Callable[[], object]) -> int:
     """Most bytes that were allocated at once on top of what was there before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         run()
-    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+    every = seen.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = [e for e in every if e.name() == "[memory]"]
     now = top = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
         now += event.nbytes()

@@ -129,7 +129,8 @@ def descended(start: tuple[float, ...], clip: str) -> list[float]:
     z, student = logits(0.5, 0.3, 0.2), logits(*start)
     for _ in range(20):
         student = student.detach().requires_grad_()
-        divergence_of(z[None], student[None], DivergenceSettings(clip=clip)).sum().backward()  # type: ignore[arg-type]
+        about = DivergenceSettings(clip=clip)  # type: ignore[arg-type]
+        divergence_of(z[None], student[None], about).sum().backward()
         assert student.grad is not None
         student = student - 0.5 * student.grad
     return torch.softmax(student, 0).tolist()  # type: ignore[no-any-return]
@@ -191,7 +192,8 @@ def test_every_divergence_is_its_formula_written_out(
         "jsd": (beta * p * np.log(p / m) + (1 - beta) * q * np.log(q / m)).sum(1),
     }
     for name, values in expected.items():
-        about = DivergenceSettings(divergence=name, beta=beta, clip="none", temperature=temperature)  # type: ignore[arg-type]
+        given = {"divergence": name, "beta": beta, "clip": "none", "temperature": temperature}
+        about = DivergenceSettings(**given)  # type: ignore[arg-type]
         found = divergence_of(torch.tensor(z), torch.tensor(s), about)
         assert found.tolist() == pytest.approx(values.tolist(), abs=2e-5)
         assert (found >= -1e-6).all()

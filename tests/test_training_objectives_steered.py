@@ -174,7 +174,8 @@ def test_a_student_that_is_its_own_target_learns_nothing(
     place = Place(str(tmp_path / "rows.arrow"))
     write_examples(place, rows)
     for divergence in ("forward", "reverse", "jsd"):
-        about = SteeredSettings("h0", divergence=DivergenceSettings(divergence=divergence))  # type: ignore[arg-type]
+        own_divergence = DivergenceSettings(divergence=divergence)  # type: ignore[arg-type]
+        about = SteeredSettings("h0", divergence=own_divergence)
         own = steered_job(divergence, tiny_model, place.path, tmp_path, tiny_model, steered=about, steps=1)
         one.run(train, [own], tmp_path / "checkpoints")
         (told,) = read_metrics(Place(own.output))

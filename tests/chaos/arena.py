@@ -19,8 +19,7 @@ from typing import Any
 
 import yaml
 
-from jobs.miniature.tasks import draw_episodes, work_out
-from tests.conftest import make_small_world
+from tests.conftest import make_small_world, with_solutions
 from tests.fault_proxy import FaultProxy
 from tests.openai_server import serve_model
 
@@ -253,11 +252,7 @@ def arena_of_rollouts(found: Arena) -> Arena:
     tiny = Path(found.tree["students"][0]["path"])
     there = folder.is_dir()
     folder.mkdir(exist_ok=True)
-    tree = make_small_world(folder, tiny)
-    worked = {e.question_id: work_out(e, "running") for e in draw_episodes(36, seed=11)}
-    file = Path(tree["questions"]["train"])
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
-    file.write_text("".join(json.dumps(row | {"solution": worked[row["id"]]}) + "\n" for row in rows))
+    tree = with_solutions(make_small_world(folder, tiny))
     tree |= {
         "rounds": 2,
         "arms": [{"kind": "ogls_sd", "name": "ogls", "target": "ogls"}],

@@ -35,7 +35,8 @@ def chunked_loss(head: Head, hidden_ND: torch.Tensor, loss_of: ChunkLoss, blocks
     rows = max(1, most // (4 * head.size * blocks))
     if head.is_one_matrix:
         projection = head.model.get_output_embeddings()
-        return _OneMatrixLoss.apply(hidden_ND, projection.weight, projection.bias, head.model, loss_of, rows)  # type: ignore[no-any-return,no-untyped-call]
+        given = (hidden_ND, projection.weight, projection.bias, head.model, loss_of, rows)
+        return _OneMatrixLoss.apply(*given)  # type: ignore[no-any-return,no-untyped-call]
     if hasattr(head.weight, "ds_id") or len(hidden_ND) <= rows:
         return loss_of(head.logits(hidden_ND), slice(0, len(hidden_ND)))
     total = hidden_ND.new_zeros((), dtype=torch.float32)
