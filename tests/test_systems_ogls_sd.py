@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from cluster.errors import BadInput
-from jobs.experiment.arms import OglsArm
+from jobs.experiment.arms import TARGETS, OglsArm
+from jobs.experiment.reading import parse_experiment, resolved
 from jobs.report.run import render_report
 from jobs.results.ledger import run_ledger
 from jobs.results.outcome import Outcome, StudentPath
@@ -297,6 +298,19 @@ def test_a_plan_of_a_finished_run_has_nothing_left(own_world: dict[str, Any], tm
     assert "-" not in [line.split()[0] for line in planned.stdout.splitlines() if line.split()]
     assert re.search(r"evaluate\s+\S*\s*2 of 2", planned.stdout), planned.stdout
     assert "roll out kid ogls seed 0" in " ".join(planned.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "about", [{}, {"top_k": None}, {"top_k": 7}, {"divergence": "sampled"}, {"clip": "none"}]
+)
+def test_an_experiment_that_was_written_down_is_the_same_experiment(
+    own_world: dict[str, Any], about: dict[str, Any]
+) -> None:
+    every = [arm | about for arm in arms(*TARGETS) if arm["target"] not in ("gkd", "rejection_sampling")]
+    e = parse_experiment(own_world | {"arms": [*every, *arms("rejection_sampling")]})
+    again = parse_experiment(json.loads(json.dumps(resolved(e))))
+    assert again == e
+    assert [getattr(a, "steered", None) for a in again.arms] == [getattr(a, "steered", None) for a in e.arms]
 
 
 def test_the_published_settings_of_sdpo_can_be_changed_one_by_one() -> None:

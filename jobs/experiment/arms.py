@@ -116,6 +116,9 @@ OglsTarget = Literal[
 ]
 
 
+SDPO_TOP_K = 100  # as in its published code
+
+
 class OglsArm(Section):
     """The student learns from its own rollouts (OGLS-SD, arXiv 2605.12400, and its relatives); how they are
     drawn is said for all such arms in `rollouts`.
@@ -145,6 +148,20 @@ class OglsArm(Section):
     tail_tokens: int = Field(128, ge=1)
     teacher: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, given: Any) -> Any:
+        """Whoever does not speak of `top_k` gets `sdpo`'s own, as a value: what a run writes down of its
+        experiment says it too.
+        """
+        if (
+            not isinstance(given, Mapping)
+            or given.get("target") != "sdpo"
+            or given.get("divergence") == "sampled"
+        ):
+            return given
+        return {"top_k": SDPO_TOP_K, **given}
+
     @model_validator(mode="after")
     def _fits(self) -> "OglsArm":
         if (self.target == "gkd") != (self.teacher is not None):
@@ -168,9 +185,7 @@ class OglsArm(Section):
             ("jsd", "none") if self.target in ("sdpo", "gkd") else ("forward", "two_sided")
         )
         clip = self.clip or ("none" if self.divergence == "sampled" else usual[1])
-        published = 100 if self.target == "sdpo" and self.divergence != "sampled" else None
-        top_k = self.top_k if "top_k" in self.model_fields_set else published
-        about = (self.divergence or usual[0], self.beta, clip, self.threshold, self.temperature, top_k)
+        about = (self.divergence or usual[0], self.beta, clip, self.threshold, self.temperature, self.top_k)
         divergence = DivergenceSettings(*about, self.allow_small_beta)
         return SteeredSettings(base, plus, minus, self.most_lambda, self.ramp, divergence)
 
