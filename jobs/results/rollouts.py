@@ -79,5 +79,5 @@ def away_from_targets(rollouts: pd.DataFrame) -> list[str]:
         if abs(before) < NOTHING:
             lines.append(f"{where}: the target was the student itself when the round began")
         if after > before + MOVED:
-            lines.append(f"{where}: exact KL rose from {before:.3f} to {after:.3f} nats a token")
+            lines.append(f"{where}: exact KL rose from {max(before, 0.0):.3f} to {after:.3f} nats a token")
     return lines
