@@ -263,4 +263,5 @@ def test_a_table_tells_in_words_whose_rows_it_holds(tmp_path: Path) -> None:
     view = squared(tmp_path, [1])
     words = json.loads((view.table.directory.path / "owner.json").read_text())
     assert words == {"kind": "squares", "version": 1, "identity": {"of": "numbers"}, "about": {}}
-    assert os.listdir(tmp_path / "locks") == [f"squares-{SQUARES.id}"]
+    (registered,) = (place.stem for place in (tmp_path / "runs").glob("*.json"))
+    assert sorted(os.listdir(tmp_path / "locks")) == [f"runs-{registered}", f"squares-{SQUARES.id}"]
