@@ -1,10 +1,12 @@
 """A run's own directory: claimed by the experiment that first made it."""
 
+from typing import Any
+
 import yaml
 
 from cluster.errors import BadInput
 from cluster.storage import Place
-from jobs.experiment.reading import resolved
+from jobs.experiment.reading import parse_experiment, resolved
 from jobs.experiment.schema import Experiment
 
 
@@ -18,7 +20,7 @@ def claim_run_directory(experiment: Experiment, suffix: str = "") -> Place:
     saved = directory / "experiment.yaml"
     mine = resolved(experiment)
     if saved.is_file():
-        theirs = yaml.safe_load(saved.read_text())
+        theirs = _with_defaults(yaml.safe_load(saved.read_text()))
         free = ("ray", "placement", "store", "runs", "keep", *(() if suffix else ("sweep",)))
         different = [k for k in mine if k not in free and theirs.get(k) != mine[k]]
         if different:
@@ -38,3 +40,11 @@ def claim_run_directory(experiment: Experiment, suffix: str = "") -> Place:
         )
     saved.write_bytes(yaml.safe_dump(mine, sort_keys=False, allow_unicode=True).encode())
     return directory
+
+
+def _with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
+    """What a saved experiment says to this version: settings it did not have yet have their defaults."""
+    try:
+        return resolved(parse_experiment(tree))
+    except BadInput:  # a version that had other settings; they are compared as they are written
+        return tree
