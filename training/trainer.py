@@ -101,14 +101,15 @@ def train_lanes(
     group: WorkerGroup = ONE_WORKER,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Train jobs that do not wait for one another on several worker groups side by side, each with every
-    `lanes`-th of them. What is small trains faster so than with its batches shared among more workers.
+    """Train jobs on several worker groups side by side, each with its own share of them (`dealt`). What is
+    small trains faster so than with its batches shared among more workers.
 
     Raises:
         TrainingFailed: of one lane, after the others have come to their end.
     """
-    lanes = max(1, min(lanes, sum(not job.is_done for job in jobs)))
-    if lanes == 1:
+    shares = dealt(jobs, lanes)
+    lanes = len(shares)
+    if lanes <= 1:
         train_jobs(jobs, name=name, storage=storage, group=group, on_progress=on_progress)
         return
     done = [(0, 0)] * lanes
@@ -121,8 +122,8 @@ def train_lanes(
                 on_progress(sum(s for s, _ in done), sum(t for _, t in done))
 
         try:
-            own = jobs[lane::lanes]
-            train_jobs(own, name=f"{name}-{lane}-{lanes}", storage=storage, group=group, on_progress=tell)
+            own = f"{name}-{lane}-{lanes}"
+            train_jobs(shares[lane], name=own, storage=storage, group=group, on_progress=tell)
         except BaseException as error:
             failures.append(error)
 
@@ -133,6 +134,32 @@ def train_lanes(
         thread.join()
     if failures:
         raise failures[0]
+
+
+def dealt(jobs: Sequence[TrainJob], lanes: int) -> list[list[TrainJob]]:
+    """Jobs as at most so many lanes, none of them empty.
+
+    A job that starts from what another one leaves follows that one in its lane. Such chains are dealt longest
+    first, each to the lane with the fewest steps. Nothing else counts, above all not what is done already: a
+    restart finds each lane's checkpoints where they were.
+    """
+    chains: dict[str, list[TrainJob]] = {}  # by the outputs of their jobs
+    firsts: list[list[TrainJob]] = []
+    for job in jobs:
+        chain = chains.get(job.source.path.rpartition("/")[0])
+        if chain is None:
+            chain = []
+            firsts.append(chain)
+        chain.append(job)
+        chains[job.output] = chain
+    steps = [sum(job.steps for job in chain) for chain in firsts]
+    shares: list[list[TrainJob]] = [[] for _ in range(min(max(1, lanes), len(firsts)))]
+    totals = [0] * len(shares)
+    for k in sorted(range(len(firsts)), key=lambda k: (-steps[k], k)):
+        lane = min(range(len(shares)), key=lambda lane: (totals[lane], lane))
+        shares[lane] += firsts[k]
+        totals[lane] += steps[k]
+    return shares
 
 
 def _trainer(jobs: Sequence[TrainJob], name: str, storage: Place, group: WorkerGroup) -> Any:

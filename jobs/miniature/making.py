@@ -47,16 +47,20 @@ class Workshop:
             made.write_bytes(b"")
 
     def train(self, recipes: Iterable[tuple[int, Recipe]], placement: Placement) -> None:
-        """Train models that do not wait for one another, as far as they are not there yet.
+        """Train models as far as they are not there yet.
 
         Args:
-            recipes: with their numbers in the world, from which seeds follow.
+            recipes: with their numbers in the world, from which seeds follow; one that goes on from another's
+                model comes after it.
         """
-        jobs = []
+        jobs: list[TrainJob] = []
+        tokenizers: dict[str, ModelSource] = {}  # a model's is that of the one it goes on from
         for k, recipe in recipes:
             job = training_of(recipe, self.directory, self.settings, k)
+            base = recipe.start.partition("/")[0]
+            tokenizers[recipe.name] = tokenizers.get(base, ModelSource(job.source.path))
             if not Place(job.examples).is_file():
-                renderer = Renderer(load_tokenizer(ModelSource(job.source.path)))
+                renderer = Renderer(load_tokenizer(tokenizers[recipe.name]))
                 examples = draw_examples(recipe, self.settings, renderer, self.held, k, self.families)
                 write_examples(Place(job.examples), examples)
             jobs.append(job)

@@ -121,6 +121,5 @@ def make_quick(run: Run, settings: Miniature, stage: Stage, placement: Placement
     shop = Workshop(run, settings, stage.directory, QUICK_FAMILIES, ids)
     shop.start(quick.WIDTH)
     numbered = list(enumerate(quick.RECIPES))
-    shop.train([(k, recipe) for k, recipe in numbered if recipe.is_base], placement)
-    shop.train([(k, recipe) for k, recipe in numbered if not recipe.is_base], placement)
+    shop.train(numbered, placement)
     stage.finish([], models=len(numbered), questions=len(held))

@@ -41,7 +41,9 @@ class Host(Protocol):
         placement: Placement,
         on_progress: Callable[[int, int], None],
     ) -> None:
-        """Train jobs that do not wait for one another, with the hosting actors out of the way."""
+        """Train jobs, with the hosting actors out of the way; one that starts from another's model comes
+        after it.
+        """
 
     def release(self) -> None:
         """End the hosting actors, so that others have the machine."""

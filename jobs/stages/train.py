@@ -250,7 +250,7 @@ def finish_training(stage: Stage, run_id: str, placement: Placement) -> None:
 
 
 def run_queue(run: Run, jobs: Sequence[TrainJob], placement: Placement) -> None:
-    """Train jobs that do not wait for one another."""
+    """Train jobs; one that starts from another's model comes after it."""
     if not jobs:
         return
     name, storage = "queue-" + digest([job.job_id for job in jobs], 16), run.store.root / "checkpoints"
