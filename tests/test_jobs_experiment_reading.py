@@ -113,3 +113,26 @@ def test_a_train_worker_gets_whole_gpus_and_what_else_the_student_gets_unless_to
     assert plain.model_copy(update={"train": own}).train_needs == Needs(4.0, 2.0, 64, (("zone", "b"),))
     with pytest.raises(ValidationError, match="num_gpus"):
         TrainPlacement(num_gpus=0.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("students", "arms"),
+    [
+        (("kid", "kid-low"), ("low-scas", "scas")),
+        (("a b", "a"), ("c", "b c")),
+        (("kid",), ("mean loss", "mean-loss")),
+    ],
+)
+def test_paths_that_would_be_called_alike_are_refused(
+    small_world: dict[str, Any], students: tuple[str, ...], arms: tuple[str, ...]
+) -> None:
+    """An export wrote one over the other, and a report took one for the other."""
+    path = small_world["students"][0]["path"]
+    tree = small_world | {
+        "students": [{"name": name, "path": path} for name in students],
+        "arms": [{"name": name, "rule": "random"} for name in arms],
+    }
+    with pytest.raises(BadInput, match="would both be called"):
+        parse_experiment(tree)
+    tree["arms"][-1]["name"] = "another"
+    assert len(parse_experiment(tree).arms) == len(arms)

@@ -17,6 +17,7 @@ from jobs.experiment.reading import parse_experiment
 from jobs.pipeline import look, run_pipeline
 from jobs.run.garbage import PARTS, Item, find_garbage, remove_garbage
 from jobs.run.progress import Terminal
+from jobs.run.registry import Registration
 from jobs.run.run import Mode, Run
 from jobs.run.store import Stage, Store
 from jobs.run.views import View
@@ -180,4 +181,15 @@ def test_checkpoints_stay_while_a_named_training_is_not_finished(runs: Runs, tmp
     training = next((root / "train").path.iterdir())
     (training / "manifest.json").unlink()
     assert find_garbage(root, 0) == find_garbage(root, 0)
+    assert not [i for i in find_garbage(root, 0).items if isinstance(i, Item) and i.kind == "checkpoints"]
+
+
+def test_checkpoints_stay_while_a_named_world_is_being_made(runs: Runs, tmp_path: Path) -> None:
+    """A world's trainings are its own, and no `train/` names them: a live build lost its checkpoints."""
+    root = runs.root
+    (root / "checkpoints" / "queue-0123456789abcdef-0-2" / "x").write_bytes(b"x")
+    assert [i.kind for i in find_garbage(root, 0).items] == ["checkpoints"]
+    world = Registration(root, Place(str(tmp_path / "runs" / "world")))
+    world.name("miniature/0123456789abcdef01234567")
+    world.save()
     assert not [i for i in find_garbage(root, 0).items if isinstance(i, Item) and i.kind == "checkpoints"]

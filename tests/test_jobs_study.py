@@ -85,6 +85,8 @@ def test_a_study_runs_its_parts_and_a_second_time_finds_everything(
     listed = tutelage("study", file, "--dry-run")
     assert listed.returncode == 0, listed.stderr
     assert "matrix: 1 experiments, 16 trainings" in listed.stdout
+    part = tutelage("study", file, "--dry-run", "--part", "rate")
+    assert [line.split(":")[0] for line in part.stdout.splitlines() if line[0] != " "] == ["rate"]
     assert not (tmp_path / "store").exists()
     done = tutelage("study", file, "--out", out)
     assert done.returncode == 0, done.stderr
@@ -204,6 +206,7 @@ def test_what_cannot_be_a_study_is_refused_before_anything_runs(
         ({"seed": 3}, "known keys"),
         ({"learns": {"students": ["kid"], "families": ["chain"]}}, "needs each_teacher"),
         ({"arms": []}, "needs arms"),
+        ({"cross": {"train": [{"steps": 3}]}, "fixes": {}}, "would replace the whole section"),
     ):
         parts = tree["parts"] | {"rate": tree["parts"]["rate"] | change}
         file = write_study(tree | {"parts": parts}, tmp_path)
@@ -211,6 +214,12 @@ def test_what_cannot_be_a_study_is_refused_before_anything_runs(
         assert done.returncode == 2, (change, done.stderr)
         assert said in done.stderr, (change, done.stderr)
         assert len(done.stderr.strip().splitlines()) == 1
+    shared = tree["experiment"] | {"arms": tree["parts"]["arms"]["arms"]}
+    done = tutelage("study", write_study(tree | {"experiment": shared}, tmp_path))
+    assert "arms belong to parts" in done.stderr
+    twin = tree["parts"] | {"arms-1": tree["parts"]["rate"] | {"cross": {}, "fixes": {}}}
+    done = tutelage("study", write_study(tree | {"parts": twin}, tmp_path))
+    assert "parts arms and arms-1 would share a directory" in done.stderr
     assert not (tmp_path / "store").exists()
     done = tutelage("study", write_study(tree, tmp_path), "--part", "nothing")
     assert "no such part" in done.stderr

@@ -16,11 +16,13 @@ from jobs.pipeline import look
 from jobs.report.export import export_run
 from jobs.report.replay import replay_answer
 from jobs.results.ledger import drop_bias, nothing_to_choose, run_ledger
+from jobs.results.lineage import lineage_of
 from jobs.results.outcome import Outcome, Start
 from jobs.results.quarantine import quarantine
 from jobs.results.tables import chosen_table, cost_table, teacher_table
 from jobs.run.run import Run
 from jobs.stages import measures
+from jobs.stages.select import OF_TEACHERS
 from jobs.stages.take import TakeFile
 from jobs.stages.teachers import build_pool
 from jobs.systems.paths import paths_of
@@ -165,6 +167,12 @@ def test_many_slices_come_to_what_one_comes_to(
     assert many.start.pool.count > 2
     assert since(made, before) == {ASKED: 0, CHECKED: 0, SCORED: 0}  # whose rows lie in the same tables
     refuse_difference(held, everything(second, many))
+    told = {t.id: t for t in lineage_of(one).questions}
+    assert len(told) > 20
+    assert {t.id: t for t in lineage_of(many).questions} == told
+    of_car = next(c.stage for (path, _), c in many.chosen.items() if path.arm.name == "car")
+    of_car.part(OF_TEACHERS).unlink()  # as an earlier version left it
+    assert {t.id: t for t in lineage_of(many).questions} == told
     # and made by slice from the beginning, where numbers are equal up to rounding
     third, other = choices(tree | {"store": str(tmp_path / "other")}, tmp_path)
     assert since(made, before)[SCORED] > 20

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -9,6 +11,10 @@ from hypothesis import strategies as st
 
 from cluster.models.loading import ModelSource
 from cluster.storage import Place
+from jobs.experiment.placement import Placement
+from jobs.run.progress import Terminal
+from jobs.run.run import Run
+from jobs.stages.train import run_queue
 from training.data import Example, write_examples
 from training.job import DONE, TrainJob
 from training.settings import TrainSettings
@@ -75,6 +81,38 @@ def test_what_is_done_already_does_not_move_the_others(examples: str, tmp_path: 
         (Place(j.output) / DONE).write_bytes(b"{}")
     assert all(j.is_done for j in before[0])
     assert dealt(jobs, 2) == before
+
+
+def test_a_pause_moves_nobody(examples: str) -> None:
+    """Dealt by the steps of an attempt, a job went to another lane for the next, and began anew."""
+    steps = (3, 3, 3, 9)
+    jobs = [job(k, n, "/nowhere/init/model", examples) for k, n in enumerate(steps)]
+    paused = [replace(j, until=2) for j in jobs]
+    both = (dealt(jobs, 2), dealt(paused, 2))
+    lanes = [[[j.job_id for j in share] for share in shares] for shares in both]
+    assert lanes[0] == lanes[1] == [["j3"], ["j0", "j1", "j2"]]
+
+
+def test_a_run_that_is_to_begin_anew_forgets_the_checkpoints_of_every_lane(
+    examples: str, tmp_path: Path
+) -> None:
+    jobs = [job(k, 3, "/nowhere/init/model", examples, str(tmp_path / "out")) for k in range(2)]
+    begun: list[str] = []
+    host = SimpleNamespace(train=lambda jobs, name, *rest: begun.append(name))
+    run = SimpleNamespace(
+        host=host, store=SimpleNamespace(root=Place(str(tmp_path))), terminal=Terminal(), resume="auto"
+    )
+    run_queue(cast(Run, run), jobs, Placement())
+    (name,) = begun
+    kept = [tmp_path / "checkpoints" / n for n in (name, f"{name}-0-2", f"{name}-1-2", "queue-other")]
+    for folder in kept:
+        folder.mkdir(parents=True)
+        (folder / "x").write_bytes(b"x")
+    run_queue(cast(Run, run), jobs, Placement())
+    assert all(folder.exists() for folder in kept)
+    run.resume = "never"
+    run_queue(cast(Run, run), jobs, Placement())
+    assert [folder.exists() for folder in kept] == [False, False, False, True]
 
 
 def test_names_without_folders_and_models_many_start_from_make_no_chain(examples: str) -> None:

@@ -81,7 +81,8 @@ def compare(
 
     The interval is a bootstrap that resamples questions and, where there are several, training seeds; the
     p-value is two-sided, by sign flips of the questions' mean differences, exact for right and wrong
-    answers. A difference is called only if the interval leaves out 0 and p is below 0.05.
+    answers; it takes the seeds as given and speaks of other questions (`docs/methods.md`, Statistics).
+    A difference is called only if the interval leaves out 0 and p is below 0.05.
 
     Args:
         arm_SQ, baseline_SQ: values [S seeds, Q questions], or [Q] for one seed.
@@ -115,7 +116,11 @@ def compare(
 
 
 def _bootstrap_seeds(values_SQ: np.ndarray) -> Interval:
-    """Percentile bootstrap of the mean, resampling seeds and questions independently, with a fixed seed."""
+    """Percentile bootstrap of the mean, resampling seeds and questions independently, with a fixed seed.
+
+    It is wide where seeds differ by chance alone, and narrow where few of them truly differ; how much is in
+    `docs/methods.md`.
+    """
     rng = np.random.default_rng(0)
     seeds, questions = values_SQ.shape
     means = []
@@ -218,7 +223,7 @@ def _verdict(interval: Interval, decided: bool, arm: str, baseline: str, metric:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values: with all of them below 0.05, the chance of even one false claim is at most
-    0.05.
+    0.05, as far as the p-values hold what they promise.
 
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]

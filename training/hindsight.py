@@ -7,17 +7,21 @@ into halves, and each half is judged under the one that is best on the other.
 Shapes: S seeds, Q questions.
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 
-def best_in_hindsight(values: Mapping[str, np.ndarray], seed: int = 0) -> tuple[np.ndarray, tuple[str, str]]:
+def best_in_hindsight(
+    values: Mapping[str, np.ndarray], seed: int = 0, questions: Sequence[str] | None = None
+) -> tuple[np.ndarray, tuple[str, str]]:
     """The best of several, each half of the questions judged under the one that is best on the other.
 
     Args:
         values: name -> [S, Q], the same questions in the same order, all finite.
         seed: of the halves.
+        questions: names that the halves follow, whatever the order; their numbers if not said.
 
     Returns:
         [S, Q], every question under the one that is best on the other half; and the best on each half.
@@ -28,9 +32,10 @@ def best_in_hindsight(values: Mapping[str, np.ndarray], seed: int = 0) -> tuple[
     names = sorted(values)
     if not names or values[names[0]].shape[1] < 2:
         raise ValueError("hindsight needs somebody to choose from, and two questions or more")
-    questions = values[names[0]].shape[1]
-    is_first = np.zeros(questions, dtype=bool)
-    is_first[np.random.default_rng(seed).permutation(questions)[: questions // 2]] = True
+    named = [str(k) for k in range(values[names[0]].shape[1])] if questions is None else questions
+    drawn = [hashlib.sha256(f"{seed} {name}".encode()).digest() for name in named]
+    is_first = np.zeros(len(named), dtype=bool)
+    is_first[sorted(range(len(named)), key=lambda k: drawn[k])[: len(named) // 2]] = True
     halves = (is_first, ~is_first)
     first, second = (max(names, key=lambda n: float(values[n][:, half].mean())) for half in halves)
     return np.where(is_first, values[second], values[first]), (first, second)

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cluster.errors import TutelageError
@@ -140,8 +140,8 @@ def dealt(jobs: Sequence[TrainJob], lanes: int) -> list[list[TrainJob]]:
     """Jobs as at most so many lanes, none of them empty.
 
     A job that starts from what another one leaves follows that one in its lane. Such chains are dealt longest
-    first, each to the lane with the fewest steps. Nothing else counts, above all not what is done already: a
-    restart finds each lane's checkpoints where they were.
+    first, each to the lane with the fewest steps, of whole trainings. Nothing else counts, neither what is
+    done already nor where an attempt ends: the next finds each lane's checkpoints where they were.
     """
     chains: dict[str, list[TrainJob]] = {}  # by the outputs of their jobs
     firsts: list[list[TrainJob]] = []
@@ -152,7 +152,7 @@ def dealt(jobs: Sequence[TrainJob], lanes: int) -> list[list[TrainJob]]:
             firsts.append(chain)
         chain.append(job)
         chains[job.output] = chain
-    steps = [sum(job.steps for job in chain) for chain in firsts]
+    steps = [sum(replace(job, until=None).steps for job in chain) for chain in firsts]
     shares: list[list[TrainJob]] = [[] for _ in range(min(max(1, lanes), len(firsts)))]
     totals = [0] * len(shares)
     for k in sorted(range(len(firsts)), key=lambda k: (-steps[k], k)):

@@ -44,7 +44,7 @@ def study(
     terminal = Terminal()
     base = shared_experiment(found)
     if dry_run:
-        for line in look_at_study(found, terminal):
+        for line in look_at_study(found, terminal, part or ()):
             terminal.say(line)
         return
     directory = Place(base.runs) / found.name

@@ -65,6 +65,7 @@ class Experiment(Section):
             twice = {n for n in names if names.count(n) > 1}
             if twice:
                 raise ValueError(f"{what} named twice: {', '.join(sorted(twice))}")
+        self._refuse_paths_alike()
         known = {t.name for t in self.teachers}
         for arm in self.arms:
             if arm.teacher is not None and arm.teacher not in known:
@@ -86,3 +87,19 @@ class Experiment(Section):
         ):
             raise ValueError(f"sweep.arm {self.sweep.arm} is no arm")
         return self
+
+    def _refuse_paths_alike(self) -> None:
+        """A student under an arm is called by both names, in files with `-` for a space: no two of them may
+        be called alike.
+        """
+        seen: dict[str, tuple[str, str]] = {}
+        for student in self.students:
+            for arm in self.arms:
+                pair = student.name, arm.name
+                called = " ".join(pair).replace(" ", "-").replace("/", "_")
+                if seen.setdefault(called, pair) != pair:
+                    (s, a), (t, b) = seen[called], pair
+                    raise ValueError(
+                        f"student {s!r} under arm {a!r} and student {t!r} under arm {b!r} would both be "
+                        f"called {called}; rename one"
+                    )

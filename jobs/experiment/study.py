@@ -57,6 +57,14 @@ class Part(Section):
 
     @field_validator("cross")
     @classmethod
+    def _crosses_single_keys(cls, cross: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+        for key, values in cross.items():
+            if "." not in key and any(isinstance(value, dict) for value in values):
+                raise ValueError(f"{key} would replace the whole section; cross single keys: {key}.KEY: […]")
+        return cross
+
+    @field_validator("cross")
+    @classmethod
     def _has_values(cls, cross: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
         for key, values in cross.items():
             if len(values) < 1:
@@ -88,6 +96,13 @@ class Study(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     experiment: dict[str, Any]
     parts: dict[str, Part] = Field(min_length=1)
+
+    @field_validator("experiment")
+    @classmethod
+    def _leaves_arms_to_parts(cls, experiment: dict[str, Any]) -> dict[str, Any]:
+        if "arms" in experiment:
+            raise ValueError("arms belong to parts: move experiment.arms into one")
+        return experiment
 
     @field_validator("parts")
     @classmethod

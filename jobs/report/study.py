@@ -11,12 +11,27 @@ import pandas as pd
 import yaml
 
 from cluster.storage import Place
+from jobs.experiment.study import Study
 from jobs.report.page import PALETTE, as_svg, new_figure, render_page
 from jobs.study.running import Found
 from jobs.study.summary import best_teachers, by_setting, study_lines
 from jobs.study.tables import Tables
 
 DIGITS = 5  # of numbers in CSV files
+# Columns of texts; all others hold numbers.
+TEXTS = (
+    "part",
+    "setting",
+    "student",
+    "arm",
+    "family",
+    "against",
+    "verdict",
+    "called",
+    "teacher",
+    "cost",
+    "feature",
+)
 SHOWN_ROWS = 400  # of a table on the page; the files have all
 
 
@@ -30,10 +45,12 @@ def write_study(found: Found, directory: Place) -> list[Place]:
     found = with_earlier(found, directory)
     for part, tables in found.tables.items():
         for name, table in tables.named().items():
+            place = directory / f"{part}-{name}.csv"
             if len(table):
-                place = directory / f"{part}-{name}.csv"
                 place.write_bytes(as_csv(table))
                 places.append(place)
+            elif place.is_file():  # of an earlier run, when it was not empty
+                place.unlink()
         for name, svg in pictures_of(tables).items():
             pictures[f"{part} {name}"] = svg
             place = directory / f"{part}-{name}.svg"
@@ -57,16 +74,23 @@ def with_earlier(found: Found, directory: Place) -> Found:
             continue
         read = {name: _earlier(directory / f"{part}-{name}.csv") for name in Tables().named()}
         if len(read["values"]):
-            metric = found.study.experiment.get("evaluate", {}).get("metric", "accuracy")
-            tables[part] = Tables(**read, metric=metric)
+            tables[part] = Tables(**read, metric=metric_of(found.study, part))
     return replace(found, tables=tables)
+
+
+def metric_of(study: Study, part: str) -> str:
+    """What a part's students are judged by."""
+    shared = (study.experiment.get("evaluate") or {}).get("metric", "accuracy")
+    return str(study.parts[part].set.get("evaluate.metric", shared))
 
 
 def _earlier(place: Place) -> pd.DataFrame:
     if not place.is_file():
         return pd.DataFrame()
-    table = pd.read_csv(io.BytesIO(place.read_bytes()))
-    return table.assign(setting=table["setting"].fillna("")) if "setting" in table else table
+    table = pd.read_csv(io.BytesIO(place.read_bytes()), dtype=str, keep_default_na=False)
+    for column in table.columns.difference(list(TEXTS)):  # a name may be `7` or `NA`
+        table[column] = pd.to_numeric(table[column])
+    return table
 
 
 def as_csv(table: pd.DataFrame) -> bytes:
@@ -124,7 +148,7 @@ def gains_picture(pairs: pd.DataFrame, scale: float, unit: str) -> str:
 
     accuracy = pairs.groupby("teacher")["teacher accuracy"].mean()
     # of equally strong ones the first by name is the strongest, as for the rule `strongest`
-    order = sorted(accuracy.index, key=lambda t: (accuracy[t], [-ord(c) for c in t]))
+    order = sorted(sorted(accuracy.index, reverse=True), key=lambda t: accuracy[t])
     students = list(dict.fromkeys(pairs["student"]))
     gain = scale * pairs.pivot_table(index="student", columns="teacher", values="gain").loc[students, order]
     figure, axis = new_figure(10.5, 2.6 + 0.42 * len(students))
@@ -149,7 +173,7 @@ def gains_picture(pairs: pd.DataFrame, scale: float, unit: str) -> str:
                     weight=weight,
                 )
         axis.add_patch(_box(best, y, "#1d2430", "-"))
-        axis.add_patch(_box(len(order) - 1, y, "#1d2430", ":"))
+        axis.add_patch(_box(int(np.flatnonzero(np.isfinite(gain.loc[student]))[-1]), y, "#1d2430", ":"))
     labels = [f"{t} ({100 * accuracy[t]:.0f} %)" for t in order]
     axis.set_xticks(range(len(order)), labels, rotation=90, fontsize=8)
     axis.set_yticks(range(len(students)), students, fontsize=9)

@@ -28,6 +28,7 @@ from jobs.results.tables import (
     teacher_table,
     timings,
 )
+from jobs.run.keys import question_key
 from jobs.run.run import Run
 from jobs.run.store import Stage, write_table
 from training.evaluation import Comparison, Interval, accuracy_interval, compare
@@ -145,6 +146,7 @@ class Judged:
         start = outcome.start
         self.outcome, self.experiment = outcome, start.experiment
         order = [q.id for q in start.held_out]
+        self._names = [question_key(q.prompt).hex() for q in start.held_out]
         self.families = pd.Series({q.id: q.family for q in start.held_out})[order]
         self._first = {name: _values(name, stage, order) for name, stage in start.before.items()}
         self._after = {
@@ -212,7 +214,8 @@ class Judged:
             if known.sum() < 2:
                 continue
             choices = {name: every[name][:, known] for name in single}
-            values, taken = best_in_hindsight(choices, e.seed)
+            names = [name for name, is_known in zip(self._names, known, strict=True) if is_known]
+            values, taken = best_in_hindsight(choices, e.seed, names)
             whole = np.full(every[baseline].shape, np.nan)
             whole[:, known] = values
             cut = float(np.mean([self.arm(student, name, e.rounds).cut_off for name in taken]))

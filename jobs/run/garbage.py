@@ -149,7 +149,7 @@ def needed(root: Place, names: frozenset[str]) -> Needed:
             continue
         manifest = _read(root / name / MANIFEST)
         uses |= set(manifest.get("uses", ()))
-        has_open_training |= name.startswith("train/") and not manifest
+        has_open_training |= name.startswith(("train/", "miniature/")) and not manifest
     for name in views | uses:
         kind, view = name.split("/")[1], _read(root / name / VIEW)
         if view:

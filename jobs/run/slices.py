@@ -131,6 +131,7 @@ def make_slices(
     make: MakeSlice,
     *,
     here: bool = False,
+    keeps: Sequence[str] = (),
     before: Callable[[], None] = lambda: None,
     **shown: str,
 ) -> Sliced:
@@ -139,6 +140,7 @@ def make_slices(
     Args:
         before: called before the first is made.
         here: this process makes them all, since it alone has what they are made of.
+        keeps: parts made by `before`, where it made them, that stay when the slices are there.
         shown: what the manifest shows of the counts, under which name.
 
     Returns:
@@ -163,7 +165,7 @@ def make_slices(
             tasks = [(f"{label} {k}", Task(write, (k,))) for k in left]
             do_tasks(run, kind, label, tasks, here=here or count == 1)
             said = added([read_counts(stage.part(own[0])) for own in parts.values()])
-            names = [name for own in parts.values() for name in own]
+            names = [name for own in parts.values() for name in own] + [n for n in keeps if stage.has(n)]
             stage.finish(names, about=said, **{name: said[key] for name, key in shown.items()})
     return sliced
 

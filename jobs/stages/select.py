@@ -26,7 +26,7 @@ from selection.rules import RuleSettings, choose, is_sequential
 from selection.teacher_costs import TEACHER_COSTS
 
 VERSION = 3
-# Parts with what was found by looking at all slices; nobody needs them afterwards.
+# Parts with what was found by looking at all slices. Lineage tells costs of teachers; nobody needs the other.
 ALL, OF_TEACHERS = "of-all", "of-teachers"
 # what became of a question, by the furthest that an answer to it came
 OF_QUESTION = ("no_answer", "no_verified_answer", "no_scorable_answer", "left_out_by_rule", "selected")
@@ -76,6 +76,7 @@ def select_answers(run: Run, label: str, choice: Choice, pool: AnswerPool, score
         label,
         sliced,
         SelectSlice(choice, pool, scores, stage),
+        keeps=[OF_TEACHERS],
         before=partial(look_at_all, run, label, choice, pool, scores, stage),
         questions="questions",
         chosen="chosen",
@@ -115,8 +116,10 @@ def write_teacher_costs(choice: Choice, pool: AnswerPool, scores: PoolScores, st
 
 
 def known_teacher_costs(arm: Arm, pool: AnswerPool, scores: PoolScores, stage: Stage) -> dict[str, float]:
-    """The costs of teachers, which in a run of several slices one worker has found."""
-    if pool.count == 1 or arm.cost not in TEACHER_COSTS:
+    """The costs of teachers, which in a run of several slices one worker has found; an earlier version did
+    not keep them.
+    """
+    if pool.count == 1 or arm.cost not in TEACHER_COSTS or not stage.has(OF_TEACHERS):
         return teacher_costs(arm, pool, scores)
     found = stage.read(OF_TEACHERS)
     return dict(zip(found["teacher"].tolist(), found["cost"].tolist(), strict=True))

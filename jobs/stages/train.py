@@ -255,6 +255,7 @@ def run_queue(run: Run, jobs: Sequence[TrainJob], placement: Placement) -> None:
         return
     name, storage = "queue-" + digest([job.job_id for job in jobs], 16), run.store.root / "checkpoints"
     if run.resume == "never":
-        (storage / name).remove()
+        for place in storage.glob(f"{name}*"):  # of all its lanes
+            place.remove()
     with run.terminal.bar("train", 0, "steps") as bar:
         run.host.train(jobs, name, storage, placement, bar.set)

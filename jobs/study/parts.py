@@ -160,7 +160,8 @@ def cells_of(
         BadInput: one is no valid experiment; names the part.
     """
     part, cells = study.parts[name], []
-    said = {*part.set, *part.cross, *(part.model_fields_set & set(MEMBERS))}
+    said = {*part.set, *part.cross, *(part.model_fields_set & {*MEMBERS, "seeds"})}
+    said |= {"evaluate.baseline"} if part.baseline is not None else set()
     now = tuple((key, value) for key, value in fixed if key not in said)
     for k, values in enumerate(_points(part)):
         suffix = f"-{k}" if part.cross else ""
@@ -177,7 +178,7 @@ def cells_of(
             if part.seeds is not None:
                 tree["seeds"] = part.seeds
             if part.baseline is not None:
-                tree["evaluate"] = {**tree.get("evaluate", {}), "baseline": part.baseline}
+                tree["evaluate"] = {**(tree.get("evaluate") or {}), "baseline": part.baseline}
             for key, value in settings.items():
                 set_key(tree, key, value)
             cells.append(Cell(name, values, now, parse_experiment(tree)))

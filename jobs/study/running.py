@@ -69,9 +69,17 @@ def run_study(setting: Setting, only: Sequence[str] = ()) -> Iterator[Found]:
     place = world_of(setting)
     members = members_of(study, {} if place is None else models_of(place))
     found = Found(study, world=world_table(place))
+    directories: dict[str, str] = {}
     for name, part in study.parts.items():  # all of them before the first is run
         for cell in cells_of(study, name, members):
             check_learns(name, part, cell)
+            if directories.setdefault(cell.experiment.name, name) != name:
+                raise BadInput(
+                    f"parts {directories[cell.experiment.name]} and {name} would share a directory",
+                    cell.experiment.name,
+                    "names that no crossed part's experiments have: NAME-0, NAME-1 …",
+                    "rename one of them",
+                )
     fixed: Values = ()
     learned: dict[str, dict[str, float]] = {}
     for name, part in study.parts.items():
@@ -152,7 +160,7 @@ def shared_experiment(study: Study) -> Experiment:
         "arms": [{"name": "random", "rule": "random"}],
         "teachers": study.experiment.get("teachers") or [nobody],
         "students": study.experiment.get("students") or [nobody],
-        "evaluate": {**study.experiment.get("evaluate", {}), "baseline": None},
+        "evaluate": {**(study.experiment.get("evaluate") or {}), "baseline": None},
     }
     return parse_experiment(tree)
 
@@ -166,22 +174,23 @@ def world_table(place: Place | None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def look_at_study(study: Study, terminal: Terminal) -> list[str]:
-    """Lines that say what a study would run. Starts nothing; the miniature world must have been built, since
-    its members have no names before.
+def look_at_study(study: Study, terminal: Terminal, only: Sequence[str] = ()) -> list[str]:
+    """Lines that say what a study, or some of its parts, would run. Starts nothing; the miniature world must
+    have been built, since its members have no names before.
 
     Raises:
         BadInput: some part is no valid experiment.
     """
     base = shared_experiment(study)
+    wanted = [name for name in study.parts if not only or name in needed_by(study, only)]
     with open_run(base, Place(base.runs) / study.name, terminal, "plan") as run:
         try:
             place = build_world(run, base.miniature, base.placement) if base.miniature is not None else None
         except Unmade as unmade:
-            return [f"{unmade}: its members have no names yet", *study.parts]
+            return [f"{unmade}: its members have no names yet", *wanted]
     members = members_of(study, {} if place is None else models_of(place))
     lines = []
-    for name in study.parts:
+    for name in wanted:
         cells = cells_of(study, name, members)
         lines.append(f"{name}: {len(cells)} experiments, {sum(c.trainings for c in cells):,} trainings")
         lines += [f"  {c.experiment.name}: {c.label}" for c in cells if c.label]

@@ -63,9 +63,13 @@ def counted(table: pd.DataFrame, of: int, unit: tuple[float, str], what: str = "
     )
 
 
-def by_setting(table: pd.DataFrame) -> pd.DataFrame:
-    """A table in which a student under each of several settings has a name of its own."""
-    if not len(table) or table["setting"].nunique() < 2:
+def by_setting(table: pd.DataFrame, settings: int | None = None) -> pd.DataFrame:
+    """A table in which a student under each of several settings has a name of its own.
+
+    Args:
+        settings: how many there are, should another table have more.
+    """
+    if not len(table) or max(settings or 0, table["setting"].nunique()) < 2:
         return table
     return table.assign(student=table["student"] + " [" + table["setting"] + "]")
 
@@ -76,8 +80,9 @@ def best_teachers(tables: Tables) -> pd.DataFrame:
     """
     rows = []
     compared = by_setting(tables.comparisons)
-    hindsight = compared[compared["arm"] == IN_HINDSIGHT]
-    for student, own in by_setting(tables.pairs).groupby("student", sort=False):
+    settings = tables.comparisons["setting"].nunique() if len(compared) else 0
+    hindsight = compared[compared["arm"] == IN_HINDSIGHT] if len(compared) else pd.DataFrame({"student": []})
+    for student, own in by_setting(tables.pairs, settings).groupby("student", sort=False):
         strongest = own.sort_values(["teacher accuracy", "teacher"], ascending=[False, True]).iloc[0]
         best = own.sort_values(["gain", "teacher"], ascending=[False, True]).iloc[0]
         row = {
