@@ -20,7 +20,7 @@ from jobs.miniature.world import build_world, resolve
 from jobs.results.outcome import Data, Outcome, Start
 from jobs.run.run import Run
 from jobs.run.tables import Table
-from jobs.stages.check import Checks, check_checks
+from jobs.stages.check import Checks, check_checks, true_solutions
 from jobs.stages.endpoint import read_key
 from jobs.stages.evaluate import evaluate_students
 from jobs.stages.judge import judge_owner
@@ -184,6 +184,7 @@ def load_questions(
     asked = take_rows(train.questions, files.train_rows)
     if shows_solutions:
         asked = [with_solution(q, str(e.drawn.solution_field), checks.reads_rows) for q in asked]
+        asked = true_solutions(asked, checks, say)
     held = take_rows(held_out.questions, files.evaluate_rows)
     twice = overlaps(asked, held)
     if twice and not files.allow_overlap:

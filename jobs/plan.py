@@ -43,10 +43,12 @@ def make_plan(run: Run, experiment: Experiment) -> list[PlanRow]:
     """
     world = experiment.miniature
     questions, held_out = (world.train_questions, world.evaluate_questions) if world else (0, 0)
+    over = 0  # rounds that paths will not come to
     with suppress(Unmade):
         looked = look(run, experiment)
         questions, held_out = len(looked.questions), len(looked.held_out)
-        teach(run, begin(run, looked))
+        ended = teach(run, begin(run, looked)).ended
+        over = sum(experiment.rounds - number + 1 for number, _ in ended.values())
     found: dict[str, list[Planned]] = {}
     for planned in run.planned:
         found.setdefault(planned.kind, []).append(planned)
@@ -54,7 +56,7 @@ def make_plan(run: Run, experiment: Experiment) -> list[PlanRow]:
     rows += _ask_rows(experiment, found, questions)
     rows += _score_rows(experiment, found, questions)
     rows += _rollout_rows(experiment, found, questions)
-    return rows + _path_rows(experiment, found, questions, held_out)
+    return rows + _path_rows(experiment, found, questions, held_out, over)
 
 
 def notes(run: Run) -> list[str]:
@@ -134,12 +136,15 @@ def _rollout_rows(e: Experiment, found: dict[str, list[Planned]], questions: int
 
 
 def _path_rows(
-    e: Experiment, found: dict[str, list[Planned]], questions: int, held_out: int
+    e: Experiment, found: dict[str, list[Planned]], questions: int, held_out: int, over: int
 ) -> list[PlanRow]:
     """Trainings and evaluations of all paths and rounds: those that are there, and the most that the others
     take.
+
+    Args:
+        over: rounds of paths that have ended for want of anything to learn from.
     """
-    trainings = len(e.students) * len(e.arms) * e.seeds * e.rounds
+    trainings = len(e.students) * len(e.arms) * e.seeds * e.rounds - over
     evaluations = trainings + len(e.students)
     of_paths = [p for p in found.get("evaluate", []) if not p.label.endswith(SHOWN)]
     trained = sum(p.remaining is None for p in found.get("train", []))

@@ -12,7 +12,7 @@ Shapes: T tokens of a rollout that are read, D width, C contexts.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,7 +28,6 @@ from selection.scoring import DEFAULT_TOKEN_BUDGET
 
 Array = Literal["h0", "h_s", "h_pos", "h_neg"]
 ARRAYS: tuple[Array, ...] = ("h0", "h_s", "h_pos", "h_neg")
-SLOT = "{solution}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +169,7 @@ class TeacherPass:
         self.shares = shares and self.proof.allows("sharing")
         self.takes_means = self.proof.head.is_linear()
         self.max_length = min(max_length or math.inf, context_length(model) or math.inf)
-        self.alone_above = stretched_above(model)
+        self.alone_above = stretched_above(model) if self.shares or self.proof.allows("padding") else 0
         if device == "cpu":
             keep_freed_memory()
 
@@ -286,42 +285,3 @@ def teacher_tokens(rows: Sequence[Reading], arrays: Sequence[Array], shares: boo
     prompts = {p for row in rows for _, p in row.prompts(arrays)}
     read = sum(len(row.tokens) for row in rows for _ in row.prompts(arrays))
     return sum(map(len, prompts)) + read
-
-
-Fill = Callable[[str], tuple[int, ...]]
-
-
-def readings_of(
-    prompt: tuple[int, ...],
-    solution: str,
-    tokens: Mapping[str, tuple[int, ...]],
-    pools: Mapping[str, Pools],
-    fill: Fill,
-    fill_wrong: Fill | None = None,
-) -> dict[str, Reading]:
-    """The readings of a question's rollouts that have pools.
-
-    Args:
-        tokens: of each rollout, as many as are read.
-        fill: the token ids of the question's prompt that shows a solution.
-        fill_wrong: of a prompt that says of an attempt that it ended wrong; `fill` without one.
-    """
-    known: dict[tuple[bool, str], tuple[int, ...]] = {}
-
-    def shown(text: str, is_wrong: bool) -> tuple[int, ...]:
-        key = (is_wrong and fill_wrong is not None, text)
-        if key not in known:
-            known[key] = (fill_wrong if key[0] and fill_wrong is not None else fill)(text)
-        return known[key]
-
-    return {
-        identity: Reading(
-            prompt,
-            tokens[identity],
-            shown(solution, False) if solution else (),
-            tuple(shown(text, False) for text in own.right),
-            tuple(shown(text, True) for text in own.wrong),
-        )
-        for identity, own in pools.items()
-        if not own.why
-    }

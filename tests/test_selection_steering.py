@@ -1,5 +1,6 @@
 """Steering: pools and their edges, one state for a pool of any size, every context computed once."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,16 @@ from hypothesis import strategies as st
 
 from cluster.models.branching import forward
 from cluster.models.loading import ModelSource, load_model
+from cluster.models.proof import SCORING, prove
 from selection import steering
 from selection.steering import (
     ARRAYS,
-    Pools,
     Reading,
     Rollout,
     States,
     TeacherPass,
     naive_states,
     pools_of,
-    readings_of,
     teacher_tokens,
 )
 from tests.architectures import tiny_model as tiny_model_of
@@ -232,15 +232,24 @@ def test_a_capped_projection_is_told_from_a_linear_one_and_keeps_every_context(
         np.testing.assert_allclose(pooled, naive_states(model, rows[0], ["h_pos"])["h_pos"], atol=5e-5)
 
 
-def test_wrong_attempts_may_be_told_to_be_wrong() -> None:
-    def fill(text: str) -> tuple[int, ...]:
-        return (1, len(text))
-
-    def honest(text: str) -> tuple[int, ...]:
-        return (2, len(text))
-
-    pools = {"a": Pools(("xx", "s"), ("yyy",)), "b": Pools(why="is_right")}
-    tokens = {"a": (7, 8), "b": (9,)}
-    found = readings_of((0,), "s", tokens, pools, fill, honest)
-    assert found == {"a": Reading((0,), (7, 8), (1, 1), ((1, 2), (1, 1)), ((2, 3),))}
-    assert readings_of((0,), "", tokens, pools, fill)["a"].wrong == ((1, 3),)
+def test_a_model_that_allows_neither_sharing_nor_padding_reads_one_text_a_pass(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [Reading((5, 6), (7, 8, 9), (), ((5, 9, 4), (6, 8)), ((9,),)) for _ in range(2)]
+    proof = prove(model, SCORING)
+    assert proof.allows("padding")
+    refused = replace(proof, fallbacks=proof.fallbacks | {"sharing": "said here", "padding": "said here"})
+    monkeypatch.setattr("selection.steering.prove", lambda model, wanted: refused)
+    teacher = TeacherPass(model)
+    sizes: list[int] = []
+    read = TeacherPass._read_batch
+    monkeypatch.setattr(
+        TeacherPass, "_read_batch", lambda self, batch: sizes.append(len(batch)) or read(self, batch)
+    )
+    for states in teacher.read(rows, ARRAYS):
+        assert isinstance(states, States)
+        expected = naive_states(model, rows[0], ARRAYS)
+        for name, array in states.arrays.items():
+            np.testing.assert_allclose(array.mean(axis=0), expected[name], atol=5e-5)
+    assert set(sizes) == {1}
+    assert len(sizes) == 2 * 4

@@ -8,16 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cluster.errors import BadInput
+from cluster.models.messages import plain
 from jobs.experiment.arms import TARGETS, OglsArm
 from jobs.experiment.reading import parse_experiment, resolved
+from jobs.experiment.rollouts import Rollouts
+from jobs.experiment.students import Student
+from jobs.pipeline import load_questions
 from jobs.report.run import render_report
 from jobs.results.ledger import run_ledger
 from jobs.results.outcome import Outcome, StudentPath
-from jobs.results.summary import summarise
+from jobs.results.summary import summarise, verdict_lines
 from jobs.stages import steer as steering
+from jobs.stages.answers import LOGPROBS
+from jobs.stages.rollouts import table_of
+from jobs.stages.states import first_state
+from jobs.systems.ogls_sd import rollout_seed
+from jobs.systems.paths import paths_of
 from tests.conftest import with_solutions
 from tests.runs import run, tutelage, write_experiment
 from training.data import Examples
@@ -48,6 +58,11 @@ def own_world(small_world: dict[str, Any]) -> dict[str, Any]:
         "rounds": 2,
         "train": {"batch_size": 8, "learning_rate": 1e-3},
     }
+
+
+def learned_of(outcome: Outcome, path: StudentPath, number: int) -> set[str]:
+    """The questions of which a training saw a rollout."""
+    return {rollout.partition("/")[0] for rollout in outcome.learned[path, number]}
 
 
 def path_of(outcome: Outcome, arm: str, seed: int = 0) -> StudentPath:
@@ -98,16 +113,25 @@ def test_arms_that_are_views_share_rollouts_and_one_pass_of_the_teacher_and_go_o
 
     ledger = run_ledger(outcome)
     own = ledger[(ledger["path"] == "kid ogls seed 0") & (ledger["round"] == 2)]
+    path = path_of(outcome, "ogls")
     assert dict(zip(own["kind"] + " " + own["state"], own["count"], strict=True)) == {
-        "question learned_from": 8,
+        "question learned_from": len(learned_of(outcome, path, 2)),
+        **({"question no_step_left": alone} if (alone := 8 - len(learned_of(outcome, path, 2))) else {}),
         "question not_drawn": 16,
-        "rollout trained": 24,
+        "rollout trained": 16,  # two steps of eight
+        "rollout no_step_left": 8,
     }
     results = summarise(third, outcome)
     assert {a.arm for a in results.arms} >= {"ogls", "lambda zero", "strongest"}
     told = results.rollouts.set_index(["arm", "round"])
     assert told.loc[("ogls", 1), "right"] == 0.0
     assert told.loc[("ogls", 2), "exact KL, last"] > 0
+    assert told.loc[("ogls", 1), ["trained", "not drawn by a step", "contexts left out"]].tolist() == [
+        16,
+        8,
+        0,
+    ]
+    assert results.rows_apart == []
     page = render_report(results)
     assert 'id="rollouts"' in page
     assert 'id="chosen"' in page
@@ -206,7 +230,7 @@ def test_a_question_that_no_template_holds_costs_its_own_rollouts_alone(
         return [*rows, {"id": "forged", "question": "a <|im_end|> b", "reference": "1", "solution": "A:1"}]
 
     rows_of(own_world["questions"]["train"], forged)
-    drawn = ROLLOUTS | {"questions": 25}
+    drawn = ROLLOUTS | {"questions": 25, "steps_per_round": 9}
     _, outcome = run(own_world, tmp_path, arms=arms("ogls"), rollouts=drawn, rounds=1)
     assert told(outcome, "ogls") == {
         "question learned_from": 24,
@@ -226,9 +250,10 @@ def test_a_reference_too_long_to_be_shown_takes_rows_from_those_arms_that_show_i
         return rows
 
     rows_of(own_world["questions"]["train"], longer)
-    drawn = ROLLOUTS | {"questions": 24, "max_length": 120}
-    about = {"rollouts": drawn, "rounds": 1}
-    done, outcome = run(own_world, tmp_path, arms=arms("lambda_zero", "opsd_incorrect"), **about)
+    drawn = ROLLOUTS | {"questions": 24, "max_length": 120, "steps_per_round": 1}
+    # every rollout is drawn: one step of all that there are
+    about = {"rollouts": drawn, "rounds": 1, "train": {"batch_size": 72}}
+    done, outcome = run(own_world, tmp_path, arms=arms("ogls", "lambda_zero", "opsd_incorrect"), **about)
     assert told(outcome, "lambda zero") == {"question learned_from": 24, "rollout trained": 72}
     assert told(outcome, "opsd incorrect") == {
         "question learned_from": 23,
@@ -236,17 +261,24 @@ def test_a_reference_too_long_to_be_shown_takes_rows_from_those_arms_that_show_i
         "rollout trained": 69,
         "rollout too_long": 3,
     }
-    lost = summarise(done, outcome).quarantine
-    assert lost["stage"].tolist() == ["steer"] * 3
-    assert lost["reason"].str.contains("no context of h_s").all()
+    results = summarise(done, outcome)
+    lost = results.quarantine
+    assert lost["stage"].tolist() == ["steer"] * 6
+    # nothing but the reference is right, so ogls has lost its right pool with it
+    (line,) = results.rows_apart
+    assert line.startswith("kid lambda zero seed 0 learned from other rollouts than ogls in round 1: 3 that ")
+    assert line.endswith("0 fewer of its 69")
+    assert line in render_report(results)
+    assert lost["reason"].str.contains("no context of h_s, h_pos fits into 120 tokens").all()
 
 
 def test_a_tail_alone_is_learned_from_by_cross_entropy(
     own_world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A round in which all is right: verified by nothing, every rollout is. All are of one length here, so
-    which ends are short is said by hand.
-    """
+    """A round in which all is right, which is said by hand, as is which ends are short: all are cut off."""
+    monkeypatch.setattr(
+        "jobs.stages.rollouts.table_of", lambda *about: table_of(*about).assign(state="right")
+    )
     monkeypatch.setattr(
         "jobs.systems.ogls_sd.tail_of", lambda arm, rolled: list(rolled.table["rollout_id"][:4])
     )
@@ -322,3 +354,167 @@ def test_the_published_settings_of_sdpo_can_be_changed_one_by_one() -> None:
     assert (steered().divergence, steered().top_k, steered().clip) == ("jsd", 100, "none")
     assert steered(top_k=None).top_k is None
     assert steered(divergence="sampled").top_k is None
+
+
+def test_a_path_that_has_nothing_left_ends_and_the_others_go_on(
+    own_world: dict[str, Any], tmp_path: Path
+) -> None:
+    """An untrained student is never right: rejection sampling had nothing, and took all others with it."""
+    select = [{"name": "strongest", "rule": "strongest"}]
+    done, outcome = run(own_world, tmp_path, arms=[*arms("rejection_sampling", "ogls"), *select])
+    ended = path_of(outcome, "rejection sampling")
+    assert outcome.ended.keys() == {ended}
+    assert {p.arm.name for p, number in outcome.evaluations if number == 2} == {"ogls", "strongest"}
+    results = summarise(done, outcome)
+    (line,) = results.ended
+    assert line.startswith("kid rejection sampling seed 0 ended in round 1: ")
+    assert "24 is_wrong" in line
+    assert line in verdict_lines(results)
+    assert line in render_report(results)
+    assert [a for _, a, _ in results.comparisons] == ["ogls"]
+    tree = own_world | {"evaluate": {"baseline": "rejection sampling"}}
+    against = run(tree, tmp_path, arms=[*arms("rejection_sampling", "ogls"), *select])
+    assert summarise(*against).comparisons == []
+
+
+def test_a_run_with_a_path_that_ended_can_be_reported_on_planned_and_gone_on_with(
+    own_world: dict[str, Any], tmp_path: Path
+) -> None:
+    rows_of(own_world["teachers"][0]["path"], lambda rows: [r | {"teacher_output": "A:none"} for r in rows])
+    mute = {"name": "mute", "rule": "teacher", "teacher": own_world["teachers"][0]["name"]}
+    tree = own_world | {"arms": [*arms("rejection_sampling", "lambda_zero"), mute], "rounds": 1}
+    file = write_experiment(tree, tmp_path)
+    for command in (("run", file), ("run", file), ("report", tmp_path / "runs" / "small")):
+        done = tutelage(*command)
+        assert done.returncode == 0, done.stderr
+        page = (tmp_path / "runs" / "small" / "report.html").read_text()
+        for arm, why in (("rejection sampling", "24 is_wrong"), ("mute", "chose no answer at all")):
+            said = page.partition(f"kid {arm} seed 0 ended in round 1: ")[2][:400]
+            assert why in said
+    planned = tutelage("plan", file)
+    assert planned.returncode == 0, planned.stderr
+    assert re.search(r"train, all rounds\s+\S*\s*1 of 1", planned.stdout), planned.stdout
+
+
+def test_a_teacher_without_a_right_answer_ends_its_own_arm_alone(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
+    rows_of(small_world["teachers"][0]["path"], lambda rows: [r | {"teacher_output": "A:none"} for r in rows])
+    names = [t["name"] for t in small_world["teachers"]]
+    single = [{"name": f"only {n}", "rule": "teacher", "teacher": n} for n in names]
+    done, outcome = run(small_world, tmp_path, arms=single, rounds=1)
+    assert [(p.arm.name, number) for p, (number, _) in outcome.ended.items()] == [(f"only {names[0]}", 1)]
+    results = summarise(done, outcome)
+    assert {a.arm for a in results.arms} >= {f"only {n}" for n in names[1:]}
+    assert "chose no answer at all" in results.ended[0]
+    with pytest.raises(BadInput, match="chose no answer at all"):
+        run(small_world, tmp_path, arms=single[:1], rounds=1)
+
+
+def test_rollouts_are_drawn_anew_in_every_round_and_under_every_seed_but_alike_for_all_arms(
+    own_world: dict[str, Any],
+) -> None:
+    e = parse_experiment(own_world | {"arms": arms("ogls", "opsd"), "rounds": 3, "seeds": 3})
+    seeds = {(p, n): rollout_seed(e, p, n) for p in paths_of(e) for n in (1, 2, 3)}
+    assert len({seed for (_, n), seed in seeds.items() if n == 1}) == 1
+    assert len({seed for (_, n), seed in seeds.items() if n > 1}) == 2 * 3
+    for n in (2, 3):
+        for k in range(3):
+            assert len({seed for (p, m), seed in seeds.items() if (m, p.seed) == (n, k)}) == 1
+
+
+def test_rollouts_of_the_same_questions_differ_from_round_to_round(
+    own_world: dict[str, Any], tmp_path: Path
+) -> None:
+    """With few questions every round asks the same ones; a student that hardly moved said the same again."""
+    about = {"limit": 8, "train": {"batch_size": 8, "learning_rate": 1e-9}}
+    run(own_world, tmp_path, arms=arms("lambda_zero"), **about)
+    files = (tmp_path / "store" / "tables" / "answers").rglob("*.parquet")
+    texts = pd.concat(pd.read_parquet(file, columns=["text"]) for file in files)
+    assert len(texts) >= 2 * 8 * 3
+    assert texts["text"].nunique() > 1.5 * 8 * 3
+
+
+def test_what_was_cut_off_or_says_nothing_is_wrong_and_what_nobody_checked_is_neither(
+    tiny_model: Path,
+) -> None:
+    rows = [
+        ("correct", "stop", "A:1", "right"),
+        ("correct", "length", "A:1", "wrong"),
+        ("wrong", "stop", "A:2", "wrong"),
+        ("unparsed", "length", "one", "wrong"),
+        (None, "stop", "", "wrong"),
+        (None, "length", " ", "wrong"),
+        (None, "failed", "", "failed"),
+        ("checker_error", "stop", "A:1", "checker_error"),
+        ("timed_out", "length", "A:1", "timed_out"),
+    ]
+    told = [(k, text, finish, state) for k, (state, finish, text, _) in enumerate(rows)]
+    answers = pd.DataFrame(told, columns=["sample", "text", "finish", "state"])
+    answers["question_id"], answers["extracted"] = "q", ""
+    answers["token_ids"] = answers[LOGPROBS] = [(3, 4)] * len(rows)
+    table = table_of(answers, first_state(Student(name="kid", path=str(tiny_model))))
+    assert table["state"].tolist() == [expected for *_, expected in rows]
+
+
+@pytest.mark.parametrize(
+    ("target", "about", "said"),
+    [
+        ("lambda_zero", {"lambda": 1.0}, "reads no lambda; it is for ogls, shuffled, positive_only"),
+        ("opsd_incorrect", {"ramp": 5}, "reads no ramp"),
+        ("rejection_sampling", {"clip": "none"}, "reads no clip"),
+        ("rejection_sampling", {"temperature": 2.0}, "reads no temperature"),
+        ("sdpo", {"exclude_self": True}, "reads no exclude_self"),
+        ("sdpo", {"honest": True}, "reads no honest"),
+        ("opsd", {"tail_weight": 0.1}, "reads no tail_weight"),
+        ("rejection_sampling", {"tail_tokens": 5}, "reads no tail_tokens"),
+    ],
+)
+def test_a_setting_that_a_target_does_not_read_is_refused(
+    own_world: dict[str, Any], target: str, about: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BadInput, match=said):
+        parse_experiment(own_world | {"arms": [arms(target)[0] | about]})
+
+
+def test_worked_solutions_that_end_in_another_result_are_counted_and_shown_to_nobody(
+    own_world: dict[str, Any], tmp_path: Path
+) -> None:
+    def slipped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [r | {"solution": "A:none of it"} if k < 5 else r for k, r in enumerate(rows)]
+
+    rows_of(own_world["questions"]["train"], slipped)
+    said: list[str] = []
+    e = parse_experiment(own_world | {"arms": arms("ogls")})
+    questions, _, _ = load_questions(e, said.append)
+    assert sum(not q.solution for q in questions.values()) == 5
+    assert any(line.startswith("5 of 24 worked solutions do not end in") for line in said), said
+    rows_of(own_world["questions"]["train"], lambda rows: [r | {"solution": "A:none"} for r in rows])
+    with pytest.raises(BadInput, match="no worked solution ends in its question's reference"):
+        load_questions(e)
+
+
+def test_wrong_attempts_may_be_told_to_be_wrong(own_world: dict[str, Any], tiny_model: Path) -> None:
+    drawn = Rollouts(template="{question} like {solution}", wrong_template="{question} unlike {solution}")
+    state = first_state(Student(name="kid", path=str(tiny_model)))
+    item = steering.ToRead(plain("1 + 1"), (5, 6), "s", ("r",), ("w",))
+    words = state.renderer().tokenizer
+    for honest, word in ((False, "like"), (True, "unlike")):
+        reading, lost = steering.SteerHandler(state, drawn, honest, ("h0",), 0)._reading(item)
+        assert lost == 0
+        assert "1 + 1 like s" in words.decode(reading.reference)
+        assert ["1 + 1 like r" in words.decode(ids) for ids in reading.right] == [True]
+        assert [f"1 + 1 {word} w" in words.decode(ids) for ids in reading.wrong] == [True]
+        assert "like" not in words.decode(reading.prompt)
+
+
+def test_whether_students_can_read_is_said_to_be_left_out(own_world: dict[str, Any], tmp_path: Path) -> None:
+    tree = own_world | {
+        "arms": arms("ogls"),
+        "rollouts": ROLLOUTS | {"check_questions": 4, "least_kl": 0},
+        "evaluate": {"metric": "loss"},
+        "rounds": 1,
+    }
+    done = tutelage("run", write_experiment(tree, tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "is not asked (check_questions): students are judged by loss" in done.stdout

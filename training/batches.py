@@ -94,6 +94,13 @@ def global_batches(groups: int, batch_size: int, seed: int, start: int, stop: in
         yield [int(i) for i in order[at * batch_size : (at + 1) * batch_size]]
 
 
+def drawn_in(groups: int, batch_size: int, seed: int, steps: int) -> list[int]:
+    """The numbers of the groups that so many steps see, in order. Those left over at an epoch's end are not
+    among them, nor those that the steps do not come to.
+    """
+    return sorted({i for batch in global_batches(groups, batch_size, seed, 0, steps) for i in batch})
+
+
 def deal_groups(
     batch: Sequence[int],
     examples: Examples,

@@ -166,8 +166,11 @@ class OglsArm(Section):
     def _fits(self) -> "OglsArm":
         if (self.target == "gkd") != (self.teacher is not None):
             raise ValueError("target gkd needs the name of a hosted teacher, and no other target takes one")
-        if self.target == "rejection_sampling" and self.tail_weight:
-            raise ValueError("tail_weight is for targets that steer; rejection_sampling has no tail")
+        for name in type(self).model_fields:
+            readers = READERS.get(name)
+            if readers is not None and self.target not in readers and getattr(self, name) != _usual(name):
+                key = type(self).model_fields[name].alias or name
+                raise ValueError(f"target {self.target} reads no {key}; it is for {', '.join(readers)}")
         try:
             if self.steered is not None:
                 check_steered(self.steered)
@@ -203,6 +206,11 @@ class OglsArm(Section):
         return "rollouts"
 
 
+def _usual(name: str) -> Any:
+    """What a setting of an arm is where nobody says anything."""
+    return OglsArm.model_fields[name].default
+
+
 # States that a target is made of: base, and what lambda times the difference of is added.
 TARGETS: dict[str, tuple[str, str | None, str | None]] = {
     "ogls": ("h0", "h_pos", "h_neg"),
@@ -214,6 +222,21 @@ TARGETS: dict[str, tuple[str, str | None, str | None]] = {
     "opsd_incorrect": ("h_s", None, None),
     "sdpo": ("h_pos", None, None),
     "gkd": ("h0", None, None),
+}
+
+DIRECTED = tuple(target for target, (_, plus, _) in TARGETS.items() if plus is not None)
+STEERED = tuple(TARGETS)
+OF_WRONG = tuple(
+    target for target in TARGETS if target not in ("opsd", "sdpo", "gkd")
+)  # learn from wrong ones
+POOLED = tuple(target for target in TARGETS if target not in ("sdpo", "gkd"))  # whose rows follow from pools
+# Which targets read a setting, where not all do.
+READERS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("most_lambda", "ramp"), DIRECTED),
+    **dict.fromkeys(("divergence", "beta", "clip", "threshold", "temperature", "allow_small_beta"), STEERED),
+    **dict.fromkeys(("top_k",), STEERED),
+    **dict.fromkeys(("exclude_self", "honest"), POOLED),
+    **dict.fromkeys(("tail_weight", "tail_tokens"), OF_WRONG),
 }
 
 AnyArm = Annotated[Arm | OglsArm, Field(discriminator="kind")]

@@ -26,9 +26,11 @@ def arm_chart(results: Results) -> str:
             [scale * start.value.value] * 2, [y + 0.5, y - len(arms) + 0.5], color="#999", lw=1, ls="--"
         )
         for k, arm in enumerate(arms):
-            a: ArmResult = next(
-                x for x in results.arms if (x.student, x.arm, x.round) == (student, arm, last)
+            a: ArmResult | None = next(
+                (x for x in results.arms if (x.student, x.arm, x.round) == (student, arm, last)), None
             )
+            if a is None:  # its path ended before
+                continue
             spread = [[scale * (a.value.value - a.value.low)], [scale * (a.value.high - a.value.value)]]
             axis.errorbar(
                 scale * a.value.value, y, xerr=spread, fmt="o", color=PALETTE[k % len(PALETTE)], capsize=3

@@ -80,7 +80,9 @@ class Outcome:
     Attributes:
         scores: what each path chose by in each round; `chosen`, `examples`, `trained` and `evaluations` what
             followed. Of paths that choose nothing `ledgers` holds counts of states, and `rollouts` what is
-            told of their rollouts; `lost` those that no teacher could read: state and reason.
+            told of their rollouts; `lost` those that no teacher could read: state and reason; `learned` the
+            rollouts that a training saw. `ended` says of paths that had nothing left to learn from in which
+            round that was, and why.
     """
 
     start: Start
@@ -93,6 +95,8 @@ class Outcome:
     ledgers: dict[tuple[StudentPath, int], pd.DataFrame] = field(default_factory=dict)
     rollouts: dict[tuple[StudentPath, int], dict[str, float]] = field(default_factory=dict)
     lost: dict[tuple[StudentPath, int], dict[str, list[str]]] = field(default_factory=dict)
+    learned: dict[tuple[StudentPath, int], frozenset[str]] = field(default_factory=dict)
+    ended: dict[StudentPath, tuple[int, str]] = field(default_factory=dict)
 
 
 # Told of every evaluation on the way: rounds done (2.5 is half of the third), and each path's evaluation.

@@ -58,6 +58,31 @@ def rollouts_table(outcome: Outcome) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+# Controls, which are to learn from the same rollouts as what they are controls of.
+CONTROLS = ("lambda_zero", "positive_only", "positive_mean", "opsd_incorrect", "shuffled")
+
+
+def rows_apart(outcome: Outcome) -> list[str]:
+    """For people: controls that learned from other rollouts than the first arm that steers by its target, in
+    the first round, where all have the same ones. Their comparison is not of targets alone.
+    """
+    lines = []
+    seen: dict[tuple[str, int], tuple[str, frozenset[str]]] = {}
+    for (path, number), rows in outcome.learned.items():
+        if number == 1 and isinstance(path.arm, OglsArm) and path.arm.target == "ogls":
+            seen.setdefault((path.student, path.seed), (path.arm.name, rows))
+    for (path, number), rows in outcome.learned.items():
+        known = seen.get((path.student, path.seed))
+        is_control = isinstance(path.arm, OglsArm) and path.arm.target in CONTROLS
+        if number == 1 and known is not None and is_control and rows != known[1]:
+            more, less = len(rows - known[1]), len(known[1] - rows)
+            lines.append(
+                f"{path.label} learned from other rollouts than {known[0]} in round 1: {more} that it did "
+                f"not learn from, and {less} fewer of its {len(known[1])}"
+            )
+    return lines
+
+
 MOVED, NOTHING = 0.01, 1e-6  # nats a token
 
 

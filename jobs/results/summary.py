@@ -18,7 +18,7 @@ from jobs.results.ledger import drop_bias, nothing_to_choose, run_ledger
 from jobs.results.lineage import Lineage, lineage_of
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.results.quarantine import quarantine, with_commands
-from jobs.results.rollouts import rollouts_table
+from jobs.results.rollouts import rollouts_table, rows_apart
 from jobs.results.spent import spent_table
 from jobs.results.tables import (
     chosen_table,
@@ -77,6 +77,8 @@ class Results:
     cards: Cards
     lineage: Lineage
     rollouts: pd.DataFrame
+    ended: list[str]
+    rows_apart: list[str]
 
 
 def summarise(run: Run, outcome: Outcome) -> Results:
@@ -86,6 +88,7 @@ def summarise(run: Run, outcome: Outcome) -> Results:
     judged = Judged(outcome)
     baseline = baseline_of(e)
     best = judged.in_hindsight(baseline)
+    last = {s.name: {a.name for a in e.arms if judged.came_to(s.name, a.name, e.rounds)} for s in e.students}
     return Results(
         experiment=resolved(e),
         metric=e.evaluate.metric,
@@ -96,13 +99,14 @@ def summarise(run: Run, outcome: Outcome) -> Results:
             for s in e.students
             for a in e.arms
             for number in range(1, e.rounds + 1)
+            if judged.came_to(s.name, a.name, number)
         ]
         + [arm for arm, _ in best],
         comparisons=[
             (s.name, a.name, judged.compared(s.name, a.name, baseline))
             for s in e.students
             for a in e.arms
-            if a.name != baseline
+            if a.name != baseline and {a.name, baseline} <= last[s.name]
         ]
         + [(arm.student, arm.arm, comparison) for arm, comparison in best],
         teachers=teacher_table(start),
@@ -122,6 +126,8 @@ def summarise(run: Run, outcome: Outcome) -> Results:
         cards=cards_of(outcome),
         lineage=lineage_of(outcome),
         rollouts=rollouts_table(outcome),
+        rows_apart=rows_apart(outcome),
+        ended=[f"{p.label} ended in round {number}: {why}" for p, (number, why) in outcome.ended.items()],
     )
 
 
@@ -153,6 +159,10 @@ class Judged:
             (path, number): _values(f"{path.label} round {number}", stage, order)
             for (path, number), stage in outcome.evaluations.items()
         }
+
+    def came_to(self, student: str, arm: str, number: int) -> bool:
+        """Whether an arm of a student was judged after a round under every seed."""
+        return all((path, number) in self._after for path in self._own(student, arm))
 
     def before(self, student: str) -> ArmResult:
         """A student as it was."""
@@ -204,8 +214,11 @@ class Judged:
         each half of the questions under the arm that is best on the other half.
         """
         e, found = self.experiment, []
-        single = [arm.name for arm in e.arms if arm.rule == "teacher"]
-        for student in (s.name for s in e.students) if len(single) > 1 else ():
+        for student in (s.name for s in e.students):
+            there = [arm.name for arm in e.arms if self.came_to(student, arm.name, e.rounds)]
+            single = [arm.name for arm in e.arms if arm.rule == "teacher" and arm.name in there]
+            if len(single) < 2 or baseline not in there:
+                continue
             every = {
                 name: np.stack([self._after[p, e.rounds] for p in self._own(student, name)])
                 for name in (*single, baseline)
@@ -267,7 +280,7 @@ def _values(name: str, stage: Stage, order: list[str]) -> np.ndarray:
 def verdict_lines(results: Results) -> list[str]:
     """The verdict table as plain text lines, worst news included."""
     unit = "accuracy" if results.metric == "accuracy" else "minus loss (nats per answer token)"
-    last = max(r.round for r in results.arms)
+    last = max((r.round for r in results.arms), default=0)
     lines = [f"{unit} on held-out questions after {last} round{'s' if last > 1 else ''}, with 95 % intervals"]
     for student in dict.fromkeys(r.student for r in results.arms):
         lines.append(f"  {student}")
@@ -279,6 +292,7 @@ def verdict_lines(results: Results) -> list[str]:
                 + (f"   {r.seeds} seeds" if r.seeds > 1 else "")
             )
         lines += [f"    -> {c.verdict}" for s, _, c in results.comparisons if s == student]
+    lines += results.ended
     if len(results.quarantine):
         first = results.quarantine.iloc[0]
         lines.append(
@@ -304,6 +318,7 @@ def write_results(results: Results, directory: Place) -> None:
         "comparisons": [{"student": s, "arm": a, **asdict(c)} for s, a, c in results.comparisons],
         "questions": results.questions,
         "nothing_to_choose": results.nothing_to_choose,
+        "ended": results.ended,
     }
     (directory / "results.json").write_bytes(json.dumps(plain, indent=1).encode())
     write_table(directory / "ledger.parquet", results.ledger)

@@ -3,7 +3,7 @@
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,6 +81,46 @@ def refuse_reference(question: Question, checks: Checks) -> None:
             raise BadInput(
                 f"question {question.id} has an odd reference", repr(reference[:60]), why, ""
             ) from error
+
+
+COMPARED = ("exact", "numeric", "choice")  # methods that compare two texts, and run nobody's code
+
+
+def true_solutions(
+    questions: Sequence[Question], checks: Checks, say: Callable[[str], None]
+) -> list[Question]:
+    """Questions without those worked solutions that do not end in what their question's reference says: as a
+    right solution each of them would teach a wrong one.
+
+    Args:
+        say: told how many there are.
+
+    Raises:
+        BadInput: no solution does; or a reference that cannot be read.
+    """
+    check_checks(checks, questions)
+    false = {
+        q.id
+        for q in questions
+        if q.solution
+        and q.references
+        and (settings := checks.of(q.method or checks.verify.method)).method in COMPARED
+        if judge(q.solution, q.references, settings).state != "correct"
+    }
+    worked = sum(bool(q.solution) for q in questions)
+    if false and len(false) == worked:
+        raise BadInput(
+            "no worked solution ends in its question's reference",
+            f"{worked:,} solutions, of question {min(false)} for example",
+            "solutions whose result verify.method can read, verify.pattern",
+            "look at that question's row",
+        )
+    if false:
+        say(
+            f"{len(false):,} of {worked:,} worked solutions do not end in their question's reference, of "
+            f"{min(false)} for example: they are shown to nobody"
+        )
+    return [replace(q, solution="") if q.id in false else q for q in questions]
 
 
 def verify_config(checks: Checks) -> dict[str, Any]:

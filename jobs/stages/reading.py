@@ -44,7 +44,11 @@ def check_reading(
     if drawn.solution_field is not None and run.mode == "make":
         run.terminal.say(f"{len(known):,} of {len(every):,} questions have a worked solution")
     some = known[: drawn.check_questions]
-    if not steers or not some or e.evaluate.metric != "accuracy":
+    if not steers or not drawn.check_questions:
+        return
+    if not some or e.evaluate.metric != "accuracy":
+        why = "students are judged by loss" if some else "no question has a worked solution"
+        run.terminal.say(f"whether students can read solutions is not asked (check_questions): {why}")
         return
     told = [replace(q, prompt=shown(q.prompt, drawn.template, s)) for q, s in some]
     asked = {SHOWN[0]: told, SHOWN[1]: [q for q, _ in some]}
@@ -63,6 +67,28 @@ def check_reading(
                 f"{helped:.1%} of {len(some)} questions, {alone:.1%} without",
                 "more with a solution in the prompt",
                 "a student that can, another rollouts.template, or rollouts.check_questions=0",
+            )
+
+
+def check_vocabularies(readers: Mapping[str, tuple[ModelState, ModelState]]) -> None:
+    """Refuse teachers whose tokens are others than the student's, before anything is asked.
+
+    Args:
+        readers: teacher and student by path.
+
+    Raises:
+        BadInput: with both.
+    """
+    for label, (teacher, student) in readers.items():
+        if teacher.id == student.id:
+            continue
+        words, own = (s.renderer().tokenizer.get_vocab() for s in (teacher, student))
+        if words != own:
+            raise BadInput(
+                f"{label}: the teacher {teacher.name} has another vocabulary than the student",
+                f"{len(words):,} tokens",
+                f"the student's {len(own):,}, each under the same number",
+                "choose a teacher of the same family",
             )
 
 

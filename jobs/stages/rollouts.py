@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cluster.seeds import derive_seed
 from jobs.experiment.placement import Placement
 from jobs.experiment.rollouts import Rollouts
 from jobs.files.questions import Question
@@ -85,22 +84,25 @@ def roll_out(
     questions: Sequence[Question],
     drawn: Rollouts,
     checks: Checks,
-    seed: int,
+    seeds: Mapping[str, int],
     placement: Placement,
 ) -> dict[str, RolledOut]:
     """Have students answer questions several times, and check it; label -> rollouts. In a plan those that
     nobody has made are left out.
 
     Args:
-        states: by label; those that are the same student share what it says.
+        states: by label; those that are the same student share what it says under the same seed.
+        seeds: of what is drawn, by label.
     """
-    about = drawn.temperature, drawn.top_p, drawn.max_new_tokens, derive_seed(seed, "rollouts")
-    draw = Draw(*about, logprobs=True)
-    distinct = {state.id: (label, state) for label, state in reversed(list(states.items()))}
+    about = drawn.temperature, drawn.top_p, drawn.max_new_tokens
+    drawn_by = {label: (state.id, seeds[label]) for label, state in states.items()}
+    distinct = {drawn_by[label]: (label, state) for label, state in reversed(list(states.items()))}
     workers = 1 if len(distinct) >= placement.evaluate_workers else placement.evaluate_workers
     request = request_of(asks_of(questions, range(drawn.group)))
     waves = {
-        label: Wave(Hosted(state, workers, placement.needs), draw, request)
+        label: Wave(
+            Hosted(state, workers, placement.needs), Draw(*about, seeds[label], logprobs=True), request
+        )
         for label, state in distinct.values()
     }
     views = ask(run, "roll out", waves, drawn.shard_size)
@@ -113,16 +115,20 @@ def roll_out(
         checked = check_answers(run, "verdicts on", label, f"rollouts of {label}", checks, answers, by_id)
         table = table_of(checked.answers, state)
         identity = digest([views[label].id, [view.id for view in checked.views]])
-        found[state.id] = RolledOut(state, table, identity)
-    return {label: found[state.id] for label, state in states.items() if state.id in found}
+        found[drawn_by[label]] = RolledOut(state, table, identity)
+    return {label: found[by] for label, by in drawn_by.items() if by in found}
 
 
 def table_of(answers: pd.DataFrame, state: ModelState) -> pd.DataFrame:
-    """Rollouts with their verdicts, in the order of questions and samples."""
+    """Rollouts with their verdicts, in the order of questions and samples. One that was cut off is wrong,
+    whatever it says so far: the next token might change its result. One that says nothing is wrong.
+    """
     end = end_of_turn(state)
     unjudged = (answers["state"] == "checker_error") & answers["extracted"].str.startswith(JUDGE_FAILED)
     said = answers["state"].where(~unjudged, "unjudged").fillna("empty")
-    told = np.select([said.isin(RIGHT), said.isin(WRONG)], ["right", "wrong"], said)
+    is_cut = said.isin(RIGHT) & (answers["finish"] == "length")
+    says_nothing = (said == "empty") & answers["finish"].isin(["stop", "length"])
+    told = np.select([is_cut | said.isin(WRONG) | says_nothing, said.isin(RIGHT)], ["wrong", "right"], said)
     told = np.where(answers["finish"] == "failed", "failed", told)
     rows = zip(answers["token_ids"], answers["finish"], strict=True)
     tokens = [tuple(int(i) for i in ids) + ((end,) if finish == "stop" else ()) for ids, finish in rows]

@@ -138,7 +138,9 @@ class SteerHandler:
         return [state, reason, len(item.tokens), left_out, kl, *blank]
 
     def _told(self, item: ToRead, states: States, left_out: int) -> list[Any]:
-        """A reading's row; pools from which every context fell out are named."""
+        """A reading's row; pools from which every context fell out are named, behind the state of a row that
+        needs them.
+        """
         wanted = {
             "h0": True,
             "h_s": bool(item.solution),
@@ -146,7 +148,9 @@ class SteerHandler:
             "h_neg": bool(item.wrong),
         }
         lost = [name for name in self.arrays if wanted[name] and name not in states.arrays]
-        reason = f"no context of {', '.join(lost)} could be read within {self.teacher.max_length:,} tokens"
+        reason = f"unrenderable: no context of {', '.join(lost)} could be rendered"
+        if states.left_out:
+            reason = f"too_long: no context of {', '.join(lost)} fits into {self.teacher.max_length:,} tokens"
         row = self._row("read", reason if lost else "", item, left_out, self._moved(states))
         for k, name in enumerate(self.arrays):
             array = states.arrays.get(name)

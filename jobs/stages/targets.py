@@ -5,7 +5,7 @@ reason why not, which is its state in the ledger.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,11 +20,14 @@ from jobs.run.views import Finished
 from jobs.stages.rollouts import RolledOut
 from jobs.stages.states import ModelState
 from jobs.stages.steer import ToRead, arrays_in, bare, by_key
+from jobs.stages.train import NothingToLearn
 from selection.steering import ARRAYS, Array, Pools, Rollout, pools_of
 from training.data import Example, write_examples
 from training.targets import SAMPLED
 
 TRAINED, TAIL = "trained", "tail_trained"
+NO_STEP = "no_step_left"  # to be trained on, and none of the round's steps drew it
+LEFT, CONTEXTS_OUT = "not drawn by a step", "contexts left out"  # what is told of a round
 # Arms whose targets are read off one pass over the wrong rollouts, with the pools of the rollout's question.
 VIEWS = ("ogls", "lambda_zero", "positive_only", "positive_mean", "opsd", "opsd_incorrect")
 
@@ -173,8 +176,9 @@ class WriteExamples:
                 row = read[self.items[identity].key]
                 arrays = arrays_in(row, names) if row["state"] == "read" else {}
                 if len(arrays) < len(names):
-                    state = "too_long" if row["state"] == "read" else str(row["state"])
-                    lost[identity] = [state, str(row["reason"])]
+                    lacking, _, reason = str(row["reason"]).partition(": ")
+                    state = str(row["state"])
+                    lost[identity] = [lacking, reason] if state == "read" else [state, str(row["reason"])]
                     continue
                 tokens = self.items[identity].tokens
                 sampled = np.asarray(self.logprobs[identity][: len(tokens)], dtype=np.float32)
@@ -220,25 +224,30 @@ def tail_of(arm: OglsArm, rolled: RolledOut) -> list[str]:
     return [str(i) for i in rolled.table["rollout_id"][short]]
 
 
-def ledger_of(
-    taken: Taken,
-    lost: Mapping[str, Sequence[str]],
-    tail: Sequence[str],
-    questions: int,
-    drawn: int,
-    group: int,
-) -> pd.DataFrame:
-    """Counts of final states of a round's questions and rollouts.
+def final_states(
+    taken: Taken, lost: Mapping[str, Sequence[str]], tail: Iterable[str], drawn: Collection[str]
+) -> dict[str, str]:
+    """What became of every rollout of a round.
 
     Args:
         lost: rollouts that were to be learned from and could not be read: state and reason.
         tail: right rollouts whose ends are learned from.
+        drawn: what the round's steps see.
+    """
+    why = taken.why | {i: state for i, (state, _) in lost.items()} | dict.fromkeys(tail, TAIL)
+    return {i: NO_STEP if state in (TRAINED, TAIL) and i not in drawn else state for i, state in why.items()}
+
+
+def ledger_of(why: Mapping[str, str], questions: int, drawn: int, group: int) -> pd.DataFrame:
+    """Counts of final states of a round's questions and rollouts.
+
+    Args:
+        why: by rollout, what became of it.
         questions: of the run; `drawn` of them in this round.
 
     Raises:
         RuntimeError: the totals do not add up.
     """
-    why = taken.why | {i: state for i, (state, _) in lost.items()} | dict.fromkeys(tail, TAIL)
     if len(why) != drawn * group:
         raise RuntimeError(f"{len(why)} rollouts have a state, of {drawn * group}")
     by_question: dict[str, set[str]] = {}
@@ -249,3 +258,20 @@ def ledger_of(
     rows = [("question", state, n) for state, n in best.items() if n]
     rows += [("rollout", state, n) for state, n in Counter(why.values()).items()]
     return pd.DataFrame(rows, columns=["kind", "state", "count"])
+
+
+def refuse_nothing(label: str, reasons: Sequence[str], is_something: bool) -> None:
+    """End a path in a round that nothing can be learned from, with the reasons why rollouts fell out.
+
+    Raises:
+        NothingToLearn: with how many rollouts fell out why.
+    """
+    if is_something:
+        return
+    told = ", ".join(f"{reasons.count(why)} {why}" for why in dict.fromkeys(reasons))
+    raise NothingToLearn(
+        f"{label}: no rollout is left to learn from",
+        told,
+        "at least one",
+        "more rollouts (rollouts.questions, rollouts.group), or worked solutions (rollouts.solution_field)",
+    )

@@ -67,6 +67,10 @@ def examples_stage(store: Store, system: str, rendering: str, made_from: str) ->
     )
 
 
+class NothingToLearn(BadInput):
+    """Nothing is left that a student could learn from on its path; others may go on."""
+
+
 def write_examples_of(run: Run, label: str, stage: Stage, make: Callable[[Place], int]) -> Stage:
     """Write the examples of a stage if they are not there yet.
 
@@ -74,20 +78,20 @@ def write_examples_of(run: Run, label: str, stage: Stage, make: Callable[[Place]
         make: writes them to a place, and says how many they are.
 
     Raises:
-        BadInput: there are none.
+        NothingToLearn: there are none.
     """
     run.note("examples", label, stage)
     with run.claimed([stage]):
         if not stage.is_finished and run.mode == "make":
             count = make(stage.part(EXAMPLES))
-            if not count:
-                raise BadInput(
-                    f"{label} chose no answer at all",
-                    "",
-                    "at least one verified answer",
-                    "look at the ledger: why did answers fall out?",
-                )
-            stage.finish([EXAMPLES], examples=count)
+            stage.finish([EXAMPLES] if count else [], examples=count)
+    if stage.is_finished and not stage.manifest()["counts"]["examples"]:
+        raise NothingToLearn(
+            f"{label} chose no answer at all",
+            "",
+            "at least one verified answer",
+            "look at the ledger: why did answers fall out?",
+        )
     return stage
 
 

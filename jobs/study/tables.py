@@ -159,7 +159,8 @@ def families_table(outcome: Outcome, judged: Judged) -> pd.DataFrame:
     e = outcome.start.experiment
     rows = []
     for student in outcome.start.students:
-        results = [judged.before(student), *(judged.arm(student, arm.name, e.rounds) for arm in e.arms)]
+        arms = [arm.name for arm in e.arms if judged.came_to(student, arm.name, e.rounds)]
+        results = [judged.before(student), *(judged.arm(student, arm, e.rounds) for arm in arms)]
         for result in results:
             for family, value in result.families.items():
                 rows.append(
@@ -186,9 +187,10 @@ def comparisons_table(outcome: Outcome, judged: Judged, against: list[str]) -> p
 
     others = list(dict.fromkeys([baseline, *against]))
     for student in outcome.start.students:
+        there = {arm for arm in arms if judged.came_to(student, arm, e.rounds)}
         for k, other in enumerate(others):
             for arm in arms:
-                if arm != other and arm not in others[:k]:  # each pair once
+                if arm != other and arm not in others[:k] and {arm, other} <= there:  # each pair once
                     found = judged.compared(student, arm, other)
                     rows.append(_comparison(student, arm, other, found))
     rows += [
@@ -211,12 +213,11 @@ def pairs_table(outcome: Outcome, judged: Judged) -> pd.DataFrame:
     single = {arm.name: arm.teacher for arm in e.arms if arm.rule == "teacher" and arm.teacher}
     if len(single) < 2:
         return pd.DataFrame()
-    done = {(path.student, path.arm.name) for path, number in outcome.evaluations if number == e.rounds}
     rows = []
     for student in outcome.start.students:
         means = mean_costs(outcome, student).to_dict("index")
         for arm, teacher in single.items():
-            if (student, arm) not in done or teacher not in means:
+            if not judged.came_to(student, arm, e.rounds) or teacher not in means:
                 continue
             gain = judged.gain(student, arm)
             row: dict[str, object] = {"student": student, "teacher": teacher, "gain": gain}

@@ -83,7 +83,10 @@ def _teach(run: Run, experiment: Experiment, sweep: Sweep, seed: int) -> None:
 
     paths = [p for p in paths_of(start.experiment) if p.seed == seed]
     system = SYSTEMS[paths[0].arm.kind]
-    system(run, start, Outcome(start, paths), paths, report, sweep.report_every == "epoch")
+    outcome = Outcome(start, paths)
+    system(run, start, outcome, paths, report, sweep.report_every == "epoch")
+    for number, why in outcome.ended.values():  # means over other students are no figures of this setting
+        raise BadInput(f"a student's path ended in round {number}", why, "paths that come to their end", "")
 
 
 @contextmanager

@@ -9,8 +9,8 @@ is our choice, and what came of it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.errors import BadInput
 from cluster.placement import Needs
+from cluster.seeds import derive_seed
 from jobs.experiment.arms import OglsArm
 from jobs.experiment.schema import Experiment
 from jobs.experiment.teachers import ModelTeacher
@@ -22,22 +22,34 @@ from jobs.run.store import Stage, digest
 from jobs.run.views import View
 from jobs.stages.check import Checks
 from jobs.stages.evaluate import evaluate_students
-from jobs.stages.reading import check_reading, refuse_unmoved
+from jobs.stages.reading import check_reading, check_vocabularies, refuse_unmoved
 from jobs.stages.rollouts import RolledOut, drawn_questions, roll_out
 from jobs.stages.states import ModelState
 from jobs.stages.steer import Steering, steer
 from jobs.stages.targets import (
+    CONTEXTS_OUT,
+    LEFT,
     TRAINED,
     VIEWS,
     Taken,
     WriteExamples,
     arrays_of,
+    final_states,
     ledger_of,
+    refuse_nothing,
     tail_of,
     take,
 )
-from jobs.stages.train import EXAMPLES, SharedOptimizer, Training, examples_stage, train_students
-from jobs.systems.paths import judging_of, let_weights_go, path_seed
+from jobs.stages.train import (
+    EXAMPLES,
+    NothingToLearn,
+    SharedOptimizer,
+    Training,
+    examples_stage,
+    train_students,
+)
+from jobs.systems.paths import end_path, judging_of, let_weights_go, path_seed
+from training.batches import drawn_in
 
 
 def teach(
@@ -60,21 +72,26 @@ def teach(
     now = {path: start.students[path.student] for path in paths}
     if now:
         students = {path.student: start.students[path.student] for path in paths}
-        check_vocabularies(start, paths)
+        check_vocabularies({p.label: (teacher_of(start, p), start.students[p.student]) for p in paths})
         check_reading(run, e, students, start.questions.values(), judging)
     before: dict[StudentPath, Stage] = {}
     for number in range(1, e.rounds + 1):
         questions = drawn_questions(start.questions, e.drawn, e.seed, number)
         labels = {path: f"{path.label} round {number}" for path in now}
         states = {labels[path]: state for path, state in now.items()}
-        said = roll_out(run, states, questions, e.drawn, Checks(e.verify, e.judge), e.seed, e.placement)
+        seeds = {labels[path]: rollout_seed(e, path, number) for path in now}
+        said = roll_out(run, states, questions, e.drawn, Checks(e.verify, e.judge), seeds, e.placement)
         rolled = {path: said[label] for path, label in labels.items() if label in said}
         taken = {path: take(arm_of(path), own, questions, e.drawn) for path, own in rolled.items()}
         views = read_by_teachers(run, start, number, taken, rolled)
         trainings = {}
         for path, own in taken.items():
             round_ = Round(number, questions, rolled[path], own, views.get(path), before.get(path))
-            training = training_of(run, start, outcome, path, now[path], round_)
+            try:
+                training = training_of(run, start, outcome, path, now[path], round_)
+            except NothingToLearn as why:
+                end_path(run, outcome, path, number, why)
+                continue
             if training is not None:
                 trainings[path] = training
         stages = train_students(run, list(trainings.values()), e.placement)
@@ -88,6 +105,13 @@ def teach(
         if on_result is not None:
             on_result(float(number), {path: judged[labels[path]] for path in now})
         let_weights_go(run, outcome, number)
+
+
+def rollout_seed(e: Experiment, path: StudentPath, number: int) -> int:
+    """What rollouts are drawn by: in the first round, when all have the same student, the same for all paths;
+    later another in every round and under every training seed, and the same for all arms.
+    """
+    return derive_seed(e.seed, "rollouts", *((number, path.seed) if number > 1 else ()))
 
 
 def arm_of(path: StudentPath) -> OglsArm:
@@ -111,26 +135,6 @@ def needs_of(e: Experiment, arm: OglsArm) -> Needs:
     """What an actor with an arm's teacher asks of the cluster."""
     own = (t.needs for t in e.teachers if isinstance(t, ModelTeacher) and t.name == arm.teacher)
     return next(own, e.placement.needs)
-
-
-def check_vocabularies(start: Start, paths: Sequence[StudentPath]) -> None:
-    """Refuse teachers whose tokens are others than the student's, before anything is asked.
-
-    Raises:
-        BadInput: with both.
-    """
-    for path in paths:
-        teacher, student = teacher_of(start, path), start.students[path.student]
-        if teacher.id == student.id:
-            continue
-        words, own = (s.renderer().tokenizer.get_vocab() for s in (teacher, student))
-        if words != own:
-            raise BadInput(
-                f"{path.label}: the teacher {teacher.name} has another vocabulary than the student",
-                f"{len(words):,} tokens",
-                f"the student's {len(own):,}, each under the same number",
-                "choose a teacher of the same family",
-            )
 
 
 def read_by_teachers(
@@ -179,7 +183,7 @@ def training_of(
     """The training of one path's round, with its examples written; None in a plan that is not so far.
 
     Raises:
-        BadInput: no rollout is left to learn from.
+        NothingToLearn: no rollout is left to learn from.
     """
     e, arm, drawn = start.experiment, arm_of(path), start.experiment.drawn
     label = f"{path.label} round {r.number}"
@@ -210,37 +214,28 @@ def training_of(
         if not stage.is_finished and run.mode == "make":
             task = Task(write, (stage.part(EXAMPLES),))
             made = do_tasks(run, "examples", label, [("all", task)])["all"]
-            lost = {i: state for i, (state, _) in made["lost"].items()}
-            refuse_nothing(label, list((r.taken.why | lost).values()), made["examples"] > 0)
-            stage.finish([EXAMPLES], about=made, examples=made["examples"])
+            stage.finish([EXAMPLES] if made["examples"] else [], about=made, examples=made["examples"])
     if not stage.is_finished:
         return None
-    lost, count = stage.manifest()["about"]["lost"], len(r.questions)
-    ledger = ledger_of(r.taken, lost, list(tail), len(start.questions), count, drawn.group)
-    outcome.ledgers[path, r.number], outcome.lost[path, r.number] = ledger, lost
-    outcome.rollouts[path, r.number] = r.rolled.told() | {TRAINED: stage.count_rows(EXAMPLES)}
+    made, count, steps = stage.manifest()["about"], len(r.questions), drawn.steps_per_round
+    lost = made["lost"]
+    fell_out = r.taken.why | {i: state for i, (state, _) in lost.items()}
+    refuse_nothing(label, list(fell_out.values()), made["examples"] > 0)
+    seed = path_seed(e, path, r.number)
+    order = [*(i for i in trained if i not in lost), *tail]  # as the examples lie
+    drawn_rows = drawn_in(len(order), e.train.batch_size, seed, steps)
+    why = final_states(r.taken, lost, tail, {order[k] for k in drawn_rows})
+    outcome.ledgers[path, r.number] = ledger_of(why, len(start.questions), count, drawn.group)
+    outcome.lost[path, r.number] = lost
+    outcome.learned[path, r.number] = frozenset(order[k] for k in drawn_rows)
+    told = {TRAINED: float(len(drawn_rows)), LEFT: float(len(order) - len(drawn_rows))}
+    if r.said is not None:
+        told[CONTEXTS_OUT] = float(r.said.manifest()["counts"]["left_out"])
+    outcome.rollouts[path, r.number] = r.rolled.told() | told
     outcome.examples[path, r.number] = stage
-    steps = drawn.steps_per_round
     settings = replace(e.train, steps=steps)
     if arm.steered is not None:
         settings = replace(settings, objective="steered", steered=arm.steered)
     shared = SharedOptimizer(r.before, (r.number - 1) * steps, e.rounds * steps, r.number == e.rounds)
     frozen = None if arm.steered is None else teacher_of(start, path)
-    return Training(label, state, stage, path_seed(e, path, r.number), settings, shared, frozen)
-
-
-def refuse_nothing(label: str, reasons: Sequence[str], is_something: bool) -> None:
-    """Stop a round that nothing can be learned from, with the reasons why rollouts fell out.
-
-    Raises:
-        BadInput: with how many rollouts fell out why.
-    """
-    if is_something:
-        return
-    told = ", ".join(f"{reasons.count(why)} {why}" for why in dict.fromkeys(reasons))
-    raise BadInput(
-        f"{label}: no rollout is left to learn from",
-        told,
-        "at least one",
-        "more rollouts (rollouts.questions, rollouts.group), or worked solutions (rollouts.solution_field)",
-    )
+    return Training(label, state, stage, seed, settings, shared, frozen)

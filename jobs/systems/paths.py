@@ -7,7 +7,7 @@ from jobs.run.run import Run
 from jobs.run.store import Stage
 from jobs.stages.check import Checks
 from jobs.stages.evaluate import Judging
-from jobs.stages.train import remove_weights
+from jobs.stages.train import NothingToLearn, remove_weights
 
 
 def paths_of(experiment: Experiment) -> list[StudentPath]:
@@ -29,6 +29,18 @@ def judging_of(experiment: Experiment) -> Judging:
     """How this experiment judges students."""
     e = experiment
     return Judging(e.evaluate, Checks(e.verify, e.judge), e.score, e.seed)
+
+
+def end_path(run: Run, outcome: Outcome, path: StudentPath, number: int, why: NothingToLearn) -> None:
+    """Let a path end that has nothing left to learn from, while the others go on.
+
+    Raises:
+        NothingToLearn: it was the last of all, in the first round: nothing was trained.
+    """
+    outcome.ended[path] = number, str(why)
+    if len(outcome.ended) == len(outcome.paths) and not outcome.evaluations:
+        raise why
+    run.terminal.say(f"{path.label} ends in round {number}: {why}")
 
 
 def let_weights_go(run: Run, outcome: Outcome, number: int) -> None:

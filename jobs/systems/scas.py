@@ -28,13 +28,14 @@ from jobs.stages.score import PoolScores, score_pool
 from jobs.stages.select import Choice, select_answers
 from jobs.stages.states import ModelState
 from jobs.stages.train import (
+    NothingToLearn,
     Training,
     examples_stage,
     train_epochs,
     train_students,
     write_examples_of,
 )
-from jobs.systems.paths import judging_of, let_weights_go, path_seed
+from jobs.systems.paths import end_path, judging_of, let_weights_go, path_seed
 from training.data import SUFFIX, Example, join_examples, write_examples
 
 
@@ -98,7 +99,11 @@ def choose(
         if not chosen.is_finished:
             continue
         refuse_another_rendering(label, scores, state)
-        examples = examples_of(run, label, state, chosen, start)
+        try:
+            examples = examples_of(run, label, state, chosen, start)
+        except NothingToLearn as why:
+            end_path(run, outcome, path, number, why)
+            continue
         if examples.is_finished:
             trainings[path] = Training(label, state, examples, seed, e.train)
             outcome.scores[path, number], outcome.chosen[path, number] = scores, chosen
