@@ -87,9 +87,10 @@ MOVED, NOTHING = 0.01, 1e-6  # nats a token
 
 
 def away_from_targets(rollouts: pd.DataFrame) -> list[str]:
-    """For people: arms whose students moved away from their targets while they trained on them, and arms
-    whose target was the student itself. A clip does the first (an entry that it cuts pulls at nothing, and
-    the others push); of the second an optimizer makes steps out of rounding.
+    """For people: arms whose students were farther from their targets at a round's end than at its beginning
+    (where lambda rises, the target has moved too), and arms whose target was the student itself. A clip does
+    the first (an entry that it cuts pulls at nothing, and the others push); of the second an optimizer makes
+    steps out of rounding.
 
     Args:
         rollouts: as `rollouts_table` gives it.
