@@ -54,6 +54,21 @@ def test_names_that_look_like_numbers_or_nothing_stay_names(tmp_path: Path) -> N
     assert all(f">{name}<" in page.read_text() for name in NAMES)
 
 
+def test_files_of_an_earlier_part_stay_as_they_were_written(tmp_path: Path) -> None:
+    """Whole numbers beside empty places were read as fractions and written again with five digits."""
+    values = values_of(("a", "b"))
+    values["answer_tokens"] = pd.array([123456, None], dtype="Int64")
+    found = Found(study())
+    found.tables["p"] = Tables(values=values)
+    write_study(found, Place(str(tmp_path)))
+    first = (tmp_path / "p-values.csv").read_bytes()
+    assert b"123456" in first
+    other = Found(study())
+    other.tables["q"] = Tables(values=values_of(("a",)))
+    write_study(other, Place(str(tmp_path)))
+    assert (tmp_path / "p-values.csv").read_bytes() == first
+
+
 def test_an_earlier_part_has_its_own_metric(tmp_path: Path) -> None:
     found = Found(study(set={"evaluate.metric": "loss"}))
     found.tables["p"] = Tables(values=values_of(("a",)), metric="loss")

@@ -38,13 +38,15 @@ SHOWN_ROWS = 400  # of a table on the page; the files have all
 def write_study(found: Found, directory: Place) -> list[Place]:
     """Write a study's tables, pictures and page; returns the page first.
 
-    Every part has files of its own, `<part>-<table>.csv`.
+    Every part has files of its own, `<part>-<table>.csv`; those of parts that were run earlier stay as they
+    are, and are on the page.
     """
     places = []
     pictures: dict[str, str] = {}
+    own = set(found.tables)
     found = with_earlier(found, directory)
     for part, tables in found.tables.items():
-        for name, table in tables.named().items():
+        for name, table in tables.named().items() if part in own else ():
             place = directory / f"{part}-{name}.csv"
             if len(table):
                 place.write_bytes(as_csv(table))
