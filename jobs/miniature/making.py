@@ -13,6 +13,7 @@ from jobs.miniature.initial_model import make_initial_model
 from jobs.miniature.recipes import BATCH, START, Recipe
 from jobs.miniature.tasks import Episode, draw_episodes, work_out
 from jobs.run.run import Run
+from jobs.run.slices import Task, do_tasks
 from jobs.stages.train import run_queue
 from training.data import SUFFIX, Example, write_examples
 from training.job import TrainJob
@@ -54,16 +55,17 @@ class Workshop:
                 model comes after it.
         """
         jobs: list[TrainJob] = []
+        tasks: list[tuple[str, Task]] = []
         tokenizers: dict[str, ModelSource] = {}  # a model's is that of the one it goes on from
         for k, recipe in recipes:
             job = training_of(recipe, self.directory, self.settings, k)
             base = recipe.start.partition("/")[0]
             tokenizers[recipe.name] = tokenizers.get(base, ModelSource(job.source.path))
             if not Place(job.examples).is_file():
-                renderer = Renderer(load_tokenizer(tokenizers[recipe.name]))
-                examples = draw_examples(recipe, self.settings, renderer, self.held, k, self.families)
-                write_examples(Place(job.examples), examples)
+                about = (recipe, self.settings, tokenizers[recipe.name], self.held, k, self.families)
+                tasks.append((recipe.name, Task(write_drawn, (Place(job.examples), *about))))
             jobs.append(job)
+        do_tasks(self.run, "draw", "the world's examples", tasks)
         run_queue(self.run, jobs, placement)
 
 
@@ -99,6 +101,20 @@ def training_of(recipe: Recipe, directory: Place, settings: Miniature, k: int) -
         ),
         export_steps=tuple(scaled(step, settings) for step in recipe.exports),
     )
+
+
+def write_drawn(
+    place: Place,
+    recipe: Recipe,
+    settings: Miniature,
+    tokenizer: ModelSource,
+    held: frozenset[str],
+    k: int,
+    families: Sequence[str],
+) -> None:
+    """In a worker: draw a recipe's examples, and write them."""
+    renderer = Renderer(load_tokenizer(tokenizer))
+    write_examples(place, draw_examples(recipe, settings, renderer, held, k, families))
 
 
 def draw_examples(
