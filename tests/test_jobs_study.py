@@ -207,6 +207,8 @@ def test_what_cannot_be_a_study_is_refused_before_anything_runs(
         ({"learns": {"students": ["kid"], "families": ["chain"]}}, "needs each_teacher"),
         ({"arms": []}, "needs arms"),
         ({"cross": {"train": [{"steps": 3}]}, "fixes": {}}, "would replace the whole section"),
+        ({"set": {"ray.num_cpus": 7}}, "is shared by all parts"),
+        ({"cross": {"store": ["a", "b"]}, "fixes": {}}, "is shared by all parts"),
     ):
         parts = tree["parts"] | {"rate": tree["parts"]["rate"] | change}
         file = write_study(tree | {"parts": parts}, tmp_path)

@@ -12,11 +12,13 @@ import pytest
 from cluster.errors import BadInput
 from jobs.experiment.reading import parse_experiment
 from jobs.pipeline import load_questions
+from jobs.results.summary import summarise
 from jobs.stages.evaluate import evaluate_students
 from jobs.stages.states import first_state
 from jobs.systems.paths import judging_of
 from jobs.systems.scas import refuse_another_rendering
 from tests.runs import choose, open_here, run, tutelage, write_experiment
+from tests.test_pipeline_rows import rewrite
 
 
 def test_a_question_no_teacher_got_right_is_in_the_ledger_and_trains_nobody(
@@ -161,3 +163,15 @@ def test_ids_of_pools_join_by_name_not_by_position(small_world: dict[str, Any], 
     two, _ = choose(small_world | {"store": str(tmp_path / "other")}, tmp_path)
     a, b = (chosen["scas"].whole("chosen") for chosen in (one, two))
     pd.testing.assert_frame_equal(a, b, rtol=1e-5)
+
+
+def test_held_out_questions_of_which_none_can_be_judged_are_named(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
+    """It was a bare ValueError: no questions to take an accuracy over."""
+    rewrite(
+        small_world["questions"]["evaluate"], lambda rows: [r | {"reference": "A:1 " * 400} for r in rows]
+    )
+    tree = small_world | {"evaluate": {"metric": "loss"}, "score": {"max_length": 120}, "rounds": 1}
+    with pytest.raises(BadInput, match="no question could be judged of kid, before training"):
+        summarise(*run(tree, tmp_path, arms=[{"name": "random", "rule": "random"}]))

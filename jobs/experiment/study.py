@@ -8,6 +8,7 @@ from jobs.experiment.section import Section
 
 # Names of members, `*` standing for anything; with `!` before it those are left out again.
 Patterns = tuple[str, ...]
+SHARED = ("name", "runs", "store", "miniature", "ray")  # of all parts: one world, one store, one Ray
 MEMBERS = ("teachers", "students")  # crossed and set by patterns
 
 
@@ -46,6 +47,14 @@ class Part(Section):
     compare_with: tuple[str, ...] = ()
     fixes: dict[str, str] = Field(default_factory=dict)
     learns: Learns | None = None
+
+    @field_validator("set", "cross")
+    @classmethod
+    def _leaves_what_is_shared(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for key in given:
+            if key.split(".")[0] in SHARED:
+                raise ValueError(f"{key} is shared by all parts; set it in the section experiment")
+        return given
 
     @field_validator("set")
     @classmethod

@@ -107,7 +107,9 @@ def lineage_of(
     most_costs: int = MOST_COSTS,
     most_characters: int = MOST_CHARACTERS,
 ) -> Lineage:
-    """Trace the questions of a run, those with the first keys where they are many."""
+    """Trace the questions of a run; where they are many those of its first slices, of the last of them those
+    whose ids come first.
+    """
     columns, of_path = cost_columns(outcome)
     paths = path_columns(outcome, of_path)
     pool, traced = outcome.start.pool, list[Traced]()

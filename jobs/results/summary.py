@@ -259,6 +259,14 @@ class Judged:
     ) -> ArmResult:
         mean = np.mean(stacked, axis=0)
         known = np.isfinite(mean)
+        if not known.any():
+            raise BadInput(
+                f"no question could be judged of {student}, {arm}",
+                f"{len(known):,} held-out questions",
+                "one at least",
+                "look at the evaluation's rows: references too long for score.max_length, or a judge that "
+                "failed, which --retry-failed asks again",
+            )
         named = sorted({f for f in self.families[known] if f})
         per_family = {f: accuracy_interval(mean[known & (self.families == f).to_numpy()]) for f in named}
         return ArmResult(student, arm, number, len(stacked), accuracy_interval(mean[known]), per_family, cut)

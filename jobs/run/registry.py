@@ -53,24 +53,28 @@ class Registration:
     def save(self) -> None:
         """Tell others; what earlier attempts of this run named stays named until it has come to its end."""
         if self._saved is None:
-            self._saved = dict.fromkeys(read_registration(self._place).get("names", ()))
-        names = self._saved | self._names
-        if len(names) != len(self._saved) or not self._place.is_file():
-            self._write(names)
+            self._saved = self._known()
+        if not self._names.keys() <= self._saved.keys() or not self._place.is_file():
+            with self._held():  # another attempt of this run may have named more since
+                self._write(self._known() | self._saved | self._names)
 
     def settle(self) -> None:
         """At a run's end: it names what it used, and no longer what only earlier attempts did."""
-        if self._saved is None or set(self._saved) != set(self._names):
-            self._write(dict(self._names))
-        with self._held():  # nobody writes now: what is half written was left by an attempt that was killed
+        with self._held():
+            if self._saved is None or set(self._saved) != set(self._names):
+                self._write(dict(self._names))
+            # nobody writes now: what is half written was left by an attempt that was killed
             for stray in (self.root / RUNS).glob(f".{self._place.name}.*.tmp"):
                 stray.unlink()
+
+    def _known(self) -> dict[str, None]:
+        """What this run's file names now."""
+        return dict.fromkeys(read_registration(self._place).get("names", ()))
 
     def _write(self, names: dict[str, None]) -> None:
         about = {"directory": str(self.directory), "part": self.part, "host": platform.node()}
         content = {**about, "time": round(time.time()), "names": list(names)}
-        with self._held():
-            self._place.write_bytes(json.dumps(content, indent=1).encode())
+        self._place.write_bytes(json.dumps(content, indent=1).encode())
         self._saved = names
 
     @contextmanager
