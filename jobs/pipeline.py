@@ -184,7 +184,6 @@ def load_questions(
     asked = take_rows(train.questions, files.train_rows)
     if shows_solutions:
         asked = [with_solution(q, str(e.drawn.solution_field), checks.reads_rows) for q in asked]
-        asked = true_solutions(asked, checks, say)
     held = take_rows(held_out.questions, files.evaluate_rows)
     twice = overlaps(asked, held)
     if twice and not files.allow_overlap:
@@ -196,6 +195,9 @@ def load_questions(
             "remove them from one of the files, or set questions.allow_overlap to go on with them",
         )
     check_checks(checks, [*asked, *(() if for_loss else held)])
-    check_gradients(e, len(asked[: e.limit]))
+    asked = asked[: e.limit]
+    if shows_solutions:
+        asked = true_solutions(asked, checks, say)
+    check_gradients(e, len(asked))
     data = Data((str(train), str(held_out)), train.refused, len(twice))
-    return {q.id: q for q in asked[: e.limit]}, held[: e.limit], data
+    return {q.id: q for q in asked}, held[: e.limit], data

@@ -108,7 +108,8 @@ class Gradients:
         self.model.zero_grad(set_to_none=True)
         hidden_TD = decoder_of(self.model)(input_ids=ids, use_cache=False).last_hidden_state[0, at - 1]
         target_T = ids[0, at]
-        torch.nn.functional.cross_entropy(self.head.logits(hidden_TD), target_T).backward()  # type: ignore[no-untyped-call]
+        loss = torch.nn.functional.cross_entropy(self.head.logits(hidden_TD), target_T)
+        loss.backward()  # type: ignore[no-untyped-call]
         return hidden_TD, target_T
 
     def norms(self, row: Rendered) -> tuple[float, float]:

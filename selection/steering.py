@@ -169,7 +169,8 @@ class TeacherPass:
         self.shares = shares and self.proof.allows("sharing")
         self.takes_means = self.proof.head.is_linear()
         self.max_length = min(max_length or math.inf, context_length(model) or math.inf)
-        self.alone_above = stretched_above(model) if self.shares or self.proof.allows("padding") else 0
+        self.stretched_above = stretched_above(model)
+        self.alone_above = self.stretched_above if self.shares or self.proof.allows("padding") else 0
         if device == "cpu":
             keep_freed_memory()
 
@@ -226,7 +227,7 @@ class TeacherPass:
 
     def _read_batch(self, members: Sequence[_Member]) -> list[np.ndarray]:
         """Hidden states [T, D] of each member."""
-        if self.alone_above < math.inf:
+        if self.stretched_above < math.inf:
             steady_positions(self.model)
         trees: list[Tree] = []
         for member in members:

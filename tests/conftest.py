@@ -165,6 +165,18 @@ def small_world(tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
     return make_small_world(tmp_path, tiny_model)
 
 
+@pytest.fixture
+def own_world(small_world: dict[str, Any]) -> dict[str, Any]:
+    """The small world with worked solutions beside its questions, and students' own rollouts."""
+    from tests.own_rollouts import ROLLOUTS
+
+    return with_solutions(small_world) | {
+        "rollouts": ROLLOUTS,
+        "rounds": 2,
+        "train": {"batch_size": 8, "learning_rate": 1e-3},
+    }
+
+
 def with_solutions(tree: dict[str, Any]) -> dict[str, Any]:
     """The small world with a worked solution beside each of its questions."""
     from jobs.miniature.tasks import draw_episodes, work_out

@@ -117,7 +117,8 @@ def test_a_sampled_row_depends_on_its_seed_and_not_on_its_batch(model: Any) -> N
     assert tight == together
     assert complete(model, rows, 8, seeds=[s + 100 for s in seeds], **options) != together
     for way in ("alone", "recomputed"):
-        assert sample(model, rows, Sampling(8, STOP, 1.0, 0.9, way=way), seeds) == together  # type: ignore[arg-type]
+        drawn = Sampling(8, STOP, 1.0, 0.9, way=way)  # type: ignore[arg-type]
+        assert sample(model, rows, drawn, seeds) == together
 
 
 def test_a_model_with_learned_positions_stops_each_row_at_its_own_last_one() -> None:

@@ -8,65 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from cluster.errors import BadInput
-from cluster.models.messages import plain
-from jobs.experiment.arms import TARGETS, OglsArm
-from jobs.experiment.reading import parse_experiment, resolved
-from jobs.experiment.rollouts import Rollouts
-from jobs.experiment.students import Student
-from jobs.pipeline import load_questions
 from jobs.report.run import render_report
 from jobs.results.ledger import run_ledger
-from jobs.results.outcome import Outcome, StudentPath
-from jobs.results.summary import summarise, verdict_lines
+from jobs.results.summary import summarise
 from jobs.stages import steer as steering
-from jobs.stages.answers import LOGPROBS
 from jobs.stages.rollouts import table_of
-from jobs.stages.states import first_state
-from jobs.systems.ogls_sd import rollout_seed
-from jobs.systems.paths import paths_of
-from tests.conftest import with_solutions
+from tests.own_rollouts import ROLLOUTS, arms, learned_of, path_of, rows_of, told
 from tests.runs import run, tutelage, write_experiment
 from training.data import Examples
 from training.metrics import read_metrics
 
-ROLLOUTS = {
-    "group": 3,
-    "questions": 8,
-    "steps_per_round": 2,
-    "max_new_tokens": 12,
-    "scored_tokens": 6,
-    "solution_field": "solution",
-    "template": "{question} like {solution}",
-    "check_questions": 0,
-}
 VIEW_ARMS = ["ogls", "lambda_zero", "opsd_incorrect"]
-
-
-def arms(*targets: str) -> list[dict[str, Any]]:
-    return [{"kind": "ogls_sd", "name": t.replace("_", " "), "target": t} for t in targets]
-
-
-@pytest.fixture
-def own_world(small_world: dict[str, Any]) -> dict[str, Any]:
-    """The small world with worked solutions beside its questions."""
-    return with_solutions(small_world) | {
-        "rollouts": ROLLOUTS,
-        "rounds": 2,
-        "train": {"batch_size": 8, "learning_rate": 1e-3},
-    }
-
-
-def learned_of(outcome: Outcome, path: StudentPath, number: int) -> set[str]:
-    """The questions of which a training saw a rollout."""
-    return {rollout.partition("/")[0] for rollout in outcome.learned[path, number]}
-
-
-def path_of(outcome: Outcome, arm: str, seed: int = 0) -> StudentPath:
-    return next(p for p in outcome.paths if p.arm.name == arm and p.seed == seed)
 
 
 def test_arms_that_are_views_share_rollouts_and_one_pass_of_the_teacher_and_go_on_from_their_own(
@@ -212,17 +167,6 @@ def test_shuffled_shows_another_questions_solutions_and_gkd_reads_by_another_mod
     assert abs(told[0]["exact_kl_nats"]) < 1e-6  # the same weights: nothing to learn
 
 
-def told(outcome: Outcome, arm: str, number: int = 1) -> dict[str, int]:
-    counts = outcome.ledgers[path_of(outcome, arm), number]
-    return dict(zip(counts["kind"] + " " + counts["state"], counts["count"], strict=True))
-
-
-def rows_of(place: Any, change: Any) -> None:
-    path = Path(place)
-    rows = change([json.loads(line) for line in path.read_text().splitlines()])
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 def test_a_question_that_no_template_holds_costs_its_own_rollouts_alone(
     own_world: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -330,191 +274,3 @@ def test_a_plan_of_a_finished_run_has_nothing_left(own_world: dict[str, Any], tm
     assert "-" not in [line.split()[0] for line in planned.stdout.splitlines() if line.split()]
     assert re.search(r"evaluate\s+\S*\s*2 of 2", planned.stdout), planned.stdout
     assert "roll out kid ogls seed 0" in " ".join(planned.stdout.split())
-
-
-@pytest.mark.parametrize(
-    "about", [{}, {"top_k": None}, {"top_k": 7}, {"divergence": "sampled"}, {"clip": "none"}]
-)
-def test_an_experiment_that_was_written_down_is_the_same_experiment(
-    own_world: dict[str, Any], about: dict[str, Any]
-) -> None:
-    every = [arm | about for arm in arms(*TARGETS) if arm["target"] not in ("gkd", "rejection_sampling")]
-    e = parse_experiment(own_world | {"arms": [*every, *arms("rejection_sampling")]})
-    again = parse_experiment(json.loads(json.dumps(resolved(e))))
-    assert again == e
-    assert [getattr(a, "steered", None) for a in again.arms] == [getattr(a, "steered", None) for a in e.arms]
-
-
-def test_the_published_settings_of_sdpo_can_be_changed_one_by_one() -> None:
-    def steered(**about: Any) -> Any:
-        arm = OglsArm.model_validate({"kind": "ogls_sd", "name": "x", "target": "sdpo", **about}).steered
-        assert arm is not None
-        return arm.divergence
-
-    assert (steered().divergence, steered().top_k, steered().clip) == ("jsd", 100, "none")
-    assert steered(top_k=None).top_k is None
-    assert steered(divergence="sampled").top_k is None
-
-
-def test_a_path_that_has_nothing_left_ends_and_the_others_go_on(
-    own_world: dict[str, Any], tmp_path: Path
-) -> None:
-    """An untrained student is never right: rejection sampling had nothing, and took all others with it."""
-    select = [{"name": "strongest", "rule": "strongest"}]
-    done, outcome = run(own_world, tmp_path, arms=[*arms("rejection_sampling", "ogls"), *select])
-    ended = path_of(outcome, "rejection sampling")
-    assert outcome.ended.keys() == {ended}
-    assert {p.arm.name for p, number in outcome.evaluations if number == 2} == {"ogls", "strongest"}
-    results = summarise(done, outcome)
-    (line,) = results.ended
-    assert line.startswith("kid rejection sampling seed 0 ended in round 1: ")
-    assert "24 is_wrong" in line
-    assert line in verdict_lines(results)
-    assert line in render_report(results)
-    assert [a for _, a, _ in results.comparisons] == ["ogls"]
-    tree = own_world | {"evaluate": {"baseline": "rejection sampling"}}
-    against = run(tree, tmp_path, arms=[*arms("rejection_sampling", "ogls"), *select])
-    assert summarise(*against).comparisons == []
-
-
-def test_a_run_with_a_path_that_ended_can_be_reported_on_planned_and_gone_on_with(
-    own_world: dict[str, Any], tmp_path: Path
-) -> None:
-    rows_of(own_world["teachers"][0]["path"], lambda rows: [r | {"teacher_output": "A:none"} for r in rows])
-    mute = {"name": "mute", "rule": "teacher", "teacher": own_world["teachers"][0]["name"]}
-    tree = own_world | {"arms": [*arms("rejection_sampling", "lambda_zero"), mute], "rounds": 1}
-    file = write_experiment(tree, tmp_path)
-    for command in (("run", file), ("run", file), ("report", tmp_path / "runs" / "small")):
-        done = tutelage(*command)
-        assert done.returncode == 0, done.stderr
-        page = (tmp_path / "runs" / "small" / "report.html").read_text()
-        for arm, why in (("rejection sampling", "24 is_wrong"), ("mute", "chose no answer at all")):
-            said = page.partition(f"kid {arm} seed 0 ended in round 1: ")[2][:400]
-            assert why in said
-    planned = tutelage("plan", file)
-    assert planned.returncode == 0, planned.stderr
-    assert re.search(r"train, all rounds\s+\S*\s*1 of 1", planned.stdout), planned.stdout
-
-
-def test_a_teacher_without_a_right_answer_ends_its_own_arm_alone(
-    small_world: dict[str, Any], tmp_path: Path
-) -> None:
-    rows_of(small_world["teachers"][0]["path"], lambda rows: [r | {"teacher_output": "A:none"} for r in rows])
-    names = [t["name"] for t in small_world["teachers"]]
-    single = [{"name": f"only {n}", "rule": "teacher", "teacher": n} for n in names]
-    done, outcome = run(small_world, tmp_path, arms=single, rounds=1)
-    assert [(p.arm.name, number) for p, (number, _) in outcome.ended.items()] == [(f"only {names[0]}", 1)]
-    results = summarise(done, outcome)
-    assert {a.arm for a in results.arms} >= {f"only {n}" for n in names[1:]}
-    assert "chose no answer at all" in results.ended[0]
-    with pytest.raises(BadInput, match="chose no answer at all"):
-        run(small_world, tmp_path, arms=single[:1], rounds=1)
-
-
-def test_rollouts_are_drawn_anew_in_every_round_and_under_every_seed_but_alike_for_all_arms(
-    own_world: dict[str, Any],
-) -> None:
-    e = parse_experiment(own_world | {"arms": arms("ogls", "opsd"), "rounds": 3, "seeds": 3})
-    seeds = {(p, n): rollout_seed(e, p, n) for p in paths_of(e) for n in (1, 2, 3)}
-    assert len({seed for (_, n), seed in seeds.items() if n == 1}) == 1
-    assert len({seed for (_, n), seed in seeds.items() if n > 1}) == 2 * 3
-    for n in (2, 3):
-        for k in range(3):
-            assert len({seed for (p, m), seed in seeds.items() if (m, p.seed) == (n, k)}) == 1
-
-
-def test_rollouts_of_the_same_questions_differ_from_round_to_round(
-    own_world: dict[str, Any], tmp_path: Path
-) -> None:
-    """With few questions every round asks the same ones; a student that hardly moved said the same again."""
-    about = {"limit": 8, "train": {"batch_size": 8, "learning_rate": 1e-9}}
-    run(own_world, tmp_path, arms=arms("lambda_zero"), **about)
-    files = (tmp_path / "store" / "tables" / "answers").rglob("*.parquet")
-    texts = pd.concat(pd.read_parquet(file, columns=["text"]) for file in files)
-    assert len(texts) >= 2 * 8 * 3
-    assert texts["text"].nunique() > 1.5 * 8 * 3
-
-
-def test_what_was_cut_off_or_says_nothing_is_wrong_and_what_nobody_checked_is_neither(
-    tiny_model: Path,
-) -> None:
-    rows = [
-        ("correct", "stop", "A:1", "right"),
-        ("correct", "length", "A:1", "wrong"),
-        ("wrong", "stop", "A:2", "wrong"),
-        ("unparsed", "length", "one", "wrong"),
-        (None, "stop", "", "wrong"),
-        (None, "length", " ", "wrong"),
-        (None, "failed", "", "failed"),
-        ("checker_error", "stop", "A:1", "checker_error"),
-        ("timed_out", "length", "A:1", "timed_out"),
-    ]
-    told = [(k, text, finish, state) for k, (state, finish, text, _) in enumerate(rows)]
-    answers = pd.DataFrame(told, columns=["sample", "text", "finish", "state"])
-    answers["question_id"], answers["extracted"] = "q", ""
-    answers["token_ids"] = answers[LOGPROBS] = [(3, 4)] * len(rows)
-    table = table_of(answers, first_state(Student(name="kid", path=str(tiny_model))))
-    assert table["state"].tolist() == [expected for *_, expected in rows]
-
-
-@pytest.mark.parametrize(
-    ("target", "about", "said"),
-    [
-        ("lambda_zero", {"lambda": 1.0}, "reads no lambda; it is for ogls, shuffled, positive_only"),
-        ("opsd_incorrect", {"ramp": 5}, "reads no ramp"),
-        ("rejection_sampling", {"clip": "none"}, "reads no clip"),
-        ("rejection_sampling", {"temperature": 2.0}, "reads no temperature"),
-        ("sdpo", {"exclude_self": True}, "reads no exclude_self"),
-        ("sdpo", {"honest": True}, "reads no honest"),
-        ("opsd", {"tail_weight": 0.1}, "reads no tail_weight"),
-        ("rejection_sampling", {"tail_tokens": 5}, "reads no tail_tokens"),
-    ],
-)
-def test_a_setting_that_a_target_does_not_read_is_refused(
-    own_world: dict[str, Any], target: str, about: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(BadInput, match=said):
-        parse_experiment(own_world | {"arms": [arms(target)[0] | about]})
-
-
-def test_worked_solutions_that_end_in_another_result_are_counted_and_shown_to_nobody(
-    own_world: dict[str, Any], tmp_path: Path
-) -> None:
-    def slipped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [r | {"solution": "A:none of it"} if k < 5 else r for k, r in enumerate(rows)]
-
-    rows_of(own_world["questions"]["train"], slipped)
-    said: list[str] = []
-    e = parse_experiment(own_world | {"arms": arms("ogls")})
-    questions, _, _ = load_questions(e, said.append)
-    assert sum(not q.solution for q in questions.values()) == 5
-    assert any(line.startswith("5 of 24 worked solutions do not end in") for line in said), said
-    rows_of(own_world["questions"]["train"], lambda rows: [r | {"solution": "A:none"} for r in rows])
-    with pytest.raises(BadInput, match="no worked solution ends in its question's reference"):
-        load_questions(e)
-
-
-def test_wrong_attempts_may_be_told_to_be_wrong(own_world: dict[str, Any], tiny_model: Path) -> None:
-    drawn = Rollouts(template="{question} like {solution}", wrong_template="{question} unlike {solution}")
-    state = first_state(Student(name="kid", path=str(tiny_model)))
-    item = steering.ToRead(plain("1 + 1"), (5, 6), "s", ("r",), ("w",))
-    words = state.renderer().tokenizer
-    for honest, word in ((False, "like"), (True, "unlike")):
-        reading, lost = steering.SteerHandler(state, drawn, honest, ("h0",), 0)._reading(item)
-        assert lost == 0
-        assert "1 + 1 like s" in words.decode(reading.reference)
-        assert ["1 + 1 like r" in words.decode(ids) for ids in reading.right] == [True]
-        assert [f"1 + 1 {word} w" in words.decode(ids) for ids in reading.wrong] == [True]
-        assert "like" not in words.decode(reading.prompt)
-
-
-def test_whether_students_can_read_is_said_to_be_left_out(own_world: dict[str, Any], tmp_path: Path) -> None:
-    tree = own_world | {
-        "arms": arms("ogls"),
-        "rollouts": ROLLOUTS | {"check_questions": 4, "least_kl": 0},
-        "evaluate": {"metric": "loss"},
-        "rounds": 1,
-    }
-    done = tutelage("run", write_experiment(tree, tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert "is not asked (check_questions): students are judged by loss" in done.stdout

@@ -143,21 +143,21 @@ def dealt(jobs: Sequence[TrainJob], lanes: int) -> list[list[TrainJob]]:
     first, each to the lane with the fewest steps, of whole trainings. Nothing else counts, neither what is
     done already nor where an attempt ends: the next finds each lane's checkpoints where they were.
     """
-    chains: dict[str, list[TrainJob]] = {}  # by the outputs of their jobs
-    firsts: list[list[TrainJob]] = []
+    chains: list[list[TrainJob]] = []
+    chain_of: dict[str, list[TrainJob]] = {}  # by the outputs of its jobs
     for job in jobs:
-        chain = chains.get(job.source.path.rpartition("/")[0])
+        chain = chain_of.get(job.source.path.rpartition("/")[0])
         if chain is None:
             chain = []
-            firsts.append(chain)
+            chains.append(chain)
         chain.append(job)
-        chains[job.output] = chain
-    steps = [sum(replace(job, until=None).steps for job in chain) for chain in firsts]
-    shares: list[list[TrainJob]] = [[] for _ in range(min(max(1, lanes), len(firsts)))]
+        chain_of[job.output] = chain
+    steps = [sum(replace(job, until=None).steps for job in chain) for chain in chains]
+    shares: list[list[TrainJob]] = [[] for _ in range(min(max(1, lanes), len(chains)))]
     totals = [0] * len(shares)
-    for k in sorted(range(len(firsts)), key=lambda k: (-steps[k], k)):
+    for k in sorted(range(len(chains)), key=lambda k: (-steps[k], k)):
         lane = min(range(len(shares)), key=lambda lane: (totals[lane], lane))
-        shares[lane] += firsts[k]
+        shares[lane] += chains[k]
         totals[lane] += steps[k]
     return shares
 

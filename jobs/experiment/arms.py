@@ -166,10 +166,10 @@ class OglsArm(Section):
     def _fits(self) -> "OglsArm":
         if (self.target == "gkd") != (self.teacher is not None):
             raise ValueError("target gkd needs the name of a hosted teacher, and no other target takes one")
-        for name in type(self).model_fields:
-            readers = READERS.get(name)
-            if readers is not None and self.target not in readers and getattr(self, name) != _usual(name):
-                key = type(self).model_fields[name].alias or name
+        for name, readers in READERS.items():
+            setting = type(self).model_fields[name]
+            if self.target not in readers and getattr(self, name) != setting.default:
+                key = setting.alias or name
                 raise ValueError(f"target {self.target} reads no {key}; it is for {', '.join(readers)}")
         try:
             if self.steered is not None:
@@ -206,11 +206,6 @@ class OglsArm(Section):
         return "rollouts"
 
 
-def _usual(name: str) -> Any:
-    """What a setting of an arm is where nobody says anything."""
-    return OglsArm.model_fields[name].default
-
-
 # States that a target is made of: base, and what lambda times the difference of is added.
 TARGETS: dict[str, tuple[str, str | None, str | None]] = {
     "ogls": ("h0", "h_pos", "h_neg"),
@@ -224,17 +219,16 @@ TARGETS: dict[str, tuple[str, str | None, str | None]] = {
     "gkd": ("h0", None, None),
 }
 
-DIRECTED = tuple(target for target, (_, plus, _) in TARGETS.items() if plus is not None)
+# Which targets read a setting, where not all do: those with a direction, those with a divergence, those whose
+# rows follow from pools, those that learn from wrong rollouts alone.
 STEERED = tuple(TARGETS)
-OF_WRONG = tuple(
-    target for target in TARGETS if target not in ("opsd", "sdpo", "gkd")
-)  # learn from wrong ones
-POOLED = tuple(target for target in TARGETS if target not in ("sdpo", "gkd"))  # whose rows follow from pools
-# Which targets read a setting, where not all do.
+DIRECTED = tuple(target for target, (_, plus, _) in TARGETS.items() if plus is not None)
+POOLED = tuple(target for target in TARGETS if target not in ("sdpo", "gkd"))
+OF_WRONG = tuple(target for target in POOLED if target != "opsd")
+DIVERGENCE = ("divergence", "beta", "clip", "threshold", "temperature", "top_k", "allow_small_beta")
 READERS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(DIVERGENCE, STEERED),
     **dict.fromkeys(("most_lambda", "ramp"), DIRECTED),
-    **dict.fromkeys(("divergence", "beta", "clip", "threshold", "temperature", "allow_small_beta"), STEERED),
-    **dict.fromkeys(("top_k",), STEERED),
     **dict.fromkeys(("exclude_self", "honest"), POOLED),
     **dict.fromkeys(("tail_weight", "tail_tokens"), OF_WRONG),
 }

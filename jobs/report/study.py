@@ -19,19 +19,8 @@ from jobs.study.tables import Tables
 
 DIGITS = 5  # of numbers in CSV files
 # Columns of texts; all others hold numbers.
-TEXTS = (
-    "part",
-    "setting",
-    "student",
-    "arm",
-    "family",
-    "against",
-    "verdict",
-    "called",
-    "teacher",
-    "cost",
-    "feature",
-)
+TEXTS = ["part", "setting", "student", "arm", "family", "against", "verdict", "called"]
+TEXTS += ["teacher", "cost", "feature"]
 SHOWN_ROWS = 400  # of a table on the page; the files have all
 
 
@@ -90,7 +79,7 @@ def _earlier(place: Place) -> pd.DataFrame:
     if not place.is_file():
         return pd.DataFrame()
     table = pd.read_csv(io.BytesIO(place.read_bytes()), dtype=str, keep_default_na=False)
-    for column in table.columns.difference(list(TEXTS)):  # a name may be `7` or `NA`
+    for column in table.columns.difference(TEXTS):  # a name may be `7` or `NA`
         table[column] = pd.to_numeric(table[column])
     return table
 

@@ -176,9 +176,7 @@ class WriteExamples:
                 row = read[self.items[identity].key]
                 arrays = arrays_in(row, names) if row["state"] == "read" else {}
                 if len(arrays) < len(names):
-                    lacking, _, reason = str(row["reason"]).partition(": ")
-                    state = str(row["state"])
-                    lost[identity] = [lacking, reason] if state == "read" else [state, str(row["reason"])]
+                    lost[identity] = why_lost(str(row["state"]), str(row["reason"]))
                     continue
                 tokens = self.items[identity].tokens
                 sampled = np.asarray(self.logprobs[identity][: len(tokens)], dtype=np.float32)
@@ -213,6 +211,22 @@ class WriteExamples:
     ) -> Example:
         ids = (*prompt, *tokens)
         return Example(ids, len(prompt), len(ids), weight, arrays=arrays)
+
+
+def why_lost(state: str, reason: str) -> list[str]:
+    """State and reason of a rollout without the arrays that its target is made of, from its reading's: where
+    that came to an end, the reason says what became of its contexts (an earlier version named none but those
+    that were too long).
+
+    >>> why_lost("read", "unrenderable: no context of h_s"), why_lost("read", "no context of h_s")
+    (['unrenderable', 'no context of h_s'], ['too_long', 'no context of h_s'])
+    >>> why_lost("quarantined", "ValueError: x")
+    ['quarantined', 'ValueError: x']
+    """
+    if state != "read":
+        return [state, reason]
+    lacking, separator, rest = reason.partition(": ")
+    return [lacking, rest] if separator else ["too_long", reason]
 
 
 def tail_of(arm: OglsArm, rolled: RolledOut) -> list[str]:

@@ -63,7 +63,8 @@ def audit_files(options: AuditOptions) -> None:
     norms = gradient_norms(model, renderer, [sample[str(i)] for i in frame["answer_id"]], terminal)
     frame = frame.drop(columns=["state", "reason", "conversation_tokens"]).join(norms)
     names = [name for name in COSTS if name not in MEASURE_OF and name != "learned"]
-    costs = frame.assign(**{name: compute_cost(frame, CostSettings(name)) for name in names})  # type: ignore[arg-type]
+    computed = {name: compute_cost(frame, CostSettings(name)) for name in names}  # type: ignore[arg-type]
+    costs = frame.assign(**computed)
     results = agreements(costs, names, options.seed)
     terminal.show(as_table(results, left_out))
     write_audit(options.out, results, left_out, costs)

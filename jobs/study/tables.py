@@ -309,7 +309,8 @@ def _spearman(one_RN: np.ndarray, other_RN: np.ndarray) -> np.ndarray:
     a, b = (rankdata(x, axis=1) for x in (one_RN, other_RN))
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
-        return (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))  # type: ignore[no-any-return]
+        norms = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+        return (a * b).sum(axis=1) / norms  # type: ignore[no-any-return]
 
 
 def fixed_value(cells: list[Cell], tables: list[Tables], key: str, arm: str) -> tuple[object, pd.DataFrame]:

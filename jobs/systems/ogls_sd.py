@@ -223,12 +223,11 @@ def training_of(
     refuse_nothing(label, list(fell_out.values()), made["examples"] > 0)
     seed = path_seed(e, path, r.number)
     order = [*(i for i in trained if i not in lost), *tail]  # as the examples lie
-    drawn_rows = drawn_in(len(order), e.train.batch_size, seed, steps)
-    why = final_states(r.taken, lost, tail, {order[k] for k in drawn_rows})
+    seen = frozenset(order[k] for k in drawn_in(len(order), e.train.batch_size, seed, steps))
+    why = final_states(r.taken, lost, tail, seen)
     outcome.ledgers[path, r.number] = ledger_of(why, len(start.questions), count, drawn.group)
-    outcome.lost[path, r.number] = lost
-    outcome.learned[path, r.number] = frozenset(order[k] for k in drawn_rows)
-    told = {TRAINED: float(len(drawn_rows)), LEFT: float(len(order) - len(drawn_rows))}
+    outcome.lost[path, r.number], outcome.learned[path, r.number] = lost, seen
+    told = {TRAINED: float(len(seen)), LEFT: float(len(order) - len(seen))}
     if r.said is not None:
         told[CONTEXTS_OUT] = float(r.said.manifest()["counts"]["left_out"])
     outcome.rollouts[path, r.number] = r.rolled.told() | told
