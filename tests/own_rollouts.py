@@ -1,7 +1,5 @@
 """What tests of students that learn from their own rollouts share."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 from jobs.results.outcome import Outcome, StudentPath
@@ -34,9 +32,3 @@ def learned_of(outcome: Outcome, path: StudentPath, number: int) -> set[str]:
 def told(outcome: Outcome, arm: str, number: int = 1) -> dict[str, int]:
     counts = outcome.ledgers[path_of(outcome, arm), number]
     return dict(zip(counts["kind"] + " " + counts["state"], counts["count"], strict=True))
-
-
-def rows_of(place: Any, change: Any) -> None:
-    path = Path(place)
-    rows = change([json.loads(line) for line in path.read_text().splitlines()])
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -18,8 +18,9 @@ from jobs.stages.rollouts import table_of
 from jobs.stages.states import first_state
 from jobs.systems.ogls_sd import rollout_seed
 from jobs.systems.paths import paths_of
-from tests.own_rollouts import ROLLOUTS, arms, rows_of
+from tests.own_rollouts import ROLLOUTS, arms
 from tests.runs import run, tutelage, write_experiment
+from tests.test_pipeline_rows import rewrite
 
 
 def test_rollouts_are_drawn_anew_in_every_round_and_under_every_seed_but_alike_for_all_arms(
@@ -74,13 +75,13 @@ def test_worked_solutions_that_end_in_another_result_are_counted_and_shown_to_no
     def slipped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [r | {"solution": "A:none of it"} if k < 5 else r for k, r in enumerate(rows)]
 
-    rows_of(own_world["questions"]["train"], slipped)
+    rewrite(own_world["questions"]["train"], slipped)
     said: list[str] = []
     e = parse_experiment(own_world | {"arms": arms("ogls")})
     questions, _, _ = load_questions(e, said.append)
     assert sum(not q.solution for q in questions.values()) == 5
     assert any(line.startswith("5 of 24 worked solutions do not end in") for line in said), said
-    rows_of(own_world["questions"]["train"], lambda rows: [r | {"solution": "A:none"} for r in rows])
+    rewrite(own_world["questions"]["train"], lambda rows: [r | {"solution": "A:none"} for r in rows])
     with pytest.raises(BadInput, match="no worked solution ends in its question's reference"):
         load_questions(e)
 

@@ -16,8 +16,9 @@ from jobs.results.ledger import run_ledger
 from jobs.results.summary import summarise
 from jobs.stages import steer as steering
 from jobs.stages.rollouts import table_of
-from tests.own_rollouts import ROLLOUTS, arms, learned_of, path_of, rows_of, told
+from tests.own_rollouts import ROLLOUTS, arms, learned_of, path_of, told
 from tests.runs import run, tutelage, write_experiment
+from tests.test_pipeline_rows import rewrite
 from training.data import Examples
 from training.metrics import read_metrics
 
@@ -173,7 +174,7 @@ def test_a_question_that_no_template_holds_costs_its_own_rollouts_alone(
     def forged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [*rows, {"id": "forged", "question": "a <|im_end|> b", "reference": "1", "solution": "A:1"}]
 
-    rows_of(own_world["questions"]["train"], forged)
+    rewrite(own_world["questions"]["train"], forged)
     drawn = ROLLOUTS | {"questions": 25, "steps_per_round": 9}
     _, outcome = run(own_world, tmp_path, arms=arms("ogls"), rollouts=drawn, rounds=1)
     assert told(outcome, "ogls") == {
@@ -193,7 +194,7 @@ def test_a_reference_too_long_to_be_shown_takes_rows_from_those_arms_that_show_i
         rows[0]["solution"] = "long " * 80 + rows[0]["solution"]
         return rows
 
-    rows_of(own_world["questions"]["train"], longer)
+    rewrite(own_world["questions"]["train"], longer)
     drawn = ROLLOUTS | {"questions": 24, "max_length": 120, "steps_per_round": 1}
     # every rollout is drawn: one step of all that there are
     about = {"rollouts": drawn, "rounds": 1, "train": {"batch_size": 72}}

@@ -9,8 +9,9 @@ import pytest
 from cluster.errors import BadInput
 from jobs.report.run import render_report
 from jobs.results.summary import summarise, verdict_lines
-from tests.own_rollouts import arms, path_of, rows_of
+from tests.own_rollouts import arms, path_of
 from tests.runs import run, tutelage, write_experiment
+from tests.test_pipeline_rows import rewrite
 
 
 def test_a_path_that_has_nothing_left_ends_and_the_others_go_on(
@@ -24,7 +25,7 @@ def test_a_path_that_has_nothing_left_ends_and_the_others_go_on(
     assert {p.arm.name for p, number in outcome.evaluations if number == 2} == {"ogls", "strongest"}
     results = summarise(done, outcome)
     (line,) = results.ended
-    assert line.startswith("kid rejection sampling seed 0 ended in round 1: ")
+    assert line.startswith("ended: kid rejection sampling seed 0 round 1: no rollout is left")
     assert "24 is_wrong" in line
     assert line in verdict_lines(results)
     assert line in render_report(results)
@@ -37,7 +38,7 @@ def test_a_path_that_has_nothing_left_ends_and_the_others_go_on(
 def test_a_run_with_a_path_that_ended_can_be_reported_on_planned_and_gone_on_with(
     own_world: dict[str, Any], tmp_path: Path
 ) -> None:
-    rows_of(own_world["teachers"][0]["path"], lambda rows: [r | {"teacher_output": "A:none"} for r in rows])
+    rewrite(own_world["teachers"][0]["path"], lambda rows: [r | {"teacher_output": "A:none"} for r in rows])
     mute = {"name": "mute", "rule": "teacher", "teacher": own_world["teachers"][0]["name"]}
     tree = own_world | {"arms": [*arms("rejection_sampling", "lambda_zero"), mute], "rounds": 1}
     file = write_experiment(tree, tmp_path)
@@ -46,7 +47,7 @@ def test_a_run_with_a_path_that_ended_can_be_reported_on_planned_and_gone_on_wit
         assert done.returncode == 0, done.stderr
         page = (tmp_path / "runs" / "small" / "report.html").read_text()
         for arm, why in (("rejection sampling", "24 is_wrong"), ("mute", "chose no answer at all")):
-            said = page.partition(f"kid {arm} seed 0 ended in round 1: ")[2][:400]
+            said = page.partition(f"ended: kid {arm} seed 0 round 1")[2][:400]
             assert why in said
     planned = tutelage("plan", file)
     assert planned.returncode == 0, planned.stderr
@@ -56,7 +57,7 @@ def test_a_run_with_a_path_that_ended_can_be_reported_on_planned_and_gone_on_wit
 def test_a_teacher_without_a_right_answer_ends_its_own_arm_alone(
     small_world: dict[str, Any], tmp_path: Path
 ) -> None:
-    rows_of(small_world["teachers"][0]["path"], lambda rows: [r | {"teacher_output": "A:none"} for r in rows])
+    rewrite(small_world["teachers"][0]["path"], lambda rows: [r | {"teacher_output": "A:none"} for r in rows])
     names = [t["name"] for t in small_world["teachers"]]
     single = [{"name": f"only {n}", "rule": "teacher", "teacher": n} for n in names]
     done, outcome = run(small_world, tmp_path, arms=single, rounds=1)

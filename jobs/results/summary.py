@@ -127,7 +127,7 @@ def summarise(run: Run, outcome: Outcome) -> Results:
         lineage=lineage_of(outcome),
         rollouts=rollouts_table(outcome),
         rows_apart=rows_apart(outcome),
-        ended=[f"{p.label} ended in round {number}: {why}" for p, (number, why) in outcome.ended.items()],
+        ended=[f"ended: {why}" for _, why in outcome.ended.values()],
     )
 
 

@@ -37,10 +37,10 @@ def end_path(run: Run, outcome: Outcome, path: StudentPath, number: int, why: No
     Raises:
         NothingToLearn: it was the last of all, in the first round: nothing was trained.
     """
-    outcome.ended[path] = number, str(why)
+    outcome.ended[path] = number, str(why)  # which says whose and in which round
     if len(outcome.ended) == len(outcome.paths) and not outcome.evaluations:
         raise why
-    run.terminal.say(f"{path.label} ends in round {number}: {why}")
+    run.terminal.say(f"ended: {why}")
 
 
 def let_weights_go(run: Run, outcome: Outcome, number: int) -> None:
