@@ -8,7 +8,7 @@ import re
 REASONED = re.compile(r"\s*<think>(?P<reasoning>.*?)</think>(?P<content>.*)", re.DOTALL)
 OPENED = re.compile(r"<think>\s*\Z")
 INVENTED = re.compile(r"\s*<think>\s*</think>\s*")
-CLOSING = "\n</think>\n\n"
+OPENING, CLOSING = "<think>", "\n</think>\n\n"
 
 
 def split_reasoning(answer: str) -> tuple[str | None, str]:
@@ -28,8 +28,8 @@ def split_reasoning(answer: str) -> tuple[str | None, str]:
     found = REASONED.fullmatch(answer)
     if found is not None:
         return found["reasoning"].strip() or None, found["content"].lstrip()
-    if answer.lstrip().startswith("<think>"):
-        return answer.lstrip().removeprefix("<think>").strip(), ""
+    if answer.lstrip().startswith(OPENING):
+        return answer.lstrip().removeprefix(OPENING).strip(), ""
     return None, answer
 
 

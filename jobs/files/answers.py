@@ -10,6 +10,7 @@ from typing import Any
 from cluster.errors import BadInput
 from cluster.models.messages import Message, Prompt, read_calls, write_calls
 from cluster.models.reasoning import split_reasoning, with_reasoning
+from cluster.models.repair import begun
 from jobs.experiment.questions import Fields
 from jobs.files.columns import (
     ANSWER_NAMES,
@@ -189,7 +190,7 @@ def plain_answer(row: Mapping[str, Any], counts: Counter[str]) -> tuple[FoundAns
     if type(key) is not str or type(text) is not str:
         return None
     counts[key] += 1
-    return FoundAnswer(key, None, text, "", counts[key] - 1), COLUMNS
+    return FoundAnswer(key, None, begun(text), "", counts[key] - 1), COLUMNS
 
 
 def _answer_in(
@@ -258,7 +259,7 @@ def answer_and_reference(
             " or ".join(REFERENCE_NAMES),
             "name it with --reference-field",
         )
-    return answer_text(found), tuple(str(g) for g in golds)
+    return answer_text(found), tuple(begun(str(g)) for g in golds)
 
 
 def body_of(prompt: Prompt) -> tuple[tuple[str, str], ...]:

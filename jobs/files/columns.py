@@ -53,17 +53,3 @@ def first_filled(row: Mapping[str, Any], named: str | None, usual: Sequence[str]
 def as_text(value: Any) -> str | None:
     """A plain value as text; None for nested ones, which hold turns."""
     return None if value is None or isinstance(value, list | dict) else str(value)
-
-
-def whole_characters(text: str) -> str:
-    """A text whose halves of characters (a server that cuts between them sends such) are U+FFFD, since no
-    file can hold them.
-
-    >>> whole_characters("a" + chr(0xD83D)) == "a" + chr(0xFFFD)
-    True
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

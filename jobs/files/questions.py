@@ -14,6 +14,7 @@ from typing import Any
 from cluster.errors import BadInput
 from cluster.models.messages import Message, Prompt
 from cluster.models.reasoning import with_reasoning
+from cluster.models.repair import begun, whole_characters
 from jobs.experiment.questions import Fields
 from jobs.files.columns import (
     ID_NAMES,
@@ -23,7 +24,6 @@ from jobs.files.columns import (
     first_filled,
     first_value,
     value_at,
-    whole_characters,
 )
 from jobs.files.rows import OnBroken, read_rows
 from jobs.files.turn import NotUnderstood
@@ -195,7 +195,7 @@ def _references_in(row: Mapping[str, Any], fields: Fields, answer: Message | Non
     found = [as_text(value) for value in (given if isinstance(given, list | tuple) else [given])]
     if any(value is None for value in found):
         raise NotUnderstood("a reference that is neither a value nor a list of values")
-    return tuple(str(value) for value in found if str(value).strip())
+    return tuple(begun(str(value)) for value in found if str(value).strip())
 
 
 def _repeated(where: str, question: Question, earlier: Question, line: int) -> BadInput:

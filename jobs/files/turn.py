@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.models.messages import Message, Role, ToolCall
+from cluster.models.repair import begun
 
 SPEAKERS: Mapping[str, Role] = {
     "system": "system",
@@ -47,7 +48,7 @@ def turn_of(turn: Any) -> Message:
     if speaker not in SPEAKERS:
         raise NotUnderstood(f"a turn of {speaker or 'nobody'}")
     calls = calls_of(turn.get("tool_calls")) or calls_of(turn.get("function_call"))
-    content = text_of(said)
+    content = begun(text_of(said)) if SPEAKERS[speaker] == "assistant" else text_of(said)
     reasoning = reasoning_of(turn, content)
     if not content and not calls and reasoning is None:
         raise NotUnderstood(f"a turn of {speaker} without content")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.models.messages import Conversation, Message, Prompt
+from cluster.models.repair import begun
 from jobs.experiment.questions import Fields
 from jobs.files.columns import ANSWER_NAMES, QUESTION_NAMES, value_at
 from jobs.files.turn import NotUnderstood, calls_of, reasoning_of, refuse_not_text, text_of, tools_of, turn_of
@@ -210,8 +211,8 @@ def said(given: Any, name: str, row: Mapping[str, Any]) -> Message:
     """
     if isinstance(given, bool) or not isinstance(given, str | int | float):
         raise NotUnderstood(f"a column {name} that is no text but a {type(given).__name__}")
-    reasoning = reasoning_of(row, str(given))
-    return Message("assistant", str(given), reasoning, calls_of(row.get("tool_calls")))
+    text = begun(str(given))
+    return Message("assistant", text, reasoning_of(row, text), calls_of(row.get("tool_calls")))
 
 
 def _completion(row: Mapping[str, Any]) -> list[Message]:

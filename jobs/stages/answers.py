@@ -12,7 +12,7 @@ import pandas as pd
 
 from cluster.metrics import Tally
 from cluster.models.messages import Prompt
-from jobs.files.columns import whole_characters
+from cluster.models.repair import whole_characters
 from jobs.files.questions import Question
 from jobs.run.keys import HALF, question_key
 from jobs.run.tables import GOOD, KEY, POOR, USELESS, Request, Wanted

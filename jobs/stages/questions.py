@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from cluster.models.messages import Prompt, plain, read_prompt
+from cluster.models.repair import whole_characters
 from jobs.files.answers import body_of
-from jobs.files.columns import whole_characters
 from jobs.files.questions import Question
 from jobs.run.keys import question_key
 from jobs.run.run import Run

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import BadInput
+from cluster.models.repair import whole_characters
 from cluster.storage import is_uri
 from jobs.experiment.questions import Fields
 from jobs.experiment.teachers import FileTeacher
 from jobs.files.answers import FoundAnswer, ReadAnswers, each_answer_of
-from jobs.files.columns import whole_characters
 from jobs.files.rows import HUB, content_of
 from jobs.run.keys import question_key
 from jobs.run.run import Planned, Run
