@@ -76,7 +76,7 @@ def look(run: Run, experiment: Experiment) -> Looked:
         read_key(e.judge)  # before teachers are paid for answers that nobody could judge
     students = {s.name: first_state(s) for s in e.students}
     for student in students.values():
-        check_student(student, e.score.target_layer)
+        check_student(student, e.score.target_layer, e.train.lora)
     return Looked(e, questions, held_out, hosted, students, data)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are known to be whole, and export to a directory that `from_pretrained` loads.
+"""Checkpoints that are known to be whole.
 
 A checkpoint counts only if it holds a COMPLETE marker and every file the marker lists, at its size. Ray
 merges the directories of all workers into one; the marker is written last, by rank 0, after every rank has
@@ -10,19 +10,16 @@ import json
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pyarrow import fs
 
-from cluster.models.loading import add_adapter
 from cluster.storage import Place
 
 COMPLETE = "COMPLETE.json"
-ADAPTER = "adapter"  # of a LoRA training, inside the directory of its merged weights
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's list of a run's checkpoints, overwritten in place
 
 
@@ -148,27 +145,3 @@ def mend_snapshot(run: Place) -> bool:
         return False
     place.unlink()
     return True
-
-
-def export_model(
-    model: Any, tokenizer: Any, state: Mapping[str, Any], directory: Place, adapter_base: Any = None
-) -> None:
-    """Write a Hugging Face directory with safetensors weights; locally it appears under its name only when it
-    is whole.
-
-    Args:
-        model: the trained module; for LoRA a peft model, whose adapter is kept beside the merged weights.
-        tokenizer: saved with its chat template.
-        state: the gathered full state dict, on the CPU.
-        directory: replaced if it exists.
-        adapter_base: for LoRA, the base model on the CPU in float32 that the adapter is merged into; it is
-            used up. Merged in bfloat16, most of a small update would be rounded away.
-    """
-    partial = directory.scratch()
-    if adapter_base is None:
-        model.save_pretrained(partial, state_dict=dict(state))
-    else:
-        model.save_pretrained(partial / ADAPTER, state_dict=dict(state))
-        add_adapter(adapter_base, str(partial / ADAPTER)).merge_and_unload().save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    directory.take(partial)

@@ -16,13 +16,16 @@ import torch.distributed as dist
 
 from cluster.errors import TutelageError
 from cluster.memory import free_memory
-from cluster.models.loading import ModelSource, add_adapter, load_model
+from cluster.models.loading import ModelSource, load_model
 from cluster.models.proof import TRAINING, Proof, prove
 from cluster.models.vocabulary import Head
+from training.adapters import with_lora
 from training.batches import Layout
 from training.objectives import objective_of
 from training.objectives.objective import Objective, Sums, Tensors
-from training.settings import LoraSettings, TrainSettings, engine_config
+from training.settings import TrainSettings, engine_config
+
+PROBE = "probe"  # in place of a micro-batch: ids whose logits are asked for
 
 
 @dataclass
@@ -48,6 +51,21 @@ class Student:
     def is_sharded(self) -> bool:
         """Whether each worker holds a part of every weight."""
         return int(self.engine.zero_optimization_stage()) == 3
+
+    def logits(self, text: Sequence[int]) -> torch.Tensor:
+        """Logits [T, V] in float32 of one text as the student is now; every worker asks together. What it
+        does between two steps changes none of them: dropout is off, and nothing is drawn.
+        """
+        ids = torch.tensor([list(text)], device=self.engine.device)
+        modes = [(module, module.training) for module in self.engine.modules()]
+        self.engine.eval()
+        try:
+            with torch.no_grad():
+                found: torch.Tensor = self.engine({PROBE: ids})
+        finally:
+            for module, was_training in modes:
+                module.training = was_training
+        return found[0].float()
 
     def release(self) -> None:
         """Let the engine, the model and all that DeepSpeed keeps of them go: `destroy` alone leaves whole
@@ -93,7 +111,7 @@ def start(
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
     if settings.lora is not None:
-        model = _with_lora(model, settings.lora, source.adapter)
+        model = with_lora(model, settings.lora, source.adapter)
     module = ObjectiveModule(replace(proof.head, model=model), objective_of(settings), frozen).to(device)
     config = engine_config(settings, workers)
     if universal:
@@ -119,8 +137,11 @@ class ObjectiveModule(torch.nn.Module):
         self.model, self.head, self.objective = head.model, head, objective
         self.attached = None if objective.attach is None else objective.attach(head.model, frozen)
 
-    def forward(self, batch: Tensors) -> Sums:
-        """The sums of a micro-batch: its loss, and metrics without a graph."""
+    def forward(self, batch: Tensors) -> Sums | torch.Tensor:
+        """The sums of a micro-batch: its loss, and metrics without a graph; of a probe the model's logits."""
+        if PROBE in batch:
+            logits: torch.Tensor = self.model(input_ids=batch[PROBE], use_cache=False).logits
+            return logits
         loss, metrics = self.objective.loss(self.head, self.attached, batch)
         return loss, {name: value.detach() for name, value in metrics.items()}
 
@@ -134,23 +155,6 @@ def parameter_groups(module: torch.nn.Module, config: dict[str, Any]) -> list[di
     if decay is not None:
         groups[1]["weight_decay"] = 0.0
     return [group for group in groups if group["params"]]
-
-
-def _with_lora(model: Any, lora: LoraSettings, adapter: str | None) -> Any:
-    """The model with an adapter to train: the one it already has, else a new one."""
-    from peft import LoraConfig, get_peft_model
-
-    if adapter is not None:
-        return add_adapter(model, adapter, trainable=True)
-    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, config)
 
 
 def _agreed(proof: Proof) -> Proof:

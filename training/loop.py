@@ -22,6 +22,7 @@ from cluster.storage import Place
 from training.batches import count_steps, global_batches
 from training.checkpoints import on_this_node, read_marker, whole_checkpoints
 from training.data import Examples
+from training.exports import NotWhatWasTrained
 from training.job import DONE, FAILED, WEIGHTS, TrainJob, paused_name
 from training.metrics import METRICS, MetricsFile
 from training.saving import checkpoint, export, keep_optimizer
@@ -52,8 +53,8 @@ def train_worker(config: dict[str, Any]) -> None:
 def train_queue(jobs: Sequence[TrainJob], checkpoints: Place, worker: Worker) -> None:
     """Train every job that is not done, in order, as one process of a group that has been initialised.
 
-    A loss that is not finite ends the queue and leaves a file that says so. It would be the same after a
-    restart, which an exception would ask Ray for.
+    A loss that is not finite, and an export that is another model, end the queue and leave a file that says
+    so. It would be the same after a restart, which an exception would ask Ray for.
     """
     for job in jobs:
         if job.is_done:
@@ -61,7 +62,7 @@ def train_queue(jobs: Sequence[TrainJob], checkpoints: Place, worker: Worker) ->
         run = _JobRun(job, checkpoints, worker)
         try:
             run.run()
-        except FloatingPointError as error:  # of every worker: they know the loss together
+        except (FloatingPointError, NotWhatWasTrained) as error:  # of every worker: they know it together
             run.fail(str(error))
             return
 

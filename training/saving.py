@@ -2,13 +2,14 @@
 
 import json
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.models.loading import load_model
+from cluster.models.plain_way import probe_texts
 from cluster.storage import Place
-from training.checkpoints import COMPLETE, Marker, copy_folder, export_model, write_marker
+from training.checkpoints import COMPLETE, Marker, copy_folder, write_marker
+from training.exports import NotWhatWasTrained, export_model, probe_of
 from training.job import OPTIMIZER, TrainJob
 from training.worker import Worker, wait_for_all
 
@@ -50,16 +51,26 @@ def keep_optimizer(job: TrainJob, worker: Worker, student: "Student", step: int)
 
 
 def export(job: TrainJob, worker: Worker, student: "Student", tokenizer: Any, directory: Place) -> None:
-    """Write the student as it is, as a directory that `from_pretrained` loads."""
+    """Write the student as it is, as a directory that `from_pretrained` loads.
+
+    Raises:
+        NotWhatWasTrained: what is written is another model; every worker knows.
+        FloatingPointError: the student's logits are not finite.
+    """
+    import torch.distributed as dist
+
+    model = student.model
+    probe = probe_of(student.logits, probe_texts(model), model.dtype)
     state = _gathered_state(job, worker, student)
+    problem = [""]
     if worker.rank == 0:
-        base = (
-            None
-            if job.settings.lora is None
-            else load_model(replace(job.source, adapter=None, dtype="float32"))
-        )
-        export_model(student.model, tokenizer, state, directory, adapter_base=base)
-    wait_for_all()
+        try:
+            export_model(model, tokenizer, state, directory, job.source, probe)
+        except NotWhatWasTrained as error:
+            problem = [str(error)]
+    dist.broadcast_object_list(problem)
+    if problem[0]:
+        raise NotWhatWasTrained(problem[0])
 
 
 def _gathered_state(job: TrainJob, worker: Worker, student: "Student") -> dict[str, Any]:

@@ -15,8 +15,10 @@ from jobs.experiment.students import Student
 from jobs.experiment.teachers import ModelTeacher
 from jobs.run.store import Stage, digest
 from selection.layers import find_layer
-from training.checkpoints import ADAPTER
+from training.adapters import with_lora
+from training.exports import ADAPTER
 from training.job import WEIGHTS
+from training.settings import LoraSettings
 
 if TYPE_CHECKING:
     from jobs.stages.train import Training
@@ -106,8 +108,9 @@ def first_state(model: ModelTeacher | Student) -> ModelState:
     )
 
 
-def check_student(student: ModelState, target_layer: str | None) -> None:
-    """Look at a student before any work: can its model be built, and is the layer to read in it.
+def check_student(student: ModelState, target_layer: str | None, lora: LoraSettings | None = None) -> None:
+    """Look at a student before any work: can its model be built, is the layer to read in it, and do its
+    layers take the adapters that it is to be trained with.
 
     Raises:
         BadInput: what is missing.
@@ -131,3 +134,5 @@ def check_student(student: ModelState, target_layer: str | None) -> None:
             f"cannot build the student {student.name}", error, "a causal language model", ""
         ) from error
     find_layer(model, target_layer)
+    if lora is not None:
+        with_lora(model, lora)

@@ -1,0 +1,75 @@
+"""LoRA adapters on a student: which layers get one, and which may not.
+
+A head that is its embedding is one matrix under two names. An adapter on one of them moves one use of the
+matrix and not the other, and no model whose head is its embedding can say that once the adapter is merged. So
+it is refused, before anything is trained.
+"""
+
+from typing import Any
+
+from cluster.errors import BadInput
+from cluster.models.loading import add_adapter
+from training.settings import LoraSettings
+
+
+def with_lora(model: Any, lora: LoraSettings, adapter: str | None = None) -> Any:
+    """The model with an adapter to train: the one it already has, else a new one.
+
+    Raises:
+        BadInput: the target modules name no layer that can have one, or one that shares its weights.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    shared = _shared_weights(model)
+    if adapter is not None:
+        wrapped = add_adapter(model, adapter, trainable=True)
+    else:
+        targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+        config = LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=targets,
+            task_type="CAUSAL_LM",
+        )
+        try:
+            wrapped = get_peft_model(model, config)
+        except (ValueError, TypeError) as error:
+            problem = " ".join(str(error).split())[:160]
+            remedy = f"{problem}; names of linear layers, such as q_proj, or all-linear"
+            raise BadInput("train.lora does not fit this student", targets, "", remedy) from error
+    _refuse_shared(wrapped, shared)
+    return wrapped
+
+
+def _shared_weights(model: Any) -> dict[int, list[str]]:
+    """Parameters that several modules of a model use, by identity: under which names."""
+    names: dict[int, list[str]] = {}
+    owners: dict[int, set[int]] = {}
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            names.setdefault(id(parameter), []).append(f"{path}.{name}")
+            owners.setdefault(id(parameter), set()).add(id(module))
+    return {key: found for key, found in names.items() if len(owners[key]) > 1}
+
+
+def _refuse_shared(wrapped: Any, shared: dict[int, list[str]]) -> None:
+    """Refuse an adapter on a layer whose weights another layer has too.
+
+    Raises:
+        BadInput: with the names of both.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for path, module in wrapped.named_modules():
+        if not isinstance(module, BaseTunerLayer):
+            continue
+        for parameter in module.get_base_layer().parameters(recurse=False):
+            if id(parameter) in shared:
+                layer = path.removeprefix("base_model.model.")
+                raise BadInput(
+                    f"train.lora has an adapter on {layer}, whose weights are tied",
+                    " = ".join(shared[id(parameter)]),
+                    "layers with weights of their own: merged, the adapter would change both",
+                    "leave it out of train.lora.target_modules (all-linear does), or train without lora",
+                )

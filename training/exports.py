@@ -1,0 +1,129 @@
+"""A trained student as a directory that `from_pretrained` loads, compared with what was trained.
+
+What libraries write is not always what they were given: weights that are tied, an adapter that is merged, a
+buffer that is not saved. So every export is loaded again, and its logits on a probe are the student's own or
+it is not shown under its name. The probe's texts are short: what only shows in long texts, it does not show.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cluster.errors import TutelageError
+from cluster.memory import free_memory
+from cluster.models.loading import DType, ModelSource, add_adapter, load_model
+from cluster.models.plain_way import TOLERANCE, difference, plain_logits
+from cluster.storage import Place
+
+ADAPTER = "adapter"  # of a LoRA training, inside the directory of its merged weights
+
+
+class NotWhatWasTrained(TutelageError):
+    """An export that is another model than the one that was trained."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the student says of some texts.
+
+    Attributes:
+        logits: [T, V] of each text, in float32 on the CPU.
+        dtype: in which the student computed them.
+    """
+
+    texts: Sequence[list[int]]
+    logits: Sequence[torch.Tensor]
+    dtype: torch.dtype
+
+    @property
+    def is_finite(self) -> bool:
+        return all(bool(torch.isfinite(logits).all()) for logits in self.logits)
+
+    def compare(self, model: Any, what: str) -> None:
+        """Compare a model with the student, in the student's precision.
+
+        Raises:
+            NotWhatWasTrained: by more than rounding.
+        """
+        largest = 0.0
+        for text, expected in zip(self.texts, self.logits, strict=True):
+            got = plain_logits(model, text).cpu()
+            largest = max(largest, difference(got.to(self.dtype), expected.to(self.dtype)))
+        if largest > TOLERANCE[self.dtype]:
+            raise NotWhatWasTrained(
+                f"{what} is another model than the one that was trained",
+                f"logits that differ by {largest:.2g}",
+                f"at most {TOLERANCE[self.dtype]:g}, which is rounding",
+                "nothing is exported; train other layers, or without lora",
+            )
+
+
+def export_model(
+    model: Any,
+    tokenizer: Any,
+    state: Mapping[str, Any],
+    directory: Place,
+    source: ModelSource,
+    probe: Probe,
+) -> None:
+    """Write a Hugging Face directory with safetensors weights; locally it appears under its name only when it
+    is whole, and has been compared.
+
+    Args:
+        model: the trained module; a peft model's adapter is kept beside the merged weights.
+        tokenizer: saved with its chat template.
+        state: the gathered full state dict, on the CPU; for LoRA the adapter's.
+        directory: replaced if it exists.
+        source: the base that an adapter is merged into, on the CPU in float32: merged in bfloat16, most of a
+            small update would be rounded away. Code that travels with it is trusted as it is there.
+
+    Raises:
+        NotWhatWasTrained: the export, or the base under the saved adapter, is another model.
+    """
+    partial = directory.scratch()
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(partial / ADAPTER, state_dict=dict(state))
+        _merge(partial, source, probe)
+        dtype: DType = "float32"
+    else:
+        model.save_pretrained(partial, state_dict=dict(state))
+        dtype = _name_of(probe.dtype)
+    tokenizer.save_pretrained(partial)
+    exported = ModelSource(str(partial), dtype, trust_remote_code=source.trust_remote_code)
+    probe.compare(load_model(exported), "the export")
+    free_memory()
+    directory.take(partial)
+
+
+def _merge(partial: Path, source: ModelSource, probe: Probe) -> None:
+    """Write the base with the adapter merged into it."""
+    base = load_model(replace(source, adapter=None, dtype="float32"))
+    wrapped = add_adapter(base, str(partial / ADAPTER)).eval()
+    probe.compare(wrapped, "the base under the adapter that was saved")
+    wrapped.merge_and_unload().save_pretrained(partial)
+    del base, wrapped
+    free_memory()
+
+
+def _name_of(dtype: torch.dtype) -> DType:
+    names: dict[torch.dtype, DType] = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
+    return names.get(dtype, "float32")
+
+
+def probe_of(
+    ask: Callable[[list[int]], torch.Tensor], texts: Sequence[list[int]], dtype: torch.dtype
+) -> Probe:
+    """Ask a student for its logits.
+
+    Raises:
+        FloatingPointError: they are not finite: there is nothing to export.
+    """
+    probe = Probe(texts, [ask(text).cpu() for text in texts], dtype)
+    if not probe.is_finite:
+        raise FloatingPointError(
+            "the trained weights give logits that are not finite; lower the learning rate"
+        )
+    return probe
