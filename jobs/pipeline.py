@@ -21,10 +21,10 @@ from jobs.results.outcome import Data, Outcome, Start
 from jobs.run.run import Run
 from jobs.run.tables import Table
 from jobs.stages.check import Checks, check_checks, true_solutions
-from jobs.stages.endpoint import read_key
 from jobs.stages.evaluate import evaluate_students
 from jobs.stages.judge import judge_owner
 from jobs.stages.measures import check_gradients
+from jobs.stages.secret import read_key
 from jobs.stages.states import ModelState, check_student, first_state
 from jobs.stages.teachers import build_pool
 from jobs.systems import ogls_sd, scas

@@ -12,8 +12,7 @@ from jobs.run.run import Run
 from jobs.run.tables import KEY
 from jobs.run.views import View
 from jobs.stages.answers import Answer, Ask, request_of
-from jobs.stages.endpoint import spent_on
-from jobs.stages.journal import Journal
+from jobs.stages.journal import Journal, spent_on
 from tests.fault_proxy import FaultProxy
 from tests.runs import open_here
 from tests.test_jobs_stages_ask import endpoint, pool_of, put
@@ -41,14 +40,8 @@ def journal_of(tree: dict[str, Any], here: Run, asks: list[Ask], text: str, limi
     place = view.table.directory / "journal"
     journal = Journal(place)
     for ask in asks:
-        journal.write(
-            ask.key.hex(), vars_of(Answer(text, "stop", answer_tokens=7, limit_tokens=limit, usd=7.0))
-        )
+        journal.write(ask.key.hex(), Answer(text, "stop", answer_tokens=7, limit_tokens=limit, usd=7.0))
     return place
-
-
-def vars_of(answer: Answer) -> dict[str, Any]:
-    return {name: getattr(answer, name) for name in Answer.__dataclass_fields__}
 
 
 def texts(view: View) -> list[str]:

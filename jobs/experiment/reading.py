@@ -22,6 +22,7 @@ from jobs.experiment.stages import Evaluate, Generate, Score
 from jobs.experiment.students import Student
 from jobs.experiment.sweep import Draw, Sweep
 from jobs.experiment.teachers import EndpointTeacher, FileTeacher, ModelTeacher
+from jobs.experiment.url import shown
 from selection.verification import VerifySettings
 from training.settings import LoraSettings, TrainSettings, check_settings
 
@@ -194,6 +195,8 @@ def _first_problem(error: ValidationError) -> tuple[str, str, str, str]:
         if isinstance(problem["input"], dict | list) or problem["type"] == "missing"
         else repr(problem["input"])
     )
+    if loc[-1:] == ["base_url"] and isinstance(problem["input"], str):
+        got = repr(shown(problem["input"]))
     return f"{where} does not fit", got, problem["msg"].removeprefix("Value error, "), ""
 
 

@@ -2,12 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from cluster.models.loading import DType
 from cluster.placement import Needs
 from jobs.experiment.questions import Fields
 from jobs.experiment.section import Name, Section
+from jobs.experiment.url import check_url
 
 
 class ModelTeacher(Section):
@@ -50,7 +51,7 @@ class EndpointTeacher(Section):
 
     kind: Literal["endpoint"]
     name: Name
-    base_url: str
+    base_url: Annotated[str, AfterValidator(check_url)]
     model: str
     revision: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
@@ -59,12 +60,12 @@ class EndpointTeacher(Section):
     extra_body: dict[str, Any] = Field(default_factory=dict)
     limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     concurrency: int = Field(32, ge=1)
-    requests_per_minute: float | None = Field(None, gt=0)
-    timeout_s: float = Field(600.0, gt=0)
+    requests_per_minute: float | None = Field(None, gt=0, allow_inf_nan=False)
+    timeout_s: float = Field(600.0, gt=0, allow_inf_nan=False)
     max_retries: int = Field(5, ge=0)
-    usd_per_million_input_tokens: float = Field(0.0, ge=0)
-    usd_per_million_output_tokens: float = Field(0.0, ge=0)
-    budget_usd: float | None = Field(None, gt=0)
+    usd_per_million_input_tokens: float = Field(0.0, ge=0, le=1e9, allow_inf_nan=False)
+    usd_per_million_output_tokens: float = Field(0.0, ge=0, le=1e9, allow_inf_nan=False)
+    budget_usd: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _budget_has_prices(self) -> "EndpointTeacher":

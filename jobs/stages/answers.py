@@ -5,10 +5,11 @@ and students.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from cluster.metrics import Tally
 from cluster.models.messages import Prompt
@@ -31,7 +32,10 @@ ANSWER_COLUMNS = [
     "tool_calls",
     "usd",
 ]
+MOST_TOKENS = 10**9  # of a prompt or an answer: more than any model reads; sums of them fit a part's column
 LOGPROBS = "token_logprobs"  # of sampled tokens, the one that ended it included; where they are asked for
+
+Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +84,14 @@ class Answer:
     text: str
     finish: str
     error: str = ""
-    prompt_tokens: int = 0
-    answer_tokens: int = 0
-    limit_tokens: int = 0
+    prompt_tokens: Tokens = 0
+    answer_tokens: Tokens = 0
+    limit_tokens: Tokens = 0
     token_ids: tuple[int, ...] = ()
     end_logprob: float = float("nan")
     reasoning: str = ""
     tool_calls: str = ""
-    usd: float = 0.0
+    usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     token_logprobs: tuple[float, ...] = ()
 
     def row(self, columns: Sequence[str]) -> tuple[Any, ...]:

@@ -19,8 +19,10 @@ from jobs.run.tables import Owner, Request, SlicedRequest, Table, Wanted, unusua
 from jobs.run.views import View
 from jobs.stages.answers import ANSWER_COLUMNS, VERSION, Ask, count_answers, within
 from jobs.stages.completion import estimated_prompt
-from jobs.stages.endpoint import EndpointAsker, Secret, forget_journalled, read_key
+from jobs.stages.endpoint import EndpointAsker
 from jobs.stages.hosted import Draw, ModelAsker
+from jobs.stages.journal import forget_journalled
+from jobs.stages.secret import Secret, read_key
 from jobs.stages.states import ModelState
 
 

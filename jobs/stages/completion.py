@@ -3,33 +3,51 @@ about it.
 """
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.errors import describe
 from cluster.models.messages import Prompt, write_calls
 from cluster.models.reasoning import with_reasoning
 from jobs.files.turn import NotUnderstood, calls_of, reasoning_of, text_of
+from jobs.stages.answers import MOST_TOKENS
+from jobs.stages.refusal import NoAnswer, Refused, error_in, words_of_body
 
-ENDED = ("stop", "tool_calls", "function_call", "eos_token", "stop_sequence", "end_turn", None)
-CUT_OFF = ("length", "max_tokens")
+CUT_OFF = (
+    "length",
+    "max_tokens",
+    "max_length",
+    "max_output_tokens",
+    "max_completion_tokens",
+    "model_length",
+    "model_context_window_exceeded",
+    "error_limit",
+    "limit",
+    "incomplete",
+)
+# parts of the words for an end that no answer has, of which the first may go away with another call
+INTERRUPTED = re.compile(
+    "abort|cancel|error|fail|insufficient|interrupt|malformed|network|timeout|timed_out|unexpected"
+)
+KEPT_BACK = re.compile(
+    "block|deny|denied|filter|guardrail|moderat|policy|prohibit|recitation|refus|safety|sensitive|spii|toxic|violat"
+)
 CHARACTERS_PER_TOKEN = 4  # where a server tells no usage, so that a budget still ends
+COUNTS = (
+    ("prompt_tokens", "input_tokens"),
+    ("completion_tokens", "output_tokens"),
+    ("total_tokens",),
+)
 
 
-class Malformed(Exception):
-    """A server's answer that is no chat completion.
+class Malformed(NoAnswer):
+    """A server's answer that is no chat completion, or one of which a part has no place here (`is_final`)."""
 
-    Attributes:
-        used: the tokens that it tells all the same, prompt and answer: they are paid for; None where it tells
-            none.
-        is_understood: it is a completion, of which a part has no place here; another call would be no better.
-    """
-
-    def __init__(
-        self, problem: str, used: tuple[int, int] | None = None, is_understood: bool = False
-    ) -> None:
-        super().__init__(problem)
-        self.used, self.is_understood = used, is_understood
+    kind = "malformed response: "
+    may_cost = True
 
 
 @dataclass(frozen=True)
@@ -42,6 +60,7 @@ class Reply:
         reasoning: where it came in a field of its own.
         calls: JSON text of tool calls.
         refusal: why the server kept its answer back; empty where it did not.
+        is_interrupted: that may be otherwise at another call.
         used: tokens of prompt and answer; None where the server does not tell.
     """
 
@@ -51,6 +70,7 @@ class Reply:
     calls: str
     refusal: str
     used: tuple[int, int] | None
+    is_interrupted: bool = False
 
 
 def read_reply(body: str) -> Reply:
@@ -60,33 +80,93 @@ def read_reply(body: str) -> Reply:
 
     Raises:
         Malformed: half a JSON, or one without a message that can be read.
+        Refused: an error where the answer should be.
     """
-    try:
-        found = json.loads(body)
-    except json.JSONDecodeError as error:
-        raise Malformed(f"not JSON: {error}") from error
+    found = _json(body)
     used = _used(found)
     choices = found.get("choices") if isinstance(found, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
+    error = error_in(found) or (error_in({"error": choice.get("error")}) if isinstance(choice, dict) else "")
+    if error:
+        raise Refused(f"an error inside a 200: {error}", used)
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise Malformed("no choice with a message", used)
-    finish = choice.get("finish_reason")
     try:
-        thought, content = _parts(message.get("content"))
-        thought = reasoning_of(message, content) or thought
-        calls = calls_of(message.get("tool_calls")) or calls_of(message.get("function_call"))
-    except NotUnderstood as error:
-        raise Malformed(str(error), used, is_understood=True) from error
-    odd = "" if finish in (*ENDED, *CUT_OFF) else f"it ended with {finish}"
+        return _reply(message, _word(choice.get("finish_reason")), used)
+    except NotUnderstood as odd:
+        raise Malformed(str(odd), used, is_final=True) from odd
+    except Exception as odd:  # whatever stands there in a text's place
+        raise Malformed(describe(odd), used, is_final=True) from odd
+
+
+def _json(body: str) -> Any:
+    """A body's JSON.
+
+    Raises:
+        Malformed: it is none, and what it is instead.
+    """
+    start = body.lstrip()[:16]
+    if not start:
+        raise Malformed("an empty body")
+    if start.startswith(("data:", "event:", "id:", ":")):
+        raise Malformed("an event stream, where one whole answer was asked for", is_final=True)
+    if start.startswith("<"):
+        raise Malformed(f"a page, not JSON: {words_of_body(body)}")
+    try:
+        return json.loads(body)
+    except RecursionError as error:
+        raise Malformed("JSON that is nested too deeply") from error
+    except ValueError as error:
+        raise Malformed(f"not JSON: {error}") from error
+
+
+def _reply(message: Mapping[str, Any], finish: str, used: tuple[int, int] | None) -> Reply:
+    """What a message says.
+
+    Raises:
+        NotUnderstood: a part of it has no place here.
+    """
+    thought, content, refusal = _parts(message.get("content"))
+    thought = reasoning_of(message, content) or thought
+    calls = calls_of(_called(message.get("tool_calls"))) or calls_of(message.get("function_call"))
+    written = write_calls(calls)
+    json.loads(written or "[]", parse_constant=_refuse_constant)
+    is_kept_back = KEPT_BACK.search(finish) is not None
+    is_interrupted = not is_kept_back and finish not in CUT_OFF and INTERRUPTED.search(finish) is not None
+    odd = f"it ended with {finish}" if is_kept_back or is_interrupted else ""
     return Reply(
         _text(thought, content, bool(calls)),
         "length" if finish in CUT_OFF else "stop",
         thought,
-        write_calls(calls),
-        str(message.get("refusal") or "") or odd,
+        written,
+        _refusal(message.get("refusal")) or refusal or odd,
         used,
+        is_interrupted,
     )
+
+
+def _word(finish: Any) -> str:
+    """Why an answer ended, in one spelling; some engines tell an object with a type."""
+    if isinstance(finish, Mapping):
+        return _word(finish.get("type"))
+    if isinstance(finish, list):
+        return _word(finish[0]) if finish else ""
+    return re.sub(r"\W+", "_", finish.strip().lower())[:100] if isinstance(finish, str) else ""
+
+
+def _called(calls: Any) -> Any:
+    """Tool calls without those that are null."""
+    return [call for call in calls if call is not None] if isinstance(calls, list) else calls
+
+
+def _refuse_constant(name: str) -> None:
+    raise NotUnderstood(f"a tool call with {name}, which is not JSON")
+
+
+def _refusal(told: Any) -> str:
+    """Why a server keeps its answer back, where it says so."""
+    return str(told) if told else ""
 
 
 def estimated(prompt: Prompt, said: str) -> tuple[int, int]:
@@ -105,20 +185,43 @@ def _used(found: Any) -> tuple[int, int] | None:
     usage = found.get("usage") if isinstance(found, dict) else None
     if not isinstance(usage, dict):
         return None
-    told = [usage.get(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
-    prompt, answer, total = (int(n) if isinstance(n, int | float) else None for n in told)
+    prompt, answer, total = (
+        next((count for name in names if (count := _count(usage.get(name))) is not None), None)
+        for names in COUNTS
+    )
     if prompt is None or answer is None or prompt + answer == 0:
         return None
     return prompt, max(answer, (total or 0) - prompt)
 
 
-def _parts(content: Any) -> tuple[str, str]:
-    """The reasoning and the text of content that may be a list of parts."""
-    if not isinstance(content, list):
-        return "", text_of(content)
-    thoughts = [p for p in content if isinstance(p, Mapping) and p.get("type") == "thinking"]
-    rest = [part for part in content if part not in thoughts]
-    return "".join(text_of(part.get("thinking")) for part in thoughts), text_of(rest)
+def _count(told: Any) -> int | None:
+    """A number of tokens; None where it is none, or none that can be."""
+    if isinstance(told, str) and re.fullmatch(r"\s*\d{1,12}(\.0+)?\s*", told, re.ASCII):
+        told = float(told)
+    if isinstance(told, bool) or not isinstance(told, int | float):
+        return None
+    if isinstance(told, float) and not math.isfinite(told):
+        return None
+    return int(told) if 0 <= told <= MOST_TOKENS else None
+
+
+def _parts(content: Any) -> tuple[str, str, str]:
+    """The reasoning, the text and the refusal of content that may be a part or a list of them."""
+    parts = [content] if isinstance(content, Mapping) else content
+    if not isinstance(parts, list):
+        return "", text_of(parts), ""
+    thoughts, texts, refusals = [], [], []
+    for part in parts:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind in ("thinking", "reasoning"):
+            thoughts.append(text_of(part.get("thinking") or part.get("text")))
+        elif kind == "refusal":
+            refusals.append(_refusal(part.get("refusal")))
+        elif kind == "output_text":
+            texts.append(text_of(part.get("text")))
+        else:
+            texts.append(text_of(part if isinstance(part, str) else [part]))
+    return "".join(thoughts), "".join(texts), " ".join(refusals)
 
 
 def _text(reasoning: str, content: str, has_calls: bool) -> str:

@@ -1,62 +1,39 @@
-"""Asking an OpenAI-compatible server: calls in threads, the client's retries, a rate, a budget, and a key
-that appears nowhere.
+"""Asking an OpenAI-compatible server: calls in threads, with retries, a rate, a budget, and a key that
+appears nowhere. Whatever a call brings on is that answer's; only what holds for every question is the run's.
 """
 
-import os
+import random
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
-from cluster.errors import BadInput
+from cluster.errors import BadInput, describe
 from cluster.metrics import Tally
 from cluster.seeds import derive_seed
 from jobs.experiment.teachers import EndpointTeacher
 from jobs.run.rows import JOURNAL
-from jobs.run.tables import KEY, Table
+from jobs.run.store import write_fallbacks
+from jobs.run.tables import Table
 from jobs.stages.answers import Answer, Ask, failed, serves, table_of, tally_of
-from jobs.stages.completion import Malformed, estimated, estimated_prompt, read_reply
+from jobs.stages.completion import Reply, estimated, estimated_prompt, read_reply
 from jobs.stages.hosted import Draw
-from jobs.stages.journal import Journal, drop_journalled
+from jobs.stages.journal import Journal, has_answers, spent_on
+from jobs.stages.refusal import SAID, KeyRefused, NoAnswer, refused_with
+from jobs.stages.secret import MARK, Secret
+from jobs.stages.wire import Wire
 
-
-@dataclass(frozen=True)
-class Secret:
-    """A key on its way from this process's environment to an actor: by value, never in a runtime environment,
-    which `ps` shows.
-    """
-
-    value: str
-
-    def __repr__(self) -> str:
-        return "Secret(***)"
-
-
-def read_key(teacher: EndpointTeacher) -> Secret:
-    """The teacher's key from the environment.
-
-    Raises:
-        BadInput: the variable is not set.
-    """
-    key = os.environ.get(teacher.api_key_env)
-    if key is None:
-        raise BadInput(
-            f"no key for teacher {teacher.name}",
-            "",
-            f"the environment variable {teacher.api_key_env}",
-            "export it",
-        )
-    return Secret(key)
+TEXTS = ("text", "error", "reasoning", "tool_calls")
+PAUSE_S, LONGEST_S = 0.5, 30.0  # before the second call, doubled from call to call
 
 
 class EndpointAsker:
-    """Handler for an OpenAI-compatible server: calls in threads, the client's retries, a rate
-    and a budget. What was paid for is journalled at once.
-    """
+    """Handler for an OpenAI-compatible server. What was paid for is journalled at once."""
 
     def __init__(
         self, teacher: EndpointTeacher, draw: Draw, table: Table, asked: frozenset[bytes], key: Secret
@@ -66,34 +43,40 @@ class EndpointAsker:
         Args:
             asked: the keys of all that the run asked of this teacher: what they cost counts.
         """
-        from openai import OpenAI
-
-        self.teacher, self.draw = teacher, draw
+        self.teacher, self.draw, self.table, self.asked, self.key = teacher, draw, table, asked, key
         self.journal = Journal(table.directory / JOURNAL)
         self.spent_usd = spent_on(table, asked, self.journal.known)
         self.fallbacks: dict[str, str] = {}
-        self.client = OpenAI(
-            base_url=teacher.base_url,
-            api_key=key.value,
-            timeout=teacher.timeout_s,
-            max_retries=teacher.max_retries,
-        )
+        if self.journal.refused:
+            told = f"{self.journal.refused} journalled answers hold counts that no file can: asked again"
+            self.fallbacks["journal"] = told
+        self.wire = Wire(teacher.base_url, key, teacher.timeout_s, teacher.concurrency)
         # shards that run side by side share these: the next one's calls begin while one of this is slow
         self.threads = ThreadPoolExecutor(teacher.concurrency)
         self._lock, self._next_call, self.retries, self.waited_s = threading.Lock(), 0.0, 0, 0.0
+        self._under_way: set[Future[Answer]] = set()
+        self._refused: dict[bytes, str] = {}
+        self._has_answered, self._echoes = False, 0
 
     def give_up(self, ask: Ask, reason: str) -> pd.DataFrame:
         return table_of([failed(reason, self.draw.limit)])
 
     def compute(self, asks: Sequence[Ask]) -> pd.DataFrame:
         calls = [self.threads.submit(self._ask, ask) for ask in asks]
+        with self._lock:
+            self._under_way.update(calls)
         try:
-            return table_of([call.result() for call in calls])
+            answers = [call.result() for call in calls]
+            self._refuse_if_all_are(asks)
+            return table_of(answers)
         finally:  # where one was refused, those that are under way are waited for: they are paid
             for call in calls:
                 call.cancel()
             wait(calls)
+            with self._lock:
+                self._under_way.difference_update(calls)
             self.journal.flush()
+            self._tell_echoes()
 
     def tally(self, table: pd.DataFrame) -> Tally:
         with self._lock:
@@ -102,76 +85,140 @@ class EndpointAsker:
         return replace(tally_of(table), retries=retries, waited_s=waited)
 
     def _ask(self, ask: Ask) -> Answer:
-        from openai import APIError, AuthenticationError, NotFoundError, PermissionDeniedError
-
-        teacher, limit = self.teacher, self.draw.limit
-        paid = next((p for p in self.journal.known.get(ask.key.hex(), ()) if serves(limit, p)), None)
-        if paid is not None:
-            lists = {name: tuple(paid.get(name, ())) for name in ("token_ids", "token_logprobs")}
-            return Answer(**{**paid, **lists})
-        problem, usd = "", 0.0
-        for attempt in range(teacher.max_retries + 1):
-            if teacher.budget_usd is not None and self.spent_usd >= teacher.budget_usd:
-                spent = f"budget of {teacher.budget_usd} USD is spent"
+        """The answer, or what the last of all calls for it said instead."""
+        paid = self.journal.known.get(ask.key.hex(), ())
+        if (found := next((p for p in paid if serves(self.draw.limit, asdict(p))), None)) is not None:
+            return found
+        problem, usd, pause_s = "", 0.0, 0.0
+        for attempt in range(self.teacher.max_retries + 1):
+            time.sleep(pause_s)
+            if spent := self._budget_is_spent():
                 problem = f"{problem}, then {spent}" if problem else spent
                 break
             self._keep_the_rate()
             self._count(retries=int(attempt > 0))
-            began = time.monotonic()
             try:
                 return self._kept(ask, self._call(ask), usd)
-            except (
-                AuthenticationError,
-                PermissionDeniedError,
-                NotFoundError,
-            ) as error:  # no call of this teacher will fare better
-                raise BadInput(
-                    f"teacher {teacher.name} refuses",
-                    self._scrub(error),
-                    "a valid key, model and base_url",
-                    "",
-                ) from error
-            except APIError as error:  # the client has already retried what can be retried
-                return self._kept(ask, failed(f"{type(error).__name__}: {self._scrub(error)}", limit), usd)
-            except Malformed as error:
-                problem = f"malformed response: {error}"
-                usd += self._spend(self._price(error.used or (estimated_prompt(ask.prompt), 0)))
-                if error.is_understood:
+            except NoAnswer as error:
+                problem = f"{error.kind}{error}"
+                usd += self._spend(self._price_of(error, ask))
+                if error.is_of_teacher:
+                    self._refused[ask.key] = problem
+                if error.is_final:
                     break
-            finally:
-                self._count(waited_s=time.monotonic() - began)
-        return self._kept(ask, failed(self._scrub(problem), limit), usd)
+                pause_s = max(error.after_s, _backoff_s(attempt))
+        return self._kept(ask, failed(problem[:SAID], self.draw.limit), usd)
+
+    def _call(self, ask: Ask) -> Answer:
+        """One call.
+
+        Raises:
+            NoAnswer: it brought none.
+            BadInput: no call of this teacher will fare better.
+        """
+        began = time.monotonic()
+        try:
+            return self._answer(ask)
+        except KeyRefused as error:
+            raise BadInput(
+                f"teacher {self.teacher.name} refuses", str(error), "a valid key, model and base_url", ""
+            ) from error
+        except NoAnswer:
+            raise
+        except Exception as error:  # whatever a server did to this call, the others go on
+            raise NoAnswer(self.key.hide(describe(error)), is_final=True) from error
+        finally:
+            self._count(waited_s=time.monotonic() - began)
+
+    def _answer(self, ask: Ask) -> Answer:
+        response = self.wire.post(self._asking(ask))
+        try:
+            if response.status >= 300:
+                raise refused_with(response.status, response.text)
+            reply = read_reply(response.text)
+        except NoAnswer as error:
+            error.wait_for(response.headers)
+            raise
+        if reply.is_interrupted:
+            raise NoAnswer(reply.refusal, reply.used or estimated(ask.prompt, reply.text))
+        self._has_answered = True
+        return self._said(ask, reply, response.held_key)
+
+    def _said(self, ask: Ask, reply: Reply, held_key: bool) -> Answer:
+        """What a reply says, and its price."""
+        used = reply.used or estimated(ask.prompt, reply.text + reply.calls)
+        usd, limit = self._spend(self._price(used)), self.draw.limit
+        if reply.refusal:
+            kept = f"the server keeps its answer back: {reply.refusal}"[:SAID]
+            return replace(failed(kept, limit, used[0]), answer_tokens=used[1], usd=usd)
+        said = Answer(reply.text, reply.finish, "", *used, limit, usd=usd)
+        said = replace(said, reasoning=reply.reasoning, tool_calls=reply.calls)
+        self._count(echoes=int(held_key or said.row(TEXTS) != self._hidden(said).row(TEXTS)))
+        return said
+
+    def _hidden(self, answer: Answer) -> Answer:
+        """An answer without the key, which JSON can spell so that no search of a body finds it."""
+        hidden: dict[str, Any] = {name: self.key.hide(getattr(answer, name)) for name in TEXTS}
+        return replace(answer, **hidden)
 
     def _kept(self, ask: Ask, answer: Answer, usd: float) -> Answer:
         """An answer with what the calls before it cost, journalled if anything was paid."""
-        answer = replace(answer, usd=answer.usd + usd)
+        answer = replace(self._hidden(answer), usd=answer.usd + usd)
         if answer.usd or answer.finish != "failed":
-            self.journal.write(ask.key.hex(), asdict(answer))
+            self.journal.write(ask.key.hex(), answer)
         return answer
+
+    def _refuse_if_all_are(self, asks: Sequence[Ask]) -> None:
+        """Refuse a teacher that refuses every question, as with a wrong model or address. One question alone
+        is that row's, so calls of other shards that are under way are waited for before it is said.
+
+        Raises:
+            BadInput: with the server's words.
+        """
+        while all(ask.key in self._refused for ask in asks) and not self._has_answered:
+            if self.journal.known or self._answered_before:
+                return
+            others = {call for call in set(self._under_way) if not call.done()}
+            if not others:
+                raise BadInput(
+                    f"teacher {self.teacher.name} refuses every question",
+                    self._refused[asks[0].key],
+                    "a valid key, model and base_url, and credit",
+                    "",
+                )
+            wait(others, return_when=FIRST_COMPLETED)
+
+    @cached_property
+    def _answered_before(self) -> bool:
+        return has_answers(self.table, self.asked)
+
+    def _tell_echoes(self) -> None:
+        """Leave word of answers in which the key stood, for the run's end and its report."""
+        if self._echoes:
+            told = f"the server put the key into {self._echoes} answers: {MARK} stands there instead"
+            self.fallbacks["key"] = told
+            write_fallbacks(self.table.directory, self.fallbacks)
 
     def _price(self, used: tuple[int, int]) -> float:
         """USD for prompt and answer tokens."""
         t = self.teacher
         return (used[0] * t.usd_per_million_input_tokens + used[1] * t.usd_per_million_output_tokens) / 1e6
 
+    def _price_of(self, error: NoAnswer, ask: Ask) -> float:
+        """USD of a call without an answer: what it tells, or its prompt at least where it may cost."""
+        return self._price(error.used or ((estimated_prompt(ask.prompt), 0) if error.may_cost else (0, 0)))
+
     def _spend(self, usd: float) -> float:
         with self._lock:
             self.spent_usd += usd
         return usd
 
-    def _call(self, ask: Ask) -> Answer:
-        raw = self.client.chat.completions.with_raw_response.create(**self._asking(ask))
-        self._count(retries=raw.retries_taken)
-        reply = read_reply(raw.text)
-        used = reply.used or estimated(ask.prompt, reply.text + reply.calls)
-        usd, limit = self._spend(self._price(used)), self.draw.limit
-        if reply.refusal:
-            kept = f"the server keeps its answer back: {self._scrub(reply.refusal)}"
-            return replace(failed(kept, limit, used[0]), answer_tokens=used[1], usd=usd)
-        said = Answer(reply.text, reply.finish, "", *used, limit, usd=usd)
-        return replace(said, reasoning=reply.reasoning, tool_calls=reply.calls)
+    def _budget_is_spent(self) -> str:
+        """How people are told that it is; empty where it is not."""
+        most = self.teacher.budget_usd
+        return f"budget of {most} USD is spent" if most is not None and self.spent_usd >= most else ""
 
-    def _asking(self, ask: Ask) -> dict[str, Any]:
+    def _asking(self, ask: Ask) -> Mapping[str, Any]:
         """What a call sends. `extra_body` comes last: what it names replaces ours, and null removes it."""
         t, draw = self.teacher, self.draw
         ours: dict[str, Any] = {
@@ -184,17 +231,13 @@ class EndpointAsker:
         }
         if ask.prompt.tools:
             ours["tools"] = ask.prompt.tools_for_server()
-        ours = {name: value for name, value in ours.items() if name not in t.extra_body}
-        return {**ours, "extra_body": {k: v for k, v in t.extra_body.items() if v is not None}}
+        return {name: value for name, value in (ours | t.extra_body).items() if value is not None}
 
-    def _count(self, retries: int = 0, waited_s: float = 0.0) -> None:
+    def _count(self, retries: int = 0, waited_s: float = 0.0, echoes: int = 0) -> None:
         with self._lock:
             self.retries += retries
             self.waited_s += waited_s
-
-    def _scrub(self, problem: object) -> str:
-        """A problem as text for the store, without the key, whatever the server echoed."""
-        return str(problem).replace(self.client.api_key, "***")[:300]
+            self._echoes += echoes
 
     def _keep_the_rate(self) -> None:
         """Wait for this call's turn under requests_per_minute."""
@@ -207,38 +250,8 @@ class EndpointAsker:
         time.sleep(max(0.0, turn - now))
 
 
-def spent_on(
-    table: Table,
-    asked: Collection[bytes],
-    journalled: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
-) -> float:
-    """USD that the answers to these asks have cost, whoever paid: the budget covers it all.
-
-    Args:
-        journalled: records of paid answers by key; those that are in parts count there.
+def _backoff_s(attempt: int) -> float:
+    """How long to wait after a call that brought nothing; drawn a little apart, so that not all come back at
+    once.
     """
-    spent, held = 0.0, set[tuple[str, int, float]]()
-    for name in table.parts(sorted(asked)):
-        part = table.read(name, [KEY, "usd", "limit_tokens"])
-        for key, usd, limit in zip(part[KEY], part["usd"], part["limit_tokens"], strict=True):
-            if key in asked:
-                spent += float(usd)
-                held.add((key.hex(), int(limit), float(usd)))
-    for key in asked:
-        for paid in (journalled or {}).get(key.hex(), ()):
-            if (key.hex(), int(paid["limit_tokens"]), float(paid["usd"])) not in held:
-                spent += float(paid["usd"])
-    return spent
-
-
-def forget_journalled(table: Table) -> None:
-    """Remove what of a table's journal is in its parts by now."""
-    place, held = table.directory / JOURNAL, set[tuple[str, int]]()
-    if not place.exists():
-        return
-    for name in table.parts([bytes(16), b"\xff" * 16]):
-        part = table.read(name, [KEY, "limit_tokens"])
-        held |= {(key.hex(), limit) for key, limit in zip(part[KEY], part["limit_tokens"], strict=True)}
-    drop_journalled(place, lambda key, value: (key, value["limit_tokens"]) in held)
-    if not place.glob("*.jsonl"):
-        place.remove()
+    return min(PAUSE_S * 2.0**attempt, LONGEST_S) * random.uniform(1.0, 1.25)

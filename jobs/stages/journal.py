@@ -7,30 +7,45 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, TextIO
 
+from pydantic import TypeAdapter, ValidationError
+
 from cluster.storage import Place
+from jobs.files.columns import whole_characters
+from jobs.run.rows import JOURNAL
+from jobs.run.tables import KEY, Table
+from jobs.stages.answers import Answer
 
 FLUSH_S = 5.0  # between uploads where the journal is on an object store, which cannot append
+ANSWER = TypeAdapter(Answer)
 
 
 class Journal:
-    """Records by key, several where limits differed, of the processes before this one."""
+    """Answers by key, several where limits differed, of the processes before this one.
+
+    Attributes:
+        refused: how many records no part could hold; they are as good as lost.
+    """
 
     def __init__(self, place: Place) -> None:
-        self.place, self.known = place, dict[str, list[dict[str, Any]]]()
+        self.place, self.known, self.refused = place, dict[str, list[Answer]](), 0
         for file in place.glob("*.jsonl"):
-            for key, value in read_journal(file):
-                self.known.setdefault(key, []).append(value)
+            for key, answer in read_journal(file):
+                if answer is None:
+                    self.refused += 1
+                else:
+                    self.known.setdefault(key, []).append(answer)
         self._lock, self._name, self._uploads = threading.Lock(), uuid.uuid4().hex, 0
         self._file: TextIO | None = None
         self._waiting: list[str] = []
         self._uploaded = time.monotonic()
 
-    def write(self, key: str, value: Mapping[str, Any]) -> None:
-        """Keep a record: on a disk when this returns, on an object store within a few seconds."""
-        line = json.dumps({"key": key, "value": dict(value)}) + "\n"
+    def write(self, key: str, answer: Answer) -> None:
+        """Keep an answer: on a disk when this returns, on an object store within a few seconds."""
+        line = json.dumps({"key": key, "value": asdict(answer)}) + "\n"
         with self._lock:
             if self.place.is_local:
                 if self._file is None:
@@ -57,18 +72,74 @@ class Journal:
         self._waiting, self._uploaded = [], time.monotonic()
 
 
-def read_journal(file: Place) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The records of one file of a journal: key in hex, and value."""
-    for line in file.read_text().splitlines():
+def read_journal(file: Place) -> Iterator[tuple[str, Answer | None]]:
+    """The records of one file of a journal: key in hex, and the answer; None where no part could hold it, as
+    an earlier version wrote what servers counted.
+    """
+    for line in file.read_bytes().decode(errors="replace").split("\n"):
         try:
             record = json.loads(line)
-        except ValueError:  # its writer was killed in the middle of it
+        except (ValueError, RecursionError):  # its writer was killed in the middle of it
             continue
-        yield record["key"], record["value"]
+        if isinstance(record, dict):
+            yield str(record.get("key")), _answer_of(record.get("value"))
 
 
-def drop_journalled(place: Place, is_kept: Callable[[str, dict[str, Any]], bool]) -> None:
-    """Remove the files of a journal whose records are all kept elsewhere."""
+def _answer_of(value: Any) -> Answer | None:
+    """A record's answer, if a part can hold it."""
+    if not isinstance(value, Mapping):
+        return None
+    told = {name: whole_characters(v) if isinstance(v, str) else v for name, v in value.items()}
+    try:
+        return ANSWER.validate_python(told)
+    except ValidationError:
+        return None
+
+
+def forget_journalled(table: Table) -> None:
+    """Remove the files of a table's journal of which all that can be kept is in its parts by now."""
+    place, held = table.directory / JOURNAL, set[tuple[str, int]]()
+    if not place.exists():
+        return
+    for name in table.parts([bytes(16), b"\xff" * 16]):
+        part = table.read(name, [KEY, "limit_tokens"])
+        held |= {(key.hex(), limit) for key, limit in zip(part[KEY], part["limit_tokens"], strict=True)}
     for file in place.glob("*.jsonl"):
-        if all(is_kept(key, value) for key, value in read_journal(file)):
+        if all(a is None or (key, a.limit_tokens) in held for key, a in read_journal(file)):
             file.unlink()
+    if not place.glob("*.jsonl"):
+        place.remove()
+
+
+def spent_on(
+    table: Table,
+    asked: Collection[bytes],
+    journalled: Mapping[str, Sequence[Answer]] | None = None,
+) -> float:
+    """USD that the answers to these asks have cost, whoever paid: the budget covers it all. What an earlier
+    version wrote as less than nothing lowers nothing.
+
+    Args:
+        journalled: paid answers by key; those that are in parts count there.
+    """
+    spent, held = 0.0, set[tuple[str, int, float]]()
+    for name in table.parts(sorted(asked)):
+        part = table.read(name, [KEY, "usd", "limit_tokens"])
+        for key, usd, limit in zip(part[KEY], part["usd"], part["limit_tokens"], strict=True):
+            if key in asked:
+                spent += max(float(usd), 0.0)
+                held.add((key.hex(), int(limit), float(usd)))
+    for key in asked:
+        for paid in (journalled or {}).get(key.hex(), ()):
+            if (key.hex(), paid.limit_tokens, paid.usd) not in held:
+                spent += paid.usd
+    return spent
+
+
+def has_answers(table: Table, asked: Collection[bytes]) -> bool:
+    """Whether any of these asks was ever answered."""
+    for name in table.parts(sorted(asked)):
+        part = table.read(name, [KEY, "finish"])
+        if any(key in asked for key in part[KEY][part["finish"] != "failed"]):
+            return True
+    return False

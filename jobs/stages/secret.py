@@ -1,0 +1,63 @@
+"""A key: from the environment to whoever calls with it, and nowhere else."""
+
+import os
+from dataclasses import dataclass
+
+from cluster.errors import BadInput
+from jobs.experiment.teachers import EndpointTeacher
+
+MARK = "***"
+WORD, LONG = 6, 16  # characters: below the first no text is searched for a key, from the second any key is
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A key on its way from this process's environment to an actor: by value, never in a runtime environment,
+    which `ps` shows.
+    """
+
+    value: str
+
+    def __repr__(self) -> str:
+        return f"Secret({MARK})"
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether a text that holds it gives something away. Servers without keys are sent words (`EMPTY`,
+        `none`, `ollama`) or numbers, which good answers hold too.
+        """
+        is_plain = self.value.isalpha() or self.value.isdigit()
+        return len(self.value) >= (LONG if is_plain else WORD)
+
+    def is_in(self, text: str) -> bool:
+        """Whether a text holds this key."""
+        return self.is_telling and self.value in text
+
+    def hide(self, text: str) -> str:
+        """A text with a mark where the key was."""
+        return text.replace(self.value, MARK) if self.is_telling else text
+
+
+def read_key(teacher: EndpointTeacher) -> Secret:
+    """The teacher's key from the environment, without the spaces and the line's end around it.
+
+    Raises:
+        BadInput: the variable is not set, is empty, or holds what no header can.
+    """
+    name = teacher.api_key_env
+    key = os.environ.get(name)
+    if key is None:
+        raise BadInput(
+            f"no key for teacher {teacher.name}", "", f"the environment variable {name}", "export it"
+        )
+    key = key.strip()
+    if not key or not key.isascii() or not key.isprintable():
+        got = "signs that no header can hold" if key else "nothing"
+        remedy = "a server that asks for no key takes any word, such as `none`"
+        raise BadInput(
+            f"the key of teacher {teacher.name} cannot be sent",
+            got,
+            f"a key in {name}, in plain ASCII",
+            remedy,
+        )
+    return Secret(key)

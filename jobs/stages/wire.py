@@ -1,0 +1,145 @@
+"""One POST to a server that nobody trusts: the whole call ends in time, its body is bounded before and after
+decompression, and it leads nowhere else.
+
+A client's usual timeouts are per read, so a byte now and then keeps a call for ever. Only a deadline over all
+of it ends that, headers included; so calls run on a loop of their own, and threads wait for them.
+"""
+
+import asyncio
+import json
+import threading
+import weakref
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from cluster.errors import describe
+from jobs.stages.refusal import NoAnswer, Refused
+from jobs.stages.secret import Secret
+
+MOST_BYTES = 16 * 2**20  # a hundred thousand tokens of any script take less than a tenth
+MOST_WORDS_BYTES = 2**16  # of an error's body: what it says is cut much shorter
+MOST_STEPS = 5  # from path to path of one server
+CODINGS = ("gzip", "x-gzip", "deflate")
+WINDOWS = (47, -15)  # zlib's: a header of gzip or zlib, then none, which some servers call deflate too
+
+
+@dataclass(frozen=True)
+class Response:
+    """What came back, as text, without the key: it stood there if `held_key`."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+    held_key: bool
+
+
+class Wire:
+    """The way to one server's chat completions.
+
+    Args:
+        timeout_s: of a whole call, from its connection to its last byte.
+        connections: at once.
+    """
+
+    def __init__(self, base_url: str, key: Secret, timeout_s: float, connections: int) -> None:
+        self.url, self.key, self.timeout_s = base_url.rstrip("/") + "/chat/completions", key, timeout_s
+        headers = {
+            "Authorization": f"Bearer {key.value}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+        }
+        limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self._client = httpx2.AsyncClient(headers=headers, timeout=None, limits=limits)
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=_run, args=(self._loop, self._client), daemon=True).start()
+        weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
+
+    def post(self, body: Mapping[str, Any]) -> Response:
+        """Send a body; returns what comes back, whatever its status.
+
+        Raises:
+            NoAnswer: nothing whole came, or more than an answer can be.
+            Refused: it leads elsewhere.
+        """
+        content = json.dumps(body, allow_nan=False).encode()
+        return asyncio.run_coroutine_threadsafe(self._post(content), self._loop).result()
+
+    async def _post(self, content: bytes) -> Response:
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return await self._send(self._client.build_request("POST", self.url, content=content))
+        except TimeoutError as error:
+            raise NoAnswer(f"no whole answer within timeout_s, {self.timeout_s:g} s") from error
+        except httpx2.HTTPError as error:
+            raise NoAnswer(f"no connection that lasts: {self.key.hide(describe(error))}") from error
+
+    async def _send(self, request: httpx2.Request) -> Response:
+        """Send a request, also on to another path of the same server."""
+        for _ in range(MOST_STEPS):
+            response = await self._client.send(request, stream=True)
+            try:
+                onward = response.next_request
+                if onward is None:
+                    return await self._read(response)
+                if onward.method != "POST" or _origin(onward) != _origin(request):
+                    raise _leads_to(self.key.hide(str(onward.url)), response.status_code)
+                request = onward
+            finally:
+                await response.aclose()
+        raise _leads_to(self.key.hide(str(request.url)), response.status_code)
+
+    async def _read(self, response: httpx2.Response) -> Response:
+        """The body of a reply; of an error its beginning, which says enough."""
+        most = MOST_BYTES if response.is_success else MOST_WORDS_BYTES
+        raw = bytearray()
+        async for piece in response.aiter_raw():
+            raw += piece
+            if len(raw) > most:
+                break
+        body = unpacked(bytes(raw), response.headers.get("content-encoding", ""), most)
+        if response.is_success and max(len(body), len(raw)) > most:
+            told = f"a body of more than {most // 2**20} MiB, which no answer has"
+            raise NoAnswer(told, is_final=True)
+        text = body[:most].decode("utf-8-sig", "replace")
+        return Response(response.status_code, response.headers, self.key.hide(text), self.key.is_in(text))
+
+
+def _origin(request: httpx2.Request) -> tuple[str, str, int | None]:
+    """What must stay the same where a key is sent on."""
+    return request.url.scheme, request.url.host, request.url.port
+
+
+def _leads_to(where: str, status: int) -> Refused:
+    told = f"HTTP {status}: it leads to {where[:200]}, where no key is sent; base_url has to name it"
+    return Refused(told, is_final=True, is_of_teacher=True)
+
+
+def _run(loop: asyncio.AbstractEventLoop, client: httpx2.AsyncClient) -> None:
+    """Run a loop until it is stopped, then close what it had open."""
+    loop.run_forever()
+    loop.run_until_complete(client.aclose())
+    loop.close()
+
+
+def unpacked(raw: bytes, coding: str, most: int) -> bytes:
+    """A body as it was before it was compressed, or little more than the first `most` bytes of it.
+
+    Raises:
+        NoAnswer: a coding that nobody asked for, or what is none.
+    """
+    coding = coding.strip().lower()
+    if coding in ("", "identity"):
+        return raw
+    if coding not in CODINGS:
+        raise NoAnswer(f"a body in the coding {coding[:40]}, which nobody asked for", is_final=True)
+    for window in WINDOWS:
+        try:
+            return zlib.decompressobj(window).decompress(raw, most + 1)
+        except zlib.error:
+            continue
+    raise NoAnswer(f"a body that is not in {coding}, as it says")
