@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+import pytest_timeout
 from hypothesis import settings
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -26,6 +28,7 @@ os.environ["TUTELAGE_CACHE"] = tempfile.mkdtemp(prefix="tutelage-cache-")
 from cluster.session import Cluster, RaySettings, connect
 from tests.counting import made  # noqa: F401  (a fixture)
 from tests.engine import examples, one, two  # noqa: F401  (fixtures)
+from tests.patience import Patience
 
 # on a shared machine a slow example says nothing
 settings.register_profile("tutelage", deadline=None, print_blob=True)
@@ -60,6 +63,26 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     grouped = getattr(session.config.option, "loadgroup", False) and hasattr(session.config, "workerinput")
     if grouped and not all("@" in item.nodeid for item in session.items):
         raise pytest.UsageError("pytest-xdist does not group tests under this version of pytest")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool:
+    """Give every test the seconds that pyproject.toml names on a quick machine, and more on a busy one."""
+    patience = Patience(settings.timeout)
+
+    def look(*_: object) -> None:
+        if patience.is_over:
+            pytest_timeout.timeout_sigalrm(item, settings)
+        signal.setitimer(signal.ITIMER_REAL, max(patience.left, 5.0))
+
+    def cancel() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    item.cancel_timeout = cancel  # type: ignore[attr-defined]  # which pytest-timeout calls
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, settings.timeout)
+    return True
 
 
 def is_on_ray(item: pytest.Item) -> bool:

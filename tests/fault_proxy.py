@@ -65,7 +65,7 @@ class FaultProxy:
                     proxy.bodies.append(json.loads(body))
                     proxy.headers.append({k.lower(): v for k, v in self.headers.items()})
                 if fault == "slow":
-                    proxy.stop_slow.wait(30)  # longer than the client's limit; released when the test ends
+                    proxy.stop_slow.wait()  # longer than the client's limit; released when the test ends
                     return
                 if fault in ("400", "401", "429", "500"):
                     self._answer(

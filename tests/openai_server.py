@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.patience import Patience, end_of
+
 
 @contextmanager
 def serve_model(model: Path, log: Path) -> Iterator[str]:
@@ -33,17 +35,17 @@ def serve_model(model: Path, log: Path) -> Iterator[str]:
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 120
+        patience = Patience(120)
         while True:
             try:
                 with urllib.request.urlopen(f"{url}/health", timeout=2) as response:
                     assert response.status == 200
                 break
             except (urllib.error.URLError, ConnectionError, TimeoutError):
-                if server.poll() is not None or time.monotonic() > deadline:
+                if server.poll() is not None or patience.is_over:
                     raise RuntimeError(f"the server did not start: {log.read_text()[-2000:]}") from None
-                time.sleep(0.2)  # polls a condition with a deadline
+                time.sleep(0.2)
         yield url
     finally:
         server.terminate()
-        server.wait(20)
+        end_of(server, 20)

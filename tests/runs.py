@@ -115,4 +115,4 @@ def tutelage(*arguments: object, cwd: Path = ROOT) -> Done:
 def tutelage_alone(*arguments: object) -> "subprocess.CompletedProcess[str]":
     """The command line as a process of its own."""
     command = [sys.executable, "-m", "jobs", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT, check=False)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)

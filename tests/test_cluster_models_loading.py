@@ -246,7 +246,6 @@ def test_a_hub_model_without_a_revision_is_known_and_loaded_by_its_commit(
             env=environment,
             capture_output=True,
             text=True,
-            timeout=120,
             check=True,
         )
         return list(json.loads(done.stdout.splitlines()[-1]))

@@ -7,7 +7,6 @@ import os
 import secrets
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from cluster.session import LOOPBACK_ONLY
+from tests.patience import end_of, wait_until
 from tests.runs import choose
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,7 +50,7 @@ class Nodes:
     def close(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(60)
+        end_of(self.process, 60)
         self.log.close()
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
@@ -60,7 +60,7 @@ class Nodes:
 
 
 def result(process: "subprocess.Popen[str]") -> dict[str, Any]:
-    out, err = process.communicate(timeout=200)
+    out, err = end_of(process, 200)
     assert process.returncode == 0, out + err
     return dict(json.loads(out.splitlines()[-1]))
 
@@ -114,9 +114,6 @@ def test_three_nodes_choose_byte_for_byte_what_one_does_also_when_one_of_them_di
     }
     running = nodes.start("choose", str(experiment(small_world, tiny_model, tmp_path / "killed", **anywhere)))
     parts = tmp_path / "killed" / "store" / "tables" / "answers"
-    deadline = time.monotonic() + 120
-    while not list(parts.glob("*/*.parquet")) and running.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: list(parts.glob("*/*.parquet")) or running.poll() is not None, 120)
     nodes.kill("c")
     assert result(running) == one

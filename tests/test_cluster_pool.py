@@ -14,6 +14,7 @@ from cluster.metrics import Tally
 from cluster.placement import Needs
 from cluster.pool import Pool
 from cluster.session import Cluster, RaySettings, connect
+from tests.patience import Patience
 
 
 class Doubler:
@@ -192,10 +193,10 @@ def test_what_shards_amount_to_is_on_the_prometheus_endpoint_by_stage_and_job(ra
     address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     wanted = {"shards": 3.0, "items": 6.0, "tokens": 60.0, "quarantined": 3.0, "spend_usd": 0.75}
     found: dict[str, float] = {}
-    deadline = time.monotonic() + 60
-    while found != wanted and time.monotonic() < deadline:
+    patience = Patience(60)
+    while found != wanted and not patience.is_over:
         time.sleep(0.2)  # polls a condition with a deadline: Ray exports every few seconds
-        with urllib.request.urlopen(address, timeout=5) as response:
+        with urllib.request.urlopen(address) as response:
             lines = [
                 line
                 for line in response.read().decode().splitlines()

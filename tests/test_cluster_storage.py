@@ -12,6 +12,7 @@ import pytest
 from cluster.errors import BadInput
 from cluster.locks import held, is_held
 from cluster.storage import Place, local_copy
+from tests.patience import wait_until
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -118,13 +119,12 @@ def test_a_lock_file_stays_and_is_held_by_one_process_at_a_time(tmp_path: Path) 
     assert not is_held(lock)
     process = mp.get_context("spawn").Process(target=hold, args=(str(lock), str(said), str(until)))
     process.start()
-    while not said.exists():
-        time.sleep(0.01)  # polls a condition; the process below has a deadline
+    wait_until(said.exists, 60)
     waited: list[bool] = []
     with held(lock, on_wait=lambda: (waited.append(is_held(lock)), until.touch())):
         assert lock.stat().st_ino == first
     assert waited == [True]
-    process.join(30)
+    process.join()
     assert process.exitcode == 0
 
 
@@ -134,10 +134,9 @@ def test_a_lock_goes_with_its_process_however_that_ends(tmp_path: Path) -> None:
         target=hold, args=(str(lock), str(said), str(tmp_path / "never"))
     )
     process.start()
-    while not said.exists():
-        time.sleep(0.01)  # polls a condition
+    wait_until(said.exists, 60)
     assert is_held(lock)
     process.kill()
-    process.join(30)
+    process.join()
     assert not is_held(lock)
     assert lock.exists()

@@ -58,7 +58,6 @@ def run_line(line: str, place: Path) -> tuple[int, str]:
         cwd=place,
         capture_output=True,
         text=True,
-        timeout=60,
         env={**os.environ, "PATH": path},
     )
     return shell.returncode, shell.stdout + shell.stderr

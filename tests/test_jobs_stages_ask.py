@@ -26,6 +26,7 @@ from jobs.stages.states import first_state
 from jobs.stages.teachers import build_pool, who
 from tests.fault_proxy import FaultProxy
 from tests.openai_server import serve_model
+from tests.patience import slowness
 from tests.runs import open_here
 
 KEY = "sk-a-secret-that-must-appear-nowhere"
@@ -44,7 +45,7 @@ def endpoint(tree: dict[str, Any], url: str, model: Path, **options: Any) -> dic
         "base_url": url,
         "model": str(model),
         "api_key_env": "TEST_KEY",
-        "timeout_s": 5,
+        "timeout_s": 60,
         "concurrency": 2,
     }
     return tree | {"teachers": [teacher | options], "generate": {"max_new_tokens": 8, "shard_size": 4}}
@@ -82,9 +83,8 @@ def test_an_endpoint_survives_429_500_slow_and_malformed_answers(
     monkeypatch.setenv("TEST_KEY", KEY)
     proxy = FaultProxy(openai_server, ["429", "500", "malformed", "half", "empty", "slow", "ok"])
     try:
-        tree = endpoint(
-            small_world, proxy.url, tiny_model, timeout_s=3, max_retries=4, usd_per_million_output_tokens=2.0
-        )
+        usual = {"timeout_s": 3 * slowness(), "max_retries": 4, "usd_per_million_output_tokens": 2.0}
+        tree = endpoint(small_world, proxy.url, tiny_model, **usual)
         with open_here(tree, tmp_path) as here:
             view = asked(here, tree)
             table, manifest = view.read(), view.manifest()

@@ -19,6 +19,7 @@ import yaml
 from cluster.session import LOOPBACK_ONLY
 from jobs.experiment.reading import parse_experiment
 from jobs.submission import JOB_COPY, entrypoint_of, keep_outside_job_copy
+from tests.patience import Patience, end_of
 
 BIN = Path(sys.executable).parent
 pytestmark = pytest.mark.ray
@@ -67,15 +68,15 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     )
     address = f"http://127.0.0.1:{dashboard}"
     try:
-        deadline = time.monotonic() + 120
+        patience = Patience(120)
         while not answers(f"{address}/api/version", token["RAY_AUTH_TOKEN"]):
             assert started.poll() is None, (home / "head.log").read_text()
-            assert time.monotonic() < deadline, (home / "head.log").read_text()
+            assert not patience.is_over, (home / "head.log").read_text()
             time.sleep(0.3)
         yield {**environment, "HEAD": address}
     finally:
         os.killpg(started.pid, signal.SIGTERM)
-        started.wait(60)
+        end_of(started, 60)
         log.close()
 
 
@@ -104,9 +105,7 @@ def workplace(small_world: dict[str, Any], tmp_path: Path) -> Path:
 
 
 def call(program: list[str], head: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        program, cwd=folder, env=head, capture_output=True, text=True, timeout=240, check=False
-    )
+    return subprocess.run(program, cwd=folder, env=head, capture_output=True, text=True, check=False)
 
 
 def tutelage(head: dict[str, str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

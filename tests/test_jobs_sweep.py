@@ -134,8 +134,8 @@ class Sweep:
             self.said.append(line)
             if until is not None and until in line:
                 self.process.kill()
-        status = self.process.wait(60)
-        self.watcher.join(60)
+        status = self.process.wait()  # its output has ended
+        self.watcher.join()
         return status
 
     @property

@@ -22,6 +22,7 @@ from jobs.report.run import render_report
 from jobs.results.summary import summarise, verdict_lines
 from jobs.run.host import RayHost
 from tests.architectures import tiny_model as tiny_architecture
+from tests.patience import Patience
 from tests.runs import choose, open_here, run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,8 +117,8 @@ def test_results_do_not_depend_on_workers_or_on_deaths(
 
 def _kill_one_host(store: Path, killed: list[int]) -> None:
     """SIGKILL a hosting actor as soon as the first scored part is there."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not list(store.glob("views/statistics/*/view.json")):
+    patience = Patience(120)
+    while not patience.is_over and not list(store.glob("views/statistics/*/view.json")):
         if list(store.glob("tables/statistics/*/*.parquet")):
             for process in psutil.Process().children(recursive=True):
                 if "ray::Host" in _command(process):

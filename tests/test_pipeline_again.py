@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from jobs.results.summary import summarise, verdict_lines
 from jobs.run.run import Run
 from jobs.run.store import Stage, Store
 from tests.fault_proxy import FaultProxy
+from tests.patience import end_of, wait_until
 from tests.runs import open_here, run, tutelage, write_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,13 +42,10 @@ def test_of_two_runs_that_need_the_same_stage_one_waits_and_finds_it_made(tmp_pa
     with store.claimed([stage], lambda s: said.append("nobody was here before")):
         thread = threading.Thread(target=second)
         thread.start()
-        deadline = time.monotonic() + 30
-        while not said:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)  # polls a condition with a deadline
+        wait_until(lambda: said, 30)
         assert not entered.is_set()
         stage.finish([])
-    thread.join(30)
+    thread.join()
     assert entered.is_set()
     assert said == [stage.id]
     assert not [lock for lock in (tmp_path / "locks").iterdir() if is_held(lock)]
@@ -92,13 +89,11 @@ def test_ctrl_c_in_the_middle_loses_nothing_and_the_next_run_goes_on(
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
-    deadline = time.monotonic() + 200
-    while not list((tmp_path / "store" / "tables" / "statistics").glob("*/*.parquet")):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)  # polls a condition with a deadline
+    scored = (tmp_path / "store" / "tables" / "statistics").glob
+    wait_until(lambda: process.poll() is not None or list(scored("*/*.parquet")), 200)
+    assert process.poll() is None, process.communicate()[0]
     process.send_signal(signal.SIGINT)
-    output = process.communicate(timeout=60)[0]
+    output = end_of(process, 60)[0]
     assert process.returncode == 130, output
     assert "run the same command again to go on" in output
     assert "Traceback" not in output

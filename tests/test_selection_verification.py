@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from selection.checking import Verifier
 from selection.comparison import parse_number
 from selection.extraction import FINAL_MARKS, extract_final, possible_marks
 from selection.verification import Case, VerifySettings, judge
+from tests.patience import slowness
 
 
 @pytest.mark.parametrize("method", ["math", "numeric"])
@@ -104,11 +104,10 @@ def test_a_hanging_check_is_killed_at_the_limit_and_the_next_one_works(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
-    with Verifier(VerifySettings(method="function", function="slowcheck:check", timeout_s=0.5)) as verifier:
+    settings = VerifySettings(method="function", function="slowcheck:check", timeout_s=0.5 * slowness())
+    with Verifier(settings) as verifier:
         assert verifier.check("a", "a").state == "correct"
-        began = time.monotonic()
         assert verifier.check("hang", "a").state == "timed_out"
-        assert time.monotonic() - began < 5
         assert verifier.check("b", "a").state == "wrong"
         assert verifier.check("die", "a").state == "checker_error"
         assert verifier.check("raise", "a").extracted == "RuntimeError: boom"
@@ -166,18 +165,19 @@ def test_a_batch_gives_each_answer_its_own_limit_and_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Answers that hang or kill the child, anywhere in a batch, cost those around them nothing."""
+    limit = slowness()  # seconds
     (tmp_path / "batchcheck.py").write_text(
         "import os, time\n"
         "def check(answer, reference):\n"
-        "    if answer.startswith('hang'): time.sleep(60)\n"
+        "    if answer.startswith('hang'): time.sleep(100_000)\n"
         "    if answer.startswith('die'): os._exit(3)\n"
-        "    if answer.startswith('slow'): time.sleep(0.3)\n"
+        f"    if answer.startswith('slow'): time.sleep({0.3 * limit})\n"
         "    return answer == reference\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     texts = ["a", "hang 1", "b", "slow", "slow 2", "c", "die", "d", "a", "hang 2", "die 2", "e", "slow 3"]
     states = {"hang": "timed_out", "die": "checker_error", "a": "correct"}
-    with Verifier(VerifySettings("function", function="batchcheck:check", timeout_s=1.0)) as verifier:
+    with Verifier(VerifySettings("function", function="batchcheck:check", timeout_s=limit)) as verifier:
         found = verifier.check_all(Case(text, ("a",)) for text in texts)
     assert [v.state for v in found] == [states.get(text.split()[0], "wrong") for text in texts]

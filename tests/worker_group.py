@@ -1,6 +1,7 @@
 """Processes that train together without Ray: the same loop, started once and used by many tests."""
 
 import os
+import queue
 import shutil
 import socket
 import traceback
@@ -11,9 +12,10 @@ from typing import Any
 import torch.multiprocessing as mp
 
 from cluster.storage import Place
+from tests.patience import LOOK_S, Patience
 from training.job import TrainJob
 
-DEADLINE_S = 240  # a group that has not answered by then hangs
+HANGS_S = 240  # on a quick machine: a group that has not answered by then
 
 
 class WorkerGroup:
@@ -42,10 +44,19 @@ class WorkerGroup:
             inbox.put((function, arguments))
         found: dict[int, Any] = {}
         while len(found) < self.workers:
-            rank, value, problem = self.outbox.get(timeout=DEADLINE_S)
+            rank, value, problem = self._next()
             assert problem is None, problem
             found[rank] = value
         return [found[rank] for rank in range(self.workers)]
+
+    def _next(self) -> tuple[int, Any, str | None]:
+        patience = Patience(HANGS_S)
+        while True:
+            try:
+                told: tuple[int, Any, str | None] = self.outbox.get(timeout=LOOK_S)
+                return told
+            except queue.Empty:
+                assert not patience.is_over, "the group hangs"
 
     def close(self) -> None:
         for process in self.processes:
