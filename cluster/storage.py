@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from pyarrow import fs
 
@@ -40,7 +41,8 @@ class Place:
         if text.startswith("file://"):
             text = text.removeprefix("file://")
         if is_uri(text):
-            if "@" in text.partition("?")[0].partition("://")[2].partition("/")[0]:
+            place, _, options = unquote(text).partition("://")[2].partition("?")
+            if "@" in place.partition("/")[0] or "@" in options:
                 raise BadInput(
                     "a URI with a key in it",
                     text.partition("://")[0] + "://***",

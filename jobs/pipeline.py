@@ -27,6 +27,7 @@ from jobs.stages.measures import check_gradients
 from jobs.stages.secret import read_key
 from jobs.stages.states import ModelState, check_student, first_state
 from jobs.stages.teachers import build_pool
+from jobs.stages.unverified import nothing_verified
 from jobs.systems import ogls_sd, scas
 from jobs.systems.paths import judging_of, paths_of
 from training.trainer import check_train_room
@@ -91,13 +92,7 @@ def begin(run: Run, looked: Looked) -> Start:
     before = evaluate_students(run, students, looked.held_out, judging_of(e), e.placement)
     pool = build_pool(run, e, looked.hosted, questions, looked.data.refused)
     if not pool.by_state.get("verified"):
-        states = ", ".join(f"{n} {s}" for s, n in pool.by_state.items())
-        raise BadInput(
-            "no teacher has a verified answer to any question",
-            states or "no answers at all",
-            "at least one",
-            "check verify.method and verify.pattern",
-        )
+        raise nothing_verified(pool)
     return Start(e, questions, looked.held_out, pool, students, before, looked.data, looked.hosted)
 
 

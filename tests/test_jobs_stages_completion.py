@@ -204,7 +204,6 @@ def test_calls_are_read_with_their_arguments_in_any_form(arguments: Any) -> None
 @pytest.mark.parametrize(
     "message",
     [
-        {"content": 42},
         {"content": [[["x"]]]},
         {"content": [{"type": "image_url", "image_url": {"url": "x"}}]},
         {"content": "A: 7", "reasoning_content": {"a": 1}},

@@ -89,7 +89,9 @@ def test_costs_of_another_rendering_are_refused_by_training(
 def test_a_run_without_one_verified_answer_ends_in_one_line_with_the_counts(
     small_world: dict[str, Any], tmp_path: Path
 ) -> None:
-    with pytest.raises(BadInput, match=r"no teacher has a verified answer.*72 unparsed"):
+    with pytest.raises(
+        BadInput, match=r"no teacher has a verified answer.*72 unparsed.*check verify\.method"
+    ):
         run(small_world, tmp_path, verify={"method": "exact", "pattern": "never (there)"})
 
 

@@ -36,4 +36,6 @@ def shown(url: str) -> str:
     >>> shown("http://me:word@host/v1?key=word")
     'http://***@host/v1?***'
     """
-    return re.sub(r"[?#].*", "?***", re.sub(r"^(\w+://)?.*@", r"\1***@", url, flags=re.S), flags=re.S)
+    return re.sub(
+        r"[?#].*", "?***", re.sub(r"^(\w+://)?.*@", r"\1***@", unquote(url), flags=re.S), flags=re.S
+    )

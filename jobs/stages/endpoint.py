@@ -54,6 +54,7 @@ class EndpointAsker:
         # shards that run side by side share these: the next one's calls begin while one of this is slow
         self.threads = ThreadPoolExecutor(teacher.concurrency)
         self._lock, self._next_call, self.retries, self.waited_s = threading.Lock(), 0.0, 0, 0.0
+        self._is_over = threading.Event()
         self._under_way: set[Future[Answer]] = set()
         self._refused: dict[bytes, str] = {}
         self._has_answered, self._echoes = False, 0
@@ -69,6 +70,9 @@ class EndpointAsker:
             answers = [call.result() for call in calls]
             self._refuse_if_all_are(asks)
             return table_of(answers)
+        except BaseException:
+            self._is_over.set()  # nobody waits for another try
+            raise
         finally:  # where one was refused, those that are under way are waited for: they are paid
             for call in calls:
                 call.cancel()
@@ -91,7 +95,8 @@ class EndpointAsker:
             return found
         problem, usd, pause_s = "", 0.0, 0.0
         for attempt in range(self.teacher.max_retries + 1):
-            time.sleep(pause_s)
+            if self._is_over.wait(pause_s):
+                break
             if spent := self._budget_is_spent():
                 problem = f"{problem}, then {spent}" if problem else spent
                 break
@@ -178,7 +183,8 @@ class EndpointAsker:
         while all(ask.key in self._refused for ask in asks) and not self._has_answered:
             if self.journal.known or self._answered_before:
                 return
-            others = {call for call in set(self._under_way) if not call.done()}
+            with self._lock:
+                others = {call for call in self._under_way if not call.done()}
             if not others:
                 raise BadInput(
                     f"teacher {self.teacher.name} refuses every question",
