@@ -13,8 +13,8 @@ from typing import Any, TextIO
 
 from pydantic import TypeAdapter, ValidationError
 
+from cluster.models.repair import repaired_text
 from cluster.storage import Place
-from jobs.files.columns import whole_characters
 from jobs.run.rows import JOURNAL
 from jobs.run.tables import KEY, Table
 from jobs.stages.answers import Answer
@@ -89,7 +89,7 @@ def _answer_of(value: Any) -> Answer | None:
     """A record's answer, if a part can hold it."""
     if not isinstance(value, Mapping):
         return None
-    told = {name: whole_characters(v) if isinstance(v, str) else v for name, v in value.items()}
+    told = {name: repaired_text(v) if isinstance(v, str) else v for name, v in value.items()}
     try:
         return ANSWER.validate_python(told)
     except ValidationError:
