@@ -9,14 +9,17 @@ import logging
 import math
 import os
 import secrets
+import signal
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from cluster.errors import BadInput, NoRoom
+from cluster.own_modules import inherited
 from cluster.placement import Node
 
 MIB = 1024 * 1024
@@ -33,6 +36,8 @@ QUIET_ENVIRONMENT = {
     # Tune's own progress reports, which `verbose=0` silences only in their old form
     "RAY_AIR_NEW_OUTPUT": "0",
     "TOKENIZERS_PARALLELISM": "false",
+    # a Ray that is ended while it starts has no work to hand on: no half minute of waiting for that
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
 }
 
 
@@ -92,18 +97,12 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
     _send_chatter_to(log_file)
     known = os.environ.get(API_SERVER)
     try:
-        if address is not None:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-        else:
+        with signals_kept():
             ray.init(
-                address="local",
-                num_cpus=settings.num_cpus or os.cpu_count(),
-                num_gpus=count_gpus(settings),
-                object_store_memory=settings.object_store_mib * MIB,
-                include_dashboard=settings.dashboard,
-                dashboard_port=dashboard_port(settings),
                 log_to_driver=False,
                 logging_level=logging.WARNING,
+                job_config=_job_config(),
+                **_where(settings, address),
             )
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         raise BadInput(
@@ -120,6 +119,58 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
             os.environ.pop(API_SERVER, None)
         else:
             os.environ[API_SERVER] = known
+
+
+def _where(settings: RaySettings, address: str | None) -> dict[str, Any]:
+    """What Ray is told of where to run: a cluster's address, or how large a local one is."""
+    if address is not None:  # its nodes do not inherit this process's environment
+        return {"address": address, "runtime_env": {"env_vars": inherited()}}
+    return {
+        "address": "local",
+        "num_cpus": settings.num_cpus or os.cpu_count(),
+        "num_gpus": count_gpus(settings),
+        "object_store_memory": settings.object_store_mib * MIB,
+        "include_dashboard": settings.dashboard,
+        "dashboard_port": dashboard_port(settings),
+    }
+
+
+class _NoFolders(list[str]):
+    """The folders that Ray puts first in its workers' search path: none, whichever are added."""
+
+    def extend(self, _folders: Iterable[str]) -> None:
+        pass
+
+
+def _job_config() -> Any:
+    """Ray's settings of this job, without the script's folder and the current one: a file in them named like
+    a library's would be imported instead of it in every worker.
+    """
+    from ray.job_config import JobConfig
+
+    config = JobConfig()
+    config._py_driver_sys_path = _NoFolders()
+    return config
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Have SIGTERM do after the block what it did before.
+
+    Ray gives it a handler of Python's that ends the process with status 1, and another one below Python that
+    ends it with a trace. Signals that come while Ray starts end it by the first, as Ctrl-C would.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    ours = callable(handler) and threading.current_thread() is threading.main_thread()
+    try:
+        yield
+    except SystemExit as error:
+        if ours:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, handler)
 
 
 def set_environment(settings: RaySettings) -> str | None:

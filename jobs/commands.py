@@ -10,9 +10,11 @@ from typing import Annotated
 import typer
 
 from cluster.errors import TutelageError
+from cluster.own_modules import keep_own_modules
 from jobs import __version__
 from jobs.doors.cluster_jobs import status, stop, submit
 from jobs.doors.gc import gc
+from jobs.doors.interruption import signals_as_interrupts, told_when_interrupted
 from jobs.doors.look import export, plan, replay, report
 from jobs.doors.miniature import miniature
 from jobs.doors.run import run
@@ -50,16 +52,17 @@ def options(
 DOORS = (run, plan, sweep, study, submit, status, stop, export, report, replay, gc, miniature)
 STAGES_ALONE = (score, select, verify, audit)
 for door in (*DOORS, *STAGES_ALONE):  # in the order of --help
-    app.command()(door)
+    app.command()(told_when_interrupted(door))
 
 
 def main() -> None:
     """Entry of `tutelage` and `python -m jobs`: one line for a failure the user can mend, the traceback
     behind --debug.
     """
-    sys.path.insert(0, str(Path.cwd()))  # a user's own verify.function lies beside the experiment
+    keep_own_modules([Path.cwd()])
     try:
-        app()
+        with signals_as_interrupts():
+            app()
     except TutelageError as error:
         if _Options.debug:
             raise

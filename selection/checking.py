@@ -7,6 +7,7 @@ each has a limit of its own all the same.
 
 import math
 import multiprocessing as mp
+import os
 import time
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from cluster.errors import BadInput
+from cluster.own_modules import SAFE_PATH
 from selection.verification import Case, State, Verdict, VerifySettings, check_settings, judge, load_function
 
 BATCH = 512  # answers that cross the pipe at once
@@ -28,6 +30,7 @@ def _serve(pipe: Connection, place: Any, settings: VerifySettings) -> None:
     if settings.method == "math":
         import math_verify  # noqa: F401  # imported before the clock of the first answer starts
     if settings.function:
+        os.environ.pop(SAFE_PATH, None)  # what a user's function starts is a process of theirs
         load_function(settings.function)
     pipe.send("ready")
     while True:

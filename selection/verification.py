@@ -4,17 +4,18 @@ Symbolic mathematics on text that a model wrote, or a user's own function, may h
 this in a child process that is killed at a wall-clock limit.
 """
 
-import importlib
 import inspect
 import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from cluster.errors import BadInput
 from cluster.models.reasoning import split_reasoning
+from cluster.own_modules import import_module, own_folders
 from selection.comparison import COMPARISONS
 from selection.extraction import extract_final
 
@@ -82,21 +83,26 @@ def check_settings(settings: VerifySettings) -> None:
         )
 
 
-@lru_cache(maxsize=8)
 def load_function(path: str) -> Callable[..., bool]:
     """Import a user's check by dotted path `package.module:function`; it gets (answer text, reference), the
     reference as a list where there are several or none, and with a parameter `row` the question's row too.
 
+    Their own module comes before an installed one of the same name; see `cluster.own_modules`.
+
     Raises:
         BadInput: it cannot be imported or is not callable.
     """
+    return _load_function(path, tuple(own_folders()))
+
+
+@lru_cache(maxsize=8)
+def _load_function(path: str, _folders: tuple[Path, ...]) -> Callable[..., bool]:
     module, _, name = path.partition(":")
     try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadInput(
-            "cannot import verify.function", path, "package.module:function", str(error)
-        ) from error
+        function = getattr(import_module(module), name)
+    except (Exception, SystemExit) as error:  # a user's module may do anything while it is imported
+        what = f"{type(error).__name__}: {error}"
+        raise BadInput("cannot import verify.function", path, "package.module:function", what) from error
     if not callable(function):
         raise BadInput("verify.function is not callable", path, "a function (answer, reference) -> bool", "")
     return function  # type: ignore[no-any-return]

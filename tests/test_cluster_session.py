@@ -23,6 +23,16 @@ def test_nothing_of_a_local_ray_listens_beyond_loopback(ray_cluster: Cluster) ->
     assert {address.removeprefix("::ffff:") for address in listening} <= {"127.0.0.1", "::1"}
 
 
+def test_no_worker_looks_for_modules_in_the_current_folder_first(ray_cluster: Cluster) -> None:
+    """Ray puts the driver's current folder and its script's before everything else."""
+    import ray
+
+    found = ray.get(ray.remote(lambda: [os.path.realpath(p) for p in sys.path]).remote())
+    library = found.index(os.path.realpath(os.path.dirname(os.__file__)))
+    assert os.path.realpath(os.curdir) not in found[:library]
+    assert os.path.realpath(os.path.dirname(sys.argv[0])) not in found[:library]
+
+
 def _command(process: psutil.Process) -> list[str]:
     try:
         return list(process.cmdline())

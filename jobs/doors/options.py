@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cluster.own_modules import keep_own_modules
 from jobs.experiment.reading import load_experiment
 from jobs.experiment.schema import Experiment
 from jobs.submission import keep_outside_job_copy
@@ -22,7 +23,10 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the whole experiment.")]
 def load_with_options(
     file: Path, overrides: list[str] | None, limit: int | None, seed: int | None
 ) -> Experiment:
-    """The experiment of a file under these options; a submitted job's store lies outside its own copy."""
+    """The experiment of a file under these options; a submitted job's store lies outside its own copy, and a
+    user's own functions may lie beside the file.
+    """
+    keep_own_modules([Path.cwd(), file.absolute().parent])
     return keep_outside_job_copy(load_experiment(file, with_options(overrides, limit, seed)), Path.cwd())
 
 
