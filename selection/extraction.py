@@ -1,25 +1,66 @@
-"""Where the final answer stands in a worked answer: in a box, behind a mark, or in a pattern's group."""
+"""Where the final answer stands in a worked answer: behind a mark, in a box, in a pattern's group, or alone.
+
+The order in the text decides: the last mark or box counts. There is no fall-back to the last number or to a
+substring, which passes 12 for 2.
+"""
 
 import re
+from collections.abc import Iterator
 
-BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
-MARKUP = r"[*_`\s]*"  # chat models set the word, the answer or both in bold
-FINAL_MARKS = (
-    re.compile(r"^\s*####\s*(.+?)\s*$", re.MULTILINE),
-    re.compile(
-        rf"^{MARKUP}(?:A|Answer|Final answer){MARKUP}:{MARKUP}(.+?)\s*$", re.MULTILINE | re.IGNORECASE
+from selection.boxes import boxed_answer, boxes
+
+MARKUP = r"[*_`\s]*"
+IS = r"(?:is|are|was|should be|would be|must be|will be|equals|=)"
+# what each mark needs in a text, in small letters: looking for that costs a tenth of looking for the mark
+MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("####", re.compile(r"^[ \t]*####(?!#)[ \t]*", re.MULTILINE)),
+    (
+        "answer",
+        re.compile(
+            rf"^[ \t>*_#-]*(?:the )?(?:(?:final|correct|my) )?answer{MARKUP}(?:[:：]|\s-\s){MARKUP}|"
+            rf"^[ \t]*(?:#{{1,6}}|\*\*|__)[ \t]*(?:the )?(?:(?:final|correct) )?answer[*_ \t]*$\s*|"
+            rf"(?<![\"'\w])answer{MARKUP}[:：]{MARKUP}|"
+            rf"answer(?:\s+(?:to|for)\s+[^.:\n?]{{1,60}}?|\s+here)?\s*{MARKUP}{IS}(?!\w){MARKUP}:?{MARKUP}",
+            re.MULTILINE | re.IGNORECASE,
+        ),
     ),
-    re.compile(
-        rf"(?:final )?answer{MARKUP}is{MARKUP}:?{MARKUP}(.+?)\s*\.?{MARKUP}$", re.MULTILINE | re.IGNORECASE
+    ("a:", re.compile(r"^[ \t>*_`-]*A[*_`]*:[*_`]*[ \t]*", re.MULTILINE | re.IGNORECASE)),
+    ("a :", re.compile(r"^[ \t>*_`-]*A[*_`]* :[*_`]*[ \t]*", re.MULTILINE | re.IGNORECASE)),
+    ("ans", re.compile(rf"\bAns{MARKUP}[:.=]{MARKUP}", re.IGNORECASE)),
+    (
+        "option",
+        re.compile(rf"\b(?:correct|right|best) option{MARKUP}(?:is|:){MARKUP}:?{MARKUP}", re.IGNORECASE),
     ),
+    (
+        "choice",
+        re.compile(rf"\b(?:correct|right|best) choice{MARKUP}(?:is|:){MARKUP}:?{MARKUP}", re.IGNORECASE),
+    ),
+    ("<answer>", re.compile(r"<answer>\s*", re.IGNORECASE)),
+    ('"answer"', re.compile(r'"(?:final_?)?answer"\s*:\s*"?', re.IGNORECASE)),
+    ("| ", re.compile(r"^\|[*_ ]*(?:final )?answer[*_ ]*\|\s*", re.MULTILINE | re.IGNORECASE)),
+    ("答案", re.compile(r"答案\s*(?:是|为|為)?\s*[:：]?\s*")),
+    ("antwort", re.compile(rf"\bAntwort{MARKUP}(?:[:：]|ist|lautet){MARKUP}:?{MARKUP}", re.IGNORECASE)),
+    ("respuesta", re.compile(rf"\brespuesta{MARKUP}(?:[:：]|es){MARKUP}:?{MARKUP}", re.IGNORECASE)),
+    ("réponse", re.compile(rf"\bréponse{MARKUP}(?:[:：]|est){MARKUP}:?{MARKUP}", re.IGNORECASE)),
 )
+# what follows "the answer is" without being one
+NO_ANSWER = re.compile(
+    r"(?:correct|right|reasonable|consistent|verified|valid|sensible|plausible|confirmed|clear|obvious|"
+    r"as follows|found|given by|obtained|based on|indeed correct|an integer|in the form|step|check|verif|"
+    r"explanation|solution|conclusion|summary|note\b|part\b|answer|final answer|the final answer)",
+    re.IGNORECASE,
+)
+DISPLAYED = re.compile(r"\s*(?:\\\[(.+?)\\\]|\$\$(.+?)\$\$)[ \t]*([^\n]*)", re.DOTALL)
+SENTENCE_END = re.compile(
+    r"(?<![\s.][A-Za-z])(?<!^[A-Za-z])(?<!Rs)(?<!sq)(?<!cu)(?<!approx)(?<!Mr)(?<!Dr)(?<!St)"
+    r"[.!]\s+(?=[A-Z(\\$✓✅]|$)"
+)
+BARE_CHARACTERS, BARE_WORDS = 60, 4
+OPTIONS = re.compile(r"^[ \t>*_-]*B[*_]*\s?[:.)]", re.MULTILINE)
 
 
 def extract_final(text: str, pattern: str | None = None) -> str | None:
-    r"""Find the final answer in a worked answer: the last match of `pattern`, else `\boxed{}`, `####`, `A:`,
-    "answer is".
-
-    There is no fall-back to the last number or to a substring: those pass 12 for 2.
+    r"""Find the final answer in a worked answer.
 
     >>> extract_final(r"so \boxed{\frac{1}{2}}. Check with 10 items")
     '\\frac{1}{2}'
@@ -30,29 +71,78 @@ def extract_final(text: str, pattern: str | None = None) -> str | None:
         found = re.findall(pattern, text, re.MULTILINE)
         last = found[-1] if found else None
         return (last[0] if isinstance(last, tuple) else last) if last is not None else None
-    boxed = _last_boxed(text)
-    if boxed is not None:
-        return boxed
-    found_last = [
-        found[-1] for found in (list(mark.finditer(text)) for mark in possible_marks(text)) if found
-    ]
-    if not found_last:
+    in_boxes = boxes(text) if "boxed" in text or "fbox" in text else []
+    mark = last_mark(text)
+    if in_boxes and (mark is None or in_boxes[-1].start >= mark[0] or _says_little(mark[1])):
+        return boxed_answer(text, in_boxes)
+    return mark[1] if mark is not None else None
+
+
+def stands_alone(text: str) -> str | None:
+    """The whole text, where it is short enough to be nothing but an answer.
+
+    >>> stands_alone("18"), stands_alone("(B) Paris"), stands_alone("So she has 18 apples left.")
+    ('18', '(B) Paris', None)
+    """
+    said = text.strip()
+    if not said or len(said) > BARE_CHARACTERS or "\n" in said or "=" in said:
         return None
-    return str(max(found_last, key=lambda match: match.start(1)).group(1)).strip("*_` ")
+    words = said.split()
+    is_marked = re.match(r"[^\w\s]|\d|\w[.):]", said) is not None
+    return said if len(words) <= (BARE_WORDS if is_marked else 2) else None
 
 
-def possible_marks(text: str) -> list[re.Pattern[str]]:
-    """The marks that can be in a text, by a word that each needs: looking for that costs a tenth."""
-    needed = ("####" in text, ":" in text, "answer" in text.casefold())
-    return [mark for mark, can_be in zip(FINAL_MARKS, needed, strict=True) if can_be]
+def last_mark(text: str) -> tuple[int, str] | None:
+    """Where the last mark's answer begins, and the answer."""
+    return max(marked_answers(text), default=None)
 
 
-def _last_boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{...}` whose braces balance."""
-    for match in reversed(list(BOXED.finditer(text))):
-        depth = 1
-        for i in range(match.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[i], 0)
-            if depth == 0:
-                return text[match.end() : i]
-    return None
+def marked_answers(text: str) -> Iterator[tuple[int, str]]:
+    """The last answer of each mark."""
+    lower = text.casefold()
+    for needed, mark in MARKS:
+        if needed not in lower:
+            continue
+        for match in reversed(list(mark.finditer(text))):
+            said = answer_at(text, match.end())
+            if said and not NO_ANSWER.match(said) and not _is_option(text, match):
+                yield match.end(), said
+                break
+
+
+def _is_option(text: str, match: re.Match[str]) -> bool:
+    """Whether `A:` begins a list of options."""
+    if match[0].strip(" \t>*_`-").casefold().rstrip(":* `_") != "a":
+        return False
+    return OPTIONS.search(text, match.end()) is not None
+
+
+def answer_at(text: str, place: int) -> str:
+    """What is said at a place: displayed mathematics, or a line up to its first sentence's end."""
+    end = text.find("\n", place)
+    line = text[place : end if end >= 0 else len(text)].strip()
+    if line.isdigit():  # most answers
+        return line
+    displayed = DISPLAYED.match(text, place)
+    if displayed:
+        return f"{displayed[1] or displayed[2]} {displayed[3]}".strip(" .\n")
+    rest = text[place:].lstrip()
+    said = rest.partition("\n")[0]
+    if said.rstrip("*_ ").endswith((r"\(", "$")) and said.strip("*_ $") == "":
+        said = rest.replace("\n", " ")
+    said = re.split(r"</answer>", said, maxsplit=1)[0]
+    if text[:place].rstrip().endswith(('"', ":")) and re.search(r'"answer"\s*:\s*"?$', text[:place]):
+        said = re.split(r'"?\s*[,}]\s*(?="|$|\})', said, maxsplit=1)[0].rstrip("}")
+    if re.search(r"\|\s*$", text[:place]):
+        said = said.split("|")[0]
+    said = SENTENCE_END.split(said, maxsplit=1)[0].strip()
+    return (
+        re.sub(r"(?<!\.)\.$", "", said.strip("*_` ")).strip("*_` ")
+        if said.count("*") != 2
+        else said.rstrip(". ")
+    )
+
+
+def _says_little(said: str) -> bool:
+    """Whether a mark's answer is talk: a box before it counts."""
+    return not re.search(r"[\d\\]", said) and len(said.split()) > 3

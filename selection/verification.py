@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Literal
 from cluster.errors import BadInput
 from cluster.models.reasoning import split_reasoning
 from cluster.own_modules import import_module, own_folders
-from selection.comparison import COMPARISONS
-from selection.extraction import extract_final
+from selection.comparison import COMPARISONS, UnreadableReference
+from selection.extraction import extract_final, stands_alone
 
 State = Literal["correct", "wrong", "unparsed", "timed_out", "checker_error"]
 # `none` takes every answer; `judge` asks a model, which this folder knows nothing of
@@ -128,17 +128,30 @@ def judge(text: str, given: str | tuple[str, ...], settings: VerifySettings, row
         return _by_function(text, references, settings, row)
     if not references:
         raise BadInput("no reference to check against", "", f"one, for method {settings.method}", "")
-    got = extract_final(split_reasoning(text)[1], settings.pattern)  # what is thought on the way is no answer
+    said = split_reasoning(text)[1]  # what is thought on the way is no answer
+    got = extract_final(said, settings.pattern)
+    is_marked = got is not None or settings.pattern is not None
+    if not is_marked:
+        got = stands_alone(said)
     if got is None or not got.strip():
         return Verdict("unparsed", "")
     compare, found = COMPARISONS[settings.method], []
     for reference in references:
-        found.append(
-            compare(got.strip(), final_of_reference(reference, settings.pattern), settings.tolerance)
-        )
+        try:
+            found.append(
+                compare(got.strip(), final_of_reference(reference, settings.pattern), settings.tolerance)
+            )
+        except UnreadableReference as error:
+            raise BadInput(
+                f"the reference is {error}",
+                repr(reference[:60]),
+                f"one that verify.method {settings.method} reads",
+                "use verify.method exact",
+            ) from error
     if True in found:
         return Verdict("correct", got.strip())
-    return Verdict("wrong" if False in found else "unparsed", got.strip())
+    is_wrong = False in found and (is_marked or settings.method != "exact")
+    return Verdict("wrong" if is_wrong else "unparsed", got.strip())
 
 
 @lru_cache(maxsize=4096)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from cluster.errors import BadInput
 from selection.checking import Verifier
-from selection.comparison import parse_number
-from selection.extraction import FINAL_MARKS, extract_final, possible_marks
+from selection.comparison import read_number
+from selection.extraction import MARKS, extract_final
 from selection.verification import Case, VerifySettings, judge
 from tests.patience import slowness
 
@@ -85,7 +85,7 @@ def test_the_last_balanced_box_counts_and_unbalanced_ones_do_not() -> None:
     assert extract_final(r"\boxed{1} then \boxed{a{b}c} and \boxed{") == "a{b}c"
     assert extract_final("x", r"x=(\d)") is None
     assert extract_final("x=1 x=2", r"x=(\d)") == "2"
-    assert parse_number("-3.5e2 kg") is not None
+    assert read_number("-3.5e2 kg") is not None
 
 
 def test_a_hanging_check_is_killed_at_the_limit_and_the_next_one_works(
@@ -123,7 +123,7 @@ def test_bad_settings_are_refused_before_any_check() -> None:
         pytest.raises(BadInput, match="not one number"),
         Verifier(VerifySettings(method="numeric")) as verifier,
     ):
-        verifier.check("A: 3", "three")
+        verifier.check("A: 3", "a few")
 
 
 @pytest.mark.parametrize("method", ["exact", "math", "numeric"])
@@ -157,8 +157,7 @@ pieces = st.sampled_from(
 
 @given(st.lists(pieces, max_size=12).map("".join))
 def test_marks_that_cannot_be_in_a_text_are_not_looked_for(text: str) -> None:
-    every = {mark for mark in FINAL_MARKS if mark.search(text)}
-    assert every <= set(possible_marks(text))
+    assert all(needed in text.casefold() for needed, mark in MARKS if mark.search(text))
 
 
 def test_a_batch_gives_each_answer_its_own_limit_and_verdict(

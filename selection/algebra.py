@@ -1,0 +1,150 @@
+r"""Whether two expressions are equal, by their values: exactly where both are rational, else to many digits,
+and at several points where they have variables.
+
+An identity of the usual functions that holds at points drawn at random holds (Schwartz and Zippel); one that
+holds at positive points alone, as the root of a square does, is in doubt. No simplification is asked for: it
+may hang or give up. What is asked may still be endless (`7^{7^{7^{7}}}`), which is the caller's to stop.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+DIGITS = 40
+TOLERANCE = 1e-25  # relative, between exact expressions
+DECIMAL_TOLERANCE = 1e-6  # relative, of a decimal against a number that no decimal is
+POSITIVE = ("37/53", "71/29", "19/31", "113/47")
+NEGATIVE = ("-41/59", "-83/37", "-17/43", "-97/61")
+
+
+@lru_cache(maxsize=2048)
+def parsed(latex: str) -> Any:
+    """The expression that LaTeX says, None where it is not understood; not worked out."""
+    from latex2sympy2_extended import latex2sympy
+
+    try:
+        found = latex2sympy(latex, is_real=True, convert_degrees=False, normalization_config=None)
+    except Exception:  # the parser raises whatever it meets; all of it means that it cannot read this
+        return None
+    return with_constants(found)
+
+
+def with_constants(expression: Any) -> Any:
+    """The expression with e and i as the numbers that they are; None where it is no single expression."""
+    import sympy
+
+    if not isinstance(expression, sympy.Basic | sympy.MatrixBase):
+        return None
+    known = {"i": sympy.I, "e": sympy.E, "pi": sympy.pi}
+    symbols = {s: known[str(s)] for s in getattr(expression, "free_symbols", ()) if str(s) in known}
+    return expression.subs(symbols) if symbols else expression
+
+
+def equal(left: str, right: str, is_decimal: bool = False) -> bool | None:
+    r"""Whether two expressions in LaTeX are equal; None where one cannot be read, or the answer is in doubt.
+
+    Args:
+        is_decimal: one of them is a decimal, so a rounded value may be meant.
+
+    >>> equal(r"x^2+2x+1", r"(x+1)^2"), equal(r"\frac{1}{2^{98}}", r"\frac{1}{2^{99}}"), equal("x", "|x|")
+    (True, False, None)
+    """
+    import sympy
+
+    a, b = parsed(left), parsed(right)
+    if a is None or b is None:
+        return None
+    matrices = [isinstance(one, sympy.MatrixBase) for one in (a, b)]
+    if any(matrices):
+        return _same_matrices(a, b) if all(matrices) else False
+    if not all(isinstance(one, sympy.Expr) for one in (a, b)):
+        return None
+    return _equal(a, b, DECIMAL_TOLERANCE if is_decimal else TOLERANCE)
+
+
+def _same_matrices(a: Any, b: Any) -> bool | None:
+    if a.shape != b.shape:
+        return False
+    cells = [_equal(one, other, TOLERANCE) for one, other in zip(a, b, strict=True)]
+    return None if None in cells else all(cells)
+
+
+def _equal(a: Any, b: Any, tolerance: float) -> bool | None:
+    symbols = sorted(a.free_symbols | b.free_symbols, key=str)
+    if not symbols:
+        return _same_number(a, b, tolerance)
+    positive = _agree(a, b, symbols, POSITIVE)
+    if positive is not True:
+        return positive
+    return True if _agree(a, b, symbols, NEGATIVE) is True else None
+
+
+def _agree(a: Any, b: Any, symbols: list[Any], points: tuple[str, ...]) -> bool | None:
+    """Whether two expressions have the same values at these points, each variable another order of them."""
+    import sympy
+
+    checked = 0
+    for turn in range(3):
+        at = {
+            s: sympy.Rational(points[(i + turn) % len(points)]) + i // len(points)
+            for i, s in enumerate(symbols)
+        }
+        same = _same_number(a.subs(at), b.subs(at), TOLERANCE * 1e5)
+        if same is False:
+            return False
+        checked += same is True
+    return True if checked else None
+
+
+def _same_number(a: Any, b: Any, tolerance: float) -> bool | None:
+    import sympy
+
+    a, b = a.doit(), b.doit()
+    if a.is_Rational and b.is_Rational:
+        return bool(a == b)
+    x, y = sympy.N(a, DIGITS), sympy.N(b, DIGITS)
+    if not (x.is_number and y.is_number) or x.has(sympy.nan, sympy.zoo) or y.has(sympy.nan, sympy.zoo):
+        return None
+    if x.has(sympy.oo) or y.has(sympy.oo):
+        return bool(x == y)
+    try:
+        x, y = complex_digits(x), complex_digits(y)
+    except (TypeError, ValueError):  # something stayed a formula: it has no value here
+        return None
+    size = max(abs(x), abs(y))
+    return bool(abs(x - y) <= size * tolerance)
+
+
+def complex_digits(number: Any) -> Any:
+    """A number of many digits that subtracts without loss."""
+    import mpmath
+
+    real, imaginary = number.as_real_imag()
+    with mpmath.workdps(DIGITS):
+        return mpmath.mpc(mpmath.mpf(str(real)), mpmath.mpf(str(imaginary)))
+
+
+def proportional(left: tuple[str, str], right: tuple[str, str]) -> tuple[bool, int] | None:
+    """Whether two equations, each by its two sides, say the same: their differences keep one ratio.
+
+    Returns:
+        Whether they do, and the sign of the ratio; None where one cannot be read.
+    """
+    import sympy
+
+    sides = [parsed(side) for side in (*left, *right)]
+    if any(not isinstance(side, sympy.Expr) for side in sides):
+        return None
+    one, other = sides[0] - sides[1], sides[2] - sides[3]
+    symbols = sorted(one.free_symbols | other.free_symbols, key=str)
+    if not symbols:
+        return None
+    ratios = []
+    for turn, points in ((0, POSITIVE), (1, POSITIVE), (0, NEGATIVE), (2, NEGATIVE)):
+        at = {s: sympy.Rational(points[(i + turn) % 4]) + i // 4 for i, s in enumerate(symbols)}
+        values = [sympy.N(side.subs(at).doit(), DIGITS) for side in (one, other)]
+        if not all(value.is_real and value.is_finite for value in values) or not values[1]:
+            return None if all(value.is_zero for value in values) else (False, 0)
+        ratios.append(values[0] / values[1])
+    if not ratios[0] or any(abs(ratio - ratios[0]) > abs(ratios[0]) * 1e-20 for ratio in ratios):
+        return False, 0
+    return True, 1 if ratios[0] > 0 else -1

@@ -1,0 +1,114 @@
+r"""Boxed answers: `\boxed{...}` and `\fbox{...}`, with what stands directly around them.
+
+Several boxes are one answer where they stand together; where the text goes on from one to the next, or takes
+one back, the last counts.
+"""
+
+import re
+from dataclasses import dataclass
+
+from selection.units import KNOWN
+
+BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(-?\d[\d.,]*\d|[\dA-Za-z]))")
+BEFORE = re.compile(r"(?:(?:^|[^\w\s)}])\s*|\s)(-|−|±|\\pm\s*|not\s+(?:equal to\s+)?)(?:\$|\\\(|\{)?\s*$")
+BULLET = re.compile(r"(?:^|\n)\s*-\s+$")
+AFTER = re.compile(
+    r"\s*(?:\$+|\\\)|\\\]|\*+)?\s*(\\?%|(?:percent|hundred|thousand|million|billion|trillion|dozen)\b|or\s+\$?\\?\(?-?[\d\\](?!boxed)\S*|\?"
+    r"|\\(?:text|mathrm|textrm)\s*\{[^{}]*\}(?:\s*\^\s*\{?\d\}?)?|\^\s*\{?\\circ\}?|\\,\s*\\(?:text|mathrm)\s*\{[^{}]*\}|[A-Za-z]+(?:\^\d)?\b)"
+)
+TAKEN_BACK = re.compile(
+    r"\b(?:wait|but|no|not|actually|however|wrong|mistake|fails?|incorrect|instead|correction|hmm|recheck|"
+    r"let me|so|then|thus|hence|therefore|gives?|finally|now|next|again|which means|substitut\w*)\b",
+    re.IGNORECASE,
+)
+FARTHEST = 160  # characters between boxes that are one answer
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Where a box begins and ends, and what it holds."""
+
+    start: int
+    end: int
+    content: str
+
+
+def boxes(text: str) -> list[Box]:
+    """All boxes that hold something and are closed, in order; of nested ones the outer."""
+    found: list[Box] = []
+    for match in BOX.finditer(text):
+        if found and match.start() < found[-1].end:
+            continue
+        if match[1]:
+            found.append(Box(match.start(), match.end(), match[1]))
+        elif (end := _closing(text, match.end())) is not None and text[match.end() : end].strip():
+            found.append(Box(match.start(), end + 1, text[match.end() : end].strip()))
+    return found
+
+
+def _closing(text: str, begin: int) -> int | None:
+    """Where the brace closes that opened before this place."""
+    depth = 1
+    for place in range(begin, len(text)):
+        if text[place] in "{}" and text[place - 1] != "\\":
+            depth += 1 if text[place] == "{" else -1
+        if depth == 0:
+            return place
+    return None
+
+
+def boxed_answer(text: str, found: list[Box]) -> str:
+    r"""What the last box says, together with those that belong to it.
+
+    >>> text = r"We get $\boxed{1}$ or $\boxed{2}$."
+    >>> boxed_answer(text, boxes(text))
+    '1 or 2'
+    """
+    last = found[-1]
+    said, seen = _with_surroundings(text, last), {last.content}
+    for box in reversed(found[:-1]):
+        between = text[box.end : last.start]
+        if box.content not in seen:
+            if not _belong(between):
+                break
+            link = " or " if re.search(r"\bor\b", between) else ", "
+            said = f"{_with_surroundings(text, box)}{link}{said}"
+            seen.add(box.content)
+        last = box
+    return said
+
+
+def _belong(between: str) -> bool:
+    """Whether two boxes with this text between them are one answer."""
+    bare = re.sub(r"\\[\[\]()]|[$\s]|\\(?:quad|qquad|text|,)", " ", between).strip(" {}.")
+    if re.fullmatch(r"(?:or|and|,|;|&|, and|, or)?", bare):
+        return True
+    return len(between) <= FARTHEST and "\n\n" not in between and not TAKEN_BACK.search(between)
+
+
+def _with_surroundings(text: str, box: Box) -> str:
+    """A box with a sign before it, and with a percent sign, a scale, a unit or another value behind it."""
+    content, before = box.content, text[max(0, box.start - 40) : box.start]
+    sign = BEFORE.search(before)
+    if sign and not BULLET.search(before):
+        content = f"{sign[1]}{content}"
+    behind = AFTER.match(text, box.end)
+    if behind and _says_more(behind[1]):
+        content = f"{content} {behind[1]}"
+    return content
+
+
+def _says_more(behind: str) -> bool:
+    """Whether what stands behind a box belongs to the value in it."""
+    word = re.sub(r"\\[a-z]+\s*\{|\}|\\,|\^.*|[\s.]", "", behind)
+    if word.isalpha() and not behind.startswith("or "):
+        return word in KNOWN or word in (
+            "percent",
+            "hundred",
+            "thousand",
+            "million",
+            "billion",
+            "trillion",
+            "dozen",
+        )
+    return True

@@ -1,0 +1,83 @@
+r"""Which letters an answer to a multiple-choice question chooses.
+
+A letter is a choice only where it ends the answer, or where a mark, an option's text or a reason follows.
+So `(B)`, `B. Paris` and "C, because ..." choose; "a bird", "I think", "not C" and "B or C" choose nothing.
+Text comes without typography.
+"""
+
+import re
+
+LEAD = re.compile(
+    r"^(?:(?:so|thus|hence|therefore|it is|it's|that is|is|the|an?|my|final|correct|right|best|true|"
+    r"most likely|answer|options?|choices?|letters?|alternative|statement|i choose|"
+    r"i pick|i select|=|:)[\s,:]+)+",
+    re.IGNORECASE,
+)
+BRACKETED = re.compile(r"^[\(\[\{]\s*([A-Za-z])\s*[\)\]\}]\s*[.,:;)-]?\s*(.*)$", re.DOTALL)
+MARKED = re.compile(r"^([A-Za-z])\s*(?:[.):]|\s-+(?=\s)|-(?=\s))(?!\w)\s*(.*)$", re.DOTALL)
+REASONED = re.compile(
+    r"^([A-Z])\s*,?\s*((?:because|since|as|which|for|not|"
+    r"is (?:the )?(?:only )?(?:correct|right|best|answer|true))\b.*|\\ .*)$",
+    re.DOTALL,
+)
+LETTERS = re.compile(r"^\(?([A-Za-z])\)?(?:\s*(?:,\s*and|,|and|&|;)\s*\(?([A-Za-z])\)?)+\.?$")
+NOT_CHOSEN = re.compile(
+    r"\b(?:maybe|perhaps|possibly|probably|could|might|unless|although|not sure|unsure|wrong|incorrect|"
+    r"false)\b|\?|\bis not\b|\bisn't\b",
+    re.IGNORECASE,
+)
+ANOTHER = re.compile(
+    r"(?:\b(?:or|and|nor)\b|/|&|,)\s*\(?[A-Z]\)?(?![\w'])(?!\s+[a-z])|(?:^|\s)\(?[A-Z]\)(?!\w)|"
+    r"(?:^|\s)[B-HJ-Z]\.(?=\s|$)|^\(?[A-Z]\)?$"
+)
+
+
+def chosen(text: str) -> frozenset[str] | None:
+    """The letters that a final answer chooses, None where it chooses none.
+
+    >>> [sorted(chosen(t) or "-") for t in ("(b).", "B. Paris", "C, because it fits", "A and C", "a bird")]
+    [['B'], ['B'], ['C'], ['A', 'C'], ['-']]
+    """
+    text = text.strip().strip("*_` ")
+    if found := _letter(text):
+        return found
+    shorter = LEAD.sub("", text)
+    return _letter(shorter) if shorter != text and shorter else None
+
+
+def _letter(text: str) -> frozenset[str] | None:
+    if re.fullmatch(r"[A-Za-z]", text):
+        return frozenset({text.upper()})
+    if LETTERS.match(text):
+        return frozenset(letter.upper() for letter in re.findall(r"\b[A-Za-z]\b", text))
+    for form in (BRACKETED, MARKED, REASONED):
+        found = form.match(text)
+        if found is None:
+            continue
+        letter, rest = found[1], found[2].strip()
+        if (
+            form is BRACKETED
+            and re.match(r"(?:is|are|was)\b", rest)
+            and not re.match(r"is (?:the )?(?:only )?(?:correct|right|best|answer|true)", rest)
+        ):
+            return None
+        if form is MARKED and re.match(
+            r"^[A-Za-z]\s*\.\s", text
+        ):  # a sentence of its own, or the option's text
+            if re.match(
+                r"(?:but|or|and|although|however|maybe|perhaps|actually|wait|no|is|are|are both)\b",
+                rest,
+                re.I,
+            ):
+                return None
+            is_listed = re.search(r"(?:^|\s)\(?[A-Z]\)(?!\w)|(?:^|\s)[B-HJ-Z]\.(?=\s|$)", rest)
+            return None if is_listed else frozenset({letter.upper()})
+        is_reason = bool(re.match(r"(?:because|since|as|which|not)\b", rest))
+        if (NOT_CHOSEN.search(rest) and not is_reason) or re.search(
+            r"\b(?:or|and)\s+(?:maybe|perhaps)\b", rest
+        ):
+            return None
+        if not is_reason and ANOTHER.search(rest):
+            return None
+        return frozenset({letter.upper()})
+    return None

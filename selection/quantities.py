@@ -1,0 +1,221 @@
+r"""Reading one quantity: a number with its sign, currency, scale, percent sign and unit, and nothing unknown.
+
+The whole text has to be read. What is left over after the number is a unit, a noun or words that say nothing
+(`units.EMPTY`); anything else makes it no quantity. Text comes without typography, see `typography.plain`.
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from selection.numerals import (
+    BARE_POWER,
+    GROUPED,
+    INTEGER_OR_GROUPS,
+    MONEY_LETTERS,
+    NUMERAL,
+    POINTED,
+    POWER,
+    REPEATING,
+    SCALE,
+    SCALE_LETTERS,
+    SCALES,
+    Number,
+    numeral,
+    power_of_ten,
+    words_to_number,
+)
+from selection.units import CURRENCY, Unit, read_unit, unit_of
+from selection.vocabulary import TELLING
+
+SIGN = re.compile(r"\s*([-+]|(?:negative|minus)(?=\s))\s*", re.IGNORECASE)
+MONEY = re.compile(rf"\s*({CURRENCY})\s*")
+MIXED = re.compile(
+    rf"({INTEGER_OR_GROUPS})(?:\s*\\frac\s*\{{\s*(\d+)\s*\}}\s*\{{\s*(\d+)\s*\}}|(?:\s+|\s+and\s+|\s*&\s*)(\d+)\s*/\s*(\d+)(?![\d/]))"
+)
+FRACTION = re.compile(
+    r"(?:\\frac\s*\{\s*(-?\d[\d,]*)\s*\}\s*\{\s*(-?\d[\d,]*)\s*\}"
+    r"|\{?\s*(\d[\d,]*)\s*\}?\s*/\s*\{?\s*(-?\d[\d,]*)\s*\}?(?![\d/.])"
+    r"|(\d[\d,]*) (?:out of|in) (\d[\d,]*)(?![\d/.]))"
+)
+NUMBER = re.compile(rf"(?:{'|'.join((*GROUPED, REPEATING, POINTED))})(?![\d.,]*\d)")
+TENS = re.compile(POWER)
+ALONE = re.compile(BARE_POWER)
+PERCENT = re.compile(
+    r"\s*(?:%|(?:per ?cent|percentage points?|percentage|pct)(?![A-Za-z])\.?)", re.IGNORECASE
+)
+ORDINAL = re.compile(r"(?:st|nd|rd|th)(?![A-Za-z])")
+AROUND = re.compile(r"^[({\[]\s*(.*?)\s*[)}\]]$")
+LONGEST_PHRASE = 14  # words around the one number of a sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number and what it counts.
+
+    Attributes:
+        value: before the unit's factor; a percentage is not divided by a hundred.
+        doubtful: what else the number could be.
+        digits: significant digits of a decimal, 0 of any other number.
+    """
+
+    value: Fraction
+    unit: Unit | None = None
+    is_percent: bool = False
+    doubtful: tuple[Fraction, ...] = ()
+    digits: int = 0
+
+
+def quantity(text: str) -> Quantity | None:
+    r"""Read a text that is one quantity; None where any of it is unknown.
+
+    >>> quantity("-$1,250.50").value, quantity("11 5/6").value, quantity("$1.5M").value
+    (Fraction(-2501, 2), Fraction(71, 6), Fraction(1500000, 1))
+    >>> quantity("3 or 4"), quantity("H2O"), quantity("2 10/3")
+    (None, None, None)
+    """
+    text = text.strip()
+    inside = AROUND.match(text)
+    while inside and "(" not in inside[1] and "{" not in inside[1] and "[" not in inside[1]:
+        text, inside = inside[1], AROUND.match(inside[1])
+    sign, money, rest = _front(text)
+    found = _number(rest)
+    if found is None:
+        return _in_words(text)
+    number, behind, is_pure = found
+    return _with_rest(number, sign, money, behind, is_pure)
+
+
+def _front(text: str) -> tuple[int, str, str]:
+    """The sign, the currency and what follows: either may come first."""
+    sign, money, seen = 1, "", True
+    while seen:
+        seen = False
+        if (found := SIGN.match(text)) and found.end() < len(text):
+            if found[1] != "+":
+                sign = -sign
+            text, seen = text[found.end() :], True
+        elif not money and (found := MONEY.match(text)):
+            money, text, seen = found[1], text[found.end() :], True
+    return sign, money, text
+
+
+def _number(text: str) -> tuple[Number, str, bool] | None:
+    """The number that a text begins with and what stands behind it; and whether it is one numeral."""
+    if found := MIXED.match(text):
+        whole, over, under = found[1], found[2] or found[4], found[3] or found[5]
+        if not 0 < int(over) < int(under):
+            return None
+        return Number(_plain(whole) + Fraction(int(over), int(under))), text[found.end() :], False
+    if found := FRACTION.match(text):
+        over, under = found[1] or found[3] or found[5], found[2] or found[4] or found[6]
+        if not _plain(under):
+            return None
+        return Number(_plain(over) / _plain(under)), text[found.end() :], False
+    if (found := ALONE.match(text)) is not None:
+        power = power_of_ten(found.groups())
+        return None if power is None else (Number(power), text[found.end() :], False)
+    found = NUMBER.match(text)
+    read = numeral(found[0]) if found else None
+    if found is None or read is None:
+        return None
+    behind = text[found.end() :]
+    if tens := TENS.match(behind):
+        power = power_of_ten(tens.groups())
+        return None if power is None else (Number(read.value * power), behind[tens.end() :], False)
+    return read, behind, True
+
+
+def _plain(digits: str) -> Fraction:
+    return Fraction(digits.replace(",", ""))
+
+
+def _with_rest(number: Number, sign: int, money: str, behind: str, is_pure: bool) -> Quantity | None:
+    """The quantity of a number and all that stands behind it."""
+    scale, behind = _scale(behind, bool(money)) if is_pure else (1, behind)
+    while scale > 1 and (more := SCALE.match(behind)):  # two hundred thousand
+        scale, behind = scale * SCALES[more[1].casefold()], behind[more.end() :]
+    is_percent = False
+    if found := PERCENT.match(behind):
+        is_percent, behind = True, behind[found.end() :]
+    elif is_pure and number.value.denominator == 1 and (found := ORDINAL.match(behind)):
+        behind = behind[found.end() :]
+    unit = read_unit(behind, not behind or not behind[0].isalpha()) if behind.strip(" .,;:!") else None
+    if behind.strip(" .,;:") and (unit is None or behind.lstrip().startswith("!")):
+        return None
+    if money:
+        own = unit_of(money)
+        if unit is not None and own is not None and unit.dimensions:
+            powers = dict(unit.dimensions) | dict(own.dimensions)
+            own = Unit(unit.factor, frozenset(powers.items()))
+        unit = own
+    value = sign * number.value * scale
+    doubtful = tuple(sign * other * scale for other in number.doubtful)
+    return Quantity(
+        value, unit if unit is None or unit.dimensions else None, is_percent, doubtful, number.digits
+    )
+
+
+def _scale(behind: str, is_money: bool) -> tuple[int, str]:
+    """A scale word or letter directly behind a number."""
+    if found := SCALE.match(behind):
+        return SCALES[found[1].casefold()], behind[found.end() :]
+    letters = MONEY_LETTERS if is_money else SCALE_LETTERS
+    letter = re.match(r"\s?([kKmMbBtT])(?![\w^/])", behind)
+    if letter and letter[1] in letters and (is_money or not behind[0].isspace()):
+        return letters[letter[1]], behind[letter.end() :]
+    return 1, behind
+
+
+def _in_words(text: str) -> Quantity | None:
+    """A number in words, and a noun behind it."""
+    words = text.rstrip(".!").split()
+    if not words or len(words) > 12 or any(character.isdigit() for character in text):
+        return None
+    sign = 1
+    if words[0].casefold() in ("negative", "minus"):
+        sign, words = -1, words[1:]
+    for count in range(len(words), 0, -1):
+        value = words_to_number(" ".join(words[:count]))
+        if value is None:
+            continue
+        behind = " ".join(words[count:])
+        if PERCENT.fullmatch(behind):
+            return Quantity(sign * value, None, True)
+        unit = read_unit(behind) if behind else None
+        if behind and unit is None:
+            return None
+        return Quantity(sign * value, unit if unit and unit.dimensions else None)
+    return None
+
+
+def in_a_phrase(text: str) -> Quantity | None:
+    """Read the quantity of a short sentence that has one number, and no word that changes what it means.
+
+    >>> in_a_phrase("She has 18 apples left").value, in_a_phrase("She has at least 18 apples")
+    (Fraction(18, 1), None)
+    """
+    found = NUMERAL.search(text)
+    if found is None or found.start() == 0:
+        return None
+    before = text[: found.start()]
+    front = re.match(rf"(.*?)((?:[-+]|{CURRENCY}|\s|\()+)$", before)
+    words = [] if front is None else front[1].split()
+    if front is None or not words or len(text.split()) > LONGEST_PHRASE:
+        return None
+    if any(not re.fullmatch(r"[^\W\d_]+(?:['-][^\W\d_]+)*[,:]?", word) for word in words):
+        return None
+    if any(word.strip(",:").casefold() in TELLING or word.casefold() == "and" for word in words):
+        return None
+    if not front[2][:1].isspace() and front[2][:1] != "(":  # COVID-15
+        return None
+    if len(words[-1]) == 1 and words[-1] != "I":  # a variable, or a name that goes with the number
+        return None
+    if re.search(r"[,:]$", words[-1]) and len(words) > 3:
+        return None
+    read = quantity(text[len(front[1]) :])
+    if read is None or (
+        re.search(r"\d", text[found.end() :].replace("^2", "").replace("^3", "")) and not read.unit
+    ):
+        return None
+    return read

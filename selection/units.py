@@ -1,0 +1,198 @@
+r"""What a number counts: units of measure with their size, currencies, and nouns.
+
+A unit is a factor and the dimensions that it measures; a noun ("apples") is a dimension of its own. So 5 cm
+is 50 mm and not 50 cm, and 18 apples are not surely 18 oranges. Text comes without typography.
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from selection.vocabulary import EMPTY, TELLING
+
+Dimensions = frozenset[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A factor, and powers of dimensions; those of nouns begin with `#`."""
+
+    factor: Fraction
+    dimensions: Dimensions
+
+    @property
+    def counts_nouns(self) -> bool:
+        """Whether it names something that no table knows."""
+        return any(name.startswith("#") for name, _ in self.dimensions)
+
+
+def _sized(dimension: str, sizes: str) -> dict[str, tuple[Fraction, str]]:
+    """`1000 kg kilo kilos; 1 g` as names of sizes of one dimension."""
+    found = {}
+    for line in sizes.split(";"):
+        size, *names = line.split()
+        found.update({name: (Fraction(size), dimension) for name in names})
+    return found
+
+
+SIZES = {
+    "length": (
+        "1 m meter meters metre metres; 1000 km kilometer kilometers kilometre kilometres kms; 1/100 "
+        "cm centimeter centimeters centimetre centimetres cms; 1/1000 mm millimeter millimeters "
+        "millimetre millimetres; 1/10 dm decimeter decimeters; 1/1000000 µm micrometer micrometers "
+        "micron microns; 1/1000000000 nm nanometer nanometers; 254/10000 inch inches; 3048/10000 ft "
+        "foot feet; 9144/10000 yd yds yard yards; 1609344/1000 mi mile miles"
+    ),
+    "mass": (
+        "1 g gram grams gm gms gramme grammes; 1000 kg kilogram kilograms kilo kilos kgs; 1/1000 mg "
+        "milligram milligrams; 1/1000000 µg microgram micrograms; 1000000 tonne tonnes; "
+        "45359237/100000 lb lbs pound pounds; 45359237/1600000 oz ounce ounces"
+    ),
+    "time": (
+        "1 s sec secs second seconds; 60 min mins minute minutes; 3600 h hr hrs hour hours; 86400 day "
+        "days; 604800 week weeks wk wks; 1/1000 ms millisecond milliseconds; 1/1000000 µs microsecond "
+        "microseconds; 1/1000000000 ns nanosecond nanoseconds"
+    ),
+    "calendar": "1 month months mo; 12 yr yrs year years; 120 decade decades; 1200 century centuries",
+    "volume": (
+        "1 L l liter liters litre litres; 1/1000 mL ml milliliter milliliters millilitre millilitres "
+        "cc; 1/100 cL cl centiliter centiliters; 1/10 dL dl deciliter deciliters"
+    ),
+    "US volume": (
+        "1 gal gallon gallons; 1/4 qt quart quarts; 1/8 pt pint pints; 1/16 cup cups; 1/256 tbsp "
+        "tablespoon tablespoons; 1/768 tsp teaspoon teaspoons"
+    ),
+    "USD": (
+        "1 $ dollar dollars usd US$ bucks buck; 1/100 cent cents ¢; 1/4 quarters; 1/10 dime dimes; "
+        "1/20 nickel nickels"
+    ),
+    "EUR": "1 € euro euros eur",
+    "GBP": "1 £ gbp quid",
+    "JPY": "1 ¥ yen jpy",
+    "CNY": "1 yuan cny rmb",
+    "INR": "1 ₹ rs rs. rupee rupees inr",
+    "KRW": "1 ₩ won krw",
+    "RUB": "1 ₽ ruble rubles rouble roubles rub",
+    "CHF": "1 chf franc francs",
+    "peso": "1 peso pesos",
+    "CAD": "1 C$ cad",
+    "AUD": "1 A$ aud",
+    "angle": "1 degree degrees deg",
+    "radian": "1 rad radian radians",
+    "Celsius": "1 °C celsius",
+    "Fahrenheit": "1 °F fahrenheit",
+    "Kelvin": "1 K kelvin kelvins",
+    "energy": "1 J joule joules; 1000 kJ kilojoule kilojoules; 3600000 kWh",
+    "calorie": "1 cal calorie calories; 1000 kcal kilocalorie kilocalories",
+    "force": "1 N newton newtons; 1000 kN",
+    "power": "1 W watt watts; 1000 kW kilowatt kilowatts",
+    "voltage": "1 V volt volts; 1/1000 mV",
+    "current": "1 A amp amps ampere amperes; 1/1000 mA",
+    "resistance": "1 ohm ohms Ω",
+    "frequency": "1 Hz hertz; 1000 kHz; 1000000 MHz; 1000000000 GHz",
+    "pressure": "1 Pa pascal pascals; 1000 kPa; 101325 atm",
+    "amount": "1 mol mole moles",
+    "byte": "1 byte bytes; 1000 KB kB; 1000000 MB; 1000000000 GB",
+    "area": "1 acre acres; 2471/1000 hectare hectares ha",
+}
+KNOWN = {name: size for dimension, sizes in SIZES.items() for name, size in _sized(dimension, sizes).items()}
+SPEEDS = {"mph": ("mile", "hour"), "kph": ("km", "hour"), "kmh": ("km", "hour"), "kmph": ("km", "hour")}
+SPEEDS |= {"fps": ("ft", "s"), "bps": ("bit", "s"), "rpm": ("revolution", "min")}
+NO_UNIT = frozenset({"unit", "units"})  # of whatever dimension: 18 units, units^2
+CURRENCY = (
+    r"(?:US\$|C\$|A\$|HK\$|\$|€|£|¥|₹|₩|₽|"
+    r"(?:USD|EUR|GBP|JPY|CNY|RMB|INR|CHF|CAD|AUD)(?![A-Za-z])|Rs\.?(?![A-Za-z]))"
+)
+CURRENCIES = frozenset({"USD", "EUR", "GBP", "JPY", "CNY", "INR", "KRW", "RUB", "CHF", "CAD", "AUD", "peso"})
+# letters that mathematics uses as well: a unit only behind a space
+LETTERS = frozenset("mgshlLJNWVAKCF")
+SQUARE = re.compile(r"^(?:square|sq\.?)\s+|^(?:sq)(?=\s)", re.IGNORECASE)
+CUBIC = re.compile(r"^(?:cubic|cu\.?)\s+", re.IGNORECASE)
+POWERED = re.compile(r"\s*(?:\^\s*\{?\s*(-?\d)\s*\}?|(squared|cubed)\b)")
+WORD = re.compile(r"(?:°[CF]|US\$|[$€£¥₹₩₽¢Ω]|[A-Za-zµ]+(?:['-][A-Za-z]+)*\.?)")
+
+
+def read_unit(text: str, plainly: bool = True) -> Unit | None:
+    """Read what stands behind a number.
+
+    Args:
+        plainly: behind a space, so that one letter can be a unit.
+
+    Returns:
+        None where it is not surely a unit or a noun. `Unit(1, {})` where it says nothing of what is counted.
+    """
+    rest = text.strip().strip(".,;:!").strip()
+    rest = re.sub(r"degrees?\s+(C|F|Celsius|Fahrenheit)\b", lambda m: f"°{m[1][0].upper()}", rest, flags=re.I)
+    rest = re.sub(r"^([A-Za-zµ]{1,3})([23])(?![\w^])", r"\1^\2", rest)  # cm2
+    unit, over = Unit(Fraction(1), frozenset()), False
+    while rest:
+        if rest[0] == "/" or (
+            re.match(r"(?:per|an?|each|every)\b", rest) and not (rest[0] != "p" and not unit.dimensions)
+        ):
+            over, rest = True, re.sub(r"^(?:/|per\b|an?\b|each\b|every\b)\s*", "", rest)
+            if not rest:
+                return unit
+            continue
+        found = _next_unit(rest, plainly)
+        if found is None:
+            return None
+        one, power, rest = found
+        unit = _times(unit, one, -power if over else power)
+        rest = re.sub(r"^(?:\\cdot|\*|\\times)\s*", "", rest.lstrip())
+        plainly = True
+    return unit
+
+
+def _next_unit(rest: str, plainly: bool) -> tuple[Unit, int, str] | None:
+    """The first unit of a text, its power, and what follows."""
+    power = 1
+    for pattern, raised in ((SQUARE, 2), (CUBIC, 3)):
+        found = pattern.match(rest)
+        if found:
+            power, rest = raised, rest[found.end() :].lstrip()
+    word = WORD.match(rest)
+    if word is None:
+        return None
+    behind = rest[word.end() :]
+    raised_to = POWERED.match(behind)
+    if raised_to:
+        power = {"squared": 2, "cubed": 3}.get(raised_to[2]) or int(raised_to[1])
+        behind = behind[raised_to.end() :]
+    unit = unit_of(word[0], plainly)
+    return None if unit is None else (unit, power, behind.lstrip(" ,;"))
+
+
+def unit_of(word: str, plainly: bool = True) -> Unit | None:
+    """The unit or noun of one word; None where a word changes what the number means."""
+    name = word if word in ("rs.",) else word.rstrip(".")
+    lower = name.casefold()
+    if (lower in TELLING and name != "May") or (len(name) == 1 and name in LETTERS and not plainly):
+        return None
+    if lower in SPEEDS:
+        over, under = SPEEDS[lower]
+        return _times(unit_of(over) or _noun(over), unit_of(under) or _noun(under), -1)
+    for spelling in (name, lower):
+        if spelling in KNOWN and (len(spelling) > 1 or spelling == name):
+            factor, dimension = KNOWN[spelling]
+            return Unit(factor, frozenset({(dimension, 1)}))
+    if lower in EMPTY or lower in NO_UNIT or lower.endswith("ly"):
+        return Unit(Fraction(1), frozenset())
+    if len(lower) < 3 or not set(lower) & set("aeiouyéèàöüä"):
+        return None
+    return _noun(lower)
+
+
+def _noun(word: str) -> Unit:
+    for ending, stem in (("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("xes", "x"), ("sses", "ss")):
+        if word.endswith(ending):
+            return Unit(Fraction(1), frozenset({(f"#{word.removesuffix(ending)}{stem}", 1)}))
+    singular = word.removesuffix("s") if not word.endswith("ss") else word
+    return Unit(Fraction(1), frozenset({(f"#{singular}", 1)}))
+
+
+def _times(unit: Unit, one: Unit, power: int) -> Unit:
+    powers = dict(unit.dimensions)
+    for name, own in one.dimensions:
+        powers[name] = powers.get(name, 0) + own * power
+    kept = frozenset((name, n) for name, n in powers.items() if n)
+    return Unit(unit.factor * one.factor**power, kept)

@@ -1,0 +1,49 @@
+"""Every verdict of the table in `verdict_cases`, however the final answer is marked."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from selection.verification import VerifySettings, judge
+from tests.verdict_cases import FINALS, TEXTS
+
+WANTED = {
+    "=": {"correct"},
+    "!": {"wrong"},
+    "?": {"unparsed"},
+    "~": {"wrong", "unparsed"},
+}
+
+
+def cases(block: str) -> Iterator[tuple[str, str, str]]:
+    for line in block.strip("\n").split("\n"):
+        found = re.fullmatch(r"(.) \| (.*?) \|(?: (.*))?", line)
+        assert found is not None, line
+        yield found[1], found[2], (found[3] or "").replace("⏎", "\n")
+
+
+def verdict(text: str, reference: str, kind: str) -> str:
+    return judge(text, reference, VerifySettings(method=kind.split()[0])).state  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", FINALS)
+def test_a_final_answer_gets_its_verdict_behind_a_mark_and_in_a_box(kind: str) -> None:
+    missed = []
+    for wanted, reference, answer in cases(FINALS[kind]):
+        texts = [f"Answer: {answer}"]
+        if answer.count("{") == answer.count("}") and "$$" not in answer and r"\[" not in answer:
+            texts.append(rf"so \boxed{{{answer}}}")
+        for text in texts:
+            if (state := verdict(text, reference, kind)) not in WANTED[wanted]:
+                missed.append((text, reference, state))
+    assert missed == []
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_the_final_answer_of_a_text_is_found(kind: str) -> None:
+    found = [
+        (text, reference, wanted, verdict(text, reference, kind))
+        for wanted, reference, text in cases(TEXTS[kind])
+    ]
+    assert [case for case in found if case[3] not in WANTED[case[2]]] == []

@@ -1,0 +1,1072 @@
+"""Answers, references and the verdicts they should get, by kind, written before the code that reads them.
+
+A line is `verdict | reference | final answer`: `=` correct, `!` wrong, `?` unparsed, `~` anything but
+correct. In TEXTS the last field is the whole answer, with ⏎ for a line break. A kind belongs to the method
+that its name begins with.
+"""
+
+FINALS: dict[str, str] = {
+    "math plain numbers": r"""
+= | 18 | 18
+= | 18 | 18.
+= | 18 | 18.0
+= | 18 | +18
+= | 18 | 018
+= | -5 | -5
+! | 5 | -5
+! | -5 | 5
+! | 18 | 19
+! | 2 | 12
+! | 18 | 18.5
+= | 0.5 | .5
+= | -0.5 | -.5
+= | 18.50 | 18.5
+= | 0 | -0
+= | 1e3 | 1000
+= | 004 | 4
+= | 12345678901234567890 | 12345678901234567890
+! | 12345678901234567890 | 12345678901234567891
+""",
+    "math signs": r"""
+= | -5 | −5
+~ | 5 | −5
+= | -5 | –5
+= | -5 | - 5
+~ | 5 | - 5
+= | -5 | -$5
+~ | 5 | -$5
+= | -5 | $-5
+= | -5 | −$5
+= | -5 | \$-5
+= | -5 | negative 5
+= | -5 | minus 5
+~ | 5 | negative 5
+= | -5 | -5 degrees
+= | -5 | (-5)
+= | -0.5 | -\frac{1}{2}
+= | -0.5 | \frac{-1}{2}
+= | -0.5 | \frac{1}{-2}
+= | -0.5 | −½
+~ | 0.5 | −½
+""",
+    "math grouped digits": r"""
+= | 1234 | 1,234
+= | 1234 | 1 234
+= | 1234 | 1\,234
+= | 1234 | 1{,}234
+= | 1234 | 1\ 234
+= | 1234 | 1 234
+= | 1234 | 1 234
+= | 1234 | 1~234
+= | 1234 | 1'234
+= | 1234 | 1’234
+= | 1234 | 1_000 + 234
+= | 1000 | 1_000
+= | 1000000 | 1_000_000
+= | 12500 | 12{,}500
+= | 12500 | 12\;500
+= | 12500 | 12,\!500
+= | 12500 | 12 500
+= | 1234567 | 1,234,567
+= | 1234567 | 1 234 567
+= | 1234567.89 | 1,234,567.89
+= | 1234567.89 | 1.234.567,89
+= | 1234.56 | 1.234,56
+= | 1234567 | 1.234.567
+= | 100000 | 1,00,000
+= | 1234567 | 12,34,567
+= | 1234 | 1234
+~ | 235 | 1\,234
+~ | 235 | 1 234
+~ | 235 | 1,234
+~ | 234 | 1,234
+~ | 1 | 1,234
+! | 1235 | 1,234
+~ | 1234 | 1.234
+~ | 1.234 | 1,234
+= | 1.234 | 1.234
+= | 1,234 | 1234
+= | 1 234 | 1,234
+= | 3.5 | 3,5
+= | 12.5 | 12,50
+= | 0.125 | 0,125
+~ | 35 | 3,5
+~ | 1234 | 12,34
+~ | 12345 | 12 345 6
+~ | 1234 | 1 2 3 4
+= | 12{,}500 | 12500
+= | \$1{,}250 | 1250
+""",
+    "math unit words": r"""
+= | 18 | 18 dollars
+= | 40 | 40 pages
+= | 5 | 5 cookies
+! | 18 | 19 cookies
+! | 18 | 17 dollars
+= | 18 | 18 apples
+= | 18 | 18 miles
+= | 18 dollars | 18
+= | 18 dollars | $18
+= | 18 apples | 18 apples
+= | 1 apple | 1 apples
+= | 18 | 18\text{ cookies}
+= | 18 | 18 \text{ miles per hour}
+= | 18 | 18 \mathrm{~cm}
+= | 18 | 18\,\mathrm{cm}^2
+= | 18 | 18 \text{ cm}^2
+= | 18 | 18 cm²
+= | 18 | 18 square feet
+= | 18 | 18 sq. ft.
+= | 18 | 18 years old
+= | 18 | 18 more apples
+= | 18 | 18 hours per week
+= | 18 | 18 km/h
+= | 18 | 18 m/s
+= | 18 | 18 m s^{-1}
+= | 18 | 18 kg
+= | 18 | 18kg
+= | 18 | 18 units
+= | 18 | 18 pieces of candy
+= | 18 | 18 left
+= | 18 | 18 in total
+= | 18 | 18 ways
+= | 18 | \text{18 apples}
+= | 18 | 18~\text{apples}
+= | 18 | 18\mbox{ apples}
+= | 18 | 18 \textrm{ dollars}
+= | 18 | 18 \text{students}
+= | 18 | 18 hrs
+= | 18 | She has 18 apples left
+= | 18 | There are 18 students in the class
+= | 18 | He needs 18 more dollars
+= | 72 | Natalia sold 72 clips altogether in April and May
+= | 18 | exactly 18
+= | 18 | a total of 18 apples
+= | 18 | 18 units^2
+= | 18 | 18 \text{ units}^3
+= | 18 | 18 cubic meters
+= | 1/2 | \frac{1}{2} \text{ cup}
+= | 1/2 | 1/2 cup
+= | 2.5 | 2 1/2 hours
+= | \pi | \pi \text{ cm}
+= | 9\pi | 9\pi \text{ square inches}
+= | 9\pi | 9\pi\ \mathrm{cm}^2
+= | 9\pi | 9π cm²
+= | 2\sqrt{3} | 2\sqrt{3} \text{ units}
+! | 9\pi | 3\pi \text{ cm}
+""",
+    "math units that differ": r"""
+= | 3 m | 3 m
+= | 3 m | 3 meters
+= | 3 meters | 3 metres
+! | 3 m | 3 km
+! | 3 km | 3 m
+= | 5 cm | 50 mm
+= | 50 mm | 5 cm
+= | 3 m | 300 cm
+= | 1 hour | 60 minutes
+= | 1.5 hours | 90 minutes
+! | 90 minutes | 2 hours
+! | 3 m | 3 kg
+! | 3 hours | 3 minutes
+= | 2 kg | 2000 g
+= | 1 L | 1000 mL
+= | 1 foot | 12 inches
+= | 1 yard | 3 feet
+= | 1 week | 7 days
+= | 60 km/h | 60 kilometers per hour
+= | 60 mph | 60 miles per hour
+~ | 60 mph | 60 km/h
+= | 10 m/s | 36 km/h
+! | 4 cm^2 | 4 cm
+! | 4 cm^2 | 4 cm^3
+= | 4 cm^2 | 4 square centimeters
+= | 4 \text{ m}^2 | 4 sq m
+= | 1 m^2 | 10000 cm^2
+~ | 5 | 5000 mm
+~ | 5000 | 5 km
+= | 5 km | 5
+! | 5 km | 6
+~ | 18 apples | 18 oranges
+""",
+    "math currency": r"""
+= | 18 | $18
+= | 18 | \$18
+= | 18 | \$ 18
+= | 18 | 18\$
+= | 18 | 18$
+= | 18 | USD 18
+= | 18 | 18 USD
+= | 18 | US$18
+= | 18 | 18 €
+= | 18 | €18
+= | 18 | £18
+= | 18 | ¥18
+= | 18 | ₹18
+= | 18 | Rs. 18
+= | 18 | Rs 18
+= | 18 | 18 euros
+= | 18 | $18.00
+= | 18 | \$18.00
+= | 18 | $18 per hour
+= | 18 | \$18 \text{ per hour}
+= | 18 | 18 bucks
+= | $18 | 18 dollars
+= | \$18 | $18
+! | $18 | $19
+! | $18 | €18
+! | 18 dollars | 18 euros
+= | $0.50 | 50 cents
+= | 50 cents | $0.50
+= | 50 cents | \$0.50
+= | 1250 | $1,250
+= | 1250 | \$1,250.00
+= | 1250 | \$1{,}250
+~ | 0.5 | 50 cents
+= | 50 | 50 cents
+= | 50 | 50¢
+""",
+    "math percent": r"""
+= | 50 | 50%
+= | 50 | 50\%
+= | 50% | 50
+= | 50\% | 50
+= | 50 | 50 percent
+= | 50 | 50 per cent
+= | 50 | 50 \text{ percent}
+= | 50 | 50\text{\%}
+= | 50% | 50 percent
+= | 0.5 | 50%
+= | 50% | 0.5
+= | 1/2 | 50\%
+= | 50\% | \frac{1}{2}
+! | 50 | 0.5
+! | 0.5 | 50
+! | 50% | 5%
+! | 50% | 0.5%
+! | 50% | 60
+= | 12.5 | 12.5%
+= | 12.5\% | 12\frac{1}{2}\%
+= | 33 | 33 percentage points
+""",
+    "math fractions and mixed numbers": r"""
+= | 71/6 | 11 5/6
+= | 71/6 | 11\frac{5}{6}
+= | 71/6 | 11 \frac{5}{6}
+= | 71/6 | 11 \dfrac{5}{6}
+= | 71/6 | 11\,\frac{5}{6}
+= | 71/6 | 11 and 5/6
+= | 11 5/6 | \frac{71}{6}
+= | 11\frac{5}{6} | 11 5/6
+~ | 8/3 | 11 5/6
+~ | 55/6 | 11 5/6
+~ | 11 | 11 5/6
+~ | 5/6 | 11 5/6
+~ | 16/6 | 11 5/6
+= | -5/2 | -2 1/2
+= | -5/2 | -2\frac{1}{2}
+~ | -3/2 | -2 1/2
+~ | 20/3 | 2 10/3
+~ | 2 | 2 10/3
+= | 5/2 | 2½
+= | 5/2 | 2 ½
+= | 1/2 | ½
+= | 3/4 | ¾
+= | 1/3 | ⅓
+= | 1/2 | 1⁄2
+= | 1/2 | \frac12
+= | 1/2 | \frac 12
+= | 1/2 | \frac{1}2
+= | 1/2 | \dfrac{1}{2}
+= | 1/2 | \tfrac{1}{2}
+= | 1/2 | \cfrac{1}{2}
+= | 1/2 | 1/2
+= | 1/2 | 2/4
+= | 1/2 | 0.5
+= | 1/2 | {1}/{2}
+= | 1/2 | 1 / 2
+= | 0.25 | \frac{1}{4}
+= | 3 | 6/2
+! | 1/2 | 1/3
+! | 1/3 | 0.33
+! | 1/3 | 0.3333
+~ | 1/3 | 0.333334
+= | 2/3 | two thirds
+= | 1/2 | one half
+= | 1/2 | half
+= | 3/4 | three quarters
+= | 3/4 | three-fourths
+= | 7/2 | three and a half
+= | 1/12 | 0.08333333333333333
+= | 1/6 | 1 out of 6
+= | 1/6 | 1 in 6
+! | 1/6 | 1 out of 5
+""",
+    "math repeating decimals": r"""
+= | 1/3 | 0.\overline{3}
+= | 1/3 | 0.\bar{3}
+= | 1/3 | 0.\overline3
+= | 1/3 | 0.(3)
+= | 1/3 | 0.333...
+= | 1/3 | 0.333…
+= | 1/3 | 0.3333\ldots
+= | 1/6 | 0.1\overline{6}
+= | 1/6 | 0.1666...
+= | 0.\overline{3} | 1/3
+= | 1 | 0.\overline{9}
+= | 3/11 | 0.\overline{27}
+= | 3/11 | 0.272727...
+! | 1/3 | 0.\overline{4}
+! | 1/3 | 0.\overline{6}
+""",
+    "math scientific": r"""
+= | 6.02e23 | 6.02 \times 10^{23}
+= | 6.02 \times 10^{23} | 6.02e23
+= | 6.02 \times 10^{23} | 6.02E+23
+= | 6.02 \times 10^{23} | 6.02 × 10^23
+= | 6.02 \times 10^{23} | 6.02·10^23
+= | 6.02 \times 10^{23} | 6.02 \cdot 10^{23}
+= | 6.02 \times 10^{23} | 6.02 x 10^23
+= | 6.02 \times 10^{23} | 6.02*10^23
+= | 6.02 \times 10^{23} | 6.02×10²³
+= | 0.001 | 10^-3
+= | 0.001 | 10^{-3}
+= | 0.001 | 10⁻³
+= | 0.001 | 1e-3
+= | 300000000 | 3\times 10^{8}
+= | 300000000 | 3e8
+= | 3\times 10^8 | 3.0 \times 10^8 \text{ m/s}
+! | 9.1\times 10^{-31} | 1.6\times 10^{-19}
+! | 0.0000001 | 0.0000003
+! | \frac{1}{2^{61}} | \frac{1}{2^{60}}
+! | \frac{1}{2^{98}} | \frac{1}{2^{99}}
+! | 6.02 \times 10^{23} | 6.02 \times 10^{22}
+! | 6.02 \times 10^{23} | 6.02
+= | 6.6\times 10^{-34} | 6.6\times 10^{-34}
+= | 1000000 | 10^6
+""",
+    "math scale words": r"""
+= | 2000000 | 2 million
+= | 2000000 | 2 \text{ million}
+= | 2000000 | $2 million
+= | 2000000 | 2 million dollars
+= | 1500000 | $1.5M
+= | 1500000 | 1.5M
+= | 1500000 | \$1.5 \text{ million}
+= | 5000 | 5k
+= | 5000 | 5K
+= | 5000 | $5k
+= | 5000 | 5 thousand
+= | 3000000000 | 3bn
+= | 3000000000 | 3 billion
+= | 3000000000 | $3B
+= | 24 | 2 dozen
+= | 200 | 2 hundred
+= | 200000 | 2 lakh
+= | 2 million | 2,000,000
+= | 2 million | 2 million
+! | 2 million | 2 billion
+~ | 2 | 2 million
+~ | 2 million | 2
+~ | 1.5 | $1.5M
+~ | 2 | 2 dozen
+~ | 5 | 5k
+""",
+    "math number words": r"""
+= | 3 | three
+= | 3 | Three
+= | three | 3
+= | 21 | twenty-one
+= | 21 | twenty one
+= | 105 | one hundred and five
+= | 1200 | twelve hundred
+= | 2500 | two thousand five hundred
+= | 12 | a dozen
+= | 3 | three apples
+= | 0 | zero
+! | 3 | four
+! | 21 | twenty
+= | 3 | 3rd
+= | 3 | 3^{rd}
+= | 5 | 5th
+= | 5 | 5^{\text{th}}
+= | 5th | 5
+= | third | 3rd
+! | 3rd | 4th
+""",
+    "math typography": r"""
+= | 18 | \text{18}
+= | 18 | \textbf{18}
+= | 18 | \mathbf{18}
+= | 18 | \mathrm{18}
+= | 18 | \bf{18}
+= | 18 | **18**
+= | 18 | *18*
+= | 18 | __18__
+= | 18 | `18`
+= | 18 | "18"
+= | 18 | “18”
+= | 18 | '18'
+= | 18 | $18$
+= | 18 | $$18$$
+= | 18 | \(18\)
+= | 18 | \[18\]
+= | 18 | \displaystyle 18
+= | 18 | {18}
+= | 18 | \left(18\right)
+= | 18 | (18)
+= | 18 | １８
+= | 18 | 18\,
+= | 18 | ~18
+= | 18 | \!18
+= | 18 | \;18\;
+= | 18 | \quad 18
+= | 18 | \color{red}{18}
+= | 18 | \textcolor{blue}{18}
+= | 18 | \large 18
+= | 18 | <b>18</b>
+= | 18 | 18 ✅
+= | 18 | ✅ 18
+= | \text{east} | east
+= | \frac{1}{2} | $\frac{1}{2}$
+= | \left(1, 2\right) | (1,2)
+= | \text{yes} | **Yes**
+""",
+    "math equations": r"""
+= | 5 | x = 5
+= | 5 | x=5
+= | x = 5 | 5
+= | x = 5 | x=5
+! | x = 5 | x=6
+! | x = 5 | y=5
+! | 5 | x=6
+= | 5 | x_1 = 5
+= | 5 | \theta = 5
+= | 18 | Total = 18
+= | 18 | Area = 18 cm^2
+= | 18 | total cost = $18
+= | 18 | \text{Area} = 18
+= | 7 | 3 + 4 = 7
+= | 7 | x = 3 + 4 = 7
+= | 12 | 3*4
+= | 12 | 3 \times 4
+= | 5 | f(2) = 5
+= | 1/2 | P(A) = \frac{1}{2}
+= | 2x+1 | y = 2x+1
+= | y = 2x+1 | y = 2x + 1
+= | y = 2x+1 | 2x+1
+= | y = 2x+1 | y = 1 + 2x
+= | y = 2x+1 | 2x - y + 1 = 0
+! | y = 2x+1 | y = 2x-1
+! | y=2x+1 | y = 2x
+= | 2x + 3y = 6 | 4x + 6y = 12
+! | 2x + 3y = 6 | 2x + 3y = 7
+! | 3x+4y+14=0 | 3x-y+13=0
+= | x^2+y^2=1 | y^2 + x^2 = 1
+! | 5 | x \neq 5
+~ | 5 | x > 5
+~ | 5 | x < 5
+= | 5 | 5 = x
+= | 5 | x \approx 5
+= | 5 | ≈ 5
+= | 18 | = 18
+""",
+    "math expressions": r"""
+= | (x+1)^2 | x^2+2x+1
+= | (x+1)^2 | x² + 2x + 1
+= | x^2 | x**2
+= | x^2 | x^{2}
+= | 2x | 2*x
+= | 2x | x \cdot 2
+! | 2x | 3x
+! | x^2 | x^3
+! | x | y
+! | 2 | 2x
+! | 2x | 2
+= | \sqrt{2} | √2
+= | \sqrt{2} | sqrt(2)
+= | \sqrt{2} | \sqrt2
+= | \sqrt{2} | 2^{1/2}
+= | 2\sqrt{3} | 2√3
+= | 2\sqrt{3} | \sqrt{12}
+! | 2\sqrt{3} | 3\sqrt{2}
+= | \frac{\sqrt{3}}{3} | \frac{1}{\sqrt{3}}
+= | \pi | π
+= | \pi | pi
+= | 2\pi | 2π
+= | \pi | 3.14159265
+! | \pi | 3.14
+= | \frac{\pi}{2} | π/2
+= | e^{2} | e^2
+! | 1 - \frac{1}{e} | 1 + \frac{1}{e}
+= | \ln 2 | \ln(2)
+= | \log_2 8 | 3
+= | 5! | 120
+~ | 18 | 18!
+= | \binom{5}{2} | 10
+= | 2^{10} | 1024
+= | \frac{x+2}{7} | \frac{x}{7}+\frac{2}{7}
+= | x+1 | \frac{x^2-1}{x-1}
+! | \frac{1}{3 \cdot 2^{2006}} | \frac{2^{2005}+1}{3 \cdot 2^{2006}}
+= | 3+4i | 4i + 3
+! | 3+4i | 3-4i
+= | \sin^2 x | 1-\cos^2 x
+! | \sin x | \cos x
+= | a+b | b+a
+= | |x| | \left|x\right|
+~ | x | |x|
+= | \frac{1}{1+x} | 1/(1+x)
+= | 2^n | 2^{n}
+! | \frac{1}{2004!} | \frac{1}{2006!}
+! | x/2^{99} | x/2^{98}
+""",
+    "math several values": r"""
+= | 1, 2 | 1, 2
+= | 1, 2 | 2, 1
+= | 1, 2 | 1 and 2
+= | 1, 2 | 1 or 2
+= | 1, 2 | x = 1 or x = 2
+= | 1, 2 | x=1, x=2
+= | 1, 2 | x=1, 2
+= | 1,2 | \{1, 2\}
+= | \{1,2\} | {1, 2}
+= | \{1,2\} | 2, 1
+= | \{1,2,3\} | \{3, 2, 1\}
+= | 1, 2, 3 | 1, 2, and 3
+= | 1, 2 | 1 \text{ and } 2
+= | 1, 2 | 1 \text{ or } 2
+! | 1, 2 | 1, 3
+! | 1, 2 | 1
+! | 1 | 1, 2
+! | 2 | 1 or 2
+! | 2, 3, 4 | 1, 2, 3
+! | 19, 46, \text{ and } 82 | 21, 36, and 82
+! | n=2, 3, 4 | n=1, 2, 3
+= | \pm 2 | 2, -2
+= | 2, -2 | \pm 2
+= | ±2 | \pm 2
+= | \pm 2 | x = \pm 2
+! | \pm 2021 | 2021
+! | 2 | \pm 2
+= | 1 \pm \sqrt{2} | 1+\sqrt{2}, 1-\sqrt{2}
+! | 1 \pm \sqrt{2} | 1+\sqrt{2}
+= | (1, 2) | (1, 2)
+= | (1, 2) | (1,2)
+= | (1, 2) | \left( 1, 2 \right)
+= | (1, 2) | (x, y) = (1, 2)
+= | (1, 2) | x = 1, y = 2
+= | (1, 2) | y = 2, x = 1
+= | x = 1, y = 2 | y=2, x=1
+! | x = 1, y = 2 | x=2, y=1
+! | (1, 2) | (2, 1)
+~ | (1, 2) | \{1, 2\}
+! | (1, 2) | (1, 3)
+= | (1, \frac{9}{2}) | (1, 4.5)
+! | (1,2) | (1,2,3)
+= | (1,2), (3,4) | (3,4), (1,2)
+= | (1,2), (3,4) | (1,2) and (3,4)
+! | (1,2), (3,4) | (1,2)
+! | D=(0,1) | D=(0,1.5)
+= | 2:3 | 2:3
+= | 2:3 | 4:6
+= | 2:3 | 2 : 3
+! | 2:3 | 3:2
+= | 2/3 | 2:3
+""",
+    "math intervals and inequalities": r"""
+= | [1, 2) | [1,2)
+! | [1, 2) | (1,2)
+! | [1, 2) | [1,2]
+! | [1,2) | [1,3)
+= | (1, \infty) | (1, ∞)
+= | (1, \infty) | x > 1
+= | x > 1 | (1, \infty)
+= | x > 1 | 1 < x
+= | x > 1 | x>1
+! | x > 1 | x \ge 1
+! | x > 1 | x < 1
+= | x \geq 1 | x ≥ 1
+= | x \ge 1 | [1, \infty)
+= | x \le 1 | x <= 1
+= | 1 < x < 2 | (1,2)
+= | 1 \le x < 2 | [1, 2)
+= | (1,2) | x \in (1,2)
+= | (-\infty, 1) \cup (2, \infty) | (2,\infty) \cup (-\infty,1)
+= | (-\infty, 1) \cup (2, \infty) | x < 1 or x > 2
+! | (-\infty, 1) \cup (2, \infty) | (-\infty, 1)
+! | (-\infty, 1] \cup (2, \infty) | (-\infty, 1) \cup (2, \infty)
+= | \infty | ∞
+= | \infty | infinity
+! | \infty | -\infty
+! | \infty | 5
+= | [-1, 1] | \left[-1, 1\right]
+= | y \ge 2x | 2x \le y
+~ | y \ge 2x | y \le 2x
+""",
+    "math matrices": r"""
+= | \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} | \begin{pmatrix}1&2\\3&4\end{pmatrix}
+= | \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} | \begin{bmatrix} 1 & 2 \\ 3 & 4 \end{bmatrix}
+! | \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} | \begin{pmatrix} 1 & 2 \\ 3 & 5 \end{pmatrix}
+! | \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} | \begin{pmatrix} 1 & 3 \\ 2 & 4 \end{pmatrix}
+= | \begin{pmatrix} 1/2 \\ 3 \end{pmatrix} | \begin{pmatrix} \frac{1}{2} \\ 3 \end{pmatrix}
+! | \begin{pmatrix} 1 \\ 3 \end{pmatrix} | \begin{pmatrix} 1 & 3 \end{pmatrix}
+""",
+    "math words": r"""
+= | yes | Yes
+= | yes | yes.
+= | yes | Yes, because 3 is odd
+! | yes | No
+! | no | Yes, she can
+= | east | East
+= | east | \text{east}
+= | east | to the east
+~ | east | seat
+~ | east | west
+~ | east | not east
+~ | east | northeast
+= | no solution | No solution
+= | no solution | \text{no solution}
+= | no solution | no solutions
+= | \emptyset | ∅
+= | \emptyset | no solution
+= | Friday | friday
+= | Friday | on Friday
+! | Friday | Monday
+= | Paris | Paris
+~ | 18 | no idea
+? | 3 | I do not know
+! | east | 5
+= | undefined | undefined
+= | \text{Monday} | Monday
+= | red and blue | red and blue
+~ | red | blue or red
+= | True | true
+! | True | False
+= | DNE | does not exist
+= | B | \textbf{(B)}
+= | B | (B)
+= | \text{(B)} | B
+! | B | C
+""",
+    "math time and degrees": r"""
+= | 3:30 | 3:30
+= | 3:30 PM | 3:30 pm
+= | 3:30 PM | 3:30 p.m.
+= | 3:30 PM | 15:30
+= | 3:30 | 3:30 PM
+! | 3:30 PM | 3:30 AM
+! | 12:00 | 1:00
+! | 3:30 | 3:45
+~ | 3.5 | 3:30
+~ | 3:30 | 3
+= | 3 PM | 3:00 PM
+= | 90 | 90°
+= | 90 | 90^\circ
+= | 90 | 90^{\circ}
+= | 90 | 90 degrees
+= | 90^\circ | 90
+= | 90^\circ | 90°
+= | 90 | 90\degree
+! | 90^\circ | 80°
+= | 25 | 25°C
+= | 25 | 25 ^\circ \text{C}
+= | 25°C | 25 degrees Celsius
+~ | 25°C | 25°F
+""",
+    "math hedges": r"""
+~ | 3 | 3 or 4
+~ | 4 | 3 or 4
+~ | 5 | not 5
+~ | 5 | not equal to 5
+~ | 3 | 3-5
+~ | 4 | 3-5
+~ | 3 | 3–5
+~ | 3 | 3 to 5
+~ | 5 | 3 to 5
+~ | 3 | between 3 and 5
+~ | 5 | at least 5
+~ | 5 | more than 5
+~ | 5 | less than 5
+~ | 5 | 5 or more
+~ | 5 | maybe 5
+~ | 5 | probably 5
+~ | 5 | either 5 or 6
+~ | 5 | 5?
+~ | 5 | 5 (or 6)
+~ | 5 | 5, but it could be 6
+~ | 5 | up to 5
+~ | 5 | twice 5
+~ | 5 | half of 5
+~ | 5 | 5 times 2
+~ | 5 | 5 plus 3
+= | 8 | 5 plus 3
+~ | 5 | 5 remainder 2
+~ | 2 | H2O
+~ | 5 | 5 apples and 3 oranges
+~ | 3 | 5 apples and 3 oranges
+~ | 5 | unknown, 5 is a guess
+~ | 5 | 5 is wrong
+~ | 18 | 17 and 18
+~ | 0 | none
+~ | 1 | a few
+~ | 1 | a bird
+~ | 12 | dozens
+""",
+    "numeric": r"""
+= | -5 | −5
+~ | 5 | −5
+= | -5 | -$5
+~ | 5 | -$5
+~ | 5 | - 5
+= | -5 | - 5
+~ | 34 | 3,4
+~ | 3 | 3,4
+~ | 2 | 2 million
+= | 2000000 | 2 million
+~ | 1.5 | $1.5M
+= | 1500000 | $1.5M
+= | 1234567 | 1,234,567
+= | 1234.5 | $1,234.50
+= | 5 | 5 kg
+~ | 2 | H2O
+~ | 3 | 3-5
+~ | 5 | 3-5
+? | 3 | 3 or 4
+= | 0.5 | 1/2
+~ | 1 | 1/2
+~ | 2 | 1/2
+= | 71/6 | 11 5/6
+= | 12500 | 12 500
+= | 12500 | 12{,}500
+~ | 500 | 12 500
+~ | 12 | 12 500
+= | 18 | **18**
+= | 18 | x = 18
+= | 18 | 18 apples
+! | 18 | 19 apples
+= | 18 | \text{18 dollars}
+= | 50 | 50%
+= | 1000 | 1e3
+= | -3.5e2 | -350
+= | 0.001 | 10^{-3}
+~ | 10 | 10^{-3}
+= | 3.5 | 3,5
+= | 1234.56 | 1.234,56
+~ | 5 | not 5
+? | 5 | the square root
+~ | 18 | 18 ± 1
+~ | 5 | 5th or 6th
+= | 3 | three
+= | 1000000 | 1'000'000
+= | -1234 | -1,234
+= | 18 | €18
+= | 18 | 18€
+! | 5 | 55
+~ | 1 | 1.2.3
+~ | 2024 | 2024-05-01
+~ | 5 | 5:30
+~ | 192 | 192.168.0.1
+~ | 15 | COVID-15
+~ | 1 | 1st or 2nd
+= | 0.3 | .3
+! | 0.3 | 3
+""",
+    "choice": r"""
+= | B | B
+= | B | b
+= | B | (B)
+= | B | (b).
+= | B | B.
+= | B | B)
+= | B | B:
+= | B | [B]
+= | B | **B**
+= | B | **(B)**
+= | B | *B*
+= | B | `B`
+= | B | "B"
+= | B | B. Paris
+= | B | B) Paris
+= | B | (B) Paris
+= | B | B: Paris
+= | B | B - Paris
+= | B | **B. Paris**
+= | B | **B**. Paris
+= | B | option B
+= | B | Option B.
+= | B | choice (B)
+= | B | \textbf{(B)}
+= | B | \textbf{(B)}\ 12
+= | B | \textbf{(B) } 12
+= | B | \text{B}
+= | B | \text{(B)}
+= | B | \mathrm{B}
+= | B | $B$
+= | B | \(B\)
+= | B | $\textbf{B}$
+= | B | B, because it is larger
+= | B | B because it is larger
+= | B | B since 3 > 2
+= | B | B, not C
+= | B | (B) is correct
+= | B | B is the correct answer
+= | A | A) 12
+= | A | A. I think so
+= | (B) | B
+= | b. | B
+= | B. Paris | B
+= | \text{(B)} | B
+= | D | D. None of the above
+= | B | Ｂ
+! | B | C
+! | B | C.
+! | B | (C) Paris
+! | B | \textbf{(C)}\ 12
+! | B | C, because ...
+? | A | a bird
+? | A | A bird
+? | I | I think
+? | B | B or C
+? | C | B or C
+? | B | B and C
+? | B | B/C
+? | B | B, C
+? | B | (B) or (C)
+? | B | either B or C
+? | C | not C
+? | C | not (C)
+? | B | none of these
+? | B | Neither
+? | B | none of the above
+? | B | B is wrong
+? | B | (B) is incorrect
+? | B | B?
+? | B | maybe B
+? | B | B, or maybe C
+? | B | B, but it could be C
+? | A | All of the above
+? | B | Both
+? | A | A lot
+? | C | C++
+? | B | B12
+? | A | AB
+? | D | Don't know
+? | I | I do not know
+? | A | a) and b)
+= | A, C | A and C
+= | A, C | A, C
+= | A,C | C, A
+! | A, C | A, B
+""",
+    "exact": r"""
+= | b7 | b7
+= | b7 |  b7
+= | b7 | **b7**
+= | b7 | `b7`
+= | b7 | \text{b7}
+! | b7 | b8
+! | b7 | B7
+! | b7 | b77
+= | New York | New   York
+! | 18 | 18.0
+= | a_b | a_b
+= | f(x) | f(x)
+= | 2*3 | 2*3
+= | x. y | x. y
+""",
+}
+
+TEXTS: dict[str, str] = {
+    "math where the answer stands": r"""
+= | 18 | The answer is: 18.
+= | 18 | #### 18
+= | 18 | Reasoning 30 - 12 = 18⏎#### 18
+= | 18 | Final Answer: The final answer is $18$. I hope it is correct.
+= | 18 | **Answer:** 18
+= | 18 | **Answer**: 18
+= | 18 | **Answer: 18**
+= | 18 | Answer: **18**
+= | 18 | *Answer:* 18
+= | 18 | ## Answer⏎18
+= | 18 | ### Final Answer⏎⏎18
+= | 18 | ### Final Answer:⏎⏎**18**
+= | 18 | #### Final Answer⏎18
+= | 18 | ## Answer: 18
+= | 18 | **Final Answer**⏎⏎18
+= | 18 | **Final Answer:**⏎⏎\[⏎18⏎\]
+= | 18 | **Final Answer**⏎\[ \boxed{18} \]
+= | 18 | **Final Answer**⏎$$⏎\boxed{18}⏎$$
+= | 18 | Final answer:⏎$18$
+= | 18 | The final answer is $\boxed{18}$.
+= | 18 | Thus \[⏎\boxed{18}⏎\]
+= | 18 | Thus \[⏎\boxed{⏎18⏎}⏎\]
+= | 18 | \boxed 18
+= | 18 | \boxed18
+= | 5 | \boxed 5
+= | 5 | $\boxed5$
+= | 18 | \fbox{18}
+= | 18 | \boxed{18 \text{ dollars}}
+= | 18 | \boxed{\text{18}}
+= | 18 | \boxed{\$18}
+= | 18 | \boxed{$18}
+= | 18 | $\boxed{18}$ dollars.
+= | 18 | \boxed{18} and again \boxed{18}
+= | 18 | \boxed{\boxed{18}}
+= | 18 | \boxed{x = 18}
+= | 18 | The answer is 18 dollars.
+= | 18 | She keeps 30 - 12 = 18. The answer is 18 dollars.
+= | 18 | So the answer is $18.
+= | 18 | so the answer is \$18.00.
+= | 18 | The correct answer is 18.
+= | 18 | The answer should be 18.
+= | 18 | The answer would be 18.
+= | 18 | The answer to the question is 18.
+= | 18 | The answer = 18
+= | 18 | Thus, the final answer: 18
+= | 18 | Therefore, the answer is **18**.
+= | 18 | ✅ Final Answer: **18**
+= | 18 | <answer>18</answer>
+= | 18 | <answer> \boxed{18} </answer>
+= | 18 | {"answer": 18}
+= | 18 | {"answer": "18"}
+= | 18 | Ans: 18
+= | 18 | ANSWER: 18
+= | 18 | A: 18
+= | 18 | Answer：18
+= | 18 | Answer - 18
+= | 18 | > Answer: 18
+= | 18 | - **Answer:** 18
+= | 18 | | Answer | 18 |
+= | 18 | 18
+= | 18 | $18$
+= | 18 | **18**
+= | 18 | The answer is 18⏎
+= | 18 | The answer is⏎18
+= | 18 | The answer is:⏎⏎18
+= | 18 | The answer is 18.⏎⏎Let me know if you need anything else!
+= | 18 | The answer is 18. This is because 9 * 2 = 18.
+= | 18 | Answer: 18⏎Explanation: 9 + 9 = 18
+= | 18 | Answer: 18. Check: 9 + 9 = 18.
+= | 18 | The answer is \boxed{18}. This answer is correct because 9 * 2 = 18.
+= | 18 | \boxed{18}⏎The answer is reasonable.
+= | 18 | #### 18⏎#### Check⏎9 + 9 = 18
+= | 18 | #### Step 1⏎9 + 9⏎#### Answer⏎18
+= | 7 | First guess \boxed{5}, but that fails. The answer is 7.
+~ | 5 | First guess \boxed{5}, but that fails. The answer is 7.
+= | 7 | The answer is 5. Wait, no. The answer is 7.
+= | 7 | \boxed{5}. Wait, that is wrong.⏎⏎So it is \boxed{7}.
+~ | 5 | \boxed{5}. Wait, that is wrong.⏎⏎So it is \boxed{7}.
+= | 7 | The answer is 5.⏎Checking again, \boxed{7}
+~ | 5 | The answer is 5.⏎Checking again, \boxed{7}
+! | 2 | We get \boxed{1} or \boxed{2}.
+! | 1 | We get \boxed{1} or \boxed{2}.
+= | 1, 2 | We get $x=\boxed{1}$ or $x=\boxed{2}$.
+= | 1, 2 | $\boxed{1}$ and $\boxed{2}$
+= | 1, 2 | $\boxed{1}, \boxed{2}$
+~ | 4 | The width is \boxed{3} and the height is \boxed{4}.
+~ | 5 | -\boxed{5}
+= | -5 | -\boxed{5}
+= | 50 | \boxed{50}\%
+= | 2000000 | \boxed{2} million
+~ | 2 | \boxed{2} million
+~ | 3 | \boxed{3} or 4
+? | 18 | So she has 18 apples left.
+? | 18 | 9 + 9 = 18
+? | 18 | no idea
+? | 18 | The answer is
+? | 18 | \boxed{}
+? | 18 | \boxed{18
+? | 18 |
+~ | 18 | The answer is not 18.
+~ | 18 | The answer is 17 or 18.
+~ | 18 | The answer is unclear, 18 perhaps.
+~ | 18 | The answer is in step 18.
+? | 7 | <think>so the answer is 7
+? | 7 | <think>A: 7</think>I am not sure.
+= | 7 | <think>A: 9</think>A: 7
+! | 8 | <think>A: 8</think>A: 7
+! | 17 | The answer is 18.
+! | 12 | \boxed{10}. Check with 12 items
+= | 1/2 | so \boxed{\frac{1}{2}}
+= | 1/2 | Answer: \(\frac{1}{2}\)
+= | 1/2 | Answer: $$\frac{1}{2}$$
+= | (x+1)^2 | The answer is $x^2+2x+1$.
+= | 18 | The final answer is 18, since 9 times 2 is 18.
+= | 1234 | The answer is 1,234.
+= | 3.5 | The answer is 3.5.
+= | 3.5 | The answer is 3.5. Done.
+= | 18 | Question: 9+9? Answer: 18
+= | 18 | Final Answer: $\boxed{18}$
+= | 18 | The answer is $\boxed{18}$ apples, which is what we wanted.
+= | 18 | **The answer is 18.**
+= | 18 | The answer is: **18 apples**
+= | 18 | ### Answer⏎She has **18** apples left.
+= | 18 | The answer is therefore 18.
+= | 18 | The answer is $9 + 9 = 18$.
+= | 18 | The answer is 9 + 9 = 18.
+""",
+    "choice where the answer stands": r"""
+= | B | The answer is (b).
+= | B | Answer: B
+= | B | Answer: A) 12⏎No wait.⏎Answer: B) 13
+= | A | Answer: A) 12
+= | B | The correct choice is B
+= | B | The correct option is B.
+= | B | The correct answer is option B.
+= | B | The best answer is B. Note that A is a common distractor.
+= | B | So the answer is B. A is incorrect.
+= | B | \boxed{B}
+= | B | \boxed{\textbf{(B)}\ 12}
+= | B | $\boxed{\text{B}}$
+= | B | \boxed{B. Paris}
+= | B | \boxed{\text{(B) Paris}}
+= | B | A: Red⏎B: Blue⏎The answer is B
+= | B | The answer is B⏎A: Red⏎B: Blue
+= | B | **Answer:** B
+= | B | Answer: **B**
+= | B | **Answer: B. Paris**
+= | B | ### Answer⏎**B. Paris**
+= | B | Correct answer: B
+= | B | Option B is the correct answer.⏎Answer: B
+= | B | I choose B. The answer is B.
+= | B | <answer>B</answer>
+= | B | B
+= | B | (B)
+= | B | **B**
+= | B | B. Paris
+= | B | The answer is **(B) Paris**.
+= | B | The answer is $\boxed{B}$.
+= | B | Therefore, the answer is choice (B) 12.
+! | B | The answer is C.
+? | B | B or C, hard to say
+? | A | A bird can fly.
+? | B | The answer is B or C.
+? | B | The answer is not B.
+? | I | I think it is hard.
+? | B | None of them.
+? | B | <think>The answer is B</think>Hard to say.
+? | A | The answer is a bird.
+""",
+    "numeric where the answer stands": r"""
+= | 18 | The answer is 18 dollars.
+= | 18 | #### $18
+= | 1234 | #### 1,234
+= | -3 | #### -3
+~ | 3 | #### -3
+? | 2 | We get \boxed{1} or \boxed{2}.
+? | 18 | So she has 18 apples left.
+= | 18 | 18
+= | 18 | The answer is 18. I checked it 3 times.
+~ | 3 | The answer is 18. I checked it 3 times.
+= | 18 | **Answer:** $18
+= | 18 | \boxed{18\text{ cm}}
+""",
+    "exact where the answer stands": r"""
+= | b7 | A:  b7
+= | b7 | The answer is b7.
+= | b7 | \boxed{b7}
+! | b7 | A:b8
+= | b7 | b7
+? | b7 | I think it is b7, or so
+""",
+}
