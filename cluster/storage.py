@@ -9,6 +9,7 @@ import fnmatch
 import hashlib
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -239,6 +240,22 @@ def cache_directory() -> Path:
     return Path(os.environ.get("TUTELAGE_CACHE", "~/.cache/tutelage")).expanduser()
 
 
+def refuse_special(path: Path) -> None:
+    """Refuse what is neither a file nor a directory: reading a pipe may wait for ever, a device never ends.
+
+    Raises:
+        BadInput: with what it is.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # not there, or not to be seen: whoever reads it says so
+        return
+    kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"))
+    for is_kind, name in (*kinds, (stat.S_ISBLK, "a device")):
+        if is_kind(mode):
+            raise BadInput(f"{path} is {name}", "", "a file", "write its content into a file first")
+
+
 def local_copy(text: str) -> Path:
     """A file or directory as a local path: itself where it is local, else fetched once into this machine's
     cache.
@@ -247,9 +264,10 @@ def local_copy(text: str) -> Path:
     fetched again.
 
     Raises:
-        BadInput: nothing there, or the file system does not answer.
+        BadInput: nothing there, the file system does not answer, or a pipe or device is there.
     """
     if not is_uri(text):
+        refuse_special(Path(text))
         return Path(text)
     place = Place(text)
     try:

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from cluster.errors import BadInput
+from cluster.models.directory import check_model_directory
 from cluster.models.identity import fingerprint
 from cluster.models.loading import (
     ModelSource,
-    check_model_directory,
     import_transformers,
     load_model,
     load_tokenizer,
@@ -207,6 +207,7 @@ def test_code_that_a_model_brings_along_is_part_of_what_it_is(tiny_model: Path, 
 HUB = """
 import json, sys
 from cluster.errors import BadInput
+from cluster.models.directory import check_model_directory
 from cluster.models.identity import fingerprint, pinned
 from cluster.models.loading import ModelSource, load_model, load_tokenizer
 plain, named = ModelSource("acme/tiny"), ModelSource("acme/tiny", revision="v1")

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster.errors import Unrenderable
+from cluster.models.chat_template import refuse_endless
 from cluster.models.kept import pieces_in
 from cluster.models.messages import Message, Prompt, ToolCall
 from cluster.models.reasoning import CLOSING, INVENTED, OPENED, with_reasoning
@@ -35,6 +36,15 @@ class ChatText:
     def __init__(self, tokenizer: Any, template: str, variables: Mapping[str, Any]) -> None:
         self.tokenizer, self.variables = tokenizer, dict(variables)
         self._dated = FIXED_DATE_MACRO + template if "strftime_now" in template else template
+
+    def refuse_endless(self) -> None:
+        """Try the template in a process of its own.
+
+        Raises:
+            BadInput: rendering does not come to an end.
+        """
+        tokens = getattr(self.tokenizer, "special_tokens_map", {})
+        refuse_endless(self._dated, tokens | {"date_string": FIXED_DATE} | self.variables)
 
     def text(self, prompt: Prompt, *answer: Message, generation: bool = False) -> str:
         """What the template writes of these turns and an answer, with the generation prompt behind them where

@@ -5,8 +5,9 @@ Only safetensors are read: a pickle can run code when it is opened. Code that tr
 where the experiment names that model as trusted.
 """
 
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,12 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cluster.errors import BadInput
+from cluster.halving import breaks_device
+from cluster.models.directory import check_model_directory
 from cluster.storage import is_uri, local_copy
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 DType = Literal["float32", "bfloat16", "float16"]
+ANY_TEXT = "What is 2 + 2?"
 
 
 @contextmanager
@@ -80,97 +84,99 @@ class ModelSource:
         return str(local_copy(self.path)) if is_uri(self.path) else self.path
 
 
-def check_model_directory(path: str) -> None:
-    """Refuse a directory that cannot be loaded safely, before any worker is started.
-
-    Raises:
-        BadInput: no such directory (and the name cannot be a hub id), no config, or weights only as pickles.
-    """
-    folder = local_copy(path)
-    if not folder.exists():
-        if path.startswith((".", "/", "~")) or path.count("/") > 1:
-            raise BadInput(
-                "no model there",
-                path,
-                "a directory written by save_pretrained, or a hub id",
-                "check the path",
-            )
-        return
-    if not (folder / "config.json").is_file():
-        raise BadInput(
-            "not a model directory",
-            path,
-            "a config.json inside it",
-            "point at the directory that holds config.json",
-        )
-    if any(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
-    if pickles:
-        raise BadInput(
-            f"{path} holds its weights as pickles only, and a pickle can run code",
-            ", ".join(pickles),
-            "*.safetensors",
-            "convert it once where you trust it: model.save_pretrained(path, safe_serialization=True)",
-        )
-    raise BadInput(
-        "a model directory without weights", path, "*.safetensors", "copy the weights beside config.json"
-    )
-
-
 def load_tokenizer(source: ModelSource) -> Any:
     """Load the tokenizer of a model source.
 
     Raises:
-        BadInput: the files are missing or broken.
+        BadInput: the files are missing or broken, or make a tokenizer without a vocabulary.
     """
-    try:
-        return import_transformers().AutoTokenizer.from_pretrained(
+    remedy = "copy the tokenizer files (tokenizer.json, tokenizer_config.json) beside the weights"
+    with _one_line(f"cannot load the tokenizer of {source.path}", "", remedy):
+        tokenizer = import_transformers().AutoTokenizer.from_pretrained(
             source.here,
             revision=source.revision,
             trust_remote_code=source.trust_remote_code,
             local_files_only=source.is_local,
         )
-    except (OSError, ValueError) as error:
+        ids = list(tokenizer(ANY_TEXT, add_special_tokens=False)["input_ids"])
+    if not ids:  # transformers makes an empty one where there are no files
         raise BadInput(
-            f"cannot load the tokenizer of {source.path}",
-            error,
-            "",
-            "copy the tokenizer files beside the weights",
-        ) from error
+            f"the tokenizer of {source.path} knows no text", f"no token of {ANY_TEXT!r}", "", remedy
+        )
+    return tokenizer
 
 
 def load_model(source: ModelSource, device: str = "cpu") -> Any:
     """Load a causal language model in evaluation mode on `device`, in `source.dtype`.
 
     Raises:
-        BadInput: pickle weights, a missing file, or a model type transformers does not know.
+        BadInput: pickle weights, a missing file, a model type transformers does not know, or weights that do
+            not fit the configuration.
     """
     import torch
 
     check_model_directory(source.path)
-    try:
-        model = import_transformers().AutoModelForCausalLM.from_pretrained(
+    remedy = "try it with transformers' from_pretrained"
+    with _one_line(f"cannot load the model {source.path}", "a causal language model", remedy):
+        model, told = import_transformers().AutoModelForCausalLM.from_pretrained(
             source.here,
             revision=source.revision,
             dtype=getattr(torch, source.dtype),
             trust_remote_code=source.trust_remote_code,
             local_files_only=source.is_local,
             use_safetensors=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
-        raise BadInput(
-            f"cannot load the model {source.path}",
-            error,
-            "a causal language model",
-            "try it with transformers' from_pretrained",
-        ) from error
+    _refuse_misfit(source.path, model, told)
     if source.adapter is not None:
         wrapped = add_adapter(model, source.adapter)
         # In half precision a merged weight would round most of a small update away; there the adapter stays
         # beside its base.
         model = wrapped.merge_and_unload() if source.dtype == "float32" else wrapped.get_base_model()
     return model.to(device).eval()
+
+
+@contextmanager
+def _one_line(what: str, expected: str, remedy: str) -> Iterator[None]:
+    """Tell whatever a library raises about a user's files in one line; what the machine lacks is raised as it
+    is.
+    """
+    try:
+        yield
+    except Exception as error:
+        if breaks_device(error) or isinstance(error, MemoryError | BadInput) or "out of memory" in str(error):
+            raise
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        if "ignore_mismatched_sizes" in told:  # transformers' advice would fill them at random
+            told = "its config.json does not fit its weights, which have other shapes"
+        raise BadInput(what, told, expected, remedy) from error
+
+
+def _refuse_misfit(path: str, model: Any, told: Mapping[str, Any]) -> None:
+    """Refuse a model of which a part was drawn at random, or left out, because its configuration does not fit
+    its weights.
+
+    Raises:
+        BadInput: with the first tensors that do not fit.
+    """
+    own = {_anywhere(name) for name in model.state_dict()}
+    lacking = sorted(told.get("missing_keys", ()))
+    # Heads of other tasks and the like may lie there too: only layers that the model has more of count.
+    unused = sorted(name for name in told.get("unexpected_keys", ()) if _anywhere(name) in own)
+    for names, problem in ((lacking, "not among the weights"), (unused, "of layers that it does not have")):
+        if names:
+            more = f" and {len(names) - 2:,} more" if len(names) > 2 else ""
+            raise BadInput(
+                f"the config.json of {path} does not fit its weights",
+                f"{', '.join(names[:2])}{more} {problem}",
+                "the configuration that the weights were saved with",
+                "copy config.json and all weights of one model anew",
+            )
+
+
+def _anywhere(name: str) -> str:
+    """The name of a tensor in whichever layer."""
+    return re.sub(r"\d+", "N", name)
 
 
 def add_adapter(model: Any, adapter: str, trainable: bool = False) -> Any:

@@ -265,8 +265,9 @@ class Renderer:
         A template that cannot hold reasoning is not refused for it: rows with reasoning are, one by one.
 
         Raises:
-            BadInput: with the probe that failed.
+            BadInput: with the probe that failed; or rendering does not come to an end.
         """
+        self._chat.refuse_endless()
         for question, answer in PROBES:
             try:
                 rendered = self.conversation(question, answer)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import BadInput
+from cluster.models.directory import check_model_directory
 from cluster.models.identity import fingerprint, pinned
-from cluster.models.loading import ModelSource, check_model_directory, import_transformers, load_tokenizer
+from cluster.models.loading import ModelSource, import_transformers, load_tokenizer
 from cluster.models.rendering import Renderer
 from cluster.storage import Place
 from jobs.experiment.students import Student

@@ -1,0 +1,110 @@
+"""A model's directory, looked at before any worker is started: is what is needed there, and is it whole.
+
+Only headers are read: a shard that was copied in half, or is missing, costs nothing to find.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from cluster.errors import BadInput
+from cluster.storage import local_copy, refuse_special
+
+INDEX = "model.safetensors.index.json"
+
+
+def check_model_directory(path: str) -> None:
+    """Refuse a directory that cannot be loaded safely, or whole.
+
+    Raises:
+        BadInput: no such directory (and the name cannot be a hub id), no config, weights only as pickles,
+            half a file, a shard that is missing, or something in it that is no file.
+    """
+    folder = local_copy(path)
+    if not folder.exists():
+        if path.startswith((".", "/", "~")) or path.count("/") > 1:
+            raise BadInput(
+                "no model there",
+                path,
+                "a directory written by save_pretrained, or a hub id",
+                "check the path",
+            )
+        return
+    if not (folder / "config.json").is_file():
+        raise BadInput(
+            "not a model directory",
+            path,
+            "a config.json inside it",
+            "point at the directory that holds config.json",
+        )
+    for entry in sorted(folder.iterdir()):
+        refuse_special(entry)
+    if not isinstance(_read_json(folder / "config.json"), dict):
+        raise BadInput(f"{folder / 'config.json'} is no object", "", "a configuration", "copy it anew")
+    _refuse_pickles(path, folder)
+    for file in _weights(folder):
+        _refuse_half(file)
+
+
+def _refuse_pickles(path: str, folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
+    if pickles:
+        raise BadInput(
+            f"{path} holds its weights as pickles only, and a pickle can run code",
+            ", ".join(pickles),
+            "*.safetensors",
+            "convert it once where you trust it: model.save_pretrained(path, safe_serialization=True)",
+        )
+    raise BadInput(
+        "a model directory without weights", path, "*.safetensors", "copy the weights beside config.json"
+    )
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The files that hold the weights.
+
+    Raises:
+        BadInput: the index of shards cannot be read, or names one that is not there.
+    """
+    index = folder / INDEX
+    if (folder / "model.safetensors").is_file() or not index.is_file():
+        return sorted(folder.glob("*.safetensors"))
+    content = _read_json(index)
+    shards = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise BadInput(f"{index} names no shards", "", "an object with a weight_map", "copy it anew")
+    names = sorted(set(shards.values()))
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise BadInput(
+            f"{len(missing)} of {len(names)} shards of the weights are missing",
+            folder / missing[0],
+            f"every file that {INDEX} names",
+            "copy it beside the others",
+        )
+    return [folder / name for name in names]
+
+
+def _refuse_half(file: Path) -> None:
+    """Compare a file's header with its size.
+
+    Raises:
+        BadInput: it is not whole, or no safetensors file at all.
+    """
+    try:
+        with safe_open(file, framework="numpy"):
+            return
+    except (SafetensorError, OSError) as error:
+        told = " ".join(str(error).split())[:160]
+        raise BadInput(f"{file} is damaged", told, "a whole safetensors file", "copy it anew") from error
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{file} is not JSON", str(error)[:160], "", "copy it anew") from error
