@@ -17,6 +17,7 @@ from cluster.models.positions import context_length
 from cluster.models.proof import prove
 from cluster.models.rendering import Rendered
 from cluster.models.vocabulary import decoder_of
+from cluster.progress import tell
 from selection.scoring import refusal
 
 SKETCH = 512  # numbers, as GRACE's program keeps
@@ -63,7 +64,11 @@ class Gradients:
 
     def score(self, rows: Sequence[Rendered]) -> list[GradientStatistics | SketchStatistics | Exception]:
         """Norm or sketch of each answer's gradient; an answer that fails alone gets its exception."""
-        return [self._score(row) for row in rows]
+        found = []
+        for row in rows:
+            found.append(self._score(row))
+            tell(1 / len(rows))
+        return found
 
     def _score(self, row: Rendered) -> GradientStatistics | SketchStatistics | Exception:
         refused = refusal(self.model, row)

@@ -28,6 +28,7 @@ from cluster.models.branching import Layout, Tree, forward, sharing
 from cluster.models.positions import context_length, steady_positions, stretched_above
 from cluster.models.proof import SCORING, prove
 from cluster.models.rendering import Rendered
+from cluster.progress import tell
 from selection.layers import UnitSums, find_layer
 from selection.predictions import Vocabulary, find_predictions
 
@@ -157,6 +158,7 @@ class Scorer:
                 found = run_halving(batch, self._score_batch, self.vocabulary.free)
                 for member, result in zip(batch, found, strict=True):
                     results[member.row] = result
+                tell(len(batch) / len(members))
         return results
 
     def _member(self, i: int, row: Rendered) -> _Member | None:

@@ -24,6 +24,7 @@ from cluster.memory import keep_freed_memory
 from cluster.models.branching import Layout, Tree, forward, sharing
 from cluster.models.positions import context_length, steady_positions, stretched_above
 from cluster.models.proof import SCORING, prove
+from cluster.progress import tell
 from selection.scoring import DEFAULT_TOKEN_BUDGET
 
 Array = Literal["h0", "h_s", "h_pos", "h_neg"]
@@ -188,6 +189,7 @@ class TeacherPass:
                 found = run_halving(batch, self._read_batch)
             for member, result in zip(batch, found, strict=True):
                 self._add(results, member, result)
+            tell(len(batch) / len(members))
         return results
 
     def _members(

@@ -16,6 +16,7 @@ import torch
 from cluster.halving import run_halving
 from cluster.models.decoding import CachedRows, RecomputedRows, Way, generate_alone
 from cluster.models.positions import context_length, stretched_above
+from cluster.progress import tell
 
 Finish = Literal["stop", "length"]
 # Rows in one batch times their longest length: keeps the key/value cache bounded, whatever the prompts.
@@ -101,6 +102,7 @@ def sample(
         found = run_halving([asked[i] for i in rows], lambda some: _sample_batch(model, some, settings))
         for i, completion in zip(rows, found, strict=True):
             completions[i] = completion
+        tell(len(rows) / len(prompts))
     return [c for c in completions if c is not None]
 
 

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left on a terminal, one line a minute elsewhere."""
+"""Progress of long work: a bar with rate and time left on a terminal, a line now and then elsewhere."""
 
 import sys
 import time
@@ -16,38 +16,66 @@ from rich.progress import (
 )
 from rich.table import Table
 
-LINE_EVERY_S = 60.0
+from cluster.progress import listening
+
+# Without a terminal: when the first line comes, by how much longer each wait is, and the longest.
+FIRST_LINE_S, LONGER, LONGEST_S = 10.0, 1.5, 300.0
 
 
 class Bar:
     """Counts what is done of one piece of work, in its own unit."""
 
     def __init__(self, name: str, total: int, unit: str, console: Console, progress: Progress | None) -> None:
-        self.name, self.total, self.unit, self.done = name, total, unit, 0
+        self.name, self.total, self.unit = name, total, unit
+        self.done = 0.0
         self._console, self._progress = console, progress
-        self._began = self._last = time.monotonic()
+        self._began = time.monotonic()
+        self._next, self._wait = self._began + FIRST_LINE_S, FIRST_LINE_S
         self._task = progress.add_task(name, total=total or None, rate="") if progress is not None else None
 
-    def advance(self, count: int = 1) -> None:
+    def advance(self, count: float = 1) -> None:
         self.set(self.done + count, self.total)
 
-    def set(self, done: int, total: int) -> None:
-        """State how much is done; `total` may become known late."""
+    def set(self, done: float, total: int) -> None:
+        """State how much is done, a part of the last one included; `total` may become known late."""
         self.done, self.total = done, total
-        elapsed = max(1e-9, time.monotonic() - self._began)
-        rate = f"{done / elapsed:,.1f} {self.unit}/s"
+        now = time.monotonic()
+        elapsed = max(1e-9, now - self._began)
+        rate = f"{rate_of(done, elapsed)} {self.unit}/s"
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, total=total or None, rate=rate)
-        elif time.monotonic() - self._last >= LINE_EVERY_S:
-            self._last = time.monotonic()
+        elif now >= self._next:
+            self._wait = min(LONGER * self._wait, LONGEST_S)
+            self._next = now + self._wait
             left = f", {elapsed / done * (total - done):,.0f} s left" if done and total > done else ""
-            self._console.print(f"{self.name}: {done:,} of {total:,} {self.unit}, {rate}{left}")
+            line = f"{self.name}: {done:,.0f} of {total:,} {self.unit}, {rate}{left}"
+            self._console.print(line, markup=False)
+
+    @contextmanager
+    def call(self, rows: int) -> Iterator[None]:
+        """Count what a call with so many rows tells of them on the way, and all of them at its end."""
+        before = self.done
+        with listening(lambda share: self.advance(share * rows)):
+            yield
+        self.set(before + rows, self.total)
 
     def close(self) -> None:
         """One line that stays: how much was done in how long."""
         seconds = time.monotonic() - self._began
         if self.done:
-            self._console.print(f"{self.name}: {self.done:,} {self.unit} in {seconds:,.1f} s", markup=False)
+            self._console.print(
+                f"{self.name}: {self.done:,.0f} {self.unit} in {seconds:,.1f} s", markup=False
+            )
+
+
+def rate_of(done: float, seconds: float) -> str:
+    """So much a second, with two digits where it is less than one.
+
+    >>> rate_of(5000, 2), rate_of(1, 30)
+    ('2,500.0', '0.033')
+    """
+    rate = done / seconds
+    return f"{rate:,.1f}" if rate >= 1 else f"{rate:.2g}"
 
 
 def printable(text: str) -> str:

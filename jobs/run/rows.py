@@ -22,6 +22,7 @@ from jobs.run.sliced_views import LaterPart, Part, find_parts, finish_by_slice
 from jobs.run.store import write_fallbacks
 from jobs.run.tables import SlicedRequest, part_name
 from jobs.run.took import took
+from jobs.run.under_way import Note, followed
 from jobs.run.unfit import why_unfit
 from jobs.run.views import View
 
@@ -118,9 +119,13 @@ def _make(run: Run, wants: Sequence[Want], unit: str) -> None:
     if todo:
         rows = sum(len(p.keys) if isinstance(p, Part) else 1 for _, p in todo)
         is_here = all(isinstance(part, Part) for _, part in todo)
-        with run.terminal.bar(wants[0].kind, rows, unit if is_here else "shards") as bar:
+        tables = list({want.view.table.path: want.view.table.directory for want, _ in todo}.values())
+        with (
+            run.terminal.bar(wants[0].kind, rows, unit if is_here else "shards") as bar,
+            followed(bar, tables, is_here) as all_of_it,
+        ):
             for result in run.host.pool.run(jobs_of(todo, run.registration.id)):
-                bar.advance(result.value.items if is_here else 1)
+                all_of_it.advance(result.value.items if is_here else 1)
     for want in wants:
         if isinstance(want.view.request, SlicedRequest):
             finish_by_slice(run, want.kind, want.label, want.view, want.count, want.columns)
@@ -193,18 +198,21 @@ class PartWriter:
             return Tally(0)
         directory: Place = part.table.directory
         write_fallbacks(directory, self.handler.fallbacks)
-        rows = self._isolated(part) if part.is_isolated else self.handler.compute(part.items)
+        note = Note(directory, part.name, len(part.items))
+        compute = note.counts(self.handler.compute)
+        rows = self._isolated(part, compute) if part.is_isolated else compute(part.items)
+        note.remove()
         tally = self.handler.tally(rows)
         reserved = took(self.needs, time.monotonic() - began, self.run_id, tally.spend_usd, tally.waited_s)
         part.table.write_part(part.name, part.keys, rows, reserved.record())
         return tally
 
-    def _isolated(self, part: Part) -> pd.DataFrame:
+    def _isolated(self, part: Part, compute: Callable[[Sequence[Any]], pd.DataFrame]) -> pd.DataFrame:
         return run_isolated(
             part.table.directory,
             part.name,
             part.items,
             lambda place: part.keys[place].hex(),
-            self.handler.compute,
+            compute,
             self.handler.give_up,
         )

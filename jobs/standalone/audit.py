@@ -17,8 +17,8 @@ from jobs.files.answers import Row
 from jobs.files.layouts import read_teacher_files
 from jobs.run.progress import Terminal
 from jobs.run.store import write_atomically
-from jobs.stages.scorer import score_rows
 from jobs.standalone.device import device_of
+from jobs.standalone.score import score_in_shards
 from selection.audit import NORMS, Agreement, agreements
 from selection.costs import COSTS, MEASURE_OF, CostSettings, compute_cost
 from selection.gradients import Gradients
@@ -53,7 +53,7 @@ def audit_files(options: AuditOptions) -> None:
     renderer.prove()
     model = load_model(where, device_of(options.device))
     scorer = Scorer(model, renderer.special_ids)
-    every = score_rows(list(sample.values()), renderer, scorer, options.max_length)
+    every = score_in_shards(list(sample.values()), renderer, scorer, options.max_length, terminal)
     frame = every[every["state"] == "scored"].reset_index(drop=True)
     left_out = len(every) - len(frame)
     if frame.empty:

@@ -126,10 +126,10 @@ def load_scorer(options: ScoreOptions) -> tuple[Renderer, Scorer]:
 def score_in_shards(
     rows: Sequence[Row], renderer: Renderer, scorer: Scorer, max_length: int, terminal: Terminal
 ) -> pd.DataFrame:
-    """The statistics of all rows, with a bar that advances shard by shard."""
+    """The statistics of all rows, with a bar that advances as answers are finished."""
     tables = []
     with terminal.bar("score", len(rows), "answers") as bar:
         for _, chunk in shards_of(rows, SHARD):
-            tables.append(score_rows(chunk, renderer, scorer, max_length))
-            bar.advance(len(chunk))
+            with bar.call(len(chunk)):
+                tables.append(score_rows(chunk, renderer, scorer, max_length))
     return pd.concat(tables, ignore_index=True)
