@@ -4,10 +4,12 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jobs.stages.answers import MOST_TOKENS
 from jobs.stages.completion import Malformed, read_reply
-from jobs.stages.refusal import NoAnswer, Refused
+from jobs.stages.refusal import NoAnswer, Refused, refused_with
 
 
 def body(message: Any = None, finish: Any = "stop", **more: Any) -> str:
@@ -225,3 +227,49 @@ def test_a_part_that_has_no_place_fails_its_answer_which_is_paid_for(message: An
         read_reply(body(message))
     assert error.value.is_final
     assert error.value.used == (5, 7)
+
+
+TEXTS = st.text(st.characters(codec=None), max_size=8)
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS
+NAMES = """choices message content usage error code finish_reason tool_calls function name arguments type text
+thinking reasoning reasoning_content refusal metadata prompt_tokens completion_tokens total_tokens raw"""
+KEYS = st.sampled_from(NAMES.split())
+JSON = st.recursive(
+    LEAVES,
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(KEYS, below, max_size=5),
+    max_leaves=12,
+)
+TREE = st.dictionaries(KEYS, JSON, max_size=5)
+
+
+@given(message=TREE, finish=JSON, usage=JSON, top=TREE)
+@settings(max_examples=100, deadline=None)
+def test_whatever_json_comes_is_an_answer_or_none(message: Any, finish: Any, usage: Any, top: Any) -> None:
+    choice = {"message": message, "finish_reason": finish}
+    whole = {"choices": [choice], "usage": usage}
+    for found in (whole, {"choices": [choice], **top}, {"choices": [top]}, top):
+        try:
+            reply = read_reply(json.dumps(found))
+        except NoAnswer as error:
+            used = error.used
+        else:
+            used = reply.used
+            assert reply.finish in ("stop", "length")
+            json.loads(reply.calls or "[]", parse_constant=pytest.fail)
+        assert used is None or all(0 <= count <= MOST_TOKENS for count in used)
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=60, deadline=None)
+def test_whatever_bytes_come_are_no_answer(told: bytes) -> None:
+    with pytest.raises(NoAnswer):
+        read_reply(told.decode("utf-8-sig", "replace"))
+
+
+@given(JSON, st.sampled_from(range(300, 600)))
+@settings(max_examples=60, deadline=None)
+def test_whatever_an_error_holds_is_told_in_one_short_line(found: Any, status: int) -> None:
+    told = str(refused_with(status, json.dumps(found)))
+    assert told.startswith(f"HTTP {status}: ")
+    assert len(told) < 400
+    assert "\n" not in told

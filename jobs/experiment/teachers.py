@@ -43,8 +43,10 @@ class EndpointTeacher(Section):
     `api_key_env`, never from a file. Its answers are known by `name`, `model`, `revision`, `extra_body` and
     `limit_name`, wherever the server is: give another revision when the model behind it changes.
 
-    `timeout_s` is a call's whole time: 512 tokens of a busy 70B server take minutes. `limit_name` is what the
-    server calls the most tokens of an answer; `extra_body` goes into every call as it is, such as
+    `base_url` holds host, port and path, and no secret. `timeout_s` is a call's whole time, from its
+    connection to its last byte: 512 tokens of a busy 70B server take minutes. `max_retries` is how often one
+    answer is asked for again, whatever the calls before failed of. `limit_name` is what the server
+    calls the most tokens of an answer; `extra_body` goes into every call as it is, such as
     `{chat_template_kwargs: {enable_thinking: false}}` or `{reasoning_effort: low}`. `ask_system` is told to
     the teacher before what a question says, and never trained on.
     """

@@ -12,6 +12,7 @@ from typing import Any
 from cluster.errors import describe
 from cluster.models.messages import Prompt, write_calls
 from cluster.models.reasoning import with_reasoning
+from cluster.models.repair import begun, repaired_text
 from jobs.files.turn import NotUnderstood, calls_of, reasoning_of, text_of
 from jobs.stages.answers import MOST_TOKENS
 from jobs.stages.refusal import NoAnswer, Refused, error_in, words_of_body
@@ -128,7 +129,7 @@ def _reply(message: Mapping[str, Any], finish: str, used: tuple[int, int] | None
         NotUnderstood: a part of it has no place here.
     """
     thought, content, refusal = _parts(message.get("content"))
-    thought = reasoning_of(message, content) or thought
+    thought, content = repaired_text(reasoning_of(message, content) or thought), repaired_text(content)
     calls = calls_of(_called(message.get("tool_calls"))) or calls_of(message.get("function_call"))
     written = write_calls(calls)
     json.loads(written or "[]", parse_constant=_refuse_constant)
@@ -229,6 +230,5 @@ def _text(reasoning: str, content: str, has_calls: bool) -> str:
     that does not part them sends what its prompt had opened with the closing tag alone.
     """
     if not reasoning:
-        is_opened = content.count("</think>") == 1 and "<think>" not in content
-        return f"<think>{content}" if is_opened else content
+        return begun(content)
     return with_reasoning(reasoning, content) if content or has_calls else f"<think>\n{reasoning}"
