@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from cluster.destinations import check_out_folder
 from cluster.errors import BadInput
 from cluster.storage import Place, is_uri, local_copy
 from jobs.doors.options import ExperimentFile, Limit, Overrides, Seed, load_with_options
 from jobs.doors.results import make_results
 from jobs.experiment.reading import load_experiment
 from jobs.experiment.schema import Experiment
+from jobs.experiment.teachers import FileTeacher
 from jobs.run.progress import Terminal
 from jobs.run.run import open_run
 
@@ -61,6 +63,7 @@ def export(
         if name not in FORMATS:
             raise BadInput("--format", name, ", ".join(FORMATS), "")
     experiment, directory = _saved(run_name, runs)
+    check_out_folder(out, [str(directory), experiment.store, *_folders_read(experiment, out)])
     with open_run(experiment, directory, Terminal(), "read") as run:
         for path in export_run(run_pipeline(run, experiment), out, formats or ()):
             run.terminal.say(str(path))
@@ -89,6 +92,16 @@ def replay(
     with open_run(experiment, directory, Terminal(), "read") as run:
         for line in replay_answer(run_pipeline(run, experiment), answer, number):
             run.terminal.say(line)
+
+
+def _folders_read(experiment: Experiment, out: Path) -> list[Path]:
+    """The folder `out` where an export would write over files that the experiment reads: they lie where
+    exports are written.
+    """
+    given = [experiment.questions.train, experiment.questions.evaluate]
+    given += [teacher.path for teacher in experiment.teachers if isinstance(teacher, FileTeacher)]
+    written = [(out / name).resolve() for name in ("answers", "chosen")]
+    return [out for path in given if not is_uri(path) and Path(path).resolve().parent in written]
 
 
 def _saved(run_name: str, runs: str) -> tuple[Experiment, Place]:

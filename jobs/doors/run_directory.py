@@ -4,9 +4,10 @@ from typing import Any
 
 import yaml
 
+from cluster.destinations import check_out_folder
 from cluster.errors import BadInput
-from cluster.storage import Place
-from jobs.experiment.reading import parse_experiment, resolved
+from cluster.storage import Place, local_copy
+from jobs.experiment.reading import parse_experiment, read_tree, resolved
 from jobs.experiment.schema import Experiment
 
 
@@ -14,13 +15,16 @@ def claim_run_directory(experiment: Experiment, suffix: str = "") -> Place:
     """Create the run's directory, or take it up again if the same experiment made it.
 
     Raises:
-        BadInput: another experiment made it.
+        BadInput: another experiment made it, or nobody may write there.
     """
     directory = Place(experiment.runs) / f"{experiment.name}{suffix}"
+    if directory.is_local:
+        check_out_folder(directory.path, option="runs")
     saved = directory / "experiment.yaml"
     mine = resolved(experiment)
     if saved.is_file():
-        theirs = _with_defaults(yaml.safe_load(saved.read_text()))
+        remedy = f"remove it and run again; the store keeps all finished work: {saved}"
+        theirs = _with_defaults(read_tree(local_copy(str(saved)), "experiment", remedy))
         free = ("ray", "placement", "store", "runs", "keep", *(() if suffix else ("sweep",)))
         different = [k for k in mine if k not in free and theirs.get(k) != mine[k]]
         if different:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cluster.destinations import check_out_file, check_out_folder
 from jobs.doors.options import Limit
 
 Student = Annotated[str, typer.Option(help="Directory or hub id of the student.")]
@@ -60,6 +61,7 @@ def score(
     num_gpus: Annotated[float, typer.Option(help="On a cluster: GPUs of each actor.")] = 0.0,
 ) -> None:
     """Score your own answers under your own student."""
+    check_out_folder(out, [answers, student])
     from jobs.standalone.score import ScoreOptions, score_files
 
     score_files(
@@ -102,6 +104,8 @@ def audit(
     """Audit the costs: do they rank answers as their exact gradient norms do? One backward pass an answer, in
     float32.
     """
+    for written in (out, out.with_suffix(".parquet") if out.name else out):
+        check_out_file(written, [answers, student])
     from jobs.standalone.audit import AuditOptions, audit_files
 
     audit_files(
@@ -134,6 +138,7 @@ def select(
     """Select from scored answers: the minimum of each question, and one draw from a group, in the authors'
     layout.
     """
+    check_out_folder(out, [scores])
     from jobs.standalone.select import SelectOptions, select_from_files
 
     select_from_files(
@@ -169,6 +174,7 @@ def verify(
     skip_broken_lines: Annotated[bool, typer.Option("--skip-broken-lines")] = False,
 ) -> None:
     """Verify answers in your own file: correct, wrong, unparsed, timed_out."""
+    check_out_file(out, [answers])
     from jobs.standalone.verify import VerifyOptions, verify_file
 
     verify_file(

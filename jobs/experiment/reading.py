@@ -2,16 +2,17 @@
 not fit.
 """
 
+import dataclasses
 import difflib
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from cluster.errors import BadInput
 from cluster.session import RaySettings
 from jobs.experiment.arms import Arm, OglsArm
+from jobs.experiment.documents import plain_values, read_text
 from jobs.experiment.judge import Judge
 from jobs.experiment.miniature import Miniature
 from jobs.experiment.placement import Placement
@@ -73,15 +74,12 @@ def read_tree(path: Path, what: str, remedy: str) -> dict[str, Any]:
     Raises:
         BadInput: nothing there, or no YAML mapping.
     """
-    if not path.is_file():
-        raise BadInput(f"no {what} file there", path, "a YAML file", remedy)
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        told = " ".join(str(error).split())
-        raise BadInput(f"{path} is not YAML", told, "", "check the indentation there") from error
+    tree = plain_values(read_text(path, what, remedy), str(path), "check the indentation there")
     if not isinstance(tree, dict):
-        raise BadInput(f"{path} holds no {what}", type(tree).__name__, "a mapping of sections", remedy)
+        got = "nothing" if tree is None else type(tree).__name__
+        raise BadInput(f"{path} holds no {what}", got, "a mapping of sections", remedy)
+    if odd := next((key for key in tree if not isinstance(key, str)), None):
+        raise BadInput(f"{path} has a section without a name", repr(odd)[:60], "names of sections", remedy)
     return tree
 
 
@@ -104,10 +102,7 @@ def read_override(override: str) -> tuple[str, Any]:
     key, sign, text = override.partition("=")
     if not sign or not key:
         raise BadInput("an override has no value", override, "key.sub=value", "")
-    try:
-        return key, yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadInput(f"the value of {key} is not YAML", text, "", "quote it") from error
+    return key, plain_values(text, f"the value of {key}", "quote it")
 
 
 def set_key(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -169,7 +164,7 @@ def known_keys(section: str | None) -> list[str]:
         if fields is not None:
             names += [f.alias or n for n, f in fields.items()]
         else:
-            names += list(owner.__dataclass_fields__)  # type: ignore[attr-defined]
+            names += [field.name for field in dataclasses.fields(owner)]
     return names
 
 
@@ -193,7 +188,7 @@ def _first_problem(error: ValidationError) -> tuple[str, str, str, str]:
     got = (
         ""
         if isinstance(problem["input"], dict | list) or problem["type"] == "missing"
-        else repr(problem["input"])
+        else repr(problem["input"])[:200]
     )
     if loc[-1:] == ["base_url"] and isinstance(problem["input"], str):
         got = repr(shown(problem["input"]))

@@ -2,7 +2,6 @@
 page with both.
 """
 
-import io
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +11,12 @@ import yaml
 
 from cluster.storage import Place
 from jobs.experiment.study import Study
+from jobs.report.csv_tables import as_csv, read_csv
 from jobs.report.page import PALETTE, as_svg, new_figure, render_page
 from jobs.study.running import Found
 from jobs.study.summary import best_teachers, by_setting, study_lines
 from jobs.study.tables import Tables
 
-DIGITS = 5  # of numbers in CSV files
 # Columns of texts; all others hold numbers.
 TEXTS = ["part", "setting", "student", "arm", "family", "against", "verdict", "called"]
 TEXTS += ["teacher", "cost", "feature"]
@@ -78,15 +77,10 @@ def metric_of(study: Study, part: str) -> str:
 def _earlier(place: Place) -> pd.DataFrame:
     if not place.is_file():
         return pd.DataFrame()
-    table = pd.read_csv(io.BytesIO(place.read_bytes()), dtype=str, keep_default_na=False)
+    table = read_csv(place.read_bytes())
     for column in table.columns.difference(TEXTS):  # a name may be `7` or `NA`
         table[column] = pd.to_numeric(table[column])
     return table
-
-
-def as_csv(table: pd.DataFrame) -> bytes:
-    """A table as CSV, with numbers short enough to read."""
-    return table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n").encode()
 
 
 def standing_alone(svg: str) -> str:

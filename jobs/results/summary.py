@@ -303,10 +303,9 @@ def verdict_lines(results: Results) -> list[str]:
     lines += results.ended
     if len(results.quarantine):
         first = results.quarantine.iloc[0]
-        lines.append(
-            f"{len(results.quarantine)} answers in quarantine, the first: {first['state']}; look "
-            f"closer with: {first['replay']}"
-        )
+        told = [command for command in results.quarantine["replay"] if command]  # rollouts have none
+        look = f"look closer with: {told[0]}" if told else f"the report says why: {first['reason']}"
+        lines.append(f"{len(results.quarantine)} answers in quarantine, the first: {first['state']}; {look}")
     return lines
 
 

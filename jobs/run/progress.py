@@ -92,7 +92,9 @@ class Terminal:
     """Where a run speaks to its user: lines and bars on standard output."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self.console = console or Console(
+            file=sys.stdout, highlight=False, soft_wrap=True, markup=False, emoji=False
+        )
 
     def say(self, text: str) -> None:
         """Print one line: nothing in it is read as markup, and control characters of others' texts do not
@@ -101,9 +103,12 @@ class Terminal:
         self.console.print(printable(text), markup=False)
 
     def show(self, table: Table) -> None:
-        """Print a table, wide enough to be read in a file."""
+        """Print a table, wide enough to be read in a file; names in it are printed as they are."""
         width = None if self.console.is_terminal else 180
-        Console(file=sys.stdout, highlight=False, width=width).print(table)
+        shown = Console(file=sys.stdout, highlight=False, width=width, markup=False, emoji=False)
+        for column in table.columns:
+            column._cells = [printable(str(cell)) for cell in column._cells]
+        shown.print(table)
 
     @contextmanager
     def bar(self, name: str, total: int, unit: str) -> Iterator[Bar]:
@@ -114,11 +119,11 @@ class Terminal:
             bar.close()
             return
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TaskProgressColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console, transient=True) as progress:

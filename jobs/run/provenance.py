@@ -1,5 +1,6 @@
 """What made something: versions of packages and the commit of this checkout, for manifests."""
 
+import os
 import subprocess
 from functools import lru_cache
 from importlib import metadata
@@ -32,14 +33,27 @@ def package_versions() -> dict[str, str]:
 @lru_cache(maxsize=1)
 def git_commit() -> str:
     """The commit of this checkout, with `+` when it has uncommitted changes; empty outside one."""
-    here = Path(__file__).resolve().parent
+    return commit_of(Path(__file__).resolve())
+
+
+def commit_of(file: Path) -> str:
+    """The commit of the checkout that this file of ours belongs to: one with our folders at its top, that
+    tracks the file. A wheel may be installed below any other repository, whose commit says nothing.
+    """
+    root = file.parents[2]
+
+    def git(*arguments: str) -> str:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+        command = ["git", "-C", str(root), *arguments]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True, timeout=10
+        )
+        return done.stdout.strip()
+
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True, timeout=10
-        ).stdout
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return ""
+        git("ls-files", "--error-unmatch", str(file))
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
         return ""
-    return commit + ("+" if dirty.strip() else "")

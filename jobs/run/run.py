@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from cluster.destinations import check_out_folder
 from cluster.errors import BadInput, TutelageError
 from cluster.storage import Place
 from jobs.experiment.schema import Experiment
@@ -180,12 +181,14 @@ def open_run(
         host: one that several runs share; whoever made it closes it.
 
     Raises:
-        BadInput: the store cannot be reached, or is a file.
+        BadInput: the store cannot be reached, is a file, or cannot be written into.
     """
     e = experiment
     own = host is None
     host = host or open_host(e, directory, terminal)
     store = Store(e.store)
+    if mode == "make" and store.root.is_local:
+        check_out_folder(store.root.path, option="store")
     return Run(store, directory, terminal, host, mode, resume, retry_failed, part=part, owns_host=own)
 
 
