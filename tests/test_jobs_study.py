@@ -15,10 +15,12 @@ from scipy import stats
 from cluster.errors import BadInput
 from cluster.models.loading import ModelSource, load_model
 from jobs.experiment.study import Learns, Study
+from jobs.study.comparisons import corrected
 from jobs.study.learning import learn
+from jobs.study.pairs import rank_correlation
 from jobs.study.parts import cells_of, load_study, members_of, taken
 from jobs.study.running import check_learns, needed_by, shared_experiment
-from jobs.study.tables import Tables, corrected, rank_correlation
+from jobs.study.tables import Tables
 from selection.costs import FEATURES
 from tests.runs import tutelage
 
@@ -164,7 +166,7 @@ def test_a_learned_cost_is_fitted_on_some_students_and_families_and_judged_on_th
         [
             {"part": "p", "setting": "", "student": s, "teacher": t, "gain": 0.0, "teacher accuracy": 0.5}
             | dict.fromkeys(FEATURES, 1.0)
-            | {"mean_loss": float(i)}
+            | {"lineage": t, "mean_loss": float(i)}
             for s in ("a", "b")
             for i, t in enumerate(teachers)
         ]
@@ -354,6 +356,6 @@ def test_a_difference_is_called_by_its_corrected_p_alone() -> None:
             "p": [0.001, 0.01, 0.03, 0.4],
         }
     )
-    found = corrected(Tables(comparisons=rows)).comparisons
+    found = corrected(rows)
     assert found["p_corrected"].tolist() == pytest.approx([0.004, 0.03, 0.06, 0.4])
     assert found["called"].tolist() == ["better", "worse", "cannot tell", "cannot tell"]

@@ -15,7 +15,7 @@ from jobs.sweep.results import SweepResults, sweep_lines
 from jobs.sweep.settings import expand_settings
 from jobs.sweep.summary import summarise_sweep
 from jobs.sweep.trial import Trial
-from training.evaluation import holm
+from training.comparison import holm
 
 
 def made(
@@ -30,7 +30,7 @@ def made(
     """
     small_world["sweep"] = {"parameters": {"arm.lambda": list(effects)}, "seeds": seeds}
     e = parse_experiment(small_world)
-    settings, store, rng, questions = expand_settings(e), Store(tmp_path / "s"), np.random.default_rng(0), 400
+    settings, store, rng, questions = expand_settings(e), Store(tmp_path / "s"), np.random.default_rng(1), 400
     trials = []
     luck = rng.random(questions)
     for setting in settings:

@@ -10,11 +10,13 @@ from jobs.experiment.section import Name, Section
 
 class Student(Section):
     """A student to fine-tune. `chat_template_kwargs` are further variables of its template, such as
-    `enable_thinking: false`.
+    `enable_thinking: false`. Students that are checkpoints of one training, or go on from one, have the same
+    `lineage`: together they count as one where students are counted.
     """
 
     name: Name
     path: str
+    lineage: str | None = None
     revision: str | None = None
     dtype: DType = "float32"
     trust_remote_code: bool = False

@@ -28,8 +28,8 @@ class Part(Section):
 
     `seeds` and `baseline` are the shared experiment's where the part says nothing.
 
-    `fixes`: a crossed key -> the arm that fixes it. The value under which that arm does best, as a mean over
-    students and seeds, holds for all later parts that say nothing else of the key.
+    `fixes`: a crossed key -> the arm that fixes it, or several. The value under which that arm does best, or
+    the mean of several, over students and seeds, holds for all later parts that say nothing else of the key.
 
     `learns`: a learned cost is fitted to what teachers gave some students on some families, and judged on all
     other students and families. An arm of a later part takes it by `coefficients: PART`.
@@ -45,7 +45,7 @@ class Part(Section):
     seeds: int | None = Field(None, ge=1)
     baseline: str | None = None
     compare_with: tuple[str, ...] = ()
-    fixes: dict[str, str] = Field(default_factory=dict)
+    fixes: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     learns: Learns | None = None
 
     @field_validator("set", "cross")
@@ -90,10 +90,16 @@ class Part(Section):
         if self.learns is not None and (self.each_teacher is None or self.cross):
             raise ValueError("learns needs each_teacher, what single teachers gave, and takes no cross")
         names = [arm.get("name") for arm in self.arms]
-        for key, arm in self.fixes.items():
-            if arm not in names:
-                raise ValueError(f"fixes {key} by the arm {arm}, which the part has not")
+        for key, arms in self.fixing.items():
+            lacking = [arm for arm in arms if arm not in names]
+            if lacking or not arms:
+                raise ValueError(f"fixes {key} by the arm {', '.join(lacking)}, which the part has not")
         return self
+
+    @property
+    def fixing(self) -> dict[str, tuple[str, ...]]:
+        """By key, the arms that fix it."""
+        return {key: (arms,) if isinstance(arms, str) else arms for key, arms in self.fixes.items()}
 
 
 class Study(Section):

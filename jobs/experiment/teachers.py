@@ -14,6 +14,7 @@ from jobs.experiment.url import check_url
 class ModelTeacher(Section):
     """A teacher hosted in Ray actors from a local directory or a hub id; `labels` are those its node must
     carry. `ask_system` is told to the teacher before what a question says, and never trained on.
+    Teachers that are checkpoints of one training have the same `lineage`, as students do.
     """
 
     kind: Literal["model"] = "model"
@@ -26,6 +27,7 @@ class ModelTeacher(Section):
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     ask_system: str | None = None
     family: str | None = None
+    lineage: str | None = None
     replicas: int = Field(1, ge=1)
     num_cpus: float = Field(1.0, ge=0)
     num_gpus: float = Field(0.0, ge=0, le=1)
@@ -58,6 +60,7 @@ class EndpointTeacher(Section):
     revision: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
     family: str | None = None
+    lineage: str | None = None
     ask_system: str | None = None
     extra_body: dict[str, Any] = Field(default_factory=dict)
     limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -87,6 +90,7 @@ class FileTeacher(Section):
     fields: Fields = Fields()
     rows_of: str | None = None
     family: str | None = None
+    lineage: str | None = None
 
 
 Teacher = Annotated[ModelTeacher | EndpointTeacher | FileTeacher, Field(discriminator="kind")]

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from jobs.report.page import PALETTE, as_svg, new_figure
-from jobs.results.summary import ArmResult, Results
+from jobs.results.judged import ArmResult
+from jobs.results.summary import Results
 
 MOST_BOXES = 60  # of the chart of costs
 MOST_PANELS = 6  # of the charts of compatibility

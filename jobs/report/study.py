@@ -13,13 +13,16 @@ from cluster.storage import Place
 from jobs.experiment.study import Study
 from jobs.report.csv_tables import as_csv, read_csv
 from jobs.report.page import PALETTE, as_svg, new_figure, render_page
+from jobs.results.values import as_parquet
 from jobs.study.running import Found
 from jobs.study.summary import best_teachers, by_setting, study_lines
 from jobs.study.tables import Tables
 
 # Columns of texts; all others hold numbers.
 TEXTS = ["part", "setting", "student", "arm", "family", "against", "verdict", "called"]
-TEXTS += ["teacher", "cost", "feature"]
+TEXTS += ["teacher", "cost", "feature", "lineage", "note"]
+FLAGS = ["is_strongest"]  # true or false
+VALUES, PARQUET = "questions", ".parquet"  # the one table that is too long for CSV
 SHOWN_ROWS = 400  # of a table on the page; the files have all
 
 
@@ -35,9 +38,9 @@ def write_study(found: Found, directory: Place) -> list[Place]:
     found = with_earlier(found, directory)
     for part, tables in found.tables.items():
         for name, table in tables.named().items() if part in own else ():
-            place = directory / f"{part}-{name}.csv"
+            place = file_of(directory, part, name)
             if len(table):
-                place.write_bytes(as_csv(table))
+                place.write_bytes(as_parquet(table) if name == VALUES else as_csv(table))
                 places.append(place)
             elif place.is_file():  # of an earlier run, when it was not empty
                 place.unlink()
@@ -62,7 +65,7 @@ def with_earlier(found: Found, directory: Place) -> Found:
         if part in found.tables:
             tables[part] = found.tables[part]
             continue
-        read = {name: _earlier(directory / f"{part}-{name}.csv") for name in Tables().named()}
+        read = {name: _earlier(file_of(directory, part, name)) for name in Tables().named()}
         if len(read["values"]):
             tables[part] = Tables(**read, metric=metric_of(found.study, part))
     return replace(found, tables=tables)
@@ -77,10 +80,17 @@ def metric_of(study: Study, part: str) -> str:
 def _earlier(place: Place) -> pd.DataFrame:
     if not place.is_file():
         return pd.DataFrame()
+    if place.name.endswith(PARQUET):
+        return pd.read_parquet(io.BytesIO(place.read_bytes()))
     table = read_csv(place.read_bytes())
-    for column in table.columns.difference(TEXTS):  # a name may be `7` or `NA`
+    for column in table.columns.difference([*TEXTS, *FLAGS]):  # a name may be `7` or `NA`
         table[column] = pd.to_numeric(table[column])
-    return table
+    return table.assign(**{c: table[c] == "True" for c in FLAGS if c in table})
+
+
+def file_of(directory: Place, part: str, table: str) -> Place:
+    """Where a part's table lies."""
+    return directory / f"{part}-{table}{PARQUET if table == VALUES else '.csv'}"
 
 
 def standing_alone(svg: str) -> str:

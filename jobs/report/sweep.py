@@ -11,7 +11,7 @@ import pandas as pd
 
 from cluster.storage import Place
 from jobs.report.page import PALETTE, as_svg, new_figure, render_page
-from jobs.results.summary import format_interval
+from jobs.results.summary import finite, format_interval
 from jobs.run.store import write_table
 from jobs.sweep.results import SettingResult, SweepResults, plain_results
 
@@ -27,7 +27,7 @@ REFERENCES = (
 def write_sweep(results: SweepResults, directory: Place) -> Place:
     """Write `report.html`, `results.json` and `trials.parquet` of a sweep; returns the page."""
     (directory / "results.json").write_bytes(
-        json.dumps(plain_results(results), indent=1, default=str).encode()
+        json.dumps(finite(plain_results(results)), indent=1, default=str).encode()
     )
     write_table(directory / "trials.parquet", results.trials)
     page = directory / "report.html"

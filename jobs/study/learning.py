@@ -9,8 +9,10 @@ import pandas as pd
 
 from cluster.errors import BadInput
 from jobs.experiment.study import Learns
+from jobs.results.values import BEFORE
+from jobs.study.pairs import correlations_table
 from jobs.study.parts import ONLY, taken
-from jobs.study.tables import BEFORE, Tables, correlations_table
+from jobs.study.tables import Tables
 from selection.costs import FEATURES
 from selection.learned import fit
 

@@ -98,17 +98,23 @@ def _found(tree: Mapping[str, Any], part: str, where: str) -> dict[str, Any]:
     return dict(((tree["parts"] or {}).get(part) or {}).get(where) or {})
 
 
-def members_of(study: Study, world: Mapping[str, Iterable[str]]) -> Members:
+def members_of(
+    study: Study, world: Mapping[str, Iterable[str]], lineages: Mapping[str, str] | None = None
+) -> Members:
     """All teachers and students that parts choose from: those that are listed, else the world's.
 
     Args:
         world: names of the miniature world's `teacher`s and `student`s; empty without one.
+        lineages: of the world's members, where they have some.
     """
     found: dict[str, Sequence[Mapping[str, Any]]] = {}
     for kind in MEMBERS:
         listed = study.experiment.get(kind)
         names = world.get(kind.removesuffix("s"), ())
-        found[kind] = listed or [{"name": name, "path": MINIATURE + name} for name in names]
+        own = lineages or {}
+        found[kind] = listed or [
+            {"name": name, "path": MINIATURE + name, "lineage": own.get(name)} for name in names
+        ]
     return found
 
 

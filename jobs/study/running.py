@@ -6,7 +6,7 @@ Whatever is finished is found in the store, so a study that was stopped goes on 
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -21,9 +21,10 @@ from jobs.results.outcome import Outcome
 from jobs.run.host import Host
 from jobs.run.progress import Terminal
 from jobs.run.run import Run, Unmade, open_run
+from jobs.study.comparisons import corrected
 from jobs.study.learning import learn
 from jobs.study.parts import Cell, Values, cells_of, members_of, taken, told
-from jobs.study.tables import Tables, corrected, fixed_value, joined_tables, tables_of
+from jobs.study.tables import CellResult, Tables, fixed_value, part_tables, result_of
 
 # Makes a run's results: looks at the outcome, writes its report into its directory.
 RunOne = Callable[[Run, Experiment], Outcome]
@@ -67,8 +68,9 @@ def run_study(setting: Setting, only: Sequence[str] = ()) -> Iterator[Found]:
     """
     study, say = setting.study, setting.terminal.say
     place = world_of(setting)
-    members = members_of(study, {} if place is None else models_of(place))
-    found = Found(study, world=world_table(place))
+    world = world_table(place)
+    members = members_of(study, {} if place is None else models_of(place), lineages_in(world))
+    found = Found(study, world=world)
     directories: dict[str, str] = {}
     for name, part in study.parts.items():  # all of them before the first is run
         for cell in cells_of(study, name, members):
@@ -89,16 +91,17 @@ def run_study(setting: Setting, only: Sequence[str] = ()) -> Iterator[Found]:
         trainings = sum(cell.trainings for cell in cells)
         say(f"part {name}: {len(cells)} experiments, {trainings:,} trainings")
         each = [run_cell(setting, cell) for cell in cells]
-        found.tables[name] = corrected(joined_tables(each))
+        tables = part_tables(each)
+        found.tables[name] = replace(tables, comparisons=corrected(tables.comparisons))
         if part.learns is not None:
             try:
                 seed = cells[0].experiment.seed
                 found.tables[name], learned[name] = learn(found.tables[name], part.learns, seed)
             except BadInput as error:  # its tables are there all the same
                 say(f"part {name} learned no cost: {error}")
-        for key, arm in part.fixes.items():
-            value, chosen_by = fixed_value(cells, each, key, arm)
-            say(f"part {name} fixes {key} at {told(value)}, by the arm {arm} alone")
+        for key, arms in part.fixing.items():
+            value, chosen_by = fixed_value(cells, [result.tables for result in each], key, arms)
+            say(f"part {name} fixes {key} at {told(value)}, by {' and '.join(arms)} alone")
             fixed = (*(f for f in fixed if f[0] != key), (key, value))
             found.fixed.append((name, key, value, chosen_by))
         yield found
@@ -133,13 +136,13 @@ def check_learns(name: str, part: Part, cell: Cell) -> None:
         )
 
 
-def run_cell(setting: Setting, cell: Cell) -> Tables:
-    """Run one experiment of a part; returns its tables."""
+def run_cell(setting: Setting, cell: Cell) -> CellResult:
+    """Run one experiment of a part; returns what came of it."""
     directory = setting.claim(cell.experiment)
     setting.terminal.say(f"{cell.experiment.name}" + (f": {cell.label}" if cell.label else ""))
     with open_run(cell.experiment, directory, setting.terminal, host=setting.host) as run:
         outcome = setting.run_one(run, cell.experiment)
-        return tables_of(cell, outcome, setting.study.parts[cell.part].compare_with)
+        return result_of(cell, outcome, setting.study.parts[cell.part].compare_with)
 
 
 def world_of(setting: Setting) -> Place | None:
@@ -174,6 +177,14 @@ def world_table(place: Place | None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def lineages_in(world: pd.DataFrame) -> dict[str, str]:
+    """The training from nothing that every member of a full world comes from, by the member's name."""
+    return {
+        str(row["name"]): f"{row['language']}-{row['width']}{'-wordy' if row['wordy'] else ''}"
+        for row in world.to_dict("records")
+    }
+
+
 def look_at_study(study: Study, terminal: Terminal, only: Sequence[str] = ()) -> list[str]:
     """Lines that say what a study, or some of its parts, would run. Starts nothing; the miniature world must
     have been built, since its members have no names before.
@@ -188,7 +199,7 @@ def look_at_study(study: Study, terminal: Terminal, only: Sequence[str] = ()) ->
             place = build_world(run, base.miniature, base.placement) if base.miniature is not None else None
         except Unmade as unmade:
             return [f"{unmade}: its members have no names yet", *wanted]
-    members = members_of(study, {} if place is None else models_of(place))
+    members = members_of(study, {} if place is None else models_of(place), lineages_in(world_table(place)))
     lines = []
     for name in wanted:
         cells = cells_of(study, name, members)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from cluster.storage import Place
@@ -19,12 +20,17 @@ def choosing(held_out: Sequence[str], share: float) -> list[str]:
     return sorted(order[: max(1, min(len(order) - 1, round(share * len(order))))])
 
 
-def read_evaluation(directory: Place) -> "pd.Series[float]":
-    """An evaluation's values by question id, from its directory in the store."""
-    return Stage("evaluate", directory.name, directory, {}, {}).read().set_index("question_id")["value"]
+def read_evaluation(directory: Place) -> pd.DataFrame:
+    """An evaluation's values and tokens by question id, from its directory in the store."""
+    return Stage("evaluate", directory.name, directory, {}, {}).read().set_index("question_id")
 
 
-def mean_value(directory: Place, kept: set[str]) -> float:
-    """The mean of an evaluation over some of its questions."""
-    values = read_evaluation(directory)
-    return float(values[values.index.isin(kept)].mean())
+def mean_value(directory: Place, metric: str, kept: set[str] | None = None) -> float:
+    """The mean of an evaluation over its questions, or some of them: an accuracy, or minus the loss per token
+    of all their references together. NaN where none could be judged.
+    """
+    table = read_evaluation(directory)
+    table = table[table["value"].notna() & (table.index.isin(kept) if kept is not None else True)]
+    if metric != "loss" or not len(table):
+        return float(table["value"].mean())
+    return float(np.average(table["value"], weights=table["tokens"]))

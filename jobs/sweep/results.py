@@ -1,13 +1,14 @@
 """What a sweep says at its end: every setting with its interval, which differences are real, the best one."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
 
 from jobs.results.summary import format_interval
 from jobs.sweep.settings import Setting
-from training.evaluation import Comparison, Interval
+from training.comparison import Comparison
+from training.evaluation import Interval
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class SweepResults:
     best_against_baseline: Comparison | None
     command: str
     trials: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
 
 
 def sweep_lines(results: SweepResults) -> list[str]:
@@ -73,9 +75,10 @@ def sweep_lines(results: SweepResults) -> list[str]:
         lines.append(f"  {r.setting.label:<44} {value}{note}")
     if results.best is not None and results.best_value is not None:
         judged = results.questions - results.choosing_questions
+        unseen = ", and under seeds that did not either" if results.seeds > 1 else ""
         lines.append(f"best by {results.choosing_questions} questions: {results.best.setting.label}")
         lines.append(
-            f"  on the other {judged}, which did not choose it: "
+            f"  on the other {judged}, which did not choose it{unseen}: "
             f"{format_interval(results.best_value, results.metric)}"
         )
         if results.best_against_baseline is not None:
@@ -88,7 +91,7 @@ def sweep_lines(results: SweepResults) -> list[str]:
             "with one training seed these are differences of trained models, not of settings: "
             "--seeds 3 tells more"
         )
-    return lines
+    return [*lines, *results.notes]
 
 
 def plain_results(results: SweepResults) -> dict[str, Any]:
@@ -104,4 +107,5 @@ def plain_results(results: SweepResults) -> dict[str, Any]:
         if results.best_against_baseline is None
         else asdict(results.best_against_baseline),
         "command": results.command,
+        "notes": results.notes,
     }

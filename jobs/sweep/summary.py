@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,14 @@ import pandas as pd
 from cluster.storage import Place
 from jobs.experiment.schema import Experiment
 from jobs.experiment.sweep import Sweep
-from jobs.sweep.evaluations import choosing, read_evaluation
+from jobs.results.values import loud_line
+from jobs.sweep.evaluations import choosing, mean_value, read_evaluation
 from jobs.sweep.results import SettingResult, SweepResults
 from jobs.sweep.settings import Setting
 from jobs.sweep.trial import Trial
-from training.evaluation import Comparison, Interval, accuracy_interval, compare, holm
+from training.comparison import Comparison, compare, holm
+from training.evaluation import Interval, SeedVariance, arm_interval, linearised, louder, pool_seeds
+from training.hindsight import best_on_other_seeds
 
 
 @dataclass(frozen=True)
@@ -24,19 +28,35 @@ class Finished:
 
     Attributes:
         questions: ids of the held-out questions, sorted; every array below has one entry for each.
-        values: the mean over students, NaN where a question has none.
+        values: [students, Q] of a trial, NaN where a question could not be judged.
+        tokens: [students, Q] that a loss is a mean over; None of accuracies.
         seeds: the seeds of each setting that came to the last round.
         chooses: whether a question is one of those that choose the best setting.
     """
 
     questions: list[str]
     values: Mapping[tuple[Setting, int], np.ndarray]
+    tokens: np.ndarray | None
     seeds: Mapping[Setting, tuple[int, ...]]
     chooses: np.ndarray
 
-    def mean(self, setting: Setting) -> np.ndarray:
-        """A setting's values, the mean over its finished seeds."""
-        return np.mean([self.values[setting, seed] for seed in self.seeds[setting]], axis=0)
+    def known(self, *settings: Setting) -> np.ndarray:
+        """[Q], whether a question could be judged of every student under every seed of these settings."""
+        every = [self.values[s, seed] for s in settings for seed in self.seeds[s]]
+        return np.isfinite(np.concatenate(every)).all(axis=0)
+
+    def table(self, setting: Setting, kept_Q: np.ndarray) -> np.ndarray:
+        """[S, Q], a setting's values on some questions, means over students."""
+        every = [self.values[setting, seed][:, kept_Q] for seed in self.seeds[setting]]
+        if self.tokens is not None and kept_Q.any():
+            weighed = self.tokens[:, kept_Q]
+            every = [np.stack([linearised(v, w) for v, w in zip(x, weighed, strict=True)]) for x in every]
+        return np.stack([own.mean(axis=0) for own in every])
+
+    @cached_property
+    def pool(self) -> SeedVariance:
+        """What seeds differ by, over all settings."""
+        return pool_seeds(self.table(s, self.known(s)) for s, seeds in self.seeds.items() if seeds)
 
 
 def summarise_sweep(
@@ -48,15 +68,13 @@ def summarise_sweep(
     baseline_arm = e.evaluate.baseline or next(
         (a.name for a in e.arms if a.rule == "strongest"), settings[0].arm
     )
-    metric, finished = e.evaluate.metric, _finished(e.sweep, settings, trials)
+    metric, finished = e.evaluate.metric, _finished(e, e.sweep, settings, trials)
     seeds = finished.seeds
     baseline = next((s for s in settings if s.arm == baseline_arm and not s.values and seeds[s]), None)
     results = _corrected([_setting_result(s, baseline, finished, trials, metric) for s in settings])
     candidates = [r for r in results if r.setting.values and len(r.seeds) == e.sweep.seeds]
     best = max(candidates, key=lambda r: r.choosing_value, default=None)
-    best_value, best_against = (
-        (None, None) if best is None else _judged(best.setting, baseline, finished, metric)
-    )
+    judged = _judged([r.setting for r in candidates], baseline, finished, e)
     return SweepResults(
         name=e.name,
         metric=metric,
@@ -68,72 +86,86 @@ def summarise_sweep(
         baseline_seeds=0 if baseline is None else len(seeds[baseline]),
         settings=results,
         best=best,
-        best_value=best_value,
-        best_against_baseline=best_against,
+        best_value=judged[0],
+        best_against_baseline=judged[1],
         command=command_of(e, best.setting, command) if best is not None else "",
         trials=trial_table(trials, e),
+        notes=[*_loud(finished), *judged[2]],
     )
 
 
-def _finished(sweep: Sweep, settings: Sequence[Setting], trials: Sequence[Trial]) -> Finished:
-    tables = {(t.setting, t.seed): _values(t) for t in trials if t.state == "finished"}
-    order = sorted(next(iter(tables.values())).index) if tables else []
-    values = {key: table[order].to_numpy(float) for key, table in tables.items()}
+def _finished(e: Experiment, sweep: Sweep, settings: Sequence[Setting], trials: Sequence[Trial]) -> Finished:
+    found = {(t.setting, t.seed): _evaluations(t) for t in trials if t.state == "finished"}
+    order = sorted(next(iter(found.values()))[0].index) if found else []
+    values = {key: np.stack([table.loc[order, "value"] for table in tables]) for key, tables in found.items()}
+    first = next(iter(found.values()), [])
+    is_loss = e.evaluate.metric == "loss" and first
+    tokens = np.stack([table.loc[order, "tokens"] for table in first]) if is_loss else None
     chooses = np.isin(order, choosing(order, sweep.choose_share)) if order else np.array([], bool)
     seeds = {s: tuple(seed for seed in range(sweep.seeds) if (s, seed) in values) for s in settings}
-    return Finished(order, values, seeds, chooses)
+    return Finished(order, values, tokens, seeds, chooses)
+
+
+def _evaluations(trial: Trial) -> list[pd.DataFrame]:
+    """Of every student, in the order of their names."""
+    return [read_evaluation(Place(trial.evaluations[name])) for name in sorted(trial.evaluations)]
 
 
 def _setting_result(
     setting: Setting, baseline: Setting | None, finished: Finished, trials: Sequence[Trial], metric: str
 ) -> SettingResult:
     seeds, state = finished.seeds[setting], _state([t for t in trials if t.setting == setting])
-    against = (
-        _compare(finished, setting, baseline, metric)
-        if baseline is not None and setting != baseline
-        else None
-    )
-    if not seeds:
+    against = None
+    if baseline is not None and setting != baseline and seeds:
+        both = finished.known(setting, baseline)
+        one, other = (finished.table(s, both) for s in (setting, baseline))
+        if both.any():
+            against = compare(one, other, setting.label, baseline.label, metric, finished.pool)
+    known = finished.known(setting) if seeds else np.zeros(len(finished.questions), bool)
+    if not known.any():
         return SettingResult(setting, state, seeds, None, float("nan"), against)
-    mean = finished.mean(setting)
-    chosen_by = float(np.nanmean(mean[finished.chooses]))
-    return SettingResult(
-        setting, state, seeds, accuracy_interval(mean[np.isfinite(mean)]), chosen_by, against
-    )
+    value = arm_interval(finished.table(setting, known), finished.pool, metric)
+    by = known & finished.chooses
+    chosen_by = float(finished.table(setting, by).mean()) if by.any() else float("nan")
+    return SettingResult(setting, state, seeds, value, chosen_by, against)
 
 
 def _judged(
-    best: Setting, baseline: Setting | None, finished: Finished, metric: str
-) -> tuple[Interval, Comparison | None]:
-    """The best setting's value, and its difference from the baseline, by the questions that did not choose
-    it.
+    settings: Sequence[Setting], baseline: Setting | None, finished: Finished, e: Experiment
+) -> tuple[Interval | None, Comparison | None, list[str]]:
+    """The value of taking the best of some settings, and its difference from the baseline, by questions that
+    did not choose it and trainings that did not either; and who else was taken then.
     """
-    mean = finished.mean(best)[~finished.chooses]
-    value = accuracy_interval(mean[np.isfinite(mean)])
+    known = finished.known(*settings, *([] if baseline is None else [baseline])) if settings else np.array([])
+    judges = known & ~finished.chooses if settings else known
+    if not judges.any():
+        return None, None, []
+    by_label = {s.label: finished.table(s, known) for s in settings}
+    found, taken = best_on_other_seeds(by_label, finished.chooses[known], judges[known], e.seed)
+    value = arm_interval(found, finished.pool, e.evaluate.metric)
+    notes = []
+    if len(taken) > 1:
+        notes = [
+            f"the best setting is another under each half of the seeds: {' and '.join(taken)}; what is told "
+            "of the best is what taking it gave on other seeds"
+        ]
     if baseline is None:
-        return value, None
-    return value, _compare(finished, best, baseline, metric, ~finished.chooses)
+        return value, None, notes
+    against = finished.table(baseline, judges)
+    name = taken[0] if len(taken) == 1 else "the best setting"
+    return value, compare(found, against, name, baseline.label, e.evaluate.metric, finished.pool), notes
 
 
-def _values(trial: Trial) -> "pd.Series[float]":
-    """Values per held-out question, the mean over students."""
-    return pd.concat([read_evaluation(Place(place)) for place in trial.evaluations.values()], axis=1).mean(
-        axis=1
-    )
-
-
-def _compare(
-    finished: Finished, one: Setting, other: Setting, metric: str, kept: np.ndarray | None = None
-) -> Comparison | None:
-    """Compare two settings over the seeds that both finished and the questions both have a value for."""
-    common = [seed for seed in finished.seeds[one] if seed in finished.seeds[other]]
-    if not common:
-        return None
-    mine, theirs = (np.stack([finished.values[s, seed] for seed in common]) for s in (one, other))
-    both = np.isfinite(mine).all(axis=0) & np.isfinite(theirs).all(axis=0)
-    if kept is not None:
-        both &= kept
-    return compare(mine[:, both], theirs[:, both], one.label, other.label, metric) if both.any() else None
+def _loud(finished: Finished) -> list[str]:
+    """Settings whose seeds lie much farther apart than the others', in words."""
+    settings = [s for s, seeds in finished.seeds.items() if seeds]
+    lines = []
+    for s in settings:
+        table = finished.table(s, finished.known(s))
+        times = louder(table, finished.pool, len(settings)) if table.shape[1] > 1 else None
+        if times is not None:
+            lines.append(loud_line(s.label, times))
+    return lines
 
 
 def _corrected(results: Sequence[SettingResult]) -> list[SettingResult]:
@@ -184,7 +216,8 @@ def trial_table(trials: Sequence[Trial], e: Experiment) -> pd.DataFrame:
     """A row per setting and seed, also for those that failed or were stopped."""
     rows = []
     for t in trials:
-        values = _values(t) if t.evaluations else None
+        metric = e.evaluate.metric
+        own = {name: mean_value(Place(p), metric) for name, p in sorted(t.evaluations.items())}
         rows.append(
             {
                 "arm": t.setting.arm,
@@ -192,12 +225,8 @@ def trial_table(trials: Sequence[Trial], e: Experiment) -> pd.DataFrame:
                 "seed": t.seed,
                 "state": t.state,
                 "rounds": t.rounds,
-                "value": float("nan") if values is None else float(values.mean()),
-                **{
-                    f"value {s}": float(read_evaluation(Place(p)).mean())
-                    for s, p in t.evaluations.items()
-                    if len(e.students) > 1
-                },
+                "value": float(np.mean(list(own.values()))) if own else float("nan"),
+                **{f"value {name}": value for name, value in own.items() if len(e.students) > 1},
                 "error": t.error,
             }
         )

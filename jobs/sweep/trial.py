@@ -77,7 +77,8 @@ def _teach(run: Run, experiment: Experiment, sweep: Sweep, seed: int) -> None:
 
     def report(rounds: float, evaluations: Mapping[StudentPath, Stage]) -> None:
         run.host.release()  # Tune may end this trial here, or let another one go first
-        value = float(np.mean([mean_value(stage.directory, kept) for stage in evaluations.values()]))
+        metric = experiment.evaluate.metric
+        value = float(np.mean([mean_value(stage.directory, metric, kept) for stage in evaluations.values()]))
         found = {EVALUATION + p.student: str(stage.directory) for p, stage in evaluations.items()}
         tune.report({"value": value, "rounds": rounds, **found})
 

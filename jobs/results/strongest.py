@@ -1,0 +1,74 @@
+"""Which teacher is the strongest, and who cannot be told from it: a claim against one of them alone would be
+one against the luck of a question or two.
+"""
+
+import numpy as np
+import pandas as pd
+
+from jobs.experiment.schema import Experiment
+from jobs.results.outcome import Start
+from training.comparison import compare
+
+RIGHT = ("verified", "duplicate")  # as a teacher's accuracy counts
+COLUMNS = ["teacher", "accuracy", "behind", "low", "high", "p", "is_strongest"]
+
+
+def strongest_table(start: Start) -> pd.DataFrame:
+    """Every teacher's accuracy on the training questions, the best first, and by how much it is behind the
+    best one, with a 95 % interval over the same questions. `is_strongest` of the best and of all that cannot
+    be told from it (p 0.05 or above, not corrected: rather one name too many).
+    """
+    accuracy = {t.name: float(start.pool.accuracy[t.name]) for t in start.experiment.teachers}
+    order = sorted(accuracy, key=lambda name: (-accuracy[name], name))
+    places = {question: k for k, question in enumerate(start.questions)}
+    right = {name: np.zeros(len(places)) for name in order}
+    for answers in start.pool.each():
+        own = answers[answers["state"].isin(RIGHT) & (answers["sample"] == 0)]
+        for name, question in zip(own["teacher"], own["question_id"], strict=True):
+            right[str(name)][places[question]] = 1.0
+    best, rows = order[0], []
+    for name in order:
+        found = compare(right[name], right[best], name, best)
+        d = found.difference
+        told = {"behind": -d.value, "low": -d.high, "high": -d.low, "p": found.p_value}
+        is_strongest = name == best or found.p_value >= 0.05
+        rows.append({"teacher": name, "accuracy": accuracy[name], **told, "is_strongest": is_strongest})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def strongest_teachers(table: pd.DataFrame) -> list[str]:
+    """The strongest teacher, and those that cannot be told from it."""
+    return [str(name) for name in table["teacher"][table["is_strongest"]]]
+
+
+def baselines_of(e: Experiment, baseline: str, table: pd.DataFrame) -> list[str]:
+    """The arms that others are compared with: the baseline, and where it learns from the strongest teacher
+    also the arms that learn from one alone that cannot be told from it.
+    """
+    strongest = strongest_teachers(table)
+    arm = next(a for a in e.arms if a.name == baseline)
+    if arm.rule != "strongest" and not (arm.rule == "teacher" and arm.teacher in strongest):
+        return [baseline]
+    # the best one's own arm is the baseline in other words
+    named = [*strongest[1:]] if arm.rule == "strongest" else [t for t in strongest if t != arm.teacher]
+    twins = [a.name for a in e.arms if a.rule == "teacher" and a.teacher in named]
+    return [baseline, *(name for name in twins if name != baseline)]
+
+
+def strongest_lines(e: Experiment, table: pd.DataFrame) -> list[str]:
+    """Who the strongest teachers are, in words; nothing of a single teacher."""
+    if len(table) < 2:
+        return []
+    named = [row for row in table.to_dict("records") if row["is_strongest"]]
+    own = {a.teacher for a in e.arms if a.rule == "teacher"}
+    told = [f"{row['teacher']} ({100 * row['accuracy']:.1f} % right)" for row in named]
+    if len(named) == 1:
+        return [f"the strongest teacher is {told[0]}, and all others are behind it by more than chance"]
+    line = f"the strongest teacher is {told[0]}; not told from it by these questions: {', '.join(told[1:])}"
+    lacking = [str(row["teacher"]) for row in named[1:] if row["teacher"] not in own]
+    if lacking and any(a.rule == "strongest" for a in e.arms):
+        line += (
+            f"; no arm learns from {', '.join(lacking)} alone, so nothing is claimed against "
+            f"{'them' if len(lacking) > 1 else 'it'} (rule: teacher)"
+        )
+    return [line]

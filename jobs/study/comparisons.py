@@ -1,0 +1,155 @@
+"""What a study claims, from published values alone: every arm of every student against some others, families
+of questions, and all students of a part together.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from jobs.results.values import IN_HINDSIGHT, Values, compared, hindsight, interval_of, pool_of
+from training.comparison import Comparison, contrast, holm
+from training.evaluation import SeedVariance
+
+CALLED = ("better", "worse", "cannot tell")
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is compared in an experiment.
+
+    Attributes:
+        arms: in their order.
+        against: arms that all others are compared with, the baseline first.
+        single: the arms that learn from one teacher alone, of which hindsight takes the best.
+        lineages: of the students; checkpoints of one training have one.
+        seed: of the halves that hindsight chooses and judges by.
+    """
+
+    arms: Sequence[str]
+    against: Sequence[str]
+    single: Sequence[str]
+    lineages: Mapping[str, str]
+    seed: int
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every arm and what it is compared with, each pair once."""
+        return [
+            (arm, other)
+            for k, other in enumerate(self.against)
+            for arm in self.arms
+            if arm not in self.against[: k + 1]
+        ]
+
+
+Cells = Sequence[tuple[Mapping[str, str], Values, Design]]  # with what stands in front of each one's rows
+
+
+def compared_tables(cells: Cells) -> dict[str, pd.DataFrame]:
+    """The tables of a part that follow from its values, by name: `families`, `comparisons`, `contrasts`."""
+    every = [values for _, values, _ in cells]
+    named = sorted({family for values in every for family in values.named_families})
+    pool, pools = pool_of(every), {family: pool_of(every, family) for family in named}
+    found = {
+        "families": [headed(head, families_table(v, d, pools)) for head, v, d in cells],
+        "comparisons": [headed(head, comparisons_table(v, d, pool)) for head, v, d in cells],
+        "contrasts": [headed(head, contrasts_table(v, d, pool)) for head, v, d in cells],
+    }
+    return {name: _joined(tables) for name, tables in found.items()}
+
+
+def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    kept = [table for table in tables if len(table)]
+    return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
+
+
+def headed(head: Mapping[str, str], table: pd.DataFrame) -> pd.DataFrame:
+    """A table with some columns in front."""
+    if not len(table):
+        return table
+    return pd.concat([pd.DataFrame([head] * len(table)), table.reset_index(drop=True)], axis=1)
+
+
+def families_table(values: Values, design: Design, pools: Mapping[str, SeedVariance]) -> pd.DataFrame:
+    """Every arm's mean on every family of questions after the last round."""
+    rows = []
+    for student, arm in values.paths:
+        known = values.known((student, arm))
+        for family in values.named_families:
+            if (known & (values.families == family)).any():
+                found = interval_of(values, (student, arm), pools[family], family)
+                about = {"student": student, "arm": arm, "family": family}
+                rows.append({**about, "value": found.value, "low": found.low, "high": found.high})
+    return pd.DataFrame(rows)
+
+
+def comparisons_table(values: Values, design: Design, pool: SeedVariance) -> pd.DataFrame:
+    """Every arm against the baselines and some others, and the best single teacher in hindsight against the
+    baselines.
+    """
+    rows = []
+    for student, (arm, other) in product(design.lineages, design.pairs()):
+        if {(student, arm), (student, other)} <= set(values.paths):
+            rows.append(_comparison(student, arm, compared(values, student, arm, other, pool)))
+    for student, other in product(design.lineages, design.against):
+        found = hindsight(values, student, design.single, other, design.seed, pool)
+        if found is not None:
+            rows.append(_comparison(student, IN_HINDSIGHT, found.comparison))
+    return pd.DataFrame(rows)
+
+
+def _comparison(student: str, arm: str, found: Comparison) -> dict[str, object]:
+    d = found.difference
+    names = {"student": student, "arm": arm, "against": found.against}
+    numbers = {"difference": d.value, "low": d.low, "high": d.high, "p": found.p_value}
+    return {**names, **numbers, "questions": found.questions, "seeds": found.seeds, "verdict": found.verdict}
+
+
+def contrasts_table(values: Values, design: Design, pool: SeedVariance) -> pd.DataFrame:
+    """All students together, for every arm and what it is compared with: the mean of their differences with
+    two intervals that claim different things, one of students like these, one of these students.
+    """
+    rows = []
+    for arm, other in design.pairs():
+        students = [s for s in design.lineages if {(s, arm), (s, other)} <= set(values.paths)]
+        if len(students) < 2:
+            continue
+        paths = [(s, name) for s in students for name in (arm, other)]
+        both = values.known(*paths)
+        if not both.any():
+            continue
+        tables = {path: values.table(path, both) for path in paths}
+        d = np.stack([tables[s, arm].mean(axis=0) - tables[s, other].mean(axis=0) for s in students])
+        seeds = [min(len(tables[s, name]) for s in students) for name in (arm, other)]
+        found = contrast(d, [design.lineages[s] for s in students], seeds, pool, values.metric)
+        over = found.over_students
+        told = {"arm": arm, "against": other, "students": found.students, "lineages": found.lineages}
+        told |= {"difference": found.value}
+        told |= {"low_students": np.nan if over is None else over.low}
+        told |= {"high_students": np.nan if over is None else over.high}
+        told |= {"p_students": np.nan if found.p_students is None else found.p_students}
+        these = found.these_students
+        rows.append({**told, "low_these": these.low, "high_these": these.high, "p_these": found.p_these})
+    return pd.DataFrame(rows)
+
+
+def corrected(table: pd.DataFrame) -> pd.DataFrame:
+    """Comparisons with Holm's p-values over all of them, and what may be said by these: a difference is
+    called where the corrected p is below 0.05.
+    """
+    if not len(table):
+        return table
+    p = np.array(holm(table["p"].tolist()))
+    said = np.where(p < 0.05, np.where(table["difference"] > 0, CALLED[0], CALLED[1]), CALLED[2])
+    return table.assign(p_corrected=p, called=said)
+
+
+def corrected_over_all(comparisons: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Every part's comparisons corrected over all parts together: what may be said of the study."""
+    some = {name: table for name, table in comparisons.items() if len(table)}
+    if not some:
+        return {}
+    whole = corrected(pd.concat(some, names=["of", None]))
+    return {name: whole[whole.index.get_level_values(0) == name] for name in some}

@@ -1,0 +1,163 @@
+"""What every teacher of a study gave every student, beside what its answers cost, and how well costs order
+teachers by it.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from jobs.experiment.students import Student
+from jobs.experiment.teachers import Teacher
+from jobs.results.judged import Judged
+from jobs.results.outcome import Outcome, StudentPath
+from jobs.stages.score import PoolScores
+from selection.costs import COSTS, MEASURE_OF, CostSettings, compute_cost, features_of
+
+CALLED_SO = {"naturalness": "mean loss"}  # what else people call a cost
+# Costs of one forward pass, by the names of their columns: every one but what is learned here.
+FORWARD: Mapping[str, CostSettings] = {
+    "scas": CostSettings("scas", 0.5),
+    "scas lambda 0": CostSettings("scas", 0.0),
+    "scas lambda 1": CostSettings("scas", 1.0),
+    **{
+        CALLED_SO.get(name, name): CostSettings(name)  # type: ignore[arg-type]
+        for name in COSTS
+        if name not in MEASURE_OF and name not in ("scas", "learned")
+    },
+}
+
+
+def lineages_of(members: Iterable[Teacher | Student]) -> dict[str, str]:
+    """The lineage of every teacher or student: its own name where none is said."""
+    return {member.name: member.lineage or member.name for member in members}
+
+
+def pairs_table(outcome: Outcome, judged: Judged) -> pd.DataFrame:
+    """What every teacher gave every student that learned from it alone, and what its answers cost."""
+    lineages = lineages_of(outcome.start.experiment.teachers)
+    e = outcome.start.experiment
+    single = {arm.name: arm.teacher for arm in e.arms if arm.rule == "teacher" and arm.teacher}
+    if len(single) < 2:
+        return pd.DataFrame()
+    rows = []
+    for student in outcome.start.students:
+        means = mean_costs(outcome, student).to_dict("index")
+        for arm, teacher in single.items():
+            if not judged.came_to(student, arm, e.rounds) or teacher not in means:
+                continue
+            about = {"student": student, "teacher": teacher, "lineage": lineages[str(teacher)]}
+            row: dict[str, object] = {**about, "gain": judged.last.gain(student, arm)}
+            row["teacher accuracy"] = outcome.start.pool.accuracy[str(teacher)]
+            rows.append({**row, **{str(name): value for name, value in means[teacher].items()}})
+    return pd.DataFrame(rows)
+
+
+def mean_costs(outcome: Outcome, student: str) -> pd.DataFrame:
+    """Of every teacher's verified answers the mean costs and features under a student before training."""
+    own = [path for path in outcome.paths if path.student == student and (path, 1) in outcome.scores]
+    wanted = further_costs(own)
+    sums, counts = [], []
+    first = outcome.scores[own[0], 1]
+    for number in range(first.pool.count):
+        table = _usable(replace(first, further=()), number)
+        columns = {name: compute_cost(table, settings) for name, settings in FORWARD.items()}
+        found = pd.DataFrame({**columns, **features_of(table)}).set_index(table["answer_id"])
+        for name, (path, settings) in wanted.items():  # a measure may have failed for some answers
+            measured = _usable(outcome.scores[path, 1], number)
+            costs = pd.Series(compute_cost(measured, settings).to_numpy(), index=measured["answer_id"])
+            found[name] = costs.reindex(found.index)
+        by = found.groupby(table["teacher"].to_numpy())
+        sums.append(by.sum())
+        counts.append(by.count().assign(answers=by.size()))
+    known = pd.concat(counts).groupby(level=0).sum()
+    total = pd.concat(sums).groupby(level=0).sum()
+    return (total / known[total.columns]).assign(answers=known["answers"])
+
+
+def further_costs(paths: Iterable[StudentPath]) -> dict[str, tuple[StudentPath, CostSettings]]:
+    """Costs of answers beyond one forward pass that some arm has, and an arm whose scores hold each."""
+    found: dict[str, tuple[StudentPath, CostSettings]] = {}
+    for path in paths:
+        settings = path.arm.cost_settings
+        if settings is not None and MEASURE_OF.get(settings.name) and settings.name != "grace":
+            found.setdefault(settings.name, (path, settings))
+    return found
+
+
+def _usable(scores: PoolScores, number: int) -> pd.DataFrame:
+    table = scores.slice(number)
+    return table[table["state"] == "scored"].reset_index(drop=True)
+
+
+def correlations_table(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """How well every cost orders a student's teachers by what they gave it: Spearman's rank correlation of
+    the gain with minus the cost (with the teacher's accuracy as it is), with a 95 % interval by resampling
+    teachers, those of one lineage together.
+    """
+    if not len(pairs):
+        return pairs
+    names = [c for c in pairs.columns if c not in ("student", "teacher", "gain", "answers")]
+    costs = [c for c in names if c in FORWARD or c in MEASURE_OF or c in ("teacher accuracy", "learned")]
+    rows = []
+    for student, own in pairs.groupby("student", sort=False):
+        for cost in costs:
+            sign = 1.0 if cost == "teacher accuracy" else -1.0
+            sides = own["gain"].to_numpy(), sign * own[cost].to_numpy()
+            rho, low, high = rank_correlation(*sides, seed, lineages=own["lineage"].tolist())
+            row = {"student": student, "cost": cost, "rank_correlation": rho, "low": low, "high": high}
+            rows.append({**row, "teachers": len(own), "lineages": own["lineage"].nunique()})
+    return pd.DataFrame(rows)
+
+
+def rank_correlation(
+    one_N: np.ndarray,
+    other_N: np.ndarray,
+    seed: int = 0,
+    resamples: int = 2000,
+    lineages: Sequence[str] | None = None,
+) -> tuple[float, float, float]:
+    """Spearman's rank correlation with a 95 % interval by resampling its pairs; the interval is NaN where
+    fewer than eight lineages would feign certainty, and all are NaN where either side never changes.
+
+    Args:
+        lineages: of every pair; those of one are drawn together. Every pair is its own if not said.
+
+    >>> rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 5.0, 9.0]))
+    (1.0, nan, nan)
+    """
+    known = np.isfinite(one_N) & np.isfinite(other_N)
+    named = np.arange(len(one_N)).astype(str) if lineages is None else np.array(lineages)
+    one_N, other_N, named = one_N[known], other_N[known], named[known]
+    rho = float(_spearman(one_N[None], other_N[None])[0])
+    names = sorted(set(named))
+    if len(names) < 8 or not np.isfinite(rho):
+        return round(rho, 9), float("nan"), float("nan")
+    drawn = _spearman_of_draws(
+        one_N, other_N, [np.flatnonzero(named == name) for name in names], seed, resamples
+    )
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return rho, float(low), float(high)
+
+
+def _spearman_of_draws(
+    one_N: np.ndarray, other_N: np.ndarray, places: Sequence[np.ndarray], seed: int, resamples: int
+) -> np.ndarray:
+    """Spearman's correlation of draws of lineages, whose pairs lie at these places."""
+    rng, by_length = np.random.default_rng(seed), defaultdict(list)
+    for _ in range(resamples):
+        own = np.concatenate([places[k] for k in rng.integers(len(places), size=len(places))])
+        by_length[len(own)].append(own)
+    return np.concatenate([_spearman(one_N[np.stack(d)], other_N[np.stack(d)]) for d in by_length.values()])
+
+
+def _spearman(one_RN: np.ndarray, other_RN: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of every row; equal values share their mean rank."""
+    a, b = (rankdata(x, axis=1) for x in (one_RN, other_RN))
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        norms = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+        return (a * b).sum(axis=1) / norms  # type: ignore[no-any-return]

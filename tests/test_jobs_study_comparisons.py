@@ -1,0 +1,181 @@
+"""What a study claims follows from the values that it publishes: every interval, read back from its files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from cluster.storage import Place
+from jobs.experiment.reading import parse_experiment
+from jobs.experiment.study import Study
+from jobs.report.study import render_study, with_earlier, write_study
+from jobs.results.strongest import baselines_of
+from jobs.results.values import BEFORE, Values, rows_of, values_from
+from jobs.study.comparisons import Design, compared_tables, corrected, corrected_over_all
+from jobs.study.running import Found
+from jobs.study.summary import study_lines
+from jobs.study.tables import Tables
+
+STUDENTS, ARMS = ("a-low", "a-high", "b-low"), ("scas", "only t", "only u", "strongest")
+LINEAGES = {"a-low": "a", "a-high": "a", "b-low": "b"}
+SETTINGS = ("steps=1", "steps=2")
+DESIGN = Design(ARMS, ("strongest", "only t"), ("only t", "only u"), LINEAGES, seed=0)
+
+
+def drawn(metric: str, setting: int, seeds: int = 3, questions: int = 40) -> Values:
+    """Values of a part's experiment; some questions could not be judged."""
+    rng = np.random.default_rng([setting, seeds])
+    paths = {(s, BEFORE): rng.random((1, questions)) for s in STUDENTS}
+    paths |= {(s, arm): rng.random((seeds, questions)) for s in STUDENTS for arm in ARMS}
+    if metric == "accuracy":
+        paths = {path: (table < 0.6).astype(float) for path, table in paths.items()}
+    paths["a-low", "scas"][0, 3] = np.nan
+    tokens = {s: rng.integers(1, 60, questions).astype(float) for s in STUDENTS}
+    names = [f"{k:016x}" for k in rng.permutation(questions)]
+    families = np.array(["x", "y"] * (questions // 2), dtype=object)
+    return Values(metric, names, families, paths, tokens if metric == "loss" else {})
+
+
+def tables_of(metric: str) -> Tables:
+    cells = [({"part": "p", "setting": s}, drawn(metric, k), DESIGN) for k, s in enumerate(SETTINGS)]
+    found = compared_tables(cells)
+    rows = pd.concat([rows_of(v).assign(**head) for head, v, _ in cells], ignore_index=True)
+    values = pd.DataFrame([("p", "", "a-low", "scas", 0, 1, 0.5)])
+    values.columns = pd.Index(["part", "setting", "student", "arm", "seed", "round", "value"])
+    return Tables(
+        values=values,
+        questions=rows,
+        families=found["families"],
+        comparisons=corrected(found["comparisons"]),
+        contrasts=found["contrasts"],
+        metric=metric,
+    )
+
+
+def a_study(metric: str) -> Study:
+    part = {"arms": [{"name": "random", "rule": "random"}], "set": {"evaluate.metric": metric}}
+    return Study.model_validate({"name": "s", "experiment": {}, "parts": {"p": part, "q": part}})
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_published_values_give_every_published_interval_again(metric: str, tmp_path: Path) -> None:
+    found = Found(a_study(metric))
+    found.tables["p"] = tables_of(metric)
+    write_study(found, Place(str(tmp_path)))
+    read = pd.read_parquet(tmp_path / "p-questions.parquet")
+    cells = [
+        ({"part": "p", "setting": s}, values_from(own, metric), DESIGN)
+        for s, own in read.groupby("setting", sort=False, observed=True)
+    ]
+    again = compared_tables(cells)
+    for name in ("families", "comparisons", "contrasts"):
+        published = pd.read_csv(tmp_path / f"p-{name}.csv", keep_default_na=False, na_values=[""])
+        assert len(published) == len(again[name]) > 0
+        for column in published.columns.intersection(again[name].columns):
+            if published[column].dtype.kind == "f":
+                assert published[column].to_numpy() == pytest.approx(
+                    again[name][column].to_numpy(float), rel=1e-4, nan_ok=True
+                )
+            elif column != "verdict":
+                assert published[column].tolist() == again[name][column].tolist()
+
+
+def test_the_pool_is_that_of_all_paths_of_all_experiments_of_the_part() -> None:
+    """An independent way: every path of both settings, but those before training and hindsight."""
+    every = [drawn("accuracy", k) for k in range(2)]
+    cells = [({"setting": s}, v, DESIGN) for s, v in zip(SETTINGS, every, strict=True)]
+    row = compared_tables(cells)["comparisons"].query("student == 'b-low' and arm == 'scas'").iloc[0]
+    s2, noise, paths = 0.0, 0.0, 0
+    for v in every:
+        for (_, arm), table in v.paths.items():
+            if arm == BEFORE:
+                continue
+            y = table[:, np.isfinite(table).all(axis=0)]
+            rest = y - y.mean(1, keepdims=True) - y.mean(0) + y.mean()
+            s2 += y.mean(1).var(ddof=1)
+            noise += (rest**2).sum() / (2 * (y.shape[1] - 1)) / y.shape[1]
+            paths += 1
+    assert paths == 24
+    d = every[0].paths["b-low", "scas"].mean(0) - every[0].paths["b-low", "strongest"].mean(0)
+    between = d.var(ddof=1) / 40
+    variance = max(between + 2 / 3 * (s2 - noise) / paths, between / 2)
+    freedom = variance**2 / (between**2 / 39 + (2 / 3 * s2 / paths) ** 2 / 48)
+    width = (row["high"] - row["low"]) / 2
+    assert width == pytest.approx(stats.t.ppf(0.975, freedom) * np.sqrt(variance))
+
+
+def test_each_pair_is_compared_once_and_hindsight_with_every_baseline() -> None:
+    table = compared_tables([({"setting": ""}, drawn("accuracy", 0), DESIGN)])["comparisons"]
+    own = table[table["student"] == "a-low"]
+    assert list(zip(own["arm"], own["against"], strict=True)) == [
+        ("scas", "strongest"),
+        ("only t", "strongest"),
+        ("only u", "strongest"),
+        ("scas", "only t"),
+        ("only u", "only t"),
+        ("in hindsight", "strongest"),
+        ("in hindsight", "only t"),
+    ]
+
+
+def test_all_students_together_are_two_lineages_and_two_claims(tmp_path: Path) -> None:
+    tables = tables_of("accuracy")
+    row = tables.contrasts.iloc[0]
+    assert (row["students"], row["lineages"]) == (3, 2)
+    own = tables.comparisons.query("arm == 'scas' and against == 'strongest' and setting == 'steps=1'")
+    kept = np.arange(40) != 3  # the question that one student could not be judged on
+    values = drawn("accuracy", 0)
+    means = [(values.paths[s, "scas"] - values.paths[s, "strongest"])[:, kept].mean() for s in own["student"]]
+    assert row["difference"] == pytest.approx(np.mean(means))
+    lines = "\n".join(study_lines(Found(a_study("accuracy"), {"p": tables})))
+    assert "students like these (2 lineages)" in lines
+    assert "these 3 students" in lines
+    assert "All students together" in render_study(Found(a_study("accuracy"), {"p": tables}), {})
+
+
+def test_over_the_whole_study_more_is_corrected_and_the_lines_say_both(tmp_path: Path) -> None:
+    part = corrected(pd.DataFrame({"difference": [0.1, 0.1], "p": [0.02, 0.9]}))
+    other = pd.DataFrame({"difference": [0.1] * 8, "p": [0.5] * 8})
+    assert part["called"].tolist() == ["better", "cannot tell"]
+    whole = corrected_over_all({"p": part, "q": other, "r": pd.DataFrame()})
+    assert whole["p"]["called"].tolist() == ["cannot tell"] * 2
+    assert whole["p"]["p_corrected"].iloc[0] == pytest.approx(0.2)
+    tables = tables_of("accuracy")
+    found = Found(a_study("accuracy"), {"p": tables, "q": tables})
+    assert any("; in brackets over all parts" in line for line in study_lines(found))
+
+
+def test_values_of_an_earlier_part_are_read_again_and_stay_as_they_were(tmp_path: Path) -> None:
+    found = Found(a_study("loss"))
+    found.tables["p"] = tables_of("loss")
+    write_study(found, Place(str(tmp_path)))
+    before = (tmp_path / "p-questions.parquet").read_bytes()
+    other = Found(found.study)
+    other.tables["q"] = tables_of("loss")
+    write_study(other, Place(str(tmp_path)))
+    assert (tmp_path / "p-questions.parquet").read_bytes() == before
+    again = with_earlier(Found(found.study), Place(str(tmp_path))).tables["p"]
+    assert len(again.questions) == len(found.tables["p"].questions)
+
+
+def strongest(**is_strongest: bool) -> pd.DataFrame:
+    rows = [{"teacher": t, "accuracy": 0.9, "is_strongest": same} for t, same in is_strongest.items()]
+    return pd.DataFrame(rows)
+
+
+def test_who_cannot_be_told_from_the_strongest_teacher_is_a_baseline_too(small_world: dict[str, Any]) -> None:
+    small_world["arms"] = [
+        {"name": "scas", "rule": "groups", "cost": "scas"},
+        {"name": "strongest", "rule": "strongest"},
+        *({"name": f"only {t}", "rule": "teacher", "teacher": t} for t in ("ann", "bob", "cat")),
+    ]
+    e = parse_experiment(small_world)
+    twins = strongest(cat=True, ann=True, bob=False)
+    assert baselines_of(e, "strongest", twins) == ["strongest", "only ann"]
+    assert baselines_of(e, "only cat", twins) == ["only cat", "only ann"]
+    assert baselines_of(e, "only bob", twins) == ["only bob"]  # no claim about the strongest
+    assert baselines_of(e, "scas", twins) == ["scas"]
+    assert baselines_of(e, "strongest", strongest(cat=True, ann=False, bob=False)) == ["strongest"]
