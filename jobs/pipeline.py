@@ -20,7 +20,7 @@ from jobs.miniature.world import build_world, resolve
 from jobs.results.outcome import Data, Outcome, Start
 from jobs.run.run import Run
 from jobs.run.tables import Table
-from jobs.stages.check import Checks, check_checks, true_solutions
+from jobs.stages.check import Checkable, Checks, check_checks, true_solutions
 from jobs.stages.evaluate import evaluate_students
 from jobs.stages.judge import judge_owner
 from jobs.stages.measures import check_gradients
@@ -30,6 +30,7 @@ from jobs.stages.teachers import build_pool
 from jobs.stages.unverified import nothing_verified
 from jobs.systems import ogls_sd, scas
 from jobs.systems.paths import judging_of, paths_of
+from selection.verification import check_settings
 from training.trainer import check_train_room
 
 SYSTEMS = {"select": scas.teach, "ogls_sd": ogls_sd.teach}  # an arm's kind -> the system that teaches it
@@ -168,10 +169,14 @@ def load_questions(
             on_broken=say if files.skip_broken_lines else None,
             need_reference=needs_reference and fields.method is None,
             keep_rows=checks.reads_rows or (path == files.train and shows_solutions),
+            to_learn=path == files.train,
+            check=(lambda question: None) if for_loss and path != files.train else Checkable(checks),
         )
-        say(str(found))
+        for line in [str(found), *found.notes]:
+            say(line)
         return found
 
+    check_settings(checks.verify)
     for_loss = e.evaluate.metric == "loss"
     shows_solutions = e.drawn.solution_field is not None
     train = read(files.train, files.train_fields, checks.needs_reference())

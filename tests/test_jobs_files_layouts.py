@@ -155,7 +155,7 @@ def test_an_answer_that_cannot_be_scored_keeps_its_row_with_the_reason(
     assert isinstance(got["1"]["scas_score"], float)
     assert got["2"]["scas_score"] is None
     assert "special token" in got["2"]["error"]
-    assert "unrenderable" in got["3"]["error"]
+    assert got["3"]["error"] == "empty: no answer"
     assert "limit 200" in got["4"]["error"]
     done = tutelage("select", "--scores", tmp_path / "out", "--out", tmp_path / "sel")
     assert [r["id"] for r in rows_of(tmp_path / "sel" / "min_score_selected.jsonl")] == ["1"]

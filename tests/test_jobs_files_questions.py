@@ -1,6 +1,7 @@
 """Reading users' files: every layout, every defect named by its line, nothing lost in silence."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ from jobs.files.questions import Question, question_id_of, read_questions
 from jobs.run.slices import Sliced
 from jobs.run.store import Stage
 from jobs.stages.questions import QUESTIONS, HeldQuestions, index_of
-from jobs.stages.take import refuse_another_text
+from jobs.stages.take import AnotherText, CheckQuestion
 from tests.conftest import write_jsonl
 
 GOOD = [{"id": "a", "question": "1+1?", "answer": "2"}, {"id": "b", "question": "2+2?", "answer": "4"}]
@@ -40,9 +41,17 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_questions(tmp_path / "none.jsonl", Fields())
 
 
-def test_duplicate_ids_are_refused_with_both_lines(tmp_path: Path) -> None:
+def test_no_row_of_an_id_with_several_texts_is_a_question(tmp_path: Path) -> None:
+    """Which of them an answer with that id belongs to, nobody knows."""
     path = write_jsonl(tmp_path / "q.jsonl", [*GOOD, {"id": "a", "question": "other", "answer": "9"}])
-    with pytest.raises(BadInput, match=r"line 3 repeats an id.*first seen at line 1 with another text"):
+    found = read_questions(path, Fields())
+    assert [q.id for q in found.questions] == ["b"]
+    assert [(r.id, r.reason) for r in found.refused] == [
+        ("line 3: a", "an id that has several texts"),
+        ("line 1: a", "an id that has several texts"),
+    ]
+    write_jsonl(path, [GOOD[0], {"id": "a", "question": "other", "answer": "9"}])
+    with pytest.raises(BadInput, match=r"line 2 repeats an id.*first seen at line 1 with another text"):
         read_questions(path, Fields())
 
 
@@ -52,8 +61,9 @@ def test_the_same_question_with_two_texts_is_refused_with_both(tmp_path: Path) -
     held = HeldQuestions([[Question("a", plain("1+1?"), ("2",))]])
     stage = Stage("questions", "x", Place(str(tmp_path)), {}, {})
     index = index_of(Sliced(stage, (QUESTIONS,), 1, held(0).tables))
-    with pytest.raises(BadInput, match=r"question a has two different texts.*1\+2\?.*1\+1\?"):
-        refuse_another_text(answer, index, "t")
+    with pytest.raises(AnotherText) as raised:
+        CheckQuestion(index, "t")(answer)
+    assert re.search(r"question a has two different texts.*1\+2\?.*1\+1\?", str(raised.value.stopping("t")))
 
 
 def test_rows_without_question_reference_or_answer_name_the_columns_they_have(tmp_path: Path) -> None:

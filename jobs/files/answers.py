@@ -1,8 +1,8 @@
 """Answers in the user's own files: a teacher's samples, and rows that hold an answer and its reference."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,16 @@ from jobs.files.columns import (
     ID_NAMES,
     REFERENCE_NAMES,
     TEACHER_NAMES,
-    as_text,
-    first_filled,
     first_value,
+    id_of,
+    teacher_of,
 )
+from jobs.files.json_rows import OnBroken
 from jobs.files.questions import question_id_of
-from jobs.files.rows import OnBroken, read_rows
-from jobs.files.turn import NotUnderstood
+from jobs.files.refusals import NO_ANSWER, NO_REFERENCE, LeftOut, Missing, NotUnderstood, told_of
+from jobs.files.rows import read_rows, unread_in
 from jobs.files.turns import COLUMNS, turns_of
+from jobs.files.values import as_text, is_nothing
 
 USUAL = Fields()
 
@@ -69,6 +71,7 @@ class ReadAnswers:
         count: how many answers; `refused` counts those that cannot be understood, by reason.
         layouts: how many answers each layout gave.
         teachers: whom the rows name, where they do.
+        notes: what else there is to say: files that nobody reads, and the first rows that were refused.
     """
 
     path: str
@@ -77,15 +80,12 @@ class ReadAnswers:
     refused: Counter[str] = field(default_factory=Counter)
     layouts: Counter[str] = field(default_factory=Counter)
     teachers: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list, compare=False)
 
     def __str__(self) -> str:
         layouts = ", ".join(f"{n:,} as {name}" for name, n in self.layouts.most_common())
-        refused = self.refused.total()
-        told = f"{self.path}: {self.count - refused:,} answers ({layouts})"
-        if not refused:
-            return told
-        why = "; ".join(f"{n:,} with {reason}" for reason, n in self.refused.most_common(3))
-        return f"{told}; {refused:,} refused: {why}"
+        taken = self.count - self.refused.total()
+        return f"{self.path}: {taken:,} answers ({layouts}){told_of(self.refused)}"
 
 
 def answer_text(answer: Message) -> str:
@@ -118,46 +118,71 @@ def each_answer(
         rows_of: take only the rows that name this teacher.
 
     Raises:
-        BadInput: a row without an answer, or that names no question; rows of several teachers, and nobody
-            said whose to take.
+        BadInput: no row has an answer, or names a question; rows of several teachers, and nobody said whose
+            to take.
     """
     for _, answer in each_answer_of(told.path, fields, on_broken, {rows_of: told}):
         yield answer
 
 
 def each_answer_of(
-    path: str, fields: Fields, on_broken: OnBroken, told: Mapping[str | None, ReadAnswers]
+    path: str,
+    fields: Fields,
+    on_broken: OnBroken,
+    told: Mapping[str | None, ReadAnswers],
+    check: Callable[[FoundAnswer], None] = lambda answer: None,
 ) -> Iterator[tuple[str | None, FoundAnswer]]:
     """The answers of teachers whose rows are in one file, read once for all of them; see `each_answer`.
 
     Args:
         told: by the names of those whose rows are taken; None takes the rows of anybody, and is alone.
+        check: raises `NotUnderstood` for an answer that cannot be used.
     """
     counts: dict[str | None, Counter[str]] = {name: Counter() for name in told}
+    left_out = {name: LeftOut(path) for name in told}
     teachers: Counter[str] = Counter()
     is_anybody, is_usual = None in told, fields == USUAL
-    for number, row in read_rows(path, on_broken):
-        teacher = first_value(row, fields.teacher, TEACHER_NAMES)
+    for place, row in read_rows(path, on_broken):
+        teacher = teacher_of(row, fields.teacher)
         if teacher is not None:
-            teachers[str(teacher)] += 1
-        whose = None if is_anybody else str(teacher)
+            teachers[teacher] += 1
+        whose = None if is_anybody else teacher
         if whose not in told:
             continue
-        plain = plain_answer(row, counts[whose]) if is_usual else None
-        answer, layout = plain or _answer_in(row, f"{path} line {number}", fields, number, counts[whose])
-        own = told[whose]
+        own, plain = told[whose], plain_answer(row, counts[whose]) if is_usual else None
+        answer, layout, why = plain or _answer_in(row, fields, place, counts[whose])
+        try:
+            check(answer)
+        except NotUnderstood as error:
+            why = why or error
         own.count += 1
-        if answer.problem:
-            own.refused[answer.problem] += 1
-        else:
+        if why is None:
             own.layouts[layout] += 1
-        yield whose, answer
-    known = ", ".join(sorted(teachers)[:8])
+            yield whose, answer
+        else:
+            own.refused[str(why)] += 1
+            left_out[whose].add(place, why, answer.question_id)
+            yield whose, replace(answer, problem=str(why))
+    unread = unread_in(path)
     for name, own in told.items():
         own.teachers = teachers
+        own.notes += [*([unread] if unread else []), *left_out[name].first]
+        left_out[name].taken = own.count - own.refused.total()
+        left_out[name].refuse_all()
+    _refuse_teachers(path, teachers, told)
+
+
+def _refuse_teachers(path: str, teachers: Counter[str], told: Mapping[str | None, ReadAnswers]) -> None:
+    """Stop where nobody said whose rows to take, or nobody has any.
+
+    Raises:
+        BadInput: with those who have.
+    """
+    known = ", ".join(sorted(teachers)[:8])
+    for name, own in told.items():
         if name is not None and not own.count:
             raise BadInput(f"{path} has no row of {name}", known or "nobody", "rows_of: one of them", "")
-    if is_anybody and len(teachers) > 1:
+    if None in told and len(teachers) > 1:
         raise BadInput(
             f"{path} holds answers of several teachers",
             known,
@@ -179,7 +204,7 @@ def plain_names(names: tuple[str, ...]) -> tuple[str, str] | None:
     return (ids[0], answers[0]) if whole else None
 
 
-def plain_answer(row: Mapping[str, Any], counts: Counter[str]) -> tuple[FoundAnswer, str] | None:
+def plain_answer(row: Mapping[str, Any], counts: Counter[str]) -> tuple[FoundAnswer, str, None] | None:
     """What `_answer_in` makes of a row that holds an id and a text alone; None for any other row. Files of
     millions of such rows are read in half the time.
     """
@@ -187,79 +212,63 @@ def plain_answer(row: Mapping[str, Any], counts: Counter[str]) -> tuple[FoundAns
     if found is None:
         return None
     key, text = row[found[0]], row[found[1]]
-    if type(key) is not str or type(text) is not str:
+    if type(key) is not str or type(text) is not str or not key.strip() or not text.strip():
         return None
     counts[key] += 1
-    return FoundAnswer(key, None, begun(text), "", counts[key] - 1), COLUMNS
+    return FoundAnswer(key, None, begun(text), "", counts[key] - 1), COLUMNS, None
 
 
 def _answer_in(
-    row: Mapping[str, Any], where: str, fields: Fields, number: int, counts: Counter[str]
-) -> tuple[FoundAnswer, str]:
-    """One row's answer and its layout; what cannot be understood is an answer with a problem."""
-    identity = first_value(row, fields.id, ID_NAMES)
+    row: Mapping[str, Any], fields: Fields, place: str, counts: Counter[str]
+) -> tuple[FoundAnswer, str, NotUnderstood | None]:
+    """One row's answer, its layout, and why it cannot be understood, or is not there."""
+    identity, prompt, why = id_of(row, fields.id), None, None
+    layout = said = calls = ""
     try:
         turns = turns_of(row, fields)
+        prompt, layout = turns.prompt, turns.layout
+        if identity is None and prompt is None:
+            expected, remedy = "an id or the question's text", "name it with fields.id"
+            raise Missing("neither an id nor a question", row, expected, remedy, "names no question")
+        if turns.answer is None:
+            remedy = "name the column with fields.answer"
+            raise Missing(NO_ANSWER, row, " or ".join(ANSWER_NAMES), remedy)
+        said, calls = answer_text(turns.answer), write_calls(turns.answer.tool_calls)
     except NotUnderstood as error:
-        key = f"line {number}" if identity is None else str(identity)
-        counts[key] += 1
-        return FoundAnswer(key, None, "", "", counts[key] - 1, str(error)), ""
-    if identity is None and turns.prompt is None:
-        raise BadInput(
-            f"{where} names no question",
-            ", ".join(row),
-            "an id or the question's text",
-            "name it with fields.id",
-        )
-    if turns.answer is None:
-        raise BadInput(
-            f"{where} has no answer",
-            ", ".join(row),
-            " or ".join(ANSWER_NAMES),
-            "name the column with fields.answer",
-        )
-    key = str(identity) if turns.prompt is None or identity is not None else question_id_of(turns.prompt)
+        why = error
+    key = identity or (place if prompt is None else question_id_of(prompt))
     counts[key] += 1
-    calls = write_calls(turns.answer.tool_calls)
-    found = FoundAnswer(key, turns.prompt, answer_text(turns.answer), calls, counts[key] - 1)
-    return found, turns.layout
+    return FoundAnswer(key, prompt, said, calls, counts[key] - 1), layout, why
 
 
-def answer_and_reference(
-    row: Mapping[str, Any], where: str, answer: str | None, reference: str | None
+def answer_and_references(
+    row: Mapping[str, Any], answer: str | None, reference: str | None
 ) -> tuple[str, tuple[str, ...]]:
     """The answer and the references of one row that holds both.
 
+    Args:
+        answer, reference: the columns, where the user named them.
+
     Raises:
-        BadInput: one of them is missing, or cannot be understood.
+        NotUnderstood: one of them is missing, or cannot be understood.
     """
-    fields = Fields(answer=answer)
-    try:
-        found = turns_of(row, fields).answer
-    except NotUnderstood as error:
-        raise BadInput(f"{where} cannot be understood", error, "an answer and its reference", "") from error
-    gold = first_filled(row, reference, REFERENCE_NAMES)
-    golds = [as_text(g) for g in (gold if isinstance(gold, list | tuple) else [gold])]
-    both = {next((n for n in names if row.get(n)), "") for names in (ANSWER_NAMES, REFERENCE_NAMES)}
-    if answer is None and reference is None and len(both) == 1 and both != {""}:
-        raise BadInput(
-            f"{where} has its reference for an answer",
-            both.pop(),
-            "two columns",
-            "name them with --answer-field and --reference-field",
-        )
+    found = turns_of(row, Fields(answer=answer), is_learnt=False).answer
     if found is None:
-        raise BadInput(
-            f"{where} has no answer", ", ".join(row), " or ".join(ANSWER_NAMES), "name it with --answer-field"
-        )
-    if not golds or any(g is None for g in golds):
-        raise BadInput(
-            f"{where} has no reference",
-            ", ".join(row),
-            " or ".join(REFERENCE_NAMES),
-            "name it with --reference-field",
-        )
-    return answer_text(found), tuple(begun(str(g)) for g in golds)
+        raise Missing(NO_ANSWER, row, " or ".join(ANSWER_NAMES), "name it with --answer-field")
+    gold = first_value(row, reference, REFERENCE_NAMES)
+    golds = [as_text(g) for g in (gold if isinstance(gold, list) else [gold]) if not is_nothing(g)]
+    both = {
+        next((n for n in names if not is_nothing(row.get(n))), "")
+        for names in (ANSWER_NAMES, REFERENCE_NAMES)
+    }
+    if answer is None and reference is None and len(both) == 1 and both != {""}:
+        remedy = "name them with --answer-field and --reference-field"
+        raise Missing("its reference for an answer", {both.pop(): ""}, "two columns", remedy)
+    if not golds:
+        raise Missing(NO_REFERENCE, row, " or ".join(REFERENCE_NAMES), "name it with --reference-field")
+    if None in golds:
+        raise NotUnderstood("a reference that is neither a value nor a list of values")
+    return answer_text(found), tuple(begun(g) for g in golds if g is not None)
 
 
 def body_of(prompt: Prompt) -> tuple[tuple[str, str], ...]:

@@ -5,6 +5,8 @@ rows; whole conversations are read by `turns`.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jobs.files.values import as_text, is_nothing
+
 QUESTION_NAMES = ("question", "problem", "instruction", "prompt", "input")
 REFERENCE_NAMES = (
     "reference_answer",
@@ -16,7 +18,10 @@ REFERENCE_NAMES = (
     "answer",
     "output",
 )
-ANSWER_NAMES = ("teacher_output", "completion", "response", "solution", "answer", "output")
+# By rank: where a row has a column of one rank, it has its answer there or none. Those behind it may hold the
+# reference, and what stands in for an answer that failed would be taken for the teacher's.
+ANSWER_RANKS = (("teacher_output", "completion", "response"), ("solution",), ("answer", "output"))
+ANSWER_NAMES = tuple(name for rank in ANSWER_RANKS for name in rank)
 ID_NAMES = ("id", "question_id", "problem_id")
 TEACHER_NAMES = ("teacher", "teacher_name")
 
@@ -34,22 +39,29 @@ def value_at(row: Mapping[str, Any], dotted: str) -> Any:
 
 
 def first_value(row: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> Any:
-    """The value of the column that the user named, else of the first usual one that has a value."""
-    if named is not None:
-        return value_at(row, named)
-    for name in usual:
-        if (value := value_at(row, name)) is not None:
-            return value
-    return None
-
-
-def first_filled(row: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> Any:
-    """The same, passing over empty texts and lists."""
+    """The value of the column that the user named, else of the first usual one that says anything; None for
+    nothing, in whatever spelling.
+    """
     names = usual if named is None else (named,)
     values = (value_at(row, name) for name in names)
-    return next((value for value in values if value not in (None, "", [])), None)
+    return next((value for value in values if not is_nothing(value)), None)
 
 
-def as_text(value: Any) -> str | None:
-    """A plain value as text; None for nested ones, which hold turns."""
-    return None if value is None or isinstance(value, list | dict) else str(value)
+def id_of(row: Mapping[str, Any], named: str | None = None) -> str | None:
+    """The id that a row gives its question; None where it gives none. 1, 1.0 and "1" are one id.
+
+    >>> id_of({"id": 1.0}), id_of({"id": float("nan"), "question_id": "q"}), id_of({"id": ""})
+    ('1', 'q', None)
+    """
+    return name_in(row, named, ID_NAMES)
+
+
+def teacher_of(row: Mapping[str, Any], named: str | None = None) -> str | None:
+    """The teacher that a row names; None where it names none."""
+    return name_in(row, named, TEACHER_NAMES)
+
+
+def name_in(row: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> str | None:
+    """A name as text; one that is an object is its text, which is the same each time."""
+    value = first_value(row, named, usual)
+    return None if value is None else as_text(value) or str(value)

@@ -3,27 +3,30 @@ teacher in, `<teacher>_scas_scores.jsonl` out.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pandas as pd
 
 from cluster.errors import BadInput
 from cluster.models.messages import Prompt, write_calls
 from jobs.files.answers import Row, answer_text, answer_turn, body_of
-from jobs.files.columns import ID_NAMES, TEACHER_NAMES, first_value
+from jobs.files.columns import ANSWER_NAMES, QUESTION_NAMES, id_of, teacher_of
+from jobs.files.folders import SCORES_SUFFIX, listing, shard_of, teachers_of
+from jobs.files.json_rows import OnBroken
+from jobs.files.loaded import HUB, is_saved
 from jobs.files.questions import question_id_of
-from jobs.files.rows import HUB, OnBroken, check_source, is_saved, read_rows
-from jobs.files.turn import NotUnderstood
+from jobs.files.refusals import NO_ANSWER, NO_QUESTION, LeftOut, Missing, NotUnderstood, told_of
+from jobs.files.rows import check_source, read_rows
 from jobs.files.turns import Turns, turns_of
 from jobs.run.store import write_atomically
 from selection.costs import CostSettings, compute_cost, scas_parts
 
-SCORES_SUFFIX = "_scas_scores.jsonl"
 IN_THE_TEXT = ("input", "history")  # Alpaca's columns, once they are part of the instruction or the turns
 
 
@@ -36,12 +39,14 @@ class Answers:
         sources: answer id -> the row it was read from.
         refused: rows that cannot be understood: teacher, row, reason.
         layouts: how many answers each layout gave.
+        notes: what else there is to say: what nobody reads, whom the rows name, the first that were refused.
     """
 
     rows: list[Row] = field(default_factory=list)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     refused: list[tuple[str, dict[str, Any], str]] = field(default_factory=list)
     layouts: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
 
     def in_order(self) -> list[Row]:
         """All rows, by question and then by answer."""
@@ -51,50 +56,51 @@ class Answers:
         teachers = len({row.teacher for row in self.rows})
         layouts = ", ".join(f"{n:,} as {name}" for name, n in self.layouts.most_common())
         told = f"{len(self.rows):,} answers of {teachers} teachers ({layouts})"
-        if not self.refused:
-            return told
-        reasons = Counter(reason for _, _, reason in self.refused).most_common(3)
-        why = "; ".join(f"{n:,} with {reason}" for reason, n in reasons)
-        return f"{told}; {len(self.refused):,} refused: {why}"
+        return told + told_of(Counter(reason for _, _, reason in self.refused))
 
 
 def read_teacher_files(where: str, on_broken: OnBroken = None, limit: int | None = None) -> Answers:
-    """Read every teacher's answers, in any layout: a folder with one file a teacher, which is called by its
-    name, or one source whose rows name their teachers. Several answers of a teacher to a question are its
-    samples.
+    """Read every teacher's answers, in any layout. Rows that name their teachers are theirs; others are of
+    whom the file is named after, or its folder. Several answers of a teacher to a question are its samples.
 
     Args:
         limit: the most answers of one teacher; all are checked.
 
     Raises:
-        BadInput: no file, a row without a question or an answer, one id with two questions.
+        BadInput: no file, or one of which no row has a question and an answer.
     """
-    found = Answers()
-    texts: dict[str, tuple[Prompt, str]] = {}
-    samples: Counter[tuple[str, str]] = Counter()
-    of_teacher: Counter[str] = Counter()
-    for source, named in sources_in(where):
-        stem = Path(source.partition("?")[0]).stem
-        for number, row in read_rows(source, on_broken):
-            teacher = named or str(first_value(row, None, TEACHER_NAMES) or stem)
+    reading = Reading(Answers(), limit)
+    for source, name in sources_in(where, reading.found.notes):
+        left_out, named = LeftOut(source), Counter[str]()
+        for place, row in read_rows(source, on_broken):
+            teacher = teacher_of(row) or name
+            named[teacher] += 1
             try:
-                turns = turns_of(row)
+                reading.take(source, teacher, row)
+                left_out.taken += 1
             except NotUnderstood as error:
-                found.refused.append((teacher, row, str(error)))
-                continue
-            item = _item_in(row, turns, teacher, f"{source} line {number}", samples)
-            _refuse_second_text(texts, item, source)
-            of_teacher[teacher] += 1
-            if limit is None or of_teacher[teacher] <= limit:
-                found.rows.append(item)
-                found.sources[item.answer_id] = row
-                found.layouts[turns.layout] += 1
-    return found
+                left_out.add(place, error, id_of(row))
+                reading.found.refused.append((teacher, row, str(error)))
+        left_out.refuse_all()
+        reading.found.notes += [*told_of_names(source, name, named), *left_out.first]
+    return reading.found
 
 
-def sources_in(where: str) -> list[tuple[str, str]]:
-    """The sources of answers at a place, each with the teacher that it is named after: a folder's files; or
-    one source, whose rows name their teachers.
+def told_of_names(source: str, name: str, named: Counter[str]) -> list[str]:
+    """Whom the rows of a file name, where that is not whom it is named after; nothing in a file of nothing
+    is told too.
+    """
+    if not named:
+        return [f"{source} holds no rows"]
+    others = sorted(teacher for teacher in named if teacher != name)
+    return [f"{source}: its rows name {', '.join(others[:8])}, not the file"] if others and name else []
+
+
+def sources_in(where: str, notes: list[str]) -> list[tuple[str, str]]:
+    """The sources of answers at a place, each with the teacher that it is named after.
+
+    Args:
+        notes: gets what nobody reads there.
 
     Raises:
         BadInput: nothing there.
@@ -102,40 +108,72 @@ def sources_in(where: str) -> list[tuple[str, str]]:
     folder = Path(where)
     if where.startswith(HUB) or not folder.is_dir() or is_saved(folder):
         check_source(where, "answers")
-        return [(where, "")]
-    files = sorted(p for p in folder.iterdir() if p.suffix in (".jsonl", ".json", ".parquet"))
-    files = [p for p in files if not p.name.endswith(SCORES_SUFFIX) and p.name != "dataset_info.json"]
-    if not files:
-        raise BadInput("no teacher files there", where, "one <teacher>.jsonl per teacher", "check --answers")
-    return [(str(p), p.stem) for p in files]
-
-
-def _item_in(
-    row: Mapping[str, Any], turns: Turns, teacher: str, where: str, samples: Counter[tuple[str, str]]
-) -> Row:
-    if turns.prompt is None or turns.answer is None:
-        what = "answer" if turns.answer is None else "question"
+        name = Path(where.partition("?")[0]).name
+        return [(where, shard_of(name) or Path(where).absolute().parent.name)]
+    found = listing(folder)
+    notes += [found.unread] if found.unread else []
+    if not found.files:
         raise BadInput(
-            f"{where} has no {what}", ", ".join(row), "instruction and teacher_output, or turns", ""
+            "no teacher files there",
+            f"{where}, with {', '.join(found.others[:8]) or 'nothing in it'}",
+            "one <teacher>.jsonl per teacher",
+            "check --answers",
         )
-    given = first_value(row, None, ID_NAMES)
-    identity = question_id_of(turns.prompt) if given is None else str(given)
-    sample = samples[teacher, identity]
-    samples[teacher, identity] += 1
-    name = f"{teacher}/{identity}/{sample}"
-    calls = write_calls(turns.answer.tool_calls)
-    return Row(name, identity, teacher, turns.prompt, answer_text(turns.answer), calls)
+    return teachers_of(found)
 
 
-def _refuse_second_text(texts: dict[str, tuple[Prompt, str]], item: Row, source: str) -> None:
-    prompt, file = texts.setdefault(item.question_id, (item.prompt, source))
-    if body_of(prompt) != body_of(item.prompt):
-        raise BadInput(
-            f"question {item.question_id} has two different texts",
-            f"in {file} and {source}",
-            "one text an id",
-            "give them different ids",
-        )
+@dataclass
+class Reading:
+    """Answers while their files are read.
+
+    Attributes:
+        texts: question id -> its turns, and the file that had it first.
+    """
+
+    found: Answers
+    limit: int | None
+    texts: dict[str, tuple[Prompt, str]] = field(default_factory=dict)
+    samples: Counter[tuple[str, str]] = field(default_factory=Counter)
+    of_teacher: Counter[str] = field(default_factory=Counter)
+
+    def take(self, source: str, teacher: str, row: dict[str, Any]) -> None:
+        """Take one row.
+
+        Raises:
+            NotUnderstood: it has no question or no answer, or its question's id stands for another one.
+        """
+        turns = turns_of(row)
+        item = self._item(row, turns, teacher)
+        prompt, file = self.texts.setdefault(item.question_id, (item.prompt, source))
+        if body_of(prompt) != body_of(item.prompt):
+            raise AnotherText(item.question_id, file, source)
+        self.samples[teacher, item.question_id] += 1
+        self.of_teacher[teacher] += 1
+        if self.limit is None or self.of_teacher[teacher] <= self.limit:
+            self.found.rows.append(item)
+            self.found.sources[item.answer_id] = row
+            self.found.layouts[turns.layout] += 1
+
+    def _item(self, row: Mapping[str, Any], turns: Turns, teacher: str) -> Row:
+        if turns.prompt is None:
+            raise Missing(NO_QUESTION, row, " or ".join(QUESTION_NAMES), "name its column so")
+        if turns.answer is None:
+            raise Missing(NO_ANSWER, row, " or ".join(ANSWER_NAMES), "name its column so")
+        identity = id_of(row) or question_id_of(turns.prompt)
+        name = f"{teacher}/{identity}/{self.samples[teacher, identity]}"
+        calls = write_calls(turns.answer.tool_calls)
+        return Row(name, identity, teacher, turns.prompt, answer_text(turns.answer), calls)
+
+
+class AnotherText(NotUnderstood):
+    """A question whose id stands for another one in a file before."""
+
+    def __init__(self, identity: str, file: str, source: str) -> None:
+        super().__init__(f"a question whose id has another text in {file}")
+        self.told = (f"question {identity} has two different texts", f"in {file} and {source}")
+
+    def stopping(self, where: str) -> BadInput:
+        return BadInput(*self.told, "one text an id", "give them different ids")
 
 
 def in_authors_words(item: Row, source: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,6 +187,11 @@ def in_authors_words(item: Row, source: Mapping[str, Any]) -> dict[str, Any]:
         if item.prompt.tools:
             row["tools"] = item.prompt.tools
     return row
+
+
+def state_of(reason: str) -> str:
+    """The ledger's name for a row that was left out."""
+    return "empty" if reason == NO_ANSWER else "not_understood"
 
 
 def write_scores(scores: pd.DataFrame, answers: Answers, settings: CostSettings, out: Path) -> list[Path]:
@@ -167,13 +210,20 @@ def write_scores(scores: pd.DataFrame, answers: Answers, settings: CostSettings,
     for answer, state, reason in zip(scores["answer_id"], scores["state"], scores["reason"], strict=True):
         item = items[answer]
         row = {**in_authors_words(item, answers.sources[answer]), "teacher_name": item.teacher}
-        if state == "scored":
+        if state == "scored" and not math.isfinite(by_id.loc[answer, "scas_score"]):
+            row |= {"scas_score": None, "error": "not_finite: the student gives this answer no number"}
+        elif state == "scored":
             row |= {k: float(v) for k, v in by_id.loc[answer].items()} | {"lambda_scas": settings.scas_lambda}
         else:
             row |= {"scas_score": None, "error": f"{state}: {reason}"}
         lines.setdefault(item.teacher, []).append(json.dumps(row, ensure_ascii=False, default=str))
     for teacher, source, reason in answers.refused:
-        row = {**source, "teacher_name": teacher, "scas_score": None, "error": f"not_understood: {reason}"}
+        row = {
+            **source,
+            "teacher_name": teacher,
+            "scas_score": None,
+            "error": f"{state_of(reason)}: {reason}",
+        }
         lines.setdefault(teacher, []).append(json.dumps(row, ensure_ascii=False, default=str))
     paths = [out / f"{quote(teacher, safe=' ')}{SCORES_SUFFIX}" for teacher in sorted(lines)]
     for path, teacher in zip(paths, sorted(lines), strict=True):
@@ -198,16 +248,43 @@ def read_scores(folder: Path, key: str, on_unscored: Callable[[str], None]) -> I
 
 
 def _rows_with_score(path: Path, key: str, on_unscored: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    unscored = 0
-    for number, row in read_rows(path):
+    """Rows with a finite score; the others are counted, and the first of them named.
+
+    Raises:
+        BadInput: no row of the file has one, and none says why.
+    """
+    unscored, left_out = 0, LeftOut(str(path))
+    teacher = unquote(path.name.removesuffix(SCORES_SUFFIX))
+    for place, row in read_rows(path):
         if row.get("error"):
             unscored += 1
             continue
-        if not isinstance(row.get(key), int | float):
-            what = f"{path} line {number} has no number under {key}"
-            raise BadInput(what, row.get(key), "a score", "check --score-key")
-        yield row
+        try:
+            yield _scored(row, key, teacher)
+            left_out.taken += 1
+        except NotUnderstood as error:
+            left_out.add(place, error, id_of(row))
+    left_out.refuse_all()
     if unscored:
         on_unscored(
             f"{unscored:,} rows of {path.name} have an error instead of a score and cannot be selected"
         )
+    for line in left_out.first:
+        on_unscored(line)
+    if told := told_of(left_out.reasons):
+        on_unscored(f"{path.name}{told}")
+
+
+def _scored(row: dict[str, Any], key: str, teacher: str) -> dict[str, Any]:
+    """A row with its score, its id as text, and its teacher.
+
+    Raises:
+        NotUnderstood: it has no finite score, no id or no answer.
+    """
+    score, identity = row.get(key), id_of(row)
+    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        remedy = "check --score-key"
+        raise Missing(f"no number under {key}", {str(score): ""}, "a score", remedy)
+    if identity is None or row.get("teacher_output") is None:  # one that calls tools alone says ""
+        raise NotUnderstood("no id" if identity is None else NO_ANSWER)
+    return {**row, "id": identity, "teacher_name": row.get("teacher_name") or teacher}

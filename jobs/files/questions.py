@@ -4,9 +4,8 @@ and an id of its own.
 
 import hashlib
 import json
-from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,21 @@ from typing import Any
 from cluster.errors import BadInput
 from cluster.models.messages import Message, Prompt
 from cluster.models.reasoning import with_reasoning
-from cluster.models.repair import begun, whole_characters
+from cluster.models.repair import begun
 from jobs.experiment.questions import Fields
 from jobs.files.columns import (
-    ID_NAMES,
     QUESTION_NAMES,
     REFERENCE_NAMES,
-    as_text,
-    first_filled,
     first_value,
+    id_of,
+    name_in,
     value_at,
 )
-from jobs.files.rows import OnBroken, read_rows
-from jobs.files.turn import NotUnderstood
-from jobs.files.turns import turns_of
+from jobs.files.json_rows import OnBroken
+from jobs.files.refusals import NO_QUESTION, NO_REFERENCE, LeftOut, Missing, NotUnderstood, told_of
+from jobs.files.rows import read_rows, unread_in
+from jobs.files.turns import refuse_marked, turns_of
+from jobs.files.values import as_text, is_nothing
 from jobs.run.keys import question_key
 
 
@@ -62,12 +62,20 @@ class Question:
         return self.references[0] if self.references else ""
 
 
+DUPLICATE = "duplicate"  # the state of a row that says what an earlier one said
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A row of which no question of ours can be made, and why."""
+    """A row that is no question of ours, and why.
+
+    Attributes:
+        state: in the ledger.
+    """
 
     id: str
     reason: str
+    state: str = "not_understood"
 
 
 @dataclass
@@ -77,6 +85,7 @@ class ReadQuestions:
     Attributes:
         layouts: how many questions each layout gave.
         turns: questions of more than one turn, or with tools.
+        notes: what else there is to say: files that nobody reads, and the first rows that were refused.
     """
 
     path: str
@@ -84,16 +93,15 @@ class ReadQuestions:
     refused: list[Refused] = field(default_factory=list)
     layouts: Counter[str] = field(default_factory=Counter)
     turns: int = 0
+    notes: list[str] = field(default_factory=list, compare=False)
 
     def __str__(self) -> str:
         layouts = ", ".join(f"{n:,} as {name}" for name, n in self.layouts.most_common())
         several = f", {self.turns:,} of them with several turns or tools" if self.turns else ""
         told = f"{self.path}: {len(self.questions):,} questions ({layouts}){several}"
-        if not self.refused:
-            return told
-        reasons = Counter(r.reason for r in self.refused).most_common(3)
-        why = "; ".join(f"{n:,} with {reason}" for reason, n in reasons)
-        return f"{told}; {len(self.refused):,} refused: {why}"
+        again = sum(r.state == DUPLICATE for r in self.refused)
+        told += f", {again:,} more that repeat one of them" if again else ""
+        return told + told_of(Counter(r.reason for r in self.refused if r.state != DUPLICATE))
 
 
 def question_id_of(prompt: Prompt) -> str:
@@ -111,73 +119,128 @@ def read_questions(
     on_broken: OnBroken = None,
     need_reference: bool = True,
     keep_rows: bool = False,
+    to_learn: bool = False,
+    check: Callable[[Question], None] = lambda question: None,
 ) -> ReadQuestions:
-    """Read questions, in the file's order.
+    """Read questions, in the file's order. A row's defect costs that row. Rows that say the same are one
+    question; where an id has several texts, none of its rows is one.
 
     Args:
         system: for questions that have none of their own.
         keep_rows: keep each question's row, for a check that reads it.
+        to_learn: refuse rows that are marked as not to be learnt.
+        check: raises `NotUnderstood` for a question that cannot be used.
 
     Raises:
-        BadInput: a row without a question or reference, an id that comes twice, no question in the file that
-            could be understood.
+        BadInput: no question in the file that could be understood.
     """
-    found = ReadQuestions(str(path))
-    places: dict[str, int] = {}
-    lines = array("q")
-    for number, row in read_rows(path, on_broken):
-        where = f"{found.path} line {number}"
+    found = ReadQuestions(str(path), notes=[note for note in [unread_in(str(path))] if note])
+    reading = Reading(found, LeftOut(found.path))
+    for place, row in read_rows(path, on_broken):
         try:
-            question, layout = _question_in(row, where, fields, system, need_reference)
+            if to_learn:
+                refuse_marked(row)
+            question, layout = _question_in(row, fields, system, need_reference)
+            check(question)
         except NotUnderstood as error:
-            given = first_value(row, fields.id, ID_NAMES)
-            name = f"line {number}" if given is None else f"line {number}: {given}"
-            found.refused.append(Refused(whole_characters(name), whole_characters(str(error))))
+            reading.refuse(place, id_of(row, fields.id), error)
             continue
         if keep_rows:
             text = json.dumps(row, ensure_ascii=False, default=str, sort_keys=True)
             question = replace(question, row=text)
-        first = places.setdefault(question.id, len(found.questions))
-        if first < len(found.questions):
-            raise _repeated(where, question, found.questions[first], lines[first])
-        lines.append(number)
-        found.questions.append(question)
-        found.layouts[layout] += 1
-        found.turns += not question.prompt.is_plain
-    if not found.questions:
-        why = found.refused[0].reason if found.refused else "0 rows"
-        raise BadInput(f"{found.path} holds no questions", why, "at least one", "")
-    return found
+        reading.take(place, question, layout)
+    return reading.done()
+
+
+@dataclass
+class Reading:
+    """Questions while their file is read.
+
+    Attributes:
+        places: id -> where it stands among the questions; `rows` are where these stand in the file.
+        torn: ids that have several texts.
+    """
+
+    found: ReadQuestions
+    left_out: LeftOut
+    places: dict[str, int] = field(default_factory=dict)
+    rows: list[str] = field(default_factory=list)
+    layouts: list[str] = field(default_factory=list)
+    torn: set[str] = field(default_factory=set)
+
+    def refuse(self, place: str, name: str | None, why: NotUnderstood, state: str = "not_understood") -> None:
+        """Leave a row out."""
+        identity = place if name is None else f"{place}: {name}"
+        self.found.refused.append(Refused(identity, str(why), state))
+        self.left_out.add(place, why, name)
+
+    def take(self, place: str, question: Question, layout: str) -> None:
+        """Take a question, unless there is one with its id."""
+        first = self.places.setdefault(question.id, len(self.found.questions))
+        if first == len(self.found.questions):
+            self.rows.append(place)
+            self.layouts.append(layout)
+            self.found.questions.append(question)
+            return
+        earlier = self.found.questions[first]
+        if question.prompt != earlier.prompt:
+            self.torn.add(question.id)
+            self.refuse(place, question.id, SeveralTexts(question.id, self.rows[first]))
+        elif question.references != earlier.references or question.method != earlier.method:
+            why = "a question that an earlier row has with another reference"
+            self.refuse(place, question.id, NotUnderstood(why))
+        else:
+            same = NotUnderstood("a question that an earlier row has too")
+            self.refuse(place, question.id, same, DUPLICATE)
+
+    def done(self) -> ReadQuestions:
+        """What the file held, without the questions whose ids have several texts."""
+        for identity in sorted(self.torn, key=self.places.__getitem__):
+            self.refuse(self.rows[self.places[identity]], identity, SeveralTexts(identity, ""))
+        kept = [n for n, question in enumerate(self.found.questions) if question.id not in self.torn]
+        self.found.questions = [self.found.questions[n] for n in kept]
+        self.found.layouts.update(self.layouts[n] for n in kept)
+        self.found.turns = sum(not question.prompt.is_plain for question in self.found.questions)
+        self.found.notes += self.left_out.first
+        self.left_out.taken = len(kept)
+        self.left_out.refuse_all()
+        if not kept:
+            raise BadInput(f"{self.found.path} holds no questions", "0 rows", "at least one", "")
+        return self.found
+
+
+class SeveralTexts(NotUnderstood):
+    """An id that stands for several questions."""
+
+    def __init__(self, identity: str, first: str) -> None:
+        super().__init__("an id that has several texts")
+        self.identity, self.first = identity, first
+
+    def stopping(self, where: str) -> BadInput:
+        return BadInput(
+            f"{where} repeats an id",
+            f"{self.identity}, first seen at {self.first} with another text",
+            "one question an id",
+            "give them different ids",
+        )
 
 
 def _question_in(
-    row: Mapping[str, Any], where: str, fields: Fields, system: str | None, need_reference: bool
+    row: Mapping[str, Any], fields: Fields, system: str | None, need_reference: bool
 ) -> tuple[Question, str]:
     turns = turns_of(row, fields, answered=False)
     prompt = turns.prompt
     if prompt is None:
-        raise BadInput(
-            f"{where} has no question",
-            ", ".join(row),
-            " or ".join(QUESTION_NAMES),
-            "name the column with fields.question",
-        )
+        remedy = "name the column with fields.question"
+        raise Missing(NO_QUESTION, row, " or ".join(QUESTION_NAMES), remedy)
     own, prompt = prompt, prompt.told(system) if prompt.system is None else prompt
     references = _references_in(row, fields, turns.answer)
     if need_reference and not references:
-        raise BadInput(
-            f"{where} has no reference answer",
-            ", ".join(row),
-            " or ".join(REFERENCE_NAMES),
-            "name the column with fields.reference",
-        )
-    given = first_value(row, fields.id, ID_NAMES)
-    identity = question_id_of(own) if given is None else str(given)
-    said = "".join([identity, *(turn.content for turn in prompt.turns)])
-    if whole_characters(said) != said:  # no tokenizer takes it, and no file of ours holds it
-        raise NotUnderstood("half of a character in its text or id")
+        remedy = "name the column with fields.reference"
+        raise Missing(NO_REFERENCE, row, " or ".join(REFERENCE_NAMES), remedy)
+    identity = id_of(row, fields.id) or question_id_of(own)
     method = str(value_at(row, fields.method) or "") if fields.method else ""
-    family = str(row.get("family") or row.get("task") or "")
+    family = name_in(row, None, ("family", "task")) or ""
     return Question(identity, prompt, references, family, method), turns.layout
 
 
@@ -187,25 +250,16 @@ def _references_in(row: Mapping[str, Any], fields: Fields, answer: Message | Non
     Raises:
         NotUnderstood: a reference that is an object, or a list of such.
     """
-    given = first_filled(row, fields.reference, REFERENCE_NAMES)
+    given = first_value(row, fields.reference, REFERENCE_NAMES)
     if given is None:
         if answer is None or answer.tool_calls:  # no check compares calls
             return ()
         return (with_reasoning(answer.reasoning, answer.content),)
-    found = [as_text(value) for value in (given if isinstance(given, list | tuple) else [given])]
-    if any(value is None for value in found):
+    values = [value for value in (given if isinstance(given, list) else [given]) if not is_nothing(value)]
+    found = [as_text(value) for value in values]
+    if None in found:
         raise NotUnderstood("a reference that is neither a value nor a list of values")
-    return tuple(begun(str(value)) for value in found if str(value).strip())
-
-
-def _repeated(where: str, question: Question, earlier: Question, line: int) -> BadInput:
-    same = "the same text" if question.prompt == earlier.prompt else "another text"
-    return BadInput(
-        f"{where} repeats an id",
-        f"{question.id}, first seen at line {line} with {same}",
-        "one question an id",
-        "remove one",
-    )
+    return tuple(begun(text) for text in found if text is not None)
 
 
 def take_rows(questions: list[Question], rows: str | None) -> list[Question]:

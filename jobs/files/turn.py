@@ -6,6 +6,8 @@ from typing import Any
 
 from cluster.models.messages import Message, Role, ToolCall
 from cluster.models.repair import begun
+from jobs.files.refusals import NotUnderstood
+from jobs.files.values import as_text, is_no, is_nothing
 
 SPEAKERS: Mapping[str, Role] = {
     "system": "system",
@@ -20,13 +22,46 @@ SPEAKERS: Mapping[str, Role] = {
 }
 CALLS = ("function_call", "function-call", "tool_call")  # ShareGPT's speakers for an assistant's tool call
 REASONING = ("reasoning_content", "reasoning", "thinking")
-FIELDS_OF_REASONING = frozenset(REASONING)
+DETAILS = "reasoning_details"  # OpenRouter's, often beside a field of the others that says the same
+FIELDS_OF_REASONING = frozenset({*REASONING, DETAILS})
+MARKS = ("weight", "train", "loss_mask", "loss")  # of a turn that nobody is to learn
 # Keys of a row or a turn that hold what no text can: refused unless they are empty.
 NOT_TEXT = frozenset({"images", "image", "videos", "audios", "audio", "refusal"})
 
 
-class NotUnderstood(Exception):
-    """What a row holds that no conversation of ours can: the reason, for people and the ledger."""
+def turns_in(given: Sequence[Any]) -> list[Message]:
+    """The turns of a list. A system turn that says nothing is none, and so is an assistant's at the end.
+
+    Raises:
+        NotUnderstood: one of them cannot be kept.
+    """
+    last = len(given) - 1
+    return [
+        turn_of(turn)
+        for place, turn in enumerate(given)
+        if not says_nothing(turn, ("system", "assistant") if place == last else ("system",))
+    ]
+
+
+def says_nothing(turn: Any, roles: Sequence[str]) -> bool:
+    """Whether a turn of one of these roles holds nothing but its speaker."""
+    if not isinstance(turn, Mapping) or SPEAKERS.get(speaker_of(turn)) not in roles:
+        return False
+    rest = (value for name, value in turn.items() if name not in ("role", "from", "name", *MARKS))
+    return all(is_nothing(value) or _is_empty_part(value) for value in rest)
+
+
+def _is_empty_part(value: Any) -> bool:
+    """Whether parts of a content are empty texts."""
+    return isinstance(value, list) and all(
+        isinstance(part, Mapping) and part.get("type") == "text" and is_nothing(part.get("text"))
+        for part in value
+    )
+
+
+def speaker_of(turn: Mapping[str, Any]) -> str:
+    """Who speaks, as the file has it."""
+    return str(turn.get("role") or turn.get("from") or "")
 
 
 def turn_of(turn: Any) -> Message:
@@ -38,8 +73,8 @@ def turn_of(turn: Any) -> Message:
     if not isinstance(turn, Mapping):
         raise NotUnderstood(f"a turn that is no object but a {type(turn).__name__}")
     refuse_not_text(turn)
-    speaker = str(turn.get("role", turn.get("from", "")))
-    said = turn["content"] if "content" in turn else turn.get("value")
+    speaker = speaker_of(turn)
+    said = turn.get("content", turn.get("value"))
     if speaker in CALLS:
         called = calls_of(said)
         if not called:
@@ -64,7 +99,8 @@ def reasoning_of(turn: Mapping[str, Any], content: str) -> str | None:
     """
     if FIELDS_OF_REASONING.isdisjoint(turn):
         return None
-    found = [turn[name] for name in REASONING if turn.get(name) not in (None, "", [], {})]
+    found = [turn[name] for name in REASONING if not is_nothing(turn.get(name))]
+    found = found or [text for text in [_details(turn.get(DETAILS))] if text]
     if not found:
         return None
     if not isinstance(found[0], str) or any(other != found[0] for other in found):
@@ -72,6 +108,30 @@ def reasoning_of(turn: Mapping[str, Any], content: str) -> str | None:
     if "<think>" in content or "</think>" in found[0]:
         raise NotUnderstood("reasoning twice, in a field of its own and in think tags")
     return found[0]
+
+
+def _details(given: Any) -> str:
+    """The texts and summaries in OpenRouter's list; what is encrypted nobody can read.
+
+    Raises:
+        NotUnderstood: it is another list.
+    """
+    if is_nothing(given):
+        return ""
+    if not isinstance(given, list) or not all(isinstance(part, Mapping) for part in given):
+        raise NotUnderstood(f"{DETAILS} that are no list of objects")
+    return "".join(str(part.get("text") or part.get("summary") or "") for part in given)
+
+
+def refuse_unlearned(given: Mapping[str, Any], marks: Sequence[str] = MARKS) -> None:
+    """Refuse what is marked as not to be learnt, in any spelling: `weight: 0`, `train: false` ...
+
+    Raises:
+        NotUnderstood: with the mark.
+    """
+    for name in marks:
+        if is_no(given.get(name)):
+            raise NotUnderstood(f"a mark that it is not to be learnt: {name} {given[name]}")
 
 
 def text_of(content: Any) -> str:
@@ -84,6 +144,8 @@ def text_of(content: Any) -> str:
         return ""
     if isinstance(content, str):
         return content
+    if isinstance(content, int | float) and not isinstance(content, bool):
+        return as_text(content) or ""
     if not isinstance(content, Sequence):
         raise NotUnderstood(f"content that is neither text nor parts but a {type(content).__name__}")
     texts = []
@@ -101,20 +163,32 @@ def calls_of(given: Any) -> tuple[ToolCall, ...]:
     Raises:
         NotUnderstood: none of these.
     """
-    if given is None or given == "" or given == []:
+    if is_nothing(given):
         return ()
     try:
-        found = json.loads(given) if isinstance(given, str) else given
-        return tuple(_call(call) for call in (found if isinstance(found, list) else [found]))
-    except (ValueError, KeyError, TypeError) as error:
+        found = _unwritten(given)
+        calls = found if isinstance(found, list) else [found]
+        if all(is_nothing(call) for call in calls):
+            return ()
+        return tuple(_call(_unwritten(call)) for call in calls)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise NotUnderstood(f"a tool call that is not known: {str(given)[:60]}") from error
 
 
-def _call(call: Mapping[str, Any]) -> ToolCall:
-    function = call.get("function", call)
-    arguments = function.get("arguments", {})
-    read = json.loads(arguments or "{}") if isinstance(arguments, str | None) else arguments
-    if not isinstance(read, dict):
+def _unwritten(given: Any) -> Any:
+    """What a JSON text says, even where it was written as a text twice."""
+    for _ in range(2):
+        given = json.loads(given) if isinstance(given, str) else given
+    return given
+
+
+def _call(call: Any) -> ToolCall:
+    if not isinstance(call, Mapping):
+        raise ValueError("a call that is no object")
+    function = _unwritten(call.get("function") or call)
+    arguments = next((function[name] for name in ("arguments", "parameters") if name in function), None)
+    read = {} if is_nothing(arguments) else _unwritten(arguments)
+    if not isinstance(read, dict) or is_nothing(function["name"]):
         raise ValueError("arguments are no object")
     return ToolCall(str(function["name"]), json.dumps(read, ensure_ascii=False), str(call.get("id") or ""))
 
@@ -126,11 +200,12 @@ def tools_of(row: Mapping[str, Any]) -> str:
         NotUnderstood: no list of objects.
     """
     given = row.get("tools")
-    if not given:
+    if is_nothing(given):
         return ""
     try:
-        tools = json.loads(given) if isinstance(given, str) else list(given)
-    except (TypeError, ValueError) as error:
+        found = _unwritten(given)
+        tools = [_unwritten(tool) for tool in (found if isinstance(found, list) else [found] * bool(found))]
+    except (TypeError, ValueError, RecursionError) as error:
         raise NotUnderstood("tools that are no JSON") from error
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
         raise NotUnderstood("tools that are no list of objects")

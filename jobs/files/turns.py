@@ -13,13 +13,27 @@ from typing import Any
 from cluster.models.messages import Conversation, Message, Prompt
 from cluster.models.repair import begun
 from jobs.experiment.questions import Fields
-from jobs.files.columns import ANSWER_NAMES, QUESTION_NAMES, value_at
-from jobs.files.turn import NotUnderstood, calls_of, reasoning_of, refuse_not_text, text_of, tools_of, turn_of
+from jobs.files.columns import ANSWER_RANKS, QUESTION_NAMES, value_at
+from jobs.files.refusals import NotUnderstood
+from jobs.files.turn import (
+    SPEAKERS,
+    calls_of,
+    reasoning_of,
+    refuse_not_text,
+    refuse_unlearned,
+    speaker_of,
+    text_of,
+    tools_of,
+    turns_in,
+)
+from jobs.files.values import as_text, is_no, is_nothing
 
 # Columns that hold a part of the question in data sets people have (SQuAD, BoolQ, ARC, AQuA, Dolly ...).
 BESIDE = ("context", "passage", "choices", "options", "document", "documents")
 IS_BESIDE, IS_QUESTION = frozenset(BESIDE), frozenset(QUESTION_NAMES)
 HAS_TURNS = frozenset({"messages", "conversations", "conversation"})
+LISTS_OF_TURNS = (*sorted(HAS_TURNS), "completion")
+MARKS = ("weight", "train", "loss_mask")  # of a row that nobody is to learn
 MESSAGES, SHAREGPT, PROMPT_COMPLETION, ALPACA, COLUMNS = (
     "messages",
     "ShareGPT",
@@ -44,21 +58,26 @@ class Turns:
     answer: Message | None = None
 
 
-def turns_of(row: Mapping[str, Any], fields: Fields | None = None, *, answered: bool = True) -> Turns:
+def turns_of(
+    row: Mapping[str, Any], fields: Fields | None = None, *, answered: bool = True, is_learnt: bool = True
+) -> Turns:
     """A row's turns, in the first layout that it has the keys of.
 
     Args:
         fields: where the row keeps its question, answer and system text, if the user named that.
         answered: the row's columns hold an answer; those of a question hold its reference.
+        is_learnt: an answer that is marked as bad, or as not to be learnt, is refused.
 
     Raises:
         NotUnderstood: no layout fits, or the row holds what cannot be kept.
     """
     named = fields or Fields()
     refuse_not_text(row)
-    if row.get("label") is False:
-        raise NotUnderstood("a completion that its label calls bad")
-    if "chosen" in row and "rejected" in row:
+    if is_learnt and (answered or "completion" in row or row.get("label") is False):
+        refuse_label(row)
+    if is_learnt and answered:
+        refuse_marked(row, named.answer)
+    if not is_nothing(row.get("chosen")) and not is_nothing(row.get("rejected")):
         raise NotUnderstood("a preference pair, which has two answers of which one is wrong")
     layout, turns = _named(row, named) if named.question is not None else _found(row, answered)
     if answered and (named.answer is not None or named.question is not None):
@@ -70,6 +89,30 @@ def turns_of(row: Mapping[str, Any], fields: Fields | None = None, *, answered: 
     return Turns(layout, Prompt(question, tools), answer)
 
 
+def refuse_label(row: Mapping[str, Any]) -> None:
+    """Refuse a completion that its label calls bad, as data for KTO does.
+
+    Raises:
+        NotUnderstood: it does.
+    """
+    if is_no(row.get("label")):
+        raise NotUnderstood("a completion that its label calls bad")
+
+
+def refuse_marked(row: Mapping[str, Any], named: str | None = None) -> None:
+    """Refuse a row, or an answer at the end of its turns, that is marked as not to be learnt.
+
+    Raises:
+        NotUnderstood: with the mark.
+    """
+    refuse_unlearned(row, MARKS)
+    for name in (*LISTS_OF_TURNS, *([named] if named else [])):
+        turns = value_at(row, name)
+        last = turns[-1] if isinstance(turns, list) and turns else None
+        if isinstance(last, Mapping) and SPEAKERS.get(speaker_of(last)) == "assistant":
+            refuse_unlearned(last)
+
+
 def _found(row: Mapping[str, Any], answered: bool) -> tuple[str, list[Message]]:
     """The first layout that a row has the keys of, and its turns in it."""
     named = (("messages", MESSAGES), ("conversations", SHAREGPT), ("conversation", SHAREGPT))
@@ -77,11 +120,11 @@ def _found(row: Mapping[str, Any], answered: bool) -> tuple[str, list[Message]]:
         if isinstance(row.get(name), str) and row[name]:
             raise NotUnderstood(f"{name} that are a text, not a list of turns")
         if isinstance(row.get(name), Sequence):
-            return layout, [turn_of(turn) for turn in row[name]]
+            return layout, turns_in(row[name])
     if isinstance(row.get("prompt"), list):
-        return PROMPT_COMPLETION, [*(turn_of(turn) for turn in row["prompt"]), *_completion(row)]
+        return PROMPT_COMPLETION, [*turns_in(row["prompt"]), *_completion(row)]
     refuse_beside(row)
-    if isinstance(row.get("prompt"), str) and row.get("completion") is not None:
+    if isinstance(row.get("prompt"), str) and not is_nothing(row.get("completion")):
         return PROMPT_COMPLETION, [Message("user", row["prompt"]), *_completion(row)]
     if isinstance(row.get("instruction"), str) and ("input" in row or "history" in row):
         return ALPACA, [*alpaca(row), *(_answer_column(row) if answered else ())]
@@ -92,12 +135,12 @@ def _named(row: Mapping[str, Any], fields: Fields) -> tuple[str, list[Message]]:
     """The turns of a question that stands where the user says."""
     given = value_at(row, str(fields.question))
     if isinstance(given, list):
-        return f"turns in {fields.question}", [turn_of(turn) for turn in given]
-    if given is None or given == "":
+        return f"turns in {fields.question}", turns_in(given)
+    if is_nothing(given):
         return f"column {fields.question}", []
     if isinstance(given, Mapping):
         raise NotUnderstood(f"a question in {fields.question} that is an object")
-    return f"column {fields.question}", [Message("user", str(given))]
+    return f"column {fields.question}", [Message("user", as_text(given) or str(given))]
 
 
 def _unanswered(turns: list[Message]) -> list[Message]:
@@ -111,8 +154,8 @@ def _answer_named(row: Mapping[str, Any], fields: Fields) -> list[Message]:
         return _completion(row) if isinstance(row.get("completion"), list) else _answer_column(row)
     given = value_at(row, fields.answer)
     if isinstance(given, list):
-        return [turn_of(turn) for turn in given]
-    return [] if given is None else [said(given, fields.answer, row)]
+        return turns_in(given)
+    return [] if is_nothing(given) else [said(given, fields.answer, row)]
 
 
 def question_and_answer(turns: Sequence[Message]) -> tuple[Conversation, Message | None]:
@@ -139,7 +182,7 @@ def system_of(row: Mapping[str, Any], turns: Sequence[Message], named: str | Non
         NotUnderstood: the turns begin with another one.
     """
     names = [named] if named else ["system", "system_prompt"]
-    given = [text for name in names if (text := value_at(row, name))]
+    given = [text for name in names if not is_nothing(text := value_at(row, name))]
     if not given:
         return []
     text = given[0]
@@ -163,7 +206,7 @@ def alpaca(row: Mapping[str, Any]) -> list[Message]:
         if not isinstance(pair, Sequence) or len(pair) != 2:
             raise NotUnderstood("a history that is no list of pairs")
         turns += [Message("user", text_of(pair[0])), Message("assistant", text_of(pair[1]))]
-    below = row.get("input") or ""
+    below = "" if is_nothing(row.get("input")) else row["input"]
     if not isinstance(below, str):
         raise NotUnderstood(f"an input that is no text but a {type(below).__name__}")
     turns.append(Message("user", f"{row['instruction']}\n{below}" if below else row["instruction"]))
@@ -178,11 +221,11 @@ def columns(row: Mapping[str, Any]) -> list[Message]:
     """
     if IS_QUESTION.isdisjoint(row):
         return []
-    name = next((n for n in QUESTION_NAMES if isinstance(row.get(n), str) and row[n]), None)
+    name = next((n for n in QUESTION_NAMES if isinstance(row.get(n), str) and row[n].strip()), None)
     if name is None:
         return []
     for other in QUESTION_NAMES:
-        if other != name and row.get(other) and row[other] != row[name]:
+        if other != name and not is_nothing(row.get(other)) and row[other] != row[name]:
             raise NotUnderstood(f"a column {other} beside {name}: which is the question?")
     return [Message("user", row[name])]
 
@@ -194,13 +237,17 @@ def refuse_beside(row: Mapping[str, Any]) -> None:
         NotUnderstood: with the first of them that is not empty.
     """
     for name in BESIDE if not IS_BESIDE.isdisjoint(row) else ():
-        if row.get(name) not in (None, "", [], {}):
+        if not is_nothing(row.get(name)):
             raise NotUnderstood(f"a column {name} beside the question: put it into the question's text")
 
 
 def _answer_column(row: Mapping[str, Any]) -> list[Message]:
-    name = next((n for n in ANSWER_NAMES if row.get(n) is not None), None)
-    return [] if name is None else [said(row[name], name, row)]
+    rank = next((own for own in ANSWER_RANKS if any(name in row for name in own)), ())
+    name = next((n for n in rank if not is_nothing(row.get(n))), None)
+    if name is not None:
+        return [said(row[name], name, row)]
+    calls = calls_of(row.get("tool_calls"))
+    return [Message("assistant", "", reasoning_of(row, ""), calls)] if calls else []
 
 
 def said(given: Any, name: str, row: Mapping[str, Any]) -> Message:
@@ -211,13 +258,13 @@ def said(given: Any, name: str, row: Mapping[str, Any]) -> Message:
     """
     if isinstance(given, bool) or not isinstance(given, str | int | float):
         raise NotUnderstood(f"a column {name} that is no text but a {type(given).__name__}")
-    text = begun(str(given))
+    text = begun(as_text(given) or "")
     return Message("assistant", text, reasoning_of(row, text), calls_of(row.get("tool_calls")))
 
 
 def _completion(row: Mapping[str, Any]) -> list[Message]:
     """TRL's completion: a text, or turns of which the last is the answer."""
     given = row.get("completion")
-    if given is None:
+    if is_nothing(given):
         return []
-    return [turn_of(turn) for turn in given] if isinstance(given, list) else [said(given, "completion", row)]
+    return turns_in(given) if isinstance(given, list) else [said(given, "completion", row)]

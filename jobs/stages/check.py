@@ -12,6 +12,7 @@ import pandas as pd
 from cluster.errors import BadInput
 from jobs.experiment.judge import Judge
 from jobs.files.questions import Question
+from jobs.files.refusals import NO_REFERENCE, NotUnderstood
 from jobs.run.keys import question_key
 from jobs.run.run import Run
 from jobs.run.views import View
@@ -47,42 +48,53 @@ def check_checks(checks: Checks, questions: Iterable[Question]) -> None:
     """Refuse settings that no answer could be checked with, before any teacher is asked.
 
     Raises:
-        BadInput: a question names a method that is not known, or has no reference for its own.
+        BadInput: a question is to be checked in a way that the experiment does not set up.
     """
     check_settings(checks.verify)
     for q in questions:
-        if q.method and q.method not in METHODS:
-            raise BadInput(f"question {q.id} names an unknown method", q.method, ", ".join(METHODS), "")
         if q.method == "judge" and checks.judge is None:
             raise BadInput(f"question {q.id} is to be judged", "nobody", "a section judge", "")
         if q.method == "function" and not checks.verify.function:
             raise BadInput(f"question {q.id} is checked by a function", "none", "verify.function", "")
-        if not q.references and checks.needs_reference(q.method):
-            method = q.method or checks.verify.method
-            raise BadInput(
-                f"question {q.id} has no reference answer", "", f"one, for verify.method {method}", ""
-            )
-        refuse_reference(q, checks)
     verify_config(checks)
 
 
-def refuse_reference(question: Question, checks: Checks) -> None:
-    """Refuse a reference that the question's method cannot read, before anybody is paid.
+@dataclass(frozen=True)
+class Checkable:
+    """Refuses questions whose answers cannot be checked, before anybody is paid: each for itself."""
 
-    Raises:
-        BadInput: with the question's id.
-    """
-    settings = checks.of(question.method or checks.verify.method)
-    if settings.method not in ("numeric", "choice"):
-        return
-    for reference in question.references:
-        try:
-            judge(f"A: {reference}", reference, settings)
-        except BadInput as error:
-            why = f"for verify.method {settings.method}: {error.what}"
-            raise BadInput(
-                f"question {question.id} has an odd reference", repr(reference[:60]), why, ""
-            ) from error
+    checks: Checks
+
+    def __call__(self, question: Question) -> None:
+        """Look at a question.
+
+        Raises:
+            NotUnderstood: its method is not known, or it has no reference, or an odd one.
+        """
+        method = question.method or self.checks.verify.method
+        if method not in METHODS:
+            raise NotUnderstood(f"an unknown method, {method}")
+        if not question.references and self.checks.needs_reference(question.method):
+            raise NotUnderstood(f"{NO_REFERENCE}, for verify.method {method}")
+        if method not in ("numeric", "choice"):
+            return
+        for reference in question.references:
+            try:
+                judge(f"A: {reference}", reference, self.checks.of(method))
+            except BadInput as error:
+                raise OddReference(question.id, reference, method, error) from error
+
+
+class OddReference(NotUnderstood):
+    """A reference that its question's method cannot read."""
+
+    def __init__(self, identity: str, reference: str, method: str, error: BadInput) -> None:
+        super().__init__(f"a reference that verify.method {method} cannot read")
+        self.what, self.got = f"question {identity} has an odd reference", repr(reference[:60])
+        self.why = f"for verify.method {method}: {error.what}"
+
+    def stopping(self, where: str) -> BadInput:
+        return BadInput(self.what, self.got, self.why, "")
 
 
 COMPARED = ("exact", "numeric", "choice")  # methods that compare two texts, and run nobody's code
@@ -92,7 +104,7 @@ def true_solutions(
     questions: Sequence[Question], checks: Checks, say: Callable[[str], None]
 ) -> list[Question]:
     """Questions without those worked solutions that do not end in what their question's reference says: as a
-    right solution each of them would teach a wrong one. References can be read (`check_checks`).
+    right solution each of them would teach a wrong one. References can be read (`Checkable`).
 
     Args:
         say: told how many there are.

@@ -13,7 +13,8 @@ from cluster.errors import describe
 from cluster.models.messages import Prompt, write_calls
 from cluster.models.reasoning import with_reasoning
 from cluster.models.repair import begun, repaired_text
-from jobs.files.turn import NotUnderstood, calls_of, reasoning_of, text_of
+from jobs.files.refusals import NotUnderstood
+from jobs.files.turn import calls_of, reasoning_of, text_of
 from jobs.stages.answers import MOST_TOKENS
 from jobs.stages.refusal import NoAnswer, Refused, error_in, words_of_body
 

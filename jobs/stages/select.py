@@ -243,8 +243,8 @@ def build_ledger(
     """One row per question and per answer, each in exactly one state, with the reason where there is one.
 
     Answers: selected, not_selected, or what ended them earlier. Questions: selected, left_out_by_rule,
-    no_scorable_answer, no_verified_answer, no_answer, and not_understood for the rows of which no question
-    could be made.
+    no_scorable_answer, no_verified_answer, no_answer; and for rows of their file that are none of ours
+    not_understood, or duplicate where an earlier row says the same.
 
     Raises:
         RuntimeError: the totals do not add up.
@@ -272,7 +272,7 @@ def build_ledger(
         if level > best.get(question, 0):
             best[question] = level
     of_questions = [("question", q, OF_QUESTION[best.get(q, 0)], "", 0, "") for q in questions]
-    of_questions += [("question", f"{r.id} (row)", "not_understood", "", 0, r.reason) for r in refused]
+    of_questions += [("question", f"{r.id} (row)", r.state, "", 0, r.reason) for r in refused]
     ledger = joined([pd.DataFrame(of_questions, columns=LEDGER_COLUMNS), pd.DataFrame(of_answers)])
     check_balance(ledger, len(of_questions), len(answers), chosen)
     return ledger

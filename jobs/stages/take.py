@@ -14,19 +14,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import BadInput
-from cluster.models.repair import whole_characters
+from cluster.models.messages import Prompt
 from cluster.storage import is_uri
 from jobs.experiment.questions import Fields
 from jobs.experiment.teachers import FileTeacher
 from jobs.files.answers import FoundAnswer, ReadAnswers, each_answer_of
-from jobs.files.rows import HUB, content_of
+from jobs.files.loaded import HUB
+from jobs.files.questions import Question
+from jobs.files.refusals import NO_ANSWER, NotUnderstood
+from jobs.files.rows import content_of
 from jobs.run.keys import question_key
 from jobs.run.run import Planned, Run
 from jobs.run.slices import Sliced, Task, do_tasks, slice_of
 from jobs.run.store import Stage
 from jobs.stages.questions import QuestionIndex, body_digest, index_of
 
-VERSION = 1
+VERSION = 2
 TAKE = "take"
 CHUNK, CHUNK_CHARACTERS = 100_000, 2**27  # answers that are sorted at once, and what they may say
 MOST_BROKEN = 100  # broken lines that are named
@@ -110,8 +113,9 @@ class TakeFile:
         index, on_broken = index_of(self.questions), broken.append if self.skip_broken else None
         held: dict[str | None, list[tuple[Any, ...]]] = {whose: [] for whose in told}
         sizes = dict.fromkeys(told, 0)
-        for whose, answer in each_answer_of(self.path, self.fields, on_broken, told):
-            held[whose] += rows_of(answer, index, self.path)
+        check = CheckQuestion(index, self.path)
+        for whose, answer in each_answer_of(self.path, self.fields, on_broken, told, check):
+            held[whose] += rows_of(answer, index)
             sizes[whose] += len(answer.text)
             if len(held[whose]) * len(told) >= CHUNK or sizes[whose] * len(told) >= CHUNK_CHARACTERS:
                 yield whose, table_of(held[whose])
@@ -130,7 +134,9 @@ class TakeFile:
         for whose, stage in self.stages.items():
             own = told[whose]
             stage.finish(
-                parts[whose], about={"told": str(own), "broken": first_broken(broken)}, answers=own.count
+                parts[whose],
+                about={"told": [str(own), *own.notes], "broken": first_broken(broken)},
+                answers=own.count,
             )
 
 
@@ -147,19 +153,14 @@ def table_of(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
-def rows_of(answer: FoundAnswer, index: QuestionIndex, path: str) -> list[tuple[Any, ...]]:
-    """An answer as a row of the table of each question that it is to."""
-    found = (
-        answer.sample,
-        whole_characters(answer.text),
-        whole_characters(answer.calls),
-        "refused" if answer.problem else "stop",
-        whole_characters(answer.problem),
-    )
-    if answer.prompt is not None:
-        refuse_another_text(answer, index, path)
-    ids = ids_of(answer, index)
-    return [(whole_characters(identity), key_of(identity, index), *found) for identity in ids]
+def rows_of(answer: FoundAnswer, index: QuestionIndex) -> list[tuple[Any, ...]]:
+    """An answer as a row of the table of each question that it is to; one that cannot be taken keeps its
+    place, with its reason.
+    """
+    is_refused = answer.problem not in ("", NO_ANSWER)  # one that says nothing is called empty in the ledger
+    said = ("", "") if answer.problem else (answer.text, answer.calls)
+    found = (answer.sample, *said, "refused" if is_refused else "stop", answer.problem)
+    return [(identity, key_of(identity, index), *found) for identity in ids_of(answer, index)]
 
 
 def key_of(identity: str, index: QuestionIndex) -> bytes:
@@ -222,7 +223,7 @@ def take_files(
     told: set[str] = set()
     for teacher, stage in every:
         about = stage.manifest()["about"]
-        for line in [*about["broken"], f"{teacher.name}: {about['told']}"]:
+        for line in [*about["broken"], *(f"{teacher.name}: {line}" for line in about["told"])]:
             if line not in told:  # several teachers may share a file with broken lines
                 run.terminal.say(line)
             told.add(line)
@@ -268,40 +269,72 @@ def taken_in_plan(
 def ids_of(answer: FoundAnswer, index: QuestionIndex) -> list[str]:
     """The questions of ours that an answer is to: the one with its id; else those with the same turns; else,
     whatever the system text, the only one with the same other turns. Its own id where there is none.
-
-    Raises:
-        BadInput: several questions differ in their system text alone, and the answer has none of them.
     """
     if answer.prompt is None or answer.question_id in index.places:
         return [answer.question_id]
     exact = index.by_key.get(question_key(answer.prompt))
     if exact is not None:
         return exact
-    near = index.by_body.get(body_digest(answer.prompt), [answer.question_id])
-    if len({index.keys[index.places[q]] for q in near if q in index.places}) > 1:
-        raise BadInput(
-            "an answer could be to several questions, which differ in their system text",
-            ", ".join(near[:4]),
-            "the question's id, or its system text",
-            "",
-        )
-    return near
+    return [answer.question_id] if len(near := near_to(answer.prompt, index)) != 1 else near[0]
 
 
-def refuse_another_text(answer: FoundAnswer, index: QuestionIndex, path: str) -> None:
-    """Stop when an answer's question has the same id as one of ours but other turns. A system text may
-    differ: teachers are told what they are told.
+def near_to(prompt: Prompt, index: QuestionIndex) -> list[list[str]]:
+    """The ids of the questions with the same turns but for the system's, one system text's together."""
+    found: dict[bytes, list[str]] = {}
+    for identity in index.by_body.get(body_digest(prompt), ()):
+        found.setdefault(index.keys[index.places[identity]], []).append(identity)
+    return list(found.values())
 
-    Raises:
-        BadInput: with the id and both texts.
+
+@dataclass(frozen=True)
+class CheckQuestion:
+    """Refuses answers whose question is not the one that they would be taken for. A system text may differ:
+    teachers are told what they are told.
     """
-    place = index.places.get(answer.question_id)
-    if place is None or answer.prompt is None or body_digest(answer.prompt) == index.bodies[place]:
-        return
-    known = index.question(answer.question_id)
-    raise BadInput(
-        f"question {answer.question_id} has two different texts",
-        f"{answer.prompt.text[:50]!r} in {path}, {known.text[:50]!r} among the questions",
-        "one text an id",
-        "these are different questions: give them different ids",
-    )
+
+    index: QuestionIndex
+    path: str
+
+    def __call__(self, answer: FoundAnswer) -> None:
+        """Look at an answer's question.
+
+        Raises:
+            NotUnderstood: the id is of a question with other turns, or several questions differ in their
+                system text alone and the answer has none of them.
+        """
+        if answer.prompt is None:
+            return
+        place = self.index.places.get(answer.question_id)
+        if place is not None:
+            if body_digest(answer.prompt) != self.index.bodies[place]:
+                raise AnotherText(answer, self.index.question(answer.question_id), self.path)
+        elif question_key(answer.prompt) not in self.index.by_key:
+            near = near_to(answer.prompt, self.index)
+            if len(near) > 1:
+                raise OneOfSeveral([identity for own in near for identity in own])
+
+
+class AnotherText(NotUnderstood):
+    """A question's id with other turns than ours."""
+
+    def __init__(self, answer: FoundAnswer, known: Question, path: str) -> None:
+        super().__init__("a question whose id has another text among the questions")
+        text = answer.prompt.text if answer.prompt is not None else ""
+        self.what = f"question {known.id} has two different texts"
+        self.got = f"{text[:50]!r} in {path}, {known.text[:50]!r} among the questions"
+
+    def stopping(self, where: str) -> BadInput:
+        remedy = "these are different questions: give them different ids"
+        return BadInput(self.what, self.got, "one text an id", remedy)
+
+
+class OneOfSeveral(NotUnderstood):
+    """An answer without an id to a text that several questions have, under different system texts."""
+
+    def __init__(self, ids: list[str]) -> None:
+        super().__init__("a question that is one of several, which differ in their system text")
+        self.ids = ids
+
+    def stopping(self, where: str) -> BadInput:
+        what = "an answer could be to several questions, which differ in their system text"
+        return BadInput(what, ", ".join(self.ids[:4]), "the question's id, or its system text", "")

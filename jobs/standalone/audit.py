@@ -47,7 +47,8 @@ def audit_files(options: AuditOptions) -> None:
     """
     terminal, where = Terminal(), ModelSource(options.student)
     found = read_teacher_files(options.answers)
-    terminal.say(str(found))
+    for line in [str(found), *found.notes]:
+        terminal.say(line)
     sample = draw_sample(found.in_order(), options.questions, options.seed)
     renderer = Renderer(load_tokenizer(where), options.chat_template)
     renderer.prove()

@@ -63,7 +63,8 @@ def score_files(options: ScoreOptions) -> None:
     terminal = Terminal()
     on_broken = terminal.say if options.skip_broken_lines else None
     found = read_teacher_files(options.answers, on_broken, options.limit)
-    terminal.say(str(found))
+    for line in [str(found), *found.notes]:
+        terminal.say(line)
     if not found.rows:
         raise BadInput("no answer there that can be scored", options.answers, "at least one", "")
     score = score_here if options.address is None else score_on_cluster

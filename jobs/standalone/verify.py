@@ -4,10 +4,13 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cluster.errors import BadInput
-from jobs.files.answers import answer_and_reference
-from jobs.files.rows import read_rows
+from jobs.files.answers import answer_and_references
+from jobs.files.columns import id_of
+from jobs.files.refusals import LeftOut, Missing, NotUnderstood
+from jobs.files.rows import read_rows, unread_in
 from jobs.run.progress import Terminal
 from jobs.run.store import write_atomically
 from selection.checking import Verifier
@@ -43,25 +46,57 @@ def verify_file(options: VerifyOptions) -> None:
     """Write every row with its verdict, and say how many of each there are.
 
     Raises:
-        BadInput: an unknown method, a row without an answer or a reference, a defect of the file.
+        BadInput: an unknown method, no row with an answer and a reference, a defect of the file.
     """
     known = [method for method in METHODS if method not in ("none", "judge")]
     if options.method not in known:
         raise BadInput("--method", options.method, ", ".join(known), "")
-    settings = options.checker
-    terminal, lines, counts = Terminal(), [], Counter[str]()
+    terminal, counts = Terminal(), Counter[str]()
+    if unread := unread_in(str(options.answers)):
+        terminal.say(unread)
     rows = list(read_rows(options.answers, terminal.say if options.skip_broken_lines else None))
-    with Verifier(settings) as verifier, terminal.bar("verify", len(rows), "answers") as bar:
-        for number, row in rows:
-            where = f"{options.answers} line {number}"
-            answer, references = answer_and_reference(
-                row, where, options.answer_field, options.reference_field
-            )
-            given = json.dumps(row, ensure_ascii=False, default=str) if reads_rows(settings) else ""
-            verdict = verifier.check(answer, references, given)
-            counts[verdict.state] += 1
-            judged = {**row, "verdict": verdict.state, "extracted": verdict.extracted}
+    left_out = LeftOut(str(options.answers))
+    with Verifier(options.checker) as verifier, terminal.bar("verify", len(rows), "answers") as bar:
+        lines = []
+        for place, row in rows:
+            judged = judged_row(row, place, options, verifier, left_out)
+            counts[judged["verdict"]] += 1
             lines.append(json.dumps(judged, ensure_ascii=False, default=str))
             bar.advance()
+    left_out.refuse_all()
     write_atomically(options.out, ("\n".join(lines) + "\n" if lines else "").encode("utf-8", "surrogatepass"))
+    for line in left_out.first:
+        terminal.say(line)
     terminal.say(f"{', '.join(f'{n:,} {s}' for s, n in counts.most_common())}; wrote {options.out}")
+
+
+def judged_row(
+    row: dict[str, Any], place: str, options: VerifyOptions, verifier: Verifier, left_out: LeftOut
+) -> dict[str, Any]:
+    """A row with its verdict. One without an answer, or whose reference the method cannot read, is unparsed,
+    with the reason.
+    """
+    try:
+        answer, references = answer_and_references(row, options.answer_field, options.reference_field)
+        given = json.dumps(row, ensure_ascii=False, default=str) if reads_rows(options.checker) else ""
+        try:
+            verdict = verifier.check(answer, references, given)
+        except BadInput as error:
+            raise Unreadable(error) from error
+    except NotUnderstood as error:
+        left_out.add(place, error, id_of(row))
+        state = "unparsed" if isinstance(error, Missing | Unreadable) else "not_understood"
+        return {**row, "verdict": state, "extracted": "", "reason": str(error)}
+    left_out.taken += 1
+    return {**row, "verdict": verdict.state, "extracted": verdict.extracted}
+
+
+class Unreadable(NotUnderstood):
+    """A reference that the method cannot read."""
+
+    def __init__(self, error: BadInput) -> None:
+        super().__init__(f"a reference that the method cannot read: {error.what}")
+        self.error = error
+
+    def stopping(self, where: str) -> BadInput:
+        return BadInput(f"{where}: {self.error.what}", *self.error.args[1:])

@@ -1,0 +1,144 @@
+"""What a folder of the user holds: files of rows, shards of one file among them, and what nobody reads."""
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cluster.errors import BadInput
+from jobs.files.loaded import is_saved
+from jobs.files.packing import PACKED
+
+ROWS = ("jsonl", "ndjson", "jsonlines", "json", "parquet", "pq", "arrow", "feather")
+SCORES_SUFFIX = "_scas_scores.jsonl"
+# files of other programs beside the rows
+BESIDE = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+# train-00000-of-00002, large.part-0, large_shard_3: a shard's number behind its name
+SHARD = re.compile(
+    r"(?:^|[-_.])(?:(?:part|shard|chunk|split)[-_.]?)?\d+[-_.]of[-_.]\d+$|(?:^|[-_.])(?:part|shard|chunk)[-_.]?\d+$|^\d+$",
+    re.IGNORECASE,
+)
+OF_TEACHER = re.compile(r"^(?:teacher|teacher_name|model)=")  # a folder of a partitioned data set
+SHOWN = 8  # names of what nobody reads
+
+
+@dataclass
+class Listing:
+    """A folder's content.
+
+    Attributes:
+        files: files of rows, and directories that `datasets` saved, sorted.
+        others: what nobody reads, by its name in the folder.
+    """
+
+    root: Path
+    files: list[Path] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+    def name_of(self, file: Path) -> str:
+        """A file's name in the folder."""
+        return file.relative_to(self.root).as_posix()
+
+    @property
+    def unread(self) -> str:
+        """What nobody reads, as a line; empty where there is nothing."""
+        if not self.others:
+            return ""
+        more = f" and {len(self.others) - SHOWN:,} more" if len(self.others) > SHOWN else ""
+        return f"not read in {self.root}: {', '.join(self.others[:SHOWN])}{more}"
+
+
+def listing(root: Path) -> Listing:
+    """Look through a folder and those in it; hidden ones, and those that begin with an underscore as programs
+    write them beside their data, are not looked into.
+
+    Raises:
+        BadInput: two files of one name, which are taken for copies of each other.
+    """
+    found = Listing(root)
+    names: dict[tuple[Path, str], Path] = {}
+    for place, folders, files in os.walk(root):
+        here = Path(place)
+        own = sorted(folders)
+        folders[:] = [name for name in own if not name.startswith((".", "_")) and not is_saved(here / name)]
+        found.files += [here / name for name in own if is_saved(here / name)]
+        left = [f"{name}/" for name in own if name.startswith((".", "_"))]
+        for name in sorted(files):
+            stem = stem_of(name) if (here / name).is_file() else None
+            if stem is None:
+                left.append(name)
+                continue
+            found.files.append(here / name)
+            other = names.setdefault((here, stem), here / name)
+            if other != here / name:
+                raise BadInput(
+                    f"{root} holds two files of one name", f"{other.name}, {name}", "one", "remove the copy"
+                )
+        found.others += [found.name_of(here / name) + "/" * name.endswith("/") for name in left]
+    found.files.sort()
+    return found
+
+
+def stem_of(name: str) -> str | None:
+    """A file's name without what tells its format; None for one that holds no rows.
+
+    >>> stem_of("Large.v2.JSONL.gz"), stem_of("part-0.parquet"), stem_of("README.md"), stem_of("._a.json")
+    ('Large.v2', 'part-0', None, None)
+    """
+    if name.startswith((".", "_")) or name.endswith(SCORES_SUFFIX) or name in BESIDE:
+        return None
+    stem, _, suffix = name.rpartition(".")
+    if suffix.lower() in PACKED:
+        stem, _, suffix = stem.rpartition(".")
+    return stem if stem and suffix.lower() in ROWS else None
+
+
+def shard_of(name: str) -> str:
+    """What a shard is a part of; a file's own name where that tells no number, empty where it tells nothing
+    else.
+
+    >>> [shard_of(n) for n in ("train-00000-of-00002.parquet", "large.part-1.jsonl", "part-0.json")]
+    ['train', 'large', '']
+    >>> [shard_of(n) for n in ("qwen-2.5.jsonl", "gpt-4.jsonl", "000.parquet")]
+    ['qwen-2.5', 'gpt-4', '']
+    """
+    return SHARD.sub("", stem_of(name) or Path(name).name)
+
+
+def teachers_of(found: Listing) -> list[tuple[str, str]]:
+    """The files of a pool with the teachers that they are named after: a file's own name, or its folder's
+    where the file is a shard, or alone there.
+    """
+    alone: dict[Path, set[str]] = {}
+    for file in found.files:
+        alone.setdefault(file.parent, set()).add(shard_of(file.name))
+    return [(str(file), _teacher_of(file, found.root, len(alone[file.parent]) == 1)) for file in found.files]
+
+
+def _teacher_of(file: Path, root: Path, is_alone: bool) -> str:
+    parts = [OF_TEACHER.sub("", part) for part in file.parent.relative_to(root).parts]
+    own = shard_of(file.name)
+    if own and not (is_alone and parts):
+        parts.append(own)
+    return "/".join(parts) or root.resolve().name
+
+
+def shards_of(found: Listing) -> list[Path]:
+    """The files of a folder that is one source: shards of one file, or one file alone.
+
+    Raises:
+        BadInput: no file of rows there, or files that are no shards of one.
+    """
+    kinds = sorted({(file.parent, shard_of(file.name)) for file in found.files})
+    if not kinds:
+        raise BadInput(
+            f"{found.root} is a directory that datasets did not save, and holds no files of rows",
+            ", ".join(found.others[:SHOWN]) or "an empty folder",
+            "JSONL, JSON or Parquet",
+            "check the path",
+        )
+    if len(kinds) > 1:
+        names = ", ".join(found.name_of(file) for file in found.files[:SHOWN])
+        what = f"{found.root} is a directory that datasets did not save, and no shards of one file"
+        raise BadInput(what, names, "shards of one file, such as train-00000-of-00002", "name one file")
+    return found.files

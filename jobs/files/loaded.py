@@ -1,0 +1,102 @@
+"""Rows that the library `datasets` loads: a directory that it saved, or a data set on the hub."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from cluster.errors import BadInput
+from jobs.files.values import from_column
+
+HUB = "hub:"
+BATCH = 1000  # rows of a columnar file that are in memory at once
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `datasets` saved this directory."""
+    return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def datasets_library() -> Any:
+    """The library `datasets`, which is an optional one.
+
+    Raises:
+        BadInput: it is not installed.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise BadInput(
+            "the library datasets is not installed",
+            "",
+            "it, for the hub and saved data sets",
+            "pip install 'tutelage[datasets]'",
+        ) from error
+    return datasets
+
+
+def options_of(text: str, known: set[str], where: str) -> dict[str, str]:
+    """What stands behind the question mark of a source.
+
+    Raises:
+        BadInput: an option that is not known.
+    """
+    found = dict(parse_qsl(text, keep_blank_values=True))
+    if odd := set(found) - known:
+        raise BadInput(f"an unknown option in {where}", ", ".join(sorted(odd)), ", ".join(sorted(known)), "")
+    return found
+
+
+def load_hub(text: str) -> Any:
+    """A data set on the hub, or in any directory that `datasets.load_dataset` takes.
+
+    Raises:
+        BadInput: it cannot be loaded.
+    """
+    name, _, options = text.partition("?")
+    chosen = options_of(options, {"name", "split", "revision"}, HUB + text)
+    try:
+        return datasets_library().load_dataset(
+            name, chosen.get("name"), split=chosen.get("split"), revision=chosen.get("revision")
+        )
+    except Exception as error:  # whatever a data set on the hub may raise
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise BadInput(
+            f"cannot load {HUB}{text}", first, "a data set, its config and its split", ""
+        ) from error
+
+
+def rows_of_saved(path: Path, options: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Rows of what `save_to_disk` wrote."""
+    try:
+        loaded = datasets_library().load_from_disk(str(path))
+    except (OSError, ValueError) as error:
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise BadInput(
+            f"{path} is a directory that datasets did not save", first, "a file, or such a directory", ""
+        ) from error
+    if isinstance(loaded, dict) and options.get("split") in loaded:
+        loaded = loaded[options["split"]]
+    yield from one_split(loaded, str(path))
+
+
+def one_split(loaded: Any, where: str) -> Iterator[dict[str, Any]]:
+    """The rows, without the features' own types: a list stays a list.
+
+    Raises:
+        BadInput: several splits, and none of them is named.
+    """
+    if isinstance(loaded, dict):
+        if len(loaded) != 1:
+            names = ", ".join(sorted(loaded))
+            raise BadInput(f"{where} has several splits", names, "one", "add ?split=NAME, or &split=NAME")
+        loaded = next(iter(loaded.values()))
+    for batch in loaded.with_format("arrow").iter(BATCH):
+        yield from map(row_of_columns, batch.to_pylist())
+
+
+def row_of_columns(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a columnar file. It keeps its own columns, empty or not: which of them it has tells where its
+    answer should stand.
+    """
+    return {str(name).lstrip("\ufeff"): from_column(value) for name, value in row.items()}

@@ -1,0 +1,73 @@
+"""Rows that are left out, each for its own defect: the reason, how many there are of each, and the first."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.errors import BadInput
+
+NO_ANSWER, NO_QUESTION, NO_REFERENCE = "no answer", "no question", "no reference answer"
+SHOWN = 3  # rows that are named, and reasons that are counted by name
+
+
+class NotUnderstood(Exception):
+    """What a row holds that no conversation of ours can: the reason, for people and the ledger."""
+
+    def stopping(self, where: str) -> BadInput:
+        """The same where every row is like that, and the command stops."""
+        return BadInput(f"{where} cannot be understood, and no other row either", self, "at least one", "")
+
+
+class Missing(NotUnderstood):
+    """What a row does not have: left out alone, unless no row has it."""
+
+    def __init__(
+        self, reason: str, row: Mapping[str, Any], expected: str, remedy: str, what: str = ""
+    ) -> None:
+        super().__init__(reason)
+        self.what, self.columns = what or f"has {reason}", ", ".join(row)
+        self.expected, self.remedy = expected, remedy
+
+    def stopping(self, where: str) -> BadInput:
+        return BadInput(f"{where} {self.what}", self.columns, self.expected, self.remedy)
+
+
+@dataclass
+class LeftOut:
+    """Rows of one source that were left out.
+
+    Attributes:
+        taken: how many were not.
+    """
+
+    path: str
+    taken: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    first: list[str] = field(default_factory=list)
+    error: BadInput | None = None
+
+    def add(self, place: str, why: NotUnderstood, name: str | None = None) -> None:
+        """Leave a row out."""
+        self.reasons[str(why)] += 1
+        if self.error is None:
+            self.error = why.stopping(f"{self.path} {place}")
+        if len(self.first) < SHOWN:
+            self.first.append(f"left out {self.path} {place}{f' ({name})' if name else ''}: {why}")
+
+    def refuse_all(self) -> None:
+        """Stop where nothing is left.
+
+        Raises:
+            BadInput: the first defect.
+        """
+        if self.error is not None and not self.taken:
+            raise self.error
+
+
+def told_of(reasons: Counter[str]) -> str:
+    """How many rows were refused, and the commonest reasons; empty for none."""
+    if not reasons.total():
+        return ""
+    why = "; ".join(f"{n:,} with {reason}" for reason, n in reasons.most_common(SHOWN))
+    return f"; {reasons.total():,} refused: {why}"

@@ -1,0 +1,82 @@
+"""Values as rows of files hold them: what is whole, what is nothing, and what means no."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from cluster.models.repair import repaired_text
+
+NO = frozenset({"false", "0", "0.0"})
+MOST_EXACT = 2**53  # up to here a float is the whole number that it was made from
+
+
+def whole(value: Any) -> Any:
+    """A value with its texts and names repaired, however deep they lie; not a number is nothing."""
+    if isinstance(value, str):
+        return repaired_text(value)
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, dict):
+        return {repaired_text(str(name)): whole(inner) for name, inner in value.items()}
+    return [whole(inner) for inner in value] if isinstance(value, list) else value
+
+
+def from_column(value: Any) -> Any:
+    """A value of a columnar file, whole: bytes are text, and the empty fields that such a file gives every
+    object in a column are gone.
+    """
+    if isinstance(value, dict):
+        return {repaired_text(k): from_column(v) for k, v in value.items() if not is_nan(v)}
+    if isinstance(value, list):
+        return [from_column(inner) for inner in value]
+    if isinstance(value, bytes):
+        try:
+            return repaired_text(value.decode())
+        except UnicodeDecodeError:  # a picture, or the like
+            return value
+    return whole(value)
+
+
+def is_nan(value: Any) -> bool:
+    """Whether a value is None or not a number, which is how pandas writes None."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def is_nothing(value: Any) -> bool:
+    """Whether a value says nothing, in any spelling.
+
+    >>> [is_nothing(v) for v in (None, float("nan"), "", " ", [], {}, 0, "nan", False)]
+    [True, True, True, True, True, True, False, False, False]
+    """
+    return is_nan(value) or (isinstance(value, str | list | dict | tuple) and not _stripped(value))
+
+
+def _stripped(value: Any) -> Any:
+    return value.strip() if isinstance(value, str) else value
+
+
+def is_no(value: Any) -> bool:
+    """Whether a value means no, in any spelling.
+
+    >>> [is_no(v) for v in (False, 0, 0.0, "0", "False", [0, 0], None, 1, "", [])]
+    [True, True, True, True, True, True, False, False, False, False]
+    """
+    if isinstance(value, str):
+        return value.strip().casefold() in NO
+    if isinstance(value, list):
+        return bool(value) and all(map(is_no, value))
+    return isinstance(value, bool | int | float) and value == 0
+
+
+def as_text(value: Any) -> str | None:
+    """A plain value as text; None for nothing, and for nested ones, which hold turns. A whole number is the
+    same text whatever its type: pandas makes floats of whole numbers where one is missing.
+
+    >>> as_text(5), as_text(5.0), as_text("5.0"), as_text(0.5), as_text(float("nan")), as_text([5])
+    ('5', '5', '5.0', '0.5', None, None)
+    """
+    if is_nan(value) or isinstance(value, list | tuple | Mapping):
+        return None
+    if isinstance(value, float) and value.is_integer() and abs(value) < MOST_EXACT:
+        return str(int(value))
+    return str(value)
