@@ -2,6 +2,7 @@
 page with both.
 """
 
+import io
 from dataclasses import replace
 from typing import Any
 
