@@ -19,7 +19,8 @@ from cluster.own_modules import import_module, own_folders
 from selection.comparison import COMPARISONS, UnreadableReference
 from selection.extraction import extract_final, stands_alone
 
-State = Literal["correct", "wrong", "unparsed", "timed_out", "checker_error"]
+# what cannot be read is unparsed and never wrong; a reference that cannot be read has a state of its own
+State = Literal["correct", "wrong", "unparsed", "unreadable_reference", "timed_out", "checker_error"]
 # `none` takes every answer; `judge` asks a model, which this folder knows nothing of
 Method = Literal["math", "exact", "numeric", "choice", "function", "none", "judge"]
 METHODS = (*COMPARISONS, "function", "none", "judge")
@@ -119,7 +120,7 @@ def judge(text: str, given: str | tuple[str, ...], settings: VerifySettings, row
     """Check one answer in this process, with no time limit.
 
     Raises:
-        BadInput: no reference, or one that this method cannot use.
+        BadInput: no reference.
     """
     references = (given,) if isinstance(given, str) else given
     if settings.method == "none":
@@ -135,23 +136,40 @@ def judge(text: str, given: str | tuple[str, ...], settings: VerifySettings, row
         got = stands_alone(said)
     if got is None or not got.strip():
         return Verdict("unparsed", "")
-    compare, found = COMPARISONS[settings.method], []
+    compare, found, reason = COMPARISONS[settings.method], [], ""
     for reference in references:
+        final = final_of_reference(reference, settings.pattern)
         try:
-            found.append(
-                compare(got.strip(), final_of_reference(reference, settings.pattern), settings.tolerance)
-            )
+            found.append(compare(got.strip(), final, settings.tolerance))
         except UnreadableReference as error:
-            raise BadInput(
-                f"the reference is {error}",
-                repr(reference[:60]),
-                f"one that verify.method {settings.method} reads",
-                "use verify.method exact",
-            ) from error
+            reason = f"the reference {reference[:60]!r} is {error}"
+    if not found:
+        return Verdict("unreadable_reference", reason)
     if True in found:
         return Verdict("correct", got.strip())
     is_wrong = False in found and (is_marked or settings.method != "exact")
     return Verdict("wrong" if is_wrong else "unparsed", got.strip())
+
+
+def unreadable(references: tuple[str, ...], settings: VerifySettings) -> str:
+    """Why a method can read none of these references, "" where it can read one. Of methods that need no
+    computer algebra to tell.
+
+    >>> unreadable(("a few",), VerifySettings(method="numeric"))
+    "'a few' is not one number"
+    """
+    if settings.method not in ("numeric", "choice"):
+        return ""
+    reason = ""
+    for reference in references:
+        final = final_of_reference(reference, settings.pattern)
+        try:
+            COMPARISONS[settings.method](final, final, settings.tolerance)
+        except UnreadableReference as error:
+            reason = reason or f"{reference[:60]!r} is {error}"
+        else:
+            return ""
+    return reason
 
 
 @lru_cache(maxsize=4096)

@@ -13,7 +13,7 @@ from cluster.errors import BadInput
 from selection.checking import Verifier
 from selection.comparison import read_number
 from selection.extraction import MARKS, extract_final
-from selection.verification import Case, VerifySettings, judge
+from selection.verification import Case, VerifySettings, judge, unreadable
 from tests.patience import slowness
 
 
@@ -119,11 +119,28 @@ def test_bad_settings_are_refused_before_any_check() -> None:
         Verifier(VerifySettings(method="function", function="no.such:thing"))
     with pytest.raises(BadInput, match="exactly one group"):
         Verifier(VerifySettings(pattern="A: .*"))
-    with (
-        pytest.raises(BadInput, match="not one number"),
-        Verifier(VerifySettings(method="numeric")) as verifier,
-    ):
-        verifier.check("A: 3", "a few")
+
+
+@pytest.mark.parametrize(
+    ("method", "readable", "not_readable"),
+    [
+        ("numeric", "3", "a few"),
+        ("numeric", "3", "3 or 4"),
+        ("choice", "B", "none of these"),
+        ("choice", "B", ""),
+    ],
+)
+def test_a_reference_that_the_method_cannot_read_costs_its_answer_alone(
+    method: str, readable: str, not_readable: str
+) -> None:
+    settings = VerifySettings(method=method)  # type: ignore[arg-type]
+    answer = f"A: {readable}"
+    verdict = judge(answer, not_readable, settings)
+    assert verdict.state == "unreadable_reference"
+    assert repr(not_readable) in verdict.extracted
+    assert unreadable((not_readable,), settings) != ""
+    assert unreadable((not_readable, readable), settings) == ""
+    assert judge(answer, (not_readable, readable), settings).state == "correct"
 
 
 @pytest.mark.parametrize("method", ["exact", "math", "numeric"])

@@ -18,7 +18,16 @@ from jobs.run.run import Run
 from jobs.run.views import View
 from jobs.stages.judge import Judged, verdicts_of
 from jobs.stages.verify import Checked, read_verdicts, settings_config, verdicts_on
-from selection.verification import METHODS, Case, Verdict, VerifySettings, check_settings, judge, reads_rows
+from selection.verification import (
+    METHODS,
+    Case,
+    Verdict,
+    VerifySettings,
+    check_settings,
+    judge,
+    reads_rows,
+    unreadable,
+)
 
 
 @dataclass(frozen=True)
@@ -76,25 +85,22 @@ class Checkable:
             raise NotUnderstood(f"an unknown method, {method}")
         if not question.references and self.checks.needs_reference(question.method):
             raise NotUnderstood(f"{NO_REFERENCE}, for verify.method {method}")
-        if method not in ("numeric", "choice"):
-            return
-        for reference in question.references:
-            try:
-                judge(f"A: {reference}", reference, self.checks.of(method))
-            except BadInput as error:
-                raise OddReference(question.id, reference, method, error) from error
+        if why := unreadable(question.references, self.checks.of(method)):
+            raise OddReference(question.id, method, why)
 
 
 class OddReference(NotUnderstood):
     """A reference that its question's method cannot read."""
 
-    def __init__(self, identity: str, reference: str, method: str, error: BadInput) -> None:
+    def __init__(self, identity: str, method: str, why: str) -> None:
         super().__init__(f"a reference that verify.method {method} cannot read")
-        self.what, self.got = f"question {identity} has an odd reference", repr(reference[:60])
-        self.why = f"for verify.method {method}: {error.what}"
+        self.identity, self.method, self.why = identity, method, why
 
     def stopping(self, where: str) -> BadInput:
-        return BadInput(self.what, self.got, self.why, "")
+        what = f"question {self.identity} has an odd reference"
+        return BadInput(
+            what, self.why, f"one that verify.method {self.method} reads", "use verify.method exact"
+        )
 
 
 COMPARED = ("exact", "numeric", "choice")  # methods that compare two texts, and run nobody's code

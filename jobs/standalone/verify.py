@@ -79,10 +79,9 @@ def judged_row(
     try:
         answer, references = answer_and_references(row, options.answer_field, options.reference_field)
         given = json.dumps(row, ensure_ascii=False, default=str) if reads_rows(options.checker) else ""
-        try:
-            verdict = verifier.check(answer, references, given)
-        except BadInput as error:
-            raise Unreadable(error) from error
+        verdict = verifier.check(answer, references, given)
+        if verdict.state == "unreadable_reference":
+            raise Unreadable(verdict.extracted, options.method)
     except NotUnderstood as error:
         left_out.add(place, error, id_of(row))
         state = "unparsed" if isinstance(error, Missing | Unreadable) else "not_understood"
@@ -94,9 +93,9 @@ def judged_row(
 class Unreadable(NotUnderstood):
     """A reference that the method cannot read."""
 
-    def __init__(self, error: BadInput) -> None:
-        super().__init__(f"a reference that the method cannot read: {error.what}")
-        self.error = error
+    def __init__(self, why: str, method: str) -> None:
+        super().__init__(f"a reference that the method cannot read: {why}")
+        self.why, self.method = why, method
 
     def stopping(self, where: str) -> BadInput:
-        return BadInput(f"{where}: {self.error.what}", *self.error.args[1:])
+        return BadInput(f"{where}: {self.why}", self.method, "a method that reads it", "use --method exact")
