@@ -1,7 +1,9 @@
 """An endpoint's trouble is one answer's: the others come, the budget counts, the run goes on."""
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,18 @@ import pytest
 
 from cluster.errors import BadInput
 from cluster.models.messages import plain
+from cluster.storage import Place
+from jobs.experiment.reading import parse_experiment
+from jobs.experiment.teachers import EndpointTeacher
 from jobs.run.store import read_fallbacks
+from jobs.run.tables import Owner, Table
 from jobs.run.views import View
 from jobs.stages import endpoint as endpoint_module
 from jobs.stages.answers import Answer, Ask
+from jobs.stages.endpoint import EndpointAsker
+from jobs.stages.hosted import Draw
 from jobs.stages.journal import Journal, read_journal
+from jobs.stages.secret import Secret
 from tests.runs import open_here
 from tests.test_jobs_stages_ask import endpoint, put
 from tests.test_jobs_stages_completion import body
@@ -43,6 +52,7 @@ FLAGGED = b'{"error": {"message": "This question was flagged", "code": 403}}'
 def _key_and_short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_KEY", KEY)
     monkeypatch.setattr(endpoint_module, "PAUSE_S", 0.01)
+    monkeypatch.setattr(endpoint_module, "OTHERS_S", 0.1)
 
 
 @pytest.fixture
@@ -53,7 +63,7 @@ def asked(small_world: dict[str, Any], tmp_path: Path) -> Asking:
         times: dict[str, int] = {}
 
         def reply(to: Any) -> None:
-            said = to.server.asked[-1]
+            said = to.said
             times[said] = times.get(said, 0) + 1
             status, content, *headers = act(said, times[said])
             send(to, content, status, **(headers[0] if headers else {}))
@@ -221,3 +231,56 @@ def test_a_journal_that_no_part_can_hold_is_named_and_asked_again(
     view = told.view
     assert "2 journalled answers" in read_fallbacks(view.table.directory)["journal"]
     assert not place.exists()
+
+
+def test_a_question_that_is_refused_alone_in_its_shard_waits_for_the_others(
+    small_world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards of one endpoint run side by side; the refused one ends first, before another was answered."""
+    monkeypatch.setattr(endpoint_module, "OTHERS_S", 30.0)
+    refused = threading.Event()
+
+    def reply(to: Any) -> None:
+        if to.said == "What is 0?":
+            send(to, FLAGGED, 403)
+            refused.set()
+        else:
+            refused.wait(30)
+            send(to, body().encode())
+
+    with serving(reply) as server:
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        teacher = parse_experiment(endpoint(small_world, url, Path("m"))).teachers[0]
+        assert isinstance(teacher, EndpointTeacher)
+        table = Table(Place(str(tmp_path / "table")), Owner("answers", 1, {"endpoint": "remote"}, {}))
+        asker = EndpointAsker(teacher, Draw(0.0, 1.0, 8, 0), table, frozenset(), Secret(KEY))
+        with ThreadPoolExecutor(2) as shards:
+            first, second = (shards.submit(asker.compute, [ask]) for ask in ASKS[:2])
+            assert list(first.result()["finish"]) == ["failed"]
+            assert list(second.result()["finish"]) == ["stop"]
+
+
+def test_a_refused_key_waits_for_no_pauses_of_other_calls(
+    small_world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other call would be made again in an hour, and an hour later the run would end."""
+    monkeypatch.setattr(endpoint_module, "PAUSE_S", 3600.0)
+    monkeypatch.setattr(endpoint_module, "LONGEST_S", 3600.0)
+    busy = threading.Event()
+
+    def reply(to: Any) -> None:
+        if to.said == "What is 0?":
+            busy.set()
+            send(to, b"", 503)
+        else:
+            busy.wait(30)
+            send(to, f'{{"error": "no such key: {KEY}"}}'.encode(), 401)
+
+    with serving(reply) as server:
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        tree = endpoint(small_world, url, Path("m"))
+        with (
+            open_here(tree, tmp_path) as here,
+            pytest.raises(BadInput, match=r"refuses.*no such key: \*\*\*"),
+        ):
+            put(here, tree, ASKS[:2])

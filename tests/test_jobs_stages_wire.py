@@ -24,11 +24,10 @@ MIB = 2**20
 
 
 class Server(ThreadingHTTPServer):
-    """Gives every request to one function, and keeps its path and its last turn."""
+    """Gives every request to one function, which finds its last turn in `said`, and keeps its path."""
 
     daemon_threads = True
     seen: list[str]
-    asked: list[str]
 
 
 @contextmanager
@@ -42,14 +41,14 @@ def serving(act: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[Server]:
         def do_POST(self) -> None:
             sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             server.seen.append(self.path)
-            server.asked.append(sent.get("messages", [{"content": ""}])[-1]["content"])
+            self.said = sent.get("messages", [{"content": ""}])[-1]["content"]
             try:
                 act(self)
             except OSError:  # the client has had enough
                 self.close_connection = True
 
     server = Server(("127.0.0.1", 0), Handler)
-    server.seen, server.asked = [], []
+    server.seen = []
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield server

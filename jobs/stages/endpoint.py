@@ -30,6 +30,7 @@ from jobs.stages.wire import Wire
 
 TEXTS = ("text", "error", "reasoning", "tool_calls")
 PAUSE_S, LONGEST_S = 0.5, 30.0  # before the second call, doubled from call to call
+OTHERS_S = 3.0  # within which other shards, which come one by one, have begun to ask
 
 
 class EndpointAsker:
@@ -54,7 +55,7 @@ class EndpointAsker:
         # shards that run side by side share these: the next one's calls begin while one of this is slow
         self.threads = ThreadPoolExecutor(teacher.concurrency)
         self._lock, self._next_call, self.retries, self.waited_s = threading.Lock(), 0.0, 0, 0.0
-        self._is_over = threading.Event()
+        self._is_over, self._over = threading.Event(), BadInput("")
         self._under_way: set[Future[Answer]] = set()
         self._refused: dict[bytes, str] = {}
         self._has_answered, self._echoes = False, 0
@@ -70,9 +71,6 @@ class EndpointAsker:
             answers = [call.result() for call in calls]
             self._refuse_if_all_are(asks)
             return table_of(answers)
-        except BaseException:
-            self._is_over.set()  # nobody waits for another try
-            raise
         finally:  # where one was refused, those that are under way are waited for: they are paid
             for call in calls:
                 call.cancel()
@@ -96,7 +94,7 @@ class EndpointAsker:
         problem, usd, pause_s = "", 0.0, 0.0
         for attempt in range(self.teacher.max_retries + 1):
             if self._is_over.wait(pause_s):
-                break
+                raise self._over
             if spent := self._budget_is_spent():
                 problem = f"{problem}, then {spent}" if problem else spent
                 break
@@ -125,9 +123,7 @@ class EndpointAsker:
         try:
             return self._answer(ask)
         except KeyRefused as error:
-            raise BadInput(
-                f"teacher {self.teacher.name} refuses", str(error), "a valid key, model and base_url", ""
-            ) from error
+            raise self._refused_for_all("refuses", str(error)) from error
         except NoAnswer:
             raise
         except Exception as error:  # whatever a server did to this call, the others go on
@@ -180,19 +176,25 @@ class EndpointAsker:
         Raises:
             BadInput: with the server's words.
         """
+        until = time.monotonic() + OTHERS_S
         while all(ask.key in self._refused for ask in asks) and not self._has_answered:
             if self.journal.known or self._answered_before:
                 return
             with self._lock:
                 others = {call for call in self._under_way if not call.done()}
-            if not others:
-                raise BadInput(
-                    f"teacher {self.teacher.name} refuses every question",
-                    self._refused[asks[0].key],
-                    "a valid key, model and base_url, and credit",
-                    "",
-                )
-            wait(others, return_when=FIRST_COMPLETED)
+            if others:
+                wait(others, return_when=FIRST_COMPLETED)
+            elif time.monotonic() >= until:
+                raise self._refused_for_all("refuses every question", self._refused[asks[0].key])
+            else:
+                self._is_over.wait(OTHERS_S / 20)
+
+    def _refused_for_all(self, how: str, words: str) -> BadInput:
+        """The end of all calls of this teacher, also of those that wait to be made again."""
+        expected = "a valid key, model and base_url, and credit"
+        self._over = BadInput(f"teacher {self.teacher.name} {how}", words, expected, "")
+        self._is_over.set()
+        return self._over
 
     @cached_property
     def _answered_before(self) -> bool:

@@ -76,7 +76,9 @@ class Wire:
         except TimeoutError as error:
             raise NoAnswer(f"no whole answer within timeout_s, {self.timeout_s:g} s") from error
         except httpx2.HTTPError as error:
-            raise NoAnswer(f"no connection that lasts: {self.key.hide(describe(error))}") from error
+            raise NoAnswer(
+                f"no connection that lasts: {self.key.hide(describe(error)).rstrip(': ')}"
+            ) from error
 
     async def _send(self, request: httpx2.Request) -> Response:
         """Send a request, also on to another path of the same server."""
