@@ -38,6 +38,8 @@ QUIET_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     # a Ray that is ended while it starts has no work to hand on: no half minute of waiting for that
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+    # Tune would take Ctrl-C for the end of the sweep, and its half for a whole one
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 
 

@@ -8,6 +8,7 @@ each has a limit of its own all the same.
 import math
 import multiprocessing as mp
 import os
+import signal
 import time
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -26,7 +27,10 @@ AT, SINCE = 0, 1  # in shared memory: which answer of the batch, and since when 
 
 
 def _serve(pipe: Connection, place: Any, settings: VerifySettings) -> None:
-    """The child's loop: check batches until the pipe closes."""
+    """The child's loop: check batches until the pipe closes. Ctrl-C at a terminal reaches it too, and is for
+    the parent to act on.
+    """
+    signal.signal(signal.SIGINT, lambda _number, _frame: None)
     if settings.method == "math":
         import math_verify  # noqa: F401  # imported before the clock of the first answer starts
     if settings.function:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cluster.errors import BadInput
+from cluster.own_modules import keep_own_modules
 from cluster.storage import Place
 from jobs.doors.interruption import interruptible
 from jobs.doors.options import Overrides
@@ -37,6 +38,7 @@ def study(
     from jobs.study.running import Setting, look_at_study, run_study, shared_experiment
     from jobs.study.summary import study_lines
 
+    keep_own_modules([Path.cwd(), file.absolute().parent])
     found = load_study(file, overrides or [])
     for name in part or ():
         if name not in found.parts:
