@@ -12,6 +12,7 @@ from cluster.errors import TutelageError
 from cluster.halving import breaks_device
 from cluster.memory import free_memory
 from cluster.placement import KINDS, Needs, Node
+from cluster.threads import wait_asleep
 
 Handler = Callable[[Any], Any]
 BROKEN_DEVICE = 70  # exit code of a process whose GPU cannot be used any more
@@ -59,6 +60,7 @@ class Host:
     """The actor: holds one handler at a time."""
 
     def __init__(self) -> None:
+        wait_asleep()  # on a node that others started
         self._handler: Handler | None = None
 
     def here(self) -> None:

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal
 from cluster.errors import BadInput, NoRoom
 from cluster.own_modules import inherited
 from cluster.placement import Node
+from cluster.threads import wait_asleep
 
 MIB = 1024 * 1024
 # Ray's own switch for laptops: a node takes the loopback address as its own. `_node_ip_address` cannot say
@@ -189,6 +190,7 @@ def set_environment(settings: RaySettings) -> str | None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     for key, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    wait_asleep()
     # nobody takes this machine away
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0" if address is None else "1")
     if address is None:

@@ -11,6 +11,7 @@ import typer
 
 from cluster.errors import TutelageError
 from cluster.own_modules import keep_own_modules
+from cluster.threads import wait_asleep
 from jobs import __version__
 from jobs.doors.cluster_jobs import status, stop, submit
 from jobs.doors.gc import gc
@@ -60,6 +61,7 @@ def main() -> None:
     behind --debug.
     """
     keep_own_modules([Path.cwd()])
+    wait_asleep()
     try:
         with signals_as_interrupts():
             app()

@@ -18,6 +18,7 @@ from cluster.models.proof import prove
 from cluster.models.rendering import Rendered
 from cluster.models.vocabulary import decoder_of
 from cluster.progress import tell
+from cluster.threads import one_thread
 from selection.scoring import refusal
 
 SKETCH = 512  # numbers, as GRACE's program keeps
@@ -74,7 +75,8 @@ class Gradients:
         refused = refusal(self.model, row)
         if refused is not None:
             return refused
-        (found,) = run_halving([row], lambda some: [self._measure(one) for one in some], self._free)
+        with one_thread(self.model):
+            (found,) = run_halving([row], lambda some: [self._measure(one) for one in some], self._free)
         self._free()
         return found
 
@@ -126,11 +128,12 @@ class Gradients:
         Raises:
             ValueError: no token has a loss.
         """
-        hidden_TD, target_T = self.backward(row)
-        whole = self._norm()
-        self.model.zero_grad(set_to_none=True)
-        loss = torch.nn.functional.cross_entropy(self.head.logits(hidden_TD.detach()), target_T)
-        (gradient_VD,) = torch.autograd.grad(loss, self.head.weight)
+        with one_thread(self.model):
+            hidden_TD, target_T = self.backward(row)
+            whole = self._norm()
+            self.model.zero_grad(set_to_none=True)
+            loss = torch.nn.functional.cross_entropy(self.head.logits(hidden_TD.detach()), target_T)
+            (gradient_VD,) = torch.autograd.grad(loss, self.head.weight)
         return whole, float(torch.linalg.vector_norm(gradient_VD.double()))
 
     def _norm(self) -> float:

@@ -29,6 +29,7 @@ from cluster.models.positions import context_length, steady_positions, stretched
 from cluster.models.proof import SCORING, prove
 from cluster.models.rendering import Rendered
 from cluster.progress import tell
+from cluster.threads import lanes_of, one_thread, side_by_side
 from selection.layers import UnitSums, find_layer
 from selection.predictions import Vocabulary, find_predictions
 
@@ -117,6 +118,7 @@ class Scorer:
     alone.
 
     Attributes:
+        lanes: how many batches go on side by side, which share the token budget.
         proof: which shortcuts this model allows; what it does not is done the plain way.
     """
 
@@ -130,7 +132,6 @@ class Scorer:
         token_budget: int | None = None,
     ) -> None:
         self.model, device = model, model.device.type
-        self.token_budget = token_budget or DEFAULT_TOKEN_BUDGET.get(device, DEFAULT_TOKEN_BUDGET["cuda"])
         self.layer = find_layer(model, target_layer)
         self.proof = prove(model, SCORING)
         self.shares = self.proof.allows("sharing")
@@ -138,7 +139,11 @@ class Scorer:
         self.special_ids = np.array(sorted(special_ids), dtype=np.int64)
         self.stretched_above = stretched_above(model)
         self.alone_above = self.stretched_above if self.shares or self.proof.allows("padding") else 0
-        self.vocabulary = Vocabulary(self.proof.head)
+        # a model whose positions stretch keeps the longest row it has seen
+        self.lanes = lanes_of(model) if self.stretched_above == math.inf else 1
+        budget = token_budget or DEFAULT_TOKEN_BUDGET.get(device, DEFAULT_TOKEN_BUDGET["cuda"])
+        self.token_budget = max(1, budget // self.lanes)
+        self._spare: list[Vocabulary] = []  # of batches that have ended, with their blocks
         if device == "cpu":
             keep_freed_memory()
 
@@ -153,9 +158,10 @@ class Scorer:
             results[i] = refusal(self.model, row) or empty
             member = self._member(i, row)
             members += [] if member is None or results[i] is not empty else [member]
-        with torch.inference_mode(), sharing(self.model, self.shares):
-            for batch in self._batches(self._families(members)):
-                found = run_halving(batch, self._score_batch, self.vocabulary.free)
+        batches = self._batches(self._families(members))
+        with one_thread(self.model), sharing(self.model, self.shares):
+            scored = side_by_side(self.lanes, self._score_members, batches)
+            for batch, found in zip(batches, scored, strict=True):
                 for member, result in zip(batch, found, strict=True):
                     results[member.row] = result
                 tell(len(batch) / len(members))
@@ -205,7 +211,20 @@ class Scorer:
             used += size
         return batches
 
-    def _score_batch(self, members: Sequence[_Member]) -> list[Statistics | Exception]:
+    def _score_members(self, members: Sequence[_Member]) -> list[Statistics | Exception]:
+        """A batch's statistics, in this thread; of halves of it where it fails."""
+        try:
+            vocabulary = self._spare.pop()
+        except IndexError:
+            vocabulary = Vocabulary(self.proof.head)
+        with torch.inference_mode():
+            found = run_halving(members, lambda some: self._score_batch(some, vocabulary), vocabulary.free)
+        self._spare.append(vocabulary)
+        return found
+
+    def _score_batch(
+        self, members: Sequence[_Member], vocabulary: Vocabulary
+    ) -> list[Statistics | Exception]:
         if self.stretched_above < math.inf:
             steady_positions(self.model)
         trees = [
@@ -225,10 +244,15 @@ class Scorer:
                 "one that every token goes through",
                 "name another target_layer",
             )
-        return [_finite(s) for s in self._collect(layout, counted, hidden_TD, sums)]
+        return [_finite(s) for s in self._collect(layout, counted, hidden_TD, sums, vocabulary)]
 
     def _collect(
-        self, layout: Layout, counted: np.ndarray, hidden_TD: torch.Tensor, sums: UnitSums
+        self,
+        layout: Layout,
+        counted: np.ndarray,
+        hidden_TD: torch.Tensor,
+        sums: UnitSums,
+        vocabulary: Vocabulary,
     ) -> Iterator[Statistics]:
         """Statistics of every answer of a batch, in the layout's order."""
         answers = find_predictions(
@@ -237,8 +261,8 @@ class Scorer:
             [(p, b) for p, spans in zip(layout.prompts, layout.branches, strict=True) for b in spans],
         )
         questions = find_predictions(layout, counted, [(slice(p.start, p.start), p) for p in layout.prompts])
-        tokens = self.vocabulary.measure(hidden_TD, layout, answers, full=True)
-        asked = self.vocabulary.measure(hidden_TD, layout, questions, full=False)
+        tokens = vocabulary.measure(hidden_TD, layout, answers, full=True)
+        asked = vocabulary.measure(hidden_TD, layout, questions, full=False)
         n = sum(len(spans) for spans in layout.branches)
         totals = {name: np.bincount(answers.segment, values, n) for name, values in tokens.items()}
         largest = np.full(n, -np.inf)

@@ -23,6 +23,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process per core: more threads would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `cluster.threads.wait_asleep`, before torch comes
 os.environ["TUTELAGE_CACHE"] = tempfile.mkdtemp(prefix="tutelage-cache-")
 
 from cluster.session import Cluster, RaySettings, connect

@@ -12,6 +12,7 @@ from typing import Any
 from cluster.errors import TutelageError
 from cluster.placement import GIB, Needs, Node, check_fits
 from cluster.storage import Place
+from cluster.threads import waiting
 from training.checkpoints import keep_newest, mend_snapshot
 from training.job import TrainJob, paused_name
 from training.loop import train_worker
@@ -271,6 +272,7 @@ def worker_environment(on_gpu: bool) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "DS_LOG_LEVEL": "warning",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        **waiting(),
     }
     if not on_gpu:
         environment["DS_ACCELERATOR"] = "cpu"

@@ -11,6 +11,7 @@ is run one right-padded row per branch instead; `cluster.models.proof` finds out
 Shapes: T tokens of the packed sequence, D width, H width of a watched module, G trees.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -146,7 +147,13 @@ def _watched(module: torch.nn.Module | None, watch: Watch | None) -> Iterator[No
     if module is None or watch is None:
         yield
         return
-    handle = module.register_forward_hook(lambda _m, _i, output: watch(output))
+    here = threading.get_ident()  # other threads may be in the same module
+
+    def hook(_module: Any, _inputs: Any, output: Any) -> None:
+        if threading.get_ident() == here:
+            watch(output)
+
+    handle = module.register_forward_hook(hook)
     try:
         yield
     finally:

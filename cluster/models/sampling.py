@@ -17,10 +17,12 @@ from cluster.halving import run_halving
 from cluster.models.decoding import CachedRows, RecomputedRows, Way, generate_alone
 from cluster.models.positions import context_length, stretched_above
 from cluster.progress import tell
+from cluster.threads import lanes_of, one_thread, side_by_side
 
 Finish = Literal["stop", "length"]
 # Rows in one batch times their longest length: keeps the key/value cache bounded, whatever the prompts.
 DEFAULT_TOKEN_BUDGET = 32_768
+LEAST_ROWS = 16  # in a lane: the fixed cost of a step is most of what fewer rows take
 LEAVE_TOGETHER = 8  # a batch is compacted when an eighth of it has finished
 
 
@@ -98,22 +100,32 @@ def sample(
     )
     asked = [_Asked(prompt, seed) for prompt, seed in zip(prompts, drawn, strict=True)]
     completions: list[Completion | Exception | None] = [None] * len(prompts)
-    for rows in _batches(prompts, settings):
-        found = run_halving([asked[i] for i in rows], lambda some: _sample_batch(model, some, settings))
-        for i, completion in zip(rows, found, strict=True):
-            completions[i] = completion
-        tell(len(rows) / len(prompts))
+
+    def sampled(rows: Sequence[int]) -> list[Completion | Exception]:
+        return run_halving([asked[i] for i in rows], lambda some: _sample_batch(model, some, settings))
+
+    # a model whose positions stretch keeps the longest row it has seen
+    lanes = lanes_of(model) if stretched_above(model) == math.inf else 1
+    batches = _batches(prompts, settings, lanes)
+    with one_thread(model):
+        for rows, found in zip(batches, side_by_side(lanes, sampled, batches), strict=True):
+            for i, completion in zip(rows, found, strict=True):
+                completions[i] = completion
+            tell(len(rows) / len(prompts))
     return [c for c in completions if c is not None]
 
 
-def _batches(prompts: Sequence[Sequence[int]], settings: Sampling) -> list[list[int]]:
-    """Places of prompts that are sampled together, longest first, up to the token budget."""
+def _batches(prompts: Sequence[Sequence[int]], settings: Sampling, lanes: int) -> list[list[int]]:
+    """Places of prompts that are sampled together, longest first, up to a lane's share of the token budget
+    and of the prompts.
+    """
+    share = max(LEAST_ROWS, math.ceil(len(prompts) / lanes)) if lanes > 1 else len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     batches: list[list[int]] = []
     start = 0
     while start < len(order):
         longest = len(prompts[order[start]]) + settings.max_new_tokens
-        count = max(1, settings.token_budget // longest)
+        count = max(1, min(share, settings.token_budget // lanes // longest))
         batches.append(order[start : start + count])
         start += count
     return batches
