@@ -286,6 +286,8 @@ def test_a_users_deepspeed_section_is_laid_over_ours_and_auto_keeps_ours() -> No
         ({"batch_size": 0}, "train.batch_size is out of range; got 0"),
         ({"checkpoint_every": 0}, "train.checkpoint_every"),
         ({"epochs": 0}, "train.epochs"),
+        ({"tokens": 0}, "train.tokens is out of range"),
+        ({"tokens": 900, "steps": 3}, "train.steps and train.tokens both say how long"),
         (
             {"deepspeed": {"gradient_accumulation_steps": 4}},
             "train.deepspeed sets gradient_accumulation_steps",

@@ -1,7 +1,7 @@
 """How a student is fine-tuned: the settings, what of them cannot be, and what follows for DeepSpeed."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from cluster.errors import BadInput
@@ -37,6 +37,9 @@ class LoraSettings:
 class TrainSettings:
     """How a student is fine-tuned. `batch_size` counts examples per optimizer step over all workers.
 
+    `tokens` is a budget of answer tokens of each round instead of `steps` or `epochs`: as many whole steps as
+    come nearest to it, so that arms whose answers differ in length learn from equally much text.
+
     `objective: steered` and its settings are set by the system that makes its examples (`ogls_sd`).
     """
 
@@ -45,6 +48,7 @@ class TrainSettings:
     learning_rate: float = 1e-3
     epochs: float = 3.0
     steps: int | None = None
+    tokens: int | None = None
     batch_size: int = 32
     micro_batch_tokens: int = 4096
     warmup_ratio: float = 0.05
@@ -73,6 +77,7 @@ def check_settings(settings: TrainSettings) -> None:
         ("micro_batch_tokens", 1),
         ("checkpoint_every", 1),
         ("steps", 1),
+        ("tokens", 1),
         ("epochs", 0),
         ("learning_rate", 0),
     ):
@@ -81,6 +86,13 @@ def check_settings(settings: TrainSettings) -> None:
             raise BadInput(
                 f"train.{name} is out of range", value, f"{'more than' if low == 0 else 'at least'} {low}", ""
             )
+    if settings.tokens is not None and settings.steps is not None:
+        raise BadInput(
+            "train.steps and train.tokens both say how long to train",
+            f"{settings.steps} steps, {settings.tokens:,} tokens",
+            "one of them",
+            "leave out the other",
+        )
     if (settings.objective == "steered") != (settings.steered is not None):
         raise BadInput(
             "train.objective and train.steered do not fit", settings.objective, "both or neither", ""
@@ -106,8 +118,26 @@ def check_settings(settings: TrainSettings) -> None:
 
 
 def identity_of(settings: TrainSettings) -> dict[str, Any]:
-    """The settings as plain values, for an identity; without those of an objective that is not taken."""
-    return {name: value for name, value in asdict(settings).items() if name != "steered" or value is not None}
+    """The settings as plain values, for an identity; without those of an objective that is not taken, and
+    without a budget of tokens, which has become steps by then.
+    """
+    optional = ("steered", "tokens")
+    return {n: value for n, value in asdict(settings).items() if n not in optional or value is not None}
+
+
+def with_steps(settings: TrainSettings, answer_tokens: float) -> TrainSettings:
+    """The settings with the steps that come nearest to their budget of tokens, one at least.
+
+    Args:
+        answer_tokens: of an example, a mean.
+
+    >>> with_steps(TrainSettings(tokens=64_000, batch_size=32), 50.0).steps
+    40
+    """
+    if settings.tokens is None:
+        return settings
+    steps = max(1, round(settings.tokens / (settings.batch_size * answer_tokens)))
+    return replace(settings, steps=steps, tokens=None)
 
 
 def learning_rate_at(step: int, total: int, settings: TrainSettings) -> float:

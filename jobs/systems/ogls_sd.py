@@ -232,7 +232,7 @@ def training_of(
         told[CONTEXTS_OUT] = float(r.said.manifest()["counts"]["left_out"])
     outcome.rollouts[path, r.number] = r.rolled.told() | told
     outcome.examples[path, r.number] = stage
-    settings = replace(e.train, steps=steps)
+    settings = replace(e.train, steps=steps, tokens=None)  # rounds of equally many steps
     if arm.steered is not None:
         settings = replace(settings, objective="steered", steered=arm.steered)
     shared = SharedOptimizer(r.before, (r.number - 1) * steps, e.rounds * steps, r.number == e.rounds)

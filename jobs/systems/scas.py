@@ -28,6 +28,7 @@ from jobs.stages.score import PoolScores, score_pool
 from jobs.stages.select import Choice, select_answers
 from jobs.stages.states import ModelState
 from jobs.stages.train import (
+    EXAMPLES,
     NothingToLearn,
     Training,
     examples_stage,
@@ -36,7 +37,8 @@ from jobs.stages.train import (
     write_examples_of,
 )
 from jobs.systems.paths import end_path, judging_of, let_weights_go, path_seed
-from training.data import SUFFIX, Example, join_examples, write_examples
+from training.data import SUFFIX, Example, Examples, join_examples, write_examples
+from training.settings import TrainSettings, with_steps
 
 
 def teach(
@@ -105,10 +107,17 @@ def choose(
             end_path(run, outcome, path, number, why)
             continue
         if examples.is_finished:
-            trainings[path] = Training(label, state, examples, seed, e.train)
+            trainings[path] = Training(label, state, examples, seed, settings_for(examples, e.train))
             outcome.scores[path, number], outcome.chosen[path, number] = scores, chosen
             outcome.examples[path, number] = examples
     return trainings
+
+
+def settings_for(examples: Stage, settings: TrainSettings) -> TrainSettings:
+    """The settings of a training on these examples: a budget of tokens is so many steps of them."""
+    if settings.tokens is None:
+        return settings
+    return with_steps(settings, float(Examples(examples.part(EXAMPLES)).loss_tokens.mean()))
 
 
 def measurings(
