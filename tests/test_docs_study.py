@@ -1,0 +1,99 @@
+"""What README and `docs/study.md` say of all students together follows from the published tables, and the
+study that is to be run next is one that can be run.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+from jobs.study.parts import PLACEHOLDER, cells_of, load_study, members_of
+from jobs.study.running import lineages_in
+from training.comparison import over_lineages
+
+ROOT = Path(__file__).parent.parent
+STUDY = ROOT / "docs" / "study"
+TWIN = "prefix-96-strong"
+
+
+def words(path: str) -> str:
+    """A page on one line, with plain minus signs."""
+    return re.sub(r"\s+", " ", (ROOT / path).read_text().replace("−", "-"))
+
+
+def together(part: str, arm: str, against: str, only: str = "") -> str:
+    """The mean of students' differences and its interval over students, as the pages write it."""
+    values = pd.read_csv(STUDY / f"{part}-values.csv")
+    last = values[(values["round"] == values["round"].max()) & values["student"].str.contains(only)]
+    means = last.groupby(["student", "arm"])["value"].mean().unstack()
+    d = (means[arm] - means[against]).dropna()
+    sure = over_lineages(d.to_numpy(), ["-".join(name.split("-")[:2]) for name in d.index])
+    assert sure is not None
+    found = sure.around(float(d.mean()))
+    return f"{100 * found.value:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f}"
+
+
+@pytest.mark.parametrize(
+    ("pages", "part", "arm", "against", "only"),
+    [
+        (["docs/study.md"], "selectors", "scas", "strongest", ""),
+        (["docs/study.md", "README.md"], "selectors", "mean loss", "strongest", ""),
+        (["docs/study.md", "README.md"], "kinship", "mean loss", "scas", ""),
+        (["docs/study.md", "README.md"], "kinship", "scas", "strongest without filler", ""),
+        (["docs/study.md", "README.md"], "kinship", "scas", "strongest without filler", "kin-50-middle"),
+        (["docs/study.md"], "kinship", "scas", "strongest", ""),
+        (["docs/study.md"], "kinship", "mean loss", "strongest", ""),
+        (["docs/study.md"], "kinship", "mean loss", "strongest without filler", ""),
+        (["docs/study.md"], "kinship", "scas", "strongest without filler", "middle"),
+        (["docs/study.md"], "kinship", "mean loss", "scas", "middle"),
+        (["docs/study.md"], "matrix", f"only {TWIN}", "strongest", ""),
+        (["docs/study.md"], "selectors", "mean loss", "scas", ""),
+    ],
+)
+def test_what_is_said_of_all_students_together_follows_from_the_tables(
+    pages: list[str], part: str, arm: str, against: str, only: str
+) -> None:
+    value, low, high = re.findall(r"-?\d+\.\d", together(part, arm, against, only))
+    for page in pages:
+        said = words(page)
+        assert re.search(rf"{value}.{{0,40}}\({low} to {high}", said), (page, value, low, high)
+
+
+def test_the_strongest_won_by_one_question_and_without_filler_the_order_is_reversed() -> None:
+    pairs = pd.read_csv(STUDY / "matrix-pairs.csv")
+    right = (800 * pairs.groupby("teacher")["teacher accuracy"].mean()).sort_values().round()
+    assert right.iloc[-2:].to_dict() == {TWIN: 765, "prefix-64-wordy-strong": 766}
+    for shown, own in (("0.53, SCAS 0.37, mean loss 0.12", pairs[~pairs["teacher"].str.contains("wordy")]),):
+        found = {}
+        for cost, sign in (("teacher accuracy", 1), ("scas", -1), ("mean loss", -1)):
+            each = [spearmanr(g["gain"], sign * g[cost]).statistic for _, g in own.groupby("student")]
+            found[cost] = f"{np.mean(each):.2f}"
+        assert shown == f"{found['teacher accuracy']}, SCAS {found['scas']}, mean loss {found['mean loss']}"
+        assert shown in words("README.md")
+
+
+def test_the_next_study_can_be_run_and_holds_both_strongest_teachers_in_every_part() -> None:
+    world = pd.read_csv(STUDY / "world.csv")
+    names = {kind: own["name"].tolist() for kind, own in world.groupby("kind")}
+    study = load_study(ROOT / "experiments" / "study.yaml")
+    members = members_of(study, names, lineages_in(world))
+    lineages = {m["lineage"] for m in members["students"]}
+    assert lineages == {f"{one}-{width}" for one in ("equations", "running", "prefix") for width in (64, 96)}
+    assert {m["lineage"] for m in members["teachers"]} - lineages == {
+        "equations-96-wordy",
+        "running-96-wordy",
+        "prefix-96-wordy",
+        "prefix-64-wordy",
+    }
+    for name in study.parts:
+        for cell in cells_of(study, name, members, learned={"matrix": PLACEHOLDER}):
+            single = {arm.teacher for arm in cell.experiment.arms if arm.rule == "teacher"}
+            assert TWIN in single, name
+    (rate, *_) = cells_of(study, "rate", members)
+    assert rate.experiment.questions.evaluate == "miniature:train"  # practice: nobody is judged by them later
+    assert study.parts["selectors"].seeds == 5
+    (few, _) = cells_of(study, "tokens", members)
+    assert (few.experiment.train.tokens, few.experiment.train.steps) == (88_000, None)
