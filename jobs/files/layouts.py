@@ -82,18 +82,19 @@ def read_teacher_files(where: str, on_broken: OnBroken = None, limit: int | None
                 left_out.add(place, error, id_of(row))
                 reading.found.refused.append((teacher, row, str(error)))
         left_out.refuse_all()
-        reading.found.notes += [*told_of_names(source, name, named), *left_out.first]
+        reading.found.notes += [*told_of_names(source, where, name, named), *left_out.first]
     return reading.found
 
 
-def told_of_names(source: str, name: str, named: Counter[str]) -> list[str]:
-    """Whom the rows of a file name, where that is not whom it is named after; nothing in a file of nothing
-    is told too.
+def told_of_names(source: str, where: str, name: str, named: Counter[str]) -> list[str]:
+    """Whom the rows of a file in a folder name, where that is not whom it is named after; and a file of
+    nothing.
     """
     if not named:
         return [f"{source} holds no rows"]
     others = sorted(teacher for teacher in named if teacher != name)
-    return [f"{source}: its rows name {', '.join(others[:8])}, not the file"] if others and name else []
+    is_alone = source == where or not others
+    return [] if is_alone else [f"{source}: its rows name {', '.join(others[:8])}, and win over its name"]
 
 
 def sources_in(where: str, notes: list[str]) -> list[tuple[str, str]]:

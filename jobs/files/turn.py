@@ -131,7 +131,7 @@ def refuse_unlearned(given: Mapping[str, Any], marks: Sequence[str] = MARKS) -> 
     """
     for name in marks:
         if is_no(given.get(name)):
-            raise NotUnderstood(f"a mark that it is not to be learnt: {name} {given[name]}")
+            raise NotUnderstood(f"a mark that it is not to be learnt, {name}")
 
 
 def text_of(content: Any) -> str:
