@@ -13,8 +13,8 @@ ChatTemplate = Annotated[str | None, typer.Option(help="A Jinja file, or the wor
 TeacherFiles = Annotated[
     str,
     typer.Option(
-        help="Folder with one file per teacher (JSONL, JSON or Parquet, in any of the field's layouts), or "
-        "one file, saved data set or hub:OWNER/NAME whose rows name their teachers."
+        help="Folder with a file or a folder per teacher (JSONL, JSON or Parquet, in any of the field's "
+        "layouts), or one file, saved data set or hub:OWNER/NAME whose rows name their teachers."
     ),
 ]
 QuestionWeight = Annotated[
