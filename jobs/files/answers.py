@@ -212,7 +212,14 @@ def plain_answer(row: Mapping[str, Any], counts: Counter[str]) -> tuple[FoundAns
     if found is None:
         return None
     key, text = row[found[0]], row[found[1]]
-    if type(key) is not str or type(text) is not str or not key.strip() or not text.strip():
+    if (
+        type(key) is not str
+        or type(text) is not str
+        or not key
+        or key.isspace()
+        or not text
+        or text.isspace()
+    ):
         return None
     counts[key] += 1
     return FoundAnswer(key, None, begun(text), "", counts[key] - 1), COLUMNS, None

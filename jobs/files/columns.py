@@ -24,6 +24,7 @@ ANSWER_RANKS = (("teacher_output", "completion", "response"), ("solution",), ("a
 ANSWER_NAMES = tuple(name for rank in ANSWER_RANKS for name in rank)
 ID_NAMES = ("id", "question_id", "problem_id")
 TEACHER_NAMES = ("teacher", "teacher_name")
+NAMES_TEACHER = frozenset(TEACHER_NAMES)
 
 
 def value_at(row: Mapping[str, Any], dotted: str) -> Any:
@@ -58,6 +59,8 @@ def id_of(row: Mapping[str, Any], named: str | None = None) -> str | None:
 
 def teacher_of(row: Mapping[str, Any], named: str | None = None) -> str | None:
     """The teacher that a row names; None where it names none."""
+    if named is None and NAMES_TEACHER.isdisjoint(row):  # as most rows of millions
+        return None
     return name_in(row, named, TEACHER_NAMES)
 
 

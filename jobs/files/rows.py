@@ -112,7 +112,7 @@ def check_source(where: str, what: str) -> None:
         datasets_library()
         return
     path = _path_of(where)
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):  # a pipe is neither, and would be waited for
         expected = "a .jsonl, .json or .parquet file, or a directory that datasets saved"
         raise BadInput(f"no {what} there", where, expected, "check the path")
     if path.is_dir() and not is_saved(path):

@@ -47,7 +47,7 @@ def card_of(outcome: Outcome, formats: Sequence[str], left_out: Mapping[str, int
         *table(pool.by_state),
     ]
     if pool.refused:
-        lines += ["", f"{len(pool.refused):,} rows of the questions' file were not understood:"]
+        lines += ["", f"{len(pool.refused):,} rows of the questions' file are no questions of this run:"]
         lines += [f"- {r.id}: {r.reason}" for r in pool.refused[:20]]
     if left_out:
         lines += ["", "## Left out", *(f"- {n:,} rows of {reason}" for reason, n in sorted(left_out.items()))]
