@@ -13,8 +13,8 @@ LEAD = re.compile(
     r"i pick|i select|=|:)[\s,:]+)+",
     re.IGNORECASE,
 )
-BRACKETED = re.compile(r"^[\(\[\{]\s*([A-Za-z])\s*[\)\]\}]\s*[.,:;)-]?\s*(.*)$", re.DOTALL)
-MARKED = re.compile(r"^([A-Za-z])\s*(?:[.):]|\s-+(?=\s)|-(?=\s))(?!\w)\s*(.*)$", re.DOTALL)
+BRACKETED = re.compile(r"^[\(\[\{<]\s*([A-Za-z])\s*[\)\]\}>]\s*[.,:;)-]?\s*(.*)$", re.DOTALL)
+MARKED = re.compile(r"^([A-Za-z])\s*(?:[.):]|\s-+(?=\s)|-(?=\s)|\s(?=\([^()]+\)$))(?!\w)\s*(.*)$", re.DOTALL)
 REASONED = re.compile(
     r"^([A-Z])\s*,?\s*((?:because|since|as|which|for|not|"
     r"is (?:the )?(?:only )?(?:correct|right|best|answer|true))\b.*|\\ .*)$",

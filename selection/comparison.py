@@ -44,7 +44,7 @@ class UnreadableReference(ValueError):
 
 def _same_exact(got: str, reference: str, tolerance: float) -> bool | None:
     a, b = " ".join(got.split()), " ".join(reference.split())
-    return a == b or plain(a) == plain(b) != ""
+    return a == b or plain(a).rstrip(".") == plain(b).rstrip(".") != ""
 
 
 def _same_choice(got: str, reference: str, tolerance: float) -> bool | None:
@@ -262,6 +262,9 @@ def _same_words(a: Reading, b: Reading) -> bool | None:
     if isinstance(a, Words) and isinstance(b, Words):
         if a.text == b.text:
             return True
+        listed = [sorted(re.split(r"\s*,\s*(?:and )?|\s+and\s+", words.text)) for words in (a, b)]
+        if len(listed[0]) > 1 and listed[0] == listed[1]:
+            return True
         one, other = set(a.text.split()), set(b.text.split())
         if one <= other or other <= one or len(one | other) > 6 or HEDGED.search(a.text):
             return None
@@ -303,13 +306,19 @@ def _same_interval(
 
 def _same_several(one: Several, other: Reading, tolerance: float) -> bool | None:
     if not isinstance(other, Several):
+        if one.kind == "to":
+            return None
         if one.kind == "ratio" and isinstance(other, Quantity) and len(one.items) == 2:
             first, second = (item.value for item in one.items if isinstance(item, Quantity))
-            return bool(second) and Fraction(first, second) == other.value and not other.digits
+            if not second or not other.value.denominator > 1 or other.digits:
+                return None
+            return Fraction(first, second) == other.value
         return (
             None if one.is_braced and len(one.items) == 1 and same(one.items[0], other, tolerance) else False
         )
     kinds = {one.kind, other.kind}
+    if "to" in kinds:
+        return _same_ratio(one, other) if "ratio" in kinds or one == other else None
     if "ratio" in kinds:
         return _same_ratio(one, other) if kinds == {"ratio"} else False
     if len(one.items) != len(other.items):

@@ -129,6 +129,12 @@ ARTICLES = re.compile(r"^(?:(?:the|a|an|to the|on|in|at|it is|it's)\s+)+")
 NO_SOLUTION = re.compile(
     r"(?:there (?:is|are) )?no (?:real )?solutions?(?: exists?)?|\\emptyset|\\\{\s*\\\}|(?:the )?empty set"
 )
+ALL_REALS = re.compile(
+    r"(?:the set of )?(?:all )?reals?(?: numbers?)?|\\mathbb\s*\{\s*r\s*\}|\\mathbb r|"
+    r"\(\s*-\s*\\infty\s*,\s*\+?\\infty\s*\)"
+)
+NAMED_TIMES = {"noon": 720, "midday": 720, "midnight": 0}
+BUILDER = re.compile(r"\\?\{\s*([a-z])\s*(?:\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*)?(?:\||:)\s*(.+?)\s*\\?\}")
 SAME_WORDS = {"does not exist": "dne", "doesn't exist": "dne", "not defined": "undefined"}
 YES_NO = re.compile(r"(yes|no|true|false)\b\s*(?:[,.;:-]|$)", re.IGNORECASE)
 LETTER = re.compile(r"\(?([A-J])\)(?:\s|$)|\(([A-J])\)")
@@ -176,10 +182,12 @@ def _read(text: str) -> Reading | None:
     direct = quantity(text)
     if direct is not None:
         return direct
-    for by_form in (_infinite, _words, _time):
+    for by_form in (_infinite, _time, _words):
         if (found := by_form(text)) is not None:
             return found
     text = SPOKEN.sub(lambda found: f" {SPOKEN_SIGNS[found[1].casefold()]} ", text)
+    if built := BUILDER.fullmatch(text):
+        return _read(built[2])
     if HEDGED.search(text) or RANGE.fullmatch(text):
         return None
     if text.startswith("{") and text.endswith("}") and "," not in text and _closes(text, 0) == len(text) - 1:
@@ -203,6 +211,8 @@ def _words(text: str) -> Words | None:
     lower = text.casefold().rstrip(".!")
     if NO_SOLUTION.fullmatch(lower):
         return Words("no real solution" if "real" in lower else "no solution")
+    if ALL_REALS.fullmatch(lower):
+        return Words("all real numbers")
     if found := YES_NO.match(text):
         return Words(found[1].casefold())
     if found := LETTER.fullmatch(text.strip()) or re.match(r"\(([A-J])\)\s+(?=\S)", text):
@@ -226,6 +236,10 @@ def _mathematical(text: str) -> bool:
 
 def _time(text: str) -> Reading | None:
     """A time of day, or a ratio."""
+    if (named := re.sub(r"^12\s+", "", text.casefold())) in NAMED_TIMES:
+        return Time(Fraction(NAMED_TIMES[named]), "p" if NAMED_TIMES[named] else "a", None)
+    if found := re.fullmatch(r"(\d+) to (\d+)", text):
+        return Several("to", (Quantity(Fraction(found[1])), Quantity(Fraction(found[2]))))
     if found := HOUR.fullmatch(text):
         return Time(Fraction(int(found[1]) % 12 * 60 + 720 * (found[2] in "pP")), found[2].lower(), None)
     found = CLOCK.fullmatch(text)
@@ -237,6 +251,13 @@ def _time(text: str) -> Reading | None:
     first, second = Fraction(found[1]), Fraction(found[2])
     half = (found[4] or "").lower()
     is_time = half or (re.fullmatch(r"[0-5]\d", found[2]) and re.fullmatch(r"[01]?\d|2[0-3]", found[1]))
+    if (
+        found[3] is not None
+        and not half
+        and not re.fullmatch(r"\d{1,2}:[0-5]\d:[0-5]\d", text.replace(" ", ""))
+    ):
+        parts = (found[1], found[2], found[3])
+        return Several("ratio", tuple(Quantity(Fraction(part)) for part in parts))
     if not is_time and found[3] is None:
         return Several("ratio", (Quantity(first), Quantity(second)))
     hours = first % 12 + 12 * (half == "p") if half else first
@@ -330,6 +351,8 @@ def _listed(text: str) -> Structured:
     parts = split_top(text, SEPARATOR)
     if len(parts) < 2:
         return False, None
+    if re.fullmatch(r"[1-9]\d{0,2}(?:, \d{3})+", text) and any(part[0] == "0" for part in parts[1:]):
+        return True, quantity(text.replace(" ", ""))
     if sum(bool(re.search(r"[\d\\]", part)) for part in parts) == 1 and (told := in_a_phrase(text)):
         return True, told
     first = re.match(rf"({NAME.pattern})\s*=\s*", parts[0])
@@ -459,14 +482,18 @@ def _plus_minus(text: str) -> Structured:
 
 def _expression(text: str) -> Expression | None:
     """What computer algebra may be asked about: no word that it would take for a product of letters."""
-    text, unit = _without_unit(text)
+    text, unit = _without_unit(without_groups(text))
     bare = FUNCTION_WORD.sub(" ", COMMAND.sub(" ", ENVIRONMENT.sub(" ", text)))
     for run in RUN.findall(bare):
         if len(run) > 3 or run.casefold() in ENGLISH:
             return None
-    if re.search(r"[\"?:;$€£~#@]|\.{3}|[^ -~]|,(?!\d{3})|(?<![\w)}\]|!])!|\\text", bare) or not re.search(
-        r"\w", text
+    if (
+        re.search(r"[\"?:;$€£~#@]|\.{3}|[^ -~]|,(?!\d{3})|(?<![\w)}\]|!])!|\\text", bare)
+        or "mod" in text
+        or not re.search(r"\w", text)
     ):
+        return None
+    if re.search(r"\d\s*_", text) or re.search(r"[A-Za-z]\d", bare):  # another base, H2O
         return None
     if text.count("(") != text.count(")") or text.count("{") != text.count("}"):
         return None
@@ -497,7 +524,7 @@ def _without_unit(text: str) -> tuple[str, Unit | None]:
 
 def _for_algebra(text: str) -> str:
     """LaTeX that computer algebra reads exactly: decimals as fractions, functions as commands."""
-    text = FUNCTION_WORD.sub(r"\\\1 ", without_groups(text)).replace("%", r"\cdot\frac{1}{100}")
+    text = FUNCTION_WORD.sub(r"\\\1 ", text).replace("%", r"\cdot\frac{1}{100}")
     text = re.sub(r"\^\s*\(([^()]*)\)", r"^{\1}", text)
     text = re.sub(r"\^\s*(-?\d+)", r"^{\1}", text)
     text = re.sub(r"(?<![\d.])(\d*)\.(\d+)", _exact_decimal, text)

@@ -14,6 +14,7 @@ from selection.numerals import (
     INTEGER_OR_GROUPS,
     MONEY_LETTERS,
     NUMERAL,
+    PARTS,
     POINTED,
     POWER,
     REPEATING,
@@ -26,7 +27,7 @@ from selection.numerals import (
     words_to_number,
 )
 from selection.units import CURRENCY, Unit, read_unit, unit_of
-from selection.vocabulary import TELLING
+from selection.vocabulary import FUNCTIONS, TELLING
 
 SIGN = re.compile(r"\s*([-+]|(?:negative|minus)(?=\s))\s*", re.IGNORECASE)
 MONEY = re.compile(rf"\s*({CURRENCY})\s*")
@@ -44,7 +45,10 @@ ALONE = re.compile(BARE_POWER)
 PERCENT = re.compile(
     r"\s*(?:%|(?:per ?cent|percentage points?|percentage|pct)(?![A-Za-z])\.?)", re.IGNORECASE
 )
+PART = re.compile(rf"\s*-?({'|'.join(PARTS)})s(?![A-Za-z])", re.IGNORECASE)
 ORDINAL = re.compile(r"(?:st|nd|rd|th)(?![A-Za-z])")
+ONE_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)\.?")
+SEVERAL_UNITS = re.compile(rf"{ONE_UNIT.pattern}(?:(?:\s*,\s*|\s+|\s*,?\s+and\s+){ONE_UNIT.pattern}){{1,3}}")
 AROUND = re.compile(r"^[({\[]\s*(.*?)\s*[)}\]]$")
 LONGEST_PHRASE = 14  # words around the one number of a sentence
 
@@ -83,7 +87,25 @@ def quantity(text: str) -> Quantity | None:
     if found is None:
         return _in_words(text)
     number, behind, is_pure = found
-    return _with_rest(number, sign, money, behind, is_pure)
+    return _with_rest(number, sign, money, behind, is_pure) or (None if money else compound(text))
+
+
+def compound(text: str) -> Quantity | None:
+    """Read a quantity in several units of one dimension, in the first of them.
+
+    >>> compound("5 hours and 30 minutes").value
+    Fraction(11, 2)
+    """
+    if not SEVERAL_UNITS.fullmatch(text):
+        return None
+    total, first = Fraction(0), None
+    for number, word in ONE_UNIT.findall(text):
+        unit = unit_of(word)
+        if unit is None or unit.counts_nouns or (first is not None and unit.dimensions != first.dimensions):
+            return None
+        first = first or unit
+        total += Fraction(number) * unit.factor
+    return None if first is None or not first.dimensions else Quantity(total / first.factor, first)
 
 
 def _front(text: str) -> tuple[int, str, str]:
@@ -132,9 +154,12 @@ def _plain(digits: str) -> Fraction:
 
 def _with_rest(number: Number, sign: int, money: str, behind: str, is_pure: bool) -> Quantity | None:
     """The quantity of a number and all that stands behind it."""
+    scale: int | Fraction
     scale, behind = _scale(behind, bool(money)) if is_pure else (1, behind)
     while scale > 1 and (more := SCALE.match(behind)):  # two hundred thousand
         scale, behind = scale * SCALES[more[1].casefold()], behind[more.end() :]
+    if is_pure and scale == 1 and (found := PART.match(behind)):
+        scale, behind = Fraction(1, PARTS[found[1].casefold()]), behind[found.end() :]
     is_percent = False
     if found := PERCENT.match(behind):
         is_percent, behind = True, behind[found.end() :]
@@ -205,7 +230,7 @@ def in_a_phrase(text: str) -> Quantity | None:
         return None
     if any(not re.fullmatch(r"[^\W\d_]+(?:['-][^\W\d_]+)*[,:]?", word) for word in words):
         return None
-    if any(word.strip(",:").casefold() in TELLING or word.casefold() == "and" for word in words):
+    if any(word.strip(",:").casefold() in (TELLING | FUNCTIONS | {"and"}) for word in words):
         return None
     if not front[2][:1].isspace() and front[2][:1] != "(":  # COVID-15
         return None

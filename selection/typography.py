@@ -28,6 +28,8 @@ SIGNS = {
 UNUSUAL = re.compile(r"[^ -~]")
 SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ"
 RAISED = re.compile(f"[{SUPERSCRIPTS}]+")
+LINE = "\u0305"
+LINED = re.compile(rf"(?:\d{LINE})+")
 LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 PLAIN_SCRIPT = str.maketrans(f"{SUPERSCRIPTS}₀₁₂₃₄₅₆₇₈₉", "0123456789+-n0123456789")
 
@@ -103,6 +105,7 @@ def plain(text: str) -> str:
 def without_unusual_signs(text: str) -> str:
     """Signs beyond ASCII in their plain spelling; letters of all scripts and currency signs stay."""
     text = RAISED.sub(lambda found: f"^{{{found[0].translate(PLAIN_SCRIPT)}}}", text)
+    text = LINED.sub(lambda found: rf"\overline{{{found[0].replace(LINE, '')}}}", text)
     text = LOWERED.sub(lambda found: f"_{{{found[0].translate(PLAIN_SCRIPT)}}}", text)
     return re.sub(r"[^ -~]", _plain_sign, text)
 
@@ -114,13 +117,13 @@ def _plain_sign(found: re.Match[str]) -> str:
     if sign in "–—―":
         return _dash(found)
     kind = unicodedata.category(sign)
-    if kind == "Nd":
-        return str(unicodedata.decimal(sign))
+    if kind in ("Nd", "No") and (digit := unicodedata.digit(sign, None)) is not None:  # also ⑤
+        return str(digit)
     if kind == "No" and "FRACTION" in unicodedata.name(sign, ""):
         over = unicodedata.normalize("NFKC", sign).replace("\u2044", "/")
         before = found.string[: found.start()][-1:]
         return f" {over}" if before.isdigit() else over
-    if kind in ("So", "Sk", "Cf", "Co", "Cn", "Cs"):  # emoji, and what cannot be seen
+    if kind in ("So", "Sk", "Cf", "Co", "Cn", "Cs", "Me"):  # emoji, and what cannot be seen
         return " "
     if "\uff01" <= sign <= "\uffee":  # full width, as in ＡＢＣ
         return unicodedata.normalize("NFKC", sign)

@@ -104,12 +104,11 @@ CURRENCY = (
     r"(?:USD|EUR|GBP|JPY|CNY|RMB|INR|CHF|CAD|AUD)(?![A-Za-z])|Rs\.?(?![A-Za-z]))"
 )
 CURRENCIES = frozenset({"USD", "EUR", "GBP", "JPY", "CNY", "INR", "KRW", "RUB", "CHF", "CAD", "AUD", "peso"})
-# letters that mathematics uses as well: a unit only behind a space
-LETTERS = frozenset("mgshlLJNWVAKCF")
 SQUARE = re.compile(r"^(?:square|sq\.?)\s+|^(?:sq)(?=\s)", re.IGNORECASE)
 CUBIC = re.compile(r"^(?:cubic|cu\.?)\s+", re.IGNORECASE)
 POWERED = re.compile(r"\s*(?:\^\s*\{?\s*(-?\d)\s*\}?|(squared|cubed)\b)")
-WORD = re.compile(r"(?:°[CF]|US\$|[$€£¥₹₩₽¢Ω]|[A-Za-zµ]+(?:['-][A-Za-z]+)*\.?)")
+UNIT_FRACTION = re.compile(r"\\frac\s*\{\s*([A-Za-zµ][\w^\s]*)\}\s*\{\s*([A-Za-zµ][\w^\s]*)\}")
+WORD = re.compile(r"(?:°[CF]|US\$|[$€£¥₹₩₽¢Ω]|[A-Za-zµ]+(?:['-][A-Za-z]*)*\.?)")
 
 
 def read_unit(text: str, plainly: bool = True) -> Unit | None:
@@ -122,6 +121,8 @@ def read_unit(text: str, plainly: bool = True) -> Unit | None:
         None where it is not surely a unit or a noun. `Unit(1, {})` where it says nothing of what is counted.
     """
     rest = text.strip().strip(".,;:!").strip()
+    rest = re.sub(r"\\(?:mathrm)?Omega", "Ω", re.sub(r"\\(?:upmu|mu)\s*", "µ", rest)).replace("\u2126", "Ω")
+    rest = UNIT_FRACTION.sub(r"\1/\2", rest)
     rest = re.sub(r"degrees?\s+(C|F|Celsius|Fahrenheit)\b", lambda m: f"°{m[1][0].upper()}", rest, flags=re.I)
     rest = re.sub(r"^([A-Za-zµ]{1,3})([23])(?![\w^])", r"\1^\2", rest)  # cm2
     unit, over = Unit(Fraction(1), frozenset()), False
@@ -166,7 +167,9 @@ def unit_of(word: str, plainly: bool = True) -> Unit | None:
     """The unit or noun of one word; None where a word changes what the number means."""
     name = word if word in ("rs.",) else word.rstrip(".")
     lower = name.casefold()
-    if (lower in TELLING and name != "May") or (len(name) == 1 and name in LETTERS and not plainly):
+    if (lower in TELLING and name != "May") or (
+        len(name) == 1 and name.isascii() and name.isalpha() and not plainly
+    ):
         return None
     if lower in SPEEDS:
         over, under = SPEEDS[lower]

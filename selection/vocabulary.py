@@ -12,7 +12,7 @@ EMPTY = words(
     a an the of in on at for from with and total all together altogether overall left remaining remain
     remains each every more extra additional additionally full whole old older new tall long wide deep
     high away apart now today tomorrow then there here only just still again too also that which is are
-    was were will be been he she it they we you i his her its their our your my this these those who has
+    was were will be been he she it they we you his her its their our your my this these those who has
     had have to go so far as well worth by after before during since until than last next first second
     exactly precisely out spent earned saved needed used sold bought made given taken possible different
     distinct unique required sum result
@@ -26,7 +26,8 @@ TELLING = words(
     aren't wasn't never without less least most fewer under below above over about around roughly nearly
     almost approximately up between plus minus times divided multiplied squared cubed square-root root
     power factorial choose mod modulo remainder half halves third thirds fourth fourths quarter fifth
-    fifths sixth sixths eighth eighths tenth tenths twice double doubled triple tripled thrice dozen
+    fifths sixth sixths eighth eighths tenth tenths hundredth hundredths
+    thousandth thousandths twice double doubled triple tripled thrice dozen
     score hundred thousand million billion trillion hundreds thousands point percent percentage negative
     positive one two three four five six seven eight nine ten eleven twelve step steps chapter section
     question problem option choice answer line number equation figure table except instead however
@@ -34,12 +35,12 @@ TELLING = words(
     """
 )
 FUNCTIONS = words(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp sqrt max min gcd lcm det mod"
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp sqrt max min gcd lcm det"
 )
 # short words that computer algebra would take for a product of letters
 ENGLISH = words(
     """
     is or and not the to of in if no so an as at by we he she it be do are was has for but you all any
-    out up on
+    out up on mod
     """
 )

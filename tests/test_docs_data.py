@@ -10,6 +10,7 @@ import yaml
 from jobs.experiment.judge import Judge
 from jobs.files.layouts import read_teacher_files
 from jobs.files.turns import turns_of
+from selection.verification import VerifySettings, judge
 from tests.conftest import write_jsonl
 from tests.runs import ROOT
 
@@ -41,3 +42,17 @@ def test_the_judge_is_one_and_the_container_function_is_python() -> None:
     sections = yaml.safe_load(blocks("yaml")[0])
     assert Judge(**sections["judge"]).check_method == "math"
     compile(blocks("python")[0], "docs/data.md", "exec")
+
+
+def test_every_line_of_the_table_of_verdicts_is_what_happens() -> None:
+    """However the final answer is marked."""
+    line = re.compile(r"^\| (math|numeric|choice|exact) \| `(.+?)` \| `(.+?)` \| (\w+) \|", re.MULTILINE)
+    rows = line.findall(TEXT.replace("\\|", "\0"))
+    assert len(rows) > 60
+    missed = []
+    for method, answer, reference, wanted in rows:
+        text = f"Answer: {answer}".replace("\0", "|")
+        found = judge(text, reference.replace("\0", "|"), VerifySettings(method=method)).state
+        if found != wanted:
+            missed.append((method, answer, reference, found))
+    assert missed == []
