@@ -77,7 +77,10 @@ def _letter(text: str) -> frozenset[str] | None:
             r"\b(?:or|and)\s+(?:maybe|perhaps)\b", rest
         ):
             return None
-        if not is_reason and ANOTHER.search(rest):
+        is_text = form is not REASONED and re.match(
+            r"(?:both |neither )?[A-Z] (?:and|or|nor) [A-Z]\b", rest, re.I
+        )
+        if not is_reason and not is_text and ANOTHER.search(rest):
             return None
         return frozenset({letter.upper()})
     return None

@@ -34,6 +34,7 @@ from selection.typography import plain
 from selection.units import CURRENCIES, Unit
 
 INTEGER = re.compile(r"-?[0-9]{1,300}")  # most answers: no reading is needed
+GLUED_UNIT = re.compile(r"-?\d+\s*[mgshlLJNWVAKCF]")
 FLOAT_DIGITS = 12  # of a decimal that a program printed
 ROUNDED_DIGITS = 6
 
@@ -136,6 +137,10 @@ def same(a: Reading, b: Reading, tolerance: float = 0.0) -> bool | None:
         return _same_named(a, b, tolerance)
     if isinstance(a, Quantity) and isinstance(b, Quantity):
         return same_quantity(a, b, tolerance)
+    for one, other in ((a, b), (b, a)):
+        if isinstance(one, Several) and one.kind == "approx":  # a value and its rounding: either is meant
+            found = [same(item, other, tolerance) for item in one.items]
+            return True if True in found else None if None in found else False
     if isinstance(a, Words) or isinstance(b, Words):
         return _same_words(a, b)
     if isinstance(a, Intervals) or isinstance(b, Intervals):
@@ -234,12 +239,13 @@ def _rounded(decimal: Quantity, exact: Quantity) -> bool:
 
 def _same_named(a: Reading, b: Reading, tolerance: float) -> bool | None:
     if isinstance(a, Named) and isinstance(b, Named):
-        is_word = (len(a.name) > 2 and a.name.isalpha()) or (len(b.name) > 2 and b.name.isalpha())
-        if a.name == b.name or is_word:
+        if a.name == b.name or _is_loose(a.name) or _is_loose(b.name):
             found = same(a.value, b.value, tolerance)
         else:
             found = None if _either_is_formula(a, b) else False
-        return found if found is True or not (a.sides and b.sides) else _same_sides(a.sides, b.sides, found)
+        if found is True or not (a.sides and b.sides) or _is_loose(a.name) or _is_loose(b.name):
+            return found
+        return _same_sides(a.sides, b.sides, found)
     named, other = (a, b) if isinstance(a, Named) else (b, a)
     assert isinstance(named, Named)
     if isinstance(other, Relation):
@@ -247,6 +253,11 @@ def _same_named(a: Reading, b: Reading, tolerance: float) -> bool | None:
     if isinstance(other, Intervals):
         return same(named.value, other, tolerance) if named is a else same(other, named.value, tolerance)
     return same(named.value, b, tolerance) if named is a else same(a, named.value, tolerance)
+
+
+def _is_loose(name: str) -> bool:
+    """Whether a name is one that others stand for as well: a word, or a function's."""
+    return (len(name) > 2 and name.isalpha()) or "(" in name
 
 
 def _either_is_formula(a: Named, b: Named) -> bool:
@@ -281,6 +292,8 @@ def _same_words(a: Reading, b: Reading) -> bool | None:
 def _same_intervals(one: Intervals, other: Reading, tolerance: float) -> bool | None:
     intervals = as_intervals(other)
     if intervals is None:
+        if isinstance(other, Several) and len(one.parts) == 1 and len(other.items) == 2:  # [2, 3] as a list
+            return None
         return None if isinstance(other, Relation | Expression) else False
     if one.variable and intervals.variable and one.variable != intervals.variable:
         return False
@@ -409,6 +422,9 @@ def _same_expression(a: Reading, b: Reading) -> bool | None:
     left, right = latex_of(a), latex_of(b)
     if left is None or right is None:
         return None
+    for one, number in ((left, right), (right, left)):
+        if GLUED_UNIT.fullmatch(one) and one[:-1].strip() == number:  # 3m: a unit, or a product
+            return None
     units = [one.unit for one in (a, b) if isinstance(one, Quantity | Expression)]
     if None not in units and units[0] is not None and units[1] is not None:
         if units[0].dimensions != units[1].dimensions:

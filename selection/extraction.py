@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from selection.boxes import boxed_answer, boxes
 
 MARKUP = r"[*_`\s]*"
-IS = r"(?:is|are|was|should be|would be|must be|will be|equals|=)"
+IS = (
+    r"(?:(?:is|are|was|should be|would be|must be|will be|equals|turns out to be|comes (?:out )?to|"
+    r"becomes)(?!\w)|=)"
+)
 # what each mark needs in a text, in small letters: looking for that costs a tenth of looking for the mark
 MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("####", re.compile(r"^[ \t]*####(?!#)[ \t]*", re.MULTILINE)),
@@ -20,7 +23,7 @@ MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
             rf"^[ \t>*_#-]*(?:the )?(?:(?:final|correct|my) )?answer{MARKUP}(?:[:：]|\s-\s){MARKUP}|"
             rf"^[ \t]*(?:#{{1,6}}|\*\*|__)[ \t]*(?:the )?(?:(?:final|correct) )?answer[*_ \t]*$\s*|"
             rf"(?<![\"'\w])answer{MARKUP}[:：]{MARKUP}|"
-            rf"answer(?:\s+(?:to|for)\s+[^.:\n?]{{1,60}}?|\s+here)?\s*{MARKUP}{IS}(?!\w){MARKUP}:?{MARKUP}",
+            rf"answer(?:\s+(?:to|for)\s+[^.:\n?]{{1,60}}?|\s+here|,\s*\w+,)?\s*{MARKUP}{IS}{MARKUP}:?{MARKUP}",
             re.MULTILINE | re.IGNORECASE,
         ),
     ),
@@ -36,7 +39,7 @@ MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
         re.compile(rf"\b(?:correct|right|best) choice{MARKUP}(?:is|:){MARKUP}:?{MARKUP}", re.IGNORECASE),
     ),
     ("<answer>", re.compile(r"<answer>\s*", re.IGNORECASE)),
-    ('"answer"', re.compile(r'"(?:final_?)?answer"\s*:\s*"?', re.IGNORECASE)),
+    ("answer", re.compile(r"""["'](?:final_?)?answer["']\s*:\s*["']?""", re.IGNORECASE)),
     ("| ", re.compile(r"^\|[*_ ]*(?:final )?answer[*_ ]*\|\s*", re.MULTILINE | re.IGNORECASE)),
     ("答案", re.compile(r"答案\s*(?:是|为|為)?\s*[:：]?\s*")),
     ("antwort", re.compile(rf"\bAntwort{MARKUP}(?:[:：]|ist|lautet){MARKUP}:?{MARKUP}", re.IGNORECASE)),
@@ -131,8 +134,10 @@ def answer_at(text: str, place: int) -> str:
     if said.rstrip("*_ ").endswith((r"\(", "$")) and said.strip("*_ $") == "":
         said = rest.replace("\n", " ")
     said = re.split(r"</answer>", said, maxsplit=1)[0]
-    if text[:place].rstrip().endswith(('"', ":")) and re.search(r'"answer"\s*:\s*"?$', text[:place]):
-        said = re.split(r'"?\s*[,}]\s*(?="|$|\})', said, maxsplit=1)[0].rstrip("}")
+    if re.search(
+        r"""["'](?:final_?)?answer["']\s*:\s*["']?$""", text[max(0, place - 40) : place], re.IGNORECASE
+    ):
+        said = re.split(r"""["']?\s*[,}]\s*(?=["']|$|\})""", said, maxsplit=1)[0].rstrip("}")
     if re.search(r"\|\s*$", text[:place]):
         said = said.split("|")[0]
     said = SENTENCE_END.split(said, maxsplit=1)[0].strip()

@@ -93,11 +93,12 @@ LEAD = re.compile(
     r"(?:it|this|that|which|there|they) (?:is|was|are|were|will be|would be|equals)(?=\s)|"
     r"(?:is|equals|equal to|equals to|exactly|precisely|approximately|approx\.?|only|just|simply|"
     r"a total of)(?=\s)|"
+    r"(?:the )?(?:ordered (?:pair|triple)|point|vector|interval|coordinates)(?=\s)|"
     r"=(?!=)|\\approx(?![A-Za-z])|\\therefore(?![A-Za-z])|:)\s*",
     re.IGNORECASE,
 )
 BECAUSE = re.compile(
-    r"\s*(?:,|;|\()?\s*(?:\b(?:because|since)\b|,\s*(?:as|which|so|given that|where)\b|\.\s+(?=[A-Z])).*$",
+    r"\s*(?:,|;|\()?\s*(?:\b(?:because|since)\b|,\s*(?:as|which|so|given that|where|not)\b|\.\s+(?=[A-Z])).*$",
     re.DOTALL,
 )
 HEDGED = re.compile(
@@ -115,7 +116,7 @@ RUN = re.compile(r"[^\W\d_]{2,}")
 RELATIONS = re.compile(r"\\(?:le|ge|ne|in|approx|equiv)(?![A-Za-z])|<=|>=|!=|:=|==|[=<>]")
 SIGN_OF = {r"\le": "<=", r"\ge": ">=", r"\ne": "!=", "==": "=", ":=": "=", r"\approx": "=", r"\in": "in"}
 NAME = re.compile(
-    r"(?:\\[A-Za-z]+|[A-Za-z])(?:'{1,2})?(?:_\{?[\w]+\}?)?(?:\s*\(\s*[\w,\s]+\s*\))?|"
+    r"(?:\\(?:vec|bar|hat|overline|mathbf)\s*\{?\s*[A-Za-z]\s*\}?|\\[A-Za-z]+|[A-Za-z])(?:'{1,2})?(?:_\{?[\w]+\}?)?(?:\s*\(\s*[\w,\s]+\s*\))?|"
     r"\|?[A-Z]{2,3}\|?|\\angle\s*[A-Z]+|"
     r"\(\s*[a-z](?:_\{?\w\}?)?(?:\s*,\s*[a-z](?:_\{?\w\}?)?)+\s*\)"
 )
@@ -124,10 +125,14 @@ CLOCK = re.compile(
     r"(\d+(?:\.\d+)?)\s*:\s*(\d+(?:\.\d+)?)(?:\s*:\s*(\d+))?\s*([ap])?\.?\s*(m)?\.?(?:\s+o'clock)?",
     re.IGNORECASE,
 )
-HOUR = re.compile(r"(\d{1,2})\s*([ap])\.?\s*m\.?", re.IGNORECASE)
+HOUR = re.compile(r"(\d{1,2})\s*(?:([ap])\.?\s*m\.?|o'clock)", re.IGNORECASE)
 ARTICLES = re.compile(r"^(?:(?:the|a|an|to the|on|in|at|it is|it's)\s+)+")
 NO_SOLUTION = re.compile(
     r"(?:there (?:is|are) )?no (?:real )?solutions?(?: exists?)?|\\emptyset|\\\{\s*\\\}|(?:the )?empty set"
+)
+DATE = re.compile(
+    r"(?:jan|febr)uary \d{1,2}|(?:march|april|may|june|july|august) \d{1,2}|"
+    r"(?:septem|octo|novem|decem)ber \d{1,2}"
 )
 ALL_REALS = re.compile(
     r"(?:the set of )?(?:all )?reals?(?: numbers?)?|\\mathbb\s*\{\s*r\s*\}|\\mathbb r|"
@@ -140,7 +145,7 @@ YES_NO = re.compile(r"(yes|no|true|false)\b\s*(?:[,.;:-]|$)", re.IGNORECASE)
 LETTER = re.compile(r"\(?([A-J])\)(?:\s|$)|\(([A-J])\)")
 SPOKEN = re.compile(r"(?<=[\d)}])\s+(plus|minus|times|divided by)\s+(?=[\d(\\$-])", re.IGNORECASE)
 SPOKEN_SIGNS = {"plus": "+", "minus": "-", "times": "*", "divided by": "/"}
-RANGE = re.compile(r"\$?\d+(?:\.\d+)?(?:\s+to\s+|-)\$?\d+(?:\.\d+)?%?(?:\s+[A-Za-z].*)?")
+RANGE = re.compile(r"\$?\d+(?:\.\d+)?(?:\s+to\s+|-)\$?\d+(?:\.\d+)?%?(?:\s+[A-Za-z].*)?|\d+-\d+/\d+")
 
 
 @lru_cache(maxsize=4096)
@@ -179,9 +184,8 @@ def _read(text: str) -> Reading | None:
     """Read text without typography, by what its form says."""
     if not text or len(text) > 2000:
         return None
-    direct = quantity(text)
-    if direct is not None:
-        return direct
+    if (found := _hour(text) or quantity(text) or _said_twice(text)) is not None:
+        return found
     for by_form in (_infinite, _time, _words):
         if (found := by_form(text)) is not None:
             return found
@@ -201,6 +205,28 @@ def _read(text: str) -> Reading | None:
     return in_a_phrase(text) or _expression(text)
 
 
+def _hour(text: str) -> Time | None:
+    """`8 a.m.` or `8 o'clock`."""
+    found = HOUR.fullmatch(text)
+    if found is None:
+        return None
+    half = (found[2] or "").lower()
+    hours = int(found[1]) % 12 + 12 * (half == "p") if half else int(found[1])
+    return Time(Fraction(hours * 60), half, None)
+
+
+def _said_twice(text: str) -> Quantity | None:
+    """`7 (seven)`: a quantity with itself or plain words in parentheses."""
+    found = re.fullmatch(r"([^()]+?)\s*\(([^()]+)\)", text)
+    one, other = (quantity(found[1]), quantity(found[2])) if found else (None, None)
+    if found is None or one is None or re.search(r"[\\^*/+=]", text):
+        return None
+    if other is not None:
+        return one if one.value == other.value else None
+    plain_words = re.fullmatch(r"[A-Za-z][A-Za-z ]+", found[2]) and " " in text[: found.start(2) - 1][-1:]
+    return one if plain_words and not set(found[2].casefold().split()) & TELLING else None
+
+
 def _infinite(text: str) -> Infinite | None:
     found = re.fullmatch(r"([-+]?)\s*\{?\\infty\}?|(negative |positive )?infinit(?:y|e)", text, re.IGNORECASE)
     return Infinite(-1 if found[1] == "-" or (found[2] or "")[:1] in ("n", "N") else 1) if found else None
@@ -217,7 +243,7 @@ def _words(text: str) -> Words | None:
         return Words(found[1].casefold())
     if found := LETTER.fullmatch(text.strip()) or re.match(r"\(([A-J])\)\s+(?=\S)", text):
         return Words((found[1] or found[2]).casefold())
-    if re.search(r"[\d\\=<>^{}+/*|]", text):
+    if re.search(r"[\d\\=<>^{}+/*|]", text) and not DATE.fullmatch(lower):
         return None
     runs = RUN.findall(text)
     if not runs or (
@@ -240,8 +266,6 @@ def _time(text: str) -> Reading | None:
         return Time(Fraction(NAMED_TIMES[named]), "p" if NAMED_TIMES[named] else "a", None)
     if found := re.fullmatch(r"(\d+) to (\d+)", text):
         return Several("to", (Quantity(Fraction(found[1])), Quantity(Fraction(found[2]))))
-    if found := HOUR.fullmatch(text):
-        return Time(Fraction(int(found[1]) % 12 * 60 + 720 * (found[2] in "pP")), found[2].lower(), None)
     found = CLOCK.fullmatch(text)
     if found is None:
         parts = re.split(r"\s*:\s*", text)
@@ -379,6 +403,10 @@ def _related(text: str) -> Structured:
     parts = split_top(text, re.compile(rf"\s*(?:{RELATIONS.pattern})\s*"))
     if signs == ["in"] or signs[0] == "\\equiv":
         return True, _read(parts[1]) if signs == ["in"] and NAME.fullmatch(parts[0]) else None
+    if signs.count("=") == len(signs) and r"\approx" in text and not NAME.fullmatch(parts[0]):
+        claims = [_read(part) for part in parts[-2:]]
+        known = tuple(claim for claim in claims if claim is not None)
+        return True, Several("approx", known) if len(known) == 2 and not _variables(parts[0]) else None
     if set(signs) == {"="}:
         return True, _equation(parts)
     return True, _inequality(parts, signs)

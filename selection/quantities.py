@@ -27,7 +27,7 @@ from selection.numerals import (
     words_to_number,
 )
 from selection.units import CURRENCY, Unit, read_unit, unit_of
-from selection.vocabulary import FUNCTIONS, TELLING
+from selection.vocabulary import EMPTY, FUNCTIONS, TELLING
 
 SIGN = re.compile(r"\s*([-+]|(?:negative|minus)(?=\s))\s*", re.IGNORECASE)
 MONEY = re.compile(rf"\s*({CURRENCY})\s*")
@@ -165,6 +165,7 @@ def _with_rest(number: Number, sign: int, money: str, behind: str, is_pure: bool
         is_percent, behind = True, behind[found.end() :]
     elif is_pure and number.value.denominator == 1 and (found := ORDINAL.match(behind)):
         behind = behind[found.end() :]
+    behind = "" if behind.strip() == "/-" else behind
     unit = read_unit(behind, not behind or not behind[0].isalpha()) if behind.strip(" .,;:!") else None
     if behind.strip(" .,;:") and (unit is None or behind.lstrip().startswith("!")):
         return None
@@ -233,6 +234,8 @@ def in_a_phrase(text: str) -> Quantity | None:
     if any(word.strip(",:").casefold() in (TELLING | FUNCTIONS | {"and"}) for word in words):
         return None
     if not front[2][:1].isspace() and front[2][:1] != "(":  # COVID-15
+        return None
+    if words[-1][0].isupper() and words[-1].strip(",:").casefold() not in EMPTY:  # March 3, Room 5
         return None
     if len(words[-1]) == 1 and words[-1] != "I":  # a variable, or a name that goes with the number
         return None

@@ -43,7 +43,7 @@ DECLARATIONS = re.compile(
     r"LARGE|huge|Huge|bf|it|rm|sf|mathrm|limits|nolimits|noindent|centering))(?![A-Za-z])\s?\.?(?![\w.])|"
     r"\\(?:left|right)(?![A-Za-z])"
 )
-NOTHING = re.compile(r"\\!")
+NOTHING = re.compile(r"\\!|\\(?:begin|end)\{(?:aligned|align\*?|gathered|equation\*?|split)\}")
 SPACES = re.compile(
     r"(?<!\\)\\[,;:> ]|\\(?:quad|qquad|enspace|thinspace|,|hspace\{[^{}]*\})(?![A-Za-z])|(?<!\\)~|\\newline"
 )
