@@ -1,9 +1,9 @@
-"""Verdicts of `math` beside math-verify's default, TRL's accuracy_reward and what verl's GSM8K and MATH rewards
-are described to do, on generated answers of which it is known whether they are right.
+"""Verdicts of `math` beside math-verify's default, TRL's accuracy_reward and what verl's GSM8K and MATH
+rewards are described to do, on generated answers of which it is known whether they are right.
 
-Each case draws a value, writes it in one of the ways in which models write values, and marks it as final in a
-box or in a sentence; half of them write another value. `right` is the share of right answers that a judge calls
-right, `false_right` how many wrong ones it calls right, `disagrees` how often it says else than tutelage.
+Each case draws a value, writes it in one of the ways in which models write values, and marks it as final in
+a box or in a sentence; half of them write another value. `right` is the share of right answers that a judge
+calls right, `false_right` how many wrong ones it calls right, `disagrees` how often it says else than we.
 """
 
 import argparse

@@ -27,9 +27,11 @@ MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
             re.MULTILINE | re.IGNORECASE,
         ),
     ),
-    ("a:", re.compile(r"^[ \t>*_`-]*A[*_`]*:[*_`]*[ \t]*", re.MULTILINE | re.IGNORECASE)),
-    ("a :", re.compile(r"^[ \t>*_`-]*A[*_`]* :[*_`]*[ \t]*", re.MULTILINE | re.IGNORECASE)),
-    ("ans", re.compile(rf"\bAns{MARKUP}[:.=]{MARKUP}", re.IGNORECASE)),
+    ("a:", re.compile(r"^[ \t>*_`-]*[Aa]:[*_`]*[ \t]*", re.MULTILINE)),
+    ("a*", re.compile(r"^[ \t>*_`-]*[Aa]\*{1,2}:[*_`]*[ \t]*", re.MULTILINE)),
+    ("a :", re.compile(r"^[ \t>*_`-]*[Aa][*_`]* :[*_`]*[ \t]*", re.MULTILINE)),
+    ("ans:", re.compile(rf"\bAns:{MARKUP}", re.IGNORECASE)),
+    ("ans.", re.compile(rf"\bAns\.{MARKUP}[:=]?{MARKUP}", re.IGNORECASE)),
     (
         "option",
         re.compile(rf"\b(?:correct|right|best) option{MARKUP}(?:is|:){MARKUP}:?{MARKUP}", re.IGNORECASE),
@@ -38,14 +40,15 @@ MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
         "choice",
         re.compile(rf"\b(?:correct|right|best) choice{MARKUP}(?:is|:){MARKUP}:?{MARKUP}", re.IGNORECASE),
     ),
-    ("<answer>", re.compile(r"<answer>\s*", re.IGNORECASE)),
+    ("answer", re.compile(r"<answer>\s*", re.IGNORECASE)),
     ("answer", re.compile(r"""["'](?:final_?)?answer["']\s*:\s*["']?""", re.IGNORECASE)),
-    ("| ", re.compile(r"^\|[*_ ]*(?:final )?answer[*_ ]*\|\s*", re.MULTILINE | re.IGNORECASE)),
+    ("answer", re.compile(r"^\|[*_ ]*(?:final )?answer[*_ ]*\|\s*", re.MULTILINE | re.IGNORECASE)),
     ("答案", re.compile(r"答案\s*(?:是|为|為)?\s*[:：]?\s*")),
     ("antwort", re.compile(rf"\bAntwort{MARKUP}(?:[:：]|ist|lautet){MARKUP}:?{MARKUP}", re.IGNORECASE)),
     ("respuesta", re.compile(rf"\brespuesta{MARKUP}(?:[:：]|es){MARKUP}:?{MARKUP}", re.IGNORECASE)),
     ("réponse", re.compile(rf"\bréponse{MARKUP}(?:[:：]|est){MARKUP}:?{MARKUP}", re.IGNORECASE)),
 )
+BY_NEED = tuple((n, tuple(mark for other, mark in MARKS if other == n)) for n in dict(MARKS))
 # what follows "the answer is" without being one
 NO_ANSWER = re.compile(
     r"(?:correct|right|reasonable|consistent|verified|valid|sensible|plausible|confirmed|clear|obvious|"
@@ -58,6 +61,7 @@ SENTENCE_END = re.compile(
     r"(?<![\s.][A-Za-z])(?<!^[A-Za-z])(?<!Rs)(?<!sq)(?<!cu)(?<!approx)(?<!Mr)(?<!Dr)(?<!St)"
     r"[.!]\s+(?=[A-Z(\\$✓✅]|$)"
 )
+INTEGER_AT_END = re.compile(r"(?:####|A:|Answer:|The answer is:?)\s*(-?[0-9]+)\.?$")
 BARE_CHARACTERS, BARE_WORDS = 60, 4
 OPTIONS = re.compile(r"^[ \t>*_-]*B[*_]*\s?[:.)]", re.MULTILINE)
 
@@ -74,7 +78,9 @@ def extract_final(text: str, pattern: str | None = None) -> str | None:
         found = re.findall(pattern, text, re.MULTILINE)
         last = found[-1] if found else None
         return (last[0] if isinstance(last, tuple) else last) if last is not None else None
-    in_boxes = boxes(text) if "boxed" in text or "fbox" in text else []
+    if ended := INTEGER_AT_END.match(text.rstrip().rpartition("\n")[2]):
+        return ended[1]  # no mark can come later
+    in_boxes = boxes(text) if "box" in text else []
     mark = last_mark(text)
     if in_boxes and (mark is None or in_boxes[-1].start >= mark[0] or _says_little(mark[1])):
         return boxed_answer(text, in_boxes)
@@ -103,19 +109,19 @@ def last_mark(text: str) -> tuple[int, str] | None:
 def marked_answers(text: str) -> Iterator[tuple[int, str]]:
     """The last answer of each mark."""
     lower = text.casefold()
-    for needed, mark in MARKS:
-        if needed not in lower:
-            continue
+    for mark in (mark for needed, marks in BY_NEED if needed in lower for mark in marks):
         for match in reversed(list(mark.finditer(text))):
             said = answer_at(text, match.end())
-            if said and not NO_ANSWER.match(said) and not _is_option(text, match):
+            if not said or (not said[0].isdigit() and NO_ANSWER.match(said)):
+                continue
+            if not _is_option(text, match):
                 yield match.end(), said
                 break
 
 
 def _is_option(text: str, match: re.Match[str]) -> bool:
     """Whether `A:` begins a list of options."""
-    if match[0].strip(" \t>*_`-").casefold().rstrip(":* `_") != "a":
+    if len(match[0]) > 8 or match[0].strip(" \t>*_`-").casefold().rstrip(":* `_") != "a":
         return False
     return OPTIONS.search(text, match.end()) is not None
 

@@ -98,7 +98,8 @@ LEAD = re.compile(
     re.IGNORECASE,
 )
 BECAUSE = re.compile(
-    r"\s*(?:,|;|\()?\s*(?:\b(?:because|since)\b|,\s*(?:as|which|so|given that|where|not)\b|\.\s+(?=[A-Z])).*$",
+    r"\s*(?:,|;|\()?\s*(?:\b(?:because|since)\b|,\s*(?:as|which|so|given that|where|not)\b|"
+    r"\.\s+(?=[A-Z])).*$",
     re.DOTALL,
 )
 HEDGED = re.compile(
@@ -184,8 +185,9 @@ def _read(text: str) -> Reading | None:
     """Read text without typography, by what its form says."""
     if not text or len(text) > 2000:
         return None
-    if (found := _hour(text) or quantity(text) or _said_twice(text)) is not None:
-        return found
+    if (said := _hour(text) or quantity(text) or _said_twice(text)) is not None:
+        return said
+    found: Reading | None
     for by_form in (_infinite, _time, _words):
         if (found := by_form(text)) is not None:
             return found
@@ -280,7 +282,7 @@ def _time(text: str) -> Reading | None:
         and not half
         and not re.fullmatch(r"\d{1,2}:[0-5]\d:[0-5]\d", text.replace(" ", ""))
     ):
-        parts = (found[1], found[2], found[3])
+        parts = [found[1], found[2], found[3]]
         return Several("ratio", tuple(Quantity(Fraction(part)) for part in parts))
     if not is_time and found[3] is None:
         return Several("ratio", (Quantity(first), Quantity(second)))

@@ -1069,4 +1069,667 @@ TEXTS: dict[str, str] = {
 = | b7 | b7
 ? | b7 | I think it is b7, or so
 """,
+    "math as models write": r"""
+= | 18 | The total number of eggs is \boxed{18}.
+= | 18 | Answer: Total: 18
+= | 18 | Answer: The total is $18
+= | 18 | Answer: Janet makes $18 every day at the farmers' market.
+= | 18 | The answer is $\boxed{\$18}$.
+= | 18 | So, Janet makes \boxed{18} dollars every day.
+= | 70000 | **Answer: $70,000**
+= | 540 | Answer: 540 meters/week
+= | 260 | Answer: $260.00
+= | 260 | Answer: 260 sheep in total.
+= | 20 | The final answer is: $\boxed{20}$ cups
+= | 16 | Answer: 16 pounds
+= | 0.75 | Answer: 75%
+= | 0.75 | Answer: 3/4 of the cake
+~ | 4 | Answer: 3/4 of the cake
+= | 45 | Answer: 45 minutes
+= | 3/4 hour | Answer: 45 minutes
+= | 460 | Answer: Eliza's earnings for this week are $460
+= | 5 | Answer: $x=5$
+= | 5 | Answer: \( x = 5 \)
+= | 5 | Answer: \[ x = 5 \]
+= | 5 | \[ \boxed{x = 5} \]
+= | \frac{3}{2} | Answer: 3/2
+= | \frac{3}{2} | Answer: 1.5
+= | \frac{3}{2} | Answer: 1\frac12
+= | \left(3, \frac{\pi}{2}\right) | \boxed{\left( 3, \frac{\pi}{2} \right)}
+= | p - q | \boxed{p-q}
+= | \frac{14}{3} | \boxed{\frac{14}{3}}
+! | \frac{14}{3} | \boxed{\frac{15}{3}}
+= | \text{Evelyn} | \boxed{\text{Evelyn}}
+= | \text{Evelyn} | \boxed{Evelyn}
+= | 42 | \boxed{42}
+= | 3\sqrt{13} | \boxed{3 \sqrt{13}}
+= | 4 | \boxed{4 \text{ seconds}}
+= | 2220 | \boxed{2220}
+= | 284 | \boxed{284}
+= | 5 | \boxed{5 \text{ sq. units}}
+= | 6 - 5i | \boxed{6-5i}
+= | -2 + 7i | \boxed{7i - 2}
+= | 70 \sqrt{2} | \boxed{70\sqrt{2}}
+= | x^3+3x-6 | \boxed{-6 + 3x + x^3}
+= | 90^\circ | \boxed{90^\circ}
+= | 3, 5, 7 | \boxed{3,5,7}
+= | 3, 5, 7 | \boxed{3}, \boxed{5}, \boxed{7}
+= | 1,-2 | \boxed{1, -2}
+= | (6,31,-1) | \boxed{(6, 31, -1)}
+= | \begin{pmatrix} -18 \\ -49 \\ 96 \end{pmatrix} | \boxed{\begin{pmatrix} -18 \\ -49 \\ 96 \end{pmatrix}}
+= | 11\sqrt2 | \boxed{11\sqrt{2}}
+= | 6r^2-4r-24 | \boxed{6r^{2} - 4r - 24}
+= | (-\infty, 3) | \boxed{(-\infty, 3)}
+= | x \in [-2,7] | \boxed{[-2, 7]}
+= | [-2,7] | \boxed{x \in [-2,7]}
+= | [-2,7] | \boxed{-2 \le x \le 7}
+= | 1.36 | \boxed{\$1.36}
+= | 13535 | \boxed{\$13,535}
+= | 13535 | \boxed{13535 \text{ dollars}}
+= | 2516_8 | \boxed{2516_8}
+~ | 2516 | \boxed{2516_8}
+= | 4343_6 | \boxed{4343_{6}}
+= | 1\frac{4}{5} | \boxed{\frac{9}{5}}
+= | 10:30 | \boxed{10{:}30}
+= | \text{June 20} | \boxed{June 20}
+= | 2k+2 | \boxed{2k + 2}
+= | 12 | \boxed{12\,}
+= | 12 | \boxed{12.}
+= | 12 | \boxed{ 12 }
+= | 12 | $$\boxed{12}$$
+= | 12 | \(\boxed{12}\)
+= | \frac{1}{4} | \boxed{1/4}
+= | y=-2x+5 | \boxed{y = -2x + 5}
+= | y=-2x+5 | \boxed{2x+y=5}
+= | \text{odd} | \boxed{\text{odd}}
+~ | \text{odd} | \boxed{\text{even}}
+= | (C) | \boxed{C}
+= | C | \boxed{(C)}
+= | \text{(C)} | \boxed{\textbf{(C)}}
+= | 0 | \boxed{0}
+= | 10\% | \boxed{10\%}
+= | 10 | \boxed{10\%}
+= | \sqrt{51} | \boxed{\sqrt{51}}
+= | 8\pi | \boxed{8 \pi}
+= | \frac{3\sqrt{3}}{4} | \boxed{\frac{3 \sqrt{3}}{4}}
+= | -\frac{35}{9} | \boxed{\frac{-35}{9}}
+= | \frac{35}{-9} | \boxed{-\frac{35}{9}}
+= | \cot x | \boxed{\cot x}
+= | \cot x | \boxed{\frac{\cos x}{\sin x}}
+= | 5x^{7} | \boxed{5x^7}
+= | \frac{a}{b} | \boxed{a/b}
+= | 4 \sqrt{6} | \boxed{\sqrt{96}}
+= | \frac{270}7\text{ degrees} | \boxed{\frac{270}{7}^\circ}
+= | 120^\circ | \boxed{120 \text{ degrees}}
+= | 15\mbox{ cm}^2 | \boxed{15}
+= | 15\mbox{ cm}^2 | \boxed{15 \text{ cm}^2}
+! | 15\mbox{ cm}^2 | \boxed{16 \text{ cm}^2}
+= | 5.4 \text{ cents} | \boxed{5.4}
+= | 58,500 | \boxed{58500}
+= | 1,2,3 | \boxed{\{1,2,3\}}
+= | 10, 000 | \boxed{10000}
+= | 10,\!000 | \boxed{10,000}
+~ | 123 | \boxed{1, 2, 3}
+~ | 5 | \boxed{5} or maybe \boxed{6}
+~ | 6 | \boxed{5} or maybe \boxed{6}
+~ | 5 | The answer is either 5 or 6.
+~ | 5 | Answer: 5 if x > 0, else 6
+~ | 5 | Answer: 5 or 6
+~ | 5 | Answer: 5/6
+~ | 5 | Answer: 5 + x
+~ | 5 | Answer: 5i
+~ | 5 | Answer: 5^2
+~ | 5 | Answer: 5!
+~ | 5 | Answer: -5
+~ | 5 | Answer: 1/5
+~ | 5 | Answer: sqrt(5)
+~ | 5 | Answer: log 5
+~ | 5 | Answer: 5.5
+~ | 5 | Answer: 5e3
+~ | 5 | Answer: |5
+~ | 5 | Answer: 5:1
+~ | 5 | Answer: [5, 6]
+~ | 5 | Answer: (5, 6)
+~ | 5 | Answer: 5-6
+~ | 5 | Answer: 5 billion
+~ | 5 | Answer: 5 thousandths
+~ | 5 | Answer: 5 hundredths
+~ | 5 | Answer: 5 tenths
+~ | 5 | Answer: $5k
+~ | 5 | Answer: ~5~ 6
+~ | 5 | Answer: $\neq 5$
+~ | 5 | Answer: $>5$
+~ | 5 | Answer: > 5
+~ | 5 | Answer: <5
+~ | 5 | Answer: ≥ 5
+~ | 5 | Answer: no more than 5
+~ | 5 | Answer: 5 is not the answer
+~ | 5 | Answer: It cannot be 5
+~ | 5 | Answer: anything except 5
+~ | 5 | Answer: all numbers but 5
+~ | 5 | Answer: 5th root of 2
+~ | 5 | Answer: 5 choose 2
+~ | 5 | Answer: 5 squared
+~ | 25 | Answer: 5 squared meters
+~ | 5 | Answer: 5 mod 7
+~ | 5 | Answer: 5 R 2
+~ | 5 | Answer: 5 dozen
+~ | 5 | Answer: a pair of 5s
+~ | 5 | Answer: page 5 of 6
+~ | 5 | Answer: 5'6"
+~ | 5 | Answer: 5 feet 6 inches
+~ | 6 | Answer: 5 feet 6 inches
+= | 5 feet 6 inches | Answer: 5 feet 6 inches
+~ | 5 | Answer: 5 hours 30 minutes
+~ | 5 | Answer: 5 hours and 30 minutes
+= | 5.5 hours | Answer: 5 hours and 30 minutes
+~ | 2 | Answer: 2 of 3
+~ | 3 | Answer: 2 of 3
+~ | 100 | Answer: 100 - x
+~ | 5 | Answer: five or six
+~ | 5 | Answer: five hundred
+~ | 5 | Answer: fifty
+~ | 5 | Answer: not five
+~ | 2 | Answer: two thirds
+= | 0.05 | Answer: 5 hundredths
+= | 1/2 | Answer: one-half
+= | 1000000 | Answer: one million
+= | 1000000 | Answer: a million
+= | 2500000 | Answer: 2.5 million
+= | 2500000 | Answer: $2.5 million dollars
+= | 100000 | Answer: 1 lakh
+= | 100000 | Answer: one hundred thousand
+= | 342 | Answer: three hundred forty-two
+= | 1999 | Answer: one thousand nine hundred and ninety-nine
+= | -7 | Answer: minus seven
+= | 1/1000 | Answer: 10^(-3)
+= | 1.5\times10^{-5} | Answer: 1.5e-5
+= | 1.5\times10^{-5} | Answer: 0.000015
+= | 1.5\times10^{-5} | Answer: 1.5×10^(-5)
+= | 1.5\times10^{-5} | Answer: 1.5 \times 10^{-5} \, \text{m}
+= | 1.5\times10^{-5} | Answer: $1.5 \cdot 10^{-5}$
+~ | 1.5\times10^{-5} | Answer: 1.5 \times 10^{5}
+= | 4.0 \times 10^{33} \text{erg/s} | Answer: $4.0 \times 10^{33}$ erg/s
+= | 9.8 m/s^2 | Answer: 9.8 m/s²
+= | 9.8 m/s^2 | Answer: 9.8 \text{ m/s}^2
+= | 9.8 m/s^2 | Answer: 9.8\ \frac{\text{m}}{\text{s}^2}
+= | 100 km/h | Answer: 100 kilometres per hour
+= | 25 mi/h | Answer: 25 mph
+= | 30 mg/dL | Answer: 30 mg/dL
+! | 5 mg | Answer: 5 g
+= | 0.005 g | Answer: 5 mg
+~ | 5 m^2 | Answer: 5 m^3
+~ | 5 dollars | Answer: 5 cents
+~ | 5 hours | Answer: 5 days
+= | 2 days | Answer: 48 hours
+! | 5 kg | Answer: 5 lbs
+~ | 5 inches | Answer: 5 cm
+~ | 20 °C | Answer: 68 °F
+= | 68°F | Answer: 68 degrees Fahrenheit
+= | 12 V | Answer: 12 volts
+= | 5 Ω | Answer: 5 ohms
+= | 5 Ω | Answer: $5\,\Omega$
+= | 5 μm | Answer: 5 \mu m
+= | 440 Hz | Answer: 440 hertz
+= | 1:2 | Answer: 1 : 2
+= | 1:2 | Answer: 1 to 2
+~ | 1:2 | Answer: 2:1
+= | 3:4:5 | Answer: 3:4:5
+= | 3:4:5 | Answer: 6:8:10
+= | 7:05 a.m. | Answer: 7:05 AM
+= | 19:05 | Answer: 7:05 PM
+~ | 7:05 PM | Answer: 7:05 AM
+= | noon | Answer: Noon
+= | 12:00 PM | Answer: noon
+= | \{x \mid x > 2\} | Answer: \{x \mid x > 2\}
+= | x > 2 | Answer: \{x : x > 2\}
+= | (-\infty,-1)\cup(1,\infty) | Answer: x < -1 \text{ or } x > 1
+= | (-\infty,-1)\cup(1,\infty) | Answer: $(-\infty, -1) \cup (1, \infty)$
+~ | (0,1) | Answer: [0,1]
+~ | (0,1] | Answer: [0,1)
+~ | [0,\infty) | Answer: (0,\infty)
+= | \mathbb{R} | Answer: all real numbers
+= | all real numbers | Answer: \mathbb{R}
+= | (-\infty,\infty) | Answer: \mathbb{R}
+= | x=1,y=2,z=3 | Answer: (1,2,3)
+= | x = 2, -3 | Answer: x = -3, x = 2
+= | x = 2, -3 | Answer: x = 2 \text{ or } x = -3
+= | 2, -3 | Answer: $x = 2$ and $x = -3$
+~ | 2, -3 | Answer: $x = 2$ and $x = 3$
+= | \pm \sqrt{3} | Answer: \sqrt{3}, -\sqrt{3}
+= | -2 \pm i | Answer: -2 + i, -2 - i
+= | \frac{-1 \pm \sqrt{5}}{2} | Answer: x = \frac{-1+\sqrt5}{2} \text{ or } x = \frac{-1-\sqrt5}{2}
+~ | \frac{-1 \pm \sqrt{5}}{2} | Answer: \frac{-1+\sqrt5}{2}
+= | 17^{\circ} 30' | Answer: 17°30'
+= | no | Answer: No, it is not.
+= | yes | Answer: Yes.
+= | yes | **Yes**
+= | Yes | Answer: Yes, it does.
+! | yes | Answer: No.
+= | undefined | Answer: Undefined
+= | The cat | Answer: the cat
+= | Saturday | The answer is Saturday.
+~ | Saturday | Answer: Sunday
+~ | Saturday | Answer: Saturday or Sunday
+~ | red | Answer: not red
+= | blue, red | Answer: red, blue
+= | 9.11 | Answer: 9.11
+~ | 9.11 | Answer: 9.9
+~ | 0.1 | Answer: 0.10001
+~ | \frac{22}{7} | Answer: 3.14
+~ | \sqrt{2} | Answer: 1.41
+= | \sqrt{2} | Answer: 1.41421356
+= | e | Answer: 2.718281828
+~ | 1/7 | Answer: 0.14
+= | 1/7 | Answer: 0.\overline{142857}
+= | 1/7 | Answer: 0.142857142857...
+= | ０．５ | Answer: 1/2
+= | 5 | Answer: ５
+= | 5 | Answer: ⑤
+= | 5 | Answer: 5️⃣
+= | 5 | 答案：5
+= | 5 | 所以答案是5。
+= | 5 | 答案为 $\boxed{5}$。
+= | 5 | Antwort: 5
+= | 1234.5 | Antwort: 1.234,5
+= | 18 | Let me compute. 9*2=18.⏎⏎So the answer is **18**.⏎
+= | 18 | Step 1: ...⏎Step 2: ...⏎⏎**Answer**⏎⏎18 apples
+= | 18 | ### Answer:⏎\[⏎\boxed{18}⏎\]
+= | 18 | The answer is:⏎⏎$$18$$
+= | 18 | The answer is:⏎⏎\[18\]
+= | 18 | The answer is:⏎$$⏎x = 18⏎$$
+= | 18 | Therefore, the final answer is:⏎⏎**18**
+= | 18 | Hence the required answer is 18.
+= | 18 | The final answer is: 18
+= | 18 | The final answer is 18⏎⏎I hope this helps!
+= | 18 | Final Answer: 18⏎⏎---⏎Confidence: 95%
+= | 18 | **Final Answer: 18**⏎⏎(Checked twice.)
+= | 18 | My answer: 18
+= | 18 | My final answer is 18.
+= | 18 | Answer is 18
+= | 18 | The answer, therefore, is 18.
+= | 18 | The answer is thus 18.
+= | 18 | The answer turns out to be 18.
+= | 18 | The answer comes to 18.
+= | 18 | The answer will be $18$ dollars.
+= | 18 | answer=18
+= | 18 | `Answer: 18`
+= | 18 | ```⏎Answer: 18⏎```
+= | 18 | <b>Answer:</b> 18
+= | 18 | <answer>⏎18⏎</answer>
+= | 18 | <answer>The total is 18.</answer>
+= | 18 | {"reasoning": "9+9", "answer": 18}
+= | 18 | {"answer": "18", "confidence": 0.9}
+= | 18 | {'answer': 18}
+= | 18 | Answer: \boxed{18}.
+= | 18 | \boxed{18}.
+= | 18 | \boxed{\mathbf{18}}
+= | 18 | \boxed{\bf 18}
+= | 18 | \boxed{\text{Answer: }18}
+= | 18 | \boxed{\text{The answer is } 18}
+= | 18 | \boxed{18\ \text{ways}}
+= | 18 | \boxed{n=18}
+= | 18 | \boxed{n = 9 + 9 = 18}
+= | 18 | \boxed{9 \times 2 = 18}
+= | 18 | \boxed{\approx 18}
+= | 18 | $$\boxed{\begin{aligned}18\end{aligned}}$$
+= | 18 | Is it \boxed{17}? No: 17 fails. It is \boxed{18}.
+~ | 17 | Is it \boxed{17}? No: 17 fails. It is \boxed{18}.
+= | 18 | \boxed{17}⏎⏎Wait, I made an error.⏎⏎\boxed{18}
+~ | 17 | \boxed{17}⏎⏎Wait, I made an error.⏎⏎\boxed{18}
+= | 18 | Answer: 17⏎Correction:⏎Answer: 18
+~ | 17 | Answer: 17⏎Correction:⏎Answer: 18
+~ | 17 | The answer is 17. Actually, the answer is 18.
+= | 18 | The answer is 17. Actually, the answer is 18.
+= | 18 | \boxed{18}⏎⏎Answer: 18
+~ | 18 | \boxed{18}⏎⏎Answer: 19
+~ | 19 | \boxed{19}. But the answer is 18.
+? | 18 | I cannot solve this.
+? | 18 | The answer cannot be determined.
+? | 18 |
+? | 18 | 9 apples and 9 apples make 18 apples.
+~ | 18 | Answer: 18 or 19 apples
+~ | 18 | Answer: 18 apples or 19 oranges
+~ | 18 | Answer: between 17 and 19
+~ | 18 | Answer: 18? I am not sure.
+~ | 18 | Answer: Not 18
+~ | 18 | Answer: I think 18, but maybe 19
+~ | 18 | The answer is not 18 but 19.
+~ | 18 | The answer isn't 18.
+~ | 18 | The answer can't be 18.
+~ | 18 | The answer is no longer 18.
+~ | 18 | The answer is one of 17, 18, 19.
+~ | 18 | The answer is 18 (or 19 if you count the first).
+~ | 18 | The answer is 17, not 18.
+= | 17 | The answer is 17, not 18.
+~ | 18 | The answer is greater than 18.
+~ | 18 | The answer is 18 divided by 2.
+~ | 18 | The answer is 18 minus 3.
+= | 15 | The answer is 18 minus 3.
+~ | 18 | The answer is half of 18.
+~ | 18 | <think>18</think>
+~ | 18 | <think>The answer is 18.</think>I don't know.
+~ | 18 | <think>The answer is 18.</think>The answer is 19.
+= | 18 | <think>Maybe 17?</think>The answer is 18.
+= | 18 | <think>Maybe 17?</think>⏎⏎18
+= | 18 | <think>Maybe 17?</think>⏎⏎\boxed{18}
+~ | 2, 3 | \boxed{2} and \boxed{4}
+= | 2, 3 | The solutions are \boxed{2} and \boxed{3}.
+= | 2, 3 | $x = \boxed{2}$, $x = \boxed{3}$
+= | 2, 3 | \[ x = \boxed{2} \]⏎or⏎\[ x = \boxed{3} \]
+~ | 3 | \[ x = \boxed{2} \]⏎or⏎\[ x = \boxed{3} \]
+= | 2, 3 | Answer: {2, 3}
+= | 2, 3 | Answer: $\{2, 3\}$
+= | 2, 3 | Answer: x ∈ {2, 3}
+= | \{2,3\} | Answer: $x \in \{2,3\}$
+= | [2, 3] | Answer: [2, 3]
+~ | [2, 3] | Answer: (2, 3)
+= | (2, 3) | Answer: x=2 and y=3
+= | (2, 3) | Answer: (x,y)=(2,3)
+= | (2, 3) | Answer: the point (2, 3)
+= | (-1, 2] | Answer: -1 < x \leq 2
+= | -1 < x \leq 2 | Answer: (-1, 2]
+= | x<-1\cup x>2 | Answer: x < -1 \cup x > 2
+= | 3x+2y=7 | Answer: 3x + 2y - 7 = 0
+= | y = 3x | Answer: 3x
+= | f(x)=2x+1 | Answer: 2x+1
+= | f(x)=2x+1 | Answer: f(x) = 2x + 1
+= | f(x)=2x+1 | Answer: y = 2x+1
+~ | f(x)=2x+1 | Answer: f(x) = 2x - 1
+= | a_n = 2n-1 | Answer: a_n = 2n - 1
+= | 2n-1 | Answer: a_n = 2n - 1
+= | 2^{n+1} | Answer: 2 \cdot 2^n
+~ | 2^{n} | Answer: 2^{n+1}
+= | n! | Answer: n!
+= | \sqrt{x^2+1} | Answer: (x^2+1)^{1/2}
+= | \ln(2x) | Answer: \ln 2 + \ln x
+= | e^{x} + C | Answer: e^x + C
+= | \frac{1}{2}x^2 + C | Answer: \frac{x^2}{2} + C
+~ | \frac{1}{2}x^2 + C | Answer: \frac{x^2}{3} + C
+= | \tan x | Answer: \frac{\sin x}{\cos x}
+= | 2\sin x\cos x | Answer: \sin 2x
+= | \sin(2x) | Answer: sin(2x)
+= | \log_{10} 2 | Answer: \log 2
+= | \frac{\pi}{4} | Answer: arctan(1)
+= | 45^\circ | Answer: 45°
+~ | 45^\circ | Answer: 45 radians
+~ | \frac{\pi}{4} | Answer: 45
+= | \sqrt[3]{2} | Answer: 2^{1/3}
+= | \frac{\sqrt 2}{2} | Answer: √2/2
+= | \frac{\sqrt 2}{2} | Answer: 1/√2
+= | 2+\sqrt3 | Answer: 2 + √3
+= | 2+\sqrt3 | Answer: \sqrt{3} + 2
+~ | 2+\sqrt3 | Answer: 2 - \sqrt{3}
+= | 12\pi | Answer: 12 pi
+= | 12\pi | Answer: 12π square units
+= | 12\pi | Answer: 12\pi \approx 37.7
+~ | 12\pi | Answer: 37.7
+= | i | Answer: i
+= | 1+i | Answer: i + 1
+~ | 1+i | Answer: 1
+= | \vec{v} = (1,2) | Answer: (1,2)
+= | \langle 1, 2 \rangle | Answer: \langle 1,2 \rangle
+= | \langle 1, 2 \rangle | Answer: (1, 2)
+= | 0.5 | Answer: 50/100
+= | 2/3 | Answer: 4/6
+~ | 2/3 | Answer: 0.67
+~ | 2/3 | Answer: 0.667
+= | 0.667 | Answer: 0.667
+= | 1.5 | Answer: 1 1/2
+= | 1.5 | Answer: 1½
+= | 1.5 | Answer: one and a half
+= | 100 | Answer: 10^2
+= | 100 | Answer: 1e2
+= | 100 | Answer: 100.00
+= | 100 | Answer: 100%
+= | 1/8 | Answer: 0.125
+= | 1/8 | Answer: 12.5%
+= | 12.5% | Answer: 1/8
+= | 7 | Answer: seven
+= | 7 | Answer: Seven (7)
+= | 7 | Answer: 7 (seven)
+= | 15 | Answer: fifteen dollars
+= | 15 | Answer: $15 (fifteen dollars)
+= | 15 | Answer: 15 = 3 * 5
+= | 15 | Answer: 3 * 5 = 15
+= | 15 | Answer: 15 USD
+= | 15 | Answer: USD15
+= | 15 | Answer: 15.00 dollars
+= | 15 | Answer: €15,00
+= | 1500 | Answer: €1.500,00
+= | 1500 | Answer: 1.500,00 €
+= | 1500 | Answer: 1 500,00 €
+= | 1500 | Answer: Rs. 1,500/-
+= | 1500 | Answer: ₹1,500
+= | 1500000 | Answer: ₹15,00,000
+= | 1500000 | Answer: 15 lakh
+= | 15000000 | Answer: 1.5 crore
+= | 3000 | Answer: 3K
+= | 3000000 | Answer: 3 mn
+= | 3000000 | Answer: 3M
+= | 3000000 | Answer: $3M
+= | 3000000 | Answer: 3,000 thousand
+~ | 3 | Answer: 3M
+= | 3 m | Answer: 3m
+= | 3 g | Answer: 3g
+= | 3 | Answer: 3 m
+~ | 3m | Answer: 3
+~ | 3x | Answer: 3
+= | 300 000 | Answer: 300,000
+= | 1 234 567 | Answer: 1234567
+= | 1'234'567 | Answer: 1234567
+= | 1_234_567 | Answer: 1,234,567
+= | 0.001 | Answer: .001
+= | 0.001 | Answer: 0,001
+= | 1/1000 | Answer: 0.001
+! | 0.001 | Answer: 0.0010001
+! | 1000000 | Answer: 1000001
+! | 1.0000001 | Answer: 1.0000002
+~ | 6.626e-34 | Answer: 6.627e-34
+~ | 0 | Answer: 1e-30
+= | 8:00 | Answer: 8 o'clock
+= | 8:00 AM | Answer: 8 a.m.
+= | 8 hours | Answer: 8 h
+= | 8 hours | Answer: eight hours
+= | 2:15 | Answer: 2:15:00
+= | 1 hour 30 minutes | Answer: 90 minutes
+= | 1 hour 30 minutes | Answer: 1.5 hours
+= | 1 hour and 30 minutes | Answer: 1 hr 30 min
+= | 90 | Answer: 90 minutes
+= | Tuesday | Answer: It is Tuesday
+= | March 3 | Answer: March 3
+~ | March 3 | Answer: March 4
+= | John | Answer: John
+~ | John | Answer: Mary
+= | even | Answer: Even
+= | none | Answer: None
+= | no real solutions | Answer: No real solutions
+= | no solution | Answer: There is no solution.
+= | no solution | Answer: no solutions exist
+= | infinitely many | Answer: Infinitely many
+= | infinitely many solutions | Answer: infinitely many solutions
+= | infinite | Answer: infinity
+= | \infty | Answer: +\infty
+~ | \infty | Answer: undefined
+""",
+    "numeric as models write": r"""
+~ | 5 | Answer: 5 or 6
+~ | 5 | Answer: 5-6
+~ | 5 | Answer: 5 to 6
+~ | 5 | Answer: 5/6
+~ | 5 | Answer: 5x
+~ | 5 | Answer: x5
+~ | 5 | Answer: v5
+~ | 5 | Answer: 5G network
+~ | 19 | Answer: COVID-19
+~ | 5 | Answer: $5B
+~ | 5 | Answer: 5%-6%
+~ | 5 | Answer: 5, 6
+~ | 5 | Answer: (5, 6)
+~ | 5 | Answer: about 5 or 6
+~ | 5 | Answer: at least 5
+~ | 5 | Answer: 5±1
+~ | 5 | Answer: >5
+~ | 5 | Answer: -5
+~ | 5 | Answer: —5
+~ | 5 | Answer: (5)x
+~ | 5 | Answer: 5^2
+~ | 1000 | Answer: 1.000,5
+~ | 5 | Answer: 5.000.000
+= | 5000000 | Answer: 5.000.000
+= | 5000000 | Answer: 5,000,000.00
+= | 5000000 | Answer: $5 million
+= | 5 | Answer: $5.00
+= | 5 | Answer: 5.0 kg
+= | 0.05 | Answer: 5e-2
+= | 0.05 | Answer: 5 × 10^-2
+= | -5 | Answer: −$5.00
+= | 5 | Answer: five
+= | 42 | Answer: forty-two
+= | 3.14 | Answer: π ≈ 3.14
+= | 15 | Answer: 15°
+= | 15 | Answer: 15 people
+= | 15 | Answer: Approximately 15
+= | 18 | **18 dollars**
+= | 18 | The answer is 9+9=18
+~ | 18 | The answer is 18x
+= | 72 | #### 72.
+= | 72 | #### 72 clips
+~ | 72 | #### 72 or 73
+= | 1.5 | Answer: 1.5 million is wrong; so 1.5⏎Answer: 1.5
+= | 0.25 | Answer: 25%
+= | 25 | Answer: 25%
+= | 3.14 | Answer: ≈3.14
+= | 1e10 | Answer: 10,000,000,000
+= | 1e10 | Answer: 10 billion
+? | 5 | Answer: many
+? | 5 | Answer: N/A
+? | 5 | Answer: NaN
+? | 5 | Answer: inf
+""",
+    "choice as models write": r"""
+= | B | Answer: B
+= | B | Answer: (B) 5 and 6
+= | B | Answer: B) 5 or 6
+= | B | Answer: B. red and blue
+= | B | **Answer:** (B)
+= | B | The correct answer is (B): Paris.
+= | B | The correct answer is **B) Paris**.
+= | B | The answer is B: "Paris"
+= | B | The answer is option (B).
+= | B | So the correct option is (B).
+= | B | Therefore, the correct answer is B.
+= | B | Final answer: B
+= | B | $\boxed{\text{(B)}}$
+= | B | $\boxed{\mathrm{B}}$
+= | B | \boxed{\text{B) Paris}}
+= | B | \boxed{B: 12}
+= | B | \boxed{(B)\ 12}
+= | B | \boxed{\textbf{(B)}~12}
+= | B | \boxed{\textbf{B}}
+= | B | \boxed{\textbf{(B)}\,\frac{1}{2}}
+= | B | B) Paris
+= | B | Option B
+= | B | The answer is B, since A is false.
+= | B | The answer is B because the others are wrong.
+= | B | Answer: B — Paris
+= | B | Answer: B – Paris
+= | B | Answer: B (Paris)
+= | B | Answer: 'B'
+= | B | ANSWER: B
+= | b | Answer: B
+= | E | The answer is E.
+= | I | The answer is I.
+= | A | The answer is A.
+= | A | Answer: a
+= | A | answer is a.
+? | A | Answer: A or B
+? | A | Answer: A/B
+? | A | Answer: A & B
+? | A | Answer: A, B, and C
+? | A | Answer: A apple
+? | A | Answer: An apple
+? | A | Answer: a car
+? | I | Answer: I'm not sure
+? | I | Answer: I believe so
+? | A | Answer: Neither A nor B
+? | A | Answer: not A
+? | A | Answer: It's not A
+? | A | Answer: anything but A
+? | A | Answer: A is incorrect
+? | B | Answer: Between A and B
+? | B | Answer: B vs C
+? | B | Answer: (A) or (B)
+? | B | Answer: I would say A or B
+? | D | Answer: Dunno
+? | C | Answer: Can't tell
+? | C | Answer: C#
+? | C | Answer: C-3PO
+? | A | Answer: A-B
+? | B | Answer: B+
+? | B | Answer: B5
+? | B | Answer: vitamin B
+? | C | Answer: 25 C
+~ | A | The answer is B, not A.
+~ | A | The answer is B. A is incorrect.
+= | C | After considering everything, the answer is C.
+= | C | The answer is (C) because A and B are wrong.
+= | C | Answer: C⏎⏎A is wrong. B is wrong.
+= | C | **Answer: (C)**⏎Explanation: B is wrong.
+= | C | <answer>(C)</answer>
+= | C | Answer: C)
+= | C | Answer: \(C\)
+= | C | Answer: \text{C}
+= | C | Answer: "C"
+= | C | Answer: [C]
+= | C | Answer: {C}
+= | C | Answer: C.⏎
+= | C | Answer: C. 3 or 4
+= | C | Answer: (C) A and B
+= | C | Answer: C) Both A and B
+= | C | Answer: C. Neither A nor B
+= | C | Answer: C. None of the above
+= | C | The correct option is: C
+= | C | Correct Answer: C) Paris
+= | C | I'd go with C. The answer is C.
+= | C | \boxed{C) 12}
+= | C | \boxed{\text{C. Paris}}
+= | C | \boxed{\textbf{(C) } 12}
+= | C | Answer: C is correct
+= | C | Answer: C is the right choice
+= | C | Choice: C⏎Answer: C
+! | C | Answer: D
+! | C | Answer: (D) 12
+? | C | Answer: C or D, depending
+? | C | Answer: C? D?
+? | C | Answer: Could be C
+? | C | Answer: C and D
+? | C | Answer: all of them
+? | C | Answer: can't say
+? | C | Answer: cat
+? | C | Answer: Carbon
+? | C | Answer: c++ is best
+? | A | Answer: a and b are the same
+? | A | Answer: A is for apple
+? | A | Answer: A few
+? | I | Answer: I am unsure
+? | A | A cat sat on the mat.
+? | B | Because of C.
+""",
+    "exact as models write": r"""
+= | Paris | Answer: Paris
+= | Paris | Answer: **Paris**
+= | Paris | The answer is Paris.
+= | Paris | \boxed{\text{Paris}}
+! | Paris | Answer: paris
+! | Paris | Answer: Paris, France
+= | 3.0 | Answer: 3.0
+= | a*b | Answer: a*b
+= | x_1 | Answer: x_1
+= | foo(bar) | Answer: `foo(bar)`
+= | C++ | Answer: C++
+= | U.S. | Answer: U.S.
+= | $5 | Answer: $5
+! | $5 | Answer: 5
+""",
 }
