@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from cluster.errors import TutelageError
 from cluster.halving import breaks_device
+from cluster.last_words import last_words
 from cluster.memory import free_memory
 from cluster.placement import KINDS, Needs, Node
 from cluster.threads import wait_asleep
@@ -69,7 +70,10 @@ class Host:
     def load(self, make: Callable[[], Handler]) -> None:
         self._handler = None
         free_memory()
-        self._handler = make()
+        try:
+            self._handler = make()
+        except SystemExit as error:  # else the process would end, and nobody would know why
+            raise RuntimeError(f"SystemExit: {error}") from error
 
     def run(self, payload: Any) -> Any:
         if self._handler is None:
@@ -133,7 +137,8 @@ class RayHosts:
                 raise error.cause from error
             raise Failed(str(error).strip().splitlines()[-1]) from error
         except ray.exceptions.RayError as error:
-            raise Died(str(error)) from error
+            said = last_words(error)
+            raise Died(f"{f'it said last: {said}; ' if said else ''}{error}") from error
 
     def end(self, host: Any) -> None:
         import ray
