@@ -34,7 +34,10 @@ def inherited() -> dict[str, str]:
 def own_folders() -> list[Path]:
     """Where the user's own modules may lie: the current folder where nothing else was said."""
     given = os.environ.get(FOLDERS)
-    return [Path.cwd()] if given is None else list(_read(given))
+    if given is None:
+        return [Path.cwd()]
+    # a submitted job's processes elsewhere begin in their own node's copy of what was sent
+    return [folder if folder.is_dir() else Path.cwd() / folder.name for folder in _read(given)]
 
 
 @lru_cache(maxsize=8)

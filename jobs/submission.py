@@ -9,8 +9,10 @@ submitted again.
 import asyncio
 import os
 import shlex
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ NEVER_SENT = [
     ".pytest_cache",
     ".ruff_cache",
 ]
+SENT = "submitted"  # where a job's copy of its working directory holds what was sent
 JOB_COPY = "runtime_resources/working_dir_files"
 STARTING_S = 30.0
 NO_TUTELAGE = (
@@ -80,8 +83,8 @@ def entrypoint_of(command: str, arguments: Sequence[str]) -> str:
     """The shell line of a job. A cluster whose `python` has no tutelage, say because its head was started
     from an environment that is not activated, is told so in one line.
     """
-    python = shlex.join(["python", "-m", "jobs", command, *arguments])
-    test = "python -c 'import jobs.commands' 2>/dev/null"
+    python = shlex.join(["python", "-P", "-m", "jobs", command, *arguments])
+    test = "python -P -c 'import jobs.commands' 2>/dev/null"
     return f"if {test}; then exec {python}; fi; echo {shlex.quote(NO_TUTELAGE)} >&2; exit 2"
 
 
@@ -101,15 +104,32 @@ def submit_job(client: Any, command: str, file: Path, arguments: Sequence[str], 
             f"a file under {directory}",
             "go there first",
         ) from error
-    entrypoint = entrypoint_of(command, [inside.as_posix(), *arguments])
+    entrypoint = f"cd {SENT}; {entrypoint_of(command, [inside.as_posix(), *arguments])}"
+    with one_folder_deeper(directory) as sent:
+        return _submitted(client, entrypoint, {"working_dir": sent, "excludes": NEVER_SENT})
+
+
+@contextmanager
+def one_folder_deeper(directory: Path) -> Iterator[str]:
+    """A folder that holds a directory as its only entry. Ray puts what it is sent first in the search path of
+    all the job's processes, where a user's `random.py` or `training/` would be imported instead of the
+    library's or ours.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / SENT).symlink_to(directory.resolve(), target_is_directory=True)
+        yield folder
+
+
+def _submitted(client: Any, entrypoint: str, environment: dict[str, Any]) -> str:
+    """The id of a job, once the head is ready to take it.
+
+    Raises:
+        BadInput: it does not take it.
+    """
     deadline = time.monotonic() + STARTING_S
     while True:
         try:
-            return str(
-                client.submit_job(
-                    entrypoint=entrypoint, runtime_env={"working_dir": str(directory), "excludes": NEVER_SENT}
-                )
-            )
+            return str(client.submit_job(entrypoint=entrypoint, runtime_env=environment))
         except (RuntimeError, ValueError) as error:
             if "No available agent" in str(error) and time.monotonic() < deadline:
                 time.sleep(0.5)  # the head answers before its job agent does

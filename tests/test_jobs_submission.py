@@ -100,7 +100,13 @@ def workplace(small_world: dict[str, Any], tmp_path: Path) -> Path:
     tree = small_world | {"store": "store", "runs": "runs"}
     tree["questions"] = {"train": "train.jsonl", "evaluate": "evaluate.jsonl"}
     tree["teachers"] = [t | {"path": f"answers/{t['name']}.jsonl"} for t in tree["teachers"]]
+    tree["verify"] = {"method": "function", "function": "statistics:check"}
     (folder / "mine.yaml").write_text(yaml.safe_dump(tree))
+    for name in ("random", "selection", "queue"):  # Ray puts what it is sent first in every search path
+        (folder / f"{name}.py").write_text("raise SystemExit('shadowed')\n")
+    (folder / "statistics.py").write_text(
+        "def check(answer, reference):\n    return answer.rpartition('A:')[2].strip() == reference\n"
+    )
     return folder
 
 
@@ -109,7 +115,7 @@ def call(program: list[str], head: dict[str, str], folder: Path) -> subprocess.C
 
 
 def tutelage(head: dict[str, str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return call([sys.executable, "-m", "jobs", *arguments, "--address", head["HEAD"]], head, folder)
+    return call([sys.executable, "-P", "-m", "jobs", *arguments, "--address", head["HEAD"]], head, folder)
 
 
 def test_a_submitted_run_ends_with_its_verdict_and_a_second_one_goes_on_from_the_first(
@@ -120,6 +126,8 @@ def test_a_submitted_run_ends_with_its_verdict_and_a_second_one_goes_on_from_the
     assert "accuracy on held-out questions" in done.stdout
     assert (Path(head["TUTELAGE_HOME"]) / "runs" / "small" / "report.html").is_file()
     assert not (workplace / "store").exists()
+    for name in ("random", "selection", "queue"):  # Ray's own command protects from none of them
+        (workplace / f"{name}.py").unlink()
     by_ray = call(
         [
             str(BIN / "ray"),
@@ -131,6 +139,7 @@ def test_a_submitted_run_ends_with_its_verdict_and_a_second_one_goes_on_from_the
             ".",
             "--",
             "python",
+            "-P",
             "-m",
             "jobs",
             "run",
