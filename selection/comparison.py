@@ -168,6 +168,8 @@ def same_quantity(a: Quantity, b: Quantity, tolerance: float = 0.0) -> bool | No
     converted, other dimensions differ, and nouns that differ leave it in doubt.
     """
     if a.is_percent != b.is_percent:
+        if a.unit or b.unit:  # 20 cm is no share
+            return None
         is_equal = _close(a, b, tolerance) or _close(_share(a), _share(b), tolerance)
         return True if is_equal else _or_doubt(_share(a), _share(b), tolerance)
     if a.unit is None or b.unit is None:

@@ -169,6 +169,8 @@ def _with_rest(number: Number, sign: int, money: str, behind: str, is_pure: bool
     unit = read_unit(behind, not behind or not behind[0].isalpha()) if behind.strip(" .,;:!") else None
     if behind.strip(" .,;:") and (unit is None or behind.lstrip().startswith("!")):
         return None
+    if unit is not None and unit.counts_nouns and behind[:1].isalpha():  # 3ish
+        return None
     if money:
         own = unit_of(money)
         if unit is not None and own is not None and unit.dimensions:

@@ -144,6 +144,7 @@ def without_markdown(text: str) -> str:
         text = TAGS.sub(" ", SUP_TAG.sub(r"^{\1}", text))
     if "*" in text or "`" in text or "__" in text:
         text = ENDS_OF_BOLD.sub("", BOLD.sub(r"\2", text.strip()).strip())
+        text = re.sub(r"(?<=[\w)}$])\*\*(?=[\s.,;:]|$)", "", text)  # its beginning belonged to the mark
         text = re.sub(r"(?<=[\w)}])\s*\*\*\s*(?=[\w({\\-])", "^", text)  # what is left is a power
     quoted = QUOTED.match(text.strip())
     return quoted[2] if quoted else text

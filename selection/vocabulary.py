@@ -30,7 +30,7 @@ TELLING = words(
     thousandth thousandths twice double doubled triple tripled thrice dozen
     score hundred thousand million billion trillion hundreds thousands point percent percentage negative
     positive one two three four five six seven eight nine ten eleven twelve step steps chapter section
-    question problem option choice answer line number equation figure table except instead however
+    question problem option choice answer line number equation figure table base except instead however
     though although vs versus ratio
     """
 )
