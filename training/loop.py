@@ -12,6 +12,7 @@ import resource
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from cluster.errors import TutelageError
@@ -28,6 +29,7 @@ from training.metrics import METRICS, MetricsFile
 from training.saving import checkpoint, export, keep_optimizer
 from training.settings import engine_config
 from training.step import Stepper
+from training.waiting import BEGUN, say_begun
 from training.worker import Worker, wait_for_all
 
 
@@ -38,7 +40,7 @@ def train_worker(config: dict[str, Any]) -> None:
     def report(metrics: dict[str, Any], folder: str) -> None:
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
-    context = ray.train.get_context()
+    context, checkpoints = ray.train.get_context(), Place(config["checkpoints"])
     worker = Worker(
         rank=context.get_world_rank(),
         workers=context.get_world_size(),
@@ -46,8 +48,9 @@ def train_worker(config: dict[str, Any]) -> None:
         device=ray.train.torch.get_device(),
         node=ray.get_runtime_context().get_node_id(),
         report=report,
+        begun=partial(say_begun, checkpoints / BEGUN),
     )
-    train_queue(config["jobs"], Place(config["checkpoints"]), worker)
+    train_queue(config["jobs"], checkpoints, worker)
 
 
 def train_queue(jobs: Sequence[TrainJob], checkpoints: Place, worker: Worker) -> None:
@@ -60,6 +63,8 @@ def train_queue(jobs: Sequence[TrainJob], checkpoints: Place, worker: Worker) ->
         if job.is_done:
             continue
         run = _JobRun(job, checkpoints, worker)
+        if worker.rank == 0:
+            worker.begun()
         try:
             run.run()
         except (FloatingPointError, NotWhatWasTrained) as error:  # of every worker: they know it together

@@ -9,22 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cluster.errors import TutelageError
 from cluster.placement import GIB, Needs, Node, check_fits
 from cluster.storage import Place
 from cluster.threads import waiting
 from training.checkpoints import keep_newest, mend_snapshot
+from training.fitting import TrainingFailed, fit, progress_of, torch_trainer
 from training.job import TrainJob, paused_name
 from training.loop import train_worker
-from training.metrics import read_metrics
+from training.waiting import BEGUN, START_DEADLINE_S, Start
 
 ONE_CPU = Needs()
-POLL_S = 0.5  # between looks at the metrics files
-HELPER_STOP_S = 1.0
-
-
-class TrainingFailed(TutelageError):
-    """Ray Train gave up on the queue."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +29,15 @@ class WorkerGroup:
         needs: what each worker asks of the cluster; GPUs are whole.
         max_failures: how often a lost group is started again.
         environment: further variables for the workers.
+        start_deadline_s: how long the group may take to get to work, waiting for room included, at first and
+            whenever it has to start again.
     """
 
     workers: int = 1
     needs: Needs = ONE_CPU
     max_failures: int = 3
     environment: Mapping[str, str] = field(default_factory=dict)
+    start_deadline_s: float = START_DEADLINE_S
 
 
 ONE_WORKER = WorkerGroup()
@@ -53,6 +50,7 @@ def train_jobs(
     storage: Place,
     group: WorkerGroup = ONE_WORKER,
     on_progress: Callable[[int, int], None] | None = None,
+    on_wait: Callable[[str], None] | None = None,
 ) -> None:
     """Train every job that is not done yet, in order, on one Ray Train worker group.
 
@@ -63,15 +61,21 @@ def train_jobs(
         storage: directory that every node sees, or a URI; checkpoints live there until every job of the queue
             has ended.
         on_progress: called with (optimizer steps done, steps of the queue) about twice a second.
+        on_wait: told what a training waits for that does not begin.
 
     Raises:
         TrainingFailed: with the worker's own error.
+        NotBegun: the worker group got no place, or did not get to work, within its deadline.
     """
     checkpoints, pending = storage / name, [job for job in jobs if not job.is_done]
     for job in pending:
         job.forget_failure()
     if pending:
-        _fit(_trainer(jobs, name, storage, group), pending, on_progress)
+        begun = checkpoints / BEGUN
+        start = Start(group.workers, group.needs, begun, group.start_deadline_s, on_wait)
+        trainer = _trainer(jobs, name, storage, group)
+        begun.unlink()
+        fit(trainer, start, progress_of(pending, on_progress))
     refuse_failed(pending)
     missing = [job.job_id for job in jobs if not job.is_done]
     if missing:
@@ -101,6 +105,7 @@ def train_lanes(
     storage: Place,
     group: WorkerGroup = ONE_WORKER,
     on_progress: Callable[[int, int], None] | None = None,
+    on_wait: Callable[[str], None] | None = None,
 ) -> None:
     """Train jobs on several worker groups side by side, each with its own share of them (`dealt`). What is
     small trains faster so than with its batches shared among more workers.
@@ -111,7 +116,7 @@ def train_lanes(
     shares = dealt(jobs, lanes)
     lanes = len(shares)
     if lanes <= 1:
-        train_jobs(jobs, name=name, storage=storage, group=group, on_progress=on_progress)
+        train_jobs(jobs, name=name, storage=storage, group=group, on_progress=on_progress, on_wait=on_wait)
         return
     done = [(0, 0)] * lanes
     failures: list[BaseException] = []
@@ -124,7 +129,9 @@ def train_lanes(
 
         try:
             own = f"{name}-{lane}-{lanes}"
-            train_jobs(shares[lane], name=own, storage=storage, group=group, on_progress=tell)
+            train_jobs(
+                shares[lane], name=own, storage=storage, group=group, on_progress=tell, on_wait=on_wait
+            )
         except BaseException as error:
             failures.append(error)
 
@@ -198,59 +205,6 @@ def _trainer(jobs: Sequence[TrainJob], name: str, storage: Place, group: WorkerG
     )
 
 
-def _fit(trainer: Any, pending: Sequence[TrainJob], on_progress: Callable[[int, int], None] | None) -> None:
-    """Run the trainer to its end, watched.
-
-    Raises:
-        TrainingFailed: with the worker's own error.
-    """
-    from ray.train.v2.api.exceptions import TrainingFailedError
-
-    stop = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(pending, on_progress, stop), daemon=True)
-    watcher.start()
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        raise TrainingFailed(
-            "training failed",
-            _innermost(error),
-            "",
-            "see the worker logs; the next run goes on from the last checkpoint",
-        ) from error
-    finally:
-        stop.set()
-        watcher.join()
-
-
-def torch_trainer() -> Any:
-    """Ray's TorchTrainer without what costs every training seconds and gives it nothing.
-
-    Ray 2.60 starts an actor that asks the dashboard whether the controller lives, and removes the workers'
-    places should it not. Without a dashboard it asks in vain, may ask another Ray of this machine, and every
-    training ended with 12 s of waiting for it: then it is left out, else it has a second to end. And Ray
-    starts an actor that hands out data sets, of which there are none here.
-    """
-    from ray._private.worker import get_dashboard_url
-    from ray.train.torch import TorchTrainer
-    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
-    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-
-    unwanted = (
-        (DatasetsCallback,) if get_dashboard_url() else (DatasetsCallback, PlacementGroupCleanerCallback)
-    )
-
-    class Trainer(TorchTrainer):
-        def _create_default_callbacks(self) -> list[Any]:
-            callbacks = [c for c in super()._create_default_callbacks() if not isinstance(c, unwanted)]
-            for callback in callbacks:
-                if isinstance(callback, PlacementGroupCleanerCallback):
-                    callback._stop_timeout = HELPER_STOP_S
-            return callbacks
-
-    return Trainer
-
-
 def check_train_room(workers: int, needs: Needs, nodes: Sequence[Node]) -> None:
     """Refuse a worker group that can never be placed: Ray Train would wait for it for ever.
 
@@ -277,26 +231,3 @@ def worker_environment(on_gpu: bool) -> dict[str, str]:
     if not on_gpu:
         environment["DS_ACCELERATOR"] = "cpu"
     return environment
-
-
-def _watch(
-    jobs: Sequence[TrainJob], on_progress: Callable[[int, int], None] | None, stop: threading.Event
-) -> None:
-    """Report the queue's progress by reading the metrics files that rank 0 appends to."""
-    if on_progress is None:
-        return
-    total = sum(job.steps for job in jobs)
-    while True:
-        ended = stop.wait(POLL_S)
-        on_progress(sum(len(read_metrics(Place(job.output))) for job in jobs), total)
-        if ended:
-            return
-
-
-def _innermost(error: BaseException) -> str:
-    """The message of the worker's own exception, without Ray's wrapping."""
-    failures = getattr(error, "worker_failures", None)
-    if failures:
-        first = next(iter(failures.values()))
-        return f"{type(first).__name__}: {str(first).strip().splitlines()[-1]}"
-    return str(error).strip().splitlines()[-1]

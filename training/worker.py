@@ -14,6 +14,7 @@ class Worker:
         node: where it runs, as Ray names its nodes.
         report: takes metrics and a directory that every worker has written its part of; all workers call it
             together.
+        begun: says that the group is at work: every worker is there, with the student on its engine.
     """
 
     rank: int
@@ -22,6 +23,7 @@ class Worker:
     device: Any
     node: str
     report: Callable[[dict[str, Any], str], None]
+    begun: Callable[[], None] = lambda: None
 
 
 def wait_for_all() -> None:

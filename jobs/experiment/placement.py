@@ -7,6 +7,7 @@ from pydantic import Field
 from cluster.placement import Needs
 from cluster.pool import SHARD_DEADLINE_S
 from jobs.experiment.section import Section
+from training.waiting import START_DEADLINE_S
 
 
 class TrainPlacement(Section):
@@ -27,6 +28,8 @@ class Placement(Section):
     A training is shared by `train_workers`, and `train_lanes` trainings run side by side.
 
     A shard, or a model's loading, that takes longer than `shard_deadline_s` counts as a death of its actor.
+    A worker group that has not got to work within `train_start_deadline_s`, waiting for room included, ends
+    the run.
     Cluster settings never change results or ids.
     """
 
@@ -41,6 +44,7 @@ class Placement(Section):
     train: TrainPlacement = TrainPlacement()
     max_failures: int = Field(3, ge=0)
     shard_deadline_s: float = Field(SHARD_DEADLINE_S, gt=0)
+    train_start_deadline_s: float = Field(START_DEADLINE_S, gt=0)
 
     @property
     def needs(self) -> Needs:

@@ -119,6 +119,7 @@ class RayHost:
 
         Raises:
             NoRoom: the group can never be placed.
+            NotBegun: it was not placed, or did not get to work, within its deadline.
             TrainingFailed: with the worker's own error.
         """
         if any(not job.is_done for job in jobs):
@@ -135,8 +136,11 @@ class RayHost:
             placement.train_lanes,
             name=name,
             storage=storage,
-            group=WorkerGroup(workers, needs, placement.max_failures),
+            group=WorkerGroup(
+                workers, needs, placement.max_failures, start_deadline_s=placement.train_start_deadline_s
+            ),
             on_progress=on_progress,
+            on_wait=self.say,
         )
 
     def release(self) -> None:

@@ -1,0 +1,165 @@
+"""Ray's trainer at work: run in a thread of its own, watched from the one that asked for it.
+
+Ray's trainer blocks without a word until it is done, and in the main thread it takes Ctrl-C over and keeps
+it. So it never runs there: the thread that waits looks after progress, deadlines and signals, and ends the
+training by ending its controller.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cluster.errors import TutelageError
+from cluster.storage import Place
+from training.job import TrainJob
+from training.metrics import read_metrics
+from training.waiting import Start
+
+POLL_S = 0.5  # between looks at the metrics files
+HELPER_STOP_S = 1.0
+END_S = 10.0
+
+
+class TrainingFailed(TutelageError):
+    """Ray Train gave up on the queue."""
+
+
+def fit(trainer: Any, start: Start, tell: Callable[[], None]) -> None:
+    """Run the trainer to its end, watched.
+
+    Args:
+        tell: called twice a second.
+
+    Raises:
+        TrainingFailed: with the worker's own error.
+        NotBegun: the worker group did not get to work in time.
+    """
+    fitting = _Fitting(trainer)
+    fitting.start()
+    try:
+        while not fitting.ended.wait(POLL_S):
+            tell()
+            start.look(trainer.controller)
+    finally:
+        fitting.end()
+    tell()
+    fitting.refuse_failed()
+
+
+class _Fitting(threading.Thread):
+    """A trainer that fits."""
+
+    def __init__(self, trainer: Any) -> None:
+        super().__init__(daemon=True)
+        self.trainer, self.ended = trainer, threading.Event()
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.trainer.fit()
+        except BaseException as error:  # told by the thread that waits
+            self.error = error
+        finally:
+            self.ended.set()
+
+    def end(self) -> None:
+        """End the training, and its workers with it, where it has not ended by itself."""
+        import ray
+
+        if not self.ended.is_set() and self.trainer.controller is not None:
+            with contextlib.suppress(Exception):  # Ray may be gone before it
+                ray.kill(self.trainer.controller)
+            self.join(END_S)
+
+    def refuse_failed(self) -> None:
+        """Say why the training failed.
+
+        Raises:
+            TrainingFailed: it did.
+        """
+        from ray.train.v2.api.exceptions import TrainingFailedError
+
+        if isinstance(self.error, TrainingFailedError):
+            raise TrainingFailed(
+                "training failed",
+                _innermost(self.error),
+                "",
+                "see the worker logs; the next run goes on from the last checkpoint",
+            ) from self.error
+        if self.error is not None:
+            raise self.error
+
+
+def progress_of(
+    jobs: Sequence[TrainJob], on_progress: Callable[[int, int], None] | None
+) -> Callable[[], None]:
+    """What tells how far a queue is, by the metrics files that rank 0 appends to."""
+    if on_progress is None:
+        return lambda: None
+    total = sum(job.steps for job in jobs)
+    return lambda: on_progress(sum(len(read_metrics(Place(job.output))) for job in jobs), total)
+
+
+def torch_trainer() -> Any:
+    """Ray's TorchTrainer without what costs every training seconds and gives it nothing, and with its
+    controller in an attribute.
+
+    Ray 2.60 starts an actor that asks the dashboard whether the controller lives, and removes the workers'
+    places should it not. Without a dashboard it asks in vain, may ask another Ray of this machine, and every
+    training ended with 12 s of waiting for it: then it is left out, else it has a second to end. And Ray
+    starts an actor that hands out data sets, of which there are none here.
+    """
+    import ray
+    from ray._private.worker import get_dashboard_url
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+    unwanted = (
+        (DatasetsCallback,) if get_dashboard_url() else (DatasetsCallback, PlacementGroupCleanerCallback)
+    )
+
+    class Trainer(TorchTrainer):
+        controller: Any = None
+
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks = [c for c in super()._create_default_callbacks() if not isinstance(c, unwanted)]
+            for callback in callbacks:
+                if isinstance(callback, PlacementGroupCleanerCallback):
+                    callback._stop_timeout = HELPER_STOP_S
+            return callbacks
+
+        def _initialize_and_run_controller(self, **settings: Any) -> Any:
+            self.controller = _start_controller(settings)
+            ray.get(self.controller.run.remote())
+            return ray.get(self.controller.get_result.remote())
+
+    return Trainer
+
+
+def _start_controller(settings: dict[str, Any]) -> Any:
+    """Ray Train's controller on this node, as Ray's own trainer starts it, which keeps it to itself."""
+    import ray
+    from ray._common.constants import RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR as NO_WARNING
+    from ray.train.v2._internal.constants import get_env_vars_to_propagate
+    from ray.train.v2._internal.execution.controller import TrainController
+
+    return (
+        ray.remote(TrainController)
+        .options(
+            num_cpus=0,
+            label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
+            runtime_env={"env_vars": {NO_WARNING: "0"} | get_env_vars_to_propagate()},
+        )
+        .remote(**settings)
+    )
+
+
+def _innermost(error: BaseException) -> str:
+    """The message of the worker's own exception, without Ray's wrapping."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        first = next(iter(failures.values()))
+        return f"{type(first).__name__}: {str(first).strip().splitlines()[-1]}"
+    return str(error).strip().splitlines()[-1]
