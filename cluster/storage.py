@@ -13,6 +13,7 @@ import stat
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -128,6 +129,17 @@ class Place:
                 total.update(block)
         return total.hexdigest()
 
+    def sha256_once(self) -> str:
+        """The same, computed once per process as long as its size and time stay the same.
+
+        Raises:
+            FileNotFoundError: nothing there.
+        """
+        info = self._info()
+        if info.type != fs.FileType.File:
+            raise FileNotFoundError(self.text)
+        return _sha256_of(self, info.size, info.mtime_ns)
+
     def read_text(self) -> str:
         return self.read_bytes().decode("utf-8")
 
@@ -233,6 +245,11 @@ class Place:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder
+
+
+@lru_cache(maxsize=2**16)
+def _sha256_of(place: Place, size: int, mtime_ns: int) -> str:
+    return place.sha256()
 
 
 def cache_directory() -> Path:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from cluster.errors import BadInput
 from cluster.locks import held
 from cluster.storage import Place
+from jobs.doors.gc import lines_of
 from jobs.experiment.reading import parse_experiment
 from jobs.pipeline import look, run_pipeline
 from jobs.run.garbage import PARTS, Item, find_garbage, remove_garbage
@@ -193,3 +195,79 @@ def test_checkpoints_stay_while_a_named_world_is_being_made(runs: Runs, tmp_path
     world.name("miniature/0123456789abcdef01234567")
     world.save()
     assert not [i for i in find_garbage(root, 0).items if isinstance(i, Item) and i.kind == "checkpoints"]
+
+
+def test_what_is_dated_in_the_future_is_told_apart_and_goes_when_nothing_is_spared(runs: Runs) -> None:
+    """A clock that was wrong once would keep it for ever without a word."""
+    for file in Path(str(runs.root)).rglob("*"):
+        os.utime(file, (4e9, 4e9), follow_symlinks=False)
+    found = find_garbage(runs.root, 7, runs.forgotten)
+    assert found.items == []
+    assert found.spared == []
+    assert "dated in the future" in lines_of(runs.root, found, 7, set(runs.forgotten))[-1]
+    assert find_garbage(runs.root, 0, runs.forgotten).items == found.undated
+
+
+@pytest.mark.parametrize("days", [float("nan"), -1.0, float("-inf")])
+def test_a_number_of_days_that_is_none_removes_nothing(runs: Runs, days: float) -> None:
+    with pytest.raises(BadInput, match="--days"):
+        find_garbage(runs.root, days, runs.forgotten)
+
+
+def test_a_damaged_manifest_stops_it_since_nobody_knows_what_its_stage_uses(runs: Runs) -> None:
+    manifest = next(Path(str(runs.root)).glob("evaluate/*/manifest.json"))
+    manifest.write_text("[]")
+    with pytest.raises(BadInput, match=r"manifest is damaged.*manifest\.json"):
+        find_garbage(runs.root, 0)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "{}", '{"parts": null, "owner": null}'])
+def test_a_damaged_view_keeps_its_whole_table(runs: Runs, content: str) -> None:
+    for view in Path(str(runs.root)).glob("views/*/*/view.json"):
+        view.write_text(content)
+    assert not [item for item in find_garbage(runs.root, 0).items if item.kind == PARTS]
+
+
+def read_all(runs: Runs) -> None:
+    """Read what a report reads."""
+    stages, _ = run_in(runs.first, runs.folder / "one", "read")
+    for (kind, _), stage in stages.items():
+        if kind not in ("examples", "train"):
+            stage.read()
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "harm"),
+    [
+        ("select/*/manifest.json", lambda file: file.write_text("[]")),
+        ("evaluate/*/manifest.json", lambda file: file.write_bytes(b"")),
+        ("views/statistics/*/view.json", lambda file: file.write_text("null")),
+        ("select/*/chosen.parquet", flip),
+        ("tables/statistics/*/*.parquet", flip),
+        ("evaluate/*/results.parquet", Path.unlink),
+    ],
+)
+def test_a_damaged_file_ends_what_reads_it_with_its_name_and_what_to_do(
+    runs: Runs, pattern: str, harm: Callable[[Path], None]
+) -> None:
+    for file in Path(str(runs.root)).glob(pattern):
+        harm(file)
+    with pytest.raises(BadInput, match="remove") as told:
+        read_all(runs)
+    assert pattern.rpartition("/")[2].removeprefix("*") in str(told.value)
+
+
+def test_another_arms_choice_in_this_ones_place_is_not_read(runs: Runs) -> None:
+    """It was accepted: what was reported was chosen for somebody else."""
+    one, other = sorted(Path(str(runs.root)).glob("select/*/chosen.parquet"))
+    was = one.read_bytes(), other.read_bytes()
+    one.write_bytes(was[1])
+    other.write_bytes(was[0])
+    with pytest.raises(BadInput, match=r"chosen\.parquet is damaged.*sha256"):
+        read_all(runs)

@@ -8,6 +8,7 @@ import typer
 from cluster.storage import Place
 from jobs.run.garbage import Garbage, find_garbage, remove_garbage
 from jobs.run.progress import Terminal
+from jobs.run.store import Store
 
 
 def gc(
@@ -20,7 +21,7 @@ def gc(
     ] = None,
 ) -> None:
     """List, and with --delete remove, what of a store no registered run names."""
-    root, terminal = Place(store), Terminal()
+    root, terminal = Store(store).root, Terminal()
     forgotten = {str(Place(directory)) for directory in forget or []}
     found = find_garbage(root, days, forgotten)
     for line in lines_of(root, found, days, forgotten):
@@ -52,6 +53,11 @@ def lines_of(root: Place, found: Garbage, days: float, forgotten: set[str]) -> l
     lines.append(f"{len(found.items):,} things are named by no run: {_size(sum(sizes.values()))}")
     if found.spared:
         lines.append(f"{len(found.spared):,} more are spared, since they are younger than {days:g} days")
+    if found.undated:
+        lines.append(
+            f"{len(found.undated):,} more are spared, since they are dated in the future; "
+            "if a clock was wrong: --days 0"
+        )
     return lines
 
 

@@ -1,6 +1,5 @@
 """What a run took of the cluster: what it had made itself, and what all that it used cost when made."""
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ import pandas as pd
 from jobs.run.run import Run
 from jobs.run.tables import VIEW
 from jobs.run.took import Took, told_by, total
-from jobs.run.views import View
+from jobs.run.views import View, manifest_of
 
 # what evaluation asks, checks and scores is told as evaluation
 TOLD_AS = {"answers of": "evaluate", "verdicts on": "evaluate", "losses of": "evaluate"}
@@ -63,7 +62,7 @@ def _all_took(run: Run) -> Iterator[tuple[str, str, Took]]:
         for path in manifest.get("uses", ()):
             place = run.store.root / path / VIEW
             if place.is_file():
-                yield from _parts(told, json.loads(place.read_text()))
+                yield from _parts(told, manifest_of(run.store.root / path))
 
 
 def _parts(kind: str, view: Mapping[str, Any]) -> Iterator[tuple[str, str, Took]]:

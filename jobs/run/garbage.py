@@ -5,7 +5,7 @@ table, and an evaluation the views that it was read off. A view that was named a
 whole table that it was being made in, a training that is not finished all checkpoints.
 """
 
-import json
+import math
 import re
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -17,6 +17,7 @@ from typing import Any
 from cluster.errors import BadInput
 from cluster.locks import held_if_free
 from cluster.storage import Place
+from jobs.run.records import Damaged, read_parts, record_or_nothing
 from jobs.run.registry import RUNS, registrations
 from jobs.run.rows import JOURNAL
 from jobs.run.store import MANIFEST
@@ -25,6 +26,7 @@ from jobs.run.views import CUT, VIEWS
 
 OURS = re.compile(r"[0-9a-f]{24}|queue-[0-9a-f]{16}.*")  # a stage's id, a queue of trainings
 DAY_S = 86400.0
+SKEW_S = 3600.0  # by which the clocks of a cluster's machines may differ
 CHECKPOINTS, LOCKS = "checkpoints", "locks"
 PARTS = "parts of tables"
 
@@ -64,22 +66,28 @@ class Garbage:
     Attributes:
         runs: directories of the runs that are registered.
         spared: what nobody names either and is too young.
+        undated: what nobody names and is dated in the future, so that nobody knows how old it is; spared.
     """
 
     runs: Sequence[str]
     items: list[Item] = field(default_factory=list)
     spared: list[Item] = field(default_factory=list)
+    undated: list[Item] = field(default_factory=list)
 
 
 def find_garbage(root: Place, days: float, forget: Collection[str] = ()) -> Garbage:
     """What no registered run names and nobody has written to for some days.
 
     Args:
+        days: of none everything goes, also what is dated in the future.
         forget: directories of runs that count no longer.
 
     Raises:
-        BadInput: no run is registered there, so it may be no store at all; or a registration is damaged.
+        BadInput: no run is registered there, so it may be no store at all; a registration or a manifest is
+            damaged; or that is no number of days.
     """
+    if not days >= 0:
+        raise BadInput("--days is out of range", days, "0 or more", "")
     found = Garbage(sorted({r["directory"] for r in registrations(root).values()}))
     if not found.runs:
         raise BadInput(
@@ -88,9 +96,11 @@ def find_garbage(root: Place, days: float, forget: Collection[str] = ()) -> Garb
             "a store that runs of this version have used",
             "a store of an older version is of no use to this one: remove it whole",
         )
-    latest = time.time() - days * DAY_S
+    now = time.time()
+    latest = now - days * DAY_S if days else math.inf
     for item in _unneeded(root, needed(root, names_of(root, forget))):
-        (found.spared if item.newest > latest else found.items).append(item)
+        kept = found.undated if item.newest > now + SKEW_S else found.spared
+        (kept if item.newest > latest else found.items).append(item)
     return found
 
 
@@ -147,15 +157,16 @@ def needed(root: Place, names: frozenset[str]) -> Needed:
         if name.startswith((f"{VIEWS}/", f"{TABLES}/")):
             views |= {name} if name.startswith(VIEWS) else set()
             continue
-        manifest = _read(root / name / MANIFEST)
+        manifest = _manifest(root / name / MANIFEST)
         uses |= set(manifest.get("uses", ()))
         has_open_training |= name.startswith(("train/", "miniature/")) and not manifest
     for name in views | uses:
-        kind, view = name.split("/")[1], _read(root / name / VIEW)
-        if view:
-            parts |= {f"{TABLES}/{kind}/{view['owner']['id']}/{part}" for part in view["parts"]}
-        elif cut := _read(root / name / CUT):
-            tables.add(f"{TABLES}/{kind}/{cut['owner']}")
+        kind, view = name.split("/")[1], record_or_nothing(root / name / VIEW)
+        owner, own = view.get("owner"), view.get("parts")
+        if isinstance(owner, dict) and isinstance(own, dict) and "id" in owner:
+            parts |= {f"{TABLES}/{kind}/{owner['id']}/{part}" for part in own}
+        elif cut := record_or_nothing(root / name / CUT).get("owner"):
+            tables.add(f"{TABLES}/{kind}/{cut}")
         else:  # its run has not come to cutting it: any of the tables that runs name may be its own
             tables |= {table for table in names if table.startswith(f"{TABLES}/{kind}/")}
     return Needed(names | frozenset(uses), frozenset(parts), frozenset(tables), has_open_training)
@@ -221,8 +232,16 @@ def _remove(place: Place) -> None:
         place.remove()
 
 
-def _read(place: Place) -> dict[str, Any]:
+def _manifest(place: Place) -> dict[str, Any]:
+    """What a stage's manifest says; nothing of one that is not finished.
+
+    Raises:
+        BadInput: it cannot be read, so nobody knows what the stage was made from.
+    """
     try:
-        return dict(json.loads(place.read_text()))
-    except (FileNotFoundError, ValueError):
+        return read_parts(place)
+    except FileNotFoundError:
         return {}
+    except Damaged as error:
+        what = "a manifest is damaged, so nobody knows what its stage uses"
+        raise BadInput(what, f"{place}: {error}", "JSON", "run its experiment again, or remove it") from error

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from cluster.storage import Place
+from jobs.run.records import record_or_nothing
 
 WHOLE_ATTEMPTS = 2
 DEATHS_ALLOWED = 2
@@ -35,10 +36,7 @@ def forget_attempts(directory: Place) -> None:
 
 
 def _read(note: Place) -> dict[str, Any]:
-    try:
-        return dict(json.loads(note.read_text()))
-    except (FileNotFoundError, ValueError):
-        return {"attempts": 0, "deaths": {}, "at": None}
+    return {"attempts": 0, "deaths": {}, "at": None} | record_or_nothing(note)
 
 
 def run_isolated(

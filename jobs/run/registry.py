@@ -13,6 +13,7 @@ from typing import Any
 from cluster.errors import BadInput
 from cluster.locks import held
 from cluster.storage import Place
+from jobs.run.records import record_or_nothing
 from jobs.run.store import digest
 
 RUNS = "runs"
@@ -74,6 +75,8 @@ class Registration:
     def _write(self, names: dict[str, None]) -> None:
         about = {"directory": str(self.directory), "part": self.part, "host": platform.node()}
         content = {**about, "time": round(time.time()), "names": list(names)}
+        if self.root.is_local and self._place.path.is_dir():
+            raise BadInput("a run's registration is a directory", self._place, "a file", "remove it")
         self._place.write_bytes(json.dumps(content, indent=1).encode())
         self._saved = names
 
@@ -88,10 +91,10 @@ class Registration:
 
 def read_registration(place: Place) -> dict[str, Any]:
     """What a registration says; nothing where there is none, or half of one."""
-    try:
-        return dict(json.loads(place.read_text()))
-    except (FileNotFoundError, ValueError):
-        return {}
+    content = record_or_nothing(place)
+    names = content.get("names")
+    is_whole = isinstance(content.get("directory"), str) and isinstance(names, list)
+    return content if is_whole and all(isinstance(name, str) for name in names or ()) else {}
 
 
 def registrations(root: Place) -> dict[Place, dict[str, Any]]:

@@ -14,7 +14,7 @@ rows with one key the best counts, and of equals the one whose part has the firs
 import bisect
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -27,7 +27,8 @@ import pyarrow.parquet as pq
 from cluster.errors import BadInput
 from cluster.storage import Place
 from jobs.run.keys import digest_keys
-from jobs.run.store import digest, read_table
+from jobs.run.records import Damaged, read_record, record_or_nothing
+from jobs.run.store import UNREADABLE, compare, digest, read_table, told
 
 KEY = "key"
 TABLES = "tables"
@@ -177,7 +178,7 @@ class Table:
     def introduce(self) -> None:
         """Say in words whose rows these are."""
         place, owner = self.directory / OWNER, self.owner
-        if not place.is_file():
+        if not record_or_nothing(place):
             words = {"kind": owner.kind, "version": owner.version}
             words |= {"identity": dict(owner.identity), "about": dict(owner.about)}
             place.write_bytes(json.dumps(words, indent=1, default=str).encode())
@@ -191,16 +192,19 @@ class Table:
         return [n for n in names if n[:32] <= hi and lo <= n[33:65] and self.is_whole(n)]
 
     def best_rows(
-        self, request: Request, wanted: Wanted, names: Iterable[str]
+        self, request: Request, wanted: Wanted, parts: Mapping[str, Mapping[str, Any]]
     ) -> dict[bytes, tuple[int, str]]:
         """For each requested key what its best row is worth, and the part that has it.
+
+        Args:
+            parts: by name what was recorded of each.
 
         Raises:
             BadInput: a part is damaged or gone.
         """
         best: dict[bytes, tuple[int, str]] = {}
-        for name in sorted(names):
-            frame = self.read(name, [KEY, *wanted.columns])
+        for name in sorted(parts):
+            frame = self.read(name, [KEY, *wanted.columns], parts[name])
             keys = frame[KEY].tolist()
             if wanted.worth is always_good:  # the first that has a key is as good as any other
                 here = GOOD, name
@@ -212,14 +216,28 @@ class Table:
         return best
 
     def is_whole(self, name: str) -> bool:
-        """Whether a part is there and can be opened; what is not counts as not there, and is made again."""
+        """Whether a part is there, can be opened and is what was written; what is not counts as not there,
+        and is made again.
+        """
         system, path = self.part(name).opened()
         try:
             with system.open_input_file(path) as file:
                 pq.read_metadata(file)
-        except (pa.ArrowInvalid, FileNotFoundError):
+            compare(self.part(name), self.recorded(name), [KEY])
+        except (*UNREADABLE, Damaged):
             return False
         return True
+
+    def recorded(self, name: str) -> dict[str, Any]:
+        """What the file beside a part says of it; nothing where there is none.
+
+        Raises:
+            Damaged: it cannot be read.
+        """
+        try:
+            return read_record(self.directory / f"{name}.json")
+        except FileNotFoundError:
+            return {}
 
     def write_part(
         self, name: str, keys: Sequence[bytes], rows: pd.DataFrame, took: Mapping[str, Any]
@@ -237,24 +255,27 @@ class Table:
 
     def about(self, name: str) -> dict[str, Any]:
         """What making a part took, and its sha256."""
-        try:
-            return dict(json.loads((self.directory / f"{name}.json").read_text()))
-        except (FileNotFoundError, ValueError):
-            return {"sha256": self.part(name).sha256()}
+        return record_or_nothing(self.directory / f"{name}.json") or {"sha256": self.part(name).sha256()}
 
-    def read(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    def read(
+        self, name: str, columns: Sequence[str] | None = None, about: Mapping[str, Any] | None = None
+    ) -> pd.DataFrame:
         """A part's rows, all columns of them or some.
 
+        Args:
+            about: what a view recorded of the part; the file beside it where that is nothing.
+
         Raises:
-            BadInput: it is damaged or gone.
+            BadInput: it is damaged, another than was written, or gone.
         """
         try:
+            compare(self.part(name), about or self.recorded(name), columns)
             return read_table(self.part(name), columns)
-        except (pa.ArrowInvalid, FileNotFoundError) as error:
+        except (*UNREADABLE, Damaged) as error:
             raise BadInput(
                 f"the part {self.part(name)} is damaged or gone",
-                str(error)[:120],
-                "a Parquet file",
+                told(error),
+                "the part that was written",
                 f"remove it and the {VIEW} that names it, and run again: only that part is made again",
             ) from error
 

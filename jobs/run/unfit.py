@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster.storage import Place
+from jobs.run.records import record_or_nothing
 from jobs.run.tables import OWNER, TABLES, Owner
 from jobs.run.views import View
 
@@ -36,7 +37,7 @@ def _unlike_the_nearest(root: Place, owner: Owner) -> str:
     if owner.about.get("trained"):
         return ""  # nobody wonders that a student's weights are others after each training
     others = (_words(place / OWNER) for place in (root / TABLES / owner.kind).glob("*"))
-    ways = [_unlike(mine, theirs) for theirs in others if theirs and theirs["name"] == mine["name"]]
+    ways = [_unlike(mine, theirs) for theirs in others if theirs and theirs.get("name") == mine.get("name")]
     nearest: list[str] = min(ways, key=len, default=[])
     return ", ".join(nearest)
 
@@ -51,11 +52,9 @@ def _told(words: Mapping[str, Any], name: str) -> str:
 
 
 def _words(place: Place) -> dict[str, Any]:
-    try:
-        content = json.loads(place.read_text())
-        return {"version of the rows": content["version"], **content["about"]}
-    except (FileNotFoundError, ValueError, KeyError):
-        return {}
+    content = record_or_nothing(place)
+    about = content.get("about")
+    return {"version of the rows": content.get("version"), **about} if isinstance(about, dict) else {}
 
 
 def _plain(words: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -22,11 +23,25 @@ import pandas as pd
 from cluster.errors import BadInput
 from cluster.storage import Place
 from jobs.run.provenance import git_commit, package_versions
+from jobs.run.records import Damaged, is_torn, read_parts, record_or_nothing, take_away
 from jobs.run.store import digest, read_fallbacks
 from jobs.run.tables import ANY_ROW, KEY, VIEW, Request, SlicedRequest, Table, Wanted
 
 Ranges = Sequence[tuple[bytes, bytes]]
 VIEWS, CUT = "views", "cut.json"
+
+
+def manifest_of(directory: Place) -> dict[str, Any]:
+    """What a finished view says.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    try:
+        return read_parts(directory / VIEW)
+    except Damaged as error:
+        what = f"the view {directory / VIEW} is damaged"
+        raise BadInput(what, error, "", "remove it and run again: its rows are used again") from error
 
 
 @dataclass(frozen=True)
@@ -39,7 +54,7 @@ class Finished:
 
     def rows(self, keys: Iterable[bytes], columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The rows with these keys, by key; all columns or the key and some."""
-        parts = json.loads((self.directory / VIEW).read_text())["parts"]
+        parts = manifest_of(self.directory)["parts"]
         return View(self.table, Request(dict.fromkeys(keys)), self.wanted).read_from(parts, columns)
 
 
@@ -85,16 +100,11 @@ class View:
         """Whether there is a view.json that cannot be read: a disk's fault, since it is written in one
         piece.
         """
-        try:
-            return "parts" not in json.loads((self.directory / VIEW).read_text())
-        except FileNotFoundError:
-            return False
-        except ValueError:
-            return True
+        return is_torn(self.directory / VIEW)
 
     def reopen(self) -> None:
         """Take the view.json away; the table stays as it is."""
-        (self.directory / VIEW).unlink()
+        take_away(self.directory / VIEW)
 
     def discard_unfinished(self) -> None:
         """Forget a cut that nobody finished (`--resume never`); what is in the table stays."""
@@ -107,15 +117,7 @@ class View:
         Raises:
             BadInput: it is torn.
         """
-        try:
-            return dict(json.loads((self.directory / VIEW).read_text()))
-        except ValueError as error:
-            raise BadInput(
-                f"the view {self.name}/{self.id} is damaged",
-                error,
-                "",
-                f"remove {self.directory} and run again",
-            ) from error
+        return manifest_of(self.directory)
 
     @property
     def asked(self) -> Request:
@@ -149,14 +151,16 @@ class View:
         """This view, which is finished, without its request."""
         return Finished(self.table, self.wanted, self.directory)
 
-    def read_from(self, parts: Iterable[str], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    def read_from(
+        self, parts: Mapping[str, Mapping[str, Any]], columns: Sequence[str] | None = None
+    ) -> pd.DataFrame:
         """The rows of the request, by key, from those of these parts that can hold any; all columns or the
         key and some.
         """
         keys = self.asked.keys
         lo, hi = (keys[0].hex(), keys[-1].hex()) if keys else ("", "")
-        names = [n for n in parts if keys and n[:32] <= hi and lo <= n[33:65]]
-        return self._rows(self._best(names), columns)
+        near = {n: about for n, about in parts.items() if keys and n[:32] <= hi and lo <= n[33:65]}
+        return self._rows(self._best(near), columns, near)
 
     def unfit(self) -> int:
         """How many keys have rows, but none that serves."""
@@ -177,9 +181,11 @@ class View:
 
     def known_cut(self) -> Ranges:
         """The ranges that an earlier attempt settled on."""
-        place = self.directory / CUT
-        known = json.loads(place.read_text())["ranges"] if place.is_file() else []
-        return [(bytes.fromhex(a), bytes.fromhex(b)) for a, b in known]
+        known = record_or_nothing(self.directory / CUT).get("ranges", ())
+        try:
+            return [(bytes.fromhex(a), bytes.fromhex(b)) for a, b in known]
+        except (TypeError, ValueError):  # damaged: what is missing is cut anew
+            return []
 
     def write_cut(self, ranges: Ranges) -> None:
         """Settle on the ranges before work starts, so that a restart makes the same parts."""
@@ -232,22 +238,27 @@ class View:
         }
         (self.directory / VIEW).write_bytes(json.dumps(content, indent=1, default=str).encode())
 
-    def _best(self, names: Iterable[str] | None = None) -> dict[bytes, tuple[int, str]]:
-        if names is None:
-            names = self.table.parts(self.asked.keys)
-        return self.table.best_rows(self.asked, self.wanted, names)
+    def _best(self, parts: Mapping[str, Mapping[str, Any]] | None = None) -> dict[bytes, tuple[int, str]]:
+        if parts is None:
+            parts = {name: {} for name in self.table.parts(self.asked.keys)}
+        return self.table.best_rows(self.asked, self.wanted, parts)
 
     def read(self) -> pd.DataFrame:
         """The rows of the request, by key; from the parts that the view names once it is finished."""
-        return self._rows(self._best(list(self.manifest()["parts"]) if self.is_finished else None))
+        recorded = self.manifest()["parts"] if self.is_finished else None
+        return self._rows(self._best(recorded), None, recorded or {})
 
     def _rows(
-        self, best: Mapping[bytes, tuple[int, str]], columns: Sequence[str] | None = None
+        self,
+        best: Mapping[bytes, tuple[int, str]],
+        columns: Sequence[str] | None = None,
+        recorded: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     ) -> pd.DataFrame:
         nothing = (0, "")
         rows, parts = [], sorted({part for _, part in best.values()})
         for name in parts:
-            table = self.table.read(name, None if columns is None else [KEY, *columns])
+            wanted = None if columns is None else [KEY, *columns]
+            table = self.table.read(name, wanted, recorded.get(name))
             if len(parts) > 1 or len(table) > len(best):
                 table = table[[best.get(key, nothing)[1] == name for key in table[KEY].tolist()]]
             rows.append(table)

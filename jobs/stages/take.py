@@ -63,7 +63,10 @@ class Taken:
         """One slice's answers, in the file's order."""
         if self.held is not None:
             return self.held
-        tables = [read_group(self.stage, name, number) for name in self.stage.manifest()["parts"]]
+        names = list(self.stage.manifest()["parts"])
+        for name in names:
+            self.stage.check(name)
+        tables = [read_group(self.stage, name, number) for name in names]
         return pa.concat_tables(tables).to_pandas()
 
 

@@ -209,7 +209,12 @@ def train_epochs(
 
 
 def job_of(t: Training, stage: Stage) -> TrainJob:
-    """How a training is to be done."""
+    """How a training is to be done.
+
+    Raises:
+        BadInput: its examples are not those that were written.
+    """
+    t.examples.check(EXAMPLES)
     job = TrainJob(
         job_id=stage.id,
         source=t.student.source,

@@ -1,0 +1,73 @@
+"""Records: the JSON objects that a store keeps beside its rows. Each was written in one piece, so one that is
+empty, cut off or no object is a disk's fault, or somebody's hand.
+"""
+
+import json
+from typing import Any
+
+from cluster.storage import Place
+
+
+class Damaged(ValueError):
+    """A record that is there and cannot be read."""
+
+
+def read_record(place: Place) -> dict[str, Any]:
+    """What a record says.
+
+    Raises:
+        FileNotFoundError: there is none.
+        Damaged: it is no JSON object.
+    """
+    if place.is_local and place.path.is_dir():
+        raise Damaged("a directory, not a file")
+    try:
+        content = json.loads(place.read_text())
+    except RecursionError as error:
+        raise Damaged("nested too deep") from error
+    except ValueError as error:
+        raise Damaged(str(error)[:120]) from error
+    if not isinstance(content, dict):
+        raise Damaged(f"{type(content).__name__}, not an object")
+    return content
+
+
+def record_or_nothing(place: Place) -> dict[str, Any]:
+    """What a record says; nothing where there is none, or one that cannot be read."""
+    try:
+        return read_record(place)
+    except (FileNotFoundError, Damaged):
+        return {}
+
+
+def read_parts(place: Place) -> dict[str, Any]:
+    """A record that names parts, as a manifest and a view do.
+
+    Raises:
+        FileNotFoundError: there is none.
+        Damaged: it cannot be read, or names no parts.
+    """
+    record = read_record(place)
+    parts = record.get("parts")
+    if not isinstance(parts, dict) or not all(isinstance(about, dict) for about in parts.values()):
+        raise Damaged("no parts in it")
+    return record
+
+
+def take_away(place: Place) -> None:
+    """Remove a record, or the folder that lies in its place."""
+    if place.is_local and place.path.is_dir():
+        place.remove()
+    else:
+        place.unlink()
+
+
+def is_torn(place: Place) -> bool:
+    """Whether there is a record of parts that cannot be read."""
+    try:
+        read_parts(place)
+    except FileNotFoundError:
+        return False
+    except Damaged:
+        return True
+    return False
