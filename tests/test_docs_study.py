@@ -96,4 +96,4 @@ def test_the_next_study_can_be_run_and_holds_both_strongest_teachers_in_every_pa
     assert rate.experiment.questions.evaluate == "miniature:train"  # practice: nobody is judged by them later
     assert study.parts["selectors"].seeds == 5
     (few, _) = cells_of(study, "tokens", members)
-    assert (few.experiment.train.tokens, few.experiment.train.steps) == (88_000, None)
+    assert (few.experiment.train.tokens, few.experiment.train.steps) == (61_000, None)

@@ -178,4 +178,10 @@ def test_who_cannot_be_told_from_the_strongest_teacher_is_a_baseline_too(small_w
     assert baselines_of(e, "only cat", twins) == ["only cat", "only ann"]
     assert baselines_of(e, "only bob", twins) == ["only bob"]  # no claim about the strongest
     assert baselines_of(e, "scas", twins) == ["scas"]
+    every = [f"t{k}" for k in range(9)]
+    small_world["arms"][2:] = [{"name": f"only {t}", "rule": "teacher", "teacher": t} for t in every]
+    small_world["teachers"] = [small_world["teachers"][0] | {"name": t} for t in every]
+    many = parse_experiment(small_world)
+    tied = strongest(**dict.fromkeys(every, True))
+    assert baselines_of(many, "strongest", tied) == ["strongest", "only t1", "only t2", "only t3"]
     assert baselines_of(e, "strongest", strongest(cat=True, ann=False, bob=False)) == ["strongest"]

@@ -10,6 +10,7 @@ from jobs.results.outcome import Start
 from training.comparison import compare
 
 RIGHT = ("verified", "duplicate")  # as a teacher's accuracy counts
+MOST_TWINS = 3  # that all arms are compared with: few questions leave many teachers untold from the best
 COLUMNS = ["teacher", "accuracy", "behind", "low", "high", "p", "is_strongest"]
 
 
@@ -43,7 +44,7 @@ def strongest_teachers(table: pd.DataFrame) -> list[str]:
 
 def baselines_of(e: Experiment, baseline: str, table: pd.DataFrame) -> list[str]:
     """The arms that others are compared with: the baseline, and where it learns from the strongest teacher
-    also the arms that learn from one alone that cannot be told from it.
+    also the arms that learn from one alone that cannot be told from it, the best three.
     """
     strongest = strongest_teachers(table)
     arm = next(a for a in e.arms if a.name == baseline)
@@ -51,8 +52,8 @@ def baselines_of(e: Experiment, baseline: str, table: pd.DataFrame) -> list[str]
         return [baseline]
     # the best one's own arm is the baseline in other words
     named = [*strongest[1:]] if arm.rule == "strongest" else [t for t in strongest if t != arm.teacher]
-    twins = [a.name for a in e.arms if a.rule == "teacher" and a.teacher in named]
-    return [baseline, *(name for name in twins if name != baseline)]
+    twins = [a.name for teacher in named for a in e.arms if a.rule == "teacher" and a.teacher == teacher]
+    return [baseline, *[name for name in twins if name != baseline][:MOST_TWINS]]
 
 
 def strongest_lines(e: Experiment, table: pd.DataFrame) -> list[str]:
