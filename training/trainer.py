@@ -15,7 +15,6 @@ from cluster.threads import waiting
 from training.checkpoints import keep_newest, mend_snapshot
 from training.fitting import TrainingFailed, fit, progress_of, torch_trainer
 from training.job import TrainJob, paused_name
-from training.loop import train_worker
 from training.waiting import BEGUN, START_DEADLINE_S, Start
 
 ONE_CPU = Needs()
@@ -173,6 +172,8 @@ def dealt(jobs: Sequence[TrainJob], lanes: int) -> list[list[TrainJob]]:
 def _trainer(jobs: Sequence[TrainJob], name: str, storage: Place, group: WorkerGroup) -> Any:
     """Ray's trainer for a queue, after what an earlier attempt left has been put in order."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+
+    from training.loop import train_worker  # which reads torch: a command line that trains nothing has none
 
     checkpoints, needs = storage / name, group.needs
     pauses = any(job.until is not None or Place(job.output).glob(paused_name("*")) for job in jobs)
