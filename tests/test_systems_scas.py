@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,22 @@ import pandas as pd
 import pytest
 
 from cluster.storage import Place
+from jobs.experiment.study import Study
 from jobs.results.judged import Judged
 from jobs.results.summary import summarise, verdict_lines, write_results
 from jobs.results.values import as_parquet, interval_of, pool_of, values_from
 from jobs.stages.train import EXAMPLES
+from jobs.study.comparisons import corrected
+from jobs.study.parts import Cell
+from jobs.study.running import Found
+from jobs.study.summary import study_lines
+from jobs.study.tables import part_tables, result_of
 from tests.runs import run
 from training.data import Examples
 from training.settings import TrainSettings, identity_of, with_steps
 
 BUDGET = 2_000
+STUDY = {"name": "s", "experiment": {}, "parts": {"p": {"arms": [{"name": "r", "rule": "random"}]}}}
 
 
 def test_arms_learn_from_equally_many_tokens_and_a_run_s_values_give_its_intervals_again(
@@ -68,6 +76,19 @@ def test_arms_learn_from_equally_many_tokens_and_a_run_s_values_give_its_interva
     expected = (own["value"] * own["tokens"]).sum() / own["tokens"].sum()
     assert Judged(outcome).last.mean(("kid", "only cat")) == pytest.approx(expected)
     assert len(pd.read_parquet(io.BytesIO(as_parquet(results.values)))) == len(rows)
+
+    cell = Cell("p", (), (), outcome.start.experiment)
+    part = part_tables([result_of(cell, outcome, ["only ann"])])
+    table = corrected(part.comparisons)
+    assert table["against"].unique().tolist() == ["strongest", "only bob", "only ann"]
+    of_run = {(arm, c.against): c.difference for _, arm, c in results.comparisons}
+    for row in table[table["against"] != "only ann"].to_dict("records"):
+        d = of_run[row["arm"], row["against"]]
+        assert (row["difference"], row["low"], row["high"]) == pytest.approx((d.value, d.low, d.high))
+    assert part.strongest["is_strongest"].sum() == 2
+    assert set(part.pairs["lineage"]) == {"ann", "bob", "cat"}
+    lines = list(study_lines(Found(Study.model_validate(STUDY), {"p": replace(part, comparisons=table)})))
+    assert any("not told from it: bob" in line for line in lines)
 
 
 def test_a_budget_has_become_steps_before_a_training_has_an_identity() -> None:
