@@ -20,9 +20,17 @@ NEGATIVE = ("-41/59", "-83/37", "-17/43", "-97/61")
 def parsed(latex: str) -> Any:
     """The expression that LaTeX says, None where it is not understood; not worked out."""
     from latex2sympy2_extended import latex2sympy
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
+    as_written = ConversionConfig(lowercase_symbols=False)  # A and a are two variables
     try:
-        found = latex2sympy(latex, is_real=True, convert_degrees=False, normalization_config=None)
+        found = latex2sympy(
+            latex,
+            is_real=True,
+            convert_degrees=False,
+            normalization_config=None,
+            conversion_config=as_written,
+        )
     except Exception:  # the parser raises whatever it meets; all of it means that it cannot read this
         return None
     return with_constants(found)

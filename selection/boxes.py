@@ -22,6 +22,17 @@ TAKEN_BACK = re.compile(
     re.IGNORECASE,
 )
 FARTHEST = 160  # characters between boxes that are one answer
+CLOSER = r"(?:\$+|\\\)|\\\]|[*_\s.,;:)])*"
+# a second answer beside the first: the word follows the one box, or leads to the other
+OFFERED = re.compile(rf"{CLOSER}(?:or|alternatively|otherwise)\b", re.IGNORECASE)
+ALTERNATIVE = re.compile(
+    r"\b(?:alternatively|or else|another (?:possibility|option|answer))\b|"
+    r"\bor\b(?:[\s,:*_$(]|\\[\[(])*"
+    r"(?:(?!(?:so|thus|therefore|hence|finally|one|two|three|four|more|less|fewer)\b)"
+    r"[\w']+(?:[\s,:*_$(]|\\[\[(])+){0,7}$",
+    re.IGNORECASE,
+)
+EITHER = re.compile(r"\beither\b[^.\n]*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +80,24 @@ def boxed_answer(text: str, found: list[Box]) -> str:
     for box in reversed(found[:-1]):
         between = text[box.end : last.start]
         if box.content not in seen:
-            if not _belong(between):
+            is_alternative = alternative(between) or (
+                EITHER.search(text[: box.start]) is not None and re.search(r"\bor\b", between) is not None
+            )
+            if not is_alternative and not _belong(between):
                 break
-            link = " or " if re.search(r"\bor\b", between) else ", "
+            is_list = is_alternative or re.search(r"\bor\b", between)
+            link = " or " if is_list else ", "
             said = f"{_with_surroundings(text, box)}{link}{said}"
             seen.add(box.content)
         last = box
     return said
+
+
+def alternative(between: str) -> bool:
+    """Whether text between two answers offers the second beside the first: both are then one hedged answer,
+    over paragraphs too.
+    """
+    return OFFERED.match(between) is not None or ALTERNATIVE.search(between) is not None
 
 
 def _belong(between: str) -> bool:

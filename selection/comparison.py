@@ -36,6 +36,12 @@ from selection.units import CURRENCIES, Unit
 INTEGER = re.compile(r"-?[0-9]{1,300}")  # most answers: no reading is needed
 DRESSED = re.compile(r"[^\w .,-]|_", re.ASCII)
 GLUED_UNIT = re.compile(r"-?\d+\s*[mgshlLJNWVAKCF]")
+SPACED_SIGN = re.compile(r"\s*([-+*/=^_<>(){}\[\]|])\s*")
+BRACED_TOKEN = re.compile(r"([\^_])\{(\w)\}(?!\w)")
+BEHIND_DENOMINATOR = re.compile(
+    r"(/\s*(?:\d+|[A-Za-z]|\([^()]*\)|\{[^{}]*\}))\s*"
+    r"(?=[A-Za-z(]|\\(?!cdot|times|div|pm|right|end)[A-Za-z])"
+)
 FLOAT_DIGITS = 12  # of a decimal that a program printed
 ROUNDED_DIGITS = 6
 
@@ -105,7 +111,7 @@ def _same_math(got: str, reference: str, tolerance: float) -> bool | None:
     if INTEGER.fullmatch(got) and INTEGER.fullmatch(reference) and not tolerance:
         return int(got) == int(reference)
     a, b = read(got), read(reference)
-    if _bare(got) == _bare(reference):
+    if _spelling(got) == _spelling(reference):
         return True
     if b is None:
         raise UnreadableReference("no number, expression or word")
@@ -130,8 +136,12 @@ def _decimal_comma(text: str) -> Quantity | None:
     return quantity(bare.replace(",", "."))
 
 
-def _bare(text: str) -> str:
-    return re.sub(r"[{}]|(?<!\d)\s+|\s+(?!\d)", "", without_lead(plain(text))).casefold()
+def _spelling(text: str) -> str:
+    """Text without typography and without spaces that say nothing. Braces stay, since they group, and so does
+    the case of letters.
+    """
+    bare = SPACED_SIGN.sub(r"\1", without_lead(plain(text)))
+    return BRACED_TOKEN.sub(r"\1\2", bare)
 
 
 def same(a: Reading, b: Reading, tolerance: float = 0.0) -> bool | None:
@@ -326,6 +336,8 @@ def _same_several(one: Several, other: Reading, tolerance: float) -> bool | None
     if not isinstance(other, Several):
         if one.kind == "to":
             return None
+        if one.kind == "set" and all(same(item, other, tolerance) is True for item in one.items):
+            return True  # one value, said in several ways
         if one.kind == "ratio" and isinstance(other, Quantity) and len(one.items) == 2:
             first, second = (item.value for item in one.items if isinstance(item, Quantity))
             if not second or not other.value.denominator > 1 or other.digits:
@@ -427,9 +439,10 @@ def _same_expression(a: Reading, b: Reading) -> bool | None:
     left, right = latex_of(a), latex_of(b)
     if left is None or right is None:
         return None
-    for one, number in ((left, right), (right, left)):
-        if GLUED_UNIT.fullmatch(one) and one[:-1].strip() == number:  # 3m: a unit, or a product
-            return None
+    if (glued := _glued_unit(a, b)) is not None:
+        return same_quantity(glued, b, 0.0) if isinstance(b, Quantity) else None
+    if isinstance(a, Quantity) and _glued_unit(b, a) is not None:
+        return None
     units = [one.unit for one in (a, b) if isinstance(one, Quantity | Expression)]
     if None not in units and units[0] is not None and units[1] is not None:
         if units[0].dimensions != units[1].dimensions:
@@ -441,7 +454,34 @@ def _same_expression(a: Reading, b: Reading) -> bool | None:
             for text, unit in zip((left, right), units, strict=True)
         )
     is_decimal = any(isinstance(one, Quantity) and one.digits for one in (a, b))
-    return algebra.equal(left, right, is_decimal)
+    found = _in_every_reading(left, right, is_decimal)
+    return None if found is False and left.casefold() == right.casefold() else found
+
+
+def _glued_unit(a: Reading, b: Reading) -> Quantity | None:
+    """`3m` beside a number as three metres: with a letter of computer algebra it would be a product."""
+    if not isinstance(a, Expression) or a.unit or not isinstance(b, Quantity):
+        return None
+    return (
+        quantity(re.sub(r"(?<=\d)\s*(?=[A-Za-z])", " ", a.latex)) if GLUED_UNIT.fullmatch(a.latex) else None
+    )
+
+
+def _in_every_reading(left: str, right: str, is_decimal: bool) -> bool | None:
+    """Whether expressions are equal; None where they are by one reading and not by another."""
+    pairs = [(one, other) for one in readings(left) for other in readings(right)]
+    found = {algebra.equal(one, other, is_decimal) for one, other in pairs}
+    return found.pop() if len(found) == 1 else None
+
+
+def readings(latex: str) -> tuple[str, ...]:
+    r"""What a fraction on one line could mean: what follows its denominator is below the line or behind it.
+
+    >>> readings(r"1/2x"), readings(r"1/2+x")
+    (('1/2x', '1/2\\cdot x'), ('1/2+x',))
+    """
+    other = BEHIND_DENOMINATOR.sub(r"\1\\cdot ", latex)
+    return (latex,) if other == latex else (latex, other)
 
 
 Comparison = Callable[[str, str, float], bool | None]

@@ -62,6 +62,18 @@ SENTENCE_END = re.compile(
     r"[.!]\s+(?=[A-Z(\\$✓✅]|$)"
 )
 INTEGER_AT_END = re.compile(r"(?:####|A:|Answer:|The answer is:?)\s*(-?[0-9]+)\.?$")
+# what makes the answer behind a mark one of several, or none: it stays before the answer
+UNSETTLED = re.compile(
+    r"(?:^|(?<=[\s.,;:(*_]))(?:(or|either|alternatively)[\s,:*_]*|"
+    r"(perhaps|maybe|possibly|probably|if|whether|unless)[ ,:*_]*)"
+    r"(?:(?!(?:so|thus|then|hence|therefore)\b)[^\W\d_]+[ ,:*_]+){0,3}\Z",
+    re.IGNORECASE,
+)
+DENIED = re.compile(
+    r"(?:\b(?:not|never|cannot|wrong|incorrect|doubt|unlikely|unsure)\b|n't\b)"
+    r"(?: +(?!(?:and|so|but|thus|hence|therefore|then)\b)[^\W\d_]+){0,5} *\Z",
+    re.IGNORECASE,
+)
 BARE_CHARACTERS, BARE_WORDS = 60, 4
 OPTIONS = re.compile(r"^[ \t>*_-]*B[*_]*\s?[:.)]", re.MULTILINE)
 
@@ -78,11 +90,12 @@ def extract_final(text: str, pattern: str | None = None) -> str | None:
         found = re.findall(pattern, text, re.MULTILINE)
         last = found[-1] if found else None
         return (last[0] if isinstance(last, tuple) else last) if last is not None else None
-    if ended := INTEGER_AT_END.match(text.rstrip().rpartition("\n")[2]):
+    before, _, line = text.rstrip().rpartition("\n")
+    if (ended := INTEGER_AT_END.match(line)) and not _unsettled(before, len(before)):
         return ended[1]  # no mark can come later
     in_boxes = boxes(text) if "box" in text else []
     mark = last_mark(text)
-    if in_boxes and (mark is None or in_boxes[-1].start >= mark[0] or _says_little(mark[1])):
+    if in_boxes and (mark is None or in_boxes[-1].end > mark[0] or _says_little(mark[1])):
         return boxed_answer(text, in_boxes)
     return mark[1] if mark is not None else None
 
@@ -115,8 +128,20 @@ def marked_answers(text: str) -> Iterator[tuple[int, str]]:
             if not said or (not said[0].isdigit() and NO_ANSWER.match(said)):
                 continue
             if not _is_option(text, match):
-                yield match.end(), said
+                yield match.end(), f"{_unsettled(text, match.start())}{said}"
                 break
+
+
+def _unsettled(text: str, place: int) -> str:
+    """What is said before a mark and takes its answer back, so that it is not read as the answer.
+
+    >>> _unsettled("It is 2 or the answer is 4", 11), _unsettled("I don't think the answer is 4", 14)
+    ('or ', 'not ')
+    """
+    before = text[max(0, place - 60) : place]
+    if found := UNSETTLED.search(before):
+        return f"{(found[1] or found[2]).casefold()} "
+    return "not " if DENIED.search(before) else ""
 
 
 def _is_option(text: str, match: re.Match[str]) -> bool:

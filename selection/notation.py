@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from selection.numerals import DECIMAL_COMMA, without_groups
+from selection.numerals import DECIMAL_COMMA, POINTED, without_groups
 from selection.quantities import Quantity, in_a_phrase, quantity
 from selection.typography import plain
 from selection.units import Unit, read_unit
@@ -111,6 +111,12 @@ HEDGED = re.compile(
 FUNCTION_WORD = re.compile(
     rf"(?<![A-Za-z\\])({'|'.join(sorted(FUNCTIONS, key=len, reverse=True))})(?![A-Za-z])"
 )
+BRACED_ARGUMENT = re.compile(
+    rf"(\\(?:{'|'.join(sorted(FUNCTIONS - {'sqrt'}, key=len, reverse=True))}))\s*"
+    r"\{((?:[^{}]|\{[^{}]*\})*)\}"
+)
+COUNTED_FRACTION = re.compile(r"(?<![\w.}^_])(\d+)\s*\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
+BEFORE_BRACKET = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(?=\{?[(\[])")
 COMMAND = re.compile(r"\\[A-Za-z]+")
 ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[a-zA-Z]*\}")
 RUN = re.compile(r"[^\W\d_]{2,}")
@@ -553,13 +559,26 @@ def _without_unit(text: str) -> tuple[str, Unit | None]:
 
 
 def _for_algebra(text: str) -> str:
-    """LaTeX that computer algebra reads exactly: decimals as fractions, functions as commands."""
+    """LaTeX that computer algebra reads exactly: decimals as fractions, functions as commands, products with
+    their sign where it would read a mixed number.
+    """
     text = FUNCTION_WORD.sub(r"\\\1 ", text).replace("%", r"\cdot\frac{1}{100}")
+    text = BRACED_ARGUMENT.sub(r"\1(\2)", text)
     text = re.sub(r"\^\s*\(([^()]*)\)", r"^{\1}", text)
-    text = re.sub(r"\^\s*(-?\d+)", r"^{\1}", text)
+    text = re.sub(rf"\^\s*(-?{POINTED})", r"^{\1}", text)
+    text = COUNTED_FRACTION.sub(_improper, text)
+    text = BEFORE_BRACKET.sub(r"\1\\cdot ", text)
     text = re.sub(r"(?<![\d.])(\d*)\.(\d+)", _exact_decimal, text)
     text = re.sub(r"(?<=[\w)}])\s*x\s*(?=10\s*\^)", r"\\times ", text)
     return text.replace("*", r"\cdot ")
+
+
+def _improper(found: re.Match[str]) -> str:
+    """A mixed number as one fraction; a whole number beside an improper fraction is a factor."""
+    whole, over, under = (int(group) for group in found.groups())
+    if 0 < over < under:
+        return rf"\frac{{{whole * under + over}}}{{{under}}}"
+    return rf"{whole}\cdot\frac{{{over}}}{{{under}}}"
 
 
 def _exact_decimal(found: re.Match[str]) -> str:

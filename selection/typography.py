@@ -62,6 +62,7 @@ SAME = (
     (re.compile(r"\\degree(?![A-Za-z])"), " degrees "),
     (re.compile(r"\{\s*,\s*\}"), ","),
     (re.compile(r"\{\s*\.\s*\}"), "."),
+    (re.compile(r"\{\s*:\s*\}"), ":"),
     (re.compile(r"(?<=\d),\s+(?=\d{3}(?!\d))(?<=\\!)"), ","),
     (re.compile(r"\\(?:euro|EUR)(?![A-Za-z])(?:\{\})?"), "€"),
     (re.compile(r"\\pounds(?![A-Za-z])(?:\{\})?"), "£"),
@@ -181,6 +182,8 @@ def _unwrapped(found: re.Match[str]) -> str:
     """What a font command holds, apart from the letters and digits around it."""
     before, after = found.string[: found.start()][-1:], found.string[found.end() :][:1]
     inside = found[1]
+    if re.search(r"[-+=]", inside[1:]) and (after in ("^", "_") or before in ("^", "_")):
+        return f"{{{inside}}}"
     left = " " if before.isalnum() or before == "}" else ""
     return f"{left}{inside}{' ' if after.isalnum() or after == chr(92) else ''}"
 

@@ -174,6 +174,8 @@ def unit_of(word: str, plainly: bool = True) -> Unit | None:
     if lower in SPEEDS:
         over, under = SPEEDS[lower]
         return _times(unit_of(over) or _noun(over), unit_of(under) or _noun(under), -1)
+    if len(name) == 2 and name[0] == "M" and name[1] == lower[1] and name not in KNOWN and lower in KNOWN:
+        return None  # Mg is no mg
     for spelling in (name, lower):
         if spelling in KNOWN and (len(spelling) > 1 or spelling == name):
             factor, dimension = KNOWN[spelling]

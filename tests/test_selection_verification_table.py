@@ -5,10 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster.errors import BadInput
-from jobs.files.questions import Question, ReadQuestions
+from jobs.files.questions import Question
 from jobs.files.turns import turns_of
-from jobs.stages.check import Checks, set_aside_unreadable
+from jobs.stages.check import Checkable, Checks, OddReference
 from selection.verification import VerifySettings, judge
 from tests.verdict_cases import FINALS, TEXTS
 
@@ -53,17 +52,12 @@ def test_the_final_answer_of_a_text_is_found(kind: str) -> None:
     assert [case for case in found if case[3] not in WANTED[case[2]]] == []
 
 
-def test_questions_with_an_unreadable_reference_are_set_aside_and_told() -> None:
+def test_a_question_with_a_reference_that_its_method_cannot_read_is_refused() -> None:
     prompt = turns_of({"question": "How many?"}).prompt
     assert prompt is not None
-    checks = Checks(VerifySettings(method="numeric"))
-    found = ReadQuestions(
-        "train.jsonl", [Question(str(i), prompt, (r,)) for i, r in enumerate(["3", "a few", "$4"])]
-    )
-    set_aside_unreadable(found, checks)
-    assert [q.id for q in found.questions] == ["0", "2"]
-    assert [(r.id, "a few" in r.reason) for r in found.refused] == [("1", True)]
-    assert "1 refused" in str(found)
-    alone = ReadQuestions("train.jsonl", [Question("1", prompt, ("a few",))])
-    with pytest.raises(BadInput, match="no question has a reference that its method can read"):
-        set_aside_unreadable(alone, checks)
+    check = Checkable(Checks(VerifySettings(method="numeric")))
+    for reference in ("3", "$4"):
+        check(Question("0", prompt, (reference,)))
+    with pytest.raises(OddReference) as refused:
+        check(Question("1", prompt, ("a few",)))
+    assert "a few" in refused.value.why

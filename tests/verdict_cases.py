@@ -6,6 +6,40 @@ that its name begins with.
 """
 
 FINALS: dict[str, str] = {
+    "math grouping": r"""
+~ | \sqrt{x}+1 | \sqrt{x+1}
+~ | x^2+1 | x^{2+1}
+~ | x^{2+1} | x^2+1
+~ | \frac{1}{23} | \frac{1}{2}3
+~ | \frac{12}{3} | \frac{1}{23}
+~ | e^{x}y | e^{xy}
+~ | \sin{x}y | \sin{xy}
+~ | 2^{3}4 | 2^{34}
+~ | \log_{2}3x | \log_{23}x
+~ | a_{1}2 | a_{12}
+~ | x^{1.5} | x/2
+= | x\sqrt{x} | x^1.5
+= | \frac{5}{2}\pi | 2\frac{1}{2}\pi
+= | 2 | 4(\frac{1}{2})
+~ | 4.5 | 4(0.5)
+= | x^2+1 | x^{2}+1
+= | \sqrt{x+1} | \sqrt{ x + 1 }
+= | (x+1)^2 | \mathrm{x+1}^2
+~ | x/2 | 1/2x
+~ | \frac{1}{2x} | 1/2x
+= | 1/2x | 1/2x
+""",
+    "math letters": r"""
+~ | \Delta | \delta
+~ | A+5 | a+5
+~ | \ln(a) | \ln(A)
+~ | R_A | R_a
+~ | 5 Mg | 5 mg
+~ | 5 ms | 5 m s
+~ | 1,234 | 1, 234
+= | 1+R_A | R_A+1
+= | \Delta t | t \Delta
+""",
     "math plain numbers": r"""
 = | 18 | 18
 = | 18 | 18.
@@ -1606,6 +1640,39 @@ TEXTS: dict[str, str] = {
 ? | 5 | Answer: N/A
 ? | 5 | Answer: NaN
 ? | 5 | Answer: inf
+""",
+    "math several answers": r"""
+~ | 4 | Either it is \boxed{2} or it could be that it is \boxed{4}
+~ | 4 | Either it is \boxed{2}⏎⏎or⏎⏎it is \boxed{4}
+~ | 4 | Either it is \boxed{2}, if so, or then it is \boxed{4}
+~ | 4 | The answer is \boxed{2}.⏎⏎Or it is \boxed{4}.
+~ | 4 | It is \boxed{2}.⏎⏎Alternatively, it is \boxed{4}.
+~ | 4 | \boxed{2} or maybe \boxed{4}
+~ | 4 | \boxed{2} or, in the other case, \boxed{4}
+= | 2, 4 | The answer is \boxed{2}.⏎⏎Or it is \boxed{4}.
+= | 0.5 | \boxed{\frac12} or equivalently \boxed{0.5}
+= | 4 | The roots number \boxed{2}: x=1 or x=2. Therefore the answer is \boxed{4}
+= | 4 | He takes 1 or 2: \boxed{3}.⏎⏎With one or two more that is \boxed{4}
+= | 4 | Step 1 gives \boxed{2}. Step 2 adds two more, so the answer is \boxed{4}
+? | 4 | The answer is 2 or the answer is 4.
+? | 4 | #### 2⏎or⏎#### 4
+? | 4 | Answer: 2⏎⏎or⏎⏎Answer: 4
+? | 4 | Perhaps the answer is 4
+? | 4 | If the answer is 4
+? | 4 | I am not sure the answer is 4
+? | 4 | I don't think the answer is 4
+? | 4 | It is wrong that the answer is 4
+= | 4 | It can't be 3, so the answer is 4
+= | 4 | If x is 3, the answer is 4
+= | 4 | Not bad. The answer is 4
+= | 4 | There are 3 or so the answer is 4
+= | 4 | Will it do or not⏎#### 4
+= | 4 | Perhaps you did not see it: she has 4.⏎The answer is 4
+""",
+    "choice several answers": r"""
+= | B | A is not right. The answer is B
+? | B | Maybe the answer is B
+? | B | The answer is A or maybe the answer is B
 """,
     "choice as models write": r"""
 = | B | Answer: B
