@@ -42,6 +42,8 @@ def test_arms_that_are_equal_say_so_whatever_seeds_differ_by(seeds: int) -> None
     found = compare(values, values, "x", "y", pool=SeedVariance(0.01, 0.0, 9))
     assert (found.p_value, found.difference.low, found.difference.high) == (1.0, 0.0, 0.0)
     assert "came to the same on every one of 30 questions" in found.verdict
+    both = contrast(np.zeros((2, 30)), ["a", "b"], [seeds, seeds], SeedVariance(0.01, 0.0, 9))
+    assert (both.p_these, both.these_students.low, both.these_students.high) == (1.0, 0.0, 0.0)
 
 
 def test_five_of_five_is_too_few_and_six_of_six_is_not() -> None:

@@ -163,6 +163,8 @@ def contrast(
     # students are trained apart, so the seeds' part of their mean falls with their number
     many = [n * students for n in seeds] if min(seeds) > 1 else [1]
     sure = uncertainty_of(differences_NQ.mean(axis=0), many, pool)
+    if not differences_NQ.any():  # the same choices: seeds differ in nothing
+        sure = Uncertainty(0, 0, 1)
     over = over_lineages(differences_NQ.mean(axis=1), lineages)
     return Contrast(
         value,
