@@ -39,7 +39,7 @@ def test_an_actor_that_dies_while_loading_shows_its_last_words(
     ray_cluster: Cluster, make: Callable[[str], Callable[[Any], Any]], told: str
 ) -> None:
     with Pool(retries=0) as pool, pytest.raises(ShardFailed, match=told):
-        list(pool.run([Job("scores", partial(make, "no device of kind K"), [("a", 1)], Needs(1.0))]))
+        list(pool.run([Job("scores", partial(make, "no device of kind K"), [("a", 1)], needs=Needs(1.0))]))
 
 
 def test_the_tail_is_short_and_of_the_newest_log_of_that_process(tmp_path: Path) -> None:

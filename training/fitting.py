@@ -14,7 +14,7 @@ from cluster.errors import TutelageError
 from cluster.storage import Place
 from training.job import TrainJob
 from training.metrics import read_metrics
-from training.waiting import Start
+from training.waiting import Start, give_back
 
 POLL_S = 0.5  # between looks at the metrics files
 HELPER_STOP_S = 1.0
@@ -71,6 +71,8 @@ class _Fitting(threading.Thread):
             with contextlib.suppress(Exception):  # Ray may be gone before it
                 ray.kill(self.trainer.controller)
             self.join(END_S)
+            with contextlib.suppress(Exception):
+                give_back(self.trainer.controller)
 
     def refuse_failed(self) -> None:
         """Say why the training failed.

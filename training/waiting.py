@@ -122,16 +122,30 @@ class GroupPlace:
 
 def place_of(controller: Any) -> GroupPlace | None:
     """The newest place that a training's controller asked for and has not given back."""
+    rows = _places_of(controller)
+    return GroupPlace(rows[-1].placement_group_id.hex(), rows[-1].state == rows[-1].CREATED) if rows else None
+
+
+def give_back(controller: Any) -> None:
+    """Give back the places of a controller that was ended: Ray keeps them while the driver lives, also those
+    that it had not given yet.
+    """
+    import ray
+    from ray._raylet import PlacementGroupID
+    from ray.util.placement_group import PlacementGroup
+
+    for row in _places_of(controller):
+        ray.util.remove_placement_group(PlacementGroup(PlacementGroupID(row.placement_group_id)))
+
+
+def _places_of(controller: Any) -> list[Any]:
     if controller is None:
-        return None
+        return []
     from ray.core.generated.gcs_pb2 import PlacementGroupTableData as Row
 
-    owner, found = controller._actor_id.binary(), None
-    for text in _tables().get_placement_group_table():
-        row = Row.FromString(text)
-        if row.creator_actor_id == owner and row.state != Row.REMOVED:
-            found = GroupPlace(row.placement_group_id.hex(), row.state == Row.CREATED)
-    return found
+    rows = [Row.FromString(text) for text in _tables().get_placement_group_table()]
+    owner = controller._actor_id.binary()
+    return [row for row in rows if row.creator_actor_id == owner and row.state != Row.REMOVED]
 
 
 def workers_of(controller: Any) -> list[tuple[str, int, str]]:
