@@ -3,13 +3,16 @@ and at several points where they have variables.
 
 An identity of the usual functions that holds at points drawn at random holds (Schwartz and Zippel); one that
 holds at positive points alone, as the root of a square does, is in doubt. No simplification is asked for: it
-may hang or give up. What is asked may still be endless (`7^{7^{7^{7}}}`), which is the caller's to stop.
+may hang or give up. What would be large to work out (`7^{7^{7^{7}}}`, a sum without known ends) is not read.
 """
 
 from functools import lru_cache
 from typing import Any
 
 DIGITS = 40
+LONGEST = 400  # characters that the parser is given
+LARGEST_SIZE = 400  # parts of an expression, terms of a sum
+LARGEST_POWER = 5000  # an exponent, or the number that a factorial begins with
 TOLERANCE = 1e-25  # relative, between exact expressions
 DECIMAL_TOLERANCE = 1e-6  # relative, of a decimal against a number that no decimal is
 POSITIVE = ("37/53", "71/29", "19/31", "113/47")
@@ -22,6 +25,8 @@ def parsed(latex: str) -> Any:
     from latex2sympy2_extended import latex2sympy
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
+    if len(latex) > LONGEST:
+        return None
     as_written = ConversionConfig(lowercase_symbols=False)  # A and a are two variables
     try:
         found = latex2sympy(
@@ -43,8 +48,44 @@ def with_constants(expression: Any) -> Any:
     if not isinstance(expression, sympy.Basic | sympy.MatrixBase):
         return None
     known = {"i": sympy.I, "e": sympy.E, "pi": sympy.pi}
+    if not is_small(expression):
+        return None
     symbols = {s: known[str(s)] for s in getattr(expression, "free_symbols", ()) if str(s) in known}
     return expression.subs(symbols) if symbols else expression
+
+
+def is_small(expression: Any) -> bool:
+    """Whether an expression is worked out soon: no endless or symbolic sum, no tower of powers."""
+    import sympy
+
+    for count, node in enumerate(sympy.postorder_traversal(expression)):
+        if count > LARGEST_SIZE or isinstance(node, sympy.Integral | sympy.Limit | sympy.Derivative):
+            return False
+        if isinstance(node, sympy.Sum | sympy.Product):
+            return all(_is_short(limits) for limits in node.limits)
+        if isinstance(node, sympy.Pow) and node.is_number and not _is_small_power(*node.args):
+            return False
+        grows = isinstance(node, sympy.exp | sympy.factorial | sympy.binomial) and node.args[0].is_number
+        if grows and not abs(sympy.N(node.args[0])) <= LARGEST_POWER:
+            return False
+    return True
+
+
+def _is_short(limits: Any) -> bool:
+    """Whether a sum runs over few whole numbers that are told."""
+    if len(limits) != 3:
+        return False
+    _, low, high = limits
+    return bool(low.is_Integer and high.is_Integer and high - low <= LARGEST_SIZE)
+
+
+def _is_small_power(base: Any, exponent: Any) -> bool:
+    import sympy
+
+    size, power = abs(sympy.N(base)), abs(sympy.N(exponent))
+    if not size.is_number or not power.is_number or not power <= LARGEST_POWER:
+        return False
+    return bool(not size or power * abs(sympy.log(size)) <= 10 * LARGEST_POWER)
 
 
 def equal(left: str, right: str, is_decimal: bool = False) -> bool | None:

@@ -32,13 +32,33 @@ ANOTHER = re.compile(
 )
 
 
+TOLD = re.compile(
+    r"(?:^|[\s(*])([A-J])[)*_]*(?:,)? is (?:(?:therefore|thus|indeed|clearly) )?(?:the )?"
+    r"(?:(?:final|correct|right|best) )*(?:answer|choice|option|one)\b(?!\s+(?:not|because it is not)\b)"
+)
+
+
+def told_choice(text: str) -> str | None:
+    """The letter of the last "B is the answer" of a text, with the sentence around it.
+
+    >>> told_choice("I think B is the correct answer."), told_choice("B is not the answer")
+    ('B', None)
+    """
+    found = list(TOLD.finditer(text))
+    if not found or NOT_CHOSEN.search(text[max(0, found[-1].start() - 30) : found[-1].start()]):
+        return None
+    last = found[-1]
+    is_one_of_two = re.search(r"\b(?:or|and|not|neither|nor|if|whether)\s*\(?$", text[: last.start(1)])
+    return None if is_one_of_two or text[last.end() :].lstrip().startswith("?") else last[1]
+
+
 def chosen(text: str) -> frozenset[str] | None:
     """The letters that a final answer chooses, None where it chooses none.
 
     >>> [sorted(chosen(t) or "-") for t in ("(b).", "B. Paris", "C, because it fits", "A and C", "a bird")]
     [['B'], ['B'], ['C'], ['A', 'C'], ['-']]
     """
-    text = text.strip().strip("*_` ")
+    text = text.strip().strip("*_` $")
     if found := _letter(text):
         return found
     shorter = LEAD.sub("", text)

@@ -14,6 +14,7 @@ from selection import algebra
 from selection.choices import chosen
 from selection.notation import (
     HEDGED,
+    Based,
     Expression,
     Infinite,
     Intervals,
@@ -95,6 +96,8 @@ def read_number(text: str) -> Quantity | None:
         reading = reading.value
     if isinstance(reading, Quantity):
         return reading
+    if GLUED_UNIT.fullmatch(bare):
+        return quantity(f"{bare[:-1]} {bare[-1]}")
     if (
         isinstance(reading, Several)
         and len(set(reading.items)) == 1
@@ -131,7 +134,7 @@ def _decimal_comma(text: str) -> Quantity | None:
     """Text as a number with a decimal comma, where it could be one."""
     bare = without_lead(plain(text))
     found = re.match(rf"[^\d]*(?:{DECIMAL_COMMA})", bare)
-    if found is None or bare.count(",") != 1:
+    if found is None or bare.count(",") != 1 or re.search(r",000(?!\d)", bare):
         return None
     return quantity(bare.replace(",", "."))
 
@@ -150,6 +153,8 @@ def same(a: Reading, b: Reading, tolerance: float = 0.0) -> bool | None:
         return _same_named(a, b, tolerance)
     if isinstance(a, Quantity) and isinstance(b, Quantity):
         return same_quantity(a, b, tolerance)
+    if isinstance(a, Based) or isinstance(b, Based):
+        return _same_based(a, b)
     for one, other in ((a, b), (b, a)):
         if isinstance(one, Several) and one.kind == "approx":  # a value and its rounding: either is meant
             found = [same(item, other, tolerance) for item in one.items]
@@ -169,6 +174,17 @@ def same(a: Reading, b: Reading, tolerance: float = 0.0) -> bool | None:
         if isinstance(one, Relation):
             return _same_relation(one, other)
     return _same_expression(a, b)
+
+
+def _same_based(a: Reading, b: Reading) -> bool | None:
+    """Numbers in a base; beside a number without one it is in doubt which base that has."""
+    if isinstance(a, Based) and isinstance(b, Based):
+        return a.base == b.base or None if a.value == b.value else False
+    one, other = (a, b) if isinstance(a, Based) else (b, a)
+    if isinstance(one, Based) and isinstance(other, Quantity):
+        is_meant = other.value == one.value or str(other.value) == one.digits
+        return None if is_meant else False
+    return None
 
 
 def same_quantity(a: Quantity, b: Quantity, tolerance: float = 0.0) -> bool | None:

@@ -58,6 +58,7 @@ NO_ANSWER = re.compile(
 )
 DISPLAYED = re.compile(r"\s*(?:\\\[(.+?)\\\]|\$\$(.+?)\$\$)[ \t]*([^\n]*)", re.DOTALL)
 SENTENCE_END = re.compile(
+    r"(?<=\d [A-Za-z])[.!]\s+(?=[A-Z(])|"
     r"(?<![\s.][A-Za-z])(?<!^[A-Za-z])(?<!Rs)(?<!sq)(?<!cu)(?<!approx)(?<!Mr)(?<!Dr)(?<!St)"
     r"[.!]\s+(?=[A-Z(\\$✓✅]|$)"
 )

@@ -70,6 +70,15 @@ class Relation:
 
 
 @dataclass(frozen=True, slots=True)
+class Based:
+    """A whole number in a base that is told: its value and the base."""
+
+    value: int
+    base: int
+    digits: str
+
+
+@dataclass(frozen=True, slots=True)
 class Time:
     """A time of day or a span: minutes, and which half of the day if it is said."""
 
@@ -85,7 +94,7 @@ class Infinite:
     sign: int
 
 
-Reading = Quantity | Words | Expression | Several | Intervals | Named | Relation | Time | Infinite
+Reading = Quantity | Words | Expression | Several | Intervals | Named | Relation | Time | Infinite | Based
 
 LEAD = re.compile(
     r"^(?:(?:the )?(?:final |correct |right )?answer(?: is|:)|"
@@ -145,6 +154,7 @@ ALL_REALS = re.compile(
     r"(?:the set of )?(?:all )?reals?(?: numbers?)?|\\mathbb\s*\{\s*r\s*\}|\\mathbb r|"
     r"\(\s*-\s*\\infty\s*,\s*\+?\\infty\s*\)"
 )
+BASED = re.compile(r"\(?(\d[\dA-F]*)\)?\s*(?:_\s*\{?\s*(\d{1,2})\s*\}?|(?:in )?base (\d{1,2}))")
 NAMED_TIMES = {"noon": 720, "midday": 720, "midnight": 0}
 BUILDER = re.compile(r"\\?\{\s*([a-z])\s*(?:\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*)?(?:\||:)\s*(.+?)\s*\\?\}")
 SAME_WORDS = {"does not exist": "dne", "doesn't exist": "dne", "not defined": "undefined"}
@@ -191,6 +201,8 @@ def _read(text: str) -> Reading | None:
     """Read text without typography, by what its form says."""
     if not text or len(text) > 2000:
         return None
+    if (based := BASED.fullmatch(text)) is not None:
+        return _in_base(based[1], int(based[2] or based[3]))
     if (said := _hour(text) or quantity(text) or _said_twice(text)) is not None:
         return said
     found: Reading | None
@@ -213,6 +225,14 @@ def _read(text: str) -> Reading | None:
     return in_a_phrase(text) or _expression(text)
 
 
+def _in_base(digits: str, base: int) -> Based | None:
+    """A whole number in a base, None where its digits are not of that base."""
+    try:
+        return Based(int(digits, base), base, digits) if base > 1 else None
+    except ValueError:
+        return None
+
+
 def _hour(text: str) -> Time | None:
     """`8 a.m.` or `8 o'clock`."""
     found = HOUR.fullmatch(text)
@@ -225,6 +245,7 @@ def _hour(text: str) -> Time | None:
 
 def _said_twice(text: str) -> Quantity | None:
     """`7 (seven)`: a quantity with itself or plain words in parentheses."""
+    text = re.sub(r"^([^\[\]]+\s)\[([^\[\]]+)\]$", r"\1(\2)", text)  # 18 [apples]
     found = re.fullmatch(r"([^()]+?)\s*\(([^()]+)\)", text)
     one, other = (quantity(found[1]), quantity(found[2])) if found else (None, None)
     if found is None or one is None or re.search(r"[\\^*/+=]", text):

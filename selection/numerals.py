@@ -53,6 +53,7 @@ SCALES = {
     "trillion": 10**12, "dozen": 12, "score": 20, "mn": 10**6, "mio": 10**6, "bn": 10**9, "mil": 10**6,
     "hundreds": 100, "thousands": 1000, "lakhs": 10**5, "millions": 10**6, "crores": 10**7, "billions": 10**9,
     "trillions": 10**12, "dozens": 12, "quadrillion": 10**15, "lac": 10**5, "tn": 10**12,
+    "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8, "만": 10**4, "억": 10**8,
 }  # fmt: skip
 SCALE_LETTERS = {"k": 1000, "K": 1000, "M": 10**6}  # directly behind the digits
 MONEY_LETTERS = SCALE_LETTERS | {"m": 10**6, "B": 10**9, "b": 10**9, "T": 10**12, "t": 10**12}
@@ -88,7 +89,7 @@ def numeral(text: str) -> Number | None:
         return _repeating(text)
     if re.fullmatch("|".join(GROUPED), text):
         ungrouped = without_groups(text)
-        decimal = re.fullmatch(r"[1-9]\d{0,2},\d{3}", text)
+        decimal = re.fullmatch(r"[1-9]\d{0,2},(?!000)\d{3}", text)  # nobody writes 64 as 64,000
         doubt = (Fraction(text.replace(",", ".")),) if decimal else ()
         return Number(Fraction(ungrouped), doubt, _digits(ungrouped))
     return None

@@ -21,6 +21,7 @@ from selection.numerals import (
     SCALE,
     SCALE_LETTERS,
     SCALES,
+    VALUES,
     Number,
     numeral,
     power_of_ten,
@@ -42,6 +43,10 @@ FRACTION = re.compile(
 NUMBER = re.compile(rf"(?:{'|'.join((*GROUPED, REPEATING, POINTED))})(?![\d.,]*\d)")
 TENS = re.compile(POWER)
 ALONE = re.compile(BARE_POWER)
+AND_PART = re.compile(
+    rf"({INTEGER_OR_GROUPS})\s+and\s+(an?|one|two|three|four|five)[\s-]+({'|'.join(PARTS)})s?(?![A-Za-z])",
+    re.IGNORECASE,
+)
 PERCENT = re.compile(
     r"\s*(?:%|(?:per ?cent|percentage points?|percentage|pct)(?![A-Za-z])\.?)", re.IGNORECASE
 )
@@ -96,11 +101,12 @@ def compound(text: str) -> Quantity | None:
     >>> compound("5 hours and 30 minutes").value
     Fraction(11, 2)
     """
+    text = re.sub(r"^(\d+)' ?(\d+(?:\.\d+)?)\"$", r"\1 ft \2 inches", text)
     if not SEVERAL_UNITS.fullmatch(text):
         return None
     total, first = Fraction(0), None
     for number, word in ONE_UNIT.findall(text):
-        unit = unit_of(word)
+        unit = unit_of("inch" if word == "in" else word)
         if unit is None or unit.counts_nouns or (first is not None and unit.dimensions != first.dimensions):
             return None
         first = first or unit
@@ -129,6 +135,9 @@ def _number(text: str) -> tuple[Number, str, bool] | None:
         if not 0 < int(over) < int(under):
             return None
         return Number(_plain(whole) + Fraction(int(over), int(under))), text[found.end() :], False
+    if found := AND_PART.match(text):
+        over, under = VALUES.get(found[2].casefold(), 1), PARTS[found[3].casefold()]
+        return Number(_plain(found[1]) + Fraction(over, under)), text[found.end() :], False
     if found := FRACTION.match(text):
         over, under = found[1] or found[3] or found[5], found[2] or found[4] or found[6]
         if not _plain(under):

@@ -93,8 +93,18 @@ SIZES = {
     "pressure": "1 Pa pascal pascals; 1000 kPa; 101325 atm",
     "amount": "1 mol mole moles",
     "byte": "1 byte bytes; 1000 KB kB; 1000000 MB; 1000000000 GB",
+    "charge": "1 coulomb coulombs",
+    "field": "1 T tesla teslas",
+    "electronvolt": "1 eV; 1000 keV; 1000000 MeV; 1000000000 GeV",
     "area": "1 acre acres; 2471/1000 hectare hectares ha",
 }
+# in Chinese, Japanese and Korean, where they stand behind the digits without a space
+ABROAD = {
+    "元": "yuan", "块": "yuan", "圆": "yuan", "円": "yen", "원": "won", "米": "m", "厘米": "cm", "毫米": "mm",
+    "千米": "km", "公里": "km", "克": "g", "千克": "kg", "公斤": "kg", "小时": "hour", "分钟": "min",
+    "秒": "s", "天": "day", "升": "L", "毫升": "mL", "度": "degree",
+}  # fmt: skip
+COUNTERS = frozenset("个個只本人名张条件辆棵岁次枚匹台箱개명권")
 KNOWN = {name: size for dimension, sizes in SIZES.items() for name, size in _sized(dimension, sizes).items()}
 SPEEDS = {"mph": ("mile", "hour"), "kph": ("km", "hour"), "kmh": ("km", "hour"), "kmph": ("km", "hour")}
 SPEEDS |= {"fps": ("ft", "s"), "bps": ("bit", "s"), "rpm": ("revolution", "min")}
@@ -108,7 +118,9 @@ SQUARE = re.compile(r"^(?:square|sq\.?)\s+|^(?:sq)(?=\s)", re.IGNORECASE)
 CUBIC = re.compile(r"^(?:cubic|cu\.?)\s+", re.IGNORECASE)
 POWERED = re.compile(r"\s*(?:\^\s*\{?\s*(-?\d)\s*\}?|(squared|cubed)\b)")
 UNIT_FRACTION = re.compile(r"\\frac\s*\{\s*([A-Za-zµ][\w^\s]*)\}\s*\{\s*([A-Za-zµ][\w^\s]*)\}")
-WORD = re.compile(r"(?:°[CF]|US\$|[$€£¥₹₩₽¢Ω]|[A-Za-zµ]+(?:['-][A-Za-z]*)*\.?)")
+WORD = re.compile(
+    r"(?:°[CF]|US\$|[$€£¥₹₩₽¢Ω]|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+|[A-Za-zµ]+(?:['-][A-Za-z]*)*\.?)"
+)
 
 
 def read_unit(text: str, plainly: bool = True) -> Unit | None:
@@ -171,6 +183,10 @@ def unit_of(word: str, plainly: bool = True) -> Unit | None:
         len(name) == 1 and name.isascii() and name.isalpha() and not plainly
     ):
         return None
+    if name in ABROAD:
+        return unit_of(ABROAD[name])
+    if name in COUNTERS or name == "C":  # Celsius or coulomb
+        return Unit(Fraction(1), frozenset())
     if lower in SPEEDS:
         over, under = SPEEDS[lower]
         return _times(unit_of(over) or _noun(over), unit_of(under) or _noun(under), -1)
@@ -180,6 +196,8 @@ def unit_of(word: str, plainly: bool = True) -> Unit | None:
         if spelling in KNOWN and (len(spelling) > 1 or spelling == name):
             factor, dimension = KNOWN[spelling]
             return Unit(factor, frozenset({(dimension, 1)}))
+    if "\u3040" <= name[:1] <= "\ud7af":
+        return None
     if lower in EMPTY or lower in NO_UNIT or lower.endswith("ly"):
         return Unit(Fraction(1), frozenset())
     if len(lower) < 3 or not set(lower) & set("aeiouyéèàöüä"):

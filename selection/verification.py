@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 from cluster.errors import BadInput
 from cluster.models.reasoning import split_reasoning
 from cluster.own_modules import import_module, own_folders
+from selection.choices import told_choice
 from selection.comparison import COMPARISONS, UnreadableReference
 from selection.extraction import extract_final, stands_alone
 
@@ -134,6 +135,8 @@ def judge(text: str, given: str | tuple[str, ...], settings: VerifySettings, row
     is_marked = got is not None or settings.pattern is not None
     if not is_marked:
         got = stands_alone(said)
+    if got is None and settings.method == "choice":
+        got = told_choice(said)
     if got is None or not got.strip():
         return Verdict("unparsed", "")
     compare, found, reason = COMPARISONS[settings.method], [], ""

@@ -6,6 +6,55 @@ that its name begins with.
 """
 
 FINALS: dict[str, str] = {
+    "math said plainly": r"""
+= | 18 | 18 (eggs)
+= | 18 | 18 [apples]
+= | 18.5 | 18 and a half
+= | 18.25 | 18 and a quarter
+= | 18.5 | eighteen and a half
+= | 18.5 | 18 and a half hours
+= | 18 | 18个
+= | 25000 | 2.5万
+= | 250000000 | 2.5亿
+! | 100 | 100,000
+= | 3 | 3m
+! | 4 | 3m
+= | 3 m | 3m
+= | 6 feet 2 inches | 6 ft 2 in
+= | 6 ft 2 in | 6 feet 2 inches
+! | 6 ft 2 in | 6 feet 3 inches
+? | 2516_8 | 2516
+= | 2516_8 | 2516_8
+? | 2, 3 | [2, 3]
+~ | (2, 3) | [2, 3]
+~ | 1011_3 | 1011_2
+= | 1011_2 | 1011_{2}
+= | 1011_2 | (1011)_2
+~ | F_n = \sum_{k=0}^{n} \binom{n-k}{k} | F_n = \sum_{k=1}^{n} \binom{n-k}{k}
+~ | \sum_{k=1}^{\infty} \frac{1}{k^2+k+1} | \sum_{k=1}^{\infty} \frac{1}{k^2+k+2}
+= | \sum_{k=1}^{n} k | \sum_{k=1}^{n} k
+~ | 7^{7^{7^{7}}} | 8^{7^{7^{7}}}
+~ | 100000! | 100001!
+= | 2^{100} | 1267650600228229401496703205376
+? | \frac{2}{3} | e^{e^{e^{10}}}
+! | 3 m | 4m
+? | 18 | 18以上
+! | 5.75 | 5 and a half
+= | 70 inches | 5' 10"
+? | 2516_8 | 9_8
+""",
+    "numeric said plainly": r"""
+= | 18 | 18 (eggs)
+= | 18.5 | 18 and a half
+= | 25000 | 2.5万
+! | 100 | 100,000
+= | 3 | 3m
+""",
+    "choice said plainly": r"""
+= | D | $D
+= | D | $D$
+= | B | B is the answer.
+""",
     "math grouping": r"""
 ~ | \sqrt{x}+1 | \sqrt{x+1}
 ~ | x^2+1 | x^{2+1}
@@ -1640,6 +1689,29 @@ TEXTS: dict[str, str] = {
 ? | 5 | Answer: N/A
 ? | 5 | Answer: NaN
 ? | 5 | Answer: inf
+""",
+    "math said plainly": r"""
+= | 18 | #### **18** eggs
+! | 81 | #### **18** eggs
+= | 18 | The answer is **18** eggs.
+! | 81 | The answer is **18** eggs.
+= | 18 | The answer is **$18** per day.
+= | 18 | 18 (eggs)
+= | 18 | \boxed{18元}
+= | 1.6*10^-19 | #### 1.6*10^-19 C
+= | 1.6\times 10^{-19} | #### 1.6*10^-19 C
+= | 100 | The final answer is 100 m. I hope it is correct.
+= | 5 | The answer is 5 g. It was weighed.
+! | 64 | **Answer:** $64,000
+""",
+    "numeric said plainly": r"""
+= | 1.6e-19 | #### 1.6*10^-19 C
+= | 100 | The final answer is 100 m. I hope it is correct.
+! | 64 | **Answer:** $64,000
+""",
+    "choice said plainly": r"""
+= | B | B is the answer.
+~ | B | B is not the answer.
 """,
     "math several answers": r"""
 ~ | 4 | Either it is \boxed{2} or it could be that it is \boxed{4}
