@@ -1,0 +1,91 @@
+"""Whether two quantities are equal: their numbers, units, currencies and percent signs."""
+
+from decimal import Decimal
+from fractions import Fraction
+
+from selection.quantities import Quantity
+from selection.units import CURRENCIES, Unit
+
+FLOAT_DIGITS = 12  # of a decimal that a program printed
+ROUNDED_DIGITS = 6
+
+
+def same_quantity(a: Quantity, b: Quantity, tolerance: float = 0.0) -> bool | None:
+    """Numbers and their units.
+
+    A unit, a currency or a percent sign that one of both leaves out is not missed. Units of one dimension are
+    converted, other dimensions differ, and nouns that differ leave it in doubt.
+    """
+    if a.is_percent != b.is_percent:
+        if a.unit or b.unit:  # 20 cm is no share
+            return None
+        is_equal = _close(a, b, tolerance) or _close(_share(a), _share(b), tolerance)
+        return True if is_equal else _or_doubt(_share(a), _share(b), tolerance)
+    if a.unit is None or b.unit is None:
+        found = _or_doubt(a, b, tolerance)
+        is_converted = any(_close(_converted(a), one, tolerance) for one in (b, _converted(b)))
+        return None if found is False and is_converted else found
+    return _same_with_units(a, b, a.unit, b.unit, tolerance)
+
+
+def _same_with_units(a: Quantity, b: Quantity, own: Unit, other: Unit, tolerance: float) -> bool | None:
+    if own.dimensions == other.dimensions:
+        return _or_doubt(_converted(a), _converted(b), tolerance)
+    found = _or_doubt(a, b, tolerance)
+    if found is not True:
+        names = {name for name, _ in own.dimensions | other.dimensions}
+        is_temperature = names <= {"Celsius", "Fahrenheit", "Kelvin", "angle"}
+        is_money = "USD" in names and len(names & CURRENCIES) > 1
+        return (
+            None
+            if is_temperature or (is_money and _close(_converted(a), _converted(b), tolerance))
+            else found
+        )
+    if own.dimensions < other.dimensions or other.dimensions < own.dimensions:
+        rest = {name for name, _ in own.dimensions ^ other.dimensions}
+        shared = {name for name, _ in own.dimensions & other.dimensions}
+        return True if all(n.startswith("#") for n in rest) or shared & CURRENCIES else None
+    names_own, names_other = ({name for name, _ in unit.dimensions} for unit in (own, other))
+    if "angle" in names_own | names_other and (names_own | names_other) & {"Celsius", "Fahrenheit"}:
+        return True  # degrees of a temperature
+    if own.counts_nouns or other.counts_nouns:
+        return True if {n for n in names_own if n[0] == "#"} & names_other else None
+    return False
+
+
+def _share(a: Quantity) -> Quantity:
+    return Quantity(a.value / 100, a.unit, False, digits=a.digits) if a.is_percent else a
+
+
+def _converted(a: Quantity) -> Quantity:
+    if a.unit is None:
+        return a
+    return Quantity(
+        a.value * a.unit.factor, None, a.is_percent, tuple(d * a.unit.factor for d in a.doubtful), a.digits
+    )
+
+
+def _or_doubt(a: Quantity, b: Quantity, tolerance: float) -> bool | None:
+    """Whether numbers are equal; None where they are by a reading in doubt, or by rounding."""
+    if _close(a, b, tolerance):
+        return True
+    if b.value in a.doubtful or a.value in b.doubtful:
+        return None
+    return None if _rounded(a, b) or _rounded(b, a) else False
+
+
+def _close(a: Quantity, b: Quantity, tolerance: float) -> bool:
+    if a.value == b.value:
+        return True
+    if tolerance:
+        return abs(a.value - b.value) <= Fraction(Decimal(str(tolerance))) * max(Fraction(1), abs(b.value))
+    return any(one.digits >= FLOAT_DIGITS and _rounded(one, other) for one, other in ((a, b), (b, a)))
+
+
+def _rounded(decimal: Quantity, exact: Quantity) -> bool:
+    """Whether a decimal of many digits is a fraction that no decimal is, rounded or cut."""
+    if decimal.digits < ROUNDED_DIGITS or exact.digits or exact.value.denominator == 1:
+        return False
+    return abs(decimal.value - exact.value) <= abs(exact.value) * Fraction(
+        1, 10 ** (min(decimal.digits, 16) - 1)
+    )

@@ -1,0 +1,96 @@
+"""Text as an expression for computer algebra, and the unit behind it. Nothing is guessed: a word that
+it would take for a product of letters makes it none.
+"""
+
+import re
+
+from selection.numerals import POINTED, without_groups
+from selection.readings import Expression
+from selection.units import Unit, read_unit
+from selection.vocabulary import ENGLISH, FUNCTIONS
+
+FUNCTION_WORD = re.compile(
+    rf"(?<![A-Za-z\\])({'|'.join(sorted(FUNCTIONS, key=len, reverse=True))})(?![A-Za-z])"
+)
+BRACED_ARGUMENT = re.compile(
+    rf"(\\(?:{'|'.join(sorted(FUNCTIONS - {'sqrt'}, key=len, reverse=True))}))\s*"
+    r"\{((?:[^{}]|\{[^{}]*\})*)\}"
+)
+COUNTED_FRACTION = re.compile(r"(?<![\w.}^_])(\d+)\s*\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
+BEFORE_BRACKET = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(?=\{?[(\[])")
+COMMAND = re.compile(r"\\[A-Za-z]+")
+ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[a-zA-Z]*\}")
+RUN = re.compile(r"[^\W\d_]{2,}")
+
+
+def has_variables(text: str) -> bool:
+    return bool(re.search(r"[A-Za-z]", FUNCTION_WORD.sub("", COMMAND.sub("", text))))
+
+
+def expression(text: str) -> Expression | None:
+    """What computer algebra may be asked about: no word that it would take for a product of letters."""
+    text, unit = _without_unit(without_groups(text))
+    bare = FUNCTION_WORD.sub(" ", COMMAND.sub(" ", ENVIRONMENT.sub(" ", text)))
+    for run in RUN.findall(bare):
+        if len(run) > 3 or run.casefold() in ENGLISH:
+            return None
+    if (
+        re.search(r"[\"?:;$€£~#@]|\.{3}|[^ -~]|,(?!\d{3})|(?<![\w)}\]|!])!|\\text", bare)
+        or "mod" in text
+        or not re.search(r"\w", text)
+    ):
+        return None
+    if re.search(r"\d\s*_", text) or re.search(r"[A-Za-z]\d", bare):  # another base, H2O
+        return None
+    if text.count("(") != text.count(")") or text.count("{") != text.count("}"):
+        return None
+    if re.search(r"(?<![\w.])\d[\d.]*\s+\d", text):  # two numbers side by side are no product
+        return None
+    return Expression(_for_algebra(text), unit)
+
+
+def _without_unit(text: str) -> tuple[str, Unit | None]:
+    """An expression and the unit that stands behind it."""
+    found = re.match(r"(.*[\d)}A-Za-z])\s+((?:[A-Za-zµ]|\$).*)$", text)
+    places = [m.start() for m in re.finditer(r"\s+(?=[A-Za-zµ])", text)] if found else []
+    for place in places:
+        head, tail = text[:place], text[place:]
+        if head.count("{") != head.count("}") or re.search(r"[-+*/=^_(]$|\\cdot$|\\times$", head.rstrip()):
+            continue
+        if (
+            FUNCTION_WORD.match(tail.strip())
+            or not re.search(r"[A-Za-z]{2,}|^\s*[mgshL]\b", tail)
+            or "\\" in tail
+        ):
+            continue
+        unit = read_unit(tail)
+        if unit is not None:
+            return head, unit if unit.dimensions else None
+    return text, None
+
+
+def _for_algebra(text: str) -> str:
+    """LaTeX that computer algebra reads exactly: decimals as fractions, functions as commands, products with
+    their sign where it would read a mixed number.
+    """
+    text = FUNCTION_WORD.sub(r"\\\1 ", text).replace("%", r"\cdot\frac{1}{100}")
+    text = BRACED_ARGUMENT.sub(r"\1(\2)", text)
+    text = re.sub(r"\^\s*\(([^()]*)\)", r"^{\1}", text)
+    text = re.sub(rf"\^\s*(-?{POINTED})", r"^{\1}", text)
+    text = COUNTED_FRACTION.sub(_improper, text)
+    text = BEFORE_BRACKET.sub(r"\1\\cdot ", text)
+    text = re.sub(r"(?<![\d.])(\d*)\.(\d+)", _exact_decimal, text)
+    text = re.sub(r"(?<=[\w)}])\s*x\s*(?=10\s*\^)", r"\\times ", text)
+    return text.replace("*", r"\cdot ")
+
+
+def _improper(found: re.Match[str]) -> str:
+    """A mixed number as one fraction; a whole number beside an improper fraction is a factor."""
+    whole, over, under = (int(group) for group in found.groups())
+    if 0 < over < under:
+        return rf"\frac{{{whole * under + over}}}{{{under}}}"
+    return rf"{whole}\cdot\frac{{{over}}}{{{under}}}"
+
+
+def _exact_decimal(found: re.Match[str]) -> str:
+    return rf"\frac{{{int((found[1] or '0') + found[2])}}}{{{10 ** len(found[2])}}}"

@@ -1,0 +1,110 @@
+"""Whether expressions, equations and inequalities are equal, by computer algebra."""
+
+import re
+
+from selection import algebra
+from selection.amounts import same_quantity
+from selection.multiples import Same
+from selection.quantities import Quantity, quantity
+from selection.readings import Expression, Intervals, Named, Reading, Relation, latex_of
+
+GLUED_UNIT = re.compile(r"-?\d+\s*[mgshlLJNWVAKCF]")
+BEHIND_DENOMINATOR = re.compile(
+    r"(/\s*(?:\d+|[A-Za-z]|\([^()]*\)|\{[^{}]*\}))\s*"
+    r"(?=[A-Za-z(]|\\(?!cdot|times|div|pm|right|end)[A-Za-z])"
+)
+
+
+def same_named(a: Reading, b: Reading, same: Same) -> bool | None:
+    if isinstance(a, Named) and isinstance(b, Named):
+        if a.name == b.name or _is_loose(a.name) or _is_loose(b.name):
+            found = same(a.value, b.value)
+        else:
+            found = None if _either_is_formula(a, b) else False
+        if found is True or not (a.sides and b.sides) or _is_loose(a.name) or _is_loose(b.name):
+            return found
+        return _same_sides(a.sides, b.sides, found)
+    named, other = (a, b) if isinstance(a, Named) else (b, a)
+    assert isinstance(named, Named)
+    if isinstance(other, Relation):
+        return _same_sides(named.sides, other.sides, None) if named.sides and other.sign == "=" else None
+    if isinstance(other, Intervals):
+        return same(named.value, other) if named is a else same(other, named.value)
+    return same(named.value, b) if named is a else same(a, named.value)
+
+
+def _is_loose(name: str) -> bool:
+    """Whether a name is one that others stand for as well: a word, or a function's."""
+    return (len(name) > 2 and name.isalpha()) or "(" in name
+
+
+def _either_is_formula(a: Named, b: Named) -> bool:
+    return isinstance(a.value, Expression) or isinstance(b.value, Expression)
+
+
+def _same_sides(a: tuple[str, str], b: tuple[str, str], otherwise: bool | None) -> bool | None:
+    found = algebra.proportional(a, b)
+    return otherwise if found is None else found[0]
+
+
+def same_relation(one: Relation, other: Reading) -> bool | None:
+    if not isinstance(other, Relation):
+        return None if isinstance(other, Intervals | Expression) else False
+    if "=" in (one.sign, other.sign) and one.sign != other.sign:
+        return False
+    found = algebra.proportional(one.sides, other.sides)
+    if found is None or not found[0]:
+        return None if found is None else False
+    if one.sign in ("=", "!="):
+        return one.sign == other.sign
+    turned = other.sign.translate(str.maketrans("<>", "><")) if found[1] < 0 else other.sign
+    return one.sign == turned
+
+
+def same_expression(a: Reading, b: Reading) -> bool | None:
+    left, right = latex_of(a), latex_of(b)
+    if left is None or right is None:
+        return None
+    if (glued := glued_unit(a, b)) is not None:
+        return same_quantity(glued, b, 0.0) if isinstance(b, Quantity) else None
+    if isinstance(a, Quantity) and glued_unit(b, a) is not None:
+        return None
+    units = [one.unit for one in (a, b) if isinstance(one, Quantity | Expression)]
+    if None not in units and units[0] is not None and units[1] is not None:
+        if units[0].dimensions != units[1].dimensions:
+            return None if units[0].counts_nouns or units[1].counts_nouns else False
+        left, right = (
+            text
+            if unit is None or unit.factor == 1
+            else rf"({text})\cdot\frac{{{unit.factor.numerator}}}{{{unit.factor.denominator}}}"
+            for text, unit in zip((left, right), units, strict=True)
+        )
+    is_decimal = any(isinstance(one, Quantity) and one.digits for one in (a, b))
+    found = _in_every_reading(left, right, is_decimal)
+    return None if found is False and left.casefold() == right.casefold() else found
+
+
+def glued_unit(a: Reading, b: Reading) -> Quantity | None:
+    """`3m` beside a number as three metres: with a letter of computer algebra it would be a product."""
+    if not isinstance(a, Expression) or a.unit or not isinstance(b, Quantity):
+        return None
+    return (
+        quantity(re.sub(r"(?<=\d)\s*(?=[A-Za-z])", " ", a.latex)) if GLUED_UNIT.fullmatch(a.latex) else None
+    )
+
+
+def _in_every_reading(left: str, right: str, is_decimal: bool) -> bool | None:
+    """Whether expressions are equal; None where they are by one reading and not by another."""
+    pairs = [(one, other) for one in line_readings(left) for other in line_readings(right)]
+    found = {algebra.equal(one, other, is_decimal) for one, other in pairs}
+    return found.pop() if len(found) == 1 else None
+
+
+def line_readings(latex: str) -> tuple[str, ...]:
+    r"""What a fraction on one line could mean: what follows its denominator is below the line or behind it.
+
+    >>> line_readings(r"1/2x"), line_readings(r"1/2+x")
+    (('1/2x', '1/2\\cdot x'), ('1/2+x',))
+    """
+    other = BEHIND_DENOMINATOR.sub(r"\1\\cdot ", latex)
+    return (latex,) if other == latex else (latex, other)

@@ -1,0 +1,122 @@
+"""What a final answer can say: the kinds of readings that are compared."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from selection.quantities import Quantity
+from selection.units import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Plain words without case, articles and a trailing point."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """LaTeX for computer algebra, and a unit behind it."""
+
+    latex: str
+    unit: Unit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """More than one value.
+
+    Attributes:
+        kind: `set` where the order says nothing, `tuple` where it does, `ratio`.
+        is_braced: written in braces, so surely a set.
+    """
+
+    kind: str
+    items: tuple["Reading", ...]
+    is_braced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """A union of intervals: each low, high, and whether its ends belong to it; None as an end is infinite."""
+
+    parts: tuple[tuple["Reading | None", "Reading | None", bool, bool], ...]
+    variable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """`x = 5`: a name, its value, and the equation as LaTeX of its two sides."""
+
+    name: str
+    value: "Reading"
+    sides: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """An equation or inequality that names nothing: its sign and two sides as LaTeX."""
+
+    sign: str
+    sides: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Based:
+    """A whole number in a base that is told: its value and the base."""
+
+    value: int
+    base: int
+    digits: str
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """A time of day or a span: minutes, and which half of the day if it is said."""
+
+    minutes: Fraction
+    half: str
+    ratio: Fraction | None
+
+
+@dataclass(frozen=True, slots=True)
+class Infinite:
+    """Plus or minus infinity."""
+
+    sign: int
+
+
+Reading = Quantity | Words | Expression | Several | Intervals | Named | Relation | Time | Infinite | Based
+Reader = Callable[[str], "Reading | None"]
+
+
+def as_intervals(reading: Reading | None) -> Intervals | None:
+    """The intervals that something could be: a pair in parentheses is an open one too."""
+    if isinstance(reading, Intervals):
+        return reading
+    if isinstance(reading, Several) and reading.kind == "tuple" and len(reading.items) == 2:
+        low, high = reading.items
+        return Intervals(((end_of(low), end_of(high), False, False),))
+    return None
+
+
+def end_of(reading: Reading) -> Reading | None:
+    return None if isinstance(reading, Infinite) else reading
+
+
+def latex_of(reading: Reading) -> str | None:
+    """A value as LaTeX for computer algebra."""
+    if isinstance(reading, Expression):
+        return reading.latex
+    if isinstance(reading, Quantity):
+        value = reading.value / 100 if reading.is_percent else reading.value
+        over, under = value.numerator, value.denominator
+        return (
+            str(over)
+            if under == 1
+            else rf"({over})/({under})"
+            if over < 0
+            else rf"\frac{{{over}}}{{{under}}}"
+        )
+    return None
