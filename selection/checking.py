@@ -32,7 +32,7 @@ def _serve(pipe: Connection, place: Any, settings: VerifySettings) -> None:
     """
     signal.signal(signal.SIGINT, lambda _number, _frame: None)
     if settings.method == "math":
-        import math_verify  # noqa: F401  # imported before the clock of the first answer starts
+        import latex2sympy2_extended  # noqa: F401  # imported before the clock of the first answer starts
     if settings.function:
         os.environ.pop(SAFE_PATH, None)  # what a user's function starts is a process of theirs
         load_function(settings.function)

@@ -10,7 +10,15 @@ from cluster.storage import Place
 from jobs.experiment.schema import Experiment
 from jobs.results.outcome import Outcome
 
-FAILED_STATES = ("failed", "timed_out", "checker_error", "quarantined", "unrenderable", "too_long")
+FAILED_STATES = (
+    "failed",
+    "unreadable_reference",
+    "timed_out",
+    "checker_error",
+    "quarantined",
+    "unrenderable",
+    "too_long",
+)
 EARLY = ("failed", "not_understood")  # before anything was checked
 
 

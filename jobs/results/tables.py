@@ -15,7 +15,16 @@ from jobs.stages.score import PoolScores
 from selection.costs import CostSettings, compute_cost
 
 SHOWN = 20_000  # answers whose costs are drawn
-ENDED = ("verified", "wrong", "unparsed", "timed_out", "failed", "empty", "duplicate")
+ENDED = (
+    "verified",
+    "wrong",
+    "unparsed",
+    "unreadable_reference",
+    "timed_out",
+    "failed",
+    "empty",
+    "duplicate",
+)
 
 
 def teacher_table(start: Start) -> pd.DataFrame:

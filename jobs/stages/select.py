@@ -252,6 +252,8 @@ def build_ledger(
     ids, asked, teachers = (answers[c].tolist() for c in ("answer_id", "question_id", "teacher"))
     scored_ids = scored["answer_id"].tolist()
     why = dict(zip(ids, answers["error"].tolist(), strict=True))
+    no_reference = answers[answers["state"] == "unreadable_reference"]
+    why |= dict(zip(no_reference["answer_id"].tolist(), no_reference["extracted"].tolist(), strict=True))
     why |= dict(zip(scored_ids, scored["reason"].tolist(), strict=True))
     state = dict(zip(ids, answers["state"].tolist(), strict=True))
     for identity, s in zip(scored_ids, scored["state"].tolist(), strict=True):

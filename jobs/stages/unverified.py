@@ -10,6 +10,7 @@ REMEDIES = {
     "failed": "mend what the calls failed of, then run again with --retry-failed",
     "wrong": "look whether references and verify.method fit each other",
     "unparsed": "check verify.method and verify.pattern",
+    "unreadable_reference": "give references that verify.method reads, or another method",
     "timed_out": "raise verify.timeout_s",
     "checker_error": "mend what checks the answers",
     "empty": "raise generate.max_new_tokens, if all of it went into reasoning",
@@ -17,7 +18,7 @@ REMEDIES = {
     "not_understood": "see docs/data.md for what a row may hold",
 }
 SHOWN = 3  # reasons, and states with a remedy
-WITH_REASON = ("failed", "timed_out", "checker_error", "not_understood")
+WITH_REASON = ("failed", "unreadable_reference", "timed_out", "checker_error", "not_understood")
 OWN_WORDS = re.compile(r"\w*\d\w*")  # what differs from call to call: numbers, and ids that hold some
 
 
