@@ -29,10 +29,12 @@ def verdict(text: str, reference: str, kind: str) -> str:
 
 @pytest.mark.parametrize("kind", FINALS)
 def test_a_final_answer_gets_its_verdict_behind_a_mark_and_in_a_box(kind: str) -> None:
+    """All behind a mark, and every fourth in a box too: what is read is the same."""
     missed = []
-    for wanted, reference, answer in cases(FINALS[kind]):
+    for number, (wanted, reference, answer) in enumerate(cases(FINALS[kind])):
         texts = [f"Answer: {answer}"]
-        if answer.count("{") == answer.count("}") and "$$" not in answer and r"\[" not in answer:
+        is_boxable = answer.count("{") == answer.count("}") and "$$" not in answer and r"\[" not in answer
+        if number % 4 == 0 and is_boxable:
             texts.append(rf"so \boxed{{{answer}}}")
         for text in texts:
             if (state := verdict(text, reference, kind)) not in WANTED[wanted]:
