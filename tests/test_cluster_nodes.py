@@ -50,7 +50,7 @@ class Nodes:
     def close(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        end_of(self.process, 60)
+        wait_until(lambda: self.process.poll() is not None, 60)
         self.log.close()
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
