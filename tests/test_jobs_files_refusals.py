@@ -215,7 +215,7 @@ def test_an_answer_that_failed_is_not_replaced_by_the_reference() -> None:
 
 def test_verify_judges_the_rows_that_can_be_and_names_the_others(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
-        {"response": "A: 3", "reference": r} for r in (3.0, None, "three", [NAN, "3"])
+        {"response": "A: 3", "reference": r} for r in (3.0, None, "nobody knows", [NAN, "3"])
     ]
     rows += [{"response": NAN, "reference": "3"}, {"messages": "no list", "reference": "3"}]
     rows += [{"response": "A: 3 \ud83d", "reference": "4", "label": 0}]
@@ -234,7 +234,7 @@ def test_verify_judges_the_rows_that_can_be_and_names_the_others(tmp_path: Path)
     ]
     assert found[6]["verdict"] != "correct"
     assert done.stdout.count("left out") == 3
-    write_jsonl(path, [{"response": "A: 3", "reference": "three"}])
+    write_jsonl(path, [{"response": "A: 3", "reference": "nobody knows"}])
     assert (
         "the reference" in tutelage("verify", "--answers", path, "--out", out, "--method", "numeric").stderr
     )

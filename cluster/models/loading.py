@@ -90,6 +90,11 @@ def load_tokenizer(source: ModelSource) -> Any:
     Raises:
         BadInput: the files are missing or broken, or make a tokenizer without a vocabulary.
     """
+    if source.is_local and (Path(source.here) / "config.json").is_file():
+        with _one_line(f"cannot read config.json of {source.path}", "", "one that fits the weights"):
+            import_transformers().AutoConfig.from_pretrained(
+                source.here, trust_remote_code=source.trust_remote_code, local_files_only=True
+            )
     remedy = "copy the tokenizer files (tokenizer.json, tokenizer_config.json) beside the weights"
     with _one_line(f"cannot load the tokenizer of {source.path}", "", remedy):
         tokenizer = import_transformers().AutoTokenizer.from_pretrained(

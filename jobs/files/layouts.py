@@ -16,7 +16,7 @@ import pandas as pd
 from cluster.errors import BadInput
 from cluster.models.messages import Prompt, write_calls
 from jobs.files.answers import Row, answer_text, answer_turn, body_of
-from jobs.files.columns import ANSWER_NAMES, QUESTION_NAMES, id_of, teacher_of
+from jobs.files.columns import ANSWER_NAMES, QUESTION_NAMES, id_of, teacher_of, value_at
 from jobs.files.folders import SCORES_SUFFIX, listing, shard_of, teachers_of
 from jobs.files.json_rows import OnBroken
 from jobs.files.loaded import HUB, is_saved
@@ -24,6 +24,7 @@ from jobs.files.questions import question_id_of
 from jobs.files.refusals import NO_ANSWER, NO_QUESTION, LeftOut, Missing, NotUnderstood, told_of
 from jobs.files.rows import check_source, read_rows
 from jobs.files.turns import Turns, turns_of
+from jobs.files.values import is_nothing
 from jobs.run.store import write_atomically
 from selection.costs import CostSettings, compute_cost, scas_parts
 
@@ -211,6 +212,7 @@ def write_scores(scores: pd.DataFrame, answers: Answers, settings: CostSettings,
     for answer, state, reason in zip(scores["answer_id"], scores["state"], scores["reason"], strict=True):
         item = items[answer]
         row = {**in_authors_words(item, answers.sources[answer]), "teacher_name": item.teacher}
+        row.pop("error", None)  # the user's own column: here it says why a row has no score
         if state == "scored" and not math.isfinite(by_id.loc[answer, "scas_score"]):
             row |= {"scas_score": None, "error": "not_finite: the student gives this answer no number"}
         elif state == "scored":
@@ -257,7 +259,7 @@ def _rows_with_score(path: Path, key: str, on_unscored: Callable[[str], None]) -
     unscored, left_out = 0, LeftOut(str(path))
     teacher = unquote(path.name.removesuffix(SCORES_SUFFIX))
     for place, row in read_rows(path):
-        if row.get("error"):
+        if row.get("error") and is_nothing(value_at(row, key)):
             unscored += 1
             continue
         try:

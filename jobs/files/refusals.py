@@ -69,5 +69,8 @@ def told_of(reasons: Counter[str]) -> str:
     """How many rows were refused, and the commonest reasons; empty for none."""
     if not reasons.total():
         return ""
-    why = "; ".join(f"{n:,} with {reason}" for reason, n in reasons.most_common(SHOWN))
-    return f"; {reasons.total():,} refused: {why}"
+    commonest = reasons.most_common(SHOWN)
+    why = "; ".join(f"{n:,} with {reason}" for reason, n in commonest)
+    others = reasons.total() - sum(n for _, n in commonest)
+    more = f"; {others:,} with {len(reasons) - SHOWN} other reasons" if others else ""
+    return f"; {reasons.total():,} refused: {why}{more}"

@@ -206,9 +206,9 @@ def alpaca(row: Mapping[str, Any]) -> list[Message]:
         if not isinstance(pair, Sequence) or len(pair) != 2:
             raise NotUnderstood("a history that is no list of pairs")
         turns += [Message("user", text_of(pair[0])), Message("assistant", text_of(pair[1]))]
-    below = "" if is_nothing(row.get("input")) else row["input"]
-    if not isinstance(below, str):
-        raise NotUnderstood(f"an input that is no text but a {type(below).__name__}")
+    below = "" if is_nothing(row.get("input")) else as_text(row["input"])
+    if below is None:
+        raise NotUnderstood(f"an input that is no text but a {type(row['input']).__name__}")
     turns.append(Message("user", f"{row['instruction']}\n{below}" if below else row["instruction"]))
     return turns
 
@@ -221,13 +221,13 @@ def columns(row: Mapping[str, Any]) -> list[Message]:
     """
     if IS_QUESTION.isdisjoint(row):
         return []
-    name = next((n for n in QUESTION_NAMES if isinstance(row.get(n), str) and row[n].strip()), None)
+    name = next((n for n in QUESTION_NAMES if not is_nothing(as_text(row.get(n)))), None)
     if name is None:
         return []
     for other in QUESTION_NAMES:
         if other != name and not is_nothing(row.get(other)) and row[other] != row[name]:
             raise NotUnderstood(f"a column {other} beside {name}: which is the question?")
-    return [Message("user", row[name])]
+    return [Message("user", as_text(row[name]) or "")]
 
 
 def refuse_beside(row: Mapping[str, Any]) -> None:

@@ -11,11 +11,11 @@ MOST_EXACT = 2**53  # up to here a float is the whole number that it was made fr
 
 
 def whole(value: Any) -> Any:
-    """A value with its texts and names repaired, however deep they lie; not a number is nothing."""
+    """A value with its texts and names repaired, however deep they lie; no finite number is nothing."""
     if isinstance(value, str):
         return repaired_text(value)
     if isinstance(value, float):
-        return None if math.isnan(value) else value
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {repaired_text(str(name)): whole(inner) for name, inner in value.items()}
     return [whole(inner) for inner in value] if isinstance(value, list) else value
@@ -38,8 +38,8 @@ def from_column(value: Any) -> Any:
 
 
 def is_nan(value: Any) -> bool:
-    """Whether a value is None or not a number, which is how pandas writes None."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    """Whether a value is None or no finite number: pandas writes None as not a number."""
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
 def is_nothing(value: Any) -> bool:
@@ -75,7 +75,7 @@ def as_text(value: Any) -> str | None:
     >>> as_text(5), as_text(5.0), as_text("5.0"), as_text(0.5), as_text(float("nan")), as_text([5])
     ('5', '5', '5.0', '0.5', None, None)
     """
-    if is_nan(value) or isinstance(value, list | tuple | Mapping):
+    if is_nan(value) or isinstance(value, list | tuple | Mapping | bytes):
         return None
     if isinstance(value, float) and value.is_integer() and abs(value) < MOST_EXACT:
         return str(int(value))

@@ -36,6 +36,8 @@ def select_from_files(options: SelectOptions) -> None:
         raise BadInput("--compat", options.compat, "ours or reference", "")
     terminal, key = Terminal(), options.score_key
     rows = list(read_scores(options.scores, key, terminal.say))
+    if not rows:
+        raise BadInput("no row has a score", options.scores, f"a number under {key} in one row at least", "")
     questions = ranked(rows, key, options.num_groups, options.compat)
     drawn = draw_from_groups(questions, options)
     minimum = options.out / "min_score_selected.jsonl"

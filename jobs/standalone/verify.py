@@ -55,6 +55,8 @@ def verify_file(options: VerifyOptions) -> None:
     if unread := unread_in(str(options.answers)):
         terminal.say(unread)
     rows = list(read_rows(options.answers, terminal.say if options.skip_broken_lines else None))
+    if not rows:
+        raise BadInput(f"{options.answers} holds no rows", "", "rows of an answer and a reference", "")
     left_out = LeftOut(str(options.answers))
     with Verifier(options.checker) as verifier, terminal.bar("verify", len(rows), "answers") as bar:
         lines = []
