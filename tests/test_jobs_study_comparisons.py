@@ -13,7 +13,15 @@ from jobs.experiment.reading import parse_experiment
 from jobs.experiment.study import Study
 from jobs.report.study import render_study, with_earlier, write_study
 from jobs.results.strongest import baselines_of
-from jobs.results.values import BEFORE, Values, rows_of, values_from
+from jobs.results.values import (
+    BEFORE,
+    Values,
+    interval_of,
+    pool_of,
+    rows_of,
+    unjudged_lines,
+    values_from,
+)
 from jobs.study.comparisons import Design, compared_tables, corrected, corrected_over_all
 from jobs.study.running import Found
 from jobs.study.summary import study_lines
@@ -185,3 +193,33 @@ def test_who_cannot_be_told_from_the_strongest_teacher_is_a_baseline_too(small_w
     tied = strongest(**dict.fromkeys(every, True))
     assert baselines_of(many, "strongest", tied) == ["strongest", "only t1", "only t2", "only t3"]
     assert baselines_of(e, "strongest", strongest(cat=True, ann=False, bob=False)) == ["strongest"]
+
+
+def halved(metric: str) -> Values:
+    """Two seeds of one student's arm, each judged on the other half of the questions."""
+    values = drawn(metric, 0)
+    path = values.paths["a-low", "only u"]
+    path[0, ::2], path[1, 1::2] = np.nan, np.nan
+    return values
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_a_path_that_cannot_be_judged_has_no_interval_and_ends_nothing(metric: str) -> None:
+    values = halved(metric)
+    found = compared_tables([({"setting": ""}, values, DESIGN)])
+    table = corrected(found["comparisons"])
+    is_hit = (table["student"] == "a-low") & (table["arm"] == "only u")
+    assert is_hit.sum() == 2
+    assert table.loc[is_hit, ["difference", "low", "high", "p", "p_corrected"]].isna().all(axis=None)
+    assert (table.loc[is_hit, "called"] == "cannot tell").all()
+    assert table.loc[~is_hit, ["low", "high", "p_corrected"]].notna().all(axis=None)
+    assert len(found["contrasts"])
+    (line,) = unjudged_lines([values])
+    assert line.startswith("no question could be judged of a-low only u under every seed")
+    assert np.isnan(interval_of(values, ("a-low", "only u"), pool_of([values])).value)
+
+
+def test_holm_counts_no_comparison_that_could_not_be_made() -> None:
+    table = corrected(pd.DataFrame({"difference": [0.1, np.nan, 0.1], "p": [0.02, np.nan, 0.5]}))
+    assert table["p_corrected"].tolist()[::2] == pytest.approx([0.04, 0.5])
+    assert table["called"].tolist() == ["better", "cannot tell", "cannot tell"]

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from training.evaluation import EQUAL, LEVEL, Interval, SeedVariance, Uncertainty, pool_seeds, uncertainty_of
+from training.evaluation import (
+    EQUAL,
+    LEVEL,
+    NOTHING,
+    Interval,
+    SeedVariance,
+    Uncertainty,
+    pool_seeds,
+    uncertainty_of,
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ def compare(
     pool: SeedVariance | None = None,
 ) -> Comparison:
     """Compare two arms over the same questions in the same order. A difference is called where p is below
-    0.05, which is where the interval leaves out 0.
+    0.05, which is where the interval leaves out 0. Without a question there is neither, and it says so.
 
     Args:
         arm_SQ, baseline_SQ: values [S seeds, Q questions], or [Q] for one seed. Seeds need not be equally
@@ -53,15 +62,17 @@ def compare(
         pool: what seeds differ by in the whole run; of these two arms alone if not said.
 
     Raises:
-        ValueError: the questions differ in number, or there are none.
+        ValueError: the questions differ in number, or an arm has no seed.
     """
     arm_SQ, baseline_SQ = (np.atleast_2d(np.asarray(x, float)) for x in (arm_SQ, baseline_SQ))
-    if arm_SQ.shape[1] != baseline_SQ.shape[1] or not arm_SQ.size or not baseline_SQ.size:
+    if arm_SQ.shape[1] != baseline_SQ.shape[1] or not len(arm_SQ) or not len(baseline_SQ):
         raise ValueError(
             f"{arm} and {baseline} were evaluated on {arm_SQ.shape[1]} and {baseline_SQ.shape[1]} questions"
         )
-    difference_Q = arm_SQ.mean(axis=0) - baseline_SQ.mean(axis=0)
     seeds = [len(arm_SQ), len(baseline_SQ)]
+    if not arm_SQ.shape[1]:
+        return _without_questions(arm, baseline, min(seeds))
+    difference_Q = arm_SQ.mean(axis=0) - baseline_SQ.mean(axis=0)
     sure = uncertainty_of(difference_Q, seeds, pool_seeds([arm_SQ, baseline_SQ]) if pool is None else pool)
     mean, questions = float(difference_Q.mean()), len(difference_Q)
     if not difference_Q.any():
@@ -78,6 +89,12 @@ def compare(
     elif lack_seeds:
         verdict += "; more seeds would be needed, more questions would not do"
     return Comparison(interval, p_value, questions, min(seeds), more, verdict, sure, baseline)
+
+
+def _without_questions(arm: str, baseline: str, seeds: int) -> Comparison:
+    verdict = f"cannot compare {arm} with {baseline}: no question could be judged under every seed of both"
+    unknown = Uncertainty(math.nan, math.nan, math.nan)
+    return Comparison(NOTHING, math.nan, 0, seeds, None, verdict, unknown, baseline)
 
 
 def needed(mean: float, questions: int, sure: Uncertainty) -> tuple[int | None, bool]:
@@ -110,14 +127,15 @@ def verdict_of(interval: Interval, is_called: bool, arm: str, baseline: str, met
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values: with all of them below 0.05, the chance of even one false claim is at most
-    0.05, as far as the p-values hold what they promise.
+    0.05, as far as the p-values hold what they promise. One that is NaN claims nothing and is not counted.
 
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
     """
-    order, adjusted, largest = np.argsort(p_values), [0.0] * len(p_values), 0.0
+    count = int(np.isfinite(p_values).sum())
+    order, adjusted, largest = np.argsort(p_values)[:count], [math.nan] * len(p_values), 0.0
     for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        largest = max(largest, min(1.0, (count - rank) * p_values[i]))
         adjusted[i] = largest
     return adjusted
 

@@ -27,11 +27,19 @@ EQUAL = 1e-12  # of a mean square: differences that vary by less are all the sam
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % interval, in the estimate's own unit."""
+    """An estimate with its 95 % interval, in its own unit. Ends that nothing is known of are NaN."""
 
     value: float
     low: float
     high: float
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it has ends."""
+        return not (math.isnan(self.low) or math.isnan(self.high))
+
+
+NOTHING = Interval(math.nan, math.nan, math.nan)  # where no question could be judged
 
 
 @dataclass(frozen=True)
@@ -169,6 +177,7 @@ def _freedom(variance: float, between: float, questions: int, seeds: float, pool
 def arm_interval(values_SQ: np.ndarray, pool: SeedVariance, metric: str = "accuracy") -> Interval:
     """The mean of one arm with its 95 % interval. Of shares it is Wilson's for as many questions as would be
     as sure, so that it stays within 0 and 1; exactly Wilson's for one seed of right and wrong answers.
+    `NOTHING` without questions.
 
     >>> i = arm_interval(np.array([[1.0] * 8 + [0.0] * 2]), ONE_SEED)
     >>> round(i.value, 2), round(i.low, 2), round(i.high, 2)
@@ -176,7 +185,7 @@ def arm_interval(values_SQ: np.ndarray, pool: SeedVariance, metric: str = "accur
     """
     mean_Q = values_SQ.mean(axis=0)
     if not len(mean_Q):
-        raise ValueError("no questions to take a mean over")
+        return NOTHING
     mean, sure = float(mean_Q.mean()), uncertainty_of(mean_Q, [len(values_SQ)], pool)
     if metric != "accuracy":
         return sure.around(mean)

@@ -64,13 +64,13 @@ def _setting_table(results: SweepResults) -> pd.DataFrame:
             "value, 95 % interval": "" if r.value is None else format_interval(r.value, results.metric),
         }
         if results.baseline:
-            d = None if c is None else c.difference
+            d = None if c is None or not c.questions else c.difference
             difference = (
                 "" if d is None else f"{unit * d.value:+.3g} ({unit * d.low:+.3g} to {unit * d.high:+.3g})"
             )
             row |= {
                 f"against {results.baseline}": difference,
-                "p (Holm)": "" if r.holm_p is None else f"{r.holm_p:.3f}",
+                "p (Holm)": "" if r.holm_p is None or not np.isfinite(r.holm_p) else f"{r.holm_p:.3f}",
                 "real": "" if c is None else "yes" if r.real else "cannot tell",
             }
         rows.append(row)

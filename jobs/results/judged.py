@@ -22,6 +22,7 @@ from jobs.results.values import (
     loud_lines,
     pool_of,
     rows_of,
+    unjudged_lines,
 )
 from jobs.run.keys import question_key
 from jobs.run.store import Stage
@@ -171,9 +172,11 @@ class Judged:
             frames.append(rows.assign(round=np.where(is_before, 0, number))[~is_before | (number == 1)])
         return pd.concat(frames, ignore_index=True)
 
-    def loud(self) -> list[str]:
-        """Paths whose seeds lie much farther apart than the others', in words."""
-        return loud_lines([self.last])
+    def notes(self) -> list[str]:
+        """Paths that could not be judged, and those whose seeds lie much farther apart than the others', in
+        words.
+        """
+        return [*unjudged_lines([self.last]), *loud_lines([self.last])]
 
     def _chose_alike(self, student: str, arm: str, baseline: str) -> bool:
         """Whether two arms trained on the same answers, with the same weights, in every round and seed."""

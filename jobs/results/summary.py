@@ -96,7 +96,7 @@ def summarise(run: Run, outcome: Outcome) -> Results:
         ],
         values=judged.rows(),
         strongest=teachers,
-        notes=[*strongest_lines(e, teachers), *judged.loud()],
+        notes=[*strongest_lines(e, teachers), *judged.notes()],
         teachers=teacher_table(start),
         ledger=run_ledger(outcome),
         drop_bias=drop_bias(start),
@@ -144,6 +144,8 @@ def verdict_lines(results: Results) -> list[str]:
 
 
 def format_interval(interval: Interval, metric: str) -> str:
+    if math.isnan(interval.value):
+        return "not known: no question could be judged"
     if metric == "accuracy":
         return f"{100 * interval.value:5.1f} %  ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
     return f"{interval.value:.4f}  ({interval.low:.4f} to {interval.high:.4f})"

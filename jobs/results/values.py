@@ -12,7 +12,6 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from cluster.errors import BadInput
 from training.comparison import Comparison, compare
 from training.evaluation import Interval, SeedVariance, arm_interval, linearised, louder, pool_seeds
 from training.hindsight import best_in_hindsight
@@ -83,40 +82,17 @@ def pool_of(every: Iterable[Values], family: str | None = None) -> SeedVariance:
 
 
 def interval_of(values: Values, path: Path, pool: SeedVariance, family: str | None = None) -> Interval:
-    """One path's mean with its interval.
-
-    Raises:
-        BadInput: no question could be judged.
-    """
+    """One path's mean with its interval; neither where no question could be judged."""
     known = values.known(path)
     if family is not None:
         known &= values.families == family
-    if not known.any():
-        raise BadInput(
-            f"no question could be judged of {path[0]}, {path[1]}",
-            f"{len(known):,} held-out questions",
-            "one at least",
-            "look at the evaluation's rows: references too long for score.max_length, or a judge that "
-            "failed, which --retry-failed asks again",
-        )
     return arm_interval(values.table(path, known), pool, values.metric)
 
 
 def compared(values: Values, student: str, arm: str, baseline: str, pool: SeedVariance) -> Comparison:
-    """An arm against a baseline, on the questions that both were judged on.
-
-    Raises:
-        BadInput: there are none.
-    """
+    """An arm against a baseline, on the questions that both were judged on; it says so if there are none."""
     mine, theirs = (student, arm), (student, baseline)
     both = values.known(mine, theirs)
-    if not both.any():
-        raise BadInput(
-            f"no question could be judged under both {arm} and {baseline} of {student}",
-            f"{len(both):,} questions",
-            "one at least",
-            "look at the evaluations' rows; --retry-failed asks a judge again",
-        )
     one, other = (values.table(path, both) for path in (mine, theirs))
     return compare(one, other, arm, baseline, values.metric, pool)
 
@@ -153,6 +129,18 @@ def hindsight(
     against = values.table((student, baseline), known)
     comparison = compare(found, against, IN_HINDSIGHT, baseline, values.metric, pool)
     return Hindsight(arm_interval(found, pool, values.metric), comparison, taken)
+
+
+def unjudged_lines(every: Sequence[Values]) -> list[str]:
+    """Of paths that have no value, because no question could be judged under every seed, by name."""
+    return [
+        f"no question could be judged of {student} {arm} under every seed: it has no value, no "
+        "interval and no comparison (references too long for score.max_length, or a judge that failed, which "
+        "--retry-failed asks again)"
+        for values in every
+        for student, arm in values.paths
+        if not values.known((student, arm)).any()
+    ]
 
 
 def loud_lines(every: Sequence[Values]) -> list[str]:

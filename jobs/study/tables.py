@@ -10,7 +10,7 @@ import pandas as pd
 from jobs.results.judged import Judged, baseline_of
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.results.strongest import baselines_of, strongest_table
-from jobs.results.values import BEFORE, Values, loud_lines, rows_of
+from jobs.results.values import BEFORE, Values, loud_lines, rows_of, unjudged_lines
 from jobs.stages.train import EXAMPLES
 from jobs.study.comparisons import Design, compared_tables, headed
 from jobs.study.pairs import correlations_table, lineages_of, pairs_table
@@ -125,7 +125,7 @@ def part_tables(results: Sequence[CellResult]) -> Tables:
     return replace(
         joined,
         questions=pd.concat([headed(head, rows_of(v)) for head, v, _ in cells], ignore_index=True),
-        notes=pd.DataFrame({"note": loud_lines(every)}),
+        notes=pd.DataFrame({"note": [*unjudged_lines(every), *loud_lines(every)]}),
         families=found["families"],
         comparisons=found["comparisons"],
         contrasts=found["contrasts"],

@@ -90,7 +90,7 @@ def summarise_sweep(
         best_against_baseline=judged[1],
         command=command_of(e, best.setting, command) if best is not None else "",
         trials=trial_table(trials, e),
-        notes=[*_loud(finished), *judged[2]],
+        notes=[*_unjudged(results), *_loud(finished), *judged[2]],
     )
 
 
@@ -119,8 +119,7 @@ def _setting_result(
     if baseline is not None and setting != baseline and seeds:
         both = finished.known(setting, baseline)
         one, other = (finished.table(s, both) for s in (setting, baseline))
-        if both.any():
-            against = compare(one, other, setting.label, baseline.label, metric, finished.pool)
+        against = compare(one, other, setting.label, baseline.label, metric, finished.pool)
     known = finished.known(setting) if seeds else np.zeros(len(finished.questions), bool)
     if not known.any():
         return SettingResult(setting, state, seeds, None, float("nan"), against)
@@ -154,6 +153,12 @@ def _judged(
     against = finished.table(baseline, judges)
     name = taken[0] if len(taken) == 1 else "the best setting"
     return value, compare(found, against, name, baseline.label, e.evaluate.metric, finished.pool), notes
+
+
+def _unjudged(results: Sequence[SettingResult]) -> list[str]:
+    """Comparisons that there is no question for, in words."""
+    every = [r.against_baseline for r in results if r.against_baseline is not None]
+    return [comparison.verdict for comparison in every if not comparison.questions]
 
 
 def _loud(finished: Finished) -> list[str]:
