@@ -8,7 +8,7 @@ from scipy import stats
 
 from benchmarks.intervals import coverage
 from training.comparison import compare, contrast, holm, over_lineages
-from training.evaluation import SeedVariance, accuracy_interval, pool_seeds
+from training.evaluation import SeedVariance, accuracy_interval, linearised, pool_seeds
 
 
 def test_pairing_tells_a_difference_that_unpaired_intervals_hide() -> None:
@@ -33,17 +33,51 @@ def test_noise_is_not_called_a_difference_and_the_questions_needed_are_named() -
     assert result.more_questions is None or result.more_questions > 0
     same = compare(a, a, "x", "y")
     assert (same.difference.value, same.p_value, same.more_questions) == (0.0, 1.0, None)
-    assert same.verdict == "x and y came to the same on every one of 200 questions"
+    assert (
+        same.difference.low < 0 < same.difference.high
+    )  # equal by chance: 200 questions are not all there are
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 5])
 def test_arms_that_are_equal_say_so_whatever_seeds_differ_by(seeds: int) -> None:
     values = np.random.default_rng(0).random((seeds, 30)).round()
-    found = compare(values, values, "x", "y", pool=SeedVariance(0.01, 0.0, 9))
-    assert (found.p_value, found.difference.low, found.difference.high) == (1.0, 0.0, 0.0)
-    assert "came to the same on every one of 30 questions" in found.verdict
-    both = contrast(np.zeros((2, 30)), ["a", "b"], [seeds, seeds], SeedVariance(0.01, 0.0, 9))
-    assert (both.p_these, both.these_students.low, both.these_students.high) == (1.0, 0.0, 0.0)
+    pool = SeedVariance(0.01, 0.0, 9)
+    found = compare(values, values, "x", "y", pool=pool, is_same=True)
+    assert (found.p_value, found.difference.value, found.difference.is_known) == (1.0, 0.0, False)
+    assert found.verdict.endswith("came to the same: there is no interval")
+    both = contrast(np.zeros((2, 30)), ["a", "b"], [seeds, seeds], pool, is_same=True)
+    assert (both.p_these, both.these_students.is_known) == (1.0, False)
+
+
+@pytest.mark.parametrize("questions", [2, 5, 40, 300])
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_trainings_that_agree_by_chance_have_an_interval_of_some_width(seeds: int, questions: int) -> None:
+    """Seen: [[1, 0], [0, 1]] against [[0, 1], [1, 0]], or both right on five of five: 0.0 to 0.0."""
+    turned = np.tile(np.eye(2), (1, questions // 2 + 1))[:, :questions]
+    pairs = [(np.ones((seeds, questions)),) * 2, (turned, turned[::-1])]
+    for one, other in pairs:
+        found = compare(one, other, "x", "y")
+        assert found.difference.value == 0
+        assert found.difference.high == -found.difference.low > 1 / questions
+        assert found.p_value == pytest.approx(1.0)
+        assert "came to the same" not in found.verdict
+    together = contrast(np.zeros((3, questions)), ["a", "b", "c"], [seeds, seeds], SeedVariance())
+    assert 0 < together.these_students.high <= compare(*pairs[0], "x", "y").difference.high
+
+
+def test_values_that_are_not_there_are_refused_by_name_and_one_question_of_a_loss_says_nothing() -> None:
+    with pytest.raises(ValueError, match="2 questions of a have no value"):
+        compare(np.array([[np.nan, 1.0, 0.0], [0.0, np.nan, 1.0]]), np.zeros((2, 3)), "a", "b")
+    with pytest.raises(ValueError, match="over no tokens"):
+        linearised(np.ones((1, 3)), np.zeros(3))
+    one = compare(np.array([[-1.0]]), np.array([[-2.0]]), "a", "b", "loss")
+    assert not one.difference.is_known
+    assert (
+        one.verdict == "cannot tell a from b: difference +1.0000 nats per answer token, without an interval"
+    )
+    none = compare(np.zeros((2, 0)), np.zeros((1, 0)), "a", "b")
+    assert none.questions == 0
+    assert none.verdict.startswith("cannot compare a with b")
 
 
 def test_five_of_five_is_too_few_and_six_of_six_is_not() -> None:

@@ -83,3 +83,22 @@ def test_what_cannot_be_judged_chooses_nothing() -> None:
     found, taken = best_on_other_seeds(values, chooses, ~chooses)
     assert taken == ("a",)
     assert found.tolist() == [[0.0, 0.0]]
+
+
+def test_of_unequal_seeds_those_that_all_have_are_taken() -> None:
+    """It was a crash of np.stack."""
+    rng = np.random.default_rng(0)
+    values = {"a": rng.random((5, 20)), "b": rng.random((2, 20)), "c": rng.random((3, 20))}
+    found, taken = best_in_hindsight(values)
+    same, names = best_in_hindsight({name: one[:2] for name, one in values.items()})
+    assert (found == same).all()
+    assert taken == names
+
+
+def test_without_a_question_that_chooses_nobody_is_taken() -> None:
+    """The first by the alphabet was."""
+    every = np.ones(4, bool)
+    with pytest.raises(ValueError, match="no question chooses"):
+        best_on_other_seeds({"a": np.zeros((1, 4)), "b": np.ones((1, 4))}, ~every, every)
+    some = {"a": np.array([[np.nan, np.nan, 1.0, 1.0]]), "b": np.array([[0.0, 0.0, 0.0, 0.0]])}
+    assert best_on_other_seeds(some, np.array([True, True, False, False]), np.array([False, False, True, True]))[1] == ("b",)

@@ -5,7 +5,7 @@ Shapes: N students, S training seeds, Q questions.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ from training.evaluation import (
     pool_seeds,
     uncertainty_of,
 )
+
+SAME = Uncertainty(0.0, 0.0, 1.0)  # of two arms that are one: nothing differs
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def compare(
     baseline: str,
     metric: str = "accuracy",
     pool: SeedVariance | None = None,
+    is_same: bool = False,
 ) -> Comparison:
     """Compare two arms over the same questions in the same order. A difference is called where p is below
     0.05, which is where the interval leaves out 0. Without a question there is neither, and it says so.
@@ -60,9 +63,11 @@ def compare(
         arm_SQ, baseline_SQ: values [S seeds, Q questions], or [Q] for one seed. Seeds need not be equally
             many: each arm's are its own.
         pool: what seeds differ by in the whole run; of these two arms alone if not said.
+        is_same: the two trained on the same choices. Where their values are the same too there is no
+            interval. Of other arms equal values are chance, and have one.
 
     Raises:
-        ValueError: the questions differ in number, or an arm has no seed.
+        ValueError: the questions differ in number, an arm has no seed, or a value is NaN.
     """
     arm_SQ, baseline_SQ = (np.atleast_2d(np.asarray(x, float)) for x in (arm_SQ, baseline_SQ))
     if arm_SQ.shape[1] != baseline_SQ.shape[1] or not len(arm_SQ) or not len(baseline_SQ):
@@ -72,18 +77,21 @@ def compare(
     seeds = [len(arm_SQ), len(baseline_SQ)]
     if not arm_SQ.shape[1]:
         return _without_questions(arm, baseline, min(seeds))
+    _refuse_unknown({arm: arm_SQ, baseline: baseline_SQ})
     difference_Q = arm_SQ.mean(axis=0) - baseline_SQ.mean(axis=0)
-    sure = uncertainty_of(difference_Q, seeds, pool_seeds([arm_SQ, baseline_SQ]) if pool is None else pool)
+    bound, least = (1.0, 1.0) if metric == "accuracy" else (math.inf, 0.0)
+    pool = pool_seeds([arm_SQ, baseline_SQ]) if pool is None else pool
+    sure = uncertainty_of(difference_Q, seeds, pool, least)
+    if is_same and not difference_Q.any():
+        sure = SAME
     mean, questions = float(difference_Q.mean()), len(difference_Q)
-    if not difference_Q.any():
-        verdict = f"{arm} and {baseline} came to the same on every one of {questions:,} questions"
-        return Comparison(
-            Interval(0.0, 0.0, 0.0), 1.0, questions, min(seeds), None, verdict, Uncertainty(0, 0, 1), baseline
-        )
-    interval = sure.around(mean, 1.0 if metric == "accuracy" else math.inf)
+    interval = sure.around(mean, bound)
     p_value = sure.p_value(mean)
     more, lack_seeds = (None, False) if p_value < LEVEL else needed(mean, questions, sure)
     verdict = verdict_of(interval, p_value < LEVEL, arm, baseline, metric)
+    if sure is SAME:
+        verdict = f"{arm} chose the same answers as {baseline} in every round, and came to the same"
+        verdict += ": there is no interval"
     if more is not None:
         verdict += f"; about {more:,} more questions would be needed"
     elif lack_seeds:
@@ -95,6 +103,13 @@ def _without_questions(arm: str, baseline: str, seeds: int) -> Comparison:
     verdict = f"cannot compare {arm} with {baseline}: no question could be judged under every seed of both"
     unknown = Uncertainty(math.nan, math.nan, math.nan)
     return Comparison(NOTHING, math.nan, 0, seeds, None, verdict, unknown, baseline)
+
+
+def _refuse_unknown(values: Mapping[str, np.ndarray]) -> None:
+    for name, values_SQ in values.items():
+        unknown = int((~np.isfinite(values_SQ)).any(axis=0).sum())
+        if unknown:
+            raise ValueError(f"{unknown:,} questions of {name} have no value: compare those that both have")
 
 
 def needed(mean: float, questions: int, sure: Uncertainty) -> tuple[int | None, bool]:
@@ -118,6 +133,10 @@ def verdict_of(interval: Interval, is_called: bool, arm: str, baseline: str, met
     """A comparison in words."""
     scale, unit, digits = (100.0, "points", 1) if metric == "accuracy" else (1.0, "nats per answer token", 4)
     value, low, high = (scale * x for x in (interval.value, interval.low, interval.high))
+    if not interval.is_known:
+        return (
+            f"cannot tell {arm} from {baseline}: difference {value:+.{digits}f} {unit}, without an interval"
+        )
     bounds = f"95 % interval {low:+.{digits}f} to {high:+.{digits}f}"
     if not is_called:
         return f"cannot tell {arm} from {baseline}: difference {value:+.{digits}f} {unit}, {bounds}"
@@ -165,6 +184,7 @@ def contrast(
     seeds: Sequence[int],
     pool: SeedVariance,
     metric: str = "accuracy",
+    is_same: bool = False,
 ) -> Contrast:
     """The mean over students of what two arms differ by, on the same questions.
 
@@ -175,14 +195,15 @@ def contrast(
         differences_NQ: every student's differences per question, means over seeds.
         lineages: of every student; checkpoints of one training have one name.
         seeds: how many each of the two arms has.
+        is_same: the two arms trained on the same choices, of every student.
     """
-    bound = 1.0 if metric == "accuracy" else math.inf
+    bound, least = (1.0, 1.0) if metric == "accuracy" else (math.inf, 0.0)
     students, value = len(differences_NQ), float(differences_NQ.mean())
     # students are trained apart, so the seeds' part of their mean falls with their number
     many = [n * students for n in seeds] if min(seeds) > 1 else [1]
-    sure = uncertainty_of(differences_NQ.mean(axis=0), many, pool)
-    if not differences_NQ.any():  # the same choices: seeds differ in nothing
-        sure = Uncertainty(0, 0, 1)
+    sure = uncertainty_of(differences_NQ.mean(axis=0), many, pool, least / math.sqrt(students))
+    if is_same and not differences_NQ.any():
+        sure = SAME
     over = over_lineages(differences_NQ.mean(axis=1), lineages)
     return Contrast(
         value,

@@ -80,8 +80,12 @@ class Uncertainty:
         return float(stats.t.ppf(1 - LEVEL / 2, self.freedom)) * math.sqrt(self.variance)
 
     def around(self, mean: float, bound: float = math.inf) -> Interval:
-        """The interval around a mean; nothing lies beyond a bound."""
-        reach = self.reach if self.variance else 0.0
+        """The interval around a mean; nothing lies beyond a bound. Without ends where nothing differs, and
+        where nothing bounds it.
+        """
+        reach = self.reach if self.variance else math.nan
+        if not math.isfinite(min(reach, bound)):
+            return Interval(mean, math.nan, math.nan)
         return Interval(mean, max(-bound, mean - reach), min(bound, mean + reach))
 
     def p_value(self, mean: float) -> float:
@@ -98,6 +102,8 @@ def linearised(values_SQ: np.ndarray, weights_Q: np.ndarray) -> np.ndarray:
     >>> linearised(np.array([[1.0, 4.0]]), np.array([3.0, 1.0])).mean()
     np.float64(1.75)
     """
+    if not weights_Q.mean() > 0:  # NaN too
+        raise ValueError("a loss over no tokens cannot be taken")
     share_Q = weights_Q / weights_Q.mean()
     mean_S1 = (values_SQ * share_Q).mean(axis=-1, keepdims=True)
     return mean_S1 + share_Q * (values_SQ - mean_S1)
@@ -146,13 +152,16 @@ def louder(values_SQ: np.ndarray, pool: SeedVariance, paths: int) -> float | Non
     return math.sqrt(s2 / others) if chance < LEVEL else None
 
 
-def uncertainty_of(mean_Q: np.ndarray, seeds: Sequence[int], pool: SeedVariance) -> Uncertainty:
+def uncertainty_of(
+    mean_Q: np.ndarray, seeds: Sequence[int], pool: SeedVariance, least: float = 0.0
+) -> Uncertainty:
     """How sure the mean over questions of some means over seeds is.
 
     Args:
         mean_Q: per question an arm's mean over its seeds, or the difference of two such means.
         seeds: how many seeds the one arm has, or each of the two. One seed alone says nothing of others: its
             comparison is one of trained models.
+        least: what one question would differ by where none does; 0 where the mean has no such unit.
     """
     questions = len(mean_Q)
     if questions < 2:
@@ -160,7 +169,7 @@ def uncertainty_of(mean_Q: np.ndarray, seeds: Sequence[int], pool: SeedVariance)
     mean = float(mean_Q.mean())
     between = float(mean_Q.var(ddof=1)) / questions
     if between <= EQUAL * mean**2:  # no spread to go by: as if one question were the other way round
-        between = (2 * mean / questions) ** 2
+        between = ((2 * mean if abs(mean) > EQUAL else least) / questions) ** 2
     if min(seeds) < 2 or not pool.freedom:
         return Uncertainty(between, between, questions - 1.0)
     share = sum(1 / n for n in seeds)

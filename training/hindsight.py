@@ -21,7 +21,8 @@ def best_in_hindsight(
     are others.
 
     Args:
-        values: name -> [S, Q], the same seeds and questions in the same order, all finite.
+        values: name -> [S, Q], seeds and questions in the same order, all finite. Where some have fewer seeds
+            the first ones that all have are taken.
         seed: of the halves.
         questions: names that the halves follow, whatever the order; their numbers if not said.
 
@@ -32,6 +33,7 @@ def best_in_hindsight(
     Raises:
         ValueError: nobody to choose from, or fewer than two questions.
     """
+    values = with_common_seeds(values)
     count = next(iter(values.values())).shape[1] if values else 0
     if count < 2:
         raise ValueError("hindsight needs somebody to choose from, and two questions or more")
@@ -55,7 +57,11 @@ def best_on_other_seeds(
 
     Returns:
         [S, judged questions], and who was taken, in the order of their names.
+
+    Raises:
+        ValueError: no question chooses.
     """
+    values = with_common_seeds(values)
     names = sorted(values)
     stacked = np.stack([values[name] for name in names])
     seeds = stacked.shape[1]
@@ -63,10 +69,21 @@ def best_on_other_seeds(
     found, taken = np.empty((seeds, int(judged_Q.sum()))), set()
     for rows in (first_S, ~first_S) if seeds > 1 else (~first_S,):
         chooses = stacked[:, ~rows if seeds > 1 else rows][:, :, chooses_Q]
-        best = int(np.nanmean(chooses, axis=(1, 2)).argmax())
+        known = np.isfinite(chooses)
+        counts = known.sum(axis=(1, 2))
+        if not counts.any():
+            raise ValueError("no question chooses: none could be judged, or all of them judge")
+        sums = np.where(known, chooses, 0.0).sum(axis=(1, 2))
+        best = int(np.where(counts > 0, sums / np.maximum(counts, 1), -np.inf).argmax())
         found[rows] = stacked[best][rows][:, judged_Q]
         taken.add(names[best])
     return found, tuple(sorted(taken))
+
+
+def with_common_seeds(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The seeds that all of these have."""
+    fewest = min((len(one) for one in values.values()), default=0)
+    return {name: one[:fewest] for name, one in values.items()}
 
 
 def first_half(names: Sequence[str], seed: int) -> np.ndarray:

@@ -117,12 +117,8 @@ class Judged:
 
     def compared(self, student: str, arm: str, baseline: str) -> Comparison:
         """An arm against a baseline after the last round, on the questions that both were judged on."""
-        found = compared(self.last, student, arm, baseline, self._pool(self.last))
-        is_equal = not found.uncertainty.variance
-        if is_equal and self._chose_alike(student, arm, baseline):
-            verdict = f"{arm} chose the same answers as {baseline} in every round, and came to the same"
-            return replace(found, verdict=verdict)
-        return found
+        is_same = self.chose_alike(student, arm, baseline)
+        return compared(self.last, student, arm, baseline, self._pool(self.last), is_same)
 
     def comparisons(self, against: Sequence[str]) -> list[tuple[str, str, Comparison]]:
         """Every arm of every student against each of some others that came as far, each pair once."""
@@ -178,8 +174,13 @@ class Judged:
         """
         return [*unjudged_lines([self.last]), *loud_lines([self.last])]
 
-    def _chose_alike(self, student: str, arm: str, baseline: str) -> bool:
-        """Whether two arms trained on the same answers, with the same weights, in every round and seed."""
+    def chose_alike(self, student: str, arm: str, baseline: str) -> bool:
+        """Whether two arms trained on the same answers, with the same weights, in every round and seed, and
+        came to the same.
+        """
+        values = [self.last.paths[student, name] for name in (arm, baseline)]
+        if not np.array_equal(*values, equal_nan=True):
+            return False
         what = ["answer_id", "weight"]
         for mine, theirs in zip(self._own(student, arm), self._own(student, baseline), strict=True):
             for number in range(1, self.experiment.rounds + 1):

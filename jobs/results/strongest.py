@@ -29,7 +29,7 @@ def strongest_table(start: Start) -> pd.DataFrame:
             right[str(name)][places[question]] = 1.0
     best, rows = order[0], []
     for name in order:
-        found = compare(right[name], right[best], name, best)
+        found = compare(right[name], right[best], name, best, is_same=name == best)
         d = found.difference
         told = {"behind": -d.value, "low": -d.high, "high": -d.low, "p": found.p_value}
         is_strongest = name == best or found.p_value >= 0.05

@@ -40,7 +40,9 @@ class Values:
 
     def known(self, *paths: Path) -> np.ndarray:
         """[Q], whether a question could be judged under every seed of all these paths."""
-        return np.logical_and.reduce([np.isfinite(self.paths[path]).all(axis=0) for path in paths])
+        each = [np.isfinite(self.paths[path]).all(axis=0) for path in paths]
+        each += [self.tokens[path[0]] > 0 for path in paths if self.metric == "loss"]
+        return np.logical_and.reduce(each)
 
     def table(self, path: Path, kept_Q: np.ndarray) -> np.ndarray:
         """A path's values on some questions; its mean is the accuracy, or minus the loss per token."""
@@ -89,12 +91,18 @@ def interval_of(values: Values, path: Path, pool: SeedVariance, family: str | No
     return arm_interval(values.table(path, known), pool, values.metric)
 
 
-def compared(values: Values, student: str, arm: str, baseline: str, pool: SeedVariance) -> Comparison:
-    """An arm against a baseline, on the questions that both were judged on; it says so if there are none."""
+def compared(
+    values: Values, student: str, arm: str, baseline: str, pool: SeedVariance, is_same: bool = False
+) -> Comparison:
+    """An arm against a baseline, on the questions that both were judged on; it says so if there are none.
+
+    Args:
+        is_same: the two trained on the same choices.
+    """
     mine, theirs = (student, arm), (student, baseline)
     both = values.known(mine, theirs)
     one, other = (values.table(path, both) for path in (mine, theirs))
-    return compare(one, other, arm, baseline, values.metric, pool)
+    return compare(one, other, arm, baseline, values.metric, pool, is_same)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 of questions, and all students of a part together.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -26,6 +26,7 @@ class Design:
         single: the arms that learn from one teacher alone, of which hindsight takes the best.
         lineages: of the students; checkpoints of one training have one.
         seed: of the halves that hindsight chooses and judges by.
+        alike: student, arm and what it is compared with, where the two trained on the same choices.
     """
 
     arms: Sequence[str]
@@ -33,6 +34,7 @@ class Design:
     single: Sequence[str]
     lineages: Mapping[str, str]
     seed: int
+    alike: Collection[tuple[str, str, str]] = ()
 
     def pairs(self) -> list[tuple[str, str]]:
         """Every arm and what it is compared with, each pair once."""
@@ -92,11 +94,13 @@ def comparisons_table(values: Values, design: Design, pool: SeedVariance) -> pd.
     rows = []
     for student, (arm, other) in product(design.lineages, design.pairs()):
         if {(student, arm), (student, other)} <= set(values.paths):
-            rows.append(_comparison(student, arm, compared(values, student, arm, other, pool)))
+            is_same = (student, arm, other) in design.alike
+            found = compared(values, student, arm, other, pool, is_same)
+            rows.append(_comparison(student, arm, found))
     for student, other in product(design.lineages, design.against):
-        found = hindsight(values, student, design.single, other, design.seed, pool)
-        if found is not None:
-            rows.append(_comparison(student, IN_HINDSIGHT, found.comparison))
+        best = hindsight(values, student, design.single, other, design.seed, pool)
+        if best is not None:
+            rows.append(_comparison(student, IN_HINDSIGHT, best.comparison))
     return pd.DataFrame(rows)
 
 
@@ -123,7 +127,8 @@ def contrasts_table(values: Values, design: Design, pool: SeedVariance) -> pd.Da
         tables = {path: values.table(path, both) for path in paths}
         d = np.stack([tables[s, arm].mean(axis=0) - tables[s, other].mean(axis=0) for s in students])
         seeds = [min(len(tables[s, name]) for s in students) for name in (arm, other)]
-        found = contrast(d, [design.lineages[s] for s in students], seeds, pool, values.metric)
+        is_same = all((s, arm, other) in design.alike for s in students)
+        found = contrast(d, [design.lineages[s] for s in students], seeds, pool, values.metric, is_same)
         over = found.over_students
         told = {"arm": arm, "against": other, "students": found.students, "lineages": found.lineages}
         told |= {"difference": found.value}

@@ -4,6 +4,7 @@ every student beside what its answers cost.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import product
 
 import pandas as pd
 
@@ -84,12 +85,14 @@ class CellResult:
         tables: those that follow from this experiment alone.
         values: question by question, after the last round.
         design: what is compared in it.
+        ended: what is said of paths that ended before the last round.
     """
 
     cell: Cell
     tables: Tables
     values: Values
     design: Design
+    ended: Sequence[str] = ()
 
 
 def result_of(cell: Cell, outcome: Outcome, against: Iterable[str]) -> CellResult:
@@ -112,7 +115,32 @@ def result_of(cell: Cell, outcome: Outcome, against: Iterable[str]) -> CellResul
         lineages_of(e.students),
         e.seed,
     )
-    return CellResult(cell, Tables(**named, metric=e.evaluate.metric), judged.last, design)
+    design = replace(design, alike=alike_in(judged, design))
+    return CellResult(
+        cell, Tables(**named, metric=e.evaluate.metric), judged.last, design, ended_lines(judged)
+    )
+
+
+def alike_in(judged: Judged, design: Design) -> frozenset[tuple[str, str, str]]:
+    """Student and the two arms, of all that are compared and trained on the same choices."""
+    return frozenset(
+        (student, arm, other)
+        for student, (arm, other) in product(design.lineages, design.pairs())
+        if {(student, arm), (student, other)} <= set(judged.last.paths)
+        and judged.chose_alike(student, arm, other)
+    )
+
+
+def ended_lines(judged: Judged) -> list[str]:
+    """Paths that ended before the last round and why, and the arms that are compared with nothing for it."""
+    ended = judged.outcome.ended
+    gone = dict.fromkeys((p.student, p.arm.name) for p in ended)
+    lines = [f"ended: {why}" for _, why in ended.values()]
+    return lines + [
+        f"{student} {arm} did not come to the last round under every seed: it is compared with nothing"
+        for student, arm in gone
+        if (student, arm) not in judged.last.paths
+    ]
 
 
 def part_tables(results: Sequence[CellResult]) -> Tables:
@@ -125,11 +153,16 @@ def part_tables(results: Sequence[CellResult]) -> Tables:
     return replace(
         joined,
         questions=pd.concat([headed(head, rows_of(v)) for head, v, _ in cells], ignore_index=True),
-        notes=pd.DataFrame({"note": [*unjudged_lines(every), *loud_lines(every)]}),
+        notes=pd.DataFrame({"note": [*ended_in(results), *unjudged_lines(every), *loud_lines(every)]}),
         families=found["families"],
         comparisons=found["comparisons"],
         contrasts=found["contrasts"],
     )
+
+
+def ended_in(results: Sequence[CellResult]) -> list[str]:
+    """What is said of paths that ended, with the setting where there is one."""
+    return [(f"[{r.cell.label}] " if r.cell.label else "") + line for r in results for line in r.ended]
 
 
 def with_head(cell: Cell, table: pd.DataFrame) -> pd.DataFrame:

@@ -137,8 +137,13 @@ def _judged(
     """
     known = finished.known(*settings, *([] if baseline is None else [baseline])) if settings else np.array([])
     judges = known & ~finished.chooses if settings else known
-    if not judges.any():
-        return None, None, []
+    if not judges.any() or not (known & finished.chooses).any():
+        lacking = "judges" if not judges.any() else "chooses"
+        return (
+            None,
+            None,
+            [f"no question {lacking} the best setting: nothing is told of it"] if settings else [],
+        )
     by_label = {s.label: finished.table(s, known) for s in settings}
     found, taken = best_on_other_seeds(by_label, finished.chooses[known], judges[known], e.seed)
     value = arm_interval(found, finished.pool, e.evaluate.metric)
