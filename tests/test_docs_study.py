@@ -56,7 +56,7 @@ def together(part: str, arm: str, against: str, only: str = "") -> str:
             "kinship",
             "scas",
             "strongest without filler",
-            "^prefix.*kin-(50|75|100)",
+            "^prefix.*kin-(?:50|75|100)",
         ),
         (["docs/study.md"], "kinship", "scas", "strongest without filler", "^[er].*kin-50-middle"),
         (["docs/study.md"], "kinship", "scas", "strongest without filler", "^[er].*kin-100-middle"),

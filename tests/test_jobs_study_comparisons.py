@@ -12,7 +12,7 @@ from cluster.storage import Place
 from jobs.experiment.reading import parse_experiment
 from jobs.experiment.study import Study
 from jobs.report.study import render_study, with_earlier, write_study
-from jobs.results.strongest import baselines_of
+from jobs.results.strongest import baselines_of, strongest_lines
 from jobs.results.values import (
     BEFORE,
     Values,
@@ -132,7 +132,7 @@ def test_each_pair_is_compared_once_and_hindsight_with_every_baseline() -> None:
 def test_all_students_together_are_two_lineages_and_two_claims(tmp_path: Path) -> None:
     tables = tables_of("accuracy")
     row = tables.contrasts.iloc[0]
-    assert (row["students"], row["lineages"]) == (3, 2)
+    assert (row["students"], row["lineages"], row["questions"], row["seeds"]) == (3, 2, 39, 3)
     own = tables.comparisons.query("arm == 'scas' and against == 'strongest' and setting == 'steps=1'")
     kept = np.arange(40) != 3  # the question that one student could not be judged on
     values = drawn("accuracy", 0)
@@ -223,3 +223,13 @@ def test_holm_counts_no_comparison_that_could_not_be_made() -> None:
     table = corrected(pd.DataFrame({"difference": [0.1, np.nan, 0.1], "p": [0.02, np.nan, 0.5]}))
     assert table["p_corrected"].tolist()[::2] == pytest.approx([0.04, 0.5])
     assert table["called"].tolist() == ["better", "cannot tell", "cannot tell"]
+
+
+def test_twins_that_are_not_compared_with_are_named(small_world: dict[str, Any]) -> None:
+    single = [{"name": f"only {k}", "rule": "teacher", "teacher": t} for k, t in enumerate(["ann"] * 5)]
+    small_world["arms"] = [{"name": "strongest", "rule": "strongest"}, *single]
+    e = parse_experiment(small_world)
+    table = strongest(cat=True, ann=True, bob=False)
+    assert baselines_of(e, "strongest", table) == ["strongest", "only 0", "only 1", "only 2"]
+    (line,) = strongest_lines(e, table)
+    assert line.endswith("; only the best 3 of their arms are compared with, not only 3, only 4")

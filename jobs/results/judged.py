@@ -178,8 +178,8 @@ class Judged:
         """Whether two arms trained on the same answers, with the same weights, in every round and seed, and
         came to the same.
         """
-        values = [self.last.paths[student, name] for name in (arm, baseline)]
-        if not np.array_equal(*values, equal_nan=True):
+        table, other = self.last.paths[student, arm], self.last.paths[student, baseline]
+        if not np.array_equal(table, other, equal_nan=True):
             return False
         what = ["answer_id", "weight"]
         for mine, theirs in zip(self._own(student, arm), self._own(student, baseline), strict=True):

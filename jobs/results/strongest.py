@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from jobs.experiment.schema import Experiment
+from jobs.results.judged import baseline_of
 from jobs.results.outcome import Start
 from training.comparison import compare
 
@@ -46,14 +47,21 @@ def baselines_of(e: Experiment, baseline: str, table: pd.DataFrame) -> list[str]
     """The arms that others are compared with: the baseline, and where it learns from the strongest teacher
     also the arms that learn from one alone that cannot be told from it, the best three.
     """
+    return [baseline, *twin_arms(e, baseline, table)[:MOST_TWINS]]
+
+
+def twin_arms(e: Experiment, baseline: str, table: pd.DataFrame) -> list[str]:
+    """All arms that learn from one teacher alone that cannot be told from the strongest, the best first; none
+    where the baseline learns from another one, or by a cost.
+    """
     strongest = strongest_teachers(table)
     arm = next(a for a in e.arms if a.name == baseline)
     if arm.rule != "strongest" and not (arm.rule == "teacher" and arm.teacher in strongest):
-        return [baseline]
+        return []
     # the best one's own arm is the baseline in other words
     named = [*strongest[1:]] if arm.rule == "strongest" else [t for t in strongest if t != arm.teacher]
     twins = [a.name for teacher in named for a in e.arms if a.rule == "teacher" and a.teacher == teacher]
-    return [baseline, *[name for name in twins if name != baseline][:MOST_TWINS]]
+    return [name for name in twins if name != baseline]
 
 
 def strongest_lines(e: Experiment, table: pd.DataFrame) -> list[str]:
@@ -66,6 +74,9 @@ def strongest_lines(e: Experiment, table: pd.DataFrame) -> list[str]:
     if len(named) == 1:
         return [f"the strongest teacher is {told[0]}, and all others are behind it by more than chance"]
     line = f"the strongest teacher is {told[0]}; not told from it by these questions: {', '.join(told[1:])}"
+    cut_off = twin_arms(e, baseline_of(e), table)[MOST_TWINS:]
+    if cut_off:
+        line += f"; only the best {MOST_TWINS} of their arms are compared with, not {', '.join(cut_off)}"
     lacking = [str(row["teacher"]) for row in named[1:] if row["teacher"] not in own]
     if lacking and any(a.rule == "strongest" for a in e.arms):
         line += (

@@ -113,7 +113,8 @@ def _comparison(student: str, arm: str, found: Comparison) -> dict[str, object]:
 
 def contrasts_table(values: Values, design: Design, pool: SeedVariance) -> pd.DataFrame:
     """All students together, for every arm and what it is compared with: the mean of their differences with
-    two intervals that claim different things, one of students like these, one of these students.
+    two intervals that claim different things, one of students like these, one of these students. Over the
+    questions that could be judged of every student: how many stands beside it.
     """
     rows = []
     for arm, other in design.pairs():
@@ -131,7 +132,7 @@ def contrasts_table(values: Values, design: Design, pool: SeedVariance) -> pd.Da
         found = contrast(d, [design.lineages[s] for s in students], seeds, pool, values.metric, is_same)
         over = found.over_students
         told = {"arm": arm, "against": other, "students": found.students, "lineages": found.lineages}
-        told |= {"difference": found.value}
+        told |= {"questions": int(both.sum()), "seeds": min(seeds), "difference": found.value}
         told |= {"low_students": np.nan if over is None else over.low}
         told |= {"high_students": np.nan if over is None else over.high}
         told |= {"p_students": np.nan if found.p_students is None else found.p_students}

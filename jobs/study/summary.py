@@ -86,6 +86,8 @@ def together_lines(tables: Tables) -> Iterator[str]:
         if np.isnan(row["low_students"]):
             over = "of other students nothing (one lineage)"
         these = f"these {row['students']} students {ends[2]} to {ends[3]}"
+        if "questions" in row:  # tables of an earlier study have none
+            these += f" ({row['questions']:,} questions, {row['seeds']} seeds)"
         yield f"    {row['arm']}{where} against {row['against']}: {mean}; {over}; {these}"
 
 
