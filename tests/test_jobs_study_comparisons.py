@@ -26,6 +26,7 @@ from jobs.study.comparisons import Design, compared_tables, corrected, corrected
 from jobs.study.running import Found
 from jobs.study.summary import study_lines
 from jobs.study.tables import Tables
+from training.comparison import holm
 
 STUDENTS, ARMS = ("a-low", "a-high", "b-low"), ("scas", "only t", "only u", "strongest")
 LINEAGES = {"a-low": "a", "a-high": "a", "b-low": "b"}
@@ -138,6 +139,8 @@ def test_all_students_together_are_two_lineages_and_two_claims(tmp_path: Path) -
     values = drawn("accuracy", 0)
     means = [(values.paths[s, "scas"] - values.paths[s, "strongest"])[:, kept].mean() for s in own["student"]]
     assert row["difference"] == pytest.approx(np.mean(means))
+    for p in ("p_students", "p_these"):
+        assert tables.contrasts[f"{p}_corrected"].tolist() == holm(tables.contrasts[p].tolist())
     lines = "\n".join(study_lines(Found(a_study("accuracy"), {"p": tables})))
     assert "students like these (2 lineages)" in lines
     assert "these 3 students" in lines

@@ -59,7 +59,8 @@ def compared_tables(cells: Cells) -> dict[str, pd.DataFrame]:
         "comparisons": [headed(head, comparisons_table(v, d, pool)) for head, v, d in cells],
         "contrasts": [headed(head, contrasts_table(v, d, pool)) for head, v, d in cells],
     }
-    return {name: _joined(tables) for name, tables in found.items()}
+    joined = {name: _joined(tables) for name, tables in found.items()}
+    return joined | {"contrasts": corrected_together(joined["contrasts"])}
 
 
 def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -150,6 +151,14 @@ def corrected(table: pd.DataFrame) -> pd.DataFrame:
     p = np.array(holm(table["p"].tolist()))
     said = np.where(p < 0.05, np.where(table["difference"] > 0, CALLED[0], CALLED[1]), CALLED[2])
     return table.assign(p_corrected=p, called=said)
+
+
+def corrected_together(contrasts: pd.DataFrame) -> pd.DataFrame:
+    """All students together with Holm's p-values over all of a part's, each of the two claims by itself."""
+    if not len(contrasts):
+        return contrasts
+    both = {f"{p}_corrected": holm(contrasts[p].tolist()) for p in ("p_students", "p_these")}
+    return contrasts.assign(**both)
 
 
 def corrected_over_all(comparisons: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
