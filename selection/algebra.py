@@ -21,7 +21,13 @@ NEGATIVE = ("-41/59", "-83/37", "-17/43", "-97/61")
 
 @lru_cache(maxsize=2048)
 def parsed(latex: str) -> Any:
-    """The expression that LaTeX says, None where it is not understood; not worked out."""
+    """The expression that LaTeX says, None where it is not understood or would be large; not worked out."""
+    return with_constants(as_it_stands(latex))
+
+
+@lru_cache(maxsize=2048)
+def as_it_stands(latex: str) -> Any:
+    """What the parser makes of LaTeX, of any size; None where it makes nothing."""
     from latex2sympy2_extended import latex2sympy
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
@@ -29,7 +35,7 @@ def parsed(latex: str) -> Any:
         return None
     as_written = ConversionConfig(lowercase_symbols=False)  # A and a are two variables
     try:
-        found = latex2sympy(
+        return latex2sympy(
             latex,
             is_real=True,
             convert_degrees=False,
@@ -38,7 +44,6 @@ def parsed(latex: str) -> Any:
         )
     except Exception:  # the parser raises whatever it meets; all of it means that it cannot read this
         return None
-    return with_constants(found)
 
 
 def with_constants(expression: Any) -> Any:
@@ -88,6 +93,20 @@ def _is_small_power(base: Any, exponent: Any) -> bool:
     return bool(not size or power * abs(sympy.log(size)) <= 10 * LARGEST_POWER)
 
 
+def is_huge(expression: Any) -> bool:
+    """Whether a tower of powers of whole numbers is larger than any number that is written in digits."""
+    import sympy
+
+    if not isinstance(expression, sympy.Pow):
+        return False
+    base, exponent = expression.args
+    if not (base.is_Integer and base >= 2):
+        return False
+    if is_huge(exponent):
+        return True
+    return bool(exponent.is_number and is_small(exponent) and exponent.is_real and exponent > LARGEST_POWER)
+
+
 def equal(left: str, right: str, is_decimal: bool = False) -> bool | None:
     r"""Whether two expressions in LaTeX are equal; None where one cannot be read, or the answer is in doubt.
 
@@ -96,10 +115,15 @@ def equal(left: str, right: str, is_decimal: bool = False) -> bool | None:
 
     >>> equal(r"x^2+2x+1", r"(x+1)^2"), equal(r"\frac{1}{2^{98}}", r"\frac{1}{2^{99}}"), equal("x", "|x|")
     (True, False, None)
+    >>> equal("7^{7^{7^{7}}}", "7"), equal("7^{7^{7^{7}}}", "7^{7^{7^{6}}}")
+    (False, None)
     """
     import sympy
 
     a, b = parsed(left), parsed(right)
+    for one, huge in ((a, right), (b, left)):
+        if isinstance(one, sympy.Rational) and abs(one) < 10**LONGEST and is_huge(as_it_stands(huge)):
+            return False
     if a is None or b is None:
         return None
     matrices = [isinstance(one, sympy.MatrixBase) for one in (a, b)]

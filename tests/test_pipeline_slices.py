@@ -203,14 +203,16 @@ def test_a_plan_of_many_slices_says_what_it_can(
     assert "a file to read" not in said.stdout
 
 
-def test_an_answer_file_that_contradicts_itself_stops_a_run_in_slices_too(
+def test_an_answer_to_another_text_under_a_questions_id_is_left_out_alone_in_slices_too(
     small_world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.run.slices.ROWS", 10)
     path = small_world["teachers"][0]["path"]
     rewrite(path, lambda rows: [rows[0] | {"instruction": "Something else?"}, *rows[1:]])
-    with pytest.raises(BadInput, match=r"has two different texts; got 'Something else"):
-        choices(small_world, tmp_path)
+    whole = everything(*choices(small_world, tmp_path))["states"]
+    monkeypatch.setattr("jobs.run.slices.ROWS", 10)
+    sliced = everything(*choices(small_world | {"store": str(tmp_path / "other")}, tmp_path))["states"]
+    assert sliced == whole
+    assert [state for state in sliced if "not_understood" in str(state)]
 
 
 @pytest.mark.slow
