@@ -51,6 +51,17 @@ def test_a_column_error_of_the_users_own_hides_no_score(tmp_path: Path) -> None:
     assert [chosen["selected_score"] for chosen in select(tmp_path)] == [1.0]
 
 
+def test_two_questions_under_one_id_are_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"id": "1", "instruction": "1 + 2?", "teacher_output": "A: 3", "scas_score": 2.0}
+    lines(tmp_path / "a_scas_scores.jsonl", [row])
+    lines(tmp_path / "b_scas_scores.jsonl", [row | {"instruction": "3 + 4?", "scas_score": 1.0}])
+    lines(tmp_path / "c_scas_scores.jsonl", [row | {"instruction": "1  + 2?", "scas_score": 1.5}])
+    assert [chosen["selected_score"] for chosen in select(tmp_path)] == [1.5]
+    assert "left out 1 rows" in " ".join(capsys.readouterr().out.split())
+
+
 def test_numbers_without_end_are_nothing_and_numbers_are_text_in_every_column() -> None:
     assert is_nothing(whole(float("inf")))
     assert is_nothing(whole(float("-inf")))

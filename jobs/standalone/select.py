@@ -1,6 +1,6 @@
 """Selecting from scored answers in the authors' layout: each question's minimum, and a draw from a group."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def select_from_files(options: SelectOptions) -> None:
     if options.compat not in ("ours", "reference"):
         raise BadInput("--compat", options.compat, "ours or reference", "")
     terminal, key = Terminal(), options.score_key
-    rows = list(read_scores(options.scores, key, terminal.say))
+    rows = of_one_text(read_scores(options.scores, key, terminal.say), terminal.say)
     if not rows:
         raise BadInput("no row has a score", options.scores, f"a number under {key} in one row at least", "")
     questions = ranked(rows, key, options.num_groups, options.compat)
@@ -54,6 +54,21 @@ def select_from_files(options: SelectOptions) -> None:
         f"{len(questions):,} questions; wrote {minimum}, {group} ({len(drawn):,} rows) "
         f"and every group beside it{note}"
     )
+
+
+def of_one_text(rows: Iterable[Mapping[str, Any]], say: Callable[[str], None]) -> list[Mapping[str, Any]]:
+    """Rows whose id has the question that it had first; two questions under one id are not compared."""
+    first: dict[str, str] = {}
+    kept, others = [], list[str]()
+    for row in rows:
+        text = " ".join(str(row.get("instruction") or "").split())
+        if first.setdefault(str(row["id"]), text) == text:
+            kept.append(row)
+        else:
+            others.append(str(row["id"]))
+    if others:
+        say(f"left out {len(others):,} rows whose id has another question in an earlier row: {others[0]} ...")
+    return kept
 
 
 def draw_from_groups(questions: Ranking, options: SelectOptions) -> list[Mapping[str, Any]]:
