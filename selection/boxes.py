@@ -13,8 +13,10 @@ BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(-?\d[\d.,]*\d|[\dA-Za-z]))")
 BEFORE = re.compile(r"(?:(?:^|[^\w\s)}])\s*|\s)(-|−|±|\\pm\s*|not\s+(?:equal to\s+)?)(?:\$|\\\(|\{)?\s*$")
 BULLET = re.compile(r"(?:^|\n)\s*-\s+$")
 AFTER = re.compile(
-    r"\s*(?:\$+|\\\)|\\\]|\*+)?\s*(\\?%|(?:percent|hundred|thousand|million|billion|trillion|dozen)\b|or\s+\$?-?(?:\d|\\(?:frac|sqrt|pi))\S*|\?"
-    r"|\\(?:text|mathrm|textrm)\s*\{[^{}]*\}(?:\s*\^\s*\{?\d\}?)?|\^\s*\{?\\circ\}?|\\,\s*\\(?:text|mathrm)\s*\{[^{}]*\}|[A-Za-z]+(?:\^\d)?\b)"
+    r"\s*(?:\$+|\\\)|\\\]|\*+)?\s*(\\?%|"
+    r"(?:percent|hundred|thousand|million|billion|trillion|dozen)\b|or\s+\$?-?(?:\d|\\(?:frac|sqrt|pi))\S*|\?"
+    r"|\\(?:text|mathrm|textrm)\s*\{[^{}]*\}(?:\s*\^\s*\{?\d\}?)?"
+    r"|\^\s*\{?\\circ\}?|\\,\s*\\(?:text|mathrm)\s*\{[^{}]*\}|[A-Za-z]+(?:\^\d)?\b)"
 )
 TAKEN_BACK = re.compile(
     r"\b(?:wait|but|no|not|actually|however|wrong|mistake|fails?|incorrect|instead|correction|hmm|recheck|"

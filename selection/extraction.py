@@ -23,7 +23,8 @@ MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
             rf"^[ \t>*_#-]*(?:the )?(?:(?:final|correct|my) )?answer{MARKUP}(?:[:：]|\s-\s){MARKUP}|"
             rf"^[ \t]*(?:#{{1,6}}|\*\*|__)[ \t]*(?:the )?(?:(?:final|correct) )?answer[*_ \t]*$\s*|"
             rf"(?<![\"'\w])answer{MARKUP}[:：]{MARKUP}|"
-            rf"answer(?:\s+(?:to|for)\s+[^.:\n?]{{1,60}}?|\s+here|,\s*\w+,)?\s*{MARKUP}{IS}{MARKUP}:?{MARKUP}",
+            rf"answer(?:\s+(?:to|for)\s+[^.:\n?]{{1,60}}?|\s+here|,\s*\w+,)?"
+            rf"\s*{MARKUP}{IS}{MARKUP}:?{MARKUP}",
             re.MULTILINE | re.IGNORECASE,
         ),
     ),

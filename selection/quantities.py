@@ -33,7 +33,8 @@ from selection.vocabulary import EMPTY, FUNCTIONS, TELLING
 SIGN = re.compile(r"\s*([-+]|(?:negative|minus)(?=\s))\s*", re.IGNORECASE)
 MONEY = re.compile(rf"\s*({CURRENCY})\s*")
 MIXED = re.compile(
-    rf"({INTEGER_OR_GROUPS})(?:\s*\\frac\s*\{{\s*(\d+)\s*\}}\s*\{{\s*(\d+)\s*\}}|(?:\s+|\s+and\s+|\s*&\s*)(\d+)\s*/\s*(\d+)(?![\d/]))"
+    rf"({INTEGER_OR_GROUPS})(?:\s*\\frac\s*\{{\s*(\d+)\s*\}}\s*\{{\s*(\d+)\s*\}}"
+    r"|(?:\s+|\s+and\s+|\s*&\s*)(\d+)\s*/\s*(\d+)(?![\d/]))"
 )
 FRACTION = re.compile(
     r"(?:\\frac\s*\{\s*(-?\d[\d,]*)\s*\}\s*\{\s*(-?\d[\d,]*)\s*\}"

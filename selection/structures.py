@@ -23,7 +23,8 @@ CUP = re.compile(r"\\cup(?![A-Za-z])")
 SEPARATOR = re.compile(r"\s*[,;]\s*(?:and\s|or\s)?\s*|\s+(?:and|or)\s+")
 COMMA = re.compile(r"\s*[,;]\s*")
 NAME = re.compile(
-    r"(?:\\(?:vec|bar|hat|overline|mathbf)\s*\{?\s*[A-Za-z]\s*\}?|\\[A-Za-z]+|[A-Za-z])(?:'{1,2})?(?:_\{?[\w]+\}?)?(?:\s*\(\s*[\w,\s]+\s*\))?|"
+    r"(?:\\(?:vec|bar|hat|overline|mathbf)\s*\{?\s*[A-Za-z]\s*\}?|\\[A-Za-z]+|[A-Za-z])"
+    r"(?:'{1,2})?(?:_\{?[\w]+\}?)?(?:\s*\(\s*[\w,\s]+\s*\))?|"
     r"\|?[A-Z]{2,3}\|?|\\angle\s*[A-Z]+|"
     r"\(\s*[a-z](?:_\{?\w\}?)?(?:\s*,\s*[a-z](?:_\{?\w\}?)?)+\s*\)"
 )

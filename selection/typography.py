@@ -34,12 +34,14 @@ LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 PLAIN_SCRIPT = str.maketrans(f"{SUPERSCRIPTS}₀₁₂₃₄₅₆₇₈₉", "0123456789+-n0123456789")
 
 TEXT = re.compile(
-    r"\\(?:text(?:bf|it|rm|sf|tt|normal|sc|md|up)?|math(?:bf|rm|it|sf|tt|normal|bfit)|mbox|hbox|emph|underline|"
+    r"\\(?:text(?:bf|it|rm|sf|tt|normal|sc|md|up)?|"
+    r"math(?:bf|rm|it|sf|tt|normal|bfit)|mbox|hbox|emph|underline|"
     r"operatorname\*?|boldsymbol|bm|bf|rm|it|boxed|fbox)\s*\{([^{}]*)\}"
 )
 COLOUR = re.compile(r"\\(?:text)?color\s*\{[^{}]*\}\s*")
 DECLARATIONS = re.compile(
-    r"\\(?:displaystyle|textstyle|scriptstyle|left|right|middle|[bB]igg?[lrm]?|(?:tiny|small|normalsize|large|Large|"
+    r"\\(?:displaystyle|textstyle|scriptstyle|left|right|middle|[bB]igg?[lrm]?|"
+    r"(?:tiny|small|normalsize|large|Large|"
     r"LARGE|huge|Huge|bf|it|rm|sf|mathrm|limits|nolimits|noindent|centering))(?![A-Za-z])\s?\.?(?![\w.])|"
     r"\\(?:left|right)(?![A-Za-z])"
 )

@@ -15,7 +15,8 @@ SCORES_SUFFIX = "_scas_scores.jsonl"
 BESIDE = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 # train-00000-of-00002, large.part-0, large_shard_3: a shard's number behind its name
 SHARD = re.compile(
-    r"(?:^|[-_.])(?:(?:part|shard|chunk|split)[-_.]?)?\d+[-_.]of[-_.]\d+$|(?:^|[-_.])(?:part|shard|chunk)[-_.]?\d+$|^\d+$",
+    r"(?:^|[-_.])(?:(?:part|shard|chunk|split)[-_.]?)?\d+[-_.]of[-_.]\d+$|"
+    r"(?:^|[-_.])(?:part|shard|chunk)[-_.]?\d+$|^\d+$",
     re.IGNORECASE,
 )
 OF_TEACHER = re.compile(r"^(?:teacher|teacher_name|model)=")  # a folder of a partitioned data set

@@ -35,7 +35,8 @@ INTERRUPTED = re.compile(
     "abort|cancel|error|fail|insufficient|interrupt|malformed|network|timeout|timed_out|unexpected"
 )
 KEPT_BACK = re.compile(
-    "block|deny|denied|filter|guardrail|moderat|policy|prohibit|recitation|refus|safety|sensitive|spii|toxic|violat"
+    "block|deny|denied|filter|guardrail|moderat|policy|prohibit|recitation|"
+    "refus|safety|sensitive|spii|toxic|violat"
 )
 CHARACTERS_PER_TOKEN = 4  # where a server tells no usage, so that a budget still ends
 COUNTS = (
