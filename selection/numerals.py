@@ -31,7 +31,6 @@ DECIMAL_COMMA = r"\d+,\d+(?![\d,.])"
 REPEATING = r"\d*\.\d*(?:\\overline\s*\{?\d+\}?|\\bar\s*\{?\d+\}?|\\dot\s*\{?\d\}?|\(\d+\)|\.{3})"
 NUMERAL = re.compile(rf"(?<![\w.,])(?:{'|'.join((*GROUPED, REPEATING, POINTED))})")
 GROUPS = re.compile(rf"(?<![\w.,'])(?:{'|'.join(GROUPED)})(?![\w]*\\overline)")
-PLAIN = re.compile(r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)")
 EXPONENT = r"(?:\{\s*([-+]?\d+)\s*\}|\(\s*([-+]?\d+)\s*\)|([-+]?\d+))"
 POWER = rf"(?:\s*(?:\\times|\\cdot|\*|x|X)\s*10\s*\^\s*{EXPONENT}|[eE]([-+]?\d+)(?!\w))"
 BARE_POWER = rf"10\s*\^\s*{EXPONENT}"

@@ -83,7 +83,6 @@ BOLD = re.compile(r"(?<![\w*])(\*{1,3}|_{2,3}|`+)(?=\S)(.+?)(?<=\S)\1(?![\w*])",
 ENDS_OF_BOLD = re.compile(r"^(?:\*{2,}|`+|_{2,})\s*|\s*(?:\*{2,}|`+|_{2,})$")
 TAGS = re.compile(r"</?(?:b|i|em|strong|code|p|span|u|div|center|mark)\b[^<>]*>|<br\s*/?>", re.IGNORECASE)
 SUP_TAG = re.compile(r"<sup>([^<>]*)</sup>", re.IGNORECASE)
-PARENTHESISED = re.compile(r"^\\\((.*)\\\)$|^\\\[(.*)\\\]$", re.DOTALL)
 MATH_MARKS = re.compile(r"\\[()\[\]]")
 DOLLARS = re.compile(r"(?<!\\)\$\$?")
 QUOTED = re.compile(r"""^(["'])(.*)\1$""", re.DOTALL)
