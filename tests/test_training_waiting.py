@@ -144,6 +144,7 @@ def test_a_group_that_is_at_work_may_take_its_time_and_one_that_starts_again_may
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What rank 0 of a lost group said counts for that group alone; silences between notices grow."""
+    monkeypatch.setattr(waiting, "FIRST_NOTICE_S", 10.0)
     clock, told, begun = Clock(monkeypatch), [], Place(str(tmp_path / "BEGUN"))
     start = Start(2, Needs(), begun, 100.0, lambda text: told.append(clock.now), lambda: clock.now)
 

@@ -17,7 +17,7 @@ from cluster.placement import Needs
 from cluster.storage import Place
 
 BEGUN = "BEGUN"  # the file in which rank 0 writes the id of the place where its group is at work
-FIRST_NOTICE_S, LONGEST_SILENCE_S = 10.0, 300.0
+FIRST_NOTICE_S, LONGEST_SILENCE_S = 60.0, 300.0  # three starts at once on two slow cores take 40 s
 LOOK_EVERY_S = 2.0
 START_DEADLINE_S = 1800.0
 KINDS = ("CPU", "GPU")
