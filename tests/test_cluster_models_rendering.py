@@ -62,6 +62,29 @@ def test_a_tokenizer_that_adds_bos_and_a_template_that_writes_it_give_one() -> N
         assert ids.count(0) == 1
 
 
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+ASKS = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+VICUNA = "{% for m in messages %}{{ m.role.upper() }}: {{ m.content }}"
+VICUNA += "{{ '\n' if m.role == 'user' else eos_token }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "asks"),
+    [(CHATML, ASKS), (VICUNA, "{% if add_generation_prompt %}ASSISTANT:{% endif %}"), (PLAIN_TEMPLATE, "")],
+)
+@pytest.mark.parametrize("answer", ["A: 7", "<think>3 and 4</think>A: 7"])
+def test_what_a_template_without_a_generation_prompt_writes_before_an_answer_is_no_part_of_it(
+    tokenizer: Any, template: str, asks: str, answer: str
+) -> None:
+    """It was counted as the answer's beginning: another score, and loss on the template's own words."""
+    tokenizer.chat_template = {"one": template, "other": template + asks}
+    one, other = Renderer(tokenizer, "one"), Renderer(tokenizer, "other")
+    assert one.conversation("3+4?", answer) == other.conversation("3+4?", answer)
+    assert one.prompt("3+4?") == other.prompt("3+4?")
+    assert one.header_ids == other.header_ids
+    one.prove()
+
+
 def test_reference_rendering_doubles_the_bos_as_the_published_program_does() -> None:
     renderer = Renderer(with_bos("{{ bos_token + ' ' }}" + TURNS, True), compat="reference")
     assert renderer.conversation("hi", "yes").ids[:2] == (0, 0)

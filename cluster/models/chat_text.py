@@ -10,12 +10,13 @@ ends in an open think tag (R1), the answer begins inside of it.
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from cluster.errors import Unrenderable
 from cluster.models.chat_template import refuse_endless
 from cluster.models.kept import pieces_in
-from cluster.models.messages import Message, Prompt, ToolCall
+from cluster.models.messages import Message, Prompt, ToolCall, plain
 from cluster.models.reasoning import CLOSING, INVENTED, OPENED, with_reasoning
 
 SENTINEL = "an answer"
@@ -66,6 +67,35 @@ class ChatText:
                 "the chat template refuses this conversation", error, "", "look at the template"
             ) from error
         return str(text)
+
+    def opening(self, prompt: Prompt) -> str:
+        """The text from which an answer is generated. Where a template knows of no generation prompt, what it
+        writes before any answer stands in for one, or that would count as the answer's beginning.
+
+        Raises:
+            Unrenderable: the template refuses the turns.
+        """
+        text = self.text(prompt, generation=True)
+        return text + self._header(prompt, text) if self._knows_no_generation_prompt else text
+
+    @cached_property
+    def _knows_no_generation_prompt(self) -> bool:
+        probe = plain("2+2?")
+        try:
+            text = self.text(probe, generation=True)
+            return text == self.text(probe) and bool(self._header(probe, text))
+        except Unrenderable:  # one that wants other turns: a row's matter
+            return False
+
+    def _header(self, prompt: Prompt, text: str) -> str:
+        """What stands between turns and any answer to them, without a think block and without spaces at its
+        end, which a tokenizer joins with the answer.
+        """
+        before, sentinel, _ = self.text(prompt, Message("assistant", SENTINEL)).rpartition(SENTINEL)
+        if not sentinel or not before.startswith(text):
+            return ""
+        header = before[len(text) :].partition("<think>")[0].rstrip(" ")
+        return header if header.strip() else ""
 
     def continuation(
         self,

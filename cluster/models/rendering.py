@@ -114,7 +114,7 @@ class Renderer:
     @cached_property
     def opens_thinking(self) -> bool:
         """Whether the generation prompt ends in an open think tag, inside of which an answer then begins."""
-        return OPENED.search(self._chat.text(plain(PROBES[0][0]), generation=True)) is not None
+        return OPENED.search(self._chat.opening(plain(PROBES[0][0]))) is not None
 
     @cached_property
     def header_ids(self) -> tuple[int, ...]:
@@ -122,7 +122,7 @@ class Renderer:
         the template writes before an answer; without either the EOS, which ends the text before.
         """
         prompt = plain(PROBES[0][0])
-        asked, opened = self._chat.text(prompt), self._chat.text(prompt, generation=True)
+        asked, opened = self._chat.text(prompt), self._chat.opening(prompt)
         header = opened[len(asked) :] if opened.startswith(asked) else ""
         start = [self.tokenizer.bos_token_id] if self._adds_bos else []
         ids = [*start, *self._encode(header, start=False)] if header else start
@@ -151,7 +151,7 @@ class Renderer:
     def _prompt_text(self, prompt: Prompt) -> str:
         for text, which in texts_of(prompt):
             self._refuse_markers(text, which)
-        text = self._chat.text(prompt, generation=True)
+        text = self._chat.opening(prompt)
         refuse_lost(prompt, text)
         return text
 
