@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.errors import BadInput
-from jobs.files.refusals import told_of
+from jobs.files.refusals import NotUnderstood, told_of
 from jobs.files.turns import turns_of
 from jobs.files.values import is_nothing, whole
 from jobs.standalone.select import SelectOptions, select_from_files
@@ -29,6 +29,22 @@ def test_a_file_without_rows_is_refused_and_writes_nothing(tmp_path: Path, name:
     with pytest.raises(BadInput, match="holds no rows"):
         verify_file(options)
     assert not out.exists()
+
+
+def test_json_lines_get_no_other_formats_name(tmp_path: Path) -> None:
+    answers = lines(tmp_path / "a.jsonl", [{"response": "A: 3", "reference": "3"}])
+    out = tmp_path / "out.Parquet"
+    with pytest.raises(BadInput, match="JSON lines"):
+        verify_file(VerifyOptions(answers, out, "math", None, None, None, None, 5.0, False))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("mark", ["weight", "train", "trainable", "training", "loss_mask", "loss"])
+def test_a_turn_that_nobody_is_to_learn_is_refused(mark: str) -> None:
+    turns = [{"role": "user", "content": "1 + 2?"}, {"role": "assistant", "content": "A: 3"}]
+    assert turns_of({"messages": turns}).answer is not None
+    with pytest.raises(NotUnderstood, match=mark):
+        turns_of({"messages": [turns[0], turns[1] | {mark: False}]})
 
 
 def select(tmp_path: Path) -> list[dict[str, Any]]:

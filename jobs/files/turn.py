@@ -24,7 +24,7 @@ CALLS = ("function_call", "function-call", "tool_call")  # ShareGPT's speakers f
 REASONING = ("reasoning_content", "reasoning", "thinking")
 DETAILS = "reasoning_details"  # OpenRouter's, often beside a field of the others that says the same
 FIELDS_OF_REASONING = frozenset({*REASONING, DETAILS})
-MARKS = ("weight", "train", "loss_mask", "loss")  # of a turn that nobody is to learn
+MARKS = ("weight", "train", "trainable", "training", "loss_mask", "loss")  # of a turn that nobody is to learn
 # Keys of a row or a turn that hold what no text can: refused unless they are empty.
 NOT_TEXT = frozenset({"images", "image", "videos", "audios", "audio", "refusal"})
 

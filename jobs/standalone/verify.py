@@ -16,6 +16,8 @@ from jobs.run.store import write_atomically
 from selection.checking import Verifier
 from selection.verification import METHODS, VerifySettings, reads_rows
 
+OTHER_FORMATS = (".parquet", ".csv", ".tsv", ".arrow", ".gz", ".zst", ".xlsx")  # nobody writes these here
+
 
 @dataclass(frozen=True)
 class VerifyOptions:
@@ -51,6 +53,8 @@ def verify_file(options: VerifyOptions) -> None:
     known = [method for method in METHODS if method not in ("none", "judge")]
     if options.method not in known:
         raise BadInput("--method", options.method, ", ".join(known), "")
+    if options.out.suffix.lower() in OTHER_FORMATS:
+        raise BadInput("--out is a file of JSON lines", options.out, "a name that ends in .jsonl", "")
     terminal, counts = Terminal(), Counter[str]()
     if unread := unread_in(str(options.answers)):
         terminal.say(unread)
