@@ -63,7 +63,18 @@ def run_line(line: str, place: Path) -> tuple[int, str]:
     return shell.returncode, shell.stdout + shell.stderr
 
 
-@pytest.mark.parametrize("guide", [g for g in GUIDES if g.name != "README.md"], ids=lambda g: g.stem)
+LONG = ("comparing-systems", "adding-a-selector")  # they train several times
+
+
+@pytest.mark.parametrize(
+    "guide",
+    [
+        pytest.param(g, marks=[pytest.mark.slow] if g.stem in LONG else [])
+        for g in GUIDES
+        if g.name != "README.md"
+    ],
+    ids=lambda g: g.stem,
+)
 def test_every_command_of_a_guide_does_what_it_says(guide: Path, place: Path) -> None:
     # the experiment that several guides go on from is in the first
     for other in (ROOT / "docs" / "guides" / "first-run.md", guide):

@@ -201,6 +201,7 @@ def test_models_that_read_are_shown_right_solutions_and_slips_that_end_wrong() -
     assert 120 < right < 180  # three of four
 
 
+@pytest.mark.slow
 def test_a_reading_world_at_a_hundredth_of_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "EXPORTS", {"prefix": (1000,)})
     monkeypatch.setattr(reading, "LANGUAGES", {"prefix": ("pat", "peg", "pia")})

@@ -118,14 +118,17 @@ def tutelage(head: dict[str, str], folder: Path, *arguments: str) -> subprocess.
     return call([sys.executable, "-P", "-m", "jobs", *arguments, "--address", head["HEAD"]], head, folder)
 
 
+@pytest.mark.parametrize("again_by_ray", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_submitted_run_ends_with_its_verdict_and_a_second_one_goes_on_from_the_first(
-    head: dict[str, str], workplace: Path
+    head: dict[str, str], workplace: Path, again_by_ray: bool
 ) -> None:
     done = tutelage(head, workplace, "submit", "mine.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "accuracy on held-out questions" in done.stdout
     assert (Path(head["TUTELAGE_HOME"]) / "runs" / "small" / "report.html").is_file()
     assert not (workplace / "store").exists()
+    if not again_by_ray:
+        return
     for name in ("random", "selection", "queue"):  # Ray's own command protects from none of them
         (workplace / f"{name}.py").unlink()
     by_ray = call(

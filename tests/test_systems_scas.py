@@ -84,7 +84,9 @@ def test_arms_learn_from_equally_many_tokens_and_a_run_s_values_give_its_interva
     of_run = {(arm, c.against): c.difference for _, arm, c in results.comparisons}
     for row in table[table["against"] != "only ann"].to_dict("records"):
         d = of_run[row["arm"], row["against"]]
-        assert (row["difference"], row["low"], row["high"]) == pytest.approx((d.value, d.low, d.high))
+        # two arms that took the same answers have no interval
+        told = pytest.approx((d.value, d.low, d.high), nan_ok=True)
+        assert (row["difference"], row["low"], row["high"]) == told
     assert part.strongest["is_strongest"].sum() == 2
     assert set(part.pairs["lineage"]) == {"ann", "bob", "cat"}
     lines = list(study_lines(Found(Study.model_validate(STUDY), {"p": replace(part, comparisons=table)})))

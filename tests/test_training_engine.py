@@ -45,7 +45,7 @@ def plain_gradient(model: Path, rows: Examples) -> dict[str, torch.Tensor]:
         (0, "float32"),
         pytest.param(1, "float32", marks=pytest.mark.slow),
         pytest.param(2, "float32", marks=pytest.mark.slow),
-        (3, "float32"),
+        pytest.param(3, "float32", marks=pytest.mark.slow),
         pytest.param(1, "bfloat16", marks=pytest.mark.slow),
         (2, "bfloat16"),
         pytest.param(3, "bfloat16", marks=pytest.mark.slow),
@@ -177,7 +177,7 @@ def train_pairs(rank: int, jobs: list[TrainJob], checkpoints: Path) -> None:
     train(rank, jobs, checkpoints)
 
 
-@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("stage", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_an_objective_may_attach_a_head_look_at_pairs_and_say_more_than_a_loss(
     tiny_model: Path, tmp_path: Path, stage: int
 ) -> None:

@@ -51,8 +51,10 @@ def let_go(rank: int, model: Path, settings: TrainSettings) -> list[str]:
     return [name for name, thing in alive.items() if thing() is not None]
 
 
-@pytest.mark.parametrize("lora", [False, True])
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("lora", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "stage", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3]
+)
 def test_nothing_of_a_training_outlives_it(
     two: WorkerGroup, tiny_model: Path, stage: int, lora: bool
 ) -> None:
@@ -75,6 +77,7 @@ def memory_of_a_queue(rank: int, jobs: list[TrainJob], checkpoints: Path) -> lis
     return seen
 
 
+@pytest.mark.slow
 def test_a_long_queue_takes_no_more_memory_than_a_short_one(
     one: WorkerGroup, examples: Path, tmp_path: Path
 ) -> None:

@@ -23,8 +23,8 @@ from training.settings import LoraSettings
 @pytest.mark.parametrize(
     ("stage", "lora"),
     [
-        pytest.param(1, False, marks=pytest.mark.slow),
-        (3, False),
+        (1, False),
+        pytest.param(3, False, marks=pytest.mark.slow),
         pytest.param(2, True, marks=pytest.mark.slow),
     ],
 )
@@ -80,7 +80,7 @@ def test_a_round_without_the_optimizer_of_the_one_before_is_refused_by_name(
         pytest.param(3, False, "float32", marks=pytest.mark.slow),
         pytest.param(2, True, "float32", marks=pytest.mark.slow),
         pytest.param(3, True, "float32", marks=pytest.mark.slow),
-        (3, True, "bfloat16"),
+        pytest.param(3, True, "bfloat16", marks=pytest.mark.slow),
     ],
 )
 def test_a_training_that_stops_and_goes_on_ends_where_an_undisturbed_one_does(
@@ -109,7 +109,7 @@ def test_a_training_that_stops_and_goes_on_ends_where_an_undisturbed_one_does(
     [
         pytest.param(0, False, "float32", marks=pytest.mark.slow),
         pytest.param(1, False, "float32", marks=pytest.mark.slow),
-        (1, False, "bfloat16"),
+        pytest.param(1, False, "bfloat16", marks=pytest.mark.slow),
         pytest.param(2, False, "float32", marks=pytest.mark.slow),
         pytest.param(3, False, "float32", marks=pytest.mark.slow),
         pytest.param(2, True, "float32", marks=pytest.mark.slow),
