@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from benchmarks.intervals import coverage
-from training.comparison import compare, contrast, holm, over_lineages
-from training.evaluation import SeedVariance, accuracy_interval, linearised, pool_seeds
+from training.comparison import compare, contrast, holm, needed, over_lineages
+from training.evaluation import SeedVariance, Uncertainty, accuracy_interval, linearised, pool_seeds
 
 
 def test_pairing_tells_a_difference_that_unpaired_intervals_hide() -> None:
@@ -130,22 +130,60 @@ def test_arms_on_different_questions_are_refused_and_unequal_seeds_are_not() -> 
     assert found.uncertainty.variance == pytest.approx(expected)
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10_000), st.integers(1, 3), st.integers(60, 400), st.floats(-0.08, 0.08))
-def test_the_questions_needed_shrink_the_interval_to_the_difference(
-    seed: int, seeds: int, questions: int, gain: float
+def reach_with(table: np.ndarray, base: np.ndarray, pool: SeedVariance, questions: int) -> float:
+    """Half an interval's width with so many questions, by the formulas of `docs/methods.md` alone."""
+    (seeds, now), d = table.shape, table.mean(axis=0) - base.mean(axis=0)
+    between = d.var(ddof=1) / now
+    of_seeds = 2 / seeds * (pool.s2 - pool.noise) if seeds > 1 else 0.0
+    falls, stays = now / questions, max(0.0, of_seeds)
+    variance = between * falls + stays
+    if of_seeds < 0:
+        variance = max(between + of_seeds, between / 2) * falls
+    spread = (between * falls) ** 2 / (questions - 1)
+    if seeds > 1:
+        spread += (stays + (2 / seeds * pool.s2 - stays) * falls) ** 2 / pool.freedom
+    return float(stats.t.ppf(0.975, max(1.0, variance**2 / spread)) * np.sqrt(variance))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 3),
+    st.integers(60, 400),
+    st.floats(-0.08, 0.08),
+    st.integers(1, 20),
+    st.floats(0, 0.04),
+)
+def test_the_questions_needed_are_the_fewest_that_shrink_the_interval_to_the_difference(
+    seed: int, seeds: int, questions: int, gain: float, freedom: int, sd: float
 ) -> None:
     rng = np.random.default_rng(seed)
     arm = (rng.random((seeds, questions)) < 0.5 + gain).astype(float)
     base = (rng.random((seeds, questions)) < 0.5).astype(float)
-    found = compare(arm, base, "x", "y")
-    mean, sure = found.difference.value, found.uncertainty
+    noise = 0.25 / questions
+    pool = SeedVariance(max(noise + sd**2 - 0.0001, 0.0001), noise, freedom)
+    found = compare(arm, base, "x", "y", pool=pool)
+    mean, now = abs(found.difference.value), reach_with(arm, base, pool, questions)
+    assert found.uncertainty.reach == pytest.approx(now)
     if found.more_questions is None:
+        if "more seeds" in found.verdict:
+            assert all(reach_with(arm, base, pool, questions * k) > mean for k in (1, 2, 10, 1000, 10**6))
         return
     assert f"about {found.more_questions:,} more questions" in found.verdict
-    stays = max(0.0, sure.variance - sure.questions)
-    left = stays + (sure.variance - stays) * questions / (questions + found.more_questions)
-    assert stats.t.ppf(0.975, sure.freedom) * np.sqrt(left) == pytest.approx(abs(mean), rel=0.02)
+    then = questions + found.more_questions
+    assert reach_with(arm, base, pool, then) <= mean * (1 + 1e-9)
+    assert then == questions + 1 or reach_with(arm, base, pool, then - 1) > mean
+
+
+def test_few_seeds_take_more_questions_than_the_same_quantile_of_t_would_say() -> None:
+    """One degree of freedom of seeds: with many questions its quantile of t (12.7) is what counts."""
+    sure = Uncertainty(1.0, 1.2, 60.0, 0.25, 1)
+    wanted = float(stats.t.ppf(0.975, 60)) ** -2  # of a difference of 1
+    assert 100 / (wanted - 0.2) < 3000  # by the present quantile a number could be named
+    assert needed(1.0, 100, sure) == (None, True)
+    more, _ = needed(1.0, 100, Uncertainty(1.0, 1.12, 60.0, 0.17, 4))
+    assert more is not None
+    assert more > 1.2 * (100 / (wanted - 0.12) - 100)
 
 
 def test_a_difference_of_minus_three_points_does_not_take_one_more_question() -> None:

@@ -22,6 +22,8 @@ from training.evaluation import (
     uncertainty_of,
 )
 
+NORMAL = float(stats.norm.ppf(1 - LEVEL / 2))  # Student's t is never below
+STEP, MOST = 1.3, 10**8  # how numbers of questions are tried, and up to how many times those that there are
 SAME = Uncertainty(0.0, 0.0, 1.0)  # of two arms that are one: nothing differs
 
 
@@ -113,20 +115,28 @@ def _refuse_unknown(values: Mapping[str, np.ndarray]) -> None:
 
 
 def needed(mean: float, questions: int, sure: Uncertainty) -> tuple[int | None, bool]:
-    """How many more questions would shrink the interval to half-widths below the difference; None where no
-    number can be named, and then whether seeds are what is lacking.
+    """How many more questions would shrink half of the interval to the difference; None where no number can
+    be named, and then whether seeds are what is lacking.
 
     The part between questions falls with their number. What seeds differ by beyond that stays: where it
-    alone is too wide, no number of questions is enough.
+    alone is too wide, no number of questions is enough. The fewer questions matter, the more the degrees of
+    freedom are those of seeds, so Student's t is taken anew at every number that is tried.
     """
     if mean == 0 or not sure.variance or not math.isfinite(sure.variance):
         return None, False
-    wanted = (mean / float(stats.t.ppf(1 - LEVEL / 2, sure.freedom))) ** 2
-    of_seeds = max(0.0, sure.variance - sure.questions)
-    if wanted <= of_seeds:
+    stays = max(0.0, sure.variance - sure.questions)
+    if NORMAL * math.sqrt(stays) >= abs(mean):
         return None, True
-    more = math.ceil(questions * (sure.variance - of_seeds) / (wanted - of_seeds)) - questions
-    return (more if more > 0 else None), False
+    too_few, enough = questions, questions + 1
+    while sure.with_questions(questions, enough).reach > abs(mean):
+        too_few, enough = enough, math.ceil(enough * STEP)
+        if enough > MOST * questions:
+            return None, stays > 0
+    while enough - too_few > 1:
+        middle = (enough + too_few) // 2
+        is_enough = sure.with_questions(questions, middle).reach <= abs(mean)
+        too_few, enough = (too_few, middle) if is_enough else (middle, enough)
+    return enough - questions, False
 
 
 def verdict_of(interval: Interval, is_called: bool, arm: str, baseline: str, metric: str) -> str:

@@ -68,11 +68,28 @@ class Uncertainty:
         questions: the part of the variance that falls with the number of questions.
         variance: all of it; 0 where there is nothing that differs.
         freedom: degrees of freedom of Student's t.
+        seeds, seeds_freedom: what training seeds differ by, noise included, and its degrees of freedom; 0
+            where nothing is known of it.
     """
 
     questions: float
     variance: float
     freedom: float
+    seeds: float = 0.0
+    seeds_freedom: int = 0
+
+    def with_questions(self, now: int, then: int) -> "Uncertainty":
+        """How sure the mean would be with another number of questions.
+
+        What lies between questions falls with their number, and so does the noise of single ones. What seeds
+        differ by beyond that noise stays. Where its estimate is negative none of it stays.
+        """
+        stays, falls = max(0.0, self.variance - self.questions), now / then
+        between = self.questions * falls
+        variance = stays + (self.variance - stays) * falls
+        seeds = stays + (self.seeds - stays) * falls if self.seeds_freedom else 0.0
+        freedom = _freedom(variance, between, then, seeds, self.seeds_freedom)
+        return Uncertainty(between, variance, freedom, seeds, self.seeds_freedom)
 
     @property
     def reach(self) -> float:
@@ -174,12 +191,13 @@ def uncertainty_of(
         return Uncertainty(between, between, questions - 1.0)
     share = sum(1 / n for n in seeds)
     variance = max(between + share * (pool.s2 - pool.noise), between / 2)
-    return Uncertainty(between, variance, _freedom(variance, between, questions, share * pool.s2, pool))
+    freedom = _freedom(variance, between, questions, share * pool.s2, pool.freedom)
+    return Uncertainty(between, variance, freedom, share * pool.s2, pool.freedom)
 
 
-def _freedom(variance: float, between: float, questions: int, seeds: float, pool: SeedVariance) -> float:
+def _freedom(variance: float, between: float, questions: int, seeds: float, seeds_freedom: int) -> float:
     """Satterthwaite's degrees of freedom."""
-    spread = between**2 / (questions - 1) + seeds**2 / pool.freedom
+    spread = between**2 / (questions - 1) + (seeds**2 / seeds_freedom if seeds_freedom else 0.0)
     return max(1.0, variance**2 / spread) if spread else float(questions - 1)
 
 
