@@ -129,6 +129,28 @@ def test_a_path_of_one_seed_says_nothing_of_seeds_and_unequal_ones_weigh_by_thei
     assert both.s2 == pytest.approx((one.s2 + 3 * other.s2) / 4)
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000), st.integers(2, 5), st.integers(40, 90), st.integers(1, 3), st.booleans())
+def test_a_training_under_two_names_is_pooled_once(
+    seed: int, seeds: int, questions: int, again: int, is_loss: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    tables = [rng.random((seeds, questions)) for _ in range(3)]
+    tables = tables if is_loss else [table.round() for table in tables]
+    twice = [*tables, *(table.copy(order="F") for table in tables[:2] for _ in range(again))]
+    assert pool_seeds(twice) == pool_seeds(tables)
+    assert pool_seeds([*tables, tables[0][::-1]]).freedom == 4 * (seeds - 1)  # other seeds: another training
+
+
+def test_paths_that_may_agree_by_chance_are_each_pooled() -> None:
+    """All wrong under every seed is what many weak students are: it says that seeds do not matter to them."""
+    noisy = np.random.default_rng(0).random((2, 9)).round()
+    pool = pool_seeds([noisy, *[np.zeros((2, 9))] * 3])
+    assert pool.freedom == 4
+    assert pool.s2 == pytest.approx(pool_seeds([noisy]).s2 / 4)
+    assert pool_seeds([np.eye(2), np.eye(2)]).freedom == 2
+
+
 @given(st.integers(0, 10_000), st.integers(1, 3), st.integers(2, 30))
 def test_a_loss_is_a_ratio_of_sums_with_the_variance_of_one(seed: int, seeds: int, questions: int) -> None:
     rng = np.random.default_rng(seed)

@@ -24,6 +24,7 @@ from training.evaluation import (
 
 NORMAL = float(stats.norm.ppf(1 - LEVEL / 2))  # Student's t is never below
 STEP, MOST = 1.3, 10**8  # how numbers of questions are tried, and up to how many times those that there are
+MODELS_ALONE = "compares these trained models, not the ways of choosing"  # what one seed each claims
 SAME = Uncertainty(0.0, 0.0, 1.0)  # of two arms that are one: nothing differs
 
 
