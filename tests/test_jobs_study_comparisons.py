@@ -1,5 +1,6 @@
 """What a study claims follows from the values that it publishes: every interval, read back from its files."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from jobs.results.values import (
     pool_of,
     rows_of,
     unjudged_lines,
-    values_from,
 )
 from jobs.study.comparisons import Design, compared_tables, corrected, corrected_over_all
+from jobs.study.published import compared_again, described
 from jobs.study.running import Found
 from jobs.study.summary import study_lines
 from jobs.study.tables import Tables
@@ -56,7 +57,7 @@ def tables_of(metric: str) -> Tables:
     values.columns = pd.Index(["part", "setting", "student", "arm", "seed", "round", "value"])
     return Tables(
         values=values,
-        questions=rows,
+        questions=described(rows, metric, dict.fromkeys(SETTINGS, DESIGN)),
         families=found["families"],
         comparisons=corrected(found["comparisons"]),
         contrasts=found["contrasts"],
@@ -74,12 +75,7 @@ def test_published_values_give_every_published_interval_again(metric: str, tmp_p
     found = Found(a_study(metric))
     found.tables["p"] = tables_of(metric)
     write_study(found, Place(str(tmp_path)))
-    read = pd.read_parquet(tmp_path / "p-questions.parquet")
-    cells = [
-        ({"part": "p", "setting": s}, values_from(own, metric), DESIGN)
-        for s, own in read.groupby("setting", sort=False, observed=True)
-    ]
-    again = compared_tables(cells)
+    again = compared_again(tmp_path / "p-questions.parquet")
     for name in ("families", "comparisons", "contrasts"):
         published = pd.read_csv(tmp_path / f"p-{name}.csv", keep_default_na=False, na_values=[""])
         assert len(published) == len(again[name]) > 0
@@ -114,6 +110,16 @@ def test_the_pool_is_that_of_all_paths_of_all_experiments_of_the_part() -> None:
     freedom = variance**2 / (between**2 / 39 + (2 / 3 * s2 / paths) ** 2 / 48)
     width = (row["high"] - row["low"]) / 2
     assert width == pytest.approx(stats.t.ppf(0.975, freedom) * np.sqrt(variance))
+
+
+def test_a_training_that_two_experiments_share_is_pooled_once() -> None:
+    """Seen: `strongest` was trained on the same answers under two settings, and counted as two."""
+    first, second = drawn("accuracy", 0), drawn("accuracy", 1)
+    shared = ("b-low", "strongest")
+    second = replace(second, paths={**second.paths, shared: first.paths[shared]})
+    assert pool_of([first, second]).freedom == (12 + 11) * 2
+    alone = replace(second, paths={p: t for p, t in second.paths.items() if p != shared})
+    assert pool_of([first, second]) == pool_of([first, alone])
 
 
 def test_each_pair_is_compared_once_and_hindsight_with_every_baseline() -> None:

@@ -18,6 +18,7 @@ from jobs.results.values import as_parquet, interval_of, pool_of, values_from
 from jobs.stages.train import EXAMPLES
 from jobs.study.comparisons import corrected
 from jobs.study.parts import Cell
+from jobs.study.published import compared_again, published
 from jobs.study.running import Found
 from jobs.study.summary import study_lines
 from jobs.study.tables import part_tables, result_of
@@ -58,13 +59,22 @@ def test_arms_learn_from_equally_many_tokens_and_a_run_s_values_give_its_interva
     }
     assert any("not told from it by these questions: bob" in line for line in verdict_lines(results))
 
-    write_results(results, Place(str(tmp_path)))
+    write_results(published(results), Place(str(tmp_path)))
+    of_file = compared_again(tmp_path / "questions.parquet")["comparisons"]
+    assert len(of_file) == len(results.comparisons) > len(arms)
+    for (student, arm, c), row in zip(results.comparisons, of_file.to_dict("records"), strict=True):
+        assert (student, arm, c.against, c.verdict.partition(" (taken")[0]) == tuple(
+            row[key] for key in ("student", "arm", "against", "verdict")
+        )
+        assert (c.difference.low, c.difference.high, c.p_value) == pytest.approx(
+            (row["low"], row["high"], row["p"]), nan_ok=True
+        )
     told = json.loads((tmp_path / "results.json").read_text())
     rows = pd.read_parquet(tmp_path / "questions.parquet")
     assert rows["round"].unique().tolist() == [0, 1]
     values = values_from(rows, "loss")
     pool = pool_of([values])
-    assert pool.freedom == len(arms)
+    assert pool.freedom == len(arms) - 1  # the strongest teacher is ann: two names of one training
     for arm in told["arms"]:
         if arm["arm"] != "in hindsight":
             again = interval_of(values, (arm["student"], arm["arm"]), pool)

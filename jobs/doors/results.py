@@ -16,9 +16,10 @@ def make_results(run: Run, experiment: Experiment) -> "Outcome":
     from jobs.pipeline import run_pipeline
     from jobs.report.run import write_report
     from jobs.results.summary import summarise, verdict_lines, write_results
+    from jobs.study.published import published
 
     outcome = run_pipeline(run, experiment)
-    results = summarise(run, outcome)
+    results = published(summarise(run, outcome))
     write_results(results, run.directory)
     _link_stages(run)
     page = write_report(results, run.directory)

@@ -16,6 +16,7 @@ from jobs.stages.train import EXAMPLES
 from jobs.study.comparisons import Design, compared_tables, headed
 from jobs.study.pairs import correlations_table, lineages_of, pairs_table
 from jobs.study.parts import Cell, told
+from jobs.study.published import described
 
 
 def _no_table() -> pd.DataFrame:
@@ -152,7 +153,11 @@ def part_tables(results: Sequence[CellResult]) -> Tables:
     found = compared_tables(cells)
     return replace(
         joined,
-        questions=pd.concat([headed(head, rows_of(v)) for head, v, _ in cells], ignore_index=True),
+        questions=described(
+            pd.concat([headed(head, rows_of(v)) for head, v, _ in cells], ignore_index=True),
+            joined.metric,
+            {r.cell.label: r.design for r in results},
+        ),
         notes=pd.DataFrame({"note": [*ended_in(results), *unjudged_lines(every), *loud_lines(every)]}),
         families=found["families"],
         comparisons=found["comparisons"],
