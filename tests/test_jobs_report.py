@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from cluster.storage import Place
+from jobs.report.claims import claim_lines
 from jobs.report.lineage import in_pages
 from jobs.report.run import render_report, write_report
 from jobs.results.summary import Results, summarise
@@ -215,3 +217,15 @@ def test_ten_thousand_long_answers_stay_within_ten_megabytes_a_page(results: Res
 
 def test_the_report_is_the_same_page_when_written_again(results: Results) -> None:
     assert render_report(results) == render_report(results)
+
+
+def test_the_page_says_once_what_one_seed_and_many_comparisons_cannot_claim(results: Results) -> None:
+    (one,) = results.comparisons
+    some = [("kid", f"arm {k}", replace(one[2], p_value=p)) for k, p in enumerate((0.004, 0.03, 0.04))]
+    html = unescape(render_report(replace(results, comparisons=some)))
+    for line in claim_lines(replace(results, comparisons=some)):
+        assert html.count(line) == 1
+    assert html.count("not the ways of choosing") == 1
+    assert "(p = 0.004, corrected p = 0.012, " in html
+    assert "(p = 0.040, corrected p = 0.060, " in html
+    assert "corrected p" not in unescape(render_report(results))  # of one comparison

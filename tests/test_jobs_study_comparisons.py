@@ -22,10 +22,16 @@ from jobs.results.values import (
     rows_of,
     unjudged_lines,
 )
-from jobs.study.comparisons import Design, compared_tables, corrected, corrected_over_all
+from jobs.study.comparisons import (
+    Design,
+    compared_tables,
+    corrected,
+    corrected_over_all,
+    corrected_together,
+)
 from jobs.study.published import compared_again, described
 from jobs.study.running import Found
-from jobs.study.summary import study_lines
+from jobs.study.summary import strongest_lines_of, study_lines
 from jobs.study.tables import Tables
 from training.comparison import holm
 
@@ -163,6 +169,64 @@ def test_over_the_whole_study_more_is_corrected_and_the_lines_say_both(tmp_path:
     tables = tables_of("accuracy")
     found = Found(a_study("accuracy"), {"p": tables, "q": tables})
     assert any("; in brackets over all parts" in line for line in study_lines(found))
+
+
+def test_all_students_together_are_corrected_over_all_parts_too() -> None:
+    tables = tables_of("accuracy")
+    found = Found(a_study("accuracy"), {"p": tables, "q": tables, "r": Tables()})
+    whole = corrected_over_all({"p": tables.contrasts, "q": tables.contrasts}, corrected_together)
+    for p in ("p_students", "p_these"):
+        assert (
+            whole["q"][f"{p}_corrected"].tolist() == holm(tables.contrasts[p].tolist() * 2)[len(whole["p"]) :]
+        )
+    row, study = tables.contrasts.iloc[0], whole["p"].iloc[0]
+    about = "scas [steps=1] against strongest: "
+    line = next(line for line in study_lines(found) if about in line and "students like these" in line)
+    for p in ("p_students", "p_these"):
+        own, over_all = row[f"{p}_corrected"], study[f"{p}_corrected"]
+        assert f"[p {row[p]:.3f}, corrected {own:.3f}, over all parts {over_all:.3f}]" in line
+    assert line.endswith("(39 questions, 1 left out that could not be judged of all; 3 seeds)")
+    alone = "\n".join(study_lines(Found(found.study, {"p": tables})))
+    assert "over all parts" not in alone
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_with_one_training_seed_a_study_says_once_what_it_compares(seeds: int) -> None:
+    found = Found(a_study("accuracy"))
+    for part in "pq":
+        compared = compared_tables([({"part": part, "setting": ""}, drawn("accuracy", 0, seeds), DESIGN)])
+        values = tables_of("accuracy").values
+        found.tables[part] = Tables(
+            values, comparisons=corrected(compared["comparisons"]), contrasts=compared["contrasts"]
+        )
+    claim = "one training seed in p, q: this compares these trained models, not the ways of choosing"
+    for told in ("\n".join(study_lines(found)), render_study(found, {})):
+        assert told.count(claim) == told.count("ways of choosing") == int(seeds == 1)
+
+
+@pytest.mark.parametrize(
+    ("is_strongest", "said"),
+    [
+        (
+            [True, False, False],
+            "a (90.0 %); the next is b (85.0 %), behind it by 5.0 points (1.0 to 9.0)",
+        ),
+        (
+            [True, False, True],
+            "a (90.0 %); not told from it: c (80.0 %); the next is b (85.0 %), behind it by 5.0 points "
+            "(1.0 to 9.0)",
+        ),
+        ([True, True, True], "a (90.0 %); not told from it: b (85.0 %), c (80.0 %)"),
+    ],
+)
+def test_who_comes_next_to_the_strongest_teacher_is_said_with_its_interval(
+    is_strongest: list[bool], said: str
+) -> None:
+    """Seen: "and no other comes near", said of every one that p 0.049 tells from it."""
+    columns = {"teacher": list("abc"), "accuracy": [0.9, 0.85, 0.8], "behind": [0.0, 0.05, 0.1]}
+    columns |= {"low": [0.0, 0.01, 0.02], "high": [0.0, 0.09, 0.18], "is_strongest": is_strongest}
+    table = pd.DataFrame({"setting": "", **columns})
+    assert list(strongest_lines_of(Tables(strongest=table))) == [f"  the strongest teacher is {said}"]
 
 
 def test_values_of_an_earlier_part_are_read_again_and_stay_as_they_were(tmp_path: Path) -> None:

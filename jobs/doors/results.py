@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def make_results(run: Run, experiment: Experiment) -> "Outcome":
     """Run, summarise, write the report, print the verdict."""
     from jobs.pipeline import run_pipeline
+    from jobs.report.claims import claim_lines
     from jobs.report.run import write_report
     from jobs.results.summary import summarise, verdict_lines, write_results
     from jobs.study.published import published
@@ -24,7 +25,7 @@ def make_results(run: Run, experiment: Experiment) -> "Outcome":
     _link_stages(run)
     page = write_report(results, run.directory)
     run.terminal.say(f"{len(run.stages) - run.cached} stages made, {run.cached} found in the store")
-    for line in verdict_lines(results):
+    for line in [*verdict_lines(results), *claim_lines(results)]:
         run.terminal.say(line)
     run.terminal.say(f"report: {page}")
     return outcome

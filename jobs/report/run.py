@@ -13,6 +13,7 @@ import yaml
 from cluster.storage import Place
 from jobs.report.cards import bars, card_of_teacher, map_of
 from jobs.report.charts import arm_chart, chosen_chart, compatibility_chart, cost_chart, rounds_chart
+from jobs.report.claims import claim_lines, corrected_p, p_words
 from jobs.report.lineage import SCRIPT, further_pages, in_pages, remove_stale, section_of
 from jobs.report.page import render_page
 from jobs.results.rollouts import away_from_targets
@@ -42,6 +43,9 @@ def render_report(results: Results, pages: Sequence[Sequence[dict[str, Any]]] | 
         SCRIPT,
         r=results,
         c=results.cards,
+        claims=claim_lines(results),
+        corrected=corrected_p(results),
+        p_words=p_words,
         cards=[card_of_teacher(results.cards, name) for name in teachers],
         costs_map=map_of(results.cards.wins, "teacher", "student", "mean cost", by_column=True, lower=True),
         agreement=agreement_maps(results.cards.agreement),

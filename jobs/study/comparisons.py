@@ -2,7 +2,7 @@
 of questions, and all students of a part together.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -14,6 +14,7 @@ from training.comparison import Comparison, contrast, holm
 from training.evaluation import SeedVariance
 
 CALLED = ("better", "worse", "cannot tell")
+CLAIMS = ("p_students", "p_these")  # of all students together: of students like these, and of these
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _comparison(student: str, arm: str, found: Comparison) -> dict[str, object]:
 def contrasts_table(values: Values, design: Design, pool: SeedVariance) -> pd.DataFrame:
     """All students together, for every arm and what it is compared with: the mean of their differences with
     two intervals that claim different things, one of students like these, one of these students. Over the
-    questions that could be judged of every student: how many stands beside it.
+    questions that could be judged of every student: how many, and how many were left out, stands beside it.
     """
     rows = []
     for arm, other in design.pairs():
@@ -133,7 +134,8 @@ def contrasts_table(values: Values, design: Design, pool: SeedVariance) -> pd.Da
         found = contrast(d, [design.lineages[s] for s in students], seeds, pool, values.metric, is_same)
         over = found.over_students
         told = {"arm": arm, "against": other, "students": found.students, "lineages": found.lineages}
-        told |= {"questions": int(both.sum()), "seeds": min(seeds), "difference": found.value}
+        told |= {"questions": int(both.sum()), "left_out": int((~both).sum()), "seeds": min(seeds)}
+        told |= {"difference": found.value}
         told |= {"low_students": np.nan if over is None else over.low}
         told |= {"high_students": np.nan if over is None else over.high}
         told |= {"p_students": np.nan if found.p_students is None else found.p_students}
@@ -157,14 +159,21 @@ def corrected_together(contrasts: pd.DataFrame) -> pd.DataFrame:
     """All students together with Holm's p-values over all of a part's, each of the two claims by itself."""
     if not len(contrasts):
         return contrasts
-    both = {f"{p}_corrected": holm(contrasts[p].tolist()) for p in ("p_students", "p_these")}
+    both = {f"{p}_corrected": holm(contrasts[p].tolist()) for p in CLAIMS}
     return contrasts.assign(**both)
 
 
-def corrected_over_all(comparisons: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Every part's comparisons corrected over all parts together: what may be said of the study."""
-    some = {name: table for name, table in comparisons.items() if len(table)}
+def corrected_over_all(
+    tables: Mapping[str, pd.DataFrame], correct: Callable[[pd.DataFrame], pd.DataFrame] = corrected
+) -> dict[str, pd.DataFrame]:
+    """Every part's table corrected over all parts together: what may be said of the study.
+
+    Args:
+        tables: by part, all of them comparisons, or all of them contrasts.
+        correct: `corrected`, or `corrected_together` of contrasts.
+    """
+    some = {name: table for name, table in tables.items() if len(table)}
     if not some:
         return {}
-    whole = corrected(pd.concat(some, names=["of", None]))
+    whole = correct(pd.concat(some, names=["of", None]))
     return {name: whole[whole.index.get_level_values(0) == name] for name in some}

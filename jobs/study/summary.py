@@ -2,16 +2,18 @@
 teachers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from jobs.results.values import IN_HINDSIGHT
-from jobs.study.comparisons import CALLED, corrected_over_all
+from jobs.study.comparisons import CALLED, CLAIMS, corrected_over_all, corrected_together
 from jobs.study.parts import ONLY, told
 from jobs.study.running import Found
 from jobs.study.tables import Tables
+from training.comparison import MODELS_ALONE
 
 
 def study_lines(found: Found) -> Iterator[str]:
@@ -19,16 +21,38 @@ def study_lines(found: Found) -> Iterator[str]:
     for part, key, value, chosen_by in found.fixed:
         tried = ", ".join(f"{told(v)}: {m:.4f}" for v, m in chosen_by.itertuples(index=False))
         yield f"{part} fixed {key} at {told(value)} ({tried})"
+    of_one = [name for name, tables in found.tables.items() if is_of_one_seed(tables.comparisons)]
+    if of_one:
+        yield f"one training seed in {', '.join(of_one)}: this {MODELS_ALONE}"
     whole = corrected_over_all({name: tables.comparisons for name, tables in found.tables.items()})
+    together = corrected_over_all(
+        {name: tables.contrasts for name, tables in found.tables.items()}, corrected_together
+    )
     for name, tables in found.tables.items():
-        yield from part_lines(name, tables, whole.get(name) if len(whole) > 1 else None)
+        yield from part_lines(
+            name,
+            tables,
+            whole.get(name) if len(whole) > 1 else None,
+            together.get(name) if len(together) > 1 else None,
+        )
 
 
-def part_lines(name: str, tables: Tables, over_all: pd.DataFrame | None = None) -> Iterator[str]:
+def is_of_one_seed(comparisons: pd.DataFrame) -> bool:
+    """Whether no comparison has a second training seed."""
+    return len(comparisons) > 0 and "seeds" in comparisons and bool((comparisons["seeds"] == 1).all())
+
+
+def part_lines(
+    name: str,
+    tables: Tables,
+    over_all: pd.DataFrame | None = None,
+    together: pd.DataFrame | None = None,
+) -> Iterator[str]:
     """One part: of every arm for how many students it was better or worse, by corrected p-values.
 
     Args:
         over_all: its comparisons corrected over all parts of the study.
+        together: so its contrasts.
     """
     yield from strongest_lines_of(tables)
     table = tables.comparisons
@@ -47,7 +71,7 @@ def part_lines(name: str, tables: Tables, over_all: pd.DataFrame | None = None) 
     for (setting, against), own in single.groupby(["setting", "against"], sort=False):
         where = f" [{setting}]" if setting_said else ""
         yield f"  single teachers{where} against {against}: {counted(own, len(own), tables.unit, 'pairs')}"
-    yield from together_lines(tables)
+    yield from together_lines(tables, together)
     yield from order_lines(tables.correlations, "over students")
     yield from order_lines(tables.judged, "for students and families that the learned cost was not fitted on")
     for note in tables.notes["note"] if len(tables.notes) else ():
@@ -55,40 +79,83 @@ def part_lines(name: str, tables: Tables, over_all: pd.DataFrame | None = None) 
 
 
 def strongest_lines_of(tables: Tables) -> Iterator[str]:
-    """Who cannot be told from the strongest teacher, once for every setting that differs in it."""
+    """Who cannot be told from the strongest teacher, and who is next, once for every setting that differs in
+    it.
+    """
     if not len(tables.strongest):
         return
     said = set()
     for _, own in tables.strongest.groupby("setting", sort=False):
-        some = own[own["is_strongest"]]
-        names = [f"{t} ({100 * a:.1f} %)" for t, a in zip(some["teacher"], some["accuracy"], strict=True)]
-        if len(own) > 1 and tuple(names) not in said:
-            said.add(tuple(names))
-            rest = f"; not told from it: {', '.join(names[1:])}" if names[1:] else ", and no other comes near"
-            yield f"  the strongest teacher is {names[0]}{rest}"
+        shown = own.assign(
+            shown=[f"{row['teacher']} ({100 * row['accuracy']:.1f} %)" for row in records(own)]
+        )
+        best, others = shown[shown["is_strongest"]], shown[~shown["is_strongest"]]
+        first, *untold = best["shown"]
+        line = f"  the strongest teacher is {first}"
+        if untold:
+            line += f"; not told from it: {', '.join(untold)}"
+        for row in records(others.head(1)):
+            line += f"; the next is {row['shown']}, {behind(row)}"
+        if len(own) > 1 and line not in said:
+            said.add(line)
+            yield line
 
 
-def together_lines(tables: Tables) -> Iterator[str]:
-    """All students together: a claim about students like these, and one about these students."""
+def records(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    return table.to_dict("records")
+
+
+def behind(row: Mapping[Hashable, Any]) -> str:
+    """By how much a teacher is behind the strongest one."""
+    value, low, high = (100 * float(row[key]) for key in ("behind", "low", "high"))
+    return f"behind it by {value:.1f} points ({low:.1f} to {high:.1f})"
+
+
+def together_lines(tables: Tables, over_all: pd.DataFrame | None = None) -> Iterator[str]:
+    """All students together: a claim about students like these, and one about these students.
+
+    Args:
+        over_all: the same corrected over all parts of the study.
+    """
     table = tables.contrasts
     if not len(table):
         return
+    if over_all is not None:
+        table = table.assign(**{f"{p}_over_all": over_all[f"{p}_corrected"].to_numpy() for p in CLAIMS})
     scale, words = tables.unit
-    yield f"  all students together, in {words}, with 95 % intervals"
+    yield f"  all students together, in {words}, with 95 % intervals (not corrected)"
     several = table["setting"].nunique() > 1
-    for row in table[~table["arm"].str.startswith(ONLY)].to_dict("records"):
+    for row in records(table[~table["arm"].str.startswith(ONLY)]):
         where = f" [{row['setting']}]" if several else ""
         mean, *ends = (
             f"{scale * row[key]:+{'.1f' if scale > 1 else '.4f'}}"
             for key in ("difference", "low_students", "high_students", "low_these", "high_these")
         )
         over = f"students like these ({row['lineages']} lineages) {ends[0]} to {ends[1]}"
+        over += chances(row, "p_students")
         if np.isnan(row["low_students"]):
             over = "of other students nothing (one lineage)"
-        these = f"these {row['students']} students {ends[2]} to {ends[3]}"
-        if "questions" in row:  # tables of an earlier study have none
-            these += f" ({row['questions']:,} questions, {row['seeds']} seeds)"
-        yield f"    {row['arm']}{where} against {row['against']}: {mean}; {over}; {these}"
+        these = f"these {row['students']} students {ends[2]} to {ends[3]}{chances(row, 'p_these')}"
+        yield f"    {row['arm']}{where} against {row['against']}: {mean}; {over}; {these}{counts_of(row)}"
+
+
+def chances(row: Mapping[Hashable, Any], p: str) -> str:
+    """A claim's p-value by itself, over the part and over the study, as far as they are known."""
+    found = [
+        f"{words}{'below 0.001' if row[key] < 0.001 else f'{row[key]:.3f}'}"
+        for key, words in ((p, "p "), (f"{p}_corrected", "corrected "), (f"{p}_over_all", "over all parts "))
+        if key in row and np.isfinite(row[key])
+    ]
+    return f" [{', '.join(found)}]" if found else ""
+
+
+def counts_of(row: Mapping[Hashable, Any]) -> str:
+    """On how many questions and seeds a claim over students rests; tables of an earlier study do not say."""
+    if "questions" not in row:
+        return ""
+    left_out = row.get("left_out", 0)
+    rest = f", {left_out:,} left out that could not be judged of all" if left_out else ""
+    return f" ({row['questions']:,} questions{rest}; {row['seeds']} seed{'s' if row['seeds'] > 1 else ''})"
 
 
 def order_lines(correlations: pd.DataFrame, over: str) -> Iterator[str]:
