@@ -11,7 +11,7 @@ from selection.amounts import same_quantity
 from selection.choices import chosen
 from selection.formulas import GLUED_UNIT, same_expression, same_named, same_relation
 from selection.multiples import same_intervals, same_several
-from selection.notation import HEDGED, read, without_lead
+from selection.notation import HEDGED, LONGEST, read, without_lead
 from selection.numerals import DECIMAL_COMMA
 from selection.quantities import Quantity, quantity
 from selection.readings import (
@@ -38,6 +38,13 @@ class UnreadableReference(ValueError):
     """A reference that its method cannot read: no answer can be compared with it."""
 
 
+def _why_unread(reference: str, otherwise: str) -> str:
+    length = len(reference)
+    return (
+        f"too long to be read ({length:,} characters, {LONGEST:,} at most)" if length > LONGEST else otherwise
+    )
+
+
 def _same_exact(got: str, reference: str, tolerance: float) -> bool | None:
     a, b = " ".join(got.split()), " ".join(reference.split())
     if not (DRESSED.search(a) or DRESSED.search(b)):  # most answers
@@ -61,7 +68,7 @@ def _same_number(got: str, reference: str, tolerance: float) -> bool | None:
         return int(got) == int(reference)
     b = read_number(reference)
     if b is None:
-        raise UnreadableReference("not one number")
+        raise UnreadableReference(_why_unread(reference, "not one number"))
     a = read_number(got)
     return None if a is None else same_quantity(a, b, tolerance)
 
@@ -104,7 +111,7 @@ def _same_math(got: str, reference: str, tolerance: float) -> bool | None:
     if _spelling(got) == _spelling(reference):
         return True
     if b is None:
-        raise UnreadableReference("no number, expression or word")
+        raise UnreadableReference(_why_unread(reference, "no number, expression or word"))
     if a is None:
         return None
     found = same(a, b, tolerance)

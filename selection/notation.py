@@ -16,6 +16,7 @@ from selection.relations import related
 from selection.structures import bracketed, closes_at, listed, plus_minus, union
 from selection.typography import plain
 
+LONGEST = 2000  # characters of a final answer that is read
 LEAD = re.compile(
     r"^(?:(?:the )?(?:final |correct |right )?answer(?: is|:)|"
     r"(?:so|thus|hence|therefore|that|indeed|then),?(?=\s)|"
@@ -78,7 +79,7 @@ def without_lead(text: str) -> str:
 
 def _read(text: str) -> Reading | None:
     """Read text without typography, by what its form says."""
-    if not text or len(text) > 2000:
+    if not text or len(text) > LONGEST:
         return None
     if (based := BASED.fullmatch(text)) is not None:
         return in_base(based[1], int(based[2] or based[3]))

@@ -267,7 +267,11 @@ def _shuffled(seed: int, question_id: str) -> bytes:
 
 def check_rule(settings: RuleSettings, teachers: set[str]) -> None:
     """Refuse parameters no rule can work with."""
-    if settings.groups < 1 or not 1 <= settings.group <= settings.groups:
+    if settings.groups < 1:
+        raise BadInput(
+            "groups is out of range", settings.groups, "1 or more", "a ranking is cut into so many"
+        )
+    if not 1 <= settings.group <= settings.groups:
         raise BadInput(
             "group is out of range",
             settings.group,

@@ -155,11 +155,19 @@ def test_the_order_of_the_pool_does_not_matter() -> None:
 def test_parameters_that_cannot_work_are_refused() -> None:
     for settings in (
         RuleSettings("groups", groups=3, group=4),
+        RuleSettings("groups", groups=0),
         RuleSettings("top_k", k=0),
         RuleSettings("teacher", teacher="nobody"),
     ):
         with pytest.raises(BadInput):
             choose(POOL, settings, 0, ACCURACY)
+
+
+@pytest.mark.parametrize("groups", [0, -1])
+def test_too_few_groups_are_called_so(groups: int) -> None:
+    """Seen: "group is out of range: 1; expected 1 to groups (0)"."""
+    with pytest.raises(BadInput, match=f"groups is out of range.*{groups}.*1 or more"):
+        choose(POOL, RuleSettings("groups", groups=groups), 0, ACCURACY)
 
 
 def test_at_most_so_many_questions_are_kept_and_arms_that_can_keep_the_same_ones() -> None:

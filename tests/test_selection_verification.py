@@ -143,6 +143,14 @@ def test_a_reference_that_the_method_cannot_read_costs_its_answer_alone(
     assert judge(answer, (not_readable, readable), settings).state == "correct"
 
 
+@pytest.mark.parametrize("method", ["math", "numeric"])
+def test_a_reference_that_is_too_long_is_called_so(method: str) -> None:
+    settings = VerifySettings(method=method)  # type: ignore[arg-type]
+    verdict = judge("#### 3", "9" * 5000, settings)
+    assert verdict.state == "unreadable_reference"
+    assert verdict.extracted.endswith("too long to be read (5,000 characters, 2,000 at most)")
+
+
 @pytest.mark.parametrize("method", ["exact", "math", "numeric"])
 def test_what_is_thought_on_the_way_is_no_answer(method: str) -> None:
     settings = VerifySettings(method=method)  # type: ignore[arg-type]
