@@ -7,14 +7,22 @@ one back, the last counts.
 import re
 from dataclasses import dataclass
 
+from selection.numerals import VALUES
 from selection.units import KNOWN
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(-?\d[\d.,]*\d|[\dA-Za-z]))")
 BEFORE = re.compile(r"(?:(?:^|[^\w\s)}])\s*|\s)(-|−|±|\\pm\s*|not\s+(?:equal to\s+)?)(?:\$|\\\(|\{)?\s*$")
 BULLET = re.compile(r"(?:^|\n)\s*-\s+$")
+# another value beside that in the box, to the end of its clause: it may be the same one in other words
+NUMBER_WORDS = "|".join(sorted(VALUES.keys() - {"one"}))  # "or one of them" is no value
+ANOTHER = (
+    r"(?:(?:[,(]\s*)?or\s+(?:(?:maybe|perhaps|possibly|even)\s+)?|[,(]\s*(?:maybe|perhaps|possibly)\s+)"
+    rf"(?:\w\s*=\s*)?(?:\\\(|\$)?\s*-?(?:\d|\\(?:frac|sqrt|pi)|(?:{NUMBER_WORDS})\b)"
+    r"(?:[^.;,\n)]|[.,](?=\d))*"
+)
 AFTER = re.compile(
     r"\s*(?:\$+|\\\)|\\\]|\*+)?\s*(\\?%|"
-    r"(?:percent|hundred|thousand|million|billion|trillion|dozen)\b|or\s+\$?-?(?:\d|\\(?:frac|sqrt|pi))\S*|\?"
+    rf"(?:percent|hundred|thousand|million|billion|trillion|dozen)\b|{ANOTHER}|\?"
     r"|\\(?:text|mathrm|textrm)\s*\{[^{}]*\}(?:\s*\^\s*\{?\d\}?)?"
     r"|\^\s*\{?\\circ\}?|\\,\s*\\(?:text|mathrm)\s*\{[^{}]*\}|[A-Za-z]+(?:\^\d)?\b)"
 )
@@ -118,7 +126,7 @@ def _with_surroundings(text: str, box: Box) -> str:
         content = f"{sign[1]}{content}"
     behind = AFTER.match(text, box.end)
     if behind and _says_more(behind[1]):
-        content = f"{content} {behind[1]}"
+        content = f"{content} {behind[1].lstrip('(,').strip()}"
     return content
 
 

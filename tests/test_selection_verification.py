@@ -144,6 +144,44 @@ def test_a_reference_that_the_method_cannot_read_costs_its_answer_alone(
 
 
 @pytest.mark.parametrize("method", ["math", "numeric"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "or 4",
+        ", or 4",
+        "(or 4)",
+        "or maybe 4",
+        ", possibly 4",
+        "or four",
+        "or x = 4",
+        "or $4$.",
+        "or even -3",
+    ],
+)
+def test_a_second_value_behind_a_box_is_not_forgotten(method: str, rest: str) -> None:
+    """Seen: all but the first and the last but one were right, by what is in the box."""
+    settings = VerifySettings(method=method)  # type: ignore[arg-type]
+    for box in (r"\boxed{3}", r"$\boxed{3}$", r"\(\boxed{3}\)"):
+        for reference in ("3", "4"):
+            assert judge(f"So it is {box} {rest}", reference, settings).state in ("wrong", "unparsed")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        (r"\boxed{1000000} or 1 million", "1000000"),  # seen: wrong, as if 1 were meant
+        (r"\boxed{\frac{7}{2}}, or 3.5", "3.5"),
+        (r"\boxed{3} (or three)", "3"),
+        (r"\boxed{0.75}, or 75%", "3/4"),
+        (r"\boxed{3} or one of its multiples", "3"),
+        (r"\boxed{3}, or equivalently 6/2", "3"),
+    ],
+)
+def test_the_same_value_in_other_words_behind_a_box_is_right(answer: str, reference: str) -> None:
+    assert judge(answer, reference, VerifySettings()).state == "correct"
+
+
+@pytest.mark.parametrize("method", ["math", "numeric"])
 def test_a_reference_that_is_too_long_is_called_so(method: str) -> None:
     settings = VerifySettings(method=method)  # type: ignore[arg-type]
     verdict = judge("#### 3", "9" * 5000, settings)
