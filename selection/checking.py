@@ -3,19 +3,27 @@ comparison may hang or crash, and neither a signal nor a thread can stop it safe
 
 Answers cross the pipe in batches. The child notes in shared memory which answer it is at and since when, so
 each has a limit of its own all the same.
+
+The child is no `multiprocessing.Process`: that would run the user's script again, from its first line, unless
+all of it stands under `if __name__ == "__main__"`.
 """
 
+import json
 import math
-import multiprocessing as mp
+import mmap
 import os
 import signal
+import subprocess
+import sys
 import time
+import weakref
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any
 
+from cluster import own_packages
 from cluster.errors import BadInput
 from cluster.own_modules import SAFE_PATH
 from selection.verification import Case, State, Verdict, VerifySettings, check_settings, judge, load_function
@@ -24,13 +32,21 @@ BATCH = 512  # answers that cross the pipe at once
 BATCH_CHARACTERS = 2**22
 TELL_S = 0.2  # the child tells what it has after so long: what it has not told is done again after a kill
 AT, SINCE = 0, 1  # in shared memory: which answer of the batch, and since when by the monotonic clock
+PLACE_BYTES = 16  # two numbers of eight bytes
+CHILD = (
+    "import json, runpy, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "runpy.run_path(sys.argv[2])['claim_packages'](); "
+    "from selection.checking import serve; serve(int(sys.argv[3]), int(sys.argv[4]))"
+)
 
 
-def _serve(pipe: Connection, place: Any, settings: VerifySettings) -> None:
+def serve(pipe_fd: int, place_fd: int) -> None:
     """The child's loop: check batches until the pipe closes. Ctrl-C at a terminal reaches it too, and is for
     the parent to act on.
     """
     signal.signal(signal.SIGINT, lambda _number, _frame: None)
+    pipe, place = Connection(pipe_fd), shared_place(place_fd)
+    settings: VerifySettings = pipe.recv()
     if settings.method == "math":
         import latex2sympy2_extended  # noqa: F401  # imported before the clock of the first answer starts
     if settings.function:
@@ -65,15 +81,20 @@ def _verdict(
         return "checker_error", f"{type(error).__name__}: {error}"[:200]
 
 
+def shared_place(descriptor: int) -> "memoryview[float]":
+    """The two numbers that parent and child share."""
+    return memoryview(mmap.mmap(descriptor, PLACE_BYTES)).cast("d")
+
+
 class Verifier:
     """Checks answers in a child process, which is killed and replaced when one takes too long."""
 
     def __init__(self, settings: VerifySettings) -> None:
         check_settings(settings)
         self.settings = settings
-        self._process: mp.process.BaseProcess | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
-        self._place: Any = None
+        self._place: memoryview[float] = memoryview(bytearray(PLACE_BYTES)).cast("d")
 
     def __enter__(self) -> "Verifier":
         return self
@@ -89,18 +110,23 @@ class Verifier:
             self._pipe.close()
         if self._process is not None:
             self._process.kill()
-            self._process.join()
+            self._process.wait()
         self._process = self._pipe = None
 
     def _child(self) -> Connection:
         if self._pipe is not None:
             return self._pipe
-        context = mp.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._place = context.RawArray("d", 2)
-        self._process = context.Process(target=_serve, args=(theirs, self._place, self.settings), daemon=True)
-        self._process.start()
-        theirs.close()
+        self._pipe, theirs = Pipe()
+        place = os.memfd_create("place")
+        os.ftruncate(place, PLACE_BYTES)
+        self._place = shared_place(place)
+        try:
+            self._process = start_child(theirs.fileno(), place)
+        finally:
+            theirs.close()
+            os.close(place)
+        weakref.finalize(self, self._process.kill)
+        self._pipe.send(self.settings)
         self._pipe.recv()
         return self._pipe
 
@@ -163,6 +189,21 @@ class Verifier:
         self.close()
         between = cases[len(found) : at]
         return [*found, *(self.check_all(between) if between else ()), verdict]
+
+
+def start_child(pipe_fd: int, place_fd: int) -> "subprocess.Popen[bytes]":
+    """A Python process that serves at the other end of a pipe, with this one's search path."""
+    arguments = [
+        json.dumps([str(folder) for folder in sys.path]),
+        own_packages.__file__,
+        str(pipe_fd),
+        str(place_fd),
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", CHILD, *arguments],
+        pass_fds=(pipe_fd, place_fd),
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def first_of(cases: Sequence[Case]) -> Sequence[Case]:
