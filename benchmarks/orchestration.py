@@ -35,8 +35,8 @@ from jobs.files.answers import Row
 from jobs.run.rows import PartWriter
 from jobs.run.sliced_views import Part
 from jobs.run.tables import Table
-from jobs.stages.score import owner_of, shards_of
-from jobs.stages.scorer import ScoreHandler, key_of, score_rows
+from jobs.stages.score import owner_of
+from jobs.stages.scorer import ScoreHandler, key_of, score_rows, shards_of
 from jobs.stages.states import first_state
 
 SHARD, TEACHERS = 256, 6

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from cluster.errors import TutelageError
+from cluster.extras import extras_named
 from cluster.own_modules import keep_own_modules
 from cluster.threads import wait_asleep
 from jobs import __version__
@@ -63,7 +64,7 @@ def main() -> None:
     keep_own_modules([Path.cwd()])
     wait_asleep()
     try:
-        with signals_as_interrupts():
+        with signals_as_interrupts(), extras_named():
             app()
     except TutelageError as error:
         if _Options.debug:

@@ -236,6 +236,9 @@ COSTS: dict[str, Callable[[pd.DataFrame, CostSettings], pd.Series]] = {
     "worst_token": worst_token,
 }
 
+# those that follow from one forward pass over question and answer, and from nothing else
+COSTS_OF_STATISTICS = tuple(name for name in COSTS if name not in MEASURE_OF and name != "learned")
+
 
 def compute_cost(
     table: pd.DataFrame, settings: CostSettings, of_teachers: Mapping[str, float] | None = None

@@ -61,7 +61,7 @@ def test_scores_from_a_clusters_actors_are_those_of_this_process_and_are_kept(
     )
     student = ("--student", golden / "student", "--answers", tmp_path / "in", "--store", tmp_path / "store")
     got = {}
-    with mock.patch("jobs.standalone.score.RayHost", side_effect=lambda *rest: InProcess()):
+    with mock.patch("jobs.standalone.cluster.RayHost", side_effect=lambda *rest: InProcess()):
         for name, where in (("here", ()), ("there", ("--address", "auto")), ("again", ("--address", "auto"))):
             done = tutelage("score", *student, *where, "--out", tmp_path / name)
             assert done.returncode == 0, done.stderr

@@ -4,11 +4,32 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from cluster.errors import BadInput
+from cluster.storage import Place
 from jobs.experiment.schema import Experiment
-from jobs.run.run import Run
+from jobs.run.progress import Terminal
+from jobs.run.run import Run, open_run
 
 if TYPE_CHECKING:
     from jobs.results.outcome import Outcome
+
+
+def run_experiment(
+    experiment: Experiment,
+    directory: Place,
+    terminal: Terminal,
+    resume: str = "auto",
+    retry_failed: bool = False,
+) -> None:
+    """A whole run in its directory, which was claimed for it."""
+    with open_run(experiment, directory, terminal, "make", resume, retry_failed) as run:
+        make_results(run, experiment)
+
+
+def check_resume(resume: str) -> None:
+    """Refuse what is neither auto nor never."""
+    if resume not in ("auto", "never"):
+        raise BadInput("--resume", resume, "auto or never", "")
 
 
 def make_results(run: Run, experiment: Experiment) -> "Outcome":

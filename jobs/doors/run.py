@@ -1,17 +1,17 @@
 """`tutelage run`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cluster.errors import BadInput
+from cluster.extras import need_for_run
 from jobs.doors.interruption import interruptible
 from jobs.doors.look import plan
 from jobs.doors.options import ExperimentFile, Limit, Overrides, Seed, load_with_options
-from jobs.doors.results import make_results
+from jobs.doors.results import check_resume, run_experiment
 from jobs.doors.run_directory import claim_run_directory
 from jobs.run.progress import Terminal
-from jobs.run.run import open_run
 
 
 def run(
@@ -28,16 +28,24 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="The same as plan.")] = False,
 ) -> None:
     """Run an experiment: ask, verify, score, select, train, evaluate, report."""
-    if resume not in ("auto", "never"):
-        raise BadInput("--resume", resume, "auto or never", "")
+    check_resume(resume)
     if dry_run:
         plan(file, overrides, limit, seed)
         return
+    run_file(file, overrides, limit, seed, resume, retry_failed)
+
+
+def run_file(
+    file: Path,
+    overrides: list[str] | None,
+    limit: int | None,
+    seed: int | None,
+    resume: str = "auto",
+    retry_failed: bool = False,
+) -> None:
+    """Run the experiment of a file, and say how to go on when that is interrupted."""
     experiment = load_with_options(file, overrides, limit, seed)
-    directory = claim_run_directory(experiment)
-    terminal = Terminal()
-    with (
-        interruptible(terminal, directory),
-        open_run(experiment, directory, terminal, "make", resume, retry_failed) as run,
-    ):
-        make_results(run, experiment)
+    need_for_run(experiment.ray.address)
+    directory, terminal = claim_run_directory(experiment), Terminal()
+    with interruptible(terminal, directory):
+        run_experiment(experiment, directory, terminal, resume, retry_failed)

@@ -5,7 +5,7 @@ teacher in, `<teacher>_scas_scores.jsonl` out.
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,17 +72,7 @@ def read_teacher_files(where: str, on_broken: OnBroken = None, limit: int | None
     """
     reading = Reading(Answers(), limit)
     for source, name in sources_in(where, reading.found.notes):
-        left_out, named = LeftOut(source), Counter[str]()
-        for place, row in read_rows(source, on_broken):
-            teacher = teacher_of(row) or name
-            named[teacher] += 1
-            try:
-                reading.take(source, teacher, row)
-                left_out.taken += 1
-            except NotUnderstood as error:
-                left_out.add(place, error, id_of(row))
-                reading.found.refused.append((teacher, row, str(error)))
-        left_out.refuse_all()
+        left_out, named = reading.take_all(source, name, read_rows(source, on_broken))
         reading.found.notes += [*told_of_names(source, where, name, named), *left_out.first]
     return reading.found
 
@@ -126,17 +116,44 @@ def sources_in(where: str, notes: list[str]) -> list[tuple[str, str]]:
 
 @dataclass
 class Reading:
-    """Answers while their files are read.
+    """Answers while their rows are read.
 
     Attributes:
+        limit: the most answers of one teacher that are kept.
+        is_numbered: the rows say in `sample` which of a teacher's answers to a question they are.
         texts: question id -> its turns, and the file that had it first.
     """
 
     found: Answers
-    limit: int | None
+    limit: int | None = None
+    is_numbered: bool = False
     texts: dict[str, tuple[Prompt, str]] = field(default_factory=dict)
     samples: Counter[tuple[str, str]] = field(default_factory=Counter)
     of_teacher: Counter[str] = field(default_factory=Counter)
+
+    def take_all(
+        self, source: str, name: str, rows: Iterable[tuple[str, dict[str, Any]]]
+    ) -> tuple[LeftOut, Counter[str]]:
+        """Take the rows of one source; returns what was left out, and how many rows name each teacher.
+
+        Args:
+            name: the teacher of rows that name none.
+
+        Raises:
+            BadInput: none of the rows can be understood.
+        """
+        left_out, named = LeftOut(source), Counter[str]()
+        for place, row in rows:
+            teacher = teacher_of(row) or name
+            named[teacher] += 1
+            try:
+                self.take(source, teacher, row)
+                left_out.taken += 1
+            except NotUnderstood as error:
+                left_out.add(place, error, id_of(row))
+                self.found.refused.append((teacher, row, str(error)))
+        left_out.refuse_all()
+        return left_out, named
 
     def take(self, source: str, teacher: str, row: dict[str, Any]) -> None:
         """Take one row.
@@ -162,7 +179,8 @@ class Reading:
         if turns.answer is None:
             raise Missing(NO_ANSWER, row, " or ".join(ANSWER_NAMES), "name its column so")
         identity = id_of(row) or question_id_of(turns.prompt)
-        name = f"{teacher}/{identity}/{self.samples[teacher, identity]}"
+        sample = row["sample"] if self.is_numbered else self.samples[teacher, identity]
+        name = f"{teacher}/{identity}/{sample}"
         calls = write_calls(turns.answer.tool_calls)
         return Row(name, identity, teacher, turns.prompt, answer_text(turns.answer), calls)
 

@@ -1,7 +1,8 @@
 """Rows that are left out, each for its own defect: the reason, how many there are of each, and the first."""
 
+import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,3 +75,12 @@ def told_of(reasons: Counter[str]) -> str:
     others = reasons.total() - sum(n for _, n in commonest)
     more = f"; {others:,} with {len(reasons) - SHOWN} other reasons" if others else ""
     return f"; {reasons.total():,} refused: {why}{more}"
+
+
+def warn_of(states: Sequence[str], usual: Sequence[str], lacking: str) -> None:
+    """Warn the caller's caller of answers that have another state than the usual ones."""
+    counts = Counter(state for state in states if state not in usual)
+    if counts:
+        told = ", ".join(f"{n:,} {state}" for state, n in counts.most_common())
+        text = f"{counts.total():,} of {len(states):,} answers have {lacking}: {told}; see the column reason"
+        warnings.warn(text, stacklevel=3)

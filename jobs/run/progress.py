@@ -89,11 +89,11 @@ def printable(text: str) -> str:
 
 
 class Terminal:
-    """Where a run speaks to its user: lines and bars on standard output."""
+    """Where a run speaks to its user: lines and bars on standard output, or with `quiet` nowhere."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
         self.console = console or Console(
-            file=sys.stdout, highlight=False, soft_wrap=True, markup=False, emoji=False
+            file=sys.stdout, highlight=False, soft_wrap=True, markup=False, emoji=False, quiet=quiet
         )
 
     def say(self, text: str) -> None:

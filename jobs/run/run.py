@@ -11,6 +11,7 @@ from typing import Literal
 
 from cluster.destinations import check_out_folder
 from cluster.errors import BadInput, TutelageError
+from cluster.extras import need_for_run
 from cluster.storage import Place
 from jobs.experiment.schema import Experiment
 from jobs.run.host import Host, RayHost
@@ -181,10 +182,13 @@ def open_run(
         host: one that several runs share; whoever made it closes it.
 
     Raises:
-        BadInput: the store cannot be reached, is a file, or cannot be written into.
+        BadInput: the store cannot be reached, is a file, or cannot be written into; a package that a run
+            needs is not installed.
     """
     e = experiment
     own = host is None
+    if mode == "make":
+        need_for_run(e.ray.address)
     host = host or open_host(e, directory, terminal)
     store = Store(e.store)
     if mode == "make" and store.root.is_local:

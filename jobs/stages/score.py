@@ -172,20 +172,6 @@ def owner_of(student: ModelState, settings: Score) -> Owner:
     return Owner("statistics", VERSION, identity, {"name": student.name, **student.about, **read})
 
 
-def shards_of(rows: Sequence[Row], size: int) -> list[tuple[str, list[Row]]]:
-    """Cut rows into shards that never split a question; a shard's name follows from its place and content."""
-    shards: list[list[Row]] = [[]]
-    for row in rows:
-        if len(shards[-1]) >= size and shards[-1][-1].question_id != row.question_id:
-            shards.append([])
-        shards[-1].append(row)
-    return [
-        (f"{k:06d}-{digest([r.answer_id for r in shard], 8)}", shard)
-        for k, shard in enumerate(shards)
-        if shard
-    ]
-
-
 def score_pool(
     run: Run, students: Sequence[ModelState], pool: AnswerPool, settings: Score, placement: Placement
 ) -> dict[str, PoolScores]:

@@ -16,6 +16,7 @@ from cluster.models.rendering import Rendered, Renderer
 from jobs.experiment.stages import Score
 from jobs.files.answers import Row
 from jobs.run.keys import answer_key, question_key
+from jobs.run.store import digest
 from jobs.stages.states import ModelState
 from selection.scoring import STATISTIC_NAMES, EmptySpan, Scorer
 
@@ -113,3 +114,17 @@ def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: AnyScorer, max_l
             entry[6:] = astuple(result)
     columns = [*NAMED, *TOLD, *names_of(scorer.result)]
     return pd.DataFrame([table[row.answer_id] for row in rows], columns=columns)
+
+
+def shards_of(rows: Sequence[Row], size: int) -> list[tuple[str, list[Row]]]:
+    """Cut rows into shards that never split a question; a shard's name follows from its place and content."""
+    shards: list[list[Row]] = [[]]
+    for row in rows:
+        if len(shards[-1]) >= size and shards[-1][-1].question_id != row.question_id:
+            shards.append([])
+        shards[-1].append(row)
+    return [
+        (f"{k:06d}-{digest([r.answer_id for r in shard], 8)}", shard)
+        for k, shard in enumerate(shards)
+        if shard
+    ]

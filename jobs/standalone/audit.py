@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,65 @@ import pandas as pd
 from rich.table import Table
 
 from cluster.errors import BadInput
-from cluster.models.loading import ModelSource, load_model, load_tokenizer
 from cluster.models.rendering import Renderer
 from jobs.files.answers import Row
+from jobs.files.given import Column, Lists, Rows, read_given
 from jobs.files.layouts import read_teacher_files
 from jobs.run.progress import Terminal
 from jobs.run.store import write_atomically
-from jobs.standalone.device import device_of
 from jobs.standalone.score import score_in_shards
+from jobs.standalone.student import Student, open_student
 from selection.audit import NORMS, Agreement, agreements
-from selection.costs import COSTS, MEASURE_OF, CostSettings, compute_cost
+from selection.costs import COSTS_OF_STATISTICS, CostSettings, compute_cost
 from selection.gradients import Gradients
 from selection.scoring import Scorer
+
+
+def audit(
+    student: Student,
+    questions: Column | None = None,
+    answers: Lists | Rows | None = None,
+    *,
+    sample: int = 200,
+    seed: int = 0,
+    chat_template: str | None = None,
+    device: str = "auto",
+    max_length: int = 4096,
+    verbose: bool = False,
+) -> pd.DataFrame:
+    """Whether costs rank answers as their exact gradient norms do. One backward pass an answer.
+
+    Args:
+        student, questions, answers, chat_template, device, max_length, verbose: as in `tutelage.score`. A
+            student that is loaded here computes in float32.
+        sample: questions in the sample, drawn by `seed`.
+
+    Returns:
+        Spearman's rank correlation of each cost with each norm, in columns `cost`, `norm` (`gradient_norm`
+        over all parameters, `projection_gradient_norm` over the vocabulary projection), `scope` (`all
+        answers` or `within a question`), `correlation`, `low` and `high` (95 % interval over questions),
+        `questions` and `answers` (how many entered).
+
+    Raises:
+        BadInput: no answer could be scored; as in `tutelage.score`.
+    """
+    if answers is None:
+        raise BadInput("no answers", "", "lists beside the questions, or rows that hold both", "")
+    rows = draw_sample(read_given(questions, answers).in_order(), sample, seed)
+    how = AuditSettings(chat_template, device, max_length, seed)
+    results, _, _ = audit_rows(student, rows, how, Terminal(quiet=not verbose))
+    columns = [field.name for field in fields(Agreement)]
+    return pd.DataFrame([asdict(result) for result in results], columns=columns)
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """How an audit reads its student and draws its intervals."""
+
+    chat_template: str | None
+    device: str
+    max_length: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -45,31 +92,39 @@ def audit_files(options: AuditOptions) -> None:
     Raises:
         BadInput: no answer could be scored, a defect of a file.
     """
-    terminal, where = Terminal(), ModelSource(options.student)
+    terminal = Terminal()
     found = read_teacher_files(options.answers)
     for line in [str(found), *found.notes]:
         terminal.say(line)
     sample = draw_sample(found.in_order(), options.questions, options.seed)
-    renderer = Renderer(load_tokenizer(where), options.chat_template)
-    renderer.prove()
-    model = load_model(where, device_of(options.device))
-    scorer = Scorer(model, renderer.special_ids)
-    every = score_in_shards(list(sample.values()), renderer, scorer, options.max_length, terminal)
-    frame = every[every["state"] == "scored"].reset_index(drop=True)
-    left_out = len(every) - len(frame)
-    if frame.empty:
-        raise BadInput(
-            "no answer could be scored", f"{left_out} left out", "at least one", "look at the answers"
-        )
-    norms = gradient_norms(model, renderer, [sample[str(i)] for i in frame["answer_id"]], terminal)
-    frame = frame.drop(columns=["state", "reason", "conversation_tokens"]).join(norms)
-    names = [name for name in COSTS if name not in MEASURE_OF and name != "learned"]
-    computed = {name: compute_cost(frame, CostSettings(name)) for name in names}  # type: ignore[arg-type]
-    costs = frame.assign(**computed)
-    results = agreements(costs, names, options.seed)
+    how = AuditSettings(options.chat_template, options.device, options.max_length, options.seed)
+    results, left_out, costs = audit_rows(options.student, sample, how, terminal)
     terminal.show(as_table(results, left_out))
     write_audit(options.out, results, left_out, costs)
     terminal.say(f"wrote {options.out} and {options.out.with_suffix('.parquet')}")
+
+
+def audit_rows(
+    student: Student, sample: dict[str, Row], how: AuditSettings, terminal: Terminal
+) -> tuple[list[Agreement], int, pd.DataFrame]:
+    """The agreements, how many answers were left out, and the costs and norms of the others.
+
+    Raises:
+        BadInput: no answer could be scored.
+    """
+    with open_student(student, how.chat_template, device=how.device) as (model, renderer):
+        scorer = Scorer(model, renderer.special_ids)
+        every = score_in_shards(list(sample.values()), renderer, scorer, how.max_length, terminal)
+        frame = every[every["state"] == "scored"].reset_index(drop=True)
+        left_out = len(every) - len(frame)
+        if frame.empty:
+            got = f"{left_out} left out"
+            raise BadInput("no answer could be scored", got, "at least one", "look at the answers")
+        norms = gradient_norms(model, renderer, [sample[str(i)] for i in frame["answer_id"]], terminal)
+    frame = frame.drop(columns=["state", "reason", "conversation_tokens"]).join(norms)
+    computed = {name: compute_cost(frame, CostSettings(name)) for name in COSTS_OF_STATISTICS}  # type: ignore[arg-type]
+    costs = frame.assign(**computed)
+    return agreements(costs, COSTS_OF_STATISTICS, how.seed), left_out, costs
 
 
 def draw_sample(rows: Sequence[Row], questions: int, seed: int) -> dict[str, Row]:

@@ -1,4 +1,4 @@
-"""Scoring the user's own answers under the user's own student: in this process, or on a Ray cluster."""
+"""What answers in memory or in files would cost a student to learn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,28 +7,135 @@ from pathlib import Path
 import pandas as pd
 
 from cluster.errors import BadInput
-from cluster.models.loading import ModelSource, load_model, load_tokenizer
 from cluster.models.rendering import Renderer
-from cluster.pool import SHARD_DEADLINE_S
-from cluster.session import RaySettings
-from cluster.storage import Place
-from jobs.experiment.placement import Placement
-from jobs.experiment.stages import Score
-from jobs.experiment.students import Student
 from jobs.files.answers import Row
-from jobs.files.layouts import read_teacher_files, write_scores
-from jobs.run.host import RayHost
+from jobs.files.columns import id_of
+from jobs.files.given import Column, Lists, Rows, read_given
+from jobs.files.layouts import Answers, read_teacher_files, state_of, write_scores
+from jobs.files.refusals import warn_of
 from jobs.run.progress import Terminal
-from jobs.run.run import Run, log_file
-from jobs.run.store import Store
-from jobs.stages.score import score_rows_under, shards_of
-from jobs.stages.scorer import score_rows
-from jobs.stages.states import check_student, first_state
-from jobs.standalone.device import device_of
-from selection.costs import CostSettings
-from selection.scoring import Scorer
+from jobs.stages.scorer import AnyScorer, score_rows, shards_of
+from jobs.standalone.student import COMPATS, DTYPES, Student, open_student
+from selection.costs import COSTS_OF_STATISTICS, CostName, CostSettings, compute_cost
+from selection.scoring import STATISTIC_NAMES, Scorer
 
 SHARD = 256
+
+
+def score(
+    student: Student,
+    questions: Column | None = None,
+    answers: Lists | Rows | None = None,
+    *,
+    cost: CostName = "scas",
+    scas_lambda: float = 0.5,
+    chat_template: str | None = None,
+    target_layer: str | None = None,
+    max_length: int = 4096,
+    dtype: str = "float32",
+    device: str = "auto",
+    compat: str = "ours",
+    verbose: bool = False,
+) -> pd.DataFrame:
+    """What each answer would cost this student to learn. One forward pass an answer, no Ray.
+
+    Args:
+        student: a directory, a hub id, or a loaded `(model, tokenizer)` of transformers. A loaded one keeps
+            its dtype and device and is left as it was.
+        questions: one entry a question: a text, or a list of messages with `role` and `content`. Leave it
+            out where the answers come as rows.
+        answers: lists beside the questions, or rows that hold both. Lists: one entry a question, which is a
+            text, an assistant's message, None, or a list of several answers; a dictionary of such lists by
+            teacher. Rows: a DataFrame, a `datasets.Dataset`, a list of dictionaries, or a path, in the
+            layouts of `docs/data.md`.
+        cost: which cost the column `cost` holds. All costs of `COSTS_OF_STATISTICS` follow from the columns.
+        scas_lambda: weight of the answer-question block of `scas`, 0 to 1.
+        chat_template: None for the tokenizer's own, a Jinja file, or the word `plain`.
+        target_layer: dotted name of the module whose output is h_t; None for the last layer's `mlp.up_proj`.
+        max_length: tokens of question and answer; longer ones get no cost.
+        dtype, device: of a student that is loaded here: float32, bfloat16 or float16; cpu, cuda or auto.
+        compat: `reference` reproduces the program of the SCAS authors.
+        verbose: show progress.
+
+    Returns:
+        One row an answer, in the order of the questions, then teachers, then samples:
+
+        - `question_id` (of lists: the place, as text), `answer_id`, `teacher`, `question`, `answer`
+        - `state`: `scored`, or why there is no cost: `empty`, `too_long`, `unrenderable`, `quarantined`,
+          `not_understood`; `reason` says more
+        - `cost`: lower is chosen earlier; NaN where the state is not `scored`
+        - `conversation_tokens`, and the sums of `selection.scoring.Statistics`: losses in nats over the
+          answer's or the question's tokens without special ones
+
+    Raises:
+        BadInput: an option out of range, lists of different lengths, no answer that can be understood, a
+            model that cannot be loaded.
+
+    Warns:
+        UserWarning: some answers have no cost; says how many of each state.
+
+    Example:
+        >>> import tutelage
+        >>> costs = tutelage.score("path/to/student", ["1 + 2?"], {"ann": ["A: 3"]})  # doctest: +SKIP
+        >>> costs[["teacher", "cost"]]  # doctest: +SKIP
+    """
+    check_cost(cost, scas_lambda)
+    if answers is None:
+        raise BadInput("no answers", "", "lists beside the questions, or rows that hold both", "")
+    found = read_given(questions, answers)
+    terminal = Terminal(quiet=not verbose)
+    with open_student(student, chat_template, compat, dtype, device) as (model, renderer):
+        scorer = Scorer(model, renderer.special_ids, target_layer)
+        statistics = score_in_shards(found.in_order(), renderer, scorer, max_length, terminal)
+    costs = as_costs(statistics, found, CostSettings(cost, scas_lambda))
+    warn_of(costs["state"].tolist(), ("scored",), "no cost")
+    return costs
+
+
+def as_costs(statistics: pd.DataFrame, found: Answers, settings: CostSettings) -> pd.DataFrame:
+    """The statistics of answers with what they say, in the order in which they were given, then those that
+    could not be understood.
+    """
+    rows = {row.answer_id: row for row in found.rows}
+    table = statistics.set_index("answer_id").loc[list(rows)].reset_index()
+    texts = [(row.prompt.text, row.answer) for row in rows.values()]
+    table[["question", "answer"]] = pd.DataFrame(texts, columns=["question", "answer"])
+    names = list(STATISTIC_NAMES)
+    table[names] = table[names].astype(float).where(table["state"] == "scored")
+    table["cost"] = cost_where_scored(table, settings)
+    refused = [
+        {
+            "question_id": id_of(row) or "",
+            "answer_id": f"{teacher}/{id_of(row) or ''}/{row.get('sample', '')}",
+            "teacher": teacher,
+            "state": state_of(reason),
+            "reason": reason,
+            "conversation_tokens": 0,
+        }
+        for teacher, row, reason in found.refused
+    ]
+    every = pd.concat([table, pd.DataFrame(refused)], ignore_index=True) if refused else table
+    columns = ["question_id", "answer_id", "teacher", "question", "answer", "state", "reason", "cost"]
+    return every[[*columns, "conversation_tokens", *names]]
+
+
+def cost_where_scored(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
+    """The cost of the answers that have statistics; NaN of the others."""
+    scored = table[table["state"] == "scored"]
+    return compute_cost(scored, settings).reindex(table.index)
+
+
+def check_cost(cost: str, scas_lambda: float = 0.5) -> None:
+    """Refuse a cost that does not follow from statistics.
+
+    Raises:
+        BadInput: with those that do.
+    """
+    if cost not in COSTS_OF_STATISTICS:
+        remedy = "other costs need more than one forward pass: use them in an experiment"
+        raise BadInput("not a cost of an answer's statistics", cost, ", ".join(COSTS_OF_STATISTICS), remedy)
+    if not 0 <= scas_lambda <= 1:
+        raise BadInput("--lambda is out of range", scas_lambda, "0 to 1", "")
 
 
 @dataclass(frozen=True)
@@ -67,8 +174,12 @@ def score_files(options: ScoreOptions) -> None:
         terminal.say(line)
     if not found.rows:
         raise BadInput("no answer there that can be scored", options.answers, "at least one", "")
-    score = score_here if options.address is None else score_on_cluster
-    scores = score(options, found.in_order(), terminal)
+    if options.address is None:
+        scores = score_here(options, found.in_order(), terminal)
+    else:
+        from jobs.standalone.cluster import score_on_cluster
+
+        scores = score_on_cluster(options, found.in_order(), terminal)
     paths = write_scores(scores, found, CostSettings("scas", options.scas_lambda), options.out)
     states = ", ".join(f"{n:,} {s}" for s, n in scores["state"].value_counts().items())
     terminal.say(f"{states}; wrote {', '.join(str(p) for p in paths)}")
@@ -76,56 +187,28 @@ def score_files(options: ScoreOptions) -> None:
 
 def score_here(options: ScoreOptions, rows: Sequence[Row], terminal: Terminal) -> pd.DataFrame:
     """The statistics of all rows, made in this process."""
-    renderer, scorer = load_scorer(options)
-    for line in scorer.proof.lines.values():
-        terminal.say(line)
-    return score_in_shards(rows, renderer, scorer, options.max_length, terminal)
-
-
-def score_on_cluster(options: ScoreOptions, rows: Sequence[Row], terminal: Terminal) -> pd.DataFrame:
-    """The statistics of all rows, made by actors at an address, but for what the store has already."""
-    kid = Student(
-        name=Path(options.student).name,
-        path=options.student,
-        dtype=options.dtype,  # type: ignore[arg-type]
-        chat_template=options.chat_template,
-    )
-    settings = Score(target_layer=options.target_layer, max_length=options.max_length)
-    placement = Placement(score_workers=options.workers, num_gpus=options.num_gpus)
-    directory = Place(str(options.out))
-    host = RayHost(
-        RaySettings(address=options.address), log_file(directory, "score"), SHARD_DEADLINE_S, terminal.say
-    )
-    with Run(Store(options.store), directory, terminal, host) as run:
-        student = first_state(kid)
-        check_student(student, settings.target_layer)
-        return score_rows_under(run, student, rows, settings, placement).read()
+    o = options
+    with open_student(o.student, o.chat_template, o.compat, o.dtype, o.device) as (model, renderer):
+        scorer = Scorer(model, renderer.special_ids, o.target_layer)
+        for line in scorer.proof.lines.values():
+            terminal.say(line)
+        return score_in_shards(rows, renderer, scorer, o.max_length, terminal)
 
 
 def check_options(options: ScoreOptions) -> None:
     """Refuse what no student is loaded for."""
-    compat, dtype, scas_lambda = options.compat, options.dtype, options.scas_lambda
-    if compat not in ("ours", "reference") or dtype not in ("float32", "bfloat16", "float16"):
+    compat, dtype = options.compat, options.dtype
+    if compat not in COMPATS or dtype not in DTYPES:
         raise BadInput(
             "--compat or --dtype", f"{compat}, {dtype}", "ours or reference; float32, bfloat16 or float16", ""
         )
     if options.address is not None and compat != "ours":
         raise BadInput("--address", f"with --compat {compat}", "--compat ours", "score in this process")
-    if not 0 <= scas_lambda <= 1:
-        raise BadInput("--lambda is out of range", scas_lambda, "0 to 1", "")
-
-
-def load_scorer(options: ScoreOptions) -> tuple[Renderer, Scorer]:
-    """The student, ready to score, and its renderer, proven."""
-    where = ModelSource(options.student, options.dtype)  # type: ignore[arg-type]
-    renderer = Renderer(load_tokenizer(where), options.chat_template, options.compat)  # type: ignore[arg-type]
-    renderer.prove()
-    model = load_model(where, device_of(options.device))
-    return renderer, Scorer(model, renderer.special_ids, options.target_layer)
+    check_cost("scas", options.scas_lambda)
 
 
 def score_in_shards(
-    rows: Sequence[Row], renderer: Renderer, scorer: Scorer, max_length: int, terminal: Terminal
+    rows: Sequence[Row], renderer: Renderer, scorer: AnyScorer, max_length: int, terminal: Terminal
 ) -> pd.DataFrame:
     """The statistics of all rows, with a bar that advances as answers are finished."""
     tables = []

@@ -1,15 +1,171 @@
-"""Selecting from scored answers in the authors' layout: each question's minimum, and a draw from a group."""
+"""From costs to a choice: of answers in memory, and of scored answers in the authors' layout."""
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
 
 from cluster.errors import BadInput
 from jobs.files.layouts import read_scores
 from jobs.files.selections import Ranking, in_group, ranked, write_manifest, write_selection
 from jobs.run.progress import Terminal
-from selection.rules import RuleSettings, check_rule, question_generator
+from selection.costs import COSTS_OF_STATISTICS, CostSettings, compute_cost
+from selection.rules import RULES, RuleName, RuleSettings, WeightName, check_rule
+from selection.rules import choose as choose_by_rule
+
+KEYS = ("question_id", "answer_id", "teacher")
+
+
+def choose(
+    costs: pd.DataFrame,
+    rule: RuleName = "groups",
+    *,
+    cost: str = "cost",
+    groups: int = 5,
+    group: int = 1,
+    k: int = 1,
+    weights: WeightName = "equal",
+    teacher: str | None = None,
+    temperature: float = 1.0,
+    threshold: float | None = None,
+    threshold_quantile: float | None = None,
+    cap: float | None = None,
+    most_questions: int | None = None,
+    accuracy: Mapping[str, float] | None = None,
+    seed: int = 0,
+    compat: Literal["ours", "reference"] = "ours",
+) -> pd.DataFrame:
+    """Choose answers for every question.
+
+    Args:
+        costs: one row an answer, as `tutelage.score` returns them; `question_id` and the cost are enough.
+            Rows without a finite cost are no candidates. With a column `verdict` only `correct` ones are.
+        rule: `groups` (a draw from group `group` of `groups`; 1 is the cheapest), `minimum`, `top_k` (the `k`
+            cheapest), `softmax` (a draw at a `temperature` in units of the cost), `random`, `round_robin`
+            over teachers, `strongest` (the teacher with the best accuracy), `teacher` (only that one).
+        cost: a column of costs, or the name of a cost that follows from the statistics in `costs`.
+        weights: of the k of `top_k`: `equal`, or by `margin` over the cheapest one left out.
+        threshold, threshold_quantile: a question whose cheapest answer costs more is left out.
+        cap: no teacher answers more than this share of the questions, 0 to 1.
+        most_questions: so many questions are kept, drawn by the seed.
+        accuracy: share of questions, 0 to 1, that each teacher got right, for `strongest`; None takes it from
+            the column `verdict`.
+        seed: of the draws. Each question draws alone: other questions change nothing, but under `cap`,
+            `most_questions` and `round_robin`.
+        compat: `reference` leaves group 1 empty where a question has fewer answers than groups, as the
+            program of the SCAS authors does.
+
+    Returns:
+        The chosen rows, in the order of their questions, with all their columns; before these `rank` (1 is
+        the cheapest), `candidates` and `weight` (a question's weights sum to 1). Questions that the rule
+        leaves out are absent.
+
+    Raises:
+        BadInput: an unknown rule, a parameter out of range, a column that is missing, no candidate.
+
+    Example:
+        >>> import tutelage
+        >>> rows = {"question_id": ["q", "q"], "teacher": ["ann", "bob"], "cost": [2.0, 1.0]}
+        >>> tutelage.choose(pd.DataFrame(rows), "minimum")["teacher"].tolist()
+        ['bob']
+    """
+    settings = RuleSettings(
+        name=_known_rule(rule),
+        groups=groups,
+        group=group,
+        k=k,
+        weights=weights,
+        teacher=teacher,
+        temperature=temperature,
+        threshold=threshold,
+        threshold_quantile=threshold_quantile,
+        cap=cap,
+        compat=compat,
+        most_questions=most_questions,
+    )
+    every = keyed(costs)
+    right = every[every["verdict"] == "correct"] if "verdict" in every else every
+    pool = right.assign(_cost=cost_of(right, cost))
+    pool = pool[np.isfinite(pool["_cost"])]
+    if pool.empty:
+        got = f"{len(costs):,} rows, {len(right):,} of them to choose from"
+        raise BadInput("no answer with a finite cost", got, "one at least", "look at the column state")
+    twice = pool["answer_id"][pool["answer_id"].duplicated()]
+    if len(twice):
+        raise BadInput("an answer_id comes twice", twice.iloc[0], "one row an answer", "drop duplicates")
+    known = accuracy_of(every) if accuracy is None else dict(accuracy)
+    lacking = sorted(set(pool["teacher"]) - set(known)) if rule == "strongest" else []
+    if lacking:
+        expected = "a column verdict, or accuracy= of every teacher"
+        raise BadInput("strongest knows no accuracy", ", ".join(lacking[:8]), expected, "")
+    candidates = pool[list(KEYS)].assign(cost=pool["_cost"])
+    return _with_columns(choose_by_rule(candidates, settings, seed, known), right, costs)
+
+
+def _known_rule(rule: str) -> RuleName:
+    if rule not in RULES:
+        near = difflib.get_close_matches(rule, RULES, 1)
+        raise BadInput("no such rule", rule, ", ".join(RULES), f"did you mean {near[0]}?" if near else "")
+    return rule  # type: ignore[return-value]
+
+
+def keyed(costs: pd.DataFrame) -> pd.DataFrame:
+    """The rows under text ids, each with a teacher and an id.
+
+    Raises:
+        BadInput: no column of questions.
+    """
+    if "question_id" not in costs:
+        got = ", ".join(map(str, costs.columns))
+        raise BadInput("costs without their questions", got, "a column question_id", "add it")
+    table = costs.reset_index(drop=True)
+    if "teacher" not in table:
+        table["teacher"] = "answers"
+    table["question_id"], table["teacher"] = table["question_id"].map(str), table["teacher"].map(str)
+    if "answer_id" not in table:
+        number = table.groupby(["teacher", "question_id"]).cumcount().astype(str)
+        table["answer_id"] = table["teacher"] + "/" + table["question_id"] + "/" + number
+    return table
+
+
+def cost_of(table: pd.DataFrame, cost: str) -> pd.Series:
+    """A column of costs, or a cost that is computed from statistics; NaN where there is none.
+
+    Raises:
+        BadInput: neither.
+    """
+    if cost in table:
+        return pd.to_numeric(table[cost], errors="coerce").astype(float)
+    if cost not in COSTS_OF_STATISTICS or "n_answer" not in table:
+        expected = "a column, or a cost of the statistics that tutelage.score returns"
+        raise BadInput("no such cost", cost, expected, "name the column with cost=")
+    with_statistics = table[table["n_answer"].notna()]
+    found = compute_cost(with_statistics, CostSettings(cost))  # type: ignore[arg-type]
+    return found.reindex(table.index)
+
+
+def accuracy_of(table: pd.DataFrame) -> dict[str, float]:
+    """Teacher -> the share of all questions that its first answer got right; empty without verdicts."""
+    if "verdict" not in table:
+        return {}
+    first = table.drop_duplicates(["teacher", "question_id"])
+    right = (first["verdict"] == "correct").groupby(first["teacher"]).sum() / table["question_id"].nunique()
+    return {str(name): float(share) for name, share in right.items()}
+
+
+def _with_columns(chosen: pd.DataFrame, candidates: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """The chosen rows as they were given, in the order of their questions."""
+    places = pd.Series(candidates.index, index=candidates["answer_id"])
+    first = candidates.groupby("question_id", sort=False).ngroup()
+    at = places.loc[chosen["answer_id"].tolist()].to_numpy()
+    order = np.lexsort((chosen["rank"].to_numpy(), first.loc[at].to_numpy()))
+    given = costs.reset_index(drop=True).loc[at[order]].reset_index(drop=True)
+    told = chosen[["rank", "candidates", "weight"]].iloc[order].reset_index(drop=True)
+    return pd.concat([told, given.drop(columns=list(told), errors="ignore")], axis=1)
 
 
 @dataclass(frozen=True)
@@ -24,6 +180,12 @@ class SelectOptions:
     seed: int
     compat: str
 
+    @property
+    def rule(self) -> RuleSettings:
+        """The draw from the selected group."""
+        compat: Any = self.compat
+        return RuleSettings("groups", self.num_groups, self.selected_group, compat=compat)
+
 
 def select_from_files(options: SelectOptions) -> None:
     """Write both selected sets and say how many rows they have.
@@ -31,7 +193,7 @@ def select_from_files(options: SelectOptions) -> None:
     Raises:
         BadInput: an option out of its range, a defect of a file.
     """
-    check_rule(RuleSettings("groups", options.num_groups, options.selected_group), set())
+    check_rule(options.rule, set())
     if options.compat not in ("ours", "reference"):
         raise BadInput("--compat", options.compat, "ours or reference", "")
     terminal, key = Terminal(), options.score_key
@@ -73,9 +235,14 @@ def of_one_text(rows: Iterable[Mapping[str, Any]], say: Callable[[str], None]) -
 
 def draw_from_groups(questions: Ranking, options: SelectOptions) -> list[Mapping[str, Any]]:
     """One row of the selected group of every question that has any there, by the question's own generator."""
-    drawn = []
-    for question, rows in questions.items():
-        members = [row for row in rows if row["group"] == options.selected_group]
-        if members:
-            drawn.append(members[int(question_generator(options.seed, question).integers(len(members)))])
-    return drawn
+    rows = [row for own in questions.values() for row in own]
+    pool = pd.DataFrame(
+        {
+            "question_id": [row["id"] for row in rows],
+            "answer_id": [f"{row['score_rank']:09d}" for row in rows],
+            "teacher": [str(row["teacher_name"]) for row in rows],
+            "cost": [float(row[options.score_key]) for row in rows],
+        }
+    )
+    chosen = choose_by_rule(pool, options.rule, options.seed, {})
+    return [questions[q][rank - 1] for q, rank in zip(chosen["question_id"], chosen["rank"], strict=True)]

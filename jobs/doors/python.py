@@ -1,0 +1,177 @@
+"""Whole runs from Python: `tutelage.run` and `tutelage.read_results`."""
+
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cluster.errors import BadInput
+from cluster.extras import need_for_run
+from cluster.own_modules import FOLDERS, SAFE_PATH, keep_own_modules
+from cluster.storage import Place, is_uri
+from jobs.doors.results import check_resume, run_experiment
+from jobs.doors.run_directory import claim_run_directory
+from jobs.experiment.reading import apply, load_experiment, parse_experiment
+from jobs.experiment.schema import Experiment
+from jobs.run.progress import Terminal
+
+
+@dataclass(frozen=True, eq=False)
+class RunResults:
+    """What a finished run came to. Accuracies and their differences are shares, 0 to 1; with `metric` loss
+    they are minus nats per answer token. Intervals are 95 % intervals.
+
+    Attributes:
+        directory: of the run; `report` is its page.
+        metric: `accuracy` or `loss`, on held-out questions.
+        baseline: the arm that the others are compared with.
+        before: one row a student before training: student, arm, round, seeds, value, low, high.
+        arms: the same of every student, arm and round.
+        comparisons: one row a student and arm: `against` which baseline, difference, low, high, p_value,
+            questions, seeds and the verdict in words.
+        questions: one row a student, arm, seed and held-out question, with its value.
+        ledger: how many questions and answers ended in each state.
+        notes: what else there is to say.
+    """
+
+    directory: str
+    metric: str
+    baseline: str
+    before: pd.DataFrame
+    arms: pd.DataFrame
+    comparisons: pd.DataFrame
+    questions: pd.DataFrame
+    ledger: pd.DataFrame
+    notes: tuple[str, ...]
+
+    @property
+    def report(self) -> str:
+        return str(Place(self.directory) / "report.html")
+
+    def __str__(self) -> str:
+        lines = [f"{c.student}: {c.verdict}" for c in self.comparisons.itertuples()]
+        return "\n".join([f"{self.directory}: {self.metric} against {self.baseline}", *lines, *self.notes])
+
+
+def run(
+    experiment: str | Path | Mapping[str, Any] | Experiment,
+    *overrides: str,
+    resume: str = "auto",
+    retry_failed: bool = False,
+    verbose: bool = True,
+) -> RunResults:
+    """Run a whole experiment, as `tutelage run` does: ask, verify, score, choose, train, evaluate, report.
+    Run it again to go on after an interruption; what is finished is found in the store.
+
+    Args:
+        experiment: a YAML file, its content as a dictionary, or an `Experiment`. Relative paths in it begin
+            in the current folder.
+        overrides: `key.sub=value`, laid over the file or dictionary.
+        resume: `never` starts half-done stages afresh.
+        retry_failed: ask endpoints again for the calls that failed for good.
+        verbose: show progress and the verdict.
+
+    Returns:
+        What `read_results` reads of the run.
+
+    Raises:
+        BadInput: a defect of the experiment, or a package that is not installed.
+        TutelageError: what else you can mend.
+
+    Example:
+        >>> import tutelage
+        >>> results = tutelage.run("mine.yaml", "train.epochs=2")  # doctest: +SKIP
+        >>> results.comparisons[["student", "arm", "difference", "verdict"]]  # doctest: +SKIP
+    """
+    check_resume(resume)
+    found = _experiment_of(experiment, overrides)
+    need_for_run(found.ray.address)
+    folders = [Path.cwd()]
+    if isinstance(experiment, str | Path):
+        folders.append(Path(experiment).absolute().parent)
+    directory = claim_run_directory(found)
+    with environment_kept():
+        keep_own_modules(folders)
+        os.environ[SAFE_PATH] = "1"  # no worker searches the current folder first
+        run_experiment(found, directory, Terminal(quiet=not verbose), resume, retry_failed)
+    return read_results(str(directory))
+
+
+def _experiment_of(
+    given: str | Path | Mapping[str, Any] | Experiment, overrides: tuple[str, ...]
+) -> Experiment:
+    if isinstance(given, str | Path):
+        return load_experiment(Path(given), list(overrides))
+    if isinstance(given, Experiment):
+        if overrides:
+            raise BadInput("overrides of an Experiment", ", ".join(overrides), "none", "use model_copy")
+        return given
+    tree = json.loads(json.dumps(dict(given), default=str))
+    for override in overrides:
+        apply(tree, override)
+    return parse_experiment(tree)
+
+
+@contextmanager
+def environment_kept() -> Iterator[None]:
+    """Take back what a run tells its workers by the environment."""
+    before = {name: os.environ.get(name) for name in (FOLDERS, SAFE_PATH)}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def read_results(run: str | Path, runs: str = "runs") -> RunResults:
+    """What a finished run came to, from its own files.
+
+    Args:
+        run: its directory or URI, or its name in the folder `runs`.
+
+    Raises:
+        BadInput: no finished run there.
+    """
+    text = str(run)
+    directory = Place(text) if is_uri(text) or Path(text).is_dir() else Place(runs) / text
+    if not (directory / "results.json").is_file():
+        remedy = f"look in {runs}/, or run it to its end"
+        raise BadInput("no finished run there", directory, "a directory with results.json", remedy)
+    told = json.loads((directory / "results.json").read_bytes())
+    return RunResults(
+        directory=str(directory),
+        metric=told["metric"],
+        baseline=told["baseline"],
+        before=_values(told["before"]),
+        arms=_values(told["arms"]),
+        comparisons=_flat(told["comparisons"], "difference").drop(columns="uncertainty", errors="ignore"),
+        questions=_table(directory / "questions.parquet"),
+        ledger=_table(directory / "ledger.parquet"),
+        notes=(*told["notes"], *told["ended"]),
+    )
+
+
+def _table(place: Place) -> pd.DataFrame:
+    return pd.read_parquet(io.BytesIO(place.read_bytes()))
+
+
+def _values(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    return _flat(rows, "value").drop(columns="families", errors="ignore")
+
+
+def _flat(rows: list[dict[str, Any]], name: str) -> pd.DataFrame:
+    """Rows whose interval `name` has a column of its own, and `low` and `high` beside it."""
+    plain = []
+    for row in rows:
+        interval = row[name]
+        ends = {name: interval["value"], "low": interval["low"], "high": interval["high"]}
+        plain.append({**row, **ends})
+    return pd.DataFrame(plain)

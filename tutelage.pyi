@@ -1,0 +1,10 @@
+from cluster.errors import BadInput as BadInput
+from cluster.errors import TutelageError as TutelageError
+from jobs import __version__ as __version__
+from jobs.doors.python import RunResults as RunResults
+from jobs.doors.python import read_results as read_results
+from jobs.doors.python import run as run
+from jobs.standalone.audit import audit as audit
+from jobs.standalone.score import score as score
+from jobs.standalone.select import choose as choose
+from jobs.standalone.verify import verify as verify
