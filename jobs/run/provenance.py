@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tomllib
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -36,11 +37,24 @@ def git_commit() -> str:
     return commit_of(Path(__file__).resolve())
 
 
+def project_of(root: Path) -> str:
+    """The name of the project that a folder's pyproject.toml describes; empty where there is none."""
+    try:
+        told = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    project = told.get("project")
+    return str(project.get("name", "")) if isinstance(project, dict) else ""
+
+
 def commit_of(file: Path) -> str:
     """The commit of the checkout that this file of ours belongs to: one with our folders at its top, that
-    tracks the file. A wheel may be installed below any other repository, whose commit says nothing.
+    tracks the file and whose project is tutelage. A wheel may lie in any other repository, also at its top,
+    whose commit says nothing.
     """
     root = file.parents[2]
+    if project_of(root) != "tutelage":
+        return ""
 
     def git(*arguments: str) -> str:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
