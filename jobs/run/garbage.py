@@ -1,8 +1,8 @@
 """What may be removed of a store: whatever no registered run names and nobody has touched for a while.
 
-A run names its stages and views when it comes to them (`jobs/run/registry.py`); a view names parts of a
-table, and an evaluation the views that it was read off. A view that was named and is not finished keeps the
-whole table that it was being made in, a training that is not finished all checkpoints.
+A run names its stages and views when it comes to them (`jobs/run/registry.py`). A view names parts of a
+table. An evaluation names the views that it was read off. If a run named a view that is not finished, the
+whole table of that view is kept. If it named a training that is not finished, all checkpoints are kept.
 """
 
 import math
@@ -26,14 +26,14 @@ from jobs.run.views import CUT, VIEWS
 
 OURS = re.compile(r"[0-9a-f]{24}|queue-[0-9a-f]{16}.*")  # a stage's id, a queue of trainings
 DAY_S = 86400.0
-SKEW_S = 3600.0  # by which the clocks of a cluster's machines may differ
+SKEW_S = 3600.0  # how far the clocks of a cluster's machines may differ
 CHECKPOINTS, LOCKS = "checkpoints", "locks"
 PARTS = "parts of tables"
 
 
 @dataclass(frozen=True)
 class Item:
-    """Something that nobody needs.
+    """Something in the store that no registered run needs.
 
     Attributes:
         kind: for people: the stage's name, views, parts of tables, or checkpoints.
@@ -65,8 +65,8 @@ class Garbage:
 
     Attributes:
         runs: directories of the runs that are registered.
-        spared: what nobody names either and is too young.
-        undated: what nobody names and is dated in the future, so that nobody knows how old it is; spared.
+        spared: what no run names, kept because it is too young.
+        undated: what no run names and is dated in the future. Its age is unknown, so it is kept.
     """
 
     runs: Sequence[str]
@@ -76,15 +76,15 @@ class Garbage:
 
 
 def find_garbage(root: Place, days: float, forget: Collection[str] = ()) -> Garbage:
-    """What no registered run names and nobody has written to for some days.
+    """Find what no registered run names and nothing has written to for some days.
 
     Args:
-        days: of none everything goes, also what is dated in the future.
-        forget: directories of runs that count no longer.
+        days: the least age. 0 finds everything, also what is dated in the future.
+        forget: directories of runs that no longer count as registered.
 
     Raises:
         BadInput: no run is registered there, so it may be no store at all; a registration or a manifest is
-            damaged; or that is no number of days.
+            damaged; or `days` is negative.
     """
     if not days >= 0:
         raise BadInput("--days is out of range", days, "0 or more", "")
@@ -105,7 +105,7 @@ def find_garbage(root: Place, days: float, forget: Collection[str] = ()) -> Garb
 
 
 def remove_garbage(root: Place, items: Collection[Item], forget: Collection[str] = ()) -> list[Item]:
-    """Remove these, but what a run holds or has named meanwhile; returns what was removed."""
+    """Remove these items, except those that a run holds or has named meanwhile. Return what was removed."""
     for place, content in registrations(root).items():
         if content["directory"] in forget:
             place.unlink()
@@ -115,7 +115,7 @@ def remove_garbage(root: Place, items: Collection[Item], forget: Collection[str]
             if not free:
                 continue
             for number, item in enumerate(group):
-                if number == 0 and item.kind == PARTS:  # now that its table is held, look at views anew
+                if number == 0 and item.kind == PARTS:  # its table is held now, so read the views again
                     look.forget()
                 if _is_needed(item.paths[0], look.needed()):
                     continue
@@ -126,14 +126,14 @@ def remove_garbage(root: Place, items: Collection[Item], forget: Collection[str]
 
 
 class _Look:
-    """What is needed, looked up again whenever a run has named something else."""
+    """What is needed. It is looked up again whenever a run has named something new."""
 
     def __init__(self, root: Place) -> None:
         self.root = root
         self._known: tuple[frozenset[str], Needed] | None = None
 
     def forget(self) -> None:
-        """A view may have been finished since."""
+        """Look up everything again: a view may have been finished since."""
         self._known = None
 
     def needed(self) -> Needed:
@@ -167,7 +167,7 @@ def needed(root: Place, names: frozenset[str]) -> Needed:
             parts |= {f"{TABLES}/{kind}/{owner['id']}/{part}" for part in own}
         elif cut := record_or_nothing(root / name / CUT).get("owner"):
             tables.add(f"{TABLES}/{kind}/{cut}")
-        else:  # its run has not come to cutting it: any of the tables that runs name may be its own
+        else:  # its run has not written a cut yet, so any named table of this kind may be its own
             tables |= {table for table in names if table.startswith(f"{TABLES}/{kind}/")}
     return Needed(names | frozenset(uses), frozenset(parts), frozenset(tables), has_open_training)
 
@@ -183,7 +183,9 @@ def _is_needed(path: str, still: Needed) -> bool:
 
 
 def _unneeded(root: Place, still: Needed) -> Iterator[Item]:
-    """All that is there and not needed: what is not named as stages, views and tables are is left alone."""
+    """Everything in the store that is not needed. Files that are not named like stages, views or tables are
+    left alone.
+    """
     for kind in root.glob("*"):
         if kind.name in (RUNS, LOCKS, TABLES, VIEWS) or kind.is_file():
             continue
@@ -203,7 +205,7 @@ def _unneeded(root: Place, still: Needed) -> Iterator[Item]:
 
 
 def _unneeded_parts(table: Place, path: str, still: Needed) -> Iterator[Item]:
-    """A table's parts that nobody needs; the table itself where that is all of them."""
+    """The parts of a table that nothing needs. If nothing needs any of them, the table itself."""
     lock = f"{path.split('/')[1]}-{table.name}"
     places = table.glob("*.parquet")
     unneeded = [place for place in places if not _is_needed(f"{path}/{place.name}", still)]
@@ -217,7 +219,9 @@ def _unneeded_parts(table: Place, path: str, still: Needed) -> Iterator[Item]:
 
 @contextmanager
 def _guarded(root: Place, lock: str) -> Iterator[bool]:
-    """Hold what a lock guards against runs, if none holds it; an object store has no locks."""
+    """Hold a lock against runs, if no run holds it. Yields whether it is held. An object store has no
+    locks.
+    """
     if not lock or not root.is_local:
         yield True
         return
@@ -233,7 +237,7 @@ def _remove(place: Place) -> None:
 
 
 def _manifest(place: Place) -> dict[str, Any]:
-    """What a stage's manifest says; nothing of one that is not finished.
+    """What a stage's manifest says. Empty if the stage is not finished.
 
     Raises:
         BadInput: it cannot be read, so nobody knows what the stage was made from.

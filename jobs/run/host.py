@@ -1,5 +1,5 @@
-"""Where a run's work happens: Ray with its pool of actors and its worker groups, started at the first stage
-with work to do.
+"""Where a run's work happens: Ray with its pool of actors and its training worker groups. Ray is started at
+the first stage that has work to do.
 """
 
 import os
@@ -19,11 +19,11 @@ from training.trainer import WorkerGroup, check_train_room, train_lanes
 
 
 class Host(Protocol):
-    """What a run asks of the machines. Tests that need no Ray bring one that works in their own process."""
+    """What a run needs of the machines. Tests without Ray pass a host that works in their own process."""
 
     @property
     def cluster(self) -> Cluster:
-        """What there is; connects on first use."""
+        """The cluster's nodes and resources. Connects on first use."""
 
     @property
     def pool(self) -> Pool:
@@ -41,8 +41,8 @@ class Host(Protocol):
         placement: Placement,
         on_progress: Callable[[int, int], None],
     ) -> None:
-        """Train jobs, with the hosting actors out of the way; one that starts from another's model comes
-        after it.
+        """Train jobs after the hosting actors have been ended. A job that starts from another job's model is
+        trained after it.
         """
 
     def release(self) -> None:
@@ -53,12 +53,12 @@ class Host(Protocol):
 
 
 class RayHost:
-    """Ray at an address, or a local one; a run with nothing to do starts none.
+    """Ray at an address, or a local Ray. A run with nothing to do starts no Ray.
 
     Args:
         log_file: Ray's own log.
-        deadline_s: a shard that takes longer counts as dead.
-        say: told what is started and waited for.
+        deadline_s: if a shard takes longer, its actor counts as dead.
+        say: called with a line whenever something is started or waited for.
     """
 
     def __init__(

@@ -1,7 +1,9 @@
-"""Keys of rows: what a row is about, by content alone. Never an id, a name, a place in a list or a host.
+"""Keys of rows. A key depends on the row's content alone, never on an id, a name, a position in a list or a
+host.
 
-A key is 16 bytes: eight of the question's messages, then eight of the row itself. So all tables sort alike, a
-range of questions is the same range in each, and no range parts a question.
+A key is 16 bytes: eight bytes of a digest of the question's messages, then eight of a digest of the row
+itself. So all tables sort alike. A range of questions is the same range in each table, and no range splits a
+question.
 """
 
 import json
@@ -18,19 +20,19 @@ ENCODE = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
 def question_key(prompt: Prompt) -> bytes:
-    """Eight bytes of what is asked."""
+    """The first eight bytes of a key: a digest of the question's messages."""
     if prompt.is_plain:
         return _digest([prompt.system, prompt.text])
     return _digest([prompt.for_template(), prompt.tools])
 
 
 def answer_key(question: bytes, text: str, calls: str = "") -> bytes:
-    """The key of an answer by what it says, and of its statistics."""
+    """The key of an answer and of its statistics, from the answer's text and tool calls."""
     return row_key(question, text, calls) if calls else row_key(question, text)
 
 
 def row_key(question: bytes, *content: Any) -> bytes:
-    """The key of a row about a question, by whatever else it hangs on."""
+    """The key of a row about a question, from all other content that it depends on."""
     return question + _digest(list(content))
 
 

@@ -1,4 +1,6 @@
-"""Progress of long work: a bar with rate and time left on a terminal, a line now and then elsewhere."""
+"""Progress of long work. On a terminal it is a bar with rate and time left; elsewhere a line is printed now
+and then.
+"""
 
 import sys
 import time
@@ -18,12 +20,12 @@ from rich.table import Table
 
 from cluster.progress import listening
 
-# Without a terminal: when the first line comes, by how much longer each wait is, and the longest.
+# Without a terminal: seconds before the first line, the factor by which each wait grows, the longest wait.
 FIRST_LINE_S, LONGER, LONGEST_S = 10.0, 1.5, 300.0
 
 
 class Bar:
-    """Counts what is done of one piece of work, in its own unit."""
+    """Counts how much of one piece of work is done, in its own unit."""
 
     def __init__(self, name: str, total: int, unit: str, console: Console, progress: Progress | None) -> None:
         self.name, self.total, self.unit = name, total, unit
@@ -37,7 +39,9 @@ class Bar:
         self.set(self.done + count, self.total)
 
     def set(self, done: float, total: int) -> None:
-        """State how much is done, a part of the last one included; `total` may become known late."""
+        """Set how much is done. Fractions count a unit that is partly done. `total` may change when it
+        becomes known.
+        """
         self.done, self.total = done, total
         now = time.monotonic()
         elapsed = max(1e-9, now - self._began)
@@ -53,14 +57,14 @@ class Bar:
 
     @contextmanager
     def call(self, rows: int) -> Iterator[None]:
-        """Count what a call with so many rows tells of them on the way, and all of them at its end."""
+        """Count the rows of one call: those that it reports while it runs, and all of them when it ends."""
         before = self.done
         with listening(lambda share: self.advance(share * rows)):
             yield
         self.set(before + rows, self.total)
 
     def close(self) -> None:
-        """One line that stays: how much was done in how long."""
+        """Print one last line: how much was done in how many seconds."""
         seconds = time.monotonic() - self._began
         if self.done:
             self._console.print(
@@ -69,7 +73,7 @@ class Bar:
 
 
 def rate_of(done: float, seconds: float) -> str:
-    """So much a second, with two digits where it is less than one.
+    """A rate per second as text, with two significant digits if it is below one.
 
     >>> rate_of(5000, 2), rate_of(1, 30)
     ('2,500.0', '0.033')
@@ -79,8 +83,7 @@ def rate_of(done: float, seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """A text with its control characters written out, so that nothing a model wrote can move a terminal's
-    cursor.
+    """A text with its control characters escaped, so that a model's text cannot move a terminal's cursor.
 
     >>> print(printable("red: " + chr(27) + "[31m"))
     red: \\x1b[31m
@@ -97,13 +100,11 @@ class Terminal:
         )
 
     def say(self, text: str) -> None:
-        """Print one line: nothing in it is read as markup, and control characters of others' texts do not
-        reach the terminal.
-        """
+        """Print one line. Nothing in it is read as markup, and its control characters are escaped."""
         self.console.print(printable(text), markup=False)
 
     def show(self, table: Table) -> None:
-        """Print a table, wide enough to be read in a file; names in it are printed as they are."""
+        """Print a table, wide enough for a log file. Its cells are not read as markup."""
         width = None if self.console.is_terminal else 180
         shown = Console(file=sys.stdout, highlight=False, width=width, markup=False, emoji=False)
         for column in table.columns:

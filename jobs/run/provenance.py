@@ -33,7 +33,9 @@ def package_versions() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def git_commit() -> str:
-    """The commit of this checkout, with `+` when it has uncommitted changes; empty outside one."""
+    """The commit of this checkout, followed by `+` if it has uncommitted changes. Empty outside a
+    checkout.
+    """
     return commit_of(Path(__file__).resolve())
 
 
@@ -48,9 +50,9 @@ def project_of(root: Path) -> str:
 
 
 def commit_of(file: Path) -> str:
-    """The commit of the checkout that this file of ours belongs to: one with our folders at its top, that
-    tracks the file and whose project is tutelage. A wheel may lie in any other repository, also at its top,
-    whose commit says nothing.
+    """The commit of the checkout that a file of ours belongs to. A checkout counts only if its project is
+    tutelage, and if it has our folders at its top and tracks the file. A wheel may be installed inside another
+    repository, whose commit would be wrong.
     """
     root = file.parents[2]
     if project_of(root) != "tutelage":

@@ -1,10 +1,10 @@
-"""Rows that kill their worker: found by running a shard row by row after it has died twice, and set aside
-with their reason.
+"""Rows that kill their worker. They are found by running a shard row by row after its worker has died twice,
+and set aside with their reason.
 
-An exception belongs to a row and is caught where the row is computed. A crash takes the whole process along,
-so each attempt leaves a note in the stage's directory before it starts; the first two attempts run the shard
-as it is, whose bytes must not change because a machine went away, and later ones row by row, noting which. A
-row that its worker died on twice is not tried again.
+An exception belongs to one row and is caught where the row is computed. A crash ends the whole process. So
+each attempt leaves a note in the stage's directory before it starts. The first two attempts run the shard as
+it is, because its bytes must not change when a machine is lost. Later attempts run it row by row, and note
+each row before they compute it. A row on which two workers died is not tried again.
 """
 
 import json
@@ -18,14 +18,14 @@ from jobs.run.records import record_or_nothing
 
 WHOLE_ATTEMPTS = 2
 DEATHS_ALLOWED = 2
-# Deaths of one shard that the pool allows: two whole attempts, then two for each of two poisonous rows.
+# How often the workers of one shard may die: two whole attempts, then two for each of two rows that kill.
 SHARD_DEATHS = WHOLE_ATTEMPTS + 2 * DEATHS_ALLOWED
 R = TypeVar("R")
 
 
 def forget_attempts(directory: Place) -> None:
-    """Start the count of an earlier run's attempts anew: that its driver was stopped says nothing. Rows found
-    to kill stay known.
+    """Reset the attempts that an earlier run counted: they may have ended because its driver was stopped.
+    Rows that were found to kill their worker stay known.
     """
     for note in directory.glob(".*.attempts.tmp"):
         known = {row: deaths for row, deaths in _read(note)["deaths"].items() if deaths >= DEATHS_ALLOWED}
@@ -47,12 +47,12 @@ def run_isolated(
     run: Callable[[Sequence[R]], pd.DataFrame],
     give_up: Callable[[R, str], pd.DataFrame],
 ) -> pd.DataFrame:
-    """The table of a shard's rows, in their order.
+    """Compute the table of a shard's rows, in their order.
 
     Args:
-        identity: the id of the row at a place.
-        run: computes some rows; its table has one row for each, in order.
-        give_up: the one-row table of a row that is set aside, with the reason.
+        identity: the id of the row at an index.
+        run: computes some rows. Its table has one row for each, in the same order.
+        give_up: makes the one-row table of a row that is set aside, from the row and the reason.
     """
     note = directory / f".{part}.attempts.tmp"
     record = _read(note)
@@ -80,7 +80,7 @@ def run_isolated(
 
 
 def _deaths(record: dict[str, Any], rows: Sequence[R], identity: Callable[[int], str]) -> dict[int, int]:
-    """How many workers died on each of these rows, by place, where any did."""
+    """How many workers died on each of these rows, by index. Rows on which none died are left out."""
     known: dict[str, int] = record["deaths"]
     found = {k: known.get(identity(k), 0) for k in range(len(rows))} if known else {}
     return {k: deaths for k, deaths in found.items() if deaths}

@@ -1,5 +1,5 @@
-"""Records: the JSON objects that a store keeps beside its rows. Each was written in one piece, so one that is
-empty, cut off or no object is a disk's fault, or somebody's hand.
+"""Records: the JSON objects that a store keeps beside its rows. Each is written in one piece. So if a record
+is empty, cut off or no object, the disk failed or somebody changed it.
 """
 
 import json
@@ -9,7 +9,7 @@ from cluster.storage import Place
 
 
 class Damaged(ValueError):
-    """A record that is there and cannot be read."""
+    """A record exists and cannot be read."""
 
 
 def read_record(place: Place) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def read_record(place: Place) -> dict[str, Any]:
 
 
 def record_or_nothing(place: Place) -> dict[str, Any]:
-    """What a record says; nothing where there is none, or one that cannot be read."""
+    """Read a record. Empty if there is none, or if it cannot be read."""
     try:
         return read_record(place)
     except (FileNotFoundError, Damaged):
@@ -41,7 +41,7 @@ def record_or_nothing(place: Place) -> dict[str, Any]:
 
 
 def read_parts(place: Place) -> dict[str, Any]:
-    """A record that names parts, as a manifest and a view do.
+    """Read a record that names parts, such as a manifest or a view.
 
     Raises:
         FileNotFoundError: there is none.
@@ -55,7 +55,7 @@ def read_parts(place: Place) -> dict[str, Any]:
 
 
 def take_away(place: Place) -> None:
-    """Remove a record, or the folder that lies in its place."""
+    """Remove a record, or a folder that has its name."""
     if place.is_local and place.path.is_dir():
         place.remove()
     else:
@@ -63,7 +63,7 @@ def take_away(place: Place) -> None:
 
 
 def is_torn(place: Place) -> bool:
-    """Whether there is a record of parts that cannot be read."""
+    """Whether a record of parts exists and cannot be read."""
     try:
         read_parts(place)
     except FileNotFoundError:

@@ -1,5 +1,5 @@
-"""Which runs use what of a store: `runs/<id>.json`, written by each run as it goes. Whatever no registered
-run names may be removed (`jobs/run/garbage.py`).
+"""Which run uses which stages and views of a store. Each run writes them into `runs/<id>.json` as it goes.
+What no registered run names may be removed (`jobs/run/garbage.py`).
 """
 
 import json
@@ -21,11 +21,11 @@ RUNS = "runs"
 
 @dataclass
 class Registration:
-    """What one run names of a store, as paths within it.
+    """The paths in a store that one run uses.
 
     Attributes:
-        directory: the run's own, by which it is known.
-        part: of several that share a directory, as a sweep's trials do.
+        directory: the run's own directory, which identifies it.
+        part: tells runs apart that share a directory, such as the trials of a sweep.
     """
 
     root: Place
@@ -52,7 +52,9 @@ class Registration:
         return any(path in r["names"] for place, r in others.items() if place != self._place)
 
     def save(self) -> None:
-        """Tell others; what earlier attempts of this run named stays named until it has come to its end."""
+        """Write the names, so that other runs see them. Names from earlier attempts of this run stay until it
+        ends.
+        """
         if self._saved is None:
             self._saved = self._known()
         if not self._names.keys() <= self._saved.keys() or not self._place.is_file():
@@ -60,16 +62,18 @@ class Registration:
                 self._write(self._known() | self._saved | self._names)
 
     def settle(self) -> None:
-        """At a run's end: it names what it used, and no longer what only earlier attempts did."""
+        """At the end of a run: keep the names that this attempt used, and drop those that only earlier
+        attempts used.
+        """
         with self._held():
             if self._saved is None or set(self._saved) != set(self._names):
                 self._write(dict(self._names))
-            # nobody writes now: what is half written was left by an attempt that was killed
+            # the lock is held: a half-written file was left by an attempt that was killed
             for stray in (self.root / RUNS).glob(f".{self._place.name}.*.tmp"):
                 stray.unlink()
 
     def _known(self) -> dict[str, None]:
-        """What this run's file names now."""
+        """The names in this run's file."""
         return dict.fromkeys(read_registration(self._place).get("names", ()))
 
     def _write(self, names: dict[str, None]) -> None:
@@ -82,15 +86,15 @@ class Registration:
 
     @contextmanager
     def _held(self) -> Iterator[None]:
-        """Keep other attempts of this run from writing; an object store has no locks, and nothing half
-        written.
+        """Keep other attempts of this run from writing. An object store has no locks, and no half-written
+        files.
         """
         with held((self.root / f"locks/{RUNS}-{self.id}").path) if self.root.is_local else nullcontext():
             yield
 
 
 def read_registration(place: Place) -> dict[str, Any]:
-    """What a registration says; nothing where there is none, or half of one."""
+    """Read a registration. Empty if there is none, or if it is damaged."""
     content = record_or_nothing(place)
     names = content.get("names")
     is_whole = isinstance(content.get("directory"), str) and isinstance(names, list)

@@ -1,7 +1,8 @@
-"""Making rows: the one place that claims tables, finds what is missing, runs the pool and writes the views.
+"""Making rows. This is the only module that claims tables, finds missing rows, runs the pool and writes
+views.
 
-Whoever wants rows brings a request, a table's owner and a handler that makes rows in an actor. Many tables
-are made by one call: those with the same handler share its actors.
+A caller passes a request, a table's owner and a handler that makes rows in an actor. One call makes rows of
+many tables. Tables with the same handler share its actors.
 """
 
 import time
@@ -26,44 +27,45 @@ from jobs.run.under_way import Note, followed
 from jobs.run.unfit import why_unfit
 from jobs.run.views import View
 
-# In a table's directory: what a handler keeps between rows, so that a restart need not make them again.
+# A folder in a table's directory, where a handler keeps results until their part is written. A restart reads
+# them.
 JOURNAL = "journal"
 
 
 class RowHandler(Protocol):
-    """What makes rows, loaded once in an actor."""
+    """Makes rows. It is loaded once in an actor."""
 
     @property
     def fallbacks(self) -> Mapping[str, str]:
-        """Shortcuts that its model does not allow, with what is done instead."""
+        """Shortcuts that the handler's model does not allow, each with what is done instead."""
 
     def compute(self, items: Sequence[Any], /) -> pd.DataFrame:
-        """The rows of some items, one for each, in order."""
+        """Compute one row for each item, in the same order."""
 
     def give_up(self, item: Any, reason: str, /) -> pd.DataFrame:
-        """The one row of an item that is set aside."""
+        """Make the one row of an item that is set aside."""
 
     def tally(self, table: pd.DataFrame, /) -> Tally:
-        """What finished rows amount to."""
+        """Count finished rows for the metrics."""
 
 
 @dataclass(frozen=True)
 class Want:
-    """Rows that a view is to hold.
+    """The rows that a view has to hold, and how to make those that are missing.
 
     Attributes:
-        kind: what is done, for people: generate, verify, score, evaluate.
-        label: for whom, for people.
+        kind: what is done, as shown to users: generate, verify, score, evaluate.
+        label: for which teacher or student, as shown to users.
         handler: makes the `RowHandler` in its actor.
-        shard_size: rows of a part, about.
-        workers: the most actors at once; `needs` is what each asks for.
-        columns: of the rows, for a view that has none.
-        count: what the view says of its rows.
-        is_isolated: rows that kill their actor are found and set aside.
-        estimate: what a plan says of the items that are left; printed as it is.
-        place: what a plan says of where they would be made.
+        shard_size: about how many rows a part has.
+        workers: the most actors at once. `needs` has the resources of each.
+        columns: the columns of a view without any row.
+        count: computes from the rows what the view records of them.
+        is_isolated: whether rows that kill their actor are found and set aside.
+        estimate: what a plan prints about the items that are left.
+        place: what a plan prints about where they would be made.
         settle: called when the view is finished, while its table is still held.
-        counted: columns that `count` reads, where rows are too large for this process.
+        counted: the columns that `count` reads, if whole rows are too large for this process.
     """
 
     kind: str
@@ -83,10 +85,10 @@ class Want:
 
 
 def make_rows(run: Run, wants: Sequence[Want], unit: str) -> None:
-    """Make what is missing of these views, and finish them. A plan notes what is missing instead.
+    """Make the rows that these views lack, and finish the views. A plan notes what is missing instead.
 
     Args:
-        unit: what rows are called on the progress bar.
+        unit: the name of rows on the progress bar.
     """
     for want in wants:
         run.note(want.kind, want.label, want.view)
@@ -100,7 +102,7 @@ def make_rows(run: Run, wants: Sequence[Want], unit: str) -> None:
 
 
 def _planned(want: Want, is_first: bool) -> Planned:
-    """What is left to make of a view; of several that want the same one the first makes it."""
+    """What is left to make of a view. If several wants share a view, only the first counts it."""
     if want.view.is_finished:
         return Planned(want.kind, want.label, None, want.place)
     if isinstance(want.view.request, SlicedRequest):
@@ -111,7 +113,7 @@ def _planned(want: Want, is_first: bool) -> Planned:
 
 
 def _make(run: Run, wants: Sequence[Want], unit: str) -> None:
-    """Run the shards that are missing through the pool, and finish the views."""
+    """Run the missing shards through the pool, and finish the views."""
     todo: list[tuple[Want, Part | LaterPart]] = []
     for want in wants:
         forget_attempts(want.view.table.directory)
@@ -136,18 +138,18 @@ def _make(run: Run, wants: Sequence[Want], unit: str) -> None:
 
 
 def _counted(want: Want, rows: pd.DataFrame) -> Mapping[str, Any]:
-    """What a view says of its rows; a view of none has their columns."""
+    """What a view records of its rows. A view without rows still has their columns."""
     return want.count(pd.DataFrame(columns=list(want.columns)) if rows.empty else rows)
 
 
 def parts_of(run: Run, want: Want) -> Sequence[Part | LaterPart]:
-    """The parts to be made for a view, after its cut has been settled."""
+    """The parts that have to be made for a view. Writes the view's cut first."""
     view = want.view
     if isinstance(view.request, SlicedRequest):
         return find_parts(run, want.kind, want.label, view, want.shard_size, want.is_isolated)
     missing = view.missing()
     ranges = view.cut(missing, want.shard_size)
-    view.write_cut(ranges)  # also where there are none: it says whose rows this view needs
+    view.write_cut(ranges)  # also if there are none: it tells garbage collection whose rows this view needs
     if not ranges:
         return []
     view.table.introduce()
@@ -162,7 +164,9 @@ def parts_of(run: Run, want: Want) -> Sequence[Part | LaterPart]:
 
 
 def jobs_of(todo: Sequence[tuple[Want, Part | LaterPart]], run_id: str) -> list[Job]:
-    """The pool's jobs: one for each distinct handler, whose actors then serve all who want it."""
+    """The pool's jobs, one for each distinct handler. Its actors make the rows of all wants with that
+    handler.
+    """
     groups: list[list[tuple[Want, Part | LaterPart]]] = []
     for want, part in todo:
         group = next((g for g in groups if _is_same(g[0][0].handler, want.handler)), None)
@@ -186,7 +190,7 @@ def _is_same(one: "partial[Any]", other: "partial[Any]") -> bool:
 
 
 class PartWriter:
-    """In an actor: a handler, loaded once, and the writing of each shard as a part of its table."""
+    """Runs in an actor. Loads a handler once and writes each shard as a part of its table."""
 
     def __init__(self, handler: Callable[[], RowHandler], needs: Needs, run_id: str) -> None:
         self.handler, self.needs, self.run_id = handler(), needs, run_id
@@ -194,7 +198,7 @@ class PartWriter:
     def __call__(self, wanted: Part | LaterPart) -> Tally:
         began = time.monotonic()
         part = wanted if isinstance(wanted, Part) else wanted.part()
-        if part is None:  # somebody made it meanwhile
+        if part is None:  # another run made it meanwhile
             return Tally(0)
         directory: Place = part.table.directory
         write_fallbacks(directory, self.handler.fallbacks)

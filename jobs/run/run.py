@@ -1,4 +1,6 @@
-"""One run: its store, terminal, host and mode, and which stages it went through. Knows no experiment."""
+"""One run: its store, terminal, host and mode, and the stages that it went through. It knows no
+experiment.
+"""
 
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -21,12 +23,12 @@ from jobs.run.store import Stage, Store, read_fallbacks
 from jobs.run.tables import ANY_ROW, Owner, Request, SlicedRequest, Table, Wanted
 from jobs.run.views import View
 
-# make does what is missing, read refuses it, plan says what it is. Nothing but make writes to the store.
+# `make` makes what is missing, `read` refuses to, `plan` lists it. Only `make` writes to the store.
 Mode = Literal["make", "read", "plan"]
 
 
 class Unmade(TutelageError):
-    """What comes next in a plan depends on something that nobody has made yet."""
+    """The next step of a plan needs something that does not exist yet."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} is still to be made", "", "", "")
@@ -34,11 +36,11 @@ class Unmade(TutelageError):
 
 @dataclass(frozen=True)
 class Planned:
-    """What a plan says of one stage: what is left to make of it, and where that would run.
+    """One line of a plan: what is left to make of a stage, and where that would run.
 
     Attributes:
-        remaining: in words, or numbers that add up; None when the stage is finished.
-        unfit: what is there of that kind and cannot be used, and why.
+        remaining: what is left, as text or as numbers that can be added up. None if the stage is finished.
+        unfit: rows of this kind that exist and cannot be used, and why.
     """
 
     kind: str
@@ -50,14 +52,14 @@ class Planned:
 
 @dataclass
 class Run:
-    """Open for the length of a run, a sweep or a look at either.
+    """A run, a sweep or a reader of either, open as a context manager.
 
     Attributes:
-        stages: every stage the run went through, by kind and label: labels are for people.
-        cached: how many of them were finished when the run came to them.
-        planned: in a plan, what is there and what is left.
-        part: which of several runs that share a directory, as a sweep's trials do.
-        owns_host: whether the host ends with this run; else it only ends its actors.
+        stages: every stage that the run went through, with its kind and the label shown to users.
+        cached: how many of them were already finished.
+        planned: in a plan, one entry for each stage.
+        part: tells runs apart that share a directory, such as the trials of a sweep.
+        owns_host: whether closing this run closes the host. Otherwise only the host's actors are ended.
     """
 
     store: Store
@@ -89,11 +91,11 @@ class Run:
 
     @cached_property
     def registration(self) -> Registration:
-        """What this run names of the store, so that nobody takes it for rubbish."""
+        """The registration of this run, which keeps `gc` from removing what the run uses."""
         return Registration(self.store.root, self.directory, self.part)
 
     def view(self, owner: Owner, request: Request | SlicedRequest, wanted: Wanted = ANY_ROW) -> View:
-        """What this run uses of an owner's table for a request."""
+        """The view of an owner's table for a request."""
         return View(Table(self.store.root, owner), request, wanted)
 
     def note(self, kind: str, label: str, stage: Stage | View) -> None:
@@ -118,18 +120,18 @@ class Run:
             )
 
     def need(self, what: str, stages: Iterable[Stage | View]) -> None:
-        """Go on only if these stages are there; they always are, but in a plan.
+        """Continue only if these stages are finished. Only in a plan can they be unfinished.
 
         Raises:
-            Unmade: one is not.
+            Unmade: one of them is not finished.
         """
         if self.mode == "plan" and not all(stage.is_finished for stage in stages):
             raise Unmade(what)
 
     @contextmanager
     def claimed(self, stages: Iterable[Stage | View]) -> Iterator[None]:
-        """Hold what is unfinished against other runs on this store: stages, and tables. Whoever waits holds
-        no actors meanwhile.
+        """Lock the unfinished stages, and the tables of unfinished views, against other runs on this store. A
+        run that waits for a lock ends its actors first.
         """
 
         def say(stage: Stage | View) -> None:
@@ -147,8 +149,8 @@ class Run:
             yield
 
     def _look_again(self, stage: Stage | View) -> None:
-        """Reopen a claimed stage whose manifest is torn; forget half-done work, once, if the run was told
-        to.
+        """Reopen a claimed stage whose manifest is damaged. With `--resume never` discard half-done work,
+        once.
         """
         if stage.is_torn:
             self.terminal.say(
@@ -161,7 +163,7 @@ class Run:
         self._discarded.add(stage.id)
 
     def say_fallbacks(self, label: str, directory: Place) -> None:
-        """Tell of shortcuts that the model behind a finished stage or table did not allow."""
+        """Print the shortcuts that the model of a finished stage or table did not allow."""
         for line in read_fallbacks(directory).values():
             self.terminal.say(f"{label}: {line}")
 
@@ -176,10 +178,10 @@ def open_run(
     part: str = "",
     host: Host | None = None,
 ) -> Run:
-    """A run of this experiment on Ray, which starts at the first stage with work to do.
+    """Open a run of this experiment. Ray starts at the first stage that has work to do.
 
     Args:
-        host: one that several runs share; whoever made it closes it.
+        host: a host that several runs share. The caller that opened it closes it.
 
     Raises:
         BadInput: the store cannot be reached, is a file, or cannot be written into; a package that a run
@@ -197,13 +199,15 @@ def open_run(
 
 
 def open_host(experiment: Experiment, directory: Place, terminal: Terminal) -> Host:
-    """Ray for this experiment's runs, at the first work to do; whoever opens it closes it."""
+    """Ray for this experiment's runs. It starts at the first work to do. The caller closes it."""
     e = experiment
     return RayHost(e.ray, log_file(directory, e.name), e.placement.shard_deadline_s, terminal.say)
 
 
 def log_file(directory: Place, name: str) -> Path:
-    """Ray's own log; beside the run where that is local, else with this machine's temporary files."""
+    """The file of Ray's own log: beside the run if that is a local directory, otherwise among this machine's
+    temporary files.
+    """
     if directory.is_local:
         return (directory / "logs" / "ray.log").path
     return Path(tempfile.gettempdir()) / "tutelage" / name / "ray.log"

@@ -1,5 +1,5 @@
-"""Views of more rows than one process should hold: found, made and counted slice by slice in workers. The
-driver sees ranges of keys, names of parts and sums.
+"""Views of more rows than one process should hold. Workers find, make and count these rows slice by slice.
+The driver sees only ranges of keys, names of parts and sums.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,9 @@ from jobs.run.views import Ranges, View, cut_between
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a table to be written: its name, its keys, and what its rows are made from."""
+    """A part of a table that is to be written: its name, its keys, and the items that its rows are made
+    from.
+    """
 
     name: str
     table: Table
@@ -27,10 +29,10 @@ class Part:
 
 @dataclass(frozen=True)
 class LaterPart:
-    """A part of which a worker finds out what is missing when it comes to it.
+    """A part whose missing rows are found by the worker that makes it.
 
     Attributes:
-        slice: in which its range lies.
+        slice: the slice in which its range of keys lies.
     """
 
     view: View
@@ -44,7 +46,9 @@ class LaterPart:
         return f"{self.first.hex()}-{self.last.hex()}"
 
     def part(self) -> Part | None:
-        """What is still missing of it, with what that is made from; None where nothing is."""
+        """The rows that are still missing, with the items that they are made from. None if nothing is
+        missing.
+        """
         with without_collecting():
             whole = items_of(self.view, self.slice)
         items = {key: whole.items[key] for key in whole.within(self.first, self.last)}
@@ -55,11 +59,13 @@ class LaterPart:
         return Part(name, self.view.table, missing, [items[key] for key in missing], self.is_isolated)
 
 
-_KEPT: dict[tuple[str, int], Request] = {}  # the slice that this process came to last
+_KEPT: dict[tuple[str, int], Request] = {}  # the slice that this process read last
 
 
 def items_of(view: View, number: int) -> Request:
-    """A slice with what its rows are made from; of the shards of one slice only the first reads it."""
+    """A slice with the items that its rows are made from. Only the first shard of a slice reads it; others
+    use the kept one.
+    """
     key = (view.id, number)
     kept = _KEPT.get(key)
     if kept is None:
@@ -70,10 +76,10 @@ def items_of(view: View, number: int) -> Request:
 
 
 def sliced(view: View) -> SlicedRequest:
-    """The request of a view that is worked on by slice.
+    """The request of a view that is processed by slice.
 
     Raises:
-        TypeError: it is not.
+        TypeError: the view is not sliced.
     """
     if not isinstance(view.request, SlicedRequest):
         raise TypeError(f"the view {view.path} is to be read at once")
@@ -81,8 +87,8 @@ def sliced(view: View) -> SlicedRequest:
 
 
 def find_slice(view: View, number: int, size: int) -> list[tuple[bytes, bytes, int]]:
-    """In a worker: the ranges of a slice that are to be made, with how many rows each lacks: those that an
-    earlier attempt settled on, and new ones of about `size` rows.
+    """Runs in a worker. The ranges of a slice that have to be made, each with the number of its missing rows.
+    They are the ranges that an earlier attempt wrote down, and new ones of about `size` rows.
     """
     missing = view.slice(number).missing()
     known = view.known_cut()
@@ -93,8 +99,8 @@ def find_slice(view: View, number: int, size: int) -> list[tuple[bytes, bytes, i
 
 
 def find_parts(run: Run, kind: str, label: str, view: View, size: int, is_isolated: bool) -> list[LaterPart]:
-    """The parts to be made of a view, after its cut has been settled; how many rows each lacks is counted
-    again when it is made.
+    """The parts of a view that have to be made. Writes the view's cut first. Each part counts its missing
+    rows again when it is made.
     """
     count = sliced(view).count
     tasks = [(f"{label} {k}", Task(find_slice, (view, k, size))) for k in range(count)]
@@ -112,7 +118,9 @@ def find_parts(run: Run, kind: str, label: str, view: View, size: int, is_isolat
 def count_slice(
     view: View, number: int, count: Callable[[pd.DataFrame], Mapping[str, Any]], columns: Sequence[str]
 ) -> tuple[list[str], dict[str, Any], int]:
-    """In a worker: the parts that serve a slice, what `count` says of its rows, and how many they are."""
+    """Runs in a worker. Returns the parts that serve a slice, what `count` computes from its rows, and the
+    number of rows.
+    """
     names, rows = view.slice(number).found()
     counts = dict(count(pd.DataFrame(columns=list(columns)) if rows.empty else rows))
     return names, counts, len(rows)
@@ -126,7 +134,7 @@ def finish_by_slice(
     count: Callable[[pd.DataFrame], Mapping[str, Any]],
     columns: Sequence[str],
 ) -> None:
-    """Finish a view, with what is counted of its rows slice by slice."""
+    """Count the rows of a view slice by slice, and finish the view with the counts."""
     tasks = [
         (f"{label} {k}", Task(count_slice, (view, k, count, columns))) for k in range(sliced(view).count)
     ]

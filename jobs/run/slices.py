@@ -1,9 +1,9 @@
-"""Slices: the rows of a run by ranges of question keys, each made and read by one worker, so that no process
-holds the rows of all.
+"""Slices: the rows of a run, divided by ranges of question keys. One worker makes and reads each slice, so
+that no process holds all rows.
 
-Keys are digests, so ranges of equal width hold about equally many questions, and whatever goes question by
-question can go slice by slice: the same function sees a tenth of a pool or all of it. A run that is small
-enough has one slice, which is made in the driver's own process; its parts then have no number.
+Keys are digests, so ranges of equal width hold about equally many questions. Work that is done question by
+question can be done slice by slice: the same function gets a tenth of a pool or all of it. A small run has
+one slice, which is made in the driver's own process. Its parts have no number.
 """
 
 import gc
@@ -24,16 +24,16 @@ from cluster.storage import Place
 from jobs.run.run import Run, Unmade
 from jobs.run.store import Stage, digest
 
-ROWS = 40_000  # of a slice, about: some 40 MB of texts
-MOST_WORKERS = 1000  # as many as there are slices, where there is room
-COUNTS = b"counts"  # in a part's metadata: what its maker said of it
+ROWS = 40_000  # about how many rows a slice has: some 40 MB of texts
+MOST_WORKERS = 1000  # so in effect one for each slice, if the cluster has room
+COUNTS = b"counts"  # the name of the counts in a part's metadata
 
 Counts = Mapping[str, Any]
 
 
 def slices_for(rows: int) -> int:
-    """Into how many slices a run of so many rows is cut: a power of two, so that a pool that grows keeps the
-    bounds it had.
+    """The number of slices for a run of so many rows. It is a power of two, so that a pool that grows keeps
+    its old bounds.
 
     >>> slices_for(1_000), slices_for(50_000), slices_for(3_000_000)
     (1, 2, 128)
@@ -45,7 +45,7 @@ def slices_for(rows: int) -> int:
 
 
 def slice_of(key: bytes, count: int) -> int:
-    """Which slice a key belongs to, by its first bytes.
+    """The number of the slice that a key belongs to. It follows from the key's first bytes.
 
     >>> slice_of(bytes.fromhex("00ff"), 2), slice_of(bytes.fromhex("8000"), 2)
     (0, 1)
@@ -55,8 +55,8 @@ def slice_of(key: bytes, count: int) -> int:
 
 @dataclass(frozen=True)
 class Made:
-    """One slice: its tables by name, and what is said of them: numbers, which are added up over all slices,
-    texts, which become one digest, and mappings of such.
+    """One slice: its tables by name, and its counts. Counts are numbers (added up over all slices), texts
+    (joined into one digest), or mappings of these.
     """
 
     tables: Mapping[str, pd.DataFrame]
@@ -64,20 +64,20 @@ class Made:
 
 
 class MakeSlice(Protocol):
-    """Makes one slice, in a worker; picklable."""
+    """Makes one slice in a worker. Has to be picklable."""
 
     def __call__(self, number: int, /) -> Made: ...
 
 
 @dataclass(frozen=True)
 class Sliced:
-    """A stage whose rows lie in slices.
+    """A stage whose rows are stored in slices.
 
     Attributes:
-        names: of its tables.
-        count: of slices.
-        held: the tables themselves, in a plan, which writes nothing.
-        said: what was said of the slices, added up, in a plan.
+        names: the names of its tables.
+        count: the number of slices.
+        held: in a plan, which writes nothing, the tables in memory.
+        said: in a plan, the counts of all slices, added up.
     """
 
     stage: Stage
@@ -99,26 +99,26 @@ class Sliced:
         return name if self.count == 1 else f"{name}-{number:05d}"
 
     def read(self, name: str, number: int, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """One slice of a table, all columns of it or some."""
+        """Read one slice of a table: all columns, or those named."""
         if name in self.held:
             return self.held[name] if columns is None else self.held[name][list(columns)]
         return self.stage.read(self.part(name, number), columns)
 
     def each(self, name: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
-        """Slice by slice, in the order of keys."""
+        """Read a table slice by slice, in the order of keys."""
         return (self.read(name, number, columns) for number in range(self.count))
 
     def whole(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """All slices of a table, in this process."""
+        """Read all slices of a table into this process."""
         return joined(self.each(name, columns))
 
     def counts(self) -> Counts:
-        """What was said of all slices, added up."""
+        """The counts of all slices, added up."""
         return self.said or dict(self.stage.manifest()["about"])
 
 
 def joined(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Frames one after another; empty ones, whose columns have no types, say nothing."""
+    """Concatenate frames. Empty frames are left out, because their columns have no types."""
     every = list(frames)
     return pd.concat([frame for frame in every if len(frame)] or every[:1], ignore_index=True)
 
@@ -135,19 +135,20 @@ def make_slices(
     before: Callable[[], None] = lambda: None,
     **shown: str,
 ) -> Sliced:
-    """Make the slices of a stage that are missing, and finish it.
+    """Make the missing slices of a stage, and finish the stage.
 
     Args:
-        before: called before the first is made.
-        here: this process makes them all, since it alone has what they are made of.
-        keeps: parts made by `before`, where it made them, that stay when the slices are there.
-        shown: what the manifest shows of the counts, under which name.
+        before: called before the first slice is made.
+        here: whether this process makes all slices, because only it has the data that they are made from.
+        keeps: parts that `before` made and that stay when the stage is finished.
+        shown: counts for the manifest: each keyword is its name there, and the value the name of the
+            count.
 
     Returns:
-        The stage; in a plan with its one slice in memory, where nobody has made it.
+        The stage. In a plan, if it does not exist yet, with its one slice in memory.
 
     Raises:
-        Unmade: in a plan, of more than one slice.
+        Unmade: in a plan, if an unmade stage has more than one slice.
     """
     stage, count = sliced.stage, sliced.count
     run.note(kind, label, stage)
@@ -172,7 +173,7 @@ def make_slices(
 
 @dataclass(frozen=True)
 class WriteSlice:
-    """In a worker: makes a slice and writes its parts, that with the counts last."""
+    """Runs in a worker. Makes a slice and writes its parts. The part with the counts is written last."""
 
     sliced: Sliced
     make: MakeSlice
@@ -187,7 +188,7 @@ class WriteSlice:
 
 @dataclass(frozen=True)
 class Task:
-    """A call to be made in a worker."""
+    """A function call that a worker makes."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
@@ -197,7 +198,7 @@ class Task:
 
 
 class Doer:
-    """The handler of an actor that makes calls."""
+    """The handler of an actor that runs tasks."""
 
     def __call__(self, task: Task) -> Any:
         with without_collecting():
@@ -206,8 +207,8 @@ class Doer:
 
 @contextmanager
 def without_collecting() -> Iterator[None]:
-    """No search for cycles of objects while many rows are made, in which there are none: it would go through
-    all of them again and again.
+    """Switch the cyclic garbage collector off while many rows are made. Rows have no cycles, and the
+    collector would go through all of them again and again.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -221,7 +222,9 @@ def without_collecting() -> Iterator[None]:
 def do_tasks(
     run: Run, kind: str, label: str, tasks: Sequence[tuple[str, Task]], here: bool = False
 ) -> dict[str, Any]:
-    """Make these calls in the pool's workers, or here; returns what each gave, by name."""
+    """Run tasks in the pool's workers, or in this process if `here`. Returns each task's result by its
+    name.
+    """
     if here:
         with without_collecting():
             return {name: task() for name, task in tasks}
@@ -237,7 +240,7 @@ def do_tasks(
 
 
 def write_counted(place: Place, table: pa.Table, counts: Counts) -> None:
-    """Write a part, with what is said of it in its metadata."""
+    """Write a part, with its counts in the metadata."""
     told = {**(table.schema.metadata or {}), COUNTS: json.dumps(counts).encode()}
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata(told), sink, compression="zstd")
@@ -245,14 +248,14 @@ def write_counted(place: Place, table: pa.Table, counts: Counts) -> None:
 
 
 def read_counts(place: Place) -> Counts:
-    """What is said of a part."""
+    """Read the counts of a part."""
     system, path = place.opened()
     with system.open_input_file(path) as file:
         return dict(json.loads(pq.read_schema(file).metadata[COUNTS]))
 
 
 def added(counts: Sequence[Counts]) -> dict[str, Any]:
-    """What is said of all slices, in their order.
+    """Add up the counts of all slices, in their order.
 
     >>> added([{"rows": 1, "states": {"right": 1}}, {"rows": 2, "states": {"right": 3, "wrong": 1}}])
     {'rows': 3, 'states': {'right': 4, 'wrong': 1}}

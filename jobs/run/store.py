@@ -1,10 +1,10 @@
-"""The store: every stage's output under an id that follows from what went in, written so that a crash cannot
-fake one.
+"""The store: the output of every stage, under an id that follows from its inputs. A crash cannot leave
+something that looks finished.
 
-`store/<stage>/<id>/` holds Parquet parts and, last, `manifest.json`. A directory without a manifest is
-unfinished; its parts are whole (they were renamed into place) and are used again. The id hashes the stage's
-name and version, its own configuration and its inputs' ids, never paths, hosts or cluster settings. The store
-is a local directory or a URI.
+`store/<stage>/<id>/` holds Parquet parts and `manifest.json`, which is written last. A directory without a
+manifest is unfinished. Its parts are whole, because they were renamed into place, and are used again. The id
+is a hash of the stage's name and version, its own configuration and its inputs' ids. It never depends on
+paths, hosts or cluster settings. The store is a local directory or a URI.
 """
 
 import hashlib
@@ -31,9 +31,7 @@ from training.data import SUFFIX, count_examples
 
 MANIFEST = "manifest.json"
 FOLDERS = ("runs", "locks", "tables", "views", "requests", "checkpoints")  # of every store
-FALLBACKS = (
-    "fallbacks.json"  # shortcuts that the models of a stage did not allow, written by whoever loads one
-)
+FALLBACKS = "fallbacks.json"  # shortcuts that a stage's models did not allow, written when a model is loaded
 
 
 def digest(value: Any, length: int = 24) -> str:
@@ -48,27 +46,28 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 class Another(ValueError):
-    """A part that holds something else than was written."""
+    """A part holds something other than what was written."""
 
 
-# What reading a part may raise that is not whole, or not the one that was written.
+# What reading a part may raise if the part is not whole, or not the one that was written.
 UNREADABLE = (Another, pa.ArrowException, FileNotFoundError, IsADirectoryError, KeyError)
 
 
 def told(error: BaseException) -> str:
-    """An exception of a library, short."""
+    """The text of a library's exception, shortened."""
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def compare(place: Place, about: Mapping[str, Any], columns: Sequence[str] | None = None) -> None:
-    """Compare a part with the digest that was recorded when it was written, once per process: one file in
-    another's place, or a flipped byte, reads well and is wrong. It costs 4 to 16 % of reading the part.
+    """Compare a part with the digest that was recorded when it was written, once per process. A file in
+    another's place, or a flipped byte, can be read without an error and is wrong. The comparison costs 4 to
+    16 % of reading the part.
 
-    On an object store, which compares what it keeps itself, a part of which some columns are read is not
-    fetched whole for it.
+    An object store compares its own content. There a part of which only some columns are read is not fetched
+    whole for the comparison.
 
     Args:
-        about: what was recorded; nothing is compared where that has no digest.
+        about: what was recorded. Nothing is compared if it holds no digest.
 
     Raises:
         Another: they differ.
@@ -90,7 +89,7 @@ def write_table(place: Place | Path, table: pd.DataFrame) -> None:
 
 
 def read_table(place: Place | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read what `write_table` wrote, all columns of it or some."""
+    """Read a table that `write_table` wrote: all columns, or those named."""
     wanted = None if columns is None else list(columns)
     system, path = Place(str(place)).opened()
     with system.open_input_file(path) as file:
@@ -110,7 +109,7 @@ class Stage:
 
     @property
     def path(self) -> str:
-        """Where it is in the store."""
+        """Its path in the store."""
         return f"{self.name}/{self.id}"
 
     @property
@@ -119,26 +118,26 @@ class Stage:
 
     @property
     def is_torn(self) -> bool:
-        """Whether there is a manifest that cannot be read: a disk's fault,
-        since it is written in one piece.
+        """Whether the manifest exists and cannot be read. It is written in one piece, so the disk is at
+        fault.
         """
         return is_torn(self.directory / MANIFEST)
 
     def reopen(self) -> None:
-        """Take the manifest away; the parts stay, and are used again."""
+        """Remove the manifest. The parts stay and are used again."""
         take_away(self.directory / MANIFEST)
 
     @property
     def lock(self) -> str:
-        """The name under which runs hold it against one another."""
+        """The name of its lock, which runs hold against one another."""
         return f"{self.name}-{self.id}"
 
     def part(self, name: str) -> Place:
-        """A part's file; a name with a suffix of its own is not Parquet."""
+        """The file of a part. A name with its own suffix is not Parquet."""
         return self.directory / (name if "." in name else f"{name}.parquet")
 
     def has(self, part: str) -> bool:
-        """Whether a part is there and whole; a file that cannot be opened is removed."""
+        """Whether a part exists and is whole. A file that cannot be opened is removed."""
         try:
             self.count_rows(part)
         except FileNotFoundError:
@@ -149,7 +148,7 @@ class Stage:
         return True
 
     def count_rows(self, part: str) -> int:
-        """Rows of a part, from its footer."""
+        """The number of rows of a part, from its footer."""
         if self.part(part).name.endswith(SUFFIX):
             return count_examples(self.part(part))
         system, path = self.part(part).opened()
@@ -173,17 +172,17 @@ class Stage:
             ) from error
 
     def read(self, part: str | None = None, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """Read one part, or all the manifest's parts in order, joined; all columns or some."""
+        """Read one part, or all parts of the manifest, concatenated in order: all columns, or those named."""
         parts = self.manifest()["parts"] if part is None or self.is_finished else {}
         names = [part] if part is not None else list(parts)
         tables = [self._read_part(name, columns, parts.get(name, {})) for name in names]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
     def check(self, part: str) -> None:
-        """Compare a part of a finished stage with what its manifest says was written.
+        """Compare a part of a finished stage with the digest in its manifest.
 
         Raises:
-            BadInput: it is another, or gone.
+            BadInput: the part differs, or is missing.
         """
         with self._named(part):
             compare(self.part(part), self.manifest()["parts"].get(part, {}))
@@ -195,7 +194,7 @@ class Stage:
 
     @contextmanager
     def _named(self, part: str) -> Iterator[None]:
-        """Name a part that cannot be read, and what to do."""
+        """Turn an error in reading a part into one that names the part and the remedy."""
         try:
             yield
         except UNREADABLE as error:
@@ -216,13 +215,13 @@ class Stage:
         about: Mapping[str, Any] | None = None,
         **counts: Any,
     ) -> None:
-        """Write the manifest: the stage is finished from this moment on. Parts it does not name, and what
-        writers that were killed left half-done, are removed.
+        """Write the manifest. The stage is finished from this moment on. Parts that it does not name, and
+        half-written files of killed writers, are removed.
 
         Args:
-            took: what making it took of the cluster, where that is worth telling; see `Took`.
-            uses: paths in the store of what it was made from and nobody else names.
-            about: what else is said of it, for whoever reads it.
+            took: the cluster resources that making it took, if they are worth recording; see `Took`.
+            uses: paths in the store that it was made from and that nothing else names.
+            about: further facts for readers of the manifest.
         """
         kept = {self.part(name).name for name in parts}
         for stray in [*self.directory.glob("*.parquet"), *self.directory.glob(".*.tmp")]:
@@ -250,21 +249,23 @@ class Stage:
         return {"sha256": self.part(name).sha256(), "rows": self.count_rows(name)}
 
     def discard_unfinished(self) -> None:
-        """Forget a half-done stage (`--resume never`)."""
+        """Discard a half-done stage (`--resume never`)."""
         if not self.is_finished:
             self.directory.remove()
 
 
 def write_fallbacks(directory: Place, lines: Mapping[str, str]) -> None:
-    """Leave in a stage's directory what its model was not allowed, for the manifest; every actor of the stage
-    finds the same.
+    """Write the shortcuts that a model did not allow into the stage's directory, for the manifest. Every
+    actor of the stage finds the same ones.
     """
     if lines:
         (directory / FALLBACKS).write_bytes(json.dumps(dict(lines), indent=1).encode())
 
 
 def read_fallbacks(directory: Place) -> dict[str, str]:
-    """Shortcut -> what was done instead and why; empty where every shortcut was taken."""
+    """Each shortcut that was not taken, with what was done instead and why. Empty if every shortcut was
+    taken.
+    """
     try:
         return read_record(directory / FALLBACKS)
     except FileNotFoundError:
@@ -280,7 +281,7 @@ class Store:
         root: a local path, or a URI such as `s3://bucket/store`.
 
     Raises:
-        BadInput: a file is there, or the file system does not answer.
+        BadInput: the root is a file, or the file system does not answer.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -304,21 +305,21 @@ class Store:
                 raise BadInput("a folder of the store is a file", self.root / name, "a folder", "remove it")
 
     def stage(self, name: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str]) -> Stage:
-        """The stage with this content, new or known."""
+        """The stage with this content, whether it exists or not."""
         identity = digest([name, version, dict(config), dict(inputs)])
         return Stage(name, identity, self.root / name / identity, config, inputs)
 
     @contextmanager
     def claimed(self, stages: Sequence[Any], on_wait: Callable[[Any], None]) -> Iterator[None]:
-        """Hold the unfinished ones of these stages and views, so that of two runs that need the same work one
+        """Lock the unfinished ones of these stages and views. So if two runs need the same work, one of them
         does it.
 
-        Inside, ask again which are finished: another run may have made them while this one waited. Locks are
-        taken in one order and belong to the process. An object store has none: two runs on it may repeat
-        work, and write the same bytes.
+        Inside the block, check again which are finished: another run may have made them while this one
+        waited. Locks are taken in one order and belong to the process. An object store has no locks: two runs
+        on it may repeat work, and write the same bytes.
 
         Args:
-            on_wait: told once of each stage that another run holds.
+            on_wait: called once for each stage that another run holds.
         """
         wanted = {s.lock: s for s in stages if not s.is_finished or s.is_torn} if self.root.is_local else {}
         with ExitStack() as locks:
@@ -328,7 +329,7 @@ class Store:
 
     @contextmanager
     def locked(self, stage: Stage) -> Iterator[None]:
-        """Hold a stage, finished or not, for the length of a block; an object store has no locks."""
+        """Lock a stage, finished or not, for the length of the block. An object store has no locks."""
         if not self.root.is_local:
             yield
             return

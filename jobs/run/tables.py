@@ -1,4 +1,5 @@
-"""Tables: rows that belong to whoever made them, found again by any run that needs them.
+"""Tables: rows that belong to the teacher, checker or student that made them. Any run that needs them finds
+them.
 
 ```
 tables/<kind>/<owner>/    owner.json: whose rows they are, in words
@@ -6,9 +7,10 @@ tables/<kind>/<owner>/    owner.json: whose rows they are, in words
                           with what making it took
 ```
 
-An owner is a teacher under its sampling settings, a checker under its settings, a student's weights under one
-rendering. A request names keys; what a run uses of a table for it is a view (`jobs/run/views.py`). Of several
-rows with one key the best counts, and of equals the one whose part has the first name.
+An owner is a teacher under its sampling settings, a checker under its settings, or a student's weights under
+one rendering. A request names keys. A view is the part of a table that a run uses for a request
+(`jobs/run/views.py`). If several rows have one key, the best one counts. If they are equally good, the one
+whose part has the first name counts.
 """
 
 import bisect
@@ -33,8 +35,8 @@ from jobs.run.store import UNREADABLE, compare, digest, read_table, told
 KEY = "key"
 TABLES = "tables"
 OWNER, VIEW = "owner.json", "view.json"
-GOOD, POOR, USELESS = 2, 1, 0  # what a row is worth to a request
-# From the columns that decide to how much each row is worth.
+GOOD, POOR, USELESS = 2, 1, 0  # how well a row serves a request
+# Computes from some columns how well each row serves.
 Worth = Callable[[pd.DataFrame], np.ndarray]
 
 
@@ -44,9 +46,9 @@ class Owner:
 
     Attributes:
         kind: answers, verdicts or statistics.
-        version: raised when the same identity would make other rows.
-        identity: plain values that its rows hang on, and nothing else.
-        about: the same in words, with a `name` among them, so that a plan can say what is different.
+        version: raised when the same identity would produce other rows.
+        identity: the plain values that its rows depend on, and no others.
+        about: the same in words, including a `name`, so that a plan can say what differs.
     """
 
     kind: str
@@ -60,15 +62,17 @@ class Owner:
 
 
 def unusual(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that differ from the usual ones, for an identity: so one more setting with a default
-    invalidates nothing. Whoever changes a default raises the owner's version.
+    """The settings that differ from the defaults, for an identity. So a new setting with a default
+    invalidates nothing. If a default changes, the owner's version has to be raised.
     """
     return {name: value for name, value in settings.items() if value != usual.get(name)}
 
 
 @dataclass(frozen=True)
 class Request:
-    """Rows that are wanted: their keys, sorted and each once, and what each is made from."""
+    """Rows that are wanted: their keys, sorted and without duplicates, and the item that each is made
+    from.
+    """
 
     items: Mapping[bytes, Any]
 
@@ -81,20 +85,20 @@ class Request:
         return digest_keys(self.keys)
 
     def within(self, first: bytes, last: bytes) -> list[bytes]:
-        """The keys from one to another, both included."""
+        """The keys from `first` to `last`, both included."""
         return self.keys[bisect.bisect_left(self.keys, first) : bisect.bisect_right(self.keys, last)]
 
 
 @dataclass(frozen=True)
 class SlicedRequest:
-    """Rows that are wanted, more than one process should hold: they are read slice by slice in workers.
+    """Wanted rows that are too many for one process. Workers read them slice by slice.
 
     Attributes:
-        id: of all their keys, by content.
-        rows: how many, at most.
-        count: of slices; those of keys are ranges, one after another.
-        keys_of: a slice's keys, sorted and each once; picklable.
-        items_of: what each of a slice's rows is made from; picklable.
+        id: a digest of all keys.
+        rows: at most how many there are.
+        count: the number of slices. Each is a range of keys, in order.
+        keys_of: returns a slice's keys, sorted and without duplicates. Picklable.
+        items_of: returns the item that each of a slice's rows is made from. Picklable.
     """
 
     id: str
@@ -104,7 +108,7 @@ class SlicedRequest:
     items_of: Callable[[int], Mapping[bytes, Any]]
 
     def slice(self, number: int) -> Request:
-        """One slice, with what its rows are made from."""
+        """One slice, with the items that its rows are made from."""
         return Request(self.items_of(number))
 
     def keys(self, number: int) -> Request:
@@ -119,26 +123,26 @@ def request_by_slice(
     keys_of: Callable[[int], Sequence[bytes]],
     items_of: Callable[[int], Mapping[bytes, Any]],
 ) -> Request | SlicedRequest:
-    """A request that is read by slice; of one slice it is read now."""
+    """A request that is read by slice. If there is only one slice, it is read now."""
     if count == 1:
         return Request(items_of(0))
     return SlicedRequest(identity, rows, count, keys_of, items_of)
 
 
 def always_good(rows: pd.DataFrame) -> np.ndarray:
-    """Worth of rows that hang on nothing but their key."""
+    """For rows that depend on their key alone: every row serves."""
     return np.full(len(rows), GOOD)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a row must be like to serve.
+    """The condition that a row has to meet to serve a request.
 
     Attributes:
-        identity: in plain values; part of a view's id.
-        columns: that `worth` reads.
-        least: rows worth less are made again.
-        unfit: what is wrong with those, in words.
+        identity: the condition as plain values. It is part of a view's id.
+        columns: the columns that `worth` reads.
+        least: rows with a lower worth are made again.
+        unfit: what is wrong with these rows, in words.
     """
 
     identity: Mapping[str, Any] = field(default_factory=dict)
@@ -160,7 +164,7 @@ class Table:
 
     @property
     def path(self) -> str:
-        """Where it is in the store."""
+        """Its path in the store."""
         return f"{TABLES}/{self.owner.kind}/{self.owner.id}"
 
     @property
@@ -169,14 +173,14 @@ class Table:
 
     @property
     def is_there(self) -> bool:
-        """Whether anybody has made a row of it."""
+        """Whether the table exists: some row of it was made."""
         return (self.directory / OWNER).is_file()
 
     def part(self, name: str) -> Place:
         return self.directory / f"{name}.parquet"
 
     def introduce(self) -> None:
-        """Say in words whose rows these are."""
+        """Write `owner.json`, which says in words whose rows these are."""
         place, owner = self.directory / OWNER, self.owner
         if not record_or_nothing(place):
             words = {"kind": owner.kind, "version": owner.version}
@@ -184,7 +188,7 @@ class Table:
             place.write_bytes(json.dumps(words, indent=1, default=str).encode())
 
     def parts(self, keys: Sequence[bytes]) -> list[str]:
-        """Names of the whole parts that overlap the range of sorted keys, sorted."""
+        """The sorted names of the whole parts whose range overlaps that of the given sorted keys."""
         if not keys:
             return []
         names = [place.name.removesuffix(".parquet") for place in self.directory.glob("*.parquet")]
@@ -194,10 +198,10 @@ class Table:
     def best_rows(
         self, request: Request, wanted: Wanted, parts: Mapping[str, Mapping[str, Any]]
     ) -> dict[bytes, tuple[int, str]]:
-        """For each requested key what its best row is worth, and the part that has it.
+        """For each requested key, the worth of its best row and the name of that row's part.
 
         Args:
-            parts: by name what was recorded of each.
+            parts: the names of the parts to look into, each with what was recorded of it.
 
         Raises:
             BadInput: a part is damaged or gone.
@@ -206,7 +210,7 @@ class Table:
         for name in sorted(parts):
             frame = self.read(name, [KEY, *wanted.columns], parts[name])
             keys = frame[KEY].tolist()
-            if wanted.worth is always_good:  # the first that has a key is as good as any other
+            if wanted.worth is always_good:  # every row of a key is equally good, so the first one counts
                 here = GOOD, name
                 best = {key: here for key in keys if key in request.items} | best
                 continue
@@ -216,8 +220,8 @@ class Table:
         return best
 
     def is_whole(self, name: str) -> bool:
-        """Whether a part is there, can be opened and is what was written; what is not counts as not there,
-        and is made again.
+        """Whether a part exists, can be opened and is what was written. Otherwise it counts as missing and is
+        made again.
         """
         system, path = self.part(name).opened()
         try:
@@ -229,7 +233,7 @@ class Table:
         return True
 
     def recorded(self, name: str) -> dict[str, Any]:
-        """What the file beside a part says of it; nothing where there is none.
+        """Read the record beside a part. Empty if there is none.
 
         Raises:
             Damaged: it cannot be read.
@@ -254,19 +258,19 @@ class Table:
         self.part(name).write_bytes(content)
 
     def about(self, name: str) -> dict[str, Any]:
-        """What making a part took, and its sha256."""
+        """The record of a part: the resources that making it took, and its sha256."""
         return record_or_nothing(self.directory / f"{name}.json") or {"sha256": self.part(name).sha256()}
 
     def read(
         self, name: str, columns: Sequence[str] | None = None, about: Mapping[str, Any] | None = None
     ) -> pd.DataFrame:
-        """A part's rows, all columns of them or some.
+        """Read a part: all columns, or those named.
 
         Args:
-            about: what a view recorded of the part; the file beside it where that is nothing.
+            about: what a view recorded of the part. If it is empty, the record beside the part is used.
 
         Raises:
-            BadInput: it is damaged, another than was written, or gone.
+            BadInput: the part is damaged, is not the one that was written, or is missing.
         """
         try:
             compare(self.part(name), about or self.recorded(name), columns)
@@ -281,8 +285,8 @@ class Table:
 
 
 def part_name(keys: Sequence[bytes], wanted: Wanted = ANY_ROW) -> str:
-    """A part's name by its keys, which are sorted, and by what its rows were wanted like: the same keys under
-    another token limit are another part.
+    """The name of a part. It follows from the sorted keys and from the condition for its rows: the same keys
+    under another token limit are another part.
     """
     content = digest([digest_keys(keys), dict(wanted.identity)], 12)
     return f"{keys[0].hex()}-{keys[-1].hex()}-{content}"

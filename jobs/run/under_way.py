@@ -1,8 +1,8 @@
-"""How much is done of shards that have not ended: their workers note it beside the parts that they write, and
-the driver adds it to its bar.
+"""Progress of shards that have not ended. Their workers write it into notes beside the parts, and the driver
+adds the notes to its bar.
 
-Shards of a student that takes a second an answer last many minutes. A note is written every few seconds at
-the most, so shards that are quick have none.
+A shard takes many minutes if its student takes a second an answer. A note is written every few seconds at
+most, so quick shards have none.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ Made = TypeVar("Made")
 
 
 class Note:
-    """In a worker: how much is done of one shard's rows, written down now and then."""
+    """Used in a worker. Counts the finished rows of one shard and writes the count down now and then."""
 
     def __init__(self, directory: Place, part: str, rows: int) -> None:
         self.place, self.rows, self.done = directory / f".{part}{NOTE}", rows, 0.0
@@ -39,7 +39,7 @@ class Note:
             self.place.write_bytes(json.dumps([min(self.done, self.rows), self.rows]).encode())
 
     def counts(self, compute: Callable[[Sequence[R]], Made]) -> Callable[[Sequence[R]], Made]:
-        """The same function of rows, whose progress is noted."""
+        """Wrap a function of rows so that its progress is noted."""
 
         def noted(rows: Sequence[R]) -> Made:
             with listening(lambda share: self.add(share * len(rows))):
@@ -52,21 +52,22 @@ class Note:
 
 
 def noted_in(directory: Place) -> list[tuple[float, int]]:
-    """What the shards under way in a table have noted: rows done, of how many."""
+    """The notes of all running shards in a table: rows done, and rows in all."""
     found = []
     for place in directory.glob(f".*{NOTE}"):
-        with contextlib.suppress(FileNotFoundError, ValueError):  # its shard has ended meanwhile
+        with contextlib.suppress(FileNotFoundError, ValueError):  # the shard has ended meanwhile
             done, rows = json.loads(place.read_text())
             found.append((float(done), int(rows)))
     return found
 
 
 class Followed:
-    """A bar of shards that have ended and of what is noted of the others.
+    """A progress bar that adds finished shards and the notes of running ones.
 
     Args:
-        directories: of the tables.
-        is_by_rows: the bar counts rows; else shards, one of which may be done in part.
+        directories: the directories of the tables.
+        is_by_rows: whether the bar counts rows. Otherwise it counts shards, and a running shard counts as a
+            fraction.
     """
 
     def __init__(self, bar: Bar, directories: Sequence[Place], is_by_rows: bool) -> None:
@@ -77,12 +78,12 @@ class Followed:
                 left_behind.unlink()
 
     def advance(self, count: int) -> None:
-        """Count what has ended."""
+        """Count rows or shards that have ended."""
         self.ended += count
         self.bar.set(self.ended, self.bar.total)
 
     def look(self) -> None:
-        """Show what is noted, beside what has ended."""
+        """Show the notes, added to what has ended."""
         notes = [note for directory in self.directories for note in noted_in(directory)]
         under_way = sum(done if self.is_by_rows else done / rows for done, rows in notes)
         self.bar.set(min(self.ended + under_way, self.bar.total), self.bar.total)
@@ -90,12 +91,12 @@ class Followed:
 
 @contextmanager
 def followed(bar: Bar, directories: Sequence[Place], is_by_rows: bool) -> Iterator[Followed]:
-    """Look at the notes now and then while the block runs."""
+    """Read the notes now and then while the block runs."""
     found, stop = Followed(bar, directories, is_by_rows), threading.Event()
 
     def look() -> None:
         while not stop.wait(LOOK_EVERY_S):
-            with contextlib.suppress(OSError):  # a store that does not answer now may at the next look
+            with contextlib.suppress(OSError):  # the store may answer at the next look
                 found.look()
 
     watcher = threading.Thread(target=look, daemon=True)

@@ -1,5 +1,5 @@
-"""Why rows that look as if they could serve do not: what a plan tells of a table that is not there, or of
-rows that are not good enough.
+"""Why existing rows cannot be used. A plan prints it if a table does not exist, or if its rows are not good
+enough.
 """
 
 import json
@@ -11,12 +11,12 @@ from jobs.run.records import record_or_nothing
 from jobs.run.tables import OWNER, TABLES, Owner
 from jobs.run.views import View
 
-# Directories of a store whose rows belonged to lists instead of owners.
+# Directories of older stores, whose rows belonged to lists instead of owners.
 OLDER_LAYOUT = ("generate", "verify", "score")
 
 
 def why_unfit(view: View) -> str:
-    """What is there for a view and cannot be used, and why; empty where there is nothing of that kind."""
+    """The rows of a view that exist and cannot be used, and why. Empty if there are none."""
     if (view.table.directory / OWNER).is_file():
         unfit = view.unfit()
         return f"{unfit:,} of them {view.wanted.unfit}" if unfit else ""
@@ -24,7 +24,7 @@ def why_unfit(view: View) -> str:
 
 
 def older_layout(root: Place) -> str:
-    """One line about stages of an older layout in a store; empty where there are none."""
+    """One line about stages of an older layout in a store. Empty if there are none."""
     found = [name for name in OLDER_LAYOUT if (root / name).exists()]
     if not found:
         return ""
@@ -32,10 +32,10 @@ def older_layout(root: Place) -> str:
 
 
 def _unlike_the_nearest(root: Place, owner: Owner) -> str:
-    """How an owner differs from the one of the same name that is most like it and has rows."""
+    """How an owner differs from the most similar owner of the same name that has rows."""
     mine = _plain({"version of the rows": owner.version, **owner.about})
     if owner.about.get("trained"):
-        return ""  # nobody wonders that a student's weights are others after each training
+        return ""  # a student's weights change with each training, so this needs no explanation
     others = (_words(place / OWNER) for place in (root / TABLES / owner.kind).glob("*"))
     ways = [_unlike(mine, theirs) for theirs in others if theirs and theirs.get("name") == mine.get("name")]
     nearest: list[str] = min(ways, key=len, default=[])
@@ -58,5 +58,5 @@ def _words(place: Place) -> dict[str, Any]:
 
 
 def _plain(words: Mapping[str, Any]) -> dict[str, Any]:
-    """As they are read back."""
+    """The values in the form in which JSON gives them back."""
     return dict(json.loads(json.dumps(dict(words), default=str)))

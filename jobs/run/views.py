@@ -1,11 +1,11 @@
-"""Views: what a run uses of a table for a request, and the ranges in which what is missing is made.
+"""Views: the rows of a table that a run uses for a request, and the ranges in which missing rows are made.
 
 ```
 views/<kind>/<id>/        cut.json: the ranges that are being made, used again by a restart
                           view.json: which parts hold what a run asked for; written last
 ```
 
-A view does not change when others add to the table later.
+A view does not change when other runs add rows to the table later.
 """
 
 import bisect
@@ -46,21 +46,21 @@ def manifest_of(directory: Place) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished view as workers read it: whatever keys they want of it."""
+    """A finished view, from which workers read the rows of any keys."""
 
     table: Table
     wanted: Wanted
     directory: Place
 
     def rows(self, keys: Iterable[bytes], columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """The rows with these keys, by key; all columns or the key and some."""
+        """The rows with these keys, sorted by key: all columns, or the key and those named."""
         parts = manifest_of(self.directory)["parts"]
         return View(self.table, Request(dict.fromkeys(keys)), self.wanted).read_from(parts, columns)
 
 
 @dataclass(frozen=True)
 class View:
-    """What a run uses of a table for a request; one that is sliced is worked on slice by slice
+    """The rows of a table that a run uses for a request. A sliced view is processed slice by slice
     (`jobs/run/sliced_views.py`).
     """
 
@@ -79,12 +79,12 @@ class View:
 
     @property
     def lock(self) -> str:
-        """The name under which runs hold its table against one another."""
+        """The name of its table's lock, which runs hold against one another."""
         return f"{self.name}-{self.table.owner.id}"
 
     @property
     def path(self) -> str:
-        """Where it is in the store."""
+        """Its path in the store."""
         return f"{VIEWS}/{self.name}/{self.id}"
 
     @property
@@ -97,17 +97,17 @@ class View:
 
     @property
     def is_torn(self) -> bool:
-        """Whether there is a view.json that cannot be read: a disk's fault, since it is written in one
-        piece.
+        """Whether view.json exists and cannot be read. It is written in one piece, so the disk is at
+        fault.
         """
         return is_torn(self.directory / VIEW)
 
     def reopen(self) -> None:
-        """Take the view.json away; the table stays as it is."""
+        """Remove view.json. The table stays as it is."""
         take_away(self.directory / VIEW)
 
     def discard_unfinished(self) -> None:
-        """Forget a cut that nobody finished (`--resume never`); what is in the table stays."""
+        """Discard a cut that was not finished (`--resume never`). The table's rows stay."""
         if not self.is_finished:
             self.directory.remove()
 
@@ -137,25 +137,25 @@ class View:
         return (key for number in range(self.request.count) for key in self.request.keys_of(number))
 
     def slice(self, number: int) -> "View":
-        """The keys of one slice as a view of their own, which is never finished."""
+        """A view of one slice's keys. Such a view is never finished itself."""
         if isinstance(self.request, Request):
             return self
         return View(self.table, self.request.keys(number), self.wanted)
 
     def read_slice(self, number: int) -> pd.DataFrame:
-        """The rows of one slice, by key, from the parts that the finished view names."""
+        """The rows of one slice, sorted by key, from the parts that the finished view names."""
         return self.slice(number).read_from(self.manifest()["parts"])
 
     @property
     def finished(self) -> Finished:
-        """This view, which is finished, without its request."""
+        """This finished view, without its request."""
         return Finished(self.table, self.wanted, self.directory)
 
     def read_from(
         self, parts: Mapping[str, Mapping[str, Any]], columns: Sequence[str] | None = None
     ) -> pd.DataFrame:
-        """The rows of the request, by key, from those of these parts that can hold any; all columns or the
-        key and some.
+        """The rows of the request, sorted by key, read from those of the given parts that can hold any: all
+        columns, or the key and those named.
         """
         keys = self.asked.keys
         lo, hi = (keys[0].hex(), keys[-1].hex()) if keys else ("", "")
@@ -163,42 +163,42 @@ class View:
         return self._rows(self._best(near), columns, near)
 
     def unfit(self) -> int:
-        """How many keys have rows, but none that serves."""
+        """The number of keys that have rows, none of which serves."""
         return sum(worth < self.wanted.least for worth, _ in self._best().values())
 
     def missing(self) -> list[bytes]:
-        """The keys that no row serves, sorted."""
+        """The sorted keys that no row serves."""
         least, served = self.wanted.least, self._best()
         return [key for key in self.asked.keys if key not in served or served[key][0] < least]
 
     def cut(self, missing: Sequence[bytes], size: int) -> Ranges:
-        """The ranges of keys to be made, each of about `size` missing rows, none of which parts a question:
-        those that an earlier attempt settled on, so that it makes the same parts, and between them ranges of
-        what has gone missing since.
+        """The ranges of keys that have to be made, each of about `size` missing rows. No range splits a
+        question. Ranges that an earlier attempt wrote down are kept, so that the same parts are made. Rows
+        that have gone missing since get new ranges between them.
         """
         known = self.known_cut()
         return sorted([*known, *cut_between(known, missing, size)])
 
     def known_cut(self) -> Ranges:
-        """The ranges that an earlier attempt settled on."""
+        """The ranges that an earlier attempt wrote down."""
         known = record_or_nothing(self.directory / CUT).get("ranges", ())
         try:
             return [(bytes.fromhex(a), bytes.fromhex(b)) for a, b in known]
-        except (TypeError, ValueError):  # damaged: what is missing is cut anew
+        except (TypeError, ValueError):  # damaged: missing rows are cut into ranges again
             return []
 
     def write_cut(self, ranges: Ranges) -> None:
-        """Settle on the ranges before work starts, so that a restart makes the same parts."""
+        """Write the ranges down before work starts, so that a restart makes the same parts."""
         cut = {"owner": self.table.owner.id, "ranges": [[a.hex(), b.hex()] for a, b in ranges]}
         (self.directory / CUT).write_bytes(json.dumps(cut).encode())
 
     def finish(
         self, count: Callable[[pd.DataFrame], Mapping[str, Any]], columns: Sequence[str] | None = None
     ) -> None:
-        """Finish the view, with what `count` says of its rows.
+        """Finish the view, and record what `count` computes from its rows.
 
         Args:
-            columns: that `count` reads, where rows are too large to be read whole.
+            columns: the columns that `count` reads, if rows are too large to be read whole.
 
         Raises:
             RuntimeError: a row of the request is in no part.
@@ -207,7 +207,7 @@ class View:
         self.write_finished(names, dict(count(rows)), len(self.asked.keys))
 
     def found(self, columns: Sequence[str] | None = None) -> tuple[list[str], pd.DataFrame]:
-        """The parts that serve the request, and their rows, all columns or the key and some.
+        """The parts that serve the request, and their rows: all columns, or the key and those named.
 
         Raises:
             RuntimeError: a row of the request is in no part.
@@ -221,7 +221,7 @@ class View:
         return sorted({part for _, part in best.values()}), self._rows(best, columns)
 
     def write_finished(self, names: Iterable[str], counts: Mapping[str, Any], rows: int) -> None:
-        """Say which parts serve the request, and what was counted of its rows."""
+        """Write view.json: the parts that serve the request, and the counts of its rows."""
         content = {
             "kind": self.name,
             "id": self.id,
@@ -244,7 +244,9 @@ class View:
         return self.table.best_rows(self.asked, self.wanted, parts)
 
     def read(self) -> pd.DataFrame:
-        """The rows of the request, by key; from the parts that the view names once it is finished."""
+        """The rows of the request, sorted by key. Once the view is finished they come from the parts that it
+        names.
+        """
         recorded = self.manifest()["parts"] if self.is_finished else None
         return self._rows(self._best(recorded), None, recorded or {})
 
@@ -270,7 +272,7 @@ class View:
 
 
 def cut_between(known: Ranges, missing: Sequence[bytes], size: int) -> Ranges:
-    """New ranges for missing keys that lie in no known one; none of them overlaps a known one."""
+    """New ranges for missing keys that lie in no known range. No new range overlaps a known one."""
     firsts = [first for first, _ in known]
     gaps: dict[int, list[bytes]] = {}
     for key in missing:
