@@ -1,5 +1,5 @@
-"""What a model is asked and the rows of what it answered, the same for hosted models and endpoints, teachers
-and students.
+"""Questions to a model, and the rows of its answers. They are the same for hosted models and endpoints, for
+teachers and students.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,35 +32,35 @@ ANSWER_COLUMNS = [
     "tool_calls",
     "usd",
 ]
-MOST_TOKENS = 10**9  # of a prompt or an answer: more than any model reads; sums of them fit a part's column
-LOGPROBS = "token_logprobs"  # of sampled tokens, the one that ended it included; where they are asked for
+MOST_TOKENS = 10**9  # in a prompt or an answer: more than any model reads; sums of them fit a part's column
+LOGPROBS = "token_logprobs"  # of sampled tokens, the end token included; only if a system asks for them
 
 Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One question to one model, `sample` counting its repetitions from 0."""
+    """One question to one model. `sample` is the number of the repetition, from 0."""
 
     prompt: Prompt
     sample: int
 
     @property
     def key(self) -> bytes:
-        """Of the answer's row: the question, then the sample's number."""
+        """The key of the answer's row: the question, then the sample's number."""
         return question_key(self.prompt) + self.sample.to_bytes(HALF, "big")
 
 
 def request_of(asks: Iterable[Ask]) -> Request:
-    """A request of answers; what is asked twice is asked once."""
+    """A request of answers. Duplicates are asked once."""
     return Request({ask.key: ask for ask in asks})
 
 
 def asks_of(questions: Iterable[Question], samples: Iterable[int], system: str | None = None) -> list[Ask]:
-    """Every question, as often as there are samples.
+    """Every question, once for each sample.
 
     Args:
-        system: told before what each question says, to whoever is asked, and to nobody who is trained.
+        system: a text that comes before each question when it is asked. It is not used in training.
     """
     numbers = list(samples)
     return [Ask(q.prompt.told(system), sample) for q in questions for sample in numbers]
@@ -71,14 +71,15 @@ class Answer:
     """One row of a table of answers.
 
     Attributes:
-        text: with its reasoning in think tags.
-        finish: stop, length (cut off at the limit), failed, or refused (a file's row that no answer of ours
-            can hold).
-        reasoning: where it came apart from the text.
+        text: the answer's text, with its reasoning in think tags.
+        finish: stop, length (cut off at the limit), failed, or refused (a file's row that an answer cannot
+            hold).
+        reasoning: the reasoning, if it came separately from the text.
         tool_calls: JSON text, in OpenAI's form.
         token_ids: as sampled by a hosted model, without the token that ended it.
-        end_logprob: natural log-probability of the token that ended it; NaN where nobody knows.
-        token_logprobs: of every sampled token, that which ended it included, under the model itself.
+        end_logprob: natural log-probability of the end token. NaN if it is unknown.
+        token_logprobs: log-probabilities of all sampled tokens under the model itself, the end token
+            included.
     """
 
     text: str
@@ -110,9 +111,9 @@ def table_of(answers: Iterable[Answer], logprobs: bool = False) -> pd.DataFrame:
 
 
 def within(limit: int, retry: int = 0) -> Wanted:
-    """Answers under a token limit. What ended by itself below it serves, whatever the limit was when it was
-    asked; what was cut off serves under that limit alone. A failed call serves, unless it is to be asked
-    again.
+    """The condition for answers under a token limit. An answer that ended by itself below the limit serves,
+    whatever the limit was when it was asked. An answer that was cut off serves only under the limit that it
+    was asked with. A failed call serves, unless it has to be asked again.
 
     Args:
         retry: how often failed calls have been asked again.
@@ -127,7 +128,7 @@ def within(limit: int, retry: int = 0) -> Wanted:
 
 
 def serves(limit: int, answer: Mapping[str, Any]) -> bool:
-    """Whether one answer is good under a token limit."""
+    """Whether one answer serves under a token limit."""
     return bool(_worth(limit, pd.DataFrame([answer]))[0] == GOOD)
 
 
@@ -139,11 +140,11 @@ def _worth(limit: int, rows: pd.DataFrame) -> np.ndarray:
 
 
 def answers_to(rows: pd.DataFrame, ids: Mapping[bytes, list[str]]) -> pd.DataFrame:
-    """Answers that a view read, by the run's question ids: columns question_id, sample and those of answers.
+    """The answers of a view, with the run's question ids: columns question_id, sample and those of answers.
     Questions with the same messages share their answers.
 
     Args:
-        ids: question key -> ids of the questions with it.
+        ids: question key -> ids of the questions with this key.
     """
     rows["question_id"] = [ids[key[:HALF]] for key in rows[KEY]]
     rows["sample"] = [int.from_bytes(key[HALF:], "big") for key in rows[KEY]]
@@ -151,7 +152,7 @@ def answers_to(rows: pd.DataFrame, ids: Mapping[bytes, list[str]]) -> pd.DataFra
 
 
 def ids_by_key(questions: Iterable[Question], system: str | None = None) -> dict[bytes, list[str]]:
-    """The ids of the questions with each key, as they are asked under a system text."""
+    """The ids of the questions by key, as they are asked with a system text."""
     found: dict[bytes, list[str]] = {}
     for q in questions:
         found.setdefault(question_key(q.prompt.told(system)), []).append(q.id)
@@ -159,7 +160,7 @@ def ids_by_key(questions: Iterable[Question], system: str | None = None) -> dict
 
 
 def count_answers(answers: pd.DataFrame) -> dict[str, Any]:
-    """What a view says of its answers."""
+    """The counts of answers that a view records."""
     return {
         "answers": len(answers),
         "failed": int((answers["finish"] == "failed").sum()),
@@ -171,7 +172,7 @@ def count_answers(answers: pd.DataFrame) -> dict[str, Any]:
 
 
 def tally_of(answers: pd.DataFrame) -> Tally:
-    """What a part of answers amounts to."""
+    """Count a part of answers for the metrics."""
     lost = int((answers["finish"] == "failed").sum())
     return Tally(
         len(answers), int(answers["answer_tokens"].sum()), lost, spend_usd=float(answers["usd"].sum())

@@ -1,6 +1,8 @@
-"""Asking: models that this cluster hosts (`hosted`), teachers and students alike, and endpoints (`endpoint`).
+"""Asking models for answers: models that this cluster hosts (`hosted`), teachers and students alike, and
+endpoints (`endpoint`).
 
-Answers belong to the model that gave them under its sampling; a run asks for what is not there yet.
+Answers belong to the model that gave them, under its sampling settings. A run asks only for answers that do
+not exist yet.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,27 +30,28 @@ from jobs.stages.states import ModelState
 
 @dataclass(frozen=True)
 class Hosted:
-    """A model that this cluster hosts to be asked: what it is, how many actors hold it, what each needs."""
+    """A model that this cluster hosts: its state, how many actors hold it, and what each actor needs."""
 
     state: ModelState
     replicas: int
     needs: Needs
 
 
-# of an endpoint: the calls of the next shards fill the window while one of the first is slow
+# of an endpoint: while a call of one shard is slow, calls of the next shards are made
 SHARDS_AT_ONCE = 8
 
 Asked = Hosted | EndpointTeacher
 
 
 def hosted_teacher(teacher: ModelTeacher, state: ModelState) -> Hosted:
-    """A teacher as its place in the experiment says."""
+    """A teacher with the resources that the experiment gives it."""
     return Hosted(state, teacher.replicas, teacher.needs)
 
 
 def owner_of(asked: Asked, draw: Draw) -> Owner:
-    """Whose answers these are: never where the model lives, how many replicas serve it or what it is called
-    here. An endpoint is known by its name, since nobody can look at its weights.
+    """The owner of these answers. It does not depend on where the model runs, on the number of replicas or on
+    the model's name in the experiment. An endpoint is identified by its name, because its weights cannot be
+    read.
     """
     drawn = draw.identity()
     if isinstance(asked, Hosted):
@@ -64,7 +67,7 @@ def owner_of(asked: Asked, draw: Draw) -> Owner:
 
 @dataclass(frozen=True)
 class Wave:
-    """What one model is asked, and how."""
+    """The questions to one model, and how they are asked."""
 
     asked: Asked
     draw: Draw
@@ -80,15 +83,15 @@ class Wave:
 
 
 def ask(run: Run, kind: str, waves: Mapping[str, Wave], shard_size: int) -> dict[str, View]:
-    """Ask what is missing of these waves, by what people call them: all models at once as far as the cluster
-    has room, the rest after them.
+    """Ask the missing questions of these waves. All models are asked at once if the cluster has room.
+    Otherwise the rest follow.
 
     Args:
-        kind: what it is for: generate, judge or evaluate.
+        kind: the purpose: generate, judge or evaluate.
     """
     views = {label: wave.view(run) for label, wave in waves.items()}
     for label, view in views.items():
-        run.note(kind, label, view)  # what it has cost already counts against the budget
+        run.note(kind, label, view)  # what was spent before counts against the budget
     wants = [_want(run, kind, label, wave, views[label], shard_size) for label, wave in waves.items()]
     make_rows(run, wants, "answers")
     return views
@@ -126,14 +129,14 @@ def _want(run: Run, kind: str, label: str, wave: Wave, view: View, shard_size: i
 
 
 def asked_so_far(run: Run, table: Table) -> frozenset[bytes]:
-    """The keys of all that this run asked of a table's owner."""
+    """The keys of everything that this run asked a table's owner."""
     views = [v for v in run.stages.values() if isinstance(v, View) and v.table == table]
     return frozenset(key for view in views for key in view.every_key())
 
 
 def ask_again(run: Run, label: str, wave: Wave, shard_size: int, kind: str = "generate") -> View:
-    """The view of a wave after its failed calls have been asked again: as often as was done before, and once
-    more if the run was told to.
+    """The view of a wave after its failed calls have been asked again. They are asked as often as in earlier
+    runs, and once more with `--retry-failed`.
     """
     view, is_told = wave.view(run), run.retry_failed
     for number in range(1, 100) if isinstance(wave.asked, EndpointTeacher) and view.is_finished else ():
@@ -152,8 +155,8 @@ def ask_again(run: Run, label: str, wave: Wave, shard_size: int, kind: str = "ge
 
 @dataclass(frozen=True)
 class Left:
-    """What is still to be asked of one teacher: prompt tokens (exact for a local one), and the most its
-    answers can take.
+    """What is still to be asked of one teacher: prompt tokens (exact for a local model), and the most tokens
+    and USD that its answers can take.
     """
 
     asks: int
@@ -170,7 +173,7 @@ class Left:
         )
 
     def __add__(self, other: "Left") -> "Left":
-        """What is left of both teachers."""
+        """Add what is left of two teachers."""
         usd = [u for u in (self.most_usd, other.most_usd) if u is not None]
         return Left(
             self.asks + other.asks,
@@ -181,7 +184,7 @@ class Left:
 
 
 def left_to_ask(asked: Asked, limit: int, asks: Sequence[Ask]) -> Left:
-    """What these asks would take of a teacher."""
+    """The tokens and USD that these asks would take."""
     most = len(asks) * limit
     if isinstance(asked, EndpointTeacher):
         prompt = sum(estimated_prompt(a.prompt) for a in asks)
@@ -192,7 +195,7 @@ def left_to_ask(asked: Asked, limit: int, asks: Sequence[Ask]) -> Left:
 
 
 def prompt_tokens(renderer: Renderer, prompt: Prompt) -> int:
-    """Tokens of a prompt; 0 for one that cannot be rendered and so will not be asked."""
+    """The number of tokens of a prompt. 0 if it cannot be rendered, because it will not be asked then."""
     try:
         return len(renderer.prompt(prompt))
     except Unrenderable:

@@ -1,5 +1,5 @@
-"""Checking all answers of a run: each by its question's method, a program's (`verify`) or a judge's
-(`judge`).
+"""Checking all answers of a run. Each is checked by its question's method: by a program (`verify`) or by a
+model (`judge`).
 """
 
 import json
@@ -32,7 +32,7 @@ from selection.verification import (
 
 @dataclass(frozen=True)
 class Checks:
-    """How answers are checked, and who judges those that no program can."""
+    """How answers are checked, and which model judges those that a program cannot check."""
 
     verify: VerifySettings
     judge: Judge | None = None
@@ -43,7 +43,7 @@ class Checks:
         return reads_rows(self.verify)
 
     def needs_reference(self, method: str = "") -> bool:
-        """Whether a question needs a right answer to be checked against."""
+        """Whether a question needs a reference to check against."""
         return (method or self.verify.method) not in ("none", "judge", "function")
 
     def of(self, method: str) -> VerifySettings:
@@ -54,10 +54,10 @@ class Checks:
 
 
 def check_checks(checks: Checks, questions: Iterable[Question]) -> None:
-    """Refuse settings that no answer could be checked with, before any teacher is asked.
+    """Refuse settings with which answers cannot be checked, before any teacher is asked.
 
     Raises:
-        BadInput: a question is to be checked in a way that the experiment does not set up.
+        BadInput: a question's method needs a section that the experiment does not have.
     """
     check_settings(checks.verify)
     for q in questions:
@@ -70,15 +70,15 @@ def check_checks(checks: Checks, questions: Iterable[Question]) -> None:
 
 @dataclass(frozen=True)
 class Checkable:
-    """Refuses questions whose answers cannot be checked, before anybody is paid: each for itself."""
+    """Refuses each question whose answers cannot be checked, before any call is paid for."""
 
     checks: Checks
 
     def __call__(self, question: Question) -> None:
-        """Look at a question.
+        """Check one question.
 
         Raises:
-            NotUnderstood: its method is not known, or it has no reference, or an odd one.
+            NotUnderstood: its method is unknown, or its reference is missing or cannot be read.
         """
         method = question.method or self.checks.verify.method
         if method not in METHODS:
@@ -103,20 +103,20 @@ class OddReference(NotUnderstood):
         )
 
 
-COMPARED = ("exact", "numeric", "choice")  # methods that compare two texts, and run nobody's code
+COMPARED = ("exact", "numeric", "choice")  # methods that compare two texts and run no user code
 
 
 def true_solutions(
     questions: Sequence[Question], checks: Checks, say: Callable[[str], None]
 ) -> list[Question]:
-    """Questions without those worked solutions that do not end in what their question's reference says: as a
-    right solution each of them would teach a wrong one. References can be read (`Checkable`).
+    """Remove worked solutions that do not end in their question's reference: such a solution would be shown
+    as right and is wrong. The references have been checked before (`Checkable`).
 
     Args:
-        say: told how many there are.
+        say: called with the number of removed solutions.
 
     Raises:
-        BadInput: no solution does.
+        BadInput: no solution ends in its question's reference.
     """
     false = {
         q.id
@@ -143,8 +143,8 @@ def true_solutions(
 
 
 def verify_config(checks: Checks) -> dict[str, Any]:
-    """The identity of a way to verify: what is unusual in it; a user's function counts with its module's
-    source, and a judge with its rubric.
+    """The identity of a way to verify: its settings that differ from the defaults, the source of a user's
+    function, and a judge's rubric.
     """
     config = settings_config(checks.verify)
     if checks.judge is not None:
@@ -155,10 +155,11 @@ def verify_config(checks: Checks) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Told:
-    """Answers with what their checks said: columns state and extracted, empty where nothing was checked.
+    """Answers with their verdicts: columns state and extracted, which are empty if an answer was not
+    checked.
 
     Attributes:
-        views: of verdicts and of what a judge said.
+        views: the views of verdicts and of the judge's answers.
     """
 
     answers: pd.DataFrame
@@ -174,11 +175,11 @@ def check_answers(
     answers: pd.DataFrame,
     questions: Mapping[str, Question],
 ) -> Told:
-    """Have all answers checked, each by the method of its question.
+    """Check all answers, each by the method of its question.
 
     Args:
-        kind: what it is for: verify, or evaluate.
-        what: what has to wait for it, in a plan.
+        kind: the purpose: verify or evaluate.
+        what: in a plan, what cannot be planned before it.
 
     Raises:
         Unmade: in a plan, verdicts are not there yet.
@@ -208,8 +209,8 @@ def check_answers(
 def places_by_method(
     answers: pd.DataFrame, questions: Mapping[str, Question], usual: str
 ) -> dict[str, list[Any]]:
-    """Where the answers to check stand, by method. There is nothing to check where nothing is said, or where
-    the question is not ours: those get their state in the ledger without a check.
+    """The positions of the answers to check, by method. Empty answers and answers to unknown questions are
+    left out: the ledger gets their state without a check.
     """
     found: dict[str, list[Any]] = {}
     columns = (answers[c].tolist() for c in ("question_id", "text", "tool_calls", "finish"))
@@ -222,7 +223,7 @@ def places_by_method(
 def to_check(
     answers: pd.DataFrame, questions: Mapping[str, Question], settings: VerifySettings
 ) -> list[Checked]:
-    """What a checker is given of each of these answers."""
+    """The checker's input for each of these answers."""
     with_rows = settings.method == "function" and reads_rows(settings)
     keys = {q: question_key(questions[q].prompt) for q in answers["question_id"].unique()}
     columns = (answers[c].tolist() for c in ("question_id", "text", "tool_calls"))
@@ -235,8 +236,8 @@ def to_check(
 
 
 def row_of(question: Question, calls: str) -> str:
-    """What a user's function gets beside answer and reference: the question's row as its file has it, its
-    messages, and the answer's tool calls.
+    """The row that a user's function gets beside answer and reference: all columns of the question's file,
+    its messages, and the answer's tool calls.
     """
     row = json.loads(question.row) if question.row else {}
     row |= {"messages": question.prompt.for_template(), "tool_calls": json.loads(calls) if calls else []}
@@ -251,7 +252,7 @@ def judged_by_model(
     answers: pd.DataFrame,
     questions: Mapping[str, Question],
 ) -> tuple[list[Verdict], View]:
-    """What the judge says of each of these answers."""
+    """The judge's verdict on each of these answers."""
     if checks.judge is None:
         raise RuntimeError("answers are to be judged, and there is no judge")
     columns = (answers[c] for c in ("question_id", "text", "tool_calls"))
@@ -263,14 +264,14 @@ def judged_by_model(
 
 
 def pool_states(answers: pd.DataFrame, questions: Mapping[str, Question]) -> pd.DataFrame:
-    """All answers with their state before scoring: verified, or the name of what ended them.
+    """All answers with their state before scoring: verified, or the reason why they are not used.
 
     Args:
         answers: with verdicts.
 
     Returns:
-        The same, ordered by question, teacher and sample. Of answers to one question with the same text from
-        the same teacher, the first sample stays and the others are `duplicate`.
+        The same answers, ordered by question, teacher and sample. If a teacher gave one question the same
+        text several times, the first sample stays and the others are `duplicate`.
     """
     pool = answers.copy()
     known = pool["question_id"].isin(list(questions))

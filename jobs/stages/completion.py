@@ -1,5 +1,5 @@
-"""A chat completion as servers send it: what it says, how it ended, and what it cost, whatever else is odd
-about it.
+"""Reading a chat completion as servers send it: its text, how it ended, and what it cost. Deviations from the
+standard are accepted.
 """
 
 import json
@@ -30,7 +30,7 @@ CUT_OFF = (
     "limit",
     "incomplete",
 )
-# parts of the words for an end that no answer has, of which the first may go away with another call
+# parts of finish reasons that mean there is no answer; with the first group another call may succeed
 INTERRUPTED = re.compile(
     "abort|cancel|error|fail|insufficient|interrupt|malformed|network|timeout|timed_out|unexpected"
 )
@@ -38,7 +38,7 @@ KEPT_BACK = re.compile(
     "block|deny|denied|filter|guardrail|moderat|policy|prohibit|recitation|"
     "refus|safety|sensitive|spii|toxic|violat"
 )
-CHARACTERS_PER_TOKEN = 4  # where a server tells no usage, so that a budget still ends
+CHARACTERS_PER_TOKEN = 4  # used if a server reports no usage, so that a budget is still kept
 COUNTS = (
     ("prompt_tokens", "input_tokens"),
     ("completion_tokens", "output_tokens"),
@@ -47,7 +47,7 @@ COUNTS = (
 
 
 class Malformed(NoAnswer):
-    """A server's answer that is no chat completion, or one of which a part has no place here (`is_final`)."""
+    """A reply is no chat completion, or has a part that cannot be stored (`is_final`)."""
 
     kind = "malformed response: "
     may_cost = True
@@ -55,16 +55,16 @@ class Malformed(NoAnswer):
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server said.
+    """A server's reply.
 
     Attributes:
-        text: with its reasoning in think tags.
+        text: the answer, with its reasoning in think tags.
         finish: stop or length.
-        reasoning: where it came in a field of its own.
-        calls: JSON text of tool calls.
-        refusal: why the server kept its answer back; empty where it did not.
-        is_interrupted: that may be otherwise at another call.
-        used: tokens of prompt and answer; None where the server does not tell.
+        reasoning: the reasoning, if it came in its own field.
+        calls: the tool calls as JSON text.
+        refusal: why the server withheld its answer. Empty if it did not.
+        is_interrupted: whether another call may give an answer.
+        used: tokens of prompt and answer. None if the server does not report them.
     """
 
     text: str
@@ -79,10 +79,10 @@ class Reply:
 def read_reply(body: str) -> Reply:
     """Read a chat completion.
 
-    Content that is empty is an answer: all of it went into reasoning or tool calls, or the limit came first.
+    Empty content is an answer: everything went into reasoning or tool calls, or the limit came first.
 
     Raises:
-        Malformed: half a JSON, or one without a message that can be read.
+        Malformed: the JSON is cut off, or has no readable message.
         Refused: an error where the answer should be.
     """
     found = _json(body)
@@ -99,15 +99,15 @@ def read_reply(body: str) -> Reply:
         return _reply(message, _word(choice.get("finish_reason")), used)
     except NotUnderstood as odd:
         raise Malformed(str(odd), used, is_final=True) from odd
-    except Exception as odd:  # whatever stands there in a text's place
+    except Exception as odd:  # any value may stand where a text should be
         raise Malformed(describe(odd), used, is_final=True) from odd
 
 
 def _json(body: str) -> Any:
-    """A body's JSON.
+    """Parse a body as JSON.
 
     Raises:
-        Malformed: it is none, and what it is instead.
+        Malformed: it is no JSON. The message says what it is instead.
     """
     start = body.lstrip()[:16]
     if not start:
@@ -128,7 +128,7 @@ def _reply(message: Mapping[str, Any], finish: str, used: tuple[int, int] | None
     """What a message says.
 
     Raises:
-        NotUnderstood: a part of it has no place here.
+        NotUnderstood: it has a part that cannot be stored.
     """
     thought, content, refusal = _parts(message.get("content"))
     thought, content = repaired_text(reasoning_of(message, content) or thought), repaired_text(content)
@@ -150,7 +150,7 @@ def _reply(message: Mapping[str, Any], finish: str, used: tuple[int, int] | None
 
 
 def _word(finish: Any) -> str:
-    """Why an answer ended, in one spelling; some engines tell an object with a type."""
+    """The finish reason in one spelling. Some engines send an object with a type."""
     if isinstance(finish, Mapping):
         return _word(finish.get("type"))
     if isinstance(finish, list):
@@ -168,23 +168,27 @@ def _refuse_constant(name: str) -> None:
 
 
 def _refusal(told: Any) -> str:
-    """Why a server keeps its answer back, where it says so."""
+    """Why a server withholds its answer, if it says so."""
     return str(told) if told else ""
 
 
 def estimated(prompt: Prompt, said: str) -> tuple[int, int]:
-    """Tokens of a prompt and of what was said, by their characters, for a server that tells none."""
+    """Estimate the tokens of a prompt and of an answer from their characters, for a server that reports
+    none.
+    """
     return estimated_prompt(prompt), len(said) // CHARACTERS_PER_TOKEN + 1
 
 
 def estimated_prompt(prompt: Prompt) -> int:
-    """Tokens of a prompt by its characters."""
+    """Estimate the tokens of a prompt from its characters."""
     asked = sum(len(turn.content) for turn in prompt.turns) + len(prompt.tools)
     return asked // CHARACTERS_PER_TOKEN + 8
 
 
 def _used(found: Any) -> tuple[int, int] | None:
-    """Tokens of prompt and answer; what a server counts beside those two (reasoning) is answer too."""
+    """Tokens of prompt and answer. Tokens that a server counts separately (reasoning) belong to the
+    answer.
+    """
     usage = found.get("usage") if isinstance(found, dict) else None
     if not isinstance(usage, dict):
         return None
@@ -198,7 +202,7 @@ def _used(found: Any) -> tuple[int, int] | None:
 
 
 def _count(told: Any) -> int | None:
-    """A number of tokens; None where it is none, or none that can be."""
+    """A number of tokens. None if the value is no number, or no possible one."""
     if isinstance(told, str) and re.fullmatch(r"\s*\d{1,12}(\.0+)?\s*", told, re.ASCII):
         told = float(told)
     if isinstance(told, bool) or not isinstance(told, int | float):
@@ -209,7 +213,7 @@ def _count(told: Any) -> int | None:
 
 
 def _parts(content: Any) -> tuple[str, str, str]:
-    """The reasoning, the text and the refusal of content that may be a part or a list of them."""
+    """The reasoning, the text and the refusal of content, which may be a part or a list of parts."""
     parts = [content] if isinstance(content, Mapping) else content
     if not isinstance(parts, list):
         return "", text_of(parts), ""

@@ -1,5 +1,6 @@
-"""Asking an OpenAI-compatible server: calls in threads, with retries, a rate, a budget, and a key that
-appears nowhere. Whatever a call brings on is that answer's; only what holds for every question is the run's.
+"""Asking an OpenAI-compatible server: calls in threads, with retries, a rate limit, a budget, and a key that
+is shown nowhere. An error of a call fails that answer alone. Only an error that concerns every question ends
+the run.
 """
 
 import random
@@ -29,20 +30,20 @@ from jobs.stages.secret import MARK, Secret
 from jobs.stages.wire import Wire
 
 TEXTS = ("text", "error", "reasoning", "tool_calls")
-PAUSE_S, LONGEST_S = 0.5, 30.0  # before the second call, doubled from call to call
-OTHERS_S = 3.0  # within which other shards, which come one by one, have begun to ask
+PAUSE_S, LONGEST_S = 0.5, 30.0  # seconds before the second call, doubled from call to call
+OTHERS_S = 3.0  # seconds within which other shards, which start one by one, have begun to ask
 
 
 class EndpointAsker:
-    """Handler for an OpenAI-compatible server. What was paid for is journalled at once."""
+    """Handler for an OpenAI-compatible server. Paid answers are journalled at once."""
 
     def __init__(
         self, teacher: EndpointTeacher, draw: Draw, table: Table, asked: frozenset[bytes], key: Secret
     ) -> None:
-        """Count what has been spent, which an actor that died may have added to.
+        """Count what has been spent so far. Actors that died may have spent some of it.
 
         Args:
-            asked: the keys of all that the run asked of this teacher: what they cost counts.
+            asked: the keys of everything that the run asked this teacher. Their cost counts.
         """
         self.teacher, self.draw, self.table, self.asked, self.key = teacher, draw, table, asked, key
         self.journal = Journal(table.directory / JOURNAL)
@@ -52,7 +53,7 @@ class EndpointAsker:
             told = f"{self.journal.refused} journalled answers hold counts that no file can: asked again"
             self.fallbacks["journal"] = told
         self.wire = Wire(teacher.base_url, key, teacher.timeout_s, teacher.concurrency)
-        # shards that run side by side share these: the next one's calls begin while one of this is slow
+        # parallel shards share these, so the next shard's calls begin while a call of this one is slow
         self.threads = ThreadPoolExecutor(teacher.concurrency)
         self._lock, self._next_call, self.retries, self.waited_s = threading.Lock(), 0.0, 0, 0.0
         self._is_over, self._over = threading.Event(), BadInput("")
@@ -71,7 +72,7 @@ class EndpointAsker:
             answers = [call.result() for call in calls]
             self._refuse_if_all_are(asks)
             return table_of(answers)
-        finally:  # where one was refused, those that are under way are waited for: they are paid
+        finally:  # if a call was refused, running calls are waited for, because they are paid for
             for call in calls:
                 call.cancel()
             wait(calls)
@@ -87,7 +88,7 @@ class EndpointAsker:
         return replace(tally_of(table), retries=retries, waited_s=waited)
 
     def _ask(self, ask: Ask) -> Answer:
-        """The answer, or what the last of all calls for it said instead."""
+        """The answer, or the error of the last of its calls."""
         paid = self.journal.known.get(ask.key.hex(), ())
         if (found := next((p for p in paid if serves(self.draw.limit, asdict(p))), None)) is not None:
             return found
@@ -116,8 +117,8 @@ class EndpointAsker:
         """One call.
 
         Raises:
-            NoAnswer: it brought none.
-            BadInput: no call of this teacher will fare better.
+            NoAnswer: the call gave no answer.
+            BadInput: every call of this teacher will fail.
         """
         began = time.monotonic()
         try:
@@ -126,7 +127,7 @@ class EndpointAsker:
             raise self._refused_for_all("refuses", str(error)) from error
         except NoAnswer:
             raise
-        except Exception as error:  # whatever a server did to this call, the others go on
+        except Exception as error:  # an error of this call must not end the others
             raise NoAnswer(self.key.hide(describe(error)), is_final=True) from error
         finally:
             self._count(waited_s=time.monotonic() - began)
@@ -146,7 +147,7 @@ class EndpointAsker:
         return self._said(ask, reply, response.held_key)
 
     def _said(self, ask: Ask, reply: Reply, held_key: bool) -> Answer:
-        """What a reply says, and its price."""
+        """A reply as an answer, with its price."""
         used = reply.used or estimated(ask.prompt, reply.text + reply.calls)
         usd, limit = self._spend(self._price(used)), self.draw.limit
         if reply.refusal:
@@ -158,23 +159,23 @@ class EndpointAsker:
         return said
 
     def _hidden(self, answer: Answer) -> Answer:
-        """An answer without the key, which JSON can spell so that no search of a body finds it."""
+        """An answer with the key removed. JSON can escape a key, so a search of the raw body may miss it."""
         hidden: dict[str, Any] = {name: self.key.hide(getattr(answer, name)) for name in TEXTS}
         return replace(answer, **hidden)
 
     def _kept(self, ask: Ask, answer: Answer, usd: float) -> Answer:
-        """An answer with what the calls before it cost, journalled if anything was paid."""
+        """An answer with the cost of the calls before it added. It is journalled if anything was paid."""
         answer = replace(self._hidden(answer), usd=answer.usd + usd)
         if answer.usd or answer.finish != "failed":
             self.journal.write(ask.key.hex(), answer)
         return answer
 
     def _refuse_if_all_are(self, asks: Sequence[Ask]) -> None:
-        """Refuse a teacher that refuses every question, as with a wrong model or address. One question alone
-        is that row's, so calls of other shards that are under way are waited for before it is said.
+        """Refuse a teacher that refuses every question, for example because of a wrong model or address. If
+        only one question is refused, that row fails. So running calls of other shards are waited for first.
 
         Raises:
-            BadInput: with the server's words.
+            BadInput: every question was refused. Has the server's words.
         """
         until = time.monotonic() + OTHERS_S
         while all(ask.key in self._refused for ask in asks) and not self._has_answered:
@@ -190,7 +191,7 @@ class EndpointAsker:
                 self._is_over.wait(OTHERS_S / 20)
 
     def _refused_for_all(self, how: str, words: str) -> BadInput:
-        """The end of all calls of this teacher, also of those that wait to be made again."""
+        """End all calls of this teacher, including those that wait for a retry."""
         expected = "a valid key, model and base_url, and credit"
         self._over = BadInput(f"teacher {self.teacher.name} {how}", words, expected, "")
         self._is_over.set()
@@ -201,7 +202,7 @@ class EndpointAsker:
         return has_answers(self.table, self.asked)
 
     def _tell_echoes(self) -> None:
-        """Leave word of answers in which the key stood, for the run's end and its report."""
+        """Record how many answers held the key, for the end of the run and its report."""
         if self._echoes:
             told = f"the server put the key into {self._echoes} answers: {MARK} stands there instead"
             self.fallbacks["key"] = told
@@ -213,7 +214,9 @@ class EndpointAsker:
         return (used[0] * t.usd_per_million_input_tokens + used[1] * t.usd_per_million_output_tokens) / 1e6
 
     def _price_of(self, error: NoAnswer, ask: Ask) -> float:
-        """USD of a call without an answer: what it tells, or its prompt at least where it may cost."""
+        """USD of a call without an answer: of the tokens that it reports, or of its prompt if it may cost
+        something.
+        """
         return self._price(error.used or ((estimated_prompt(ask.prompt), 0) if error.may_cost else (0, 0)))
 
     def _spend(self, usd: float) -> float:
@@ -222,12 +225,12 @@ class EndpointAsker:
         return usd
 
     def _budget_is_spent(self) -> str:
-        """How people are told that it is; empty where it is not."""
+        """The message that the budget is spent. Empty if it is not."""
         most = self.teacher.budget_usd
         return f"budget of {most} USD is spent" if most is not None and self.spent_usd >= most else ""
 
     def _asking(self, ask: Ask) -> Mapping[str, Any]:
-        """What a call sends. `extra_body` comes last: what it names replaces ours, and null removes it."""
+        """The body of a call. `extra_body` comes last: its fields replace ours, and null removes a field."""
         t, draw = self.teacher, self.draw
         ours: dict[str, Any] = {
             "model": t.model,
@@ -248,7 +251,7 @@ class EndpointAsker:
             self._echoes += echoes
 
     def _keep_the_rate(self) -> None:
-        """Wait for this call's turn under requests_per_minute."""
+        """Wait until requests_per_minute allows this call."""
         if self.teacher.requests_per_minute is None:
             return
         with self._lock:
@@ -259,7 +262,7 @@ class EndpointAsker:
 
 
 def _backoff_s(attempt: int) -> float:
-    """How long to wait after a call that brought nothing; drawn a little apart, so that not all come back at
+    """Seconds to wait after a failed call. They are varied at random, so that calls do not all come back at
     once.
     """
     return min(PAUSE_S * 2.0**attempt, LONGEST_S) * random.uniform(1.0, 1.25)

@@ -1,5 +1,5 @@
-"""Evaluation: a student is asked the held-out questions and its answers are verified, as a teacher's are; or
-its loss on worked reference answers is read off its statistics.
+"""Evaluation. Either a student is asked the held-out questions and its answers are verified like a teacher's.
+Or its loss on worked reference answers is taken from its statistics.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ class Judging:
         return Draw(e.temperature, 1.0, e.max_new_tokens, self.seed)
 
     def identity(self) -> dict[str, Any]:
-        """What results hang on beside the student and the questions."""
+        """What results depend on besides the student and the questions."""
         e = self.evaluate
         if e.metric == "loss":
             return {"metric": "loss", "max_length": self.score.max_length}
@@ -62,7 +62,7 @@ def evaluate_stage(
     store: Store, judging: Judging, student: ModelState, questions: Sequence[Question]
 ) -> Stage:
     """The stage that holds a student's results on these questions: `value` is the share of its samples that
-    are right, or minus the loss in nats per answer token: higher is better.
+    are right, or minus the loss in nats per answer token. Higher is better.
     """
     config = {**judging.identity(), "rendering": student.rendering}
     content = digest([content_of(q) for q in questions])
@@ -70,7 +70,7 @@ def evaluate_stage(
 
 
 def content_of(question: Question) -> list[Any]:
-    """What a question's result hangs on beside the student."""
+    """What a question's result depends on besides the student."""
     q = question
     plain = [q.id, q.text, q.reference, q.prompt.system, q.family]
     if q.prompt.is_plain and len(q.references) < 2 and not q.method and not q.row:
@@ -91,7 +91,7 @@ def evaluate_students(
         if run.retry_failed and stage.is_finished and stage.manifest()["counts"].get("unjudged"):
             stage.reopen()
         run.note("evaluate", label, stage)
-    # of several labels with one student the first is asked for
+    # if several labels have the same student, the first one is used
     distinct = {stage.id: label for label, stage in reversed(stages.items()) if not stage.is_finished}
     left = {label: students[label] for label in students if label in distinct.values()}
     rows = _own_rows(questions, judging)
@@ -113,7 +113,7 @@ def evaluate_students(
 
 
 def _own_rows(questions: Sequence[Question], judging: Judging) -> Request:
-    """What evaluation asks of every student's weights: answers, or statistics of the references."""
+    """The request that evaluation makes for every student: answers, or statistics of the references."""
     if judging.evaluate.metric == "loss":
         return Request({key_of(row): row for row in _references(questions)})
     return request_of(asks_of(questions, range(judging.evaluate.samples)))
@@ -131,7 +131,7 @@ def _own_view(run: Run, student: ModelState, rows: Request, judging: Judging) ->
 
 @dataclass(frozen=True)
 class Judged:
-    """One student's results, a row a question, and the views that they were read off."""
+    """One student's results, one row for each question, and the views that they were read from."""
 
     table: pd.DataFrame
     views: Sequence[View]
@@ -160,7 +160,7 @@ def _verdicts(
     """The shares of right answers, question by question."""
     if not students:
         return {}
-    # many students keep every worker busy with one each, which loads each of them once
+    # with many students each worker has one of its own, so that each student is loaded once
     workers = 1 if len(students) >= placement.evaluate_workers else placement.evaluate_workers
     rows = _own_rows(questions, judging)
     waves = {
@@ -175,7 +175,7 @@ def _verdicts(
     label = f"{first} and {len(others)} more" if others else first
     checked = check_answers(run, "verdicts on", label, label, judging.checks, answers, by_id)
     told = checked.answers
-    # where nobody checked because a judge failed there is no value, as where nobody answered
+    # if a judge failed there is no value, as if the student had not answered
     unjudged = (told["state"] == "checker_error") & told["extracted"].str.startswith(JUDGE_FAILED)
     told["value"] = (told["state"] == "correct").astype(float).where((told["finish"] != "failed") & ~unjudged)
     told["state"] = told["state"].where(told["finish"] != "failed", "failed").fillna("empty")
@@ -187,7 +187,7 @@ def _verdicts(
 
 
 def _by_question(answers: pd.DataFrame) -> pd.DataFrame:
-    """One row a question: means over its samples, and the first sample's words."""
+    """One row for each question: means over its samples, and the text of the first sample."""
     ordered = answers.sort_values(["question_id", "sample"]).rename(columns={"answer_tokens": "tokens"})
     groups = ordered.groupby("question_id")
     first = groups[["state", "text", "extracted"]].first()

@@ -1,5 +1,5 @@
-"""Gathering: the answers of all teachers to the questions of a slice, side by side, with the keys by which
-they are checked, scored and chosen.
+"""Gathering: the answers of all teachers to the questions of a slice in one table, with the keys for
+checking, scoring and choosing them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ from jobs.stages.verify import Checked
 
 VERSION = 1
 GATHER = "gather"
-# of a teacher's answers, what a run goes on with; the rest stays in tables
+# the columns of a teacher's answers that a run uses; the others stay in the tables
 SAID: Mapping[str, Any] = {
     "text": "",
     "tool_calls": "",
@@ -38,12 +38,12 @@ SAID: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Said:
-    """What a teacher that was asked said, as workers read it.
+    """The answers of a teacher that was asked, for workers to read.
 
     Attributes:
-        id: of the view.
-        system: what the teacher is told beside what questions say.
-        only: the ids of the questions that it was asked, where those are not all.
+        id: the view's id.
+        system: the teacher's own system text, added to each question.
+        only: the ids of the questions that it was asked, if it was not asked all.
     """
 
     teacher: str
@@ -54,7 +54,7 @@ class Said:
     only: frozenset[str] | None = None
 
     def read(self, questions: Mapping[str, Question]) -> pd.DataFrame:
-        """The answers to these questions, by their ids."""
+        """Read the answers to these questions."""
         asked = [q for q in questions.values() if self.only is None or q.id in self.only]
         keys = [ask.key for ask in asks_of(asked, self.samples, self.system)]
         return answers_to(self.view.rows(keys, list(SAID)), ids_by_key(asked, self.system))
@@ -65,7 +65,7 @@ Source = Taken | Said
 
 @dataclass(frozen=True)
 class Gather:
-    """In a worker: gathers a slice's answers, ordered by question, teacher and sample."""
+    """Runs in a worker. Gathers a slice's answers, ordered by question, teacher and sample."""
 
     questions: Sliced
     sources: Sequence[Source]
@@ -98,17 +98,17 @@ class Gather:
 
 
 def _of_source(source: Source, number: int, questions: Mapping[str, Question]) -> pd.DataFrame:
-    """One teacher's answers in a slice, in the columns of all."""
+    """One teacher's answers in a slice, with the columns that all teachers share."""
     found = source.read(number) if isinstance(source, Taken) else source.read(questions)
     missing = {name: value for name, value in SAID.items() if name not in found}
     return found.assign(teacher=source.teacher, **missing)[["question_id", "teacher", "sample", *SAID]]
 
 
 def refuse_twice(answers: pd.DataFrame) -> None:
-    """Stop where a teacher has two answers of one number to a question.
+    """Refuse two answers of a teacher to one question with the same sample number.
 
     Raises:
-        BadInput: with the question.
+        BadInput: there are such answers. Names the question.
     """
     twice = answers.duplicated(["question_id", "teacher", "sample"])
     if twice.any():
@@ -124,7 +124,7 @@ def refuse_twice(answers: pd.DataFrame) -> None:
 def to_be_checked(
     answers: pd.DataFrame, questions: Mapping[str, Question], checks: Checks, method: str
 ) -> Sequence[Checked | Ask]:
-    """What a check by this method is given of each of these answers; nothing for `none`."""
+    """The input of a check by this method, for each of these answers. Empty for the method `none`."""
     if method == "none":
         return []
     if method != "judge":
@@ -140,7 +140,7 @@ def to_be_checked(
 
 @dataclass(frozen=True)
 class ToCheck:
-    """What is to be checked by one method, slice by slice."""
+    """The answers that one method checks, slice by slice."""
 
     questions: Sliced
     gathered: Sliced
@@ -148,20 +148,20 @@ class ToCheck:
     method: str
 
     def keys(self, number: int) -> list[bytes]:
-        """The keys of verdicts, sorted and each once."""
+        """The keys of the verdicts, sorted and without duplicates."""
         table = self.gathered.read(GATHER, number, ["method", "check_key"])
         return sorted(set(table["check_key"][table["method"] == self.method].tolist()))
 
     def items(self, number: int) -> dict[bytes, Any]:
-        """What each verdict is made from."""
+        """The checker's input for each verdict."""
         table = self.gathered.read(GATHER, number)
         own = table[table["method"] == self.method]
         given = to_be_checked(own, read_slice(self.questions, number), self.checks, self.method)
         return dict(zip(own["check_key"].tolist(), given, strict=True))
 
     def request(self) -> Request | SlicedRequest:
-        """All of it. A judge's keys are of what it is asked, so no slice has a range of them: this process
-        holds what a judge is asked.
+        """The request of all verdicts. A judge's keys are digests of its prompts, so a slice is no range of
+        them. This process therefore holds all of a judge's prompts.
         """
         if self.method == "judge":
             each = (self.items(number) for number in range(self.gathered.count))
@@ -186,12 +186,12 @@ def gather(run: Run, label: str, questions: Sliced, sources: Sequence[Source], c
 
 
 def id_of(source: Source) -> str:
-    """What an answer's source is known by."""
+    """The identity of a source of answers."""
     if isinstance(source, Taken):
         return source.stage.id
     return digest([source.id, source.samples, sorted(source.only or ()), source.system])
 
 
 def methods_of(gathered: Sliced) -> Iterable[str]:
-    """The methods by which anything is to be checked."""
+    """The methods that have answers to check."""
     return sorted(gathered.counts()["rows"])

@@ -1,4 +1,4 @@
-"""Asking a model that an actor hosts: loaded once, sampled in batches."""
+"""Asking a model that an actor hosts. The model is loaded once and samples in batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,9 +21,9 @@ class Draw:
     """How answers are drawn from a model.
 
     Attributes:
-        limit: the most tokens of an answer, the one that ends it included.
-        seed: of sampling; answers at temperature 0 do not hang on it.
-        logprobs: keep the log-probability of every sampled token.
+        limit: the most tokens of an answer, the end token included.
+        seed: the seed of sampling. Answers at temperature 0 do not depend on it.
+        logprobs: whether to keep the log-probability of every sampled token.
     """
 
     temperature: float
@@ -33,7 +33,9 @@ class Draw:
     logprobs: bool = False
 
     def identity(self) -> dict[str, object]:
-        """What answers hang on, as far as it differs from the usual; the limit is a column of theirs."""
+        """The settings that answers depend on, if they differ from the defaults. The limit is a column
+        instead.
+        """
         kept = {"logprobs": self.logprobs}
         if self.temperature == 0:
             return unusual(kept, {"logprobs": False})
@@ -42,7 +44,7 @@ class Draw:
 
 
 class ModelAsker:
-    """Handler in a hosting actor: a model in any state, which answers."""
+    """Handler in an actor: loads a model in any state, and makes it answer."""
 
     def __init__(self, state: ModelState, draw: Draw, num_gpus: float) -> None:
         self.draw = draw

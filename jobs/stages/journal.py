@@ -1,5 +1,6 @@
-"""A journal of paid answers: written as calls return, read by whoever starts again, gone once they are all in
-parts. A driver or an actor that is killed pays again for no more than the calls that were under way.
+"""A journal of paid answers. Answers are written as calls return and read after a restart. The journal is
+removed when all of them are in parts. After a driver or actor is killed, only the calls that were under way
+are paid for again.
 """
 
 import json
@@ -19,15 +20,15 @@ from jobs.run.rows import JOURNAL
 from jobs.run.tables import KEY, Table
 from jobs.stages.answers import Answer
 
-FLUSH_S = 5.0  # between uploads where the journal is on an object store, which cannot append
+FLUSH_S = 5.0  # seconds between uploads to an object store, which cannot append
 ANSWER = TypeAdapter(Answer)
 
 
 class Journal:
-    """Answers by key, several where limits differed, of the processes before this one.
+    """The answers of earlier processes, by key. A key has several answers if limits differed.
 
     Attributes:
-        refused: how many records no part could hold; they are as good as lost.
+        refused: how many records no part could hold. They count as lost.
     """
 
     def __init__(self, place: Place) -> None:
@@ -44,7 +45,7 @@ class Journal:
         self._uploaded = time.monotonic()
 
     def write(self, key: str, answer: Answer) -> None:
-        """Keep an answer: on a disk when this returns, on an object store within a few seconds."""
+        """Write an answer: to disk before this returns, to an object store within a few seconds."""
         line = json.dumps({"key": key, "value": asdict(answer)}) + "\n"
         with self._lock:
             if self.place.is_local:
@@ -60,7 +61,7 @@ class Journal:
                 self._upload()
 
     def flush(self) -> None:
-        """Upload what waits for it."""
+        """Upload what has not been uploaded."""
         with self._lock:
             if self._waiting:
                 self._upload()
@@ -73,13 +74,13 @@ class Journal:
 
 
 def read_journal(file: Place) -> Iterator[tuple[str, Answer | None]]:
-    """The records of one file of a journal: key in hex, and the answer; None where no part could hold it, as
-    an earlier version wrote what servers counted.
+    """The records of one journal file: the key in hex, and the answer. None instead of an answer that no part
+    could hold: an earlier version wrote any count that a server sent.
     """
     for line in file.read_bytes().decode(errors="replace").split("\n"):
         try:
             record = json.loads(line)
-        except (ValueError, RecursionError):  # its writer was killed in the middle of it
+        except (ValueError, RecursionError):  # its writer was killed while writing it
             continue
         if isinstance(record, dict):
             yield str(record.get("key")), _answer_of(record.get("value"))
@@ -97,7 +98,7 @@ def _answer_of(value: Any) -> Answer | None:
 
 
 def forget_journalled(table: Table) -> None:
-    """Remove the files of a table's journal of which all that can be kept is in its parts by now."""
+    """Remove the journal files of a table whose usable answers are all in its parts."""
     place, held = table.directory / JOURNAL, set[tuple[str, int]]()
     if not place.exists():
         return
@@ -116,11 +117,11 @@ def spent_on(
     asked: Collection[bytes],
     journalled: Mapping[str, Sequence[Answer]] | None = None,
 ) -> float:
-    """USD that the answers to these asks have cost, whoever paid: the budget covers it all. What an earlier
-    version wrote as less than nothing lowers nothing.
+    """The USD that the answers to these asks have cost in all runs: the budget covers all of it. Negative
+    prices, which an earlier version could write, count as 0.
 
     Args:
-        journalled: paid answers by key; those that are in parts count there.
+        journalled: paid answers by key. Those that are in parts already are not counted twice.
     """
     spent, held = 0.0, set[tuple[str, int, float]]()
     for name in table.parts(sorted(asked)):

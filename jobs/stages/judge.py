@@ -1,5 +1,5 @@
-"""Verdicts of a model: an endpoint is asked a rubric about an answer. What it says is an answer like any
-other, so it is journalled, paid for once and kept with its rationale.
+"""Verdicts of a model. An endpoint is asked a rubric about an answer. Its reply is an answer like any other:
+it is journalled, paid for once and kept with its rationale.
 """
 
 import re
@@ -21,14 +21,14 @@ from selection.verification import Verdict
 
 ENDING = "\n\nThink it through, then end with a line of its own: `VERDICT: right` or `VERDICT: wrong`."
 VERDICT = re.compile(r"[\W_]*VERDICT[\W_]*(right|wrong)[\W_]*", re.IGNORECASE)
-JUDGE_FAILED = "the judge"  # begins the reason of an answer that no judge could be got to check
+JUDGE_FAILED = "the judge"  # begins the reason of an answer that the judge failed to check
 PLACE = re.compile(r"\{(question|reference|answer)\}")
 SHARD_SIZE = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What is to be judged."""
+    """One answer that has to be judged."""
 
     prompt: Prompt
     references: tuple[str, ...]
@@ -42,7 +42,7 @@ class Agreement:
 
     Attributes:
         both_right, both_wrong: answers on which they agree.
-        judge_only: right for the judge alone; `method_only` for the method alone.
+        judge_only: right by the judge alone. `method_only`: right by the method alone.
     """
 
     method: str
@@ -63,12 +63,14 @@ def draw_of(judge: Judge) -> Draw:
 
 
 def judge_owner(judge: Judge) -> Owner:
-    """Whose table a judge's words are in."""
+    """The owner of a judge's replies."""
     return owner_of(judge, draw_of(judge))
 
 
 def asked_of(judge: Judge, case: Judged) -> Ask:
-    """The rubric about one answer. Texts are put in once: what looks like a place in one of them stays."""
+    """The rubric about one answer. Placeholders are filled once: a text that looks like a placeholder itself
+    is not filled again.
+    """
     said = f"{split_reasoning(case.text)[1]}\n{case.calls}".strip()
     texts = {
         "question": written(case.prompt),
@@ -79,7 +81,7 @@ def asked_of(judge: Judge, case: Judged) -> Ask:
 
 
 def written(prompt: Prompt) -> str:
-    """A prompt as people read it: its text alone where that is all."""
+    """A prompt as plain text. If it is one text, that text alone."""
     if prompt.is_plain and prompt.system is None:
         return prompt.text
     turns = [
@@ -94,7 +96,7 @@ def written(prompt: Prompt) -> str:
 def verdicts_of(
     run: Run, what: str, label: str, judge: Judge, cases: Sequence[Judged]
 ) -> tuple[list[Verdict], View]:
-    """Have answers judged that this judge has not judged yet.
+    """Let the judge judge those answers that it has not judged yet.
 
     Args:
         what: what has to wait for it, in a plan.
@@ -109,7 +111,7 @@ def verdicts_of(
 
 
 def judge_requested(run: Run, what: str, label: str, judge: Judge, request: Request | SlicedRequest) -> View:
-    """Have a judge asked what it was not asked yet.
+    """Ask the judge those prompts that it has not been asked yet.
 
     Args:
         what: what has to wait for it, in a plan.
@@ -125,7 +127,7 @@ def judge_requested(run: Run, what: str, label: str, judge: Judge, request: Requ
 
 
 def said_by_judge(rows: pd.DataFrame) -> dict[bytes, Verdict]:
-    """What a judge said, as verdicts by key."""
+    """Turn the judge's replies into verdicts by key."""
     if rows.empty:
         return {}
     columns = zip(rows[KEY], rows["text"], rows["finish"], rows["error"], strict=True)
@@ -133,7 +135,7 @@ def said_by_judge(rows: pd.DataFrame) -> dict[bytes, Verdict]:
 
 
 def read_verdict(text: str, finish: str, error: str) -> Verdict:
-    """The verdict at the end of what a judge said, with its reason.
+    """Read the verdict at the end of a judge's reply, with its reason.
 
     >>> read_verdict("6 is not 7.\\nVERDICT: wrong", "stop", "")
     Verdict(state='wrong', extracted='6 is not 7.')

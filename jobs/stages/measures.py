@@ -1,6 +1,6 @@
-"""What costs need of a student beyond one forward pass over question and answer: answers read sentence by
-sentence or without their question, and gradients. Each measure of a student has a table of its own, made only
-where an arm asks for it.
+"""Measures: what some costs need of a student beyond one forward pass over question and answer. The student
+reads answers sentence by sentence or without their question, or gradients are taken. Each measure of a
+student has a table of its own, which is made only if an arm needs it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -39,7 +39,7 @@ RESULTS: dict[Measure, type] = {
     "gradient": GradientStatistics,
     "sketch": SketchStatistics,
 }
-GRACE_QUESTIONS = 512  # as GRACE's program takes; here those with the smallest keys, which are digests
+GRACE_QUESTIONS = 512  # as many as GRACE's program takes; here those with the smallest keys
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Measuring:
     """A measure and its parameters.
 
     Attributes:
-        window: sentences that are shown before each.
-        questions: of how many questions answers are measured; None for all.
+        window: how many earlier sentences come before each sentence.
+        questions: how many questions' answers are measured. None for all.
     """
 
     name: Measure
@@ -61,13 +61,13 @@ class Measuring:
 
     @property
     def label(self) -> str:
-        """For people, with its parameters."""
+        """The measure's name with its parameters, as shown to users."""
         window = f" behind {self.window}" if self.name == "sentences" else ""
         return f"{self.name}{window}"
 
 
 def measuring_of(arm: Arm | OglsArm) -> Measuring | None:
-    """What an arm's cost needs; None where one forward pass says it."""
+    """The measure that an arm's cost needs. None if one forward pass is enough."""
     name = MEASURE_OF.get(arm.cost or "")
     if name is None or isinstance(arm, OglsArm):
         return None
@@ -79,10 +79,10 @@ def measuring_of(arm: Arm | OglsArm) -> Measuring | None:
 
 
 def check_gradients(e: Experiment, questions: int) -> None:
-    """Refuse a backward pass for each of more answers than was allowed, before any teacher is asked.
+    """Refuse backward passes for more answers than allowed, before any teacher is asked.
 
     Raises:
-        BadInput: with how many there may be.
+        BadInput: there may be more. Says how many.
     """
     g = e.generate
     samples = max(g.samples, g.max_samples if g.until_verified else 1)
@@ -98,10 +98,10 @@ def check_gradients(e: Experiment, questions: int) -> None:
 
 
 def refuse_many(answers: int, of: str, settings: Score) -> None:
-    """Refuse a backward pass for each of so many answers.
+    """Refuse backward passes for this many answers.
 
     Raises:
-        BadInput: more than `score.most_gradients`.
+        BadInput: these are more than `score.most_gradients`.
     """
     if answers > settings.most_gradients:
         raise BadInput(
@@ -113,7 +113,7 @@ def refuse_many(answers: int, of: str, settings: Score) -> None:
 
 
 class MeasureHandler(ScoreHandler):
-    """Handler in an actor: loads the student once, and takes one measure of answers under it."""
+    """Handler in an actor: loads the student once, and computes one measure of answers under it."""
 
     def __init__(self, student: ModelState, settings: Score, measuring: Measuring, num_gpus: float) -> None:
         self.measuring = measuring
@@ -130,7 +130,7 @@ class MeasureHandler(ScoreHandler):
 
 
 def owner_of(student: ModelState, settings: Score, measuring: Measuring) -> Owner:
-    """Whose numbers these are: the weights, the tokens, the measure and the longest row."""
+    """The owner of these numbers: the weights, the rendering, the measure and the longest row."""
     read = {"max_length": settings.max_length, "window": measuring.window}
     identity = {"student": student.id, "rendering": student.rendering, "measure": measuring.name}
     identity |= unusual(read, {"max_length": 4096, "window": 0})
@@ -150,16 +150,16 @@ class FirstToScore:
     last: bytes
 
     def keys(self, number: int) -> list[bytes]:
-        """The keys of statistics, sorted and each once."""
+        """The keys of statistics, sorted and without duplicates."""
         return [key for key in self.every.keys(number) if key[:HALF] <= self.last]
 
     def items(self, number: int) -> dict[bytes, Row]:
-        """What is measured under each."""
+        """The answer that is measured under each key."""
         return {key: row for key, row in self.every.items(number).items() if key[:HALF] <= self.last}
 
 
 def request_of(pool: AnswerPool, measuring: Measuring) -> Request | SlicedRequest:
-    """The answers of which a measure is taken."""
+    """The request of all answers that a measure is computed for."""
     every = ToScore(pool)
     if measuring.questions is None:
         return every.request()
@@ -181,10 +181,10 @@ def measure_pool(
     settings: Score,
     placement: Placement,
 ) -> dict[tuple[str, Measuring], Further]:
-    """Take measures of a pool's verified answers under several students.
+    """Compute measures of a pool's verified answers under several students.
 
     Args:
-        wanted: by the students' ids.
+        wanted: students and their measures, by the students' ids.
     """
     pairs = {(i, m): student for i, (student, some) in wanted.items() for m in some}
     requests = {m: request_of(pool, m) for m in {m for _, m in pairs}}

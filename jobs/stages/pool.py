@@ -1,4 +1,4 @@
-"""The pool: every teacher's answers with their verdicts and what became of them."""
+"""The pool: the answers of all teachers, with their verdicts and states."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,14 +38,14 @@ STATE_COLUMNS = [
 
 @dataclass(frozen=True)
 class AnswerPool:
-    """All answers with their state before scoring, by slice: what they say in `gathered`, row by row beside
-    what became of them in `states`.
+    """All answers with their state before scoring, by slice. Texts are in `gathered`, states in `states`, row
+    by row in the same order.
 
     Attributes:
-        id: of all of it, by content.
-        accuracy: per teacher, the share of all questions its first sample got right.
-        refused: the rows of the training questions' file of which no question could be made.
-        agreement: of the judge with a checked sample, where one was asked for.
+        id: a digest of the pool's content.
+        accuracy: for each teacher the share of all questions that its first sample got right.
+        refused: the rows of the training questions' file that could not be read as questions.
+        agreement: how the judge agrees with a checked sample, if the experiment asks for one.
     """
 
     questions: Sliced
@@ -62,17 +62,17 @@ class AnswerPool:
 
     @property
     def count(self) -> int:
-        """Into how many slices it is cut."""
+        """The number of slices."""
         return self.states.count
 
     @property
     def size(self) -> int:
-        """How many answers there are."""
+        """The number of answers."""
         return int(self.states.counts()["answers"])
 
     @property
     def by_state(self) -> dict[str, int]:
-        """How many answers ended in each state, the most frequent first."""
+        """The number of answers in each state, the most frequent first."""
         counts: Mapping[str, int] = self.states.counts()["states"]
         return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
@@ -82,11 +82,11 @@ class AnswerPool:
         return self.states.read(POOL, number).join(said)
 
     def told(self, number: int) -> pd.DataFrame:
-        """One slice's answers without their texts, whose length is in `characters`."""
+        """One slice's answers without their texts. `characters` holds the texts' lengths."""
         return self.states.read(POOL, number)
 
     def each(self) -> Iterator[pd.DataFrame]:
-        """Slice by slice, without texts."""
+        """The answers slice by slice, without texts."""
         return (self.told(number) for number in range(self.count))
 
     @property
@@ -97,10 +97,10 @@ class AnswerPool:
 
 @dataclass(frozen=True)
 class PoolSlice:
-    """In a worker: gives every answer of a slice its state before scoring.
+    """Runs in a worker. Gives every answer of a slice its state before scoring.
 
     Attributes:
-        verdicts: of what was said of answers, by method.
+        verdicts: the views of verdicts, by method.
     """
 
     questions: Sliced
@@ -129,7 +129,7 @@ class PoolSlice:
         right = pool["state"].isin(["verified", "duplicate"]) & (pool["sample"] == 0)
         keys, states = pool["answer_key"].tolist(), pool["state"].tolist()
         rows = [list(row) for row in zip(pool["answer_id"].tolist(), keys, states, strict=True)]
-        content = digest([rows, sorted(questions)])  # also those that nobody answered: the ledger has them
+        content = digest([rows, sorted(questions)])  # questions without an answer too: the ledger has them
         counts = {
             "answers": len(pool),
             "content": content,
@@ -141,12 +141,12 @@ class PoolSlice:
 
 
 def counted(values: pd.Series) -> dict[str, int]:
-    """How often each value comes."""
+    """How often each value occurs."""
     return {str(value): int(n) for value, n in values.value_counts().items()}
 
 
 def verified(run: Run, e: Experiment, sources: Sequence[Source], questions: Sliced, label: str) -> AnswerPool:
-    """All answers with their verdicts and states.
+    """Check all answers; returns them with their verdicts and states.
 
     Raises:
         Unmade: in a plan, verdicts are not there yet.

@@ -1,4 +1,4 @@
-"""The training questions in slices, for workers; and an index of them, by which answers from files find their
+"""The training questions in slices, for workers. An index of them, with which answers from files find their
 questions.
 """
 
@@ -36,7 +36,7 @@ COLUMNS = [
 
 
 def question_slices(run: Run, questions: Mapping[str, Question], count: int) -> Sliced:
-    """Write the questions for workers, sorted by key; known by their content."""
+    """Write the questions for workers, sorted by key. The stage's id follows from their content."""
     held = HeldQuestions([[] for _ in range(count)])
     for question in questions.values():
         held.slices[slice_of(question_key(question.prompt), count)].append(question)
@@ -54,7 +54,7 @@ def question_slices(run: Run, questions: Mapping[str, Question], count: int) -> 
 
 @dataclass(frozen=True)
 class HeldQuestions:
-    """Questions that this process holds, by slice."""
+    """Makes slices of questions that this process holds."""
 
     slices: list[list[Question]]
 
@@ -63,13 +63,13 @@ class HeldQuestions:
         return Made({QUESTIONS: pd.DataFrame(rows, columns=COLUMNS)}, {"questions": len(rows)})
 
     def rows(self, number: int) -> list[tuple[Any, ...]]:
-        """One slice as rows, in the order of keys."""
+        """One slice's questions as rows, in the order of keys."""
         return sorted((row_of(q) for q in self.slices[number]), key=lambda row: (row[1], row[0]))
 
 
 def row_of(question: Question) -> tuple[Any, ...]:
-    """A question as a row of plain values; a plain one with its text alone. What no file can hold (halves of
-    characters) is escaped.
+    """A question as a row of plain values. A question of one plain turn is stored as its text alone. Lone
+    surrogates, which no file can hold, are escaped.
     """
     prompt = question.prompt
     said = prompt.text + (prompt.system or "")
@@ -106,16 +106,17 @@ def read_slice(questions: Sliced, number: int) -> dict[str, Question]:
 
 
 def body_digest(prompt: Prompt) -> bytes:
-    """Eight bytes of the turns of a prompt but the system's."""
+    """An eight-byte digest of a prompt's turns without the system turn."""
     return hashlib.sha256(repr(body_of(prompt)).encode("utf-8", "surrogatepass")).digest()[:8]
 
 
 @dataclass(frozen=True)
 class QuestionIndex:
-    """What answers from files need to know of all questions, in some hundred bytes each.
+    """What answers from files need to know of all questions. It takes about a hundred bytes for each
+    question.
 
     Attributes:
-        places: id -> number; `keys` and `bodies` are digests by number.
+        places: id -> number. `keys` and `bodies` hold the digests by that number.
     """
 
     questions: Sliced
@@ -125,12 +126,12 @@ class QuestionIndex:
 
     @cached_property
     def by_key(self) -> dict[bytes, list[str]]:
-        """The ids of the questions with all the same turns."""
+        """The ids of the questions by the key of all their turns."""
         return _ids_by(self.keys, self.places)
 
     @cached_property
     def by_body(self) -> dict[bytes, list[str]]:
-        """The ids of the questions with the same turns but for the system's."""
+        """The ids of the questions by the digest of their turns without the system turn."""
         return _ids_by(self.bodies, self.places)
 
     def question(self, identity: str) -> Question:

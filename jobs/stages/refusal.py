@@ -1,4 +1,4 @@
-"""What a server says where it gives no answer: a status, an error inside a 200, and when to call again."""
+"""What a server sends instead of an answer: a status, an error inside a 200, and when to call again."""
 
 import json
 import math
@@ -8,27 +8,27 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-SAID = 300  # characters of a server's words that are kept
-MOST_PAUSE_S = 120.0  # a server that asks for a longer one is not waited for
+SAID = 300  # how many characters of a server's words are kept
+MOST_PAUSE_S = 120.0  # if a server asks for a longer pause, it is not called again
 KEY_REFUSED = 401
-OF_TEACHER = (402, 403, 404, 405, 407, 410)  # of one question, or of all: credit, model, address
+OF_TEACHER = (402, 403, 404, 405, 407, 410)  # may concern one question or all: credit, model, address
 TEMPORARY = (408, 409, 425, 429)
 WORDS = ("message", "msg", "detail", "error", "error_message", "errors", "status_msg", "description")
 INSIDE = ("metadata", "raw", "base_resp")  # where gateways put what the server behind them said
 
 
 class NoAnswer(Exception):
-    """A call that brought no answer.
+    """A call gave no answer.
 
     Attributes:
-        used: tokens of prompt and answer that it tells all the same: they are paid for.
-        is_final: another call would be no better.
-        is_of_teacher: it may hold for every question: the credit, the model, the address.
+        used: tokens of prompt and answer that the server reports all the same. They are paid for.
+        is_final: whether another call would fail in the same way.
+        is_of_teacher: whether it may concern every question: the credit, the model, the address.
         after_s: how long the server asks to wait before another call.
     """
 
-    kind = ""  # before its words, for people
-    may_cost = False  # where no tokens are told
+    kind = ""  # printed before the server's words
+    may_cost = False  # whether a call without reported tokens may cost something
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class NoAnswer(Exception):
         self.after_s = 0.0
 
     def wait_for(self, headers: Mapping[str, str]) -> None:
-        """Take what the reply's headers say about another call."""
+        """Read from the reply's headers when to call again."""
         self.after_s = retry_after(headers)
         if self.after_s > MOST_PAUSE_S:
             self.is_final = True
@@ -50,15 +50,15 @@ class NoAnswer(Exception):
 
 
 class Refused(NoAnswer):
-    """A server that says it will not answer, in its own words."""
+    """A server refuses to answer, in its own words."""
 
 
 class KeyRefused(NoAnswer):
-    """A server that does not take the key: no question will fare better."""
+    """A server refuses the key, so every question will fail."""
 
 
 def refused_with(status: int, body: str) -> NoAnswer:
-    """What a reply with an error's status says."""
+    """The error of a reply with an error status."""
     told = f"HTTP {status}: {words_of_body(body) or 'without a word'}"
     if status == KEY_REFUSED:
         return KeyRefused(told, is_final=True)
@@ -67,7 +67,7 @@ def refused_with(status: int, body: str) -> NoAnswer:
 
 
 def error_in(found: Any) -> str:
-    """The words of an error that stands where an answer should; empty where there is none."""
+    """The words of an error that stands in place of an answer. Empty if there is none."""
     if not isinstance(found, Mapping):
         return ""
     error = found.get("error")
@@ -81,7 +81,7 @@ def error_in(found: Any) -> str:
 
 
 def words_of_body(body: str) -> str:
-    """What the body of an error says, of JSON, a page or plain text."""
+    """The words in the body of an error: JSON, a page or plain text."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
@@ -90,7 +90,7 @@ def words_of_body(body: str) -> str:
 
 
 def words_of(found: Any) -> str:
-    """What an error's object says: the words that gateways keep of those behind them come after their own."""
+    """The words of an error object. A gateway's own words come first, then those of the server behind it."""
     if isinstance(found, str):
         return _line(_plain(found))
     if isinstance(found, list):
@@ -103,7 +103,9 @@ def words_of(found: Any) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that a server asks to wait: told in (milli)seconds or as a date; 0 where it tells none."""
+    """The seconds that a server asks to wait. It sends them in (milli)seconds or as a date. 0 if it sends
+    none.
+    """
     for name, per_second in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         told = headers.get(name, "")
         try:
@@ -118,7 +120,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 
 def _plain(text: str) -> str:
-    """Text without a page's markup."""
+    """A page's text without markup."""
     if not text.lstrip().startswith("<"):
         return text
     return re.sub(r"<[^>]*>", " ", re.sub(r"(?is)<(script|style)\b.*?</\1>", " ", text[: 2**14]))

@@ -1,5 +1,5 @@
-"""The statistics of answers under a student, sharded over actors that hold that student. They belong to the
-student's weights under one rendering: an answer that was scored once is not scored again.
+"""The statistics of answers under a student, computed in shards by actors that hold the student. They belong
+to the student's weights under one rendering. An answer that was scored once is not scored again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ class Scores:
     """The statistics of some answers under one student.
 
     Attributes:
-        rows: the answers, several of which may be the same text.
+        rows: the answers. Several may have the same text.
     """
 
     view: View
@@ -47,10 +47,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Further:
-    """A measure of the same answers that a cost needs beyond statistics (`jobs/stages/measures.py`).
+    """A measure of the same answers that a cost needs besides the statistics (`jobs/stages/measures.py`).
 
     Attributes:
-        names: of its columns.
+        names: the names of its columns.
     """
 
     view: View
@@ -62,7 +62,7 @@ class PoolScores:
     """The statistics of a pool's verified answers under one student, by slice.
 
     Attributes:
-        further: measures that stand beside them.
+        further: measures of the same answers.
     """
 
     view: View
@@ -76,7 +76,7 @@ class PoolScores:
 
     @property
     def rendering(self) -> str:
-        """Of the tokens that were scored."""
+        """The fingerprint of the rendering whose tokens were scored."""
         return str(self.view.table.owner.identity["rendering"])
 
     @property
@@ -94,22 +94,22 @@ class PoolScores:
         return scored
 
     def each(self) -> Iterator[pd.DataFrame]:
-        """Slice by slice."""
+        """The statistics slice by slice."""
         return (self.slice(number) for number in range(self.pool.count))
 
     def read(self) -> pd.DataFrame:
-        """All of them, in this process."""
+        """All statistics, in this process."""
         return joined(self.each())
 
 
 def verified_in(pool: pd.DataFrame) -> pd.DataFrame:
-    """The verified ones of these answers, ordered by question and answer."""
+    """The verified answers among these, ordered by question and answer."""
     verified = pool[pool["state"] == "verified"]
     return verified.sort_values(["question_id", "answer_id"], ignore_index=True)
 
 
 def beside(named: Sequence[Any], keys: Sequence[bytes], found: pd.DataFrame) -> pd.DataFrame:
-    """The statistics with these keys beside what names them."""
+    """Join statistics to the rows that name their answers, by key."""
     place = {key: number for number, key in enumerate(found[KEY].tolist())}
     own = found.iloc[[place[key] for key in keys]].reset_index(drop=True)
     head = pd.DataFrame(named, columns=NAMED)
@@ -119,11 +119,11 @@ def beside(named: Sequence[Any], keys: Sequence[bytes], found: pd.DataFrame) -> 
 def with_measure(
     scored: pd.DataFrame, keys: Sequence[bytes], found: pd.DataFrame, names: Sequence[str]
 ) -> pd.DataFrame:
-    """Statistics with a measure of the same answers beside them: missing where nobody asked for it. An answer
-    of which it could not be taken has the measure's state.
+    """Join a measure to the statistics of the same answers. Its columns are missing for answers that were not
+    measured. If the measure of an answer failed, the answer gets the measure's state.
 
     Args:
-        names: of the measure's columns.
+        names: the names of the measure's columns.
     """
     columns = [*TOLD, *names]
     if found.empty:
@@ -139,16 +139,16 @@ ROW_COLUMNS = ["answer_key", "answer_id", "question_id", "teacher", "text", "too
 
 @dataclass(frozen=True)
 class ToScore:
-    """A pool's verified answers, as they are scored, slice by slice."""
+    """A pool's verified answers as input of scoring, slice by slice."""
 
     pool: AnswerPool
 
     def keys(self, number: int) -> list[bytes]:
-        """The keys of statistics, sorted and each once."""
+        """The keys of statistics, sorted and without duplicates."""
         return sorted({bytes.fromhex(k) for k in verified_in(self.pool.told(number))["answer_key"].tolist()})
 
     def items(self, number: int) -> dict[bytes, Row]:
-        """What is scored under each."""
+        """The answer that is scored under each key."""
         questions = read_slice(self.pool.questions, number)
         own = verified_in(self.pool.read(number))
         columns = (own[c].tolist() for c in ROW_COLUMNS)
@@ -158,14 +158,16 @@ class ToScore:
         }
 
     def request(self) -> Request | SlicedRequest:
-        """All of them."""
+        """The request of all statistics."""
         said = self.pool.states.counts()
         rows = said["states"].get("verified", 0)
         return request_by_slice(said["to_score"], rows, self.pool.count, self.keys, self.items)
 
 
 def owner_of(student: ModelState, settings: Score) -> Owner:
-    """Whose statistics these are: the weights, the tokens, the layer that is read and the longest row."""
+    """The owner of these statistics: the weights, the rendering, the layer that is read and the longest
+    row.
+    """
     read = {"target_layer": settings.target_layer, "max_length": settings.max_length}
     usual = {"target_layer": None, "max_length": 4096}
     identity = {"student": student.id, "rendering": student.rendering, **unusual(read, usual)}
@@ -210,7 +212,7 @@ def score_students(
 def statistics_wanted(
     kind: str, label: str, view: View, student: ModelState, settings: Score, placement: Placement
 ) -> Want:
-    """The rows of a view of a student's statistics."""
+    """The rows that a view of a student's statistics wants."""
     return Want(
         kind,
         label,
@@ -227,13 +229,13 @@ def statistics_wanted(
 
 
 def count_scores(scores: pd.DataFrame) -> dict[str, int]:
-    """What a view says of statistics: how many answers, their tokens, and how many of each state."""
+    """The counts of statistics that a view records: answers, their tokens, and how many have each state."""
     states = {str(k): int(v) for k, v in scores["state"].value_counts().items()}
     return {"answers": len(scores), "tokens": int(scores["conversation_tokens"].sum()), **states}
 
 
 def left_to_score(student: ModelState, rows: Sequence[Row]) -> str:
-    """What these answers would take of a student."""
+    """A plan's text on how much is left to score: answers and tokens."""
     renderer = student.renderer()
     distinct = {r.prompt for r in rows}
     prompts = {prompt: prompt_tokens(renderer, prompt) for prompt in distinct}

@@ -1,5 +1,5 @@
-"""In an actor: answers are rendered, and what a student says of them is computed, row by row or as rows that
-could not be.
+"""Runs in an actor. Renders answers and computes their numbers under a student. A row that fails keeps its
+place, with a state and a reason.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ STATISTIC_COLUMNS = [*TOLD, *STATISTIC_NAMES]
 
 
 class AnyScorer(Protocol):
-    """What computes numbers of rendered answers under a student."""
+    """Computes numbers of rendered answers under a student."""
 
     @property
     def result(self) -> type:
@@ -38,14 +38,16 @@ class AnyScorer(Protocol):
 
     @property
     def context_length(self) -> int | None:
-        """The longest row that the model has positions for; None where there is no end."""
+        """The longest row that the model has positions for. None if there is no limit."""
 
     def score(self, rows: Sequence[Rendered], /) -> Sequence[Any]:
-        """The numbers of each row, or the exception that it ended in."""
+        """Compute the numbers of each row, or return the exception that it ended in."""
 
 
 def key_of(row: Row) -> bytes:
-    """The key of an answer's statistics: its question's messages and what it says."""
+    """The key of an answer's statistics. It follows from its question's messages and its own text and tool
+    calls.
+    """
     return answer_key(question_key(row.prompt), row.answer, row.calls)
 
 
@@ -59,7 +61,7 @@ class ScoreHandler:
         self.fallbacks = self.scorer.proof.lines
 
     def scorer_of(self, model: Any, renderer: Renderer) -> AnyScorer:
-        """What computes the numbers."""
+        """Make the scorer that computes the numbers."""
         return Scorer(model, renderer.special_ids, self.settings.target_layer, self.settings.token_budget)
 
     def give_up(self, row: Row, reason: str) -> pd.DataFrame:
@@ -77,17 +79,17 @@ class ScoreHandler:
 
 
 def names_of(result: type) -> list[str]:
-    """The columns of numbers that are told of an answer."""
+    """The names of the columns of an answer's numbers."""
     return [field.name for field in fields(result)]
 
 
 def blank(result: type) -> list[Any]:
-    """These numbers of an answer that has none."""
+    """The values of these columns for an answer without numbers."""
     return [b"" if field.type in (bytes, "bytes") else 0.0 for field in fields(result)]
 
 
 def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: AnyScorer, max_length: int) -> pd.DataFrame:
-    """Render and score answers; a row that cannot be scored keeps its place, with a state and a reason."""
+    """Render and score answers. A row that cannot be scored keeps its place, with a state and a reason."""
     table: dict[str, list[Any]] = {}
     rendered = {}
     limit, nothing = min(max_length, scorer.context_length or max_length), blank(scorer.result)

@@ -1,4 +1,6 @@
-"""A key: from the environment to whoever calls with it, and nowhere else."""
+"""A key. It is read from the environment and passed to the actor that calls with it, and goes nowhere
+else.
+"""
 
 import os
 from dataclasses import dataclass
@@ -7,13 +9,14 @@ from cluster.errors import BadInput
 from jobs.experiment.teachers import EndpointTeacher
 
 MARK = "***"
-WORD, LONG = 6, 16  # characters: below the first no text is searched for a key, from the second any key is
+# in characters: texts are never searched for a key shorter than WORD, always for one of LONG or more
+WORD, LONG = 6, 16
 
 
 @dataclass(frozen=True)
 class Secret:
-    """A key on its way from this process's environment to an actor: by value, never in a runtime environment,
-    which `ps` shows.
+    """A key that is passed from this process's environment to an actor by value. It is never put into a
+    runtime environment, which `ps` shows.
     """
 
     value: str
@@ -23,8 +26,8 @@ class Secret:
 
     @property
     def is_telling(self) -> bool:
-        """Whether a text that holds it gives something away. Servers without keys are sent words (`EMPTY`,
-        `none`, `ollama`) or numbers, which good answers hold too.
+        """Whether a text that holds the key gives a secret away. Servers without keys are sent words
+        (`EMPTY`, `none`, `ollama`) or numbers, which good answers hold too.
         """
         is_plain = self.value.isalpha() or self.value.isdigit()
         return len(self.value) >= (LONG if is_plain else WORD)
@@ -39,10 +42,10 @@ class Secret:
 
 
 def read_key(teacher: EndpointTeacher) -> Secret:
-    """The teacher's key from the environment, without the spaces and the line's end around it.
+    """Read the teacher's key from the environment, without surrounding white space.
 
     Raises:
-        BadInput: the variable is not set, is empty, or holds what no header can.
+        BadInput: the variable is not set, is empty, or holds characters that no header can hold.
     """
     name = teacher.api_key_env
     key = os.environ.get(name)

@@ -1,5 +1,5 @@
-"""Stage select: one arm's rule turns costs into a choice, and every question and answer gets its state in the
-ledger.
+"""The stage `select`. One arm's rule turns costs into a choice. Every question and answer gets its state in
+the ledger.
 """
 
 import math
@@ -26,9 +26,10 @@ from selection.rules import RuleSettings, choose, is_sequential
 from selection.teacher_costs import TEACHER_COSTS
 
 VERSION = 3
-# Parts with what was found by looking at all slices. Lineage tells costs of teachers; nobody needs the other.
+# Parts with what one worker computed from all slices. Lineage reads the teachers' costs later; the other is
+# only used here.
 ALL, OF_TEACHERS = "of-all", "of-teachers"
-# what became of a question, by the furthest that an answer to it came
+# the state of a question, by the furthest state that an answer to it reached
 OF_QUESTION = ("no_answer", "no_verified_answer", "no_scorable_answer", "left_out_by_rule", "selected")
 REACHED = {"selected": 4, "not_selected": 3}
 REACHED |= dict.fromkeys(("too_long", "unrenderable", "quarantined", "empty", "verified"), 2)
@@ -37,7 +38,7 @@ LEDGER_COLUMNS = ["kind", "id", "state", "teacher", "length_tokens", "reason"]
 
 @dataclass(frozen=True)
 class Choice:
-    """A rule to choose by, and the seed of what it draws."""
+    """A rule for choosing, and the seed of its draws."""
 
     arm: Arm
     seed: int
@@ -52,7 +53,8 @@ def select_stage(store: Store, choice: Choice, scores: PoolScores, pool: AnswerP
         "rule": {
             name: value
             for name, value in asdict(arm.rule_settings).items()
-            if name != "most_questions" or value is not None  # unusual, and newer than the others
+            # newer than the other settings, so its default is left out of the identity
+            if name != "most_questions" or value is not None
         },
         "seed": choice.seed,
     }
@@ -60,10 +62,11 @@ def select_stage(store: Store, choice: Choice, scores: PoolScores, pool: AnswerP
 
 
 def select_answers(run: Run, label: str, choice: Choice, pool: AnswerPool, scores: PoolScores) -> Sliced:
-    """Choose an arm's training set from scored answers; makes `chosen` and `ledger`.
+    """Choose an arm's training set from scored answers. Makes the tables `chosen` and `ledger`.
 
     Args:
-        scores: of the student that chooses; rules without a cost need them for lengths only.
+        scores: the statistics under the student that chooses. Rules without a cost need them for lengths
+            only.
     """
     stage = select_stage(run.store, choice, scores, pool)
     sliced = Sliced(stage, ("chosen", "ledger"), pool.count)
@@ -86,8 +89,8 @@ def select_answers(run: Run, label: str, choice: Choice, pool: AnswerPool, score
 def look_at_all(
     run: Run, label: str, choice: Choice, pool: AnswerPool, scores: PoolScores, stage: Stage
 ) -> None:
-    """Let one worker look at all slices, where a rule needs that: a quantile of all costs, or what was chosen
-    for other questions.
+    """Let one worker read all slices, if the rule needs it: for a quantile of all costs, or for choices that
+    depend on other questions.
     """
     rule = choice.arm.rule_settings
     if pool.count == 1:
@@ -101,7 +104,7 @@ def look_at_all(
 
 
 def teacher_costs(arm: Arm, pool: AnswerPool, scores: PoolScores) -> dict[str, float]:
-    """The costs of teachers, where that is what an arm chooses by, from all slices."""
+    """The teachers' costs, computed from all slices. Empty if the arm does not choose by them."""
     cost = arm.cost_settings
     if cost is None or cost.name not in TEACHER_COSTS:
         return {}
@@ -110,14 +113,14 @@ def teacher_costs(arm: Arm, pool: AnswerPool, scores: PoolScores) -> dict[str, f
 
 
 def write_teacher_costs(choice: Choice, pool: AnswerPool, scores: PoolScores, stage: Stage) -> None:
-    """In a worker: the costs of teachers."""
+    """Runs in a worker. Writes the teachers' costs."""
     found = teacher_costs(choice.arm, pool, scores)
     write_table(stage.part(OF_TEACHERS), pd.DataFrame({"teacher": list(found), "cost": list(found.values())}))
 
 
 def known_teacher_costs(arm: Arm, pool: AnswerPool, scores: PoolScores, stage: Stage) -> dict[str, float]:
-    """The costs of teachers, which in a run of several slices one worker has found; an earlier version did
-    not keep them.
+    """The teachers' costs. In a run of several slices one worker has computed them before. Earlier versions
+    did not store them.
     """
     if pool.count == 1 or arm.cost not in TEACHER_COSTS or not stage.has(OF_TEACHERS):
         return teacher_costs(arm, pool, scores)
@@ -126,7 +129,7 @@ def known_teacher_costs(arm: Arm, pool: AnswerPool, scores: PoolScores, stage: S
 
 
 def find_quantile(choice: Choice, pool: AnswerPool, scores: PoolScores, stage: Stage) -> None:
-    """In a worker: the quantile of all costs."""
+    """Runs in a worker. Writes the quantile of all costs."""
     known = known_teacher_costs(choice.arm, pool, scores, stage)
     costs = [with_costs(scored, choice.arm, known)["cost"].to_numpy() for scored in scores.each()]
     every = pd.Series(np.concatenate(costs))
@@ -135,8 +138,8 @@ def find_quantile(choice: Choice, pool: AnswerPool, scores: PoolScores, stage: S
 
 
 def choose_from_all(choice: Choice, pool: AnswerPool, scores: PoolScores, stage: Stage) -> None:
-    """In a worker: the choice of a rule that goes from question to question; of every answer only its names,
-    teacher and cost are held.
+    """Runs in a worker. Makes the choice of a rule that goes from question to question. Only the names,
+    teacher and cost of each answer are held.
     """
     names, kept = Names({}, {}), []
     known = known_teacher_costs(choice.arm, pool, scores, stage)
@@ -151,7 +154,7 @@ def choose_from_all(choice: Choice, pool: AnswerPool, scores: PoolScores, stage:
 
 @dataclass(frozen=True)
 class SelectSlice:
-    """In a worker: an arm's choice among a slice's answers, and what became of every one."""
+    """Runs in a worker. Makes an arm's choice among a slice's answers, and the state of every answer."""
 
     choice: Choice
     pool: AnswerPool
@@ -185,18 +188,18 @@ class SelectSlice:
 
 @dataclass(frozen=True)
 class Names:
-    """What draws, ties and the order of a choice follow in place of ids, by id."""
+    """Names that replace ids in draws, ties and the order of a choice. Each is found by its id."""
 
     questions: Mapping[str, str]
     answers: Mapping[str, str]
 
 
 def names_by_key(scored: pd.DataFrame, answers: pd.DataFrame, questions: Mapping[str, Question]) -> Names:
-    """Names from the keys of questions and answers, which are content: the questions' messages, numbered
-    where several questions have the same, and the answers' texts, parted by teacher where they are the same.
+    """Names made from the keys of questions and answers, which follow from content. Questions with the same
+    messages are numbered. Answers with the same text are told apart by teacher.
 
     Args:
-        answers: of the pool, with their keys.
+        answers: the pool's answers, with their keys.
     """
     seen: Counter[bytes] = Counter()
     of_questions = {}
@@ -210,7 +213,7 @@ def names_by_key(scored: pd.DataFrame, answers: pd.DataFrame, questions: Mapping
 
 
 def with_costs(scored: pd.DataFrame, arm: Arm, of_teachers: Mapping[str, float]) -> pd.DataFrame:
-    """The answers that could be scored, with their costs; 0 where the arm reads none."""
+    """The answers that could be scored, with their costs. The cost is 0 if the arm uses none."""
     usable = scored[scored["state"] == "scored"].reset_index(drop=True)
     costs = (
         compute_cost(usable, arm.cost_settings, of_teachers)
@@ -223,7 +226,7 @@ def with_costs(scored: pd.DataFrame, arm: Arm, of_teachers: Mapping[str, float])
 def choose_named(
     usable: pd.DataFrame, rule: RuleSettings, seed: int, accuracy: Mapping[str, float], names: Names
 ) -> pd.DataFrame:
-    """Apply a rule to answers with costs, with names in place of ids; returns the choice with the ids."""
+    """Apply a rule to answers with costs, using names in place of ids. Returns the choice with the ids."""
     answers, questions = usable["answer_id"].tolist(), usable["question_id"].tolist()
     named = [names.answers[a] for a in answers]
     ids = dict(zip(named, zip(questions, answers, strict=True), strict=True))
@@ -240,11 +243,12 @@ def build_ledger(
     chosen: pd.DataFrame,
     questions: list[str],
 ) -> pd.DataFrame:
-    """One row per question and per answer, each in exactly one state, with the reason where there is one.
+    """Build the ledger: one row for each question and each answer, in exactly one state, with the reason if
+    there is one.
 
-    Answers: selected, not_selected, or what ended them earlier. Questions: selected, left_out_by_rule,
-    no_scorable_answer, no_verified_answer, no_answer; and for rows of their file that are none of ours
-    not_understood, or duplicate where an earlier row says the same.
+    States of answers: selected, not_selected, or an earlier state that ended them. States of questions:
+    selected, left_out_by_rule, no_scorable_answer, no_verified_answer, no_answer. Rows of the questions' file
+    that are no questions of the run: not_understood, or duplicate if an earlier row has the same question.
 
     Raises:
         RuntimeError: the totals do not add up.
@@ -281,10 +285,11 @@ def build_ledger(
 
 
 def check_balance(ledger: pd.DataFrame, questions: int, answers: int, chosen: pd.DataFrame) -> None:
-    """Every question and answer once, in one final state, and as many selected as chosen.
+    """Check that every question and answer is in the ledger once, and that as many are selected as were
+    chosen.
 
     Raises:
-        RuntimeError: otherwise; the run stops, because something was lost or doubled.
+        RuntimeError: it is not so. The run stops, because something was lost or doubled.
     """
     if ledger.duplicated(["kind", "id"]).any():
         raise RuntimeError(

@@ -1,5 +1,5 @@
-"""A model at a point of its life, teacher or student alike: what asking, scoring, training and evaluating it
-need to know.
+"""A model at one point of its training, teacher and student alike. It holds what asking, scoring, training
+and evaluating need to know.
 """
 
 from collections.abc import Mapping
@@ -25,19 +25,20 @@ if TYPE_CHECKING:
     from jobs.stages.train import Training
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
-CONFIGS = (CONFIG, f"{ADAPTER}/{ADAPTER_CONFIG}")  # in a training's weights: they tell that those are there
+# files in a training's weights whose presence shows that the weights exist
+CONFIGS = (CONFIG, f"{ADAPTER}/{ADAPTER_CONFIG}")
 
 
 @dataclass(frozen=True)
 class ModelState:
-    """A model at some point of its life: `id` says by content which weights these are.
+    """A model at one point of its training. `id` identifies its weights by content.
 
-    Training changes the weights only, so the tokenizer, the template and the rendering's fingerprint stay the
-    first state's.
+    Training changes only the weights. The tokenizer, the template and the rendering's fingerprint stay those
+    of the first state.
 
     Attributes:
-        about: what `id` is made of, in words.
-        trained_by: what gave it these weights, and would again; None for a first state.
+        about: what `id` follows from, in words.
+        trained_by: the training that made these weights and can make them again. None for a first state.
     """
 
     name: str
@@ -57,7 +58,7 @@ class ModelState:
 
     @property
     def is_there(self) -> bool:
-        """Whether the weights, in a directory, have not been removed."""
+        """Whether the weights still exist, if they are in a directory."""
         source = self.source
         if source.adapter is None:
             return (Place(source.path) / CONFIG).is_file()
@@ -75,7 +76,9 @@ class ModelState:
         return replace(self, source=source, id=digest([training.id, steps]), trained_by=None)
 
     def _trained(self, training: Stage, folder: str) -> ModelSource:
-        """Where a training left its weights; an adapter belongs on top of the base that it was trained on."""
+        """Where a training wrote its weights. An adapter is loaded on top of the base that it was trained
+        on.
+        """
         place = training.directory / folder
         if training.config["train"]["lora"] is not None:
             return replace(self.source, adapter=str(place / ADAPTER))
@@ -83,11 +86,11 @@ class ModelState:
 
 
 def first_state(model: ModelTeacher | Student) -> ModelState:
-    """A model as the experiment names it, before any training; its rendering is proved on probe rows.
+    """A model as the experiment names it, before any training. Its rendering is proved on probe rows.
 
     Raises:
-        BadInput: no model there.
-        Unrenderable: its template does what nobody could train on.
+        BadInput: there is no model.
+        Unrenderable: its template cannot be used for training.
     """
     check_model_directory(model.path)
     source = pinned(ModelSource(model.path, model.dtype, model.revision, model.trust_remote_code))
@@ -110,8 +113,8 @@ def first_state(model: ModelTeacher | Student) -> ModelState:
 
 
 def check_student(student: ModelState, target_layer: str | None, lora: LoraSettings | None = None) -> None:
-    """Look at a student before any work: can its model be built, is the layer to read in it, and do its
-    layers take the adapters that it is to be trained with.
+    """Check a student before any work: its model can be built, the layer to read exists, and its layers
+    accept the adapters of the training.
 
     Raises:
         BadInput: what is missing.

@@ -1,4 +1,4 @@
-"""From teachers to a pool: who can be asked is asked, files are read, and where more right answers are wanted
+"""From teachers to a pool. Models and endpoints are asked, files are read. If more right answers are wanted,
 teachers are asked again.
 """
 
@@ -27,7 +27,7 @@ from jobs.stages.states import ModelState
 from jobs.stages.take import take_files
 from jobs.stages.verify import read_verdicts, verdicts_on
 
-TOKENS_OF_ANSWER = 400  # of the limit, that count as one answer of the usual length
+TOKENS_OF_ANSWER = 400  # tokens of the limit that count as one answer of the usual length
 
 
 def build_pool(
@@ -37,11 +37,11 @@ def build_pool(
     questions: Mapping[str, Question],
     refused: Sequence[Refused] = (),
 ) -> AnswerPool:
-    """Ask all teachers, verify, and ask again where `until_verified` wants more right answers.
+    """Ask all teachers and verify their answers. Ask again if `until_verified` wants more right answers.
 
     Args:
         hosted: the teachers that this cluster hosts, by name.
-        refused: rows of which no question could be made, for the ledger.
+        refused: rows that could not be read as questions, for the ledger.
 
     Raises:
         Unmade: in a plan, answers or verdicts are not there yet.
@@ -71,8 +71,8 @@ def build_pool(
 
 
 def guess_answers(e: Experiment, questions: int) -> int:
-    """About how many answers of some hundred tokens there will be, to cut the run into slices: files by their
-    size, whoever is asked by its samples and its token limit.
+    """Estimate the number of answers of some hundred tokens, to cut the run into slices. Files count by their
+    size, models and endpoints by their samples and token limits.
     """
     paths = {t.path for t in e.teachers if isinstance(t, FileTeacher)}
     rows = (guess_rows(path) for path in paths)
@@ -85,8 +85,8 @@ def guess_answers(e: Experiment, questions: int) -> int:
 def judge_agreement(
     run: Run, e: Experiment, pool: AnswerPool, questions: Mapping[str, Question]
 ) -> Agreement | None:
-    """How the judge's verdicts on a sample compare with those of `judge.check_method`: on the answers with
-    the first keys, which are digests, of questions that have a reference.
+    """Compare the judge's verdicts on a sample with those of `judge.check_method`. The sample is the answers
+    with the smallest keys, which are digests, to questions with a reference.
 
     Raises:
         Unmade: in a plan, the sample is still to be checked.
@@ -96,7 +96,7 @@ def judge_agreement(
     sample = pd.DataFrame()
     for number in range(pool.count):
         sample = pd.concat([sample, judged_in(pool.read(number), e, questions)])
-        if len(sample) >= e.judge.check_sample:  # later slices have later keys
+        if len(sample) >= e.judge.check_sample:  # later slices have larger keys
             break
     sample = sample.sort_values("answer_key").head(e.judge.check_sample)
     settings = Checks(e.verify).of(e.judge.check_method)
@@ -110,7 +110,7 @@ def judge_agreement(
 
 
 def judged_in(answers: pd.DataFrame, e: Experiment, questions: Mapping[str, Question]) -> pd.DataFrame:
-    """Of these answers those that the judge told right from wrong, and that a reference can check."""
+    """Those of the answers that the judge called right or wrong, and whose question has a reference."""
     told = answers[answers["state"].isin(["verified", "duplicate", "wrong"])]
     by_judge = [
         (questions[q].method or e.verify.method) == "judge" and bool(questions[q].references)
@@ -120,7 +120,7 @@ def judged_in(answers: pd.DataFrame, e: Experiment, questions: Mapping[str, Ques
 
 
 def asks_by_teacher(e: Experiment, questions: Mapping[str, Question], samples: range) -> dict[str, list[Ask]]:
-    """Every question for every teacher that can be asked, with what each is told before it."""
+    """Every question for every teacher that can be asked, with the teacher's own system text."""
     askable = [t for t in e.teachers if not isinstance(t, FileTeacher)]
     told = {
         system: asks_of(questions.values(), samples, system) for system in {t.ask_system for t in askable}
@@ -137,18 +137,18 @@ def asked(
     only: Mapping[str, frozenset[str]] | None = None,
     suffix: str = "",
 ) -> list[Said]:
-    """What teachers answer to these asks, failed calls asked again where the run was told to.
+    """The answers of teachers to these asks. Failed calls are asked again with `--retry-failed`.
 
     Args:
         samples: the numbers of the samples that are asked for.
-        only: the ids of the questions that each is asked, where those are not all.
+        only: the ids of the questions that each teacher is asked, if it is not asked all.
 
     Raises:
         Unmade: in a plan, answers are not there yet.
     """
     g = e.generate
     draw = Draw(g.temperature, g.top_p, g.max_new_tokens, e.seed)
-    requests = {id(own): request_of(own) for own in asks.values()}  # most often one for all
+    requests = {id(own): request_of(own) for own in asks.values()}  # usually one request for all teachers
     waves = {}
     for teacher in e.teachers:
         if teacher.name in asks:
@@ -164,7 +164,7 @@ def asked(
 
 
 def who(teacher: ModelTeacher | EndpointTeacher | FileTeacher, hosted: Mapping[str, ModelState]) -> Asked:
-    """Whom to ask for a teacher.
+    """The model or endpoint to ask for a teacher.
 
     Raises:
         ValueError: it is a file.
@@ -178,7 +178,7 @@ def who(teacher: ModelTeacher | EndpointTeacher | FileTeacher, hosted: Mapping[s
 
 @dataclass(frozen=True)
 class LackingIn:
-    """In a worker: the questions of a slice that teachers have too few right answers to."""
+    """Runs in a worker. Finds the questions of a slice to which teachers have too few right answers."""
 
     questions: Sliced
     states: Sliced
@@ -194,7 +194,7 @@ class LackingIn:
 
 
 def still_lacking(run: Run, e: Experiment, pool: AnswerPool, sample: int) -> dict[str, list[str]]:
-    """The ids of the questions that teachers who can be asked have too few right answers to, by teacher."""
+    """For each teacher that can be asked, the ids of the questions to which it has too few right answers."""
     askable = [t.name for t in e.teachers if not isinstance(t, FileTeacher)]
     look = LackingIn(pool.questions, pool.states, askable, e.generate.until_verified)
     tasks = [(f"sample {sample}, {k}", Task(look, (k,))) for k in range(pool.count)]

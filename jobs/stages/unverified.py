@@ -1,4 +1,6 @@
-"""Why no answer of a pool was verified: what became of them, the commonest reasons, and what to do."""
+"""The error of a pool without a verified answer: the answers' states, the most frequent reasons, and what to
+do.
+"""
 
 import re
 from collections import Counter
@@ -17,9 +19,9 @@ REMEDIES = {
     "unknown_question": "give questions and answers the same ids, or none",
     "not_understood": "see docs/data.md for what a row may hold",
 }
-SHOWN = 3  # reasons, and states with a remedy
+SHOWN = 3  # how many reasons, and how many states with a remedy, are shown
 WITH_REASON = ("failed", "unreadable_reference", "timed_out", "checker_error", "not_understood")
-OWN_WORDS = re.compile(r"\w*\d\w*")  # what differs from call to call: numbers, and ids that hold some
+OWN_WORDS = re.compile(r"\w*\d\w*")  # words that differ from call to call: numbers, and ids with digits
 
 
 def nothing_verified(pool: AnswerPool) -> BadInput:
@@ -37,7 +39,7 @@ def nothing_verified(pool: AnswerPool) -> BadInput:
 
 
 def commonest_reasons(pool: AnswerPool) -> list[str]:
-    """The reasons that most answers were lost for, each with its state, its teachers and its count."""
+    """The most frequent reasons why answers were lost, each with its state, its teachers and its count."""
     counts: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], str] = {}
     teachers: dict[tuple[str, str], set[str]] = {}
@@ -57,6 +59,6 @@ def commonest_reasons(pool: AnswerPool) -> list[str]:
 
 
 def _few(names: list[str]) -> str:
-    """Names for people, the first three of many."""
+    """The first three names, and how many more there are."""
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,5 +1,5 @@
-"""Verdicts: what a checker says of an answer against a reference. They belong to the checker's settings,
-whoever answered: a text that was checked once is not checked again.
+"""Verdicts: a checker's result for an answer and a reference. They belong to the checker's settings and do
+not depend on the teacher. A text that was checked once is not checked again.
 """
 
 import hashlib
@@ -25,30 +25,30 @@ from selection.verification import Case, Verdict, VerifySettings, load_function
 
 VERSION = 4
 SHARD_SIZE = 2000
-LARGE_SHARD_SIZE = ROWS  # of a request that is read by slice, where a check takes microseconds
+LARGE_SHARD_SIZE = ROWS  # for a request that is read by slice, because a check takes microseconds
 QUICK = ("exact", "numeric", "choice")
-MOST_CHECKERS = 1000  # as many as there are shards, where there is room
+MOST_CHECKERS = 1000  # so in effect one for each shard, if the cluster has room
 VERDICT_COLUMNS = ["state", "extracted"]
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a checker is given, under the question that it belongs to."""
+    """A checker's input, with the key of its question."""
 
     question: bytes
     case: Case
 
     @property
     def key(self) -> bytes:
-        """Of the verdict: all that the checker is given."""
+        """The key of the verdict. It follows from all of the checker's input."""
         refs, row = self.case.references, self.case.row
         reference = refs[0] if len(refs) == 1 else list(refs)
         return row_key(self.question, self.case.text, reference, *([row] if row else []))
 
 
 class VerifyHandler:
-    """Handler in an actor: keeps one checking process, which ends what runs too long and survives what
-    dies.
+    """Handler in an actor: keeps one checking process. A check that runs too long is ended, and a check that
+    crashes does not end the actor.
     """
 
     def __init__(self, settings: VerifySettings) -> None:
@@ -78,13 +78,13 @@ def settings_config(settings: VerifySettings) -> dict[str, Any]:
 
 
 def owner_of(settings: VerifySettings) -> Owner:
-    """Whose verdicts these are: the checker's, under its settings."""
+    """The owner of these verdicts: the checker under its settings."""
     about = {"name": "the checker", **asdict(settings)}
     return Owner("verdicts", VERSION, settings_config(settings), about)
 
 
 def verdicts_on(run: Run, kind: str, label: str, settings: VerifySettings, given: Iterable[Checked]) -> View:
-    """Have answers checked that nobody has checked yet; see `verdicts_requested`."""
+    """Check those answers that have not been checked yet; see `verdicts_requested`."""
     return verdicts_requested(run, kind, label, settings, Request({c.key: c for c in given}))
 
 
@@ -94,7 +94,7 @@ def verdicts_requested(
     """Have answers checked that nobody has checked yet.
 
     Args:
-        kind: what it is for: verify, or evaluate.
+        kind: the purpose: verify or evaluate.
     """
     view = run.view(owner_of(settings), request)
     is_large = isinstance(request, SlicedRequest) and settings.method in QUICK
@@ -116,7 +116,7 @@ def verdicts_requested(
 
 
 def count_verdicts(verdicts: pd.DataFrame) -> dict[str, int]:
-    """What a view says of verdicts: how many, and how many of each state."""
+    """The counts of verdicts that a view records: how many, and how many of each state."""
     return {
         "answers": len(verdicts),
         **{str(k): int(v) for k, v in verdicts["state"].value_counts().items()},
@@ -124,7 +124,7 @@ def count_verdicts(verdicts: pd.DataFrame) -> dict[str, int]:
 
 
 def read_verdicts(view: View, given: Sequence[Checked]) -> list[Verdict]:
-    """What a finished view says of each of these."""
+    """Read the verdict on each of these from a finished view."""
     by_key = said_by_program(view.read())
     return [by_key[checked.key] for checked in given]
 

@@ -1,8 +1,9 @@
-"""One POST to a server that nobody trusts: the whole call ends in time, its body is bounded before and after
-decompression, and it leads nowhere else.
+"""One POST to a server that is not trusted. The whole call ends within a time limit. Its body is bounded
+before and after decompression. It is not redirected to another server.
 
-A client's usual timeouts are per read, so a byte now and then keeps a call for ever. Only a deadline over all
-of it ends that, headers included; so calls run on a loop of their own, and threads wait for them.
+A client's usual timeouts are per read, so a server that sends a byte now and then keeps a call open for ever.
+Only a deadline over the whole call, headers included, ends that. So calls run on an event loop of their own,
+and threads wait for them.
 """
 
 import asyncio
@@ -21,15 +22,15 @@ from jobs.stages.refusal import NoAnswer, Refused
 from jobs.stages.secret import Secret
 
 MOST_BYTES = 16 * 2**20  # a hundred thousand tokens of any script take less than a tenth
-MOST_WORDS_BYTES = 2**16  # of an error's body: what it says is cut much shorter
-MOST_STEPS = 5  # from path to path of one server
+MOST_WORDS_BYTES = 2**16  # of an error's body; the words that are kept are much shorter
+MOST_STEPS = 5  # redirects between paths of one server
 CODINGS = ("gzip", "x-gzip", "deflate")
 WINDOWS = (47, -15)  # zlib's: a header of gzip or zlib, then none, which some servers call deflate too
 
 
 @dataclass(frozen=True)
 class Response:
-    """What came back, as text, without the key: it stood there if `held_key`."""
+    """A reply as text, with the key removed. `held_key` says whether the key was in it."""
 
     status: int
     headers: Mapping[str, str]
@@ -41,8 +42,8 @@ class Wire:
     """The way to one server's chat completions.
 
     Args:
-        timeout_s: of a whole call, from its connection to its last byte.
-        connections: at once.
+        timeout_s: the time limit of a whole call, from its connection to its last byte.
+        connections: the most connections at once.
     """
 
     def __init__(self, base_url: str, key: Secret, timeout_s: float, connections: int) -> None:
@@ -60,11 +61,11 @@ class Wire:
         weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
 
     def post(self, body: Mapping[str, Any]) -> Response:
-        """Send a body; returns what comes back, whatever its status.
+        """Send a body. Returns the reply, whatever its status.
 
         Raises:
-            NoAnswer: nothing whole came, or more than an answer can be.
-            Refused: it leads elsewhere.
+            NoAnswer: no complete reply came, or it was larger than any answer.
+            Refused: the server redirects to another one.
         """
         content = json.dumps(body, allow_nan=False).encode()
         return asyncio.run_coroutine_threadsafe(self._post(content), self._loop).result()
@@ -81,7 +82,7 @@ class Wire:
             ) from error
 
     async def _send(self, request: httpx2.Request) -> Response:
-        """Send a request, also on to another path of the same server."""
+        """Send a request. Follows redirects to other paths of the same server."""
         for _ in range(MOST_STEPS):
             response = await self._client.send(request, stream=True)
             try:
@@ -96,7 +97,7 @@ class Wire:
         raise _leads_to(self.key.hide(str(request.url)), response.status_code)
 
     async def _read(self, response: httpx2.Response) -> Response:
-        """The body of a reply; of an error its beginning, which says enough."""
+        """The body of a reply. Of an error only the beginning is read."""
         most = MOST_BYTES if response.is_success else MOST_WORDS_BYTES
         raw = bytearray()
         async for piece in response.aiter_raw():
@@ -112,7 +113,7 @@ class Wire:
 
 
 def _origin(request: httpx2.Request) -> tuple[str, str, int | None]:
-    """What must stay the same where a key is sent on."""
+    """What a redirect must not change if the key is to be sent along."""
     return request.url.scheme, request.url.host, request.url.port
 
 
@@ -122,17 +123,17 @@ def _leads_to(where: str, status: int) -> Refused:
 
 
 def _run(loop: asyncio.AbstractEventLoop, client: httpx2.AsyncClient) -> None:
-    """Run a loop until it is stopped, then close what it had open."""
+    """Run a loop until it is stopped, then close its connections."""
     loop.run_forever()
     loop.run_until_complete(client.aclose())
     loop.close()
 
 
 def unpacked(raw: bytes, coding: str, most: int) -> bytes:
-    """A body as it was before it was compressed, or little more than the first `most` bytes of it.
+    """Decompress a body. Of a longer one little more than the first `most` bytes are returned.
 
     Raises:
-        NoAnswer: a coding that nobody asked for, or what is none.
+        NoAnswer: the coding was not requested, or the body is not in it.
     """
     coding = coding.strip().lower()
     if coding in ("", "identity"):
