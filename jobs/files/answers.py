@@ -33,13 +33,13 @@ USUAL = Fields()
 
 @dataclass(frozen=True)
 class FoundAnswer:
-    """One answer read from a file, before it is known whether its question is ours.
+    """One answer read from a file, before its question has been looked up in the run.
 
     Attributes:
-        prompt: its question; None where the row names an id alone.
-        text: with its reasoning in think tags.
-        calls: JSON text of its tool calls.
-        problem: why it cannot be understood; empty where it can.
+        prompt: its question. None if the row only names an id.
+        text: the answer's text, with its reasoning in think tags.
+        calls: its tool calls as JSON text.
+        problem: why the row is not understood. Empty if it is.
     """
 
     question_id: str
@@ -67,11 +67,11 @@ class ReadAnswers:
     """What a teacher's file held.
 
     Attributes:
-        answers: where they are kept.
-        count: how many answers; `refused` counts those that cannot be understood, by reason.
-        layouts: how many answers each layout gave.
-        teachers: whom the rows name, where they do.
-        notes: what else there is to say: files that nobody reads, and the first rows that were refused.
+        answers: the answers, if they are kept in memory.
+        count: the number of answers. `refused` counts the rows that are not understood, by reason.
+        layouts: the number of answers in each layout.
+        teachers: the teachers that rows name, with the number of rows.
+        notes: further lines for the user: files that are not read, and the first refused rows.
     """
 
     path: str
@@ -94,7 +94,7 @@ def answer_text(answer: Message) -> str:
 
 
 def answer_turn(text: str, calls: str = "") -> Message:
-    """The turn that an answer is: what `answer_text` and `write_calls` were made of."""
+    """An answer as a turn: the inverse of `answer_text` and `write_calls`."""
     reasoning, content = split_reasoning(text)
     return Message("assistant", content, reasoning, read_calls(calls))
 
@@ -111,15 +111,16 @@ def read_answers(
 def each_answer(
     told: ReadAnswers, fields: Fields, on_broken: OnBroken = None, *, rows_of: str | None = None
 ) -> Iterator[FoundAnswer]:
-    """A teacher's answers; several rows for one question are its samples, in the file's order.
+    """Read a teacher's answers one by one. Several rows for one question are its samples, in the file's
+    order.
 
     Args:
-        told: of which file; gets what it held.
+        told: names the file, and gets the counts of its content.
         rows_of: take only the rows that name this teacher.
 
     Raises:
-        BadInput: no row has an answer, or names a question; rows of several teachers, and nobody said whose
-            to take.
+        BadInput: no row has an answer, or no row names a question; or the rows are of several teachers and
+            `rows_of` is not set.
     """
     for _, answer in each_answer_of(told.path, fields, on_broken, {rows_of: told}):
         yield answer
@@ -132,10 +133,11 @@ def each_answer_of(
     told: Mapping[str | None, ReadAnswers],
     check: Callable[[FoundAnswer], None] = lambda answer: None,
 ) -> Iterator[tuple[str | None, FoundAnswer]]:
-    """The answers of teachers whose rows are in one file, read once for all of them; see `each_answer`.
+    """The answers of several teachers in one file, which is read once for all of them; see `each_answer`.
 
     Args:
-        told: by the names of those whose rows are taken; None takes the rows of anybody, and is alone.
+        told: by the names of the teachers whose rows are taken. None takes all rows, and must be the only
+            key.
         check: raises `NotUnderstood` for an answer that cannot be used.
     """
     counts: dict[str | None, Counter[str]] = {name: Counter() for name in told}
@@ -173,27 +175,32 @@ def each_answer_of(
 
 
 def _refuse_teachers(path: str, teachers: Counter[str], told: Mapping[str | None, ReadAnswers]) -> None:
-    """Stop where nobody said whose rows to take, or nobody has any.
+    """Refuse a file of several teachers if `rows_of` is not set, or one without rows of that teacher.
 
     Raises:
-        BadInput: with those who have.
+        BadInput: names the teachers that have rows.
     """
     known = ", ".join(sorted(teachers)[:8])
     for name, own in told.items():
         if name is not None and not own.count:
-            raise BadInput(f"{path} has no row of {name}", known or "nobody", "rows_of: one of them", "")
+            raise BadInput(
+                f"{path} has no row of {name}",
+                known or "rows without a teacher's name",
+                "rows_of: one of them",
+                "",
+            )
     if None in told and len(teachers) > 1:
         raise BadInput(
             f"{path} holds answers of several teachers",
             known,
-            "whose rows to take",
+            "the name of the teacher to read",
             "set the teacher's rows_of to one of them",
         )
 
 
 @lru_cache(maxsize=64)
 def plain_names(names: tuple[str, ...]) -> tuple[str, str] | None:
-    """The columns of id and answer, in rows that have these columns and whose teacher at most.
+    """The columns of id and answer, if rows have no other columns except a teacher's name.
 
     >>> plain_names(("teacher", "id", "response")), plain_names(("id", "response", "think"))
     (('id', 'response'), None)
@@ -205,8 +212,8 @@ def plain_names(names: tuple[str, ...]) -> tuple[str, str] | None:
 
 
 def plain_answer(row: Mapping[str, Any], counts: Counter[str]) -> tuple[FoundAnswer, str, None] | None:
-    """What `_answer_in` makes of a row that holds an id and a text alone; None for any other row. Files of
-    millions of such rows are read in half the time.
+    """The same as `_answer_in` for a row that holds only an id and a text. None for any other row. It halves
+    the time for files of millions of such rows.
     """
     found = plain_names(tuple(row))
     if found is None:
@@ -228,7 +235,7 @@ def plain_answer(row: Mapping[str, Any], counts: Counter[str]) -> tuple[FoundAns
 def _answer_in(
     row: Mapping[str, Any], fields: Fields, place: str, counts: Counter[str]
 ) -> tuple[FoundAnswer, str, NotUnderstood | None]:
-    """One row's answer, its layout, and why it cannot be understood, or is not there."""
+    """One row's answer, its layout, and why it is missing or not understood."""
     identity, prompt, why = id_of(row, fields.id), None, None
     layout = said = calls = ""
     try:
@@ -254,10 +261,10 @@ def answer_and_references(
     """The answer and the references of one row that holds both.
 
     Args:
-        answer, reference: the columns, where the user named them.
+        answer, reference: the columns, if the user named them.
 
     Raises:
-        NotUnderstood: one of them is missing, or cannot be understood.
+        NotUnderstood: one of them is missing or not understood.
     """
     found = turns_of(row, Fields(answer=answer), is_learnt=False).answer
     if found is None:
@@ -279,8 +286,8 @@ def answer_and_references(
 
 
 def body_of(prompt: Prompt) -> tuple[tuple[str, str], ...]:
-    """The turns of a prompt but the system's, with their calls: by these a row without an id finds its
-    question, if only one has them.
+    """The turns of a prompt without the system turn, with their calls. A row without an id finds its question
+    by them, if only one question has them.
     """
     return tuple(
         (turn.role, turn.content.strip() + write_calls(turn.tool_calls))

@@ -1,5 +1,5 @@
-"""Columns where a row usually keeps its question, reference, answer and id. Dotted paths reach into nested
-rows; whole conversations are read by `turns`.
+"""The usual columns of question, reference, answer and id. Dotted paths reach into nested rows. `turns` reads
+whole conversations.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,8 @@ REFERENCE_NAMES = (
     "answer",
     "output",
 )
-# By rank: where a row has a column of one rank, it has its answer there or none. Those behind it may hold the
-# reference, and what stands in for an answer that failed would be taken for the teacher's.
+# By rank: if a row has a column of one rank, its answer is there or it has none. Columns of later ranks may
+# hold the reference, which must not be taken for the answer of a teacher that failed.
 ANSWER_RANKS = (("teacher_output", "completion", "response"), ("solution",), ("answer", "output"))
 ANSWER_NAMES = tuple(name for rank in ANSWER_RANKS for name in rank)
 ID_NAMES = ("id", "question_id", "problem_id")
@@ -28,7 +28,7 @@ NAMES_TEACHER = frozenset(TEACHER_NAMES)
 
 
 def value_at(row: Mapping[str, Any], dotted: str) -> Any:
-    """What lies at a dotted path; None where the path ends early."""
+    """The value at a dotted path. None if the path ends early."""
     if "." not in dotted:
         return row.get(dotted)
     value: Any = row
@@ -40,8 +40,8 @@ def value_at(row: Mapping[str, Any], dotted: str) -> Any:
 
 
 def first_value(row: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> Any:
-    """The value of the column that the user named, else of the first usual one that says anything; None for
-    nothing, in whatever spelling.
+    """The value of the column that the user named, otherwise of the first usual column that is not empty.
+    None if there is none.
     """
     names = usual if named is None else (named,)
     values = (value_at(row, name) for name in names)
@@ -49,7 +49,7 @@ def first_value(row: Mapping[str, Any], named: str | None, usual: Sequence[str])
 
 
 def id_of(row: Mapping[str, Any], named: str | None = None) -> str | None:
-    """The id that a row gives its question; None where it gives none. 1, 1.0 and "1" are one id.
+    """The id that a row gives its question. None if it gives none. 1, 1.0 and "1" are the same id.
 
     >>> id_of({"id": 1.0}), id_of({"id": float("nan"), "question_id": "q"}), id_of({"id": ""})
     ('1', 'q', None)
@@ -58,13 +58,13 @@ def id_of(row: Mapping[str, Any], named: str | None = None) -> str | None:
 
 
 def teacher_of(row: Mapping[str, Any], named: str | None = None) -> str | None:
-    """The teacher that a row names; None where it names none."""
-    if named is None and NAMES_TEACHER.isdisjoint(row):  # as most rows of millions
+    """The teacher that a row names. None if it names none."""
+    if named is None and NAMES_TEACHER.isdisjoint(row):  # true for most rows, of which there may be millions
         return None
     return name_in(row, named, TEACHER_NAMES)
 
 
 def name_in(row: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> str | None:
-    """A name as text; one that is an object is its text, which is the same each time."""
+    """A name as text. A name that is an object is written as text, always in the same way."""
     value = first_value(row, named, usual)
     return None if value is None else as_text(value) or str(value)

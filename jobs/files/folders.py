@@ -1,4 +1,6 @@
-"""What a folder of the user holds: files of rows, shards of one file among them, and what nobody reads."""
+"""The content of a user's folder: files of rows, which may be shards of one file, and files that are not
+read.
+"""
 
 import os
 import re
@@ -11,7 +13,7 @@ from jobs.files.packing import PACKED
 
 ROWS = ("jsonl", "ndjson", "jsonlines", "json", "parquet", "pq", "arrow", "feather")
 SCORES_SUFFIX = "_scas_scores.jsonl"
-# files of other programs beside the rows
+# files that other programs write beside the rows
 BESIDE = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 # train-00000-of-00002, large.part-0, large_shard_3: a shard's number behind its name
 SHARD = re.compile(
@@ -20,7 +22,7 @@ SHARD = re.compile(
     re.IGNORECASE,
 )
 OF_TEACHER = re.compile(r"^(?:teacher|teacher_name|model)=")  # a folder of a partitioned data set
-SHOWN = 8  # names of what nobody reads
+SHOWN = 8  # how many names of unread files are shown
 
 
 @dataclass
@@ -29,7 +31,7 @@ class Listing:
 
     Attributes:
         files: files of rows, and directories that `datasets` saved, sorted.
-        others: what nobody reads, by its name in the folder.
+        others: files that are not read, by their names in the folder.
     """
 
     root: Path
@@ -42,7 +44,7 @@ class Listing:
 
     @property
     def unread(self) -> str:
-        """What nobody reads, as a line; empty where there is nothing."""
+        """One line about files that are not read. Empty if there are none."""
         if not self.others:
             return ""
         more = f" and {len(self.others) - SHOWN:,} more" if len(self.others) > SHOWN else ""
@@ -50,11 +52,11 @@ class Listing:
 
 
 def listing(root: Path) -> Listing:
-    """Look through a folder and those in it; hidden ones, and those that begin with an underscore as programs
-    write them beside their data, are not looked into.
+    """List a folder and the folders in it. Hidden folders are skipped, and those that begin with an
+    underscore, which programs write beside their data.
 
     Raises:
-        BadInput: two files of one name, which are taken for copies of each other.
+        BadInput: two files have the same name without ending, so one is probably a copy.
     """
     found = Listing(root)
     names: dict[tuple[Path, str], Path] = {}
@@ -81,7 +83,7 @@ def listing(root: Path) -> Listing:
 
 
 def stem_of(name: str) -> str | None:
-    """A file's name without what tells its format; None for one that holds no rows.
+    """A file's name without the ending of its format. None if the file holds no rows.
 
     >>> stem_of("Large.v2.JSONL.gz"), stem_of("part-0.parquet"), stem_of("README.md"), stem_of("._a.json")
     ('Large.v2', 'part-0', None, None)
@@ -95,8 +97,8 @@ def stem_of(name: str) -> str | None:
 
 
 def shard_of(name: str) -> str:
-    """What a shard is a part of; a file's own name where that tells no number, empty where it tells nothing
-    else.
+    """The name of the file that a shard is a part of. A file without a shard number keeps its name. Empty if
+    the name is only a shard number.
 
     >>> [shard_of(n) for n in ("train-00000-of-00002.parquet", "large.part-1.jsonl", "part-0.json")]
     ['train', 'large', '']
@@ -107,8 +109,8 @@ def shard_of(name: str) -> str:
 
 
 def teachers_of(found: Listing) -> list[tuple[str, str]]:
-    """The files of a pool with the teachers that they are named after: a file's own name, or its folder's
-    where the file is a shard, or alone there.
+    """The files of a pool, each with its teacher's name. It is the file's name, or the folder's if the file
+    is a shard or the only file there.
     """
     alone: dict[Path, set[str]] = {}
     for file in found.files:
@@ -125,10 +127,10 @@ def _teacher_of(file: Path, root: Path, is_alone: bool) -> str:
 
 
 def shards_of(found: Listing) -> list[Path]:
-    """The files of a folder that is one source: shards of one file, or one file alone.
+    """The files of a folder that is one source: shards of one file, or one file.
 
     Raises:
-        BadInput: no file of rows there, or files that are no shards of one.
+        BadInput: the folder has no file of rows, or its files are not shards of one file.
     """
     kinds = sorted({(file.parent, shard_of(file.name)) for file in found.files})
     if not kinds:

@@ -1,5 +1,5 @@
-"""Rows of a JSON text, however it lays them out: one object a line, a list, objects one after another over
-several lines, a list under one name; in UTF-8, UTF-16 or UTF-32, with a byte-order mark or without.
+"""Rows of a JSON text in any arrangement: one object a line, a list, objects one after another over several
+lines, or a list under one name. The encoding is UTF-8, UTF-16 or UTF-32, with a byte-order mark or without.
 """
 
 import io
@@ -17,10 +17,10 @@ from jobs.files.values import whole
 OnBroken = Callable[[str], None] | None
 Row = dict[str, Any]
 ODD = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000|[fF][eE][fF][fF])|\xef\xbb\xbf")  # what `whole` repairs
-BETWEEN = re.compile("[\\s\ufeff\x1e]*")  # two JSON texts; 1E begins a record of RFC 7464
+BETWEEN = re.compile("[\\s\ufeff\x1e]*")  # stands between two JSON texts; 1E begins a record of RFC 7464
 IN_A_ROW = frozenset({"messages", "conversations", "conversation", "prompt", "completion", "tools"})
 USUAL = IN_A_ROW | {*QUESTION_NAMES, *ANSWER_NAMES, *ID_NAMES}
-UNREADABLE = (ValueError, RecursionError)  # the latter of lists in lists in lists
+UNREADABLE = (ValueError, RecursionError)  # RecursionError comes from deeply nested lists
 
 
 def _constant(name: str) -> float | None:
@@ -31,11 +31,11 @@ DECODER = json.JSONDecoder(parse_constant=_constant)
 
 
 def rows_of_json(file: Any, path: Path, on_broken: OnBroken) -> Iterator[tuple[str, Row]]:
-    """Yield (line or row, what it holds) of a stream with `peek`.
+    """Yield (line or row number, row) from a stream with `peek`.
 
     Raises:
-        BadInput: what is no JSON, or no object, with its place, unless `on_broken` is given: it is told of
-            each one left out.
+        BadInput: a line or row is no JSON or no object. Names its number. If `on_broken` is given, it is
+            called for each such row, which is left out.
     """
     lines = lines_of(file)
     head, said = [], list[bytes]()
@@ -51,7 +51,7 @@ def rows_of_json(file: Any, path: Path, on_broken: OnBroken) -> Iterator[tuple[s
 
 
 def lines_of(file: Any) -> Iterator[bytes]:
-    """Lines in UTF-8, whatever the encoding was."""
+    """The lines of a stream, converted to UTF-8."""
     encoding = json.detect_encoding(file.peek(4)[:4])
     if encoding in ("utf-8", "utf-8-sig"):
         return iter(file)
@@ -60,8 +60,8 @@ def lines_of(file: Any) -> Iterator[bytes]:
 
 
 def is_one_text(said: Sequence[bytes]) -> bool:
-    """Whether a file is read as a whole, by its first lines that say anything: it has one line alone, begins
-    with a list, or its first line goes on in the next.
+    """Whether a file has to be read as a whole. Its first lines that are not empty decide: there is only one,
+    it begins with a list, or the first line continues in the next.
     """
     if len(said) == 1 or said[0].lstrip(b"\xef\xbb\xbf\x1e \t\r").startswith(b"["):
         return True
@@ -75,10 +75,10 @@ def is_one_text(said: Sequence[bytes]) -> bool:
 
 
 def rows_of_line(line: bytes) -> list[Row]:
-    """The rows of one line: one, but where no break of a line stands between two.
+    """The rows of one line. It is usually one; two objects may stand on one line.
 
     Raises:
-        ValueError, RecursionError: it is broken, or holds what is no object.
+        ValueError, RecursionError: the line is broken, or holds something other than an object.
     """
     is_odd = is_to_repair(line)
     try:
@@ -96,12 +96,12 @@ def rows_of_line(line: bytes) -> list[Row]:
 
 
 def is_to_repair(content: bytes) -> bool:
-    """Whether a JSON text holds what is repaired; most hold no escape at all."""
+    """Whether a JSON text may hold something to repair. Most texts hold no escape at all."""
     return (b"\\u" in content or b"\xef\xbb\xbf" in content) and ODD.search(content) is not None
 
 
 def values_in(text: str) -> tuple[list[Any], Exception | None]:
-    """The JSON values that stand one after another in a text, up to one that is broken, with its error."""
+    """The JSON values that follow one another in a text, up to a broken one, and the error of that one."""
     found, at = list[Any](), 0
     try:
         while (at := BETWEEN.match(text, at).end()) < len(text):  # type: ignore[union-attr]
@@ -154,10 +154,10 @@ def _rows_of_text(content: bytes, path: Path, on_broken: OnBroken) -> Iterator[t
 
 
 def rows_of_values(values: list[Any], path: Path) -> list[Any]:
-    """What a whole file holds: a list under one name is its rows; one object is a row.
+    """The rows of a whole file. A list under one name is its rows; a single object is one row.
 
     Raises:
-        BadInput: one object in a .json file that is no row.
+        BadInput: a .json file holds one object that is no row.
     """
     if len(values) != 1 or not isinstance(values[0], dict):
         return values
@@ -173,10 +173,10 @@ def rows_of_values(values: list[Any], path: Path) -> list[Any]:
 
 
 def _tell(where: str, error: Exception, on_broken: OnBroken) -> None:
-    """Tell of what is broken, or stop.
+    """Report a broken row to `on_broken`, or refuse the file.
 
     Raises:
-        BadInput: nobody is to be told.
+        BadInput: `on_broken` is None.
     """
     why = " ".join(str(error).split())[:120]
     if on_broken is None:

@@ -1,5 +1,5 @@
-"""Answers to score, in any layout, and their scores in the SCAS authors' layout: one `<teacher>.jsonl` per
-teacher in, `<teacher>_scas_scores.jsonl` out.
+"""Reads answers to score in any layout, one `<teacher>.jsonl` for each teacher. Writes their scores in the
+SCAS authors' layout, `<teacher>_scas_scores.jsonl`.
 """
 
 import json
@@ -28,7 +28,7 @@ from jobs.files.values import is_nothing
 from jobs.run.store import write_atomically
 from selection.costs import CostSettings, compute_cost, scas_parts
 
-IN_THE_TEXT = ("input", "history")  # Alpaca's columns, once they are part of the instruction or the turns
+IN_THE_TEXT = ("input", "history")  # Alpaca's columns, which have become part of the instruction or the turns
 
 
 @dataclass
@@ -36,11 +36,12 @@ class Answers:
     """Teachers' answers as files hold them.
 
     Attributes:
-        rows: of all teachers, in the files' order.
+        rows: the rows of all teachers, in the files' order.
         sources: answer id -> the row it was read from.
-        refused: rows that cannot be understood: teacher, row, reason.
-        layouts: how many answers each layout gave.
-        notes: what else there is to say: what nobody reads, whom the rows name, the first that were refused.
+        refused: rows that are not understood: teacher, row, reason.
+        layouts: the number of answers in each layout.
+        notes: further lines for the user: files that are not read, teachers that rows name, the first refused
+            rows.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -61,14 +62,15 @@ class Answers:
 
 
 def read_teacher_files(where: str, on_broken: OnBroken = None, limit: int | None = None) -> Answers:
-    """Read every teacher's answers, in any layout. Rows that name their teachers are theirs; others are of
-    whom the file is named after, or its folder. Several answers of a teacher to a question are its samples.
+    """Read every teacher's answers, in any layout. A row belongs to the teacher that it names. Other rows
+    belong to the teacher after which the file or its folder is named. Several answers of a teacher to a
+    question are its samples.
 
     Args:
-        limit: the most answers of one teacher; all are checked.
+        limit: the most answers of one teacher. All rows are checked, also beyond it.
 
     Raises:
-        BadInput: no file, or one of which no row has a question and an answer.
+        BadInput: there is no file, or a file has no row with a question and an answer.
     """
     reading = Reading(Answers(), limit)
     for source, name in sources_in(where, reading.found.notes):
@@ -78,9 +80,7 @@ def read_teacher_files(where: str, on_broken: OnBroken = None, limit: int | None
 
 
 def told_of_names(source: str, where: str, name: str, named: Counter[str]) -> list[str]:
-    """Whom the rows of a file in a folder name, where that is not whom it is named after; and a file of
-    nothing.
-    """
+    """Notes on a file in a folder: its rows name other teachers than the file does, or it has no rows."""
     if not named:
         return [f"{source} holds no rows"]
     others = sorted(teacher for teacher in named if teacher != name)
@@ -92,10 +92,10 @@ def sources_in(where: str, notes: list[str]) -> list[tuple[str, str]]:
     """The sources of answers at a place, each with the teacher that it is named after.
 
     Args:
-        notes: gets what nobody reads there.
+        notes: gets a line about files that are not read.
 
     Raises:
-        BadInput: nothing there.
+        BadInput: there is nothing to read.
     """
     folder = Path(where)
     if where.startswith(HUB) or not folder.is_dir() or is_saved(folder):
@@ -121,7 +121,7 @@ class Reading:
     Attributes:
         limit: the most answers of one teacher that are kept.
         is_numbered: the rows say in `sample` which of a teacher's answers to a question they are.
-        texts: question id -> its turns, and the file that had it first.
+        texts: question id -> its turns, and the first file that had it.
     """
 
     found: Answers
@@ -159,7 +159,7 @@ class Reading:
         """Take one row.
 
         Raises:
-            NotUnderstood: it has no question or no answer, or its question's id stands for another one.
+            NotUnderstood: it has no question or no answer, or its id belongs to another question.
         """
         turns = turns_of(row)
         item = self._item(row, turns, teacher)
@@ -186,7 +186,7 @@ class Reading:
 
 
 class AnotherText(NotUnderstood):
-    """A question whose id stands for another one in a file before."""
+    """A question has the id of another question in an earlier file."""
 
     def __init__(self, identity: str, file: str, source: str) -> None:
         super().__init__(f"a question whose id has another text in {file}")
@@ -197,7 +197,9 @@ class AnotherText(NotUnderstood):
 
 
 def in_authors_words(item: Row, source: Mapping[str, Any]) -> dict[str, Any]:
-    """A row with the authors' columns beside its own; with its turns where they are more than a question."""
+    """A row with the authors' columns added to its own. Its turns are added if they are more than one
+    question.
+    """
     source = {name: value for name, value in source.items() if name not in IN_THE_TEXT}
     row = {**source, "id": item.question_id, "instruction": item.prompt.text, "teacher_output": item.answer}
     if item.prompt.system is not None:
@@ -215,7 +217,7 @@ def state_of(reason: str) -> str:
 
 
 def write_scores(scores: pd.DataFrame, answers: Answers, settings: CostSettings, out: Path) -> list[Path]:
-    """Write `<out>/<teacher>_scas_scores.jsonl` with the authors' field names; rows that failed carry `error`
+    """Write `<out>/<teacher>_scas_scores.jsonl` with the authors' field names. Rows that failed have `error`
     and no score.
 
     Args:
@@ -230,7 +232,7 @@ def write_scores(scores: pd.DataFrame, answers: Answers, settings: CostSettings,
     for answer, state, reason in zip(scores["answer_id"], scores["state"], scores["reason"], strict=True):
         item = items[answer]
         row = {**in_authors_words(item, answers.sources[answer]), "teacher_name": item.teacher}
-        row.pop("error", None)  # the user's own column: here it says why a row has no score
+        row.pop("error", None)  # a user's own column of this name; here it says why a row has no score
         if state == "scored" and not math.isfinite(by_id.loc[answer, "scas_score"]):
             row |= {"scas_score": None, "error": "not_finite: the student gives this answer no number"}
         elif state == "scored":
@@ -253,8 +255,8 @@ def write_scores(scores: pd.DataFrame, answers: Answers, settings: CostSettings,
 
 
 def read_scores(folder: Path, key: str, on_unscored: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """Rows of every `*_scas_scores.jsonl` that have a score under `key`; how many of each file have none is
-    told to `on_unscored`.
+    """The rows of every `*_scas_scores.jsonl` that have a score under `key`. `on_unscored` is called with the
+    number of rows without one, for each file.
     """
     files = sorted(folder.glob(f"*{SCORES_SUFFIX}")) if folder.is_dir() else []
     if not files:
@@ -269,10 +271,10 @@ def read_scores(folder: Path, key: str, on_unscored: Callable[[str], None]) -> I
 
 
 def _rows_with_score(path: Path, key: str, on_unscored: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """Rows with a finite score; the others are counted, and the first of them named.
+    """The rows with a finite score. The others are counted, and the first of them is named.
 
     Raises:
-        BadInput: no row of the file has one, and none says why.
+        BadInput: no row of the file has a score, and none says why.
     """
     unscored, left_out = 0, LeftOut(str(path))
     teacher = unquote(path.name.removesuffix(SCORES_SUFFIX))
@@ -306,6 +308,6 @@ def _scored(row: dict[str, Any], key: str, teacher: str) -> dict[str, Any]:
     if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
         remedy = "check --score-key"
         raise Missing(f"no number under {key}", {str(score): ""}, "a score", remedy)
-    if identity is None or row.get("teacher_output") is None:  # one that calls tools alone says ""
+    if identity is None or row.get("teacher_output") is None:  # an answer that only calls tools has ""
         raise NotUnderstood("no id" if identity is None else NO_ANSWER)
     return {**row, "id": identity, "teacher_name": row.get("teacher_name") or teacher}

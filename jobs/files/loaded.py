@@ -9,7 +9,7 @@ from cluster.errors import BadInput
 from jobs.files.values import from_column
 
 HUB = "hub:"
-BATCH = 1000  # rows of a columnar file that are in memory at once
+BATCH = 1000  # how many rows of a columnar file are in memory at once
 
 
 def is_saved(folder: Path) -> bool:
@@ -18,7 +18,7 @@ def is_saved(folder: Path) -> bool:
 
 
 def datasets_library() -> Any:
-    """The library `datasets`, which is an optional one.
+    """Import the library `datasets`, which is optional.
 
     Raises:
         BadInput: it is not installed.
@@ -29,21 +29,21 @@ def datasets_library() -> Any:
         raise BadInput(
             "the library datasets is not installed",
             "",
-            "it, for the hub and saved data sets",
+            "datasets, which reads the hub and saved data sets",
             "pip install 'tutelage[datasets]'",
         ) from error
     return datasets
 
 
 def options_of(text: str, known: set[str], where: str) -> dict[str, str]:
-    """What stands behind the question mark of a source.
+    """The options after the question mark of a source.
 
     Raises:
-        BadInput: an option that is not known.
+        BadInput: an option is unknown.
     """
     found = dict(parse_qsl(text, keep_blank_values=True))
     if odd := set(found) - known:
-        raise BadInput(f"an unknown option in {where}", ", ".join(sorted(odd)), ", ".join(sorted(known)), "")
+        raise BadInput(f"{where} has an unknown option", ", ".join(sorted(odd)), ", ".join(sorted(known)), "")
     return found
 
 
@@ -59,7 +59,7 @@ def load_hub(text: str) -> Any:
         return datasets_library().load_dataset(
             name, chosen.get("name"), split=chosen.get("split"), revision=chosen.get("revision")
         )
-    except Exception as error:  # whatever a data set on the hub may raise
+    except Exception as error:  # a data set on the hub may raise anything
         first = (str(error).splitlines() or [""])[0][:200]
         raise BadInput(
             f"cannot load {HUB}{text}", first, "a data set, its config and its split", ""
@@ -67,7 +67,7 @@ def load_hub(text: str) -> Any:
 
 
 def rows_of_saved(path: Path, options: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Rows of what `save_to_disk` wrote."""
+    """The rows of a directory that `save_to_disk` wrote."""
     try:
         loaded = datasets_library().load_from_disk(str(path))
     except (OSError, ValueError) as error:
@@ -81,10 +81,10 @@ def rows_of_saved(path: Path, options: dict[str, str]) -> Iterator[dict[str, Any
 
 
 def one_split(loaded: Any, where: str) -> Iterator[dict[str, Any]]:
-    """The rows, without the features' own types: a list stays a list.
+    """The rows of one split. The features' own types are not used, so a list stays a list.
 
     Raises:
-        BadInput: several splits, and none of them is named.
+        BadInput: there are several splits, and none is named.
     """
     if isinstance(loaded, dict):
         if len(loaded) != 1:
@@ -96,7 +96,7 @@ def one_split(loaded: Any, where: str) -> Iterator[dict[str, Any]]:
 
 
 def row_of_columns(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of a columnar file. It keeps its own columns, empty or not: which of them it has tells where its
-    answer should stand.
+    """A row of a columnar file. It keeps empty columns too, because the names of its columns decide where its
+    answer should be.
     """
     return {str(name).lstrip("\ufeff"): from_column(value) for name, value in row.items()}

@@ -1,6 +1,6 @@
-"""Held-out questions that are also trained on, or nearly: the same run of 13 words, in whatever case and
-punctuation; texts of fewer words are compared whole. (Runs of 13 characters would flag most short exercises
-of one kind.)
+"""Held-out questions that are also trained on, or almost. They share a run of 13 words with a training
+question, whatever the case and punctuation. Shorter texts are compared whole. (Runs of 13 characters would
+flag most short exercises of one kind.)
 """
 
 import re
@@ -12,7 +12,7 @@ from cluster.models.messages import Prompt
 from jobs.files.questions import Question
 
 WORDS = 13
-# a run that more held-out questions share is their instruction, not a question
+# if more held-out questions share a run, it is their instruction and not a question
 SHARED = 2
 # a sign of Chinese, Japanese or Korean counts as a word: those texts have no spaces
 SIGN = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
@@ -29,8 +29,8 @@ class Overlap:
 
 
 def overlaps(train: Iterable[Question], held_out: Sequence[Question]) -> list[Overlap]:
-    """The held-out questions that training questions give away, in their order. The held-out side is indexed,
-    which is the smaller one; what more than two of its questions share is no question.
+    """The held-out questions that overlap with training questions, in their order. The held-out side is
+    indexed, because it is smaller. Runs that more than two held-out questions share do not count.
     """
     runs = [list(runs_of(question.prompt)) for question in held_out]
     often = Counter(run for own in runs for run in set(own))
@@ -52,8 +52,8 @@ def overlaps(train: Iterable[Question], held_out: Sequence[Question]) -> list[Ov
 
 
 def own_runs(runs: Sequence[int], often: Mapping[int, int]) -> set[int]:
-    """The runs of a question that hold no word of a run that is shared: one word of its own behind twelve of
-    the instruction tells nothing.
+    """The runs of a question that hold no word of a shared run. A run of twelve words of the instruction and
+    one of the question would mean nothing.
     """
     shared = [start for start, run in enumerate(runs) if often[run] > SHARED]
     told = {place for start in shared for place in range(start - WORDS + 1, start + WORDS)}
@@ -61,12 +61,12 @@ def own_runs(runs: Sequence[int], often: Mapping[int, int]) -> set[int]:
 
 
 def text_of(prompt: Prompt) -> int:
-    """A hash of all that is said in a prompt, with its signs: 2+2 is not 2-2."""
+    """A hash of a prompt's whole text, with its punctuation: 2+2 is not 2-2."""
     return hash(" ".join(_said(prompt).split()))
 
 
 def runs_of(prompt: Prompt) -> Iterator[int]:
-    """Hashes of all runs of words of what is said in a prompt; none where that is shorter."""
+    """Hashes of all runs of words in a prompt. None if the prompt is shorter than a run."""
     words = WORD.findall(_said(prompt))
     for start in range(len(words) - WORDS + 1):
         yield hash(tuple(words[start : start + WORDS]))

@@ -1,4 +1,4 @@
-"""Files as they were before they were packed, by what their first bytes say and not by their names."""
+"""Unpacking files. Their first bytes decide how they are packed, not their names."""
 
 import bz2
 import gzip
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from cluster.errors import BadInput
 
-HEAD = 512  # bytes that tell what a file is
+HEAD = 512  # the bytes that decide what a file is
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 CONVERT = "write it as JSONL or Parquet (pandas.read_csv(path, dtype=str).to_parquet(...), for instance)"
 
@@ -25,7 +25,7 @@ UNPACK: Mapping[bytes, Callable[[Any], Any]] = {
     b"\x04\x22\x4d\x18": lambda file: pa.CompressedInputStream(pa.PythonFile(file), "lz4"),
 }
 PACKED = ("gz", "gzip", "bz2", "xz", "zst", "zstd", "lz4")
-# What nobody reads here, by its first bytes or its name, with what to do.
+# Files that are not read, by their first bytes or their names, with what to do.
 OTHERS: Mapping[bytes, tuple[str, str]] = {
     b"PK\x03\x04": ("a zip archive or a spreadsheet", "unpack it, or " + CONVERT),
     b"ORC": ("an ORC file", CONVERT),
@@ -55,10 +55,10 @@ UNREAD = (
 
 
 def opened(path: Path) -> Any:
-    """A file's bytes as a stream with `peek`, unpacked however often it was packed.
+    """A file's bytes as a stream with `peek`. It is unpacked as often as it was packed.
 
     Raises:
-        BadInput: it is something that nobody reads here.
+        BadInput: it is a kind of file that is not read.
     """
     suffix = path.suffix.lower().lstrip(".")
     if suffix in UNREAD:

@@ -1,5 +1,5 @@
-"""Questions in the user's own files: each a conversation up to the turn to be answered, with its references
-and an id of its own.
+"""Questions in the user's own files. Each is a conversation up to the turn to be answered, with its
+references and an id.
 """
 
 import hashlib
@@ -36,11 +36,12 @@ class Question:
     """One question.
 
     Attributes:
-        references: right answers, of which one is enough; none where nobody knows.
+        references: right answers, of which one is enough. Empty if they are unknown.
         family: groups questions in reports; empty if the file has none.
-        method: how its answers are checked; empty for the experiment's `verify.method`.
-        row: the row it was read from as JSON text, where a check reads it.
-        solution: worked, where the row has one and an arm shows it; part of no identity of the question.
+        method: how its answers are checked. Empty for the experiment's `verify.method`.
+        row: the row that it was read from, as JSON text, if a check needs it.
+        solution: a worked solution, if the row has one and an arm shows it. The question's identity does not
+            depend on it.
     """
 
     id: str
@@ -53,24 +54,24 @@ class Question:
 
     @property
     def text(self) -> str:
-        """What people are shown of it."""
+        """The text that is shown to users."""
         return self.prompt.text
 
     @property
     def reference(self) -> str:
-        """The first reference; empty where there is none."""
+        """The first reference. Empty if there is none."""
         return self.references[0] if self.references else ""
 
 
-DUPLICATE = "duplicate"  # the state of a row that says what an earlier one said
+DUPLICATE = "duplicate"  # the state of a row that repeats an earlier one
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A row that is no question of ours, and why.
+    """A row that could not be read as a question, and why.
 
     Attributes:
-        state: in the ledger.
+        state: its state in the ledger.
     """
 
     id: str
@@ -83,9 +84,9 @@ class ReadQuestions:
     """What a file held.
 
     Attributes:
-        layouts: how many questions each layout gave.
-        turns: questions of more than one turn, or with tools.
-        notes: what else there is to say: files that nobody reads, and the first rows that were refused.
+        layouts: the number of questions in each layout.
+        turns: the number of questions with more than one turn, or with tools.
+        notes: further lines for the user: files that are not read, and the first refused rows.
     """
 
     path: str
@@ -105,7 +106,7 @@ class ReadQuestions:
 
 
 def question_id_of(prompt: Prompt) -> str:
-    """The id of a question that has none: a hash of its text, or of all its turns."""
+    """The id of a question without one: a hash of its text, or of all its turns."""
     if prompt.is_plain and prompt.system is None:
         return hashlib.sha256(prompt.text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return question_key(prompt).hex()
@@ -122,17 +123,17 @@ def read_questions(
     to_learn: bool = False,
     check: Callable[[Question], None] = lambda question: None,
 ) -> ReadQuestions:
-    """Read questions, in the file's order. A row's defect costs that row. Rows that say the same are one
-    question; where an id has several texts, none of its rows is one.
+    """Read questions, in the file's order. A defective row is left out. Rows with the same content are one
+    question. If an id has several texts, all its rows are left out.
 
     Args:
-        system: for questions that have none of their own.
+        system: the system text of questions without their own.
         keep_rows: keep each question's row, for a check that reads it.
         to_learn: refuse rows that are marked as not to be learnt.
         check: raises `NotUnderstood` for a question that cannot be used.
 
     Raises:
-        BadInput: no question in the file that could be understood.
+        BadInput: no row of the file is understood as a question.
     """
     found = ReadQuestions(str(path), notes=[note for note in [unread_in(str(path))] if note])
     reading = Reading(found, LeftOut(found.path))
@@ -157,8 +158,8 @@ class Reading:
     """Questions while their file is read.
 
     Attributes:
-        places: id -> where it stands among the questions; `rows` are where these stand in the file.
-        torn: ids that have several texts.
+        places: id -> position among the questions. `rows` has their positions in the file.
+        torn: ids with several texts.
     """
 
     found: ReadQuestions
@@ -175,7 +176,7 @@ class Reading:
         self.left_out.add(place, why, name)
 
     def take(self, place: str, question: Question, layout: str) -> None:
-        """Take a question, unless there is one with its id."""
+        """Take a question, unless its id is already used."""
         first = self.places.setdefault(question.id, len(self.found.questions))
         if first == len(self.found.questions):
             self.rows.append(place)
@@ -194,7 +195,7 @@ class Reading:
             self.refuse(place, question.id, same, DUPLICATE)
 
     def done(self) -> ReadQuestions:
-        """What the file held, without the questions whose ids have several texts."""
+        """The file's questions, without those whose ids have several texts."""
         for identity in sorted(self.torn, key=self.places.__getitem__):
             self.refuse(self.rows[self.places[identity]], identity, SeveralTexts(identity, ""))
         kept = [n for n, question in enumerate(self.found.questions) if question.id not in self.torn]
@@ -210,7 +211,7 @@ class Reading:
 
 
 class SeveralTexts(NotUnderstood):
-    """An id that stands for several questions."""
+    """An id belongs to several questions."""
 
     def __init__(self, identity: str, first: str) -> None:
         super().__init__("an id that has several texts")
@@ -245,14 +246,14 @@ def _question_in(
 
 
 def _references_in(row: Mapping[str, Any], fields: Fields, answer: Message | None) -> tuple[str, ...]:
-    """The right answers that a row names: a value, a list of them, or the turn that answers its question.
+    """The right answers of a row: a value, a list of values, or the turn that answers its question.
 
     Raises:
-        NotUnderstood: a reference that is an object, or a list of such.
+        NotUnderstood: the reference is an object, or a list of objects.
     """
     given = first_value(row, fields.reference, REFERENCE_NAMES)
     if given is None:
-        if answer is None or answer.tool_calls:  # no check compares calls
+        if answer is None or answer.tool_calls:  # no check compares tool calls
             return ()
         return (with_reasoning(answer.reasoning, answer.content),)
     values = [value for value in (given if isinstance(given, list) else [given]) if not is_nothing(value)]
@@ -263,7 +264,7 @@ def _references_in(row: Mapping[str, Any], fields: Fields, answer: Message | Non
 
 
 def take_rows(questions: list[Question], rows: str | None) -> list[Question]:
-    """The questions in a slice of the file, `start:stop`, 0-based and end exclusive; all of them for None.
+    """The questions in a slice `start:stop` of the file, 0-based and end exclusive. None takes all.
 
     >>> from cluster.models.messages import plain
     >>> [q.id for q in take_rows([Question(str(i), plain("q")) for i in range(5)], "1:3")]

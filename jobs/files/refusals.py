@@ -1,4 +1,4 @@
-"""Rows that are left out, each for its own defect: the reason, how many there are of each, and the first."""
+"""Rows that are left out for their own defects: the reasons, their counts, and the first rows."""
 
 import warnings
 from collections import Counter
@@ -9,19 +9,21 @@ from typing import Any
 from cluster.errors import BadInput
 
 NO_ANSWER, NO_QUESTION, NO_REFERENCE = "no answer", "no question", "no reference answer"
-SHOWN = 3  # rows that are named, and reasons that are counted by name
+SHOWN = 3  # how many rows are named, and how many reasons are listed
 
 
 class NotUnderstood(Exception):
-    """What a row holds that no conversation of ours can: the reason, for people and the ledger."""
+    """A row holds something that a conversation here cannot hold. The text is the reason, for users and the
+    ledger.
+    """
 
     def stopping(self, where: str) -> BadInput:
-        """The same where every row is like that, and the command stops."""
-        return BadInput(f"{where} cannot be understood, and no other row either", self, "at least one", "")
+        """The error that ends the command if every row is refused."""
+        return BadInput(f"{where} is not understood, and neither is any other row", self, "at least one", "")
 
 
 class Missing(NotUnderstood):
-    """What a row does not have: left out alone, unless no row has it."""
+    """A row lacks something. Only that row is left out, unless no row has it."""
 
     def __init__(
         self, reason: str, row: Mapping[str, Any], expected: str, remedy: str, what: str = ""
@@ -39,7 +41,7 @@ class LeftOut:
     """Rows of one source that were left out.
 
     Attributes:
-        taken: how many were not.
+        taken: how many rows were not left out.
     """
 
     path: str
@@ -57,17 +59,17 @@ class LeftOut:
             self.first.append(f"left out {self.path} {place}{f' ({name})' if name else ''}: {why}")
 
     def refuse_all(self) -> None:
-        """Stop where nothing is left.
+        """Refuse a source of which no row is left.
 
         Raises:
-            BadInput: the first defect.
+            BadInput: no row is left. Has the first row's defect.
         """
         if self.error is not None and not self.taken:
             raise self.error
 
 
 def told_of(reasons: Counter[str]) -> str:
-    """How many rows were refused, and the commonest reasons; empty for none."""
+    """How many rows were refused, and the most frequent reasons. Empty if there are none."""
     if not reasons.total():
         return ""
     commonest = reasons.most_common(SHOWN)

@@ -1,8 +1,8 @@
-"""Rows of files, whatever they are called and however they are packed, with every defect named by its place;
-of a folder of shards; of a directory that `datasets` saved; or of a data set on the hub.
+"""Rows of a source: a file of any name and packing, a folder of shards, a directory that `datasets` saved, or
+a data set on the hub. Every defect is named with its position.
 
-Every text is repaired here (`cluster.models.repair`), and what is not a number is nothing: whoever reads rows
-reads whole ones.
+Every text is repaired here (`cluster.models.repair`), and NaN becomes None. So all readers get repaired
+rows.
 """
 
 import hashlib
@@ -32,13 +32,14 @@ from jobs.files.loaded import (
 )
 from jobs.files.packing import DAMAGED, PACKED, opened
 
-BYTES_OF_ROW = 400  # of a text file, about
-UNPACKED = 5  # how much larger a packed file of text is, about
+BYTES_OF_ROW = 400  # about how many bytes a row of a text file has
+UNPACKED = 5  # about how many times larger a packed text file becomes
 ARROW_FILE, ARROW_STREAM, PARQUET = b"ARROW1", b"\xff\xff\xff\xff", b"PAR1"
 
 
 def read_rows(where: str | Path, on_broken: OnBroken = None) -> Iterator[tuple[str, Row]]:
-    """Yield (line or row, with the file's name in a folder; the row).
+    """Yield (position, row). The position is the line or row number, with the file's name if it is in a
+    folder.
 
     Args:
         where: a JSONL, JSON, Parquet or Arrow file or its URI; a folder that holds one such file, or shards
@@ -46,8 +47,8 @@ def read_rows(where: str | Path, on_broken: OnBroken = None) -> Iterator[tuple[s
             or `hub:OWNER/NAME?name=CONFIG&split=SPLIT&revision=REVISION`.
 
     Raises:
-        BadInput: nothing there, or no such file; a broken line, with its number, unless `on_broken` is given:
-            it is told of each one left out.
+        BadInput: there is no such file; or a line is broken, named with its number. If `on_broken` is given,
+            it is called for each broken line, which is left out.
     """
     text = str(where)
     if text.startswith(HUB):
@@ -88,7 +89,7 @@ def _rows_of_file(path: Path, on_broken: OnBroken) -> Iterator[tuple[str, Row]]:
 
 
 def _tables(file: Any, head: bytes) -> Iterator[list[dict[str, Any]]]:
-    """A columnar file's rows, some at once; one that was packed is read into memory."""
+    """A columnar file's rows, in batches. A packed file is read into memory."""
     is_plain = isinstance(file.raw, io.FileIO)
     source = pa.OSFile(str(file.raw.name)) if is_plain else pa.BufferReader(file.read())
     if head.startswith(PARQUET):
@@ -102,17 +103,17 @@ def _tables(file: Any, head: bytes) -> Iterator[list[dict[str, Any]]]:
 
 
 def check_source(where: str, what: str) -> None:
-    """Refuse a file that is not there, before anything is read; what lies on the hub is asked when it is
+    """Refuse a missing file before anything is read. A data set on the hub is only checked when it is
     read.
 
     Raises:
-        BadInput: nothing there, or a folder of something else.
+        BadInput: nothing is there, or a folder without rows.
     """
     if where.startswith(HUB):
         datasets_library()
         return
     path = _path_of(where)
-    if not (path.is_file() or path.is_dir()):  # a pipe is neither, and would be waited for
+    if not (path.is_file() or path.is_dir()):  # a pipe is neither, and reading it could wait for ever
         expected = "a .jsonl, .json or .parquet file, or a directory that datasets saved"
         raise BadInput(f"no {what} there", where, expected, "check the path")
     if path.is_dir() and not is_saved(path):
@@ -120,14 +121,14 @@ def check_source(where: str, what: str) -> None:
 
 
 def unread_in(where: str) -> str:
-    """What nobody reads in a folder that is a source, as a line; empty where there is nothing."""
+    """One line about the files of a source's folder that are not read. Empty if there are none."""
     found = _folder(where)
     return "" if found is None else found.unread
 
 
 def content_of(where: str) -> str:
-    """A digest of what a source holds: of a file's bytes, of those in a folder, of a saved data set's files,
-    of what `datasets` says that it loaded.
+    """A digest of a source's content: of a file's bytes, of the files in a folder, of a saved data set's
+    files, or of what `datasets` reports about a loaded one.
     """
     if where.startswith(HUB):
         loaded = load_hub(where.removeprefix(HUB))
@@ -142,7 +143,7 @@ def content_of(where: str) -> str:
 
 
 def guess_rows(where: str) -> int:
-    """About how many rows of the usual length a source holds, by its size."""
+    """Estimate how many rows of the usual length a source holds, from its size."""
     if where.startswith(HUB):
         loaded = load_hub(where.removeprefix(HUB))
         return max(len(one) for one in (loaded.values() if isinstance(loaded, dict) else [loaded]))
@@ -163,7 +164,7 @@ def _path_of(where: str) -> Path:
 
 
 def _folder(where: str) -> Listing | None:
-    """The listing of a source that is a folder of files."""
+    """The listing of a source, if it is a folder of files."""
     if where.startswith(HUB):
         return None
     path = _path_of(where)

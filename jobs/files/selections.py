@@ -16,8 +16,8 @@ Ranking = Mapping[str, Sequence[Mapping[str, Any]]]
 def ranked(
     rows: Sequence[Mapping[str, Any]], key: str, groups: int, compat: str
 ) -> dict[str, list[dict[str, Any]]]:
-    """Question id -> its rows, cheapest first, each with its `score_rank` (from 1) and `group`; equal scores
-    are ordered by teacher name.
+    """Question id -> its rows, cheapest first, each with its `score_rank` (from 1) and `group`. Equal scores
+    are ordered by the teacher's name.
     """
     by_question: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -38,7 +38,9 @@ def in_group(ranking: Ranking, group: int) -> list[Mapping[str, Any]]:
 
 
 def write_selection(path: Path, rows: Sequence[Mapping[str, Any]], key: str) -> None:
-    """Write one set of rows, and tell `dataset_info.json` beside it, unless some are more than a question."""
+    """Write one set of rows, and name it in `dataset_info.json` beside it. It is not named if some rows have
+    more turns than one question.
+    """
     lines = [
         json.dumps({**row, "output": row["teacher_output"], "selected_score": row[key]}, ensure_ascii=False)
         for row in rows
@@ -61,7 +63,7 @@ def tell_dataset_info(path: Path, columns: Mapping[str, str], more: Mapping[str,
 
 
 def write_manifest(folder: Path, key: str, groups: int, selected: int, seed: int, ranking: Ranking) -> None:
-    """Say how the groups of a folder were made and how many rows each has."""
+    """Write a manifest: how the groups of a folder were made, and how many rows each has."""
     counts = {str(k): len(in_group(ranking, k)) for k in range(1, groups + 1)}
     content = {
         "score_key": key,

@@ -22,18 +22,18 @@ SPEAKERS: Mapping[str, Role] = {
 }
 CALLS = ("function_call", "function-call", "tool_call")  # ShareGPT's speakers for an assistant's tool call
 REASONING = ("reasoning_content", "reasoning", "thinking")
-DETAILS = "reasoning_details"  # OpenRouter's, often beside a field of the others that says the same
+DETAILS = "reasoning_details"  # OpenRouter's field, often beside another field with the same reasoning
 FIELDS_OF_REASONING = frozenset({*REASONING, DETAILS})
-MARKS = ("weight", "train", "trainable", "training", "loss_mask", "loss")  # of a turn that nobody is to learn
-# Keys of a row or a turn that hold what no text can: refused unless they are empty.
+MARKS = ("weight", "train", "trainable", "training", "loss_mask", "loss")  # of a turn that is not learnt
+# Keys of a row or a turn that hold something other than text. They are refused unless they are empty.
 NOT_TEXT = frozenset({"images", "image", "videos", "audios", "audio", "refusal"})
 
 
 def turns_in(given: Sequence[Any]) -> list[Message]:
-    """The turns of a list. A system turn that says nothing is none, and so is an assistant's at the end.
+    """The turns of a list. An empty system turn is left out, and so is an empty assistant turn at the end.
 
     Raises:
-        NotUnderstood: one of them cannot be kept.
+        NotUnderstood: a turn holds something that cannot be kept.
     """
     last = len(given) - 1
     return [
@@ -60,7 +60,7 @@ def _is_empty_part(value: Any) -> bool:
 
 
 def speaker_of(turn: Mapping[str, Any]) -> str:
-    """Who speaks, as the file has it."""
+    """The speaker's name, as the file has it."""
     return str(turn.get("role") or turn.get("from") or "")
 
 
@@ -68,7 +68,7 @@ def turn_of(turn: Any) -> Message:
     """One turn of `messages` or ShareGPT's `conversations`.
 
     Raises:
-        NotUnderstood: a speaker, a part of the content or a call that is not known.
+        NotUnderstood: the speaker, a part of the content or a call is unknown.
     """
     if not isinstance(turn, Mapping):
         raise NotUnderstood(f"a turn that is no object but a {type(turn).__name__}")
@@ -92,10 +92,10 @@ def turn_of(turn: Any) -> Message:
 
 
 def reasoning_of(turn: Mapping[str, Any], content: str) -> str | None:
-    """The reasoning that stands in a field of its own beside some content.
+    """The reasoning in a field of its own beside the content.
 
     Raises:
-        NotUnderstood: it is no text, stands in two fields, or in think tags too.
+        NotUnderstood: it is no text, is in two fields, or is in think tags too.
     """
     if FIELDS_OF_REASONING.isdisjoint(turn):
         return None
@@ -111,7 +111,7 @@ def reasoning_of(turn: Mapping[str, Any], content: str) -> str | None:
 
 
 def _details(given: Any) -> str:
-    """The texts and summaries in OpenRouter's list; what is encrypted nobody can read.
+    """The texts and summaries in OpenRouter's list. Encrypted entries are skipped.
 
     Raises:
         NotUnderstood: it is another list.
@@ -124,7 +124,8 @@ def _details(given: Any) -> str:
 
 
 def refuse_unlearned(given: Mapping[str, Any], marks: Sequence[str] = MARKS) -> None:
-    """Refuse what is marked as not to be learnt, in any spelling: `weight: 0`, `train: false` ...
+    """Refuse a row or turn that is marked as not to be learnt, in any spelling: `weight: 0`, `train: false`
+    ...
 
     Raises:
         NotUnderstood: with the mark.
@@ -158,10 +159,10 @@ def text_of(content: Any) -> str:
 
 
 def calls_of(given: Any) -> tuple[ToolCall, ...]:
-    """Tool calls, in OpenAI's form or ShareGPT's: an object or a list of them, or JSON text of either.
+    """Tool calls in OpenAI's or ShareGPT's form: an object, a list of objects, or JSON text of either.
 
     Raises:
-        NotUnderstood: none of these.
+        NotUnderstood: it is none of these.
     """
     if is_nothing(given):
         return ()
@@ -176,7 +177,7 @@ def calls_of(given: Any) -> tuple[ToolCall, ...]:
 
 
 def _unwritten(given: Any) -> Any:
-    """What a JSON text says, even where it was written as a text twice."""
+    """The value of a JSON text, even if it was encoded as text twice."""
     for _ in range(2):
         given = json.loads(given) if isinstance(given, str) else given
     return given
@@ -197,7 +198,7 @@ def tools_of(row: Mapping[str, Any]) -> str:
     """The tools that a row names, as JSON text of a list.
 
     Raises:
-        NotUnderstood: no list of objects.
+        NotUnderstood: it is no list of objects.
     """
     given = row.get("tools")
     if is_nothing(given):
@@ -213,7 +214,7 @@ def tools_of(row: Mapping[str, Any]) -> str:
 
 
 def refuse_not_text(given: Mapping[str, Any]) -> None:
-    """Refuse what no text can hold."""
+    """Refuse keys that hold something other than text."""
     if NOT_TEXT.isdisjoint(given):
         return
     for name in sorted(NOT_TEXT):

@@ -1,9 +1,9 @@
-"""A row of any layout as a conversation: the turns up to the one to be answered, and the answer where the row
-has one.
+"""Reads a row of any layout as a conversation: the turns up to the one to be answered, and the answer if the
+row has one.
 
 Layouts: `messages` (OpenAI), `conversations` (ShareGPT, LLaMA-Factory's tools included), `prompt` and
-`completion` (TRL; texts or turns), Alpaca (`instruction`, `input`, `output`, `history`), plain columns. What
-a row holds beyond that is refused by name: nothing is cut, joined or flattened without a word.
+`completion` (TRL; texts or turns), Alpaca (`instruction`, `input`, `output`, `history`), plain columns.
+Anything else in a row is refused by name. Nothing is cut, joined or flattened silently.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,12 @@ from jobs.files.turn import (
 )
 from jobs.files.values import as_text, is_no, is_nothing
 
-# Columns that hold a part of the question in data sets people have (SQuAD, BoolQ, ARC, AQuA, Dolly ...).
+# Columns that hold a part of the question in well-known data sets (SQuAD, BoolQ, ARC, AQuA, Dolly ...).
 BESIDE = ("context", "passage", "choices", "options", "document", "documents")
 IS_BESIDE, IS_QUESTION = frozenset(BESIDE), frozenset(QUESTION_NAMES)
 HAS_TURNS = frozenset({"messages", "conversations", "conversation"})
 LISTS_OF_TURNS = (*sorted(HAS_TURNS), "completion")
-MARKS = ("weight", "train", "loss_mask")  # of a row that nobody is to learn
+MARKS = ("weight", "train", "loss_mask")  # marks on a row that it must not be learnt
 MESSAGES, SHAREGPT, PROMPT_COMPLETION, ALPACA, COLUMNS = (
     "messages",
     "ShareGPT",
@@ -45,12 +45,12 @@ MESSAGES, SHAREGPT, PROMPT_COMPLETION, ALPACA, COLUMNS = (
 
 @dataclass(frozen=True)
 class Turns:
-    """What a row says.
+    """A row as turns.
 
     Attributes:
-        layout: in which it says so.
-        prompt: the turns up to the one to be answered; None for columns without a question.
-        answer: the assistant's turn after them; None where the row ends before.
+        layout: the name of the row's layout.
+        prompt: the turns up to the one to be answered. None for columns without a question.
+        answer: the assistant's turn after them. None if the row has none.
     """
 
     layout: str
@@ -61,15 +61,16 @@ class Turns:
 def turns_of(
     row: Mapping[str, Any], fields: Fields | None = None, *, answered: bool = True, is_learnt: bool = True
 ) -> Turns:
-    """A row's turns, in the first layout that it has the keys of.
+    """Read a row's turns, in the first layout whose keys the row has.
 
     Args:
-        fields: where the row keeps its question, answer and system text, if the user named that.
-        answered: the row's columns hold an answer; those of a question hold its reference.
-        is_learnt: an answer that is marked as bad, or as not to be learnt, is refused.
+        fields: the columns of question, answer and system text, if the user named them.
+        answered: whether the row's columns hold an answer. Otherwise they hold a question and its
+            reference.
+        is_learnt: whether an answer that is marked as bad, or as not to be learnt, is refused.
 
     Raises:
-        NotUnderstood: no layout fits, or the row holds what cannot be kept.
+        NotUnderstood: no layout fits, or the row holds something that cannot be kept.
     """
     named = fields or Fields()
     refuse_not_text(row)
@@ -90,10 +91,10 @@ def turns_of(
 
 
 def refuse_label(row: Mapping[str, Any]) -> None:
-    """Refuse a completion that its label calls bad, as data for KTO does.
+    """Refuse a completion that is labelled bad, as in data for KTO.
 
     Raises:
-        NotUnderstood: it does.
+        NotUnderstood: the label is false.
     """
     if is_no(row.get("label")):
         raise NotUnderstood("a completion that its label calls bad")
@@ -114,7 +115,7 @@ def refuse_marked(row: Mapping[str, Any], named: str | None = None) -> None:
 
 
 def _found(row: Mapping[str, Any], answered: bool) -> tuple[str, list[Message]]:
-    """The first layout that a row has the keys of, and its turns in it."""
+    """The first layout whose keys a row has, and the row's turns in it."""
     named = (("messages", MESSAGES), ("conversations", SHAREGPT), ("conversation", SHAREGPT))
     for name, layout in named if not HAS_TURNS.isdisjoint(row) else ():
         if isinstance(row.get(name), str) and row[name]:
@@ -132,7 +133,7 @@ def _found(row: Mapping[str, Any], answered: bool) -> tuple[str, list[Message]]:
 
 
 def _named(row: Mapping[str, Any], fields: Fields) -> tuple[str, list[Message]]:
-    """The turns of a question that stands where the user says."""
+    """The turns of a question in the column that the user named."""
     given = value_at(row, str(fields.question))
     if isinstance(given, list):
         return f"turns in {fields.question}", turns_in(given)
@@ -144,12 +145,14 @@ def _named(row: Mapping[str, Any], fields: Fields) -> tuple[str, list[Message]]:
 
 
 def _unanswered(turns: list[Message]) -> list[Message]:
-    """Turns without the answer at their end, if there is one."""
+    """The turns without an answer at their end."""
     return turns[:-1] if turns and turns[-1].role == "assistant" else turns
 
 
 def _answer_named(row: Mapping[str, Any], fields: Fields) -> list[Message]:
-    """An answer that stands where the user says, or in a usual column beside a question that does."""
+    """The answer in the column that the user named, or in a usual column if the user only named the
+    question's.
+    """
     if fields.answer is None:
         return _completion(row) if isinstance(row.get("completion"), list) else _answer_column(row)
     given = value_at(row, fields.answer)
@@ -159,10 +162,10 @@ def _answer_named(row: Mapping[str, Any], fields: Fields) -> list[Message]:
 
 
 def question_and_answer(turns: Sequence[Message]) -> tuple[Conversation, Message | None]:
-    """The turns up to the one to be answered, and that one where it is there.
+    """The turns up to the one to be answered, and the answer if there is one.
 
     Raises:
-        NotUnderstood: nobody asks anything, or the answer is no assistant's.
+        NotUnderstood: no user turn has a text, or the last turn before the answer is no user's or tool's.
     """
     answer = turns[-1] if turns and turns[-1].role == "assistant" else None
     question = tuple(turns[:-1] if answer is not None else turns)
@@ -176,10 +179,10 @@ def question_and_answer(turns: Sequence[Message]) -> tuple[Conversation, Message
 
 
 def system_of(row: Mapping[str, Any], turns: Sequence[Message], named: str | None = None) -> list[Message]:
-    """A system text that stands beside the turns.
+    """A system text in a column beside the turns.
 
     Raises:
-        NotUnderstood: the turns begin with another one.
+        NotUnderstood: the turns begin with a system text too.
     """
     names = [named] if named else ["system", "system_prompt"]
     given = [text for name in names if not is_nothing(text := value_at(row, name))]
@@ -196,10 +199,10 @@ def system_of(row: Mapping[str, Any], turns: Sequence[Message], named: str | Non
 
 
 def alpaca(row: Mapping[str, Any]) -> list[Message]:
-    """Alpaca's columns: the input stands below the instruction, as LLaMA-Factory has it.
+    """Alpaca's columns. The input is put below the instruction, as in LLaMA-Factory.
 
     Raises:
-        NotUnderstood: a column that is no text.
+        NotUnderstood: a column is no text.
     """
     turns = []
     for pair in row.get("history") or []:
@@ -214,10 +217,10 @@ def alpaca(row: Mapping[str, Any]) -> list[Message]:
 
 
 def columns(row: Mapping[str, Any]) -> list[Message]:
-    """The question in plain columns; nothing where none of them holds one.
+    """The question in plain columns. Empty if none of them holds one.
 
     Raises:
-        NotUnderstood: `input` stands beside a question.
+        NotUnderstood: there is a second column that may be the question.
     """
     if IS_QUESTION.isdisjoint(row):
         return []
@@ -231,10 +234,10 @@ def columns(row: Mapping[str, Any]) -> list[Message]:
 
 
 def refuse_beside(row: Mapping[str, Any]) -> None:
-    """Refuse columns that belong to a question and that no layout here puts into it.
+    """Refuse columns that belong to a question and that no layout puts into its text.
 
     Raises:
-        NotUnderstood: with the first of them that is not empty.
+        NotUnderstood: one of them is not empty. Names the first.
     """
     for name in BESIDE if not IS_BESIDE.isdisjoint(row) else ():
         if not is_nothing(row.get(name)):
@@ -251,7 +254,7 @@ def _answer_column(row: Mapping[str, Any]) -> list[Message]:
 
 
 def said(given: Any, name: str, row: Mapping[str, Any]) -> Message:
-    """An answer in a column, with its reasoning in another one where the row has that.
+    """An answer in a column, with its reasoning in another column if the row has it.
 
     Raises:
         NotUnderstood: it is no text, or has its reasoning twice.
@@ -263,7 +266,7 @@ def said(given: Any, name: str, row: Mapping[str, Any]) -> Message:
 
 
 def _completion(row: Mapping[str, Any]) -> list[Message]:
-    """TRL's completion: a text, or turns of which the last is the answer."""
+    """TRL's completion: a text, or turns whose last one is the answer."""
     given = row.get("completion")
     if is_nothing(given):
         return []

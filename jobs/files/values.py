@@ -1,4 +1,4 @@
-"""Values as rows of files hold them: what is whole, what is nothing, and what means no."""
+"""Values in rows of files: repairing them, and telling which mean nothing and which mean no."""
 
 import math
 from collections.abc import Mapping
@@ -7,11 +7,11 @@ from typing import Any
 from cluster.models.repair import repaired_text
 
 NO = frozenset({"false", "0", "0.0"})
-MOST_EXACT = 2**53  # up to here a float is the whole number that it was made from
+MOST_EXACT = 2**53  # up to here a float holds a whole number exactly
 
 
 def whole(value: Any) -> Any:
-    """A value with its texts and names repaired, however deep they lie; no finite number is nothing."""
+    """A value with all its texts and names repaired, at any depth. NaN and infinity become None."""
     if isinstance(value, str):
         return repaired_text(value)
     if isinstance(value, float):
@@ -22,8 +22,8 @@ def whole(value: Any) -> Any:
 
 
 def from_column(value: Any) -> Any:
-    """A value of a columnar file, whole: bytes are text, and the empty fields that such a file gives every
-    object in a column are gone.
+    """A repaired value of a columnar file. Bytes become text. Empty fields are removed, because such a file
+    gives every object in a column all fields.
     """
     if isinstance(value, dict):
         return {repaired_text(k): from_column(v) for k, v in value.items() if not is_nan(v)}
@@ -32,13 +32,13 @@ def from_column(value: Any) -> Any:
     if isinstance(value, bytes):
         try:
             return repaired_text(value.decode())
-        except UnicodeDecodeError:  # a picture, or the like
+        except UnicodeDecodeError:  # for example a picture
             return value
     return whole(value)
 
 
 def is_nan(value: Any) -> bool:
-    """Whether a value is None or no finite number: pandas writes None as not a number."""
+    """Whether a value is None or not a finite number. pandas writes None as NaN."""
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
@@ -69,8 +69,8 @@ def is_no(value: Any) -> bool:
 
 
 def as_text(value: Any) -> str | None:
-    """A plain value as text; None for nothing, and for nested ones, which hold turns. A whole number is the
-    same text whatever its type: pandas makes floats of whole numbers where one is missing.
+    """A plain value as text. None for empty values, and for nested ones, which hold turns. A whole number
+    gives the same text as int and as float, because pandas makes floats of whole numbers if one is missing.
 
     >>> as_text(5), as_text(5.0), as_text("5.0"), as_text(0.5), as_text(float("nan")), as_text([5])
     ('5', '5', '5.0', '0.5', None, None)
