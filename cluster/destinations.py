@@ -1,5 +1,5 @@
-"""Where results are to be written, looked at before the work that makes them: an hour of scoring that ends in
-`File name too long` is an hour lost, and a file that is read must not be written.
+"""Checks on where results will be written, before the work that makes them. An hour of scoring that ends in
+`File name too long` is lost, and a file that is read must not be overwritten.
 """
 
 import os
@@ -9,11 +9,11 @@ from pathlib import Path
 from cluster.errors import BadInput
 from cluster.storage import is_uri
 
-TEMPORARY = 24  # characters by which the name of a file that is being written is longer
+TEMPORARY = 24  # how many characters longer a file's name is while it is being written
 
 
 def check_out_file(out: Path, read: Iterable[str | Path] = (), option: str = "--out") -> None:
-    """Refuse a file that cannot be written, or that is read by the same command, under whichever name.
+    """Refuse a file that cannot be written, or that the same command reads, also under another name.
 
     Args:
         read: files and folders that are read.
@@ -32,7 +32,7 @@ def check_out_file(out: Path, read: Iterable[str | Path] = (), option: str = "--
 
 
 def check_out_folder(out: Path, read: Iterable[str | Path] = (), option: str = "--out") -> None:
-    """Refuse a folder that cannot be written into, or that is read by the same command.
+    """Refuse a folder that cannot be written into, or that the same command reads.
 
     Raises:
         BadInput: with what is there.
@@ -48,7 +48,9 @@ def check_out_folder(out: Path, read: Iterable[str | Path] = (), option: str = "
 
 
 def _refuse_unwritable(out: Path, option: str) -> None:
-    """Refuse a name that is too long, below a file, or below a folder that nobody may write into."""
+    """Refuse a name that is too long, that is below a file, or that is below a folder without write
+    permission.
+    """
     limit = 255 - TEMPORARY
     try:
         if max((len(os.fsencode(part)) for part in out.parts), default=0) > limit:
@@ -67,7 +69,7 @@ def _refuse_unwritable(out: Path, option: str) -> None:
 
 
 def _is_same(out: Path, source: str) -> bool:
-    """Whether two names, through links of either kind, are one file or folder."""
+    """Whether two names mean the same file or folder, also through symbolic or hard links."""
     if is_uri(source):
         return False
     try:

@@ -1,8 +1,10 @@
-"""The one exception a user can cause: what happened, the value got, what was expected, what to do."""
+"""The exceptions that a user can cause. Each says what happened, the value got, what was expected and what to
+do.
+"""
 
 
 class TutelageError(Exception):
-    """A failure that the user can mend. Printed as one line; the traceback stays behind `--debug`.
+    """A failure that the user can mend. It is printed as one line; `--debug` shows the traceback.
 
     The four parts are positional arguments, so the exception pickles and crosses process borders unchanged.
     """
@@ -43,11 +45,11 @@ class NoRoom(TutelageError):
 
 
 class ShardFailed(TutelageError):
-    """A shard could not be finished: our own code raised, or its worker died too often."""
+    """A shard could not be finished: its handler raised, or its worker died too often."""
 
 
 def describe(error: BaseException) -> str:
-    """An exception as the reason of a row that is set aside: its kind and its message, in one line of at most
-    300 characters.
+    """An exception as text, for the reason of a row that is set aside: its type and message, on one line of
+    at most 300 characters.
     """
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,4 +1,4 @@
-"""The file systems that places are on: the machine's own, or that of a URI, made once per process.
+"""The file systems of places: the machine's own, or that of a URI. Each is made once per process.
 
 S3 reads its keys, region and endpoint from the usual variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
 AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL) or a credentials file;
@@ -27,7 +27,7 @@ def file_system_of(scheme: str, authority: str, query: str) -> fs.FileSystem:
     unknown = set(given) - {"endpoint_override", "scheme", "region"}
     if unknown:
         raise BadInput(
-            "the S3 URI has a part nobody reads",
+            "the S3 URI has an unknown parameter",
             ", ".join(sorted(unknown)),
             "endpoint_override, scheme, region",
             "remove it",

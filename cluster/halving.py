@@ -1,8 +1,9 @@
-"""Rows computed together that must not fail together: on any exception the rows are halved, down to the one
-that did it.
+"""Computing rows together so that one bad row does not fail the others. On an exception the rows are halved,
+down to the row that caused it.
 
-Memory that runs out is an exception like others. An error that leaves the device broken is not: everything
-after it would fail too, so it is raised, the pool ends the process, and `jobs.run.quarantine` finds the row.
+Running out of memory is an exception like any other. An error that leaves the device broken is not, because
+everything after it would fail too. It is raised; the pool ends the process, and `jobs.run.quarantine` finds
+the row.
 """
 
 import sys
@@ -18,14 +19,15 @@ T = TypeVar("T")
 def run_halving(
     rows: Sequence[R], run: Callable[[Sequence[R]], Sequence[T]], free: Callable[[], None] | None = None
 ) -> list[T | Exception]:
-    """One result per row, in order: what `run` gave, or the exception of a row that fails alone.
+    """One result for each row, in order: the result of `run`, or the exception of a row that fails by
+    itself.
 
     Args:
         run: computes some rows; one result each, in order.
         free: gives back memory before smaller parts are tried.
 
     Raises:
-        Exception: what breaks the device for good, as it came.
+        Exception: an error that breaks the device for good, unchanged.
     """
     if not rows:
         return []
@@ -34,7 +36,7 @@ def run_halving(
     except Exception as error:
         if breaks_device(error):
             raise
-        failure = error.with_traceback(None)  # its frames hold the batch's tensors
+        failure = error.with_traceback(None)  # its frames would keep the batch's tensors alive
     if free is not None:
         free()
     free_memory()

@@ -1,4 +1,4 @@
-"""Ray actors that hold one handler at a time, as the pool uses them; the only part of it that calls Ray.
+"""Ray actors that hold one handler at a time. This is the only part of the pool that calls Ray.
 
 An error that leaves a GPU broken ends the actor's process: nothing it computed afterwards could be trusted.
 """
@@ -20,64 +20,64 @@ BROKEN_DEVICE = 70  # exit code of a process whose GPU cannot be used any more
 
 
 class Died(Exception):
-    """A host is gone, with its process, its node or its memory."""
+    """A host is gone: its process or its node ended, or it ran out of memory."""
 
 
 class Failed(Exception):
-    """A handler raised; the message is the last line of what it said."""
+    """A handler raised. The message is the last line of its error."""
 
 
 class Hosts(Protocol):
-    """Where handlers live. Futures are whatever `call` gives; they can be keys."""
+    """What the pool needs of hosts. Futures are what `call` returns; they are hashable."""
 
     def look(self) -> list[Node]:
         """The nodes that are there now."""
 
     def free(self) -> dict[str, float]:
-        """What nobody uses now, other tenants included; for people to read."""
+        """The resources that neither we nor other tenants use now, for messages."""
 
     def start(self, needs: Needs) -> Any:
-        """Ask for a new host; it may have to wait for room."""
+        """Ask for a new host. It may have to wait for room."""
 
     def call(self, host: Any, method: str, *arguments: Any) -> Any:
-        """Call `here`, `load` or `run` of a host; calls of one host run in their order, `at_once` of them
-        side by side.
+        """Call `here`, `load` or `run` of a host. Calls of one host run in order, `at_once` of them at the
+        same time.
         """
 
     def wait(self, futures: Sequence[Any], timeout_s: float) -> list[Any]:
-        """Futures that are done; none when the time is over."""
+        """The futures that are done. Empty if the time is over."""
 
     def result(self, future: Any) -> Any:
-        """What a call gave. Raises Died, Failed, or a TutelageError of the handler's."""
+        """The result of a call. Raises Died, Failed, or a TutelageError of the handler."""
 
     def end(self, host: Any) -> None:
         """End a host and what it runs."""
 
     def now(self) -> float:
-        """Seconds since some moment."""
+        """The time in seconds, from any fixed moment."""
 
 
 class Host:
     """The actor: holds one handler at a time."""
 
     def __init__(self) -> None:
-        wait_asleep()  # on a node that others started
+        wait_asleep()  # needed on a node that was not started by us
         self._handler: Handler | None = None
 
     def here(self) -> None:
-        """Answer when there is a place for it."""
+        """Return as soon as the cluster has given this actor a place."""
 
     def load(self, make: Callable[[], Handler]) -> None:
         self._handler = None
         free_memory()
         try:
             self._handler = make()
-        except SystemExit as error:  # else the process would end, and nobody would know why
+        except SystemExit as error:  # otherwise the process would end without a reason
             raise RuntimeError(f"SystemExit: {error}") from error
 
     def run(self, payload: Any) -> Any:
         if self._handler is None:
-            raise RuntimeError("the actor was asked to run a shard before it was given a handler")
+            raise RuntimeError("the actor got a shard before it had a handler")
         try:
             return self._handler(payload)
         except Exception as error:
@@ -108,7 +108,7 @@ class RayHosts:
         import ray
 
         options: dict[str, Any] = {"num_cpus": needs.num_cpus, "num_gpus": needs.num_gpus, "max_restarts": 0}
-        # never inside the placement group of a Tune trial that asks
+        # never inside the placement group of a Tune trial that starts it
         options["scheduling_strategy"] = "DEFAULT"
         if needs.memory_gib:
             options["memory"] = int(needs.amounts["memory"])

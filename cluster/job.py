@@ -1,4 +1,4 @@
-"""What the pool is given and gives: shards for one handler, how far they have come, and their results."""
+"""The input and output of the pool: shards for one handler, their progress, and their results."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +11,7 @@ from cluster.placement import Needs
 
 @dataclass(frozen=True)
 class Job:
-    """Shards for one handler. `make` runs in the host; `shards` are (name, payload) pairs and are drawn
+    """Shards for one handler. `make` runs in the host. `shards` are (name, payload) pairs and are drawn
     lazily.
 
     A handler that returns a `Tally` is counted in Ray's metrics under its job's stage, the first word of the
@@ -35,8 +35,8 @@ class Result:
 
 @dataclass
 class Running:
-    """A job under way: what is still to do, how often each shard has been tried, and which were with a host
-    when it died.
+    """A running job: the remaining shards, how often each shard has been tried, and which shards were with a
+    host when it died.
     """
 
     job: Job
@@ -61,5 +61,5 @@ class Running:
 
 
 def metric_labels(job: Job) -> tuple[str, str]:
-    """A job's stage and name, as its metrics are labelled."""
+    """A job's stage and name, which label its metrics."""
     return job.stage or job.name.partition(" ")[0], job.name

@@ -1,4 +1,4 @@
-"""What an actor's process said last: Ray's errors tell that it died, not of what."""
+"""The last output of an actor's process. Ray's errors only say that it died, not why."""
 
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,11 @@ NOISE = (":job_id:", ":actor_name:", ":task_name:")  # what Ray writes into each
 
 
 def last_words(error: Any) -> str:
-    """The end of what the process of a dead actor wrote to standard error, on one line; where to read it when
-    that is another machine's; empty when it is not known or the process said nothing.
+    """The end of a dead actor's standard error, on one line. If it is on another machine, where to read it.
+    Empty if it is unknown, or if the process wrote nothing.
 
     Args:
-        error: Ray's, of a call to the actor.
+        error: Ray's error of a call to the actor.
     """
     import ray
     from ray._private.state import actors

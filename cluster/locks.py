@@ -1,4 +1,4 @@
-"""File locks by which processes keep out of one another's way; they end with their process."""
+"""File locks between processes. A lock ends with its process."""
 
 import fcntl
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from typing import Any
 
 @contextmanager
 def held(lock: Path, on_wait: Any = None) -> Iterator[None]:
-    """Hold an exclusive lock on this machine's (or a shared) file system for the length of a block.
+    """Hold an exclusive lock on a local or shared file system during the block.
 
-    It belongs to the process and goes with it, however that ends: a lock file somebody left behind holds
-    nobody up. The file is never removed: on a network file system a machine that still sees the old one would
-    then hold it beside who holds the new one.
+    The lock belongs to the process and ends with it, however the process ends. A leftover lock file therefore
+    blocks no process. The file is never removed. On a network file system another machine could still see the
+    old file and lock it, while a third process locks the new one.
 
     Args:
         on_wait: called once, without arguments, if another process holds it.
@@ -31,7 +31,7 @@ def held(lock: Path, on_wait: Any = None) -> Iterator[None]:
 
 @contextmanager
 def held_if_free(lock: Path) -> Iterator[bool]:
-    """Hold a lock for the length of a block if no other process does; yields whether it is held here."""
+    """Hold a lock during the block if no other process holds it. Yields whether it is held."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "a", encoding="utf-8") as file:
         try:

@@ -1,4 +1,4 @@
-"""Memory of tensors: given back at once, or kept for the next ones."""
+"""Memory of dropped tensors: returning it at once, or keeping it for the next ones."""
 
 import ctypes
 import gc
@@ -8,7 +8,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt options
 
 
 def free_memory() -> None:
-    """Give back what dropped tensors held."""
+    """Return the memory of dropped tensors to the system."""
     torch = sys.modules.get("torch")
     gc.collect()
     if torch is not None and torch.cuda.is_available():

@@ -1,7 +1,7 @@
-"""What work amounts to, as Ray metrics: counters on every node's Prometheus endpoint and in Ray's dashboard,
-as `ray_tutelage_…`.
+"""Counts of finished work as Ray metrics: counters named `ray_tutelage_…` on every node's Prometheus endpoint
+and in Ray's dashboard.
 
-Counted where results arrive, in the process that drives the pool. Rates are Prometheus's business:
+They are counted in the process that drives the pool, when results arrive. Prometheus computes rates:
 `rate(ray_tutelage_tokens_total[1m])`.
 """
 
@@ -21,7 +21,7 @@ COUNTERS = {
 
 @dataclass(frozen=True)
 class Tally:
-    """What one shard amounted to; a handler returns it."""
+    """The counts of one shard. A handler returns them."""
 
     items: int
     tokens: int = 0
@@ -33,12 +33,12 @@ class Tally:
 
 @dataclass
 class Metrics:
-    """Counters by stage and job, made when the first is needed, since Ray must be up."""
+    """Counters by stage and job. They are made when the first is needed, because Ray must be running."""
 
     _counters: dict[str, Any] = field(default_factory=dict)
 
     def count(self, name: str, amount: float, stage: str, job: str) -> None:
-        """Add to one counter; nothing is added for an amount of 0."""
+        """Add to one counter. An amount of 0 is ignored."""
         if not self._counters:
             from ray.util.metrics import Counter
 

@@ -1,9 +1,9 @@
-"""A user's own modules, such as one with a `function: module:name`: found beside the experiment or in the
-folder where the command was started, and never in place of a library's.
+"""A user's own modules, such as the one of `function: module:name`. They are found beside the experiment or
+in the folder where the command was started. They never replace a library's module.
 
-Those folders are searched for such a module alone. It is loaded by its file under a private name, so that it
-may be called what it likes: `selection.py` or `statistics.py` too. What it imports itself comes from the
-libraries first, then from its folder.
+These folders are searched only for such a module. It is loaded from its file under a private name, so it may
+have any name, `selection.py` or `statistics.py` too. Its own imports come from the libraries first, then from
+its folder.
 """
 
 import importlib
@@ -18,25 +18,25 @@ from pathlib import Path
 from types import ModuleType
 
 FOLDERS = "TUTELAGE_OWN_MODULES"  # a JSON list, in the environment of every process of a run
-SAFE_PATH = "PYTHONSAFEPATH"  # Python's own: nobody's current folder first in the search path
+SAFE_PATH = "PYTHONSAFEPATH"  # Python's own variable: keeps the current folder out of the search path
 
 
 def keep_own_modules(folders: Sequence[Path]) -> None:
-    """Say where the user's own modules lie, to this process and to all that are started from here."""
+    """Set where the user's own modules are, for this process and all that it starts."""
     os.environ[FOLDERS] = json.dumps(list(dict.fromkeys(str(folder) for folder in folders)))
 
 
 def inherited() -> dict[str, str]:
-    """What processes on other machines have to be told of this."""
+    """The environment that processes on other machines need for this."""
     return {SAFE_PATH: "1", FOLDERS: json.dumps([str(folder) for folder in own_folders()])}
 
 
 def own_folders() -> list[Path]:
-    """Where the user's own modules may lie: the current folder where nothing else was said."""
+    """The folders of the user's own modules. By default the current folder."""
     given = os.environ.get(FOLDERS)
     if given is None:
         return [Path.cwd()]
-    # a submitted job's processes elsewhere begin in their own node's copy of what was sent
+    # on other nodes a submitted job's processes start in that node's copy of the sent folder
     return [folder if folder.is_dir() else Path.cwd() / folder.name for folder in _read(given)]
 
 
@@ -46,11 +46,10 @@ def _read(given: str) -> tuple[Path, ...]:
 
 
 def import_module(name: str) -> ModuleType:
-    """Import a module by its dotted name: the user's own, or an installed one where they have none of this
-    name.
+    """Import a module by its dotted name: the user's own, otherwise an installed one.
 
     Raises:
-        whatever it raises while it is imported; ImportError where there is none.
+        ImportError if there is no such module; otherwise what the module raises while it is imported.
     """
     parts = name.split(".")
     for folder in own_folders():
@@ -60,13 +59,13 @@ def import_module(name: str) -> ModuleType:
 
 
 def _file_of(place: Path) -> Path | None:
-    """The file of the module or the package at a place; None where there is neither."""
+    """The file of the module or package at a place. None if there is neither."""
     files = (place / "__init__.py", place.with_name(place.name + ".py"))
     return next((file for file in files if file.is_file()), None)
 
 
 def _import_own(folder: Path, parts: Sequence[str]) -> ModuleType:
-    """Import `folder/parts...` under a private name, with its siblings behind the libraries."""
+    """Import `folder/parts...` under a private name. Modules beside it are found after the libraries."""
     top = folder / parts[0]
     private = f"_own_{parts[0]}_{zlib.crc32(str(top).encode()):08x}"
     if str(folder) not in sys.path:
@@ -77,7 +76,7 @@ def _import_own(folder: Path, parts: Sequence[str]) -> ModuleType:
 
 
 def _load(private: str, top: Path, is_package: bool) -> None:
-    """Load a module, or a package with or without a file of its own, by its place."""
+    """Load a module, or a package with or without `__init__.py`, from its place."""
     file = top / "__init__.py" if is_package else _file_of(top)
     if file is None or not file.is_file():
         package = ModuleType(private)

@@ -1,4 +1,4 @@
-"""What machines have and what one actor or worker asks of them: the arithmetic of placement, without Ray."""
+"""The arithmetic of placement, without Ray: the resources of machines, and what one actor or worker needs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ KINDS = ("CPU", "GPU", "memory")
 
 @dataclass(frozen=True)
 class Node:
-    """What one machine of the cluster has: resources by Ray's names (memory in bytes), and its labels."""
+    """One machine of the cluster: its resources by Ray's names (memory in bytes), and its labels."""
 
     resources: Mapping[str, float]
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -26,11 +26,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Needs:
-    """What one actor or worker asks of the cluster.
+    """The resources that one actor or worker needs.
 
     Attributes:
         labels: (name, value) pairs that its node must carry.
-        at_once: shards that it works on side by side, where waiting is all it does.
+        at_once: how many shards it works on at the same time, if it mostly waits.
     """
 
     num_cpus: float = 1.0
@@ -41,11 +41,11 @@ class Needs:
 
     @property
     def amounts(self) -> dict[str, float]:
-        """What it asks for, by Ray's names."""
+        """The needed amounts, by Ray's names."""
         return {"CPU": self.num_cpus, "GPU": self.num_gpus, "memory": self.memory_gib * GIB}
 
     def fits(self, free: Mapping[str, float]) -> bool:
-        """Whether these free resources are enough; memory counts where it is known."""
+        """Whether these free resources are enough. Memory counts only if it is known."""
         return all(
             amount <= free.get(kind, 0.0) + 1e-9
             for kind, amount in self.amounts.items()
@@ -58,9 +58,7 @@ class Needs:
         )
 
     def count_on(self, node: Node) -> int:
-        """How many of this size a node has room for when it is empty; a thousand of those that ask for
-        nothing.
-        """
+        """How many actors of this size fit on the empty node. A thousand if they need no resource."""
         if not self.fits_on(node):
             return 0
         shares = [node.resources[k] / a for k, a in self.amounts.items() if a > 0 and k in node.resources]
@@ -74,13 +72,13 @@ class Needs:
 
 
 def check_fits(name: str, needs: Needs, nodes: Sequence[Node], count: int = 1) -> None:
-    """Refuse what the nodes can never hold, even when they are empty.
+    """Refuse needs that the nodes can never meet, even when they are empty.
 
     Args:
         count: how many of this size are needed at once.
 
     Raises:
-        NoRoom: with what it asks for and what the nodes have.
+        NoRoom: they cannot be met. Says what is needed and what the nodes have.
     """
     room = sum(needs.count_on(node) for node in nodes)
     if room >= count:
@@ -96,6 +94,6 @@ def check_fits(name: str, needs: Needs, nodes: Sequence[Node], count: int = 1) -
 
 
 def total(nodes: Sequence[Node]) -> dict[str, float]:
-    """What all nodes have together."""
+    """The resources of all nodes together."""
     kinds = {kind for node in nodes for kind in node.resources}
     return {kind: sum(node.resources.get(kind, 0.0) for node in nodes) for kind in sorted(kinds)}

@@ -1,9 +1,9 @@
-"""One pool that maps shards over stateful hosts, for generating, scoring and evaluating alike.
+"""The pool maps shards over stateful hosts, for generating, scoring and evaluating alike.
 
-A job is a handler (built once in the host: it loads the model) and its shards. The pool keeps as many hosts
-as the cluster has room for, hands a finished job's hosts to the next job of the same size, and so works
-through thirty teachers in waves on a machine with room for two. A host that dies is replaced and its shards
-run again; an exception in our own code stops everything with the shard's name. Results come as they finish,
+A job is a handler and its shards. The handler is built once in the host, where it loads the model. The pool
+keeps as many hosts as the cluster has room for. It gives a finished job's hosts to the next job of the same
+size. So thirty teachers run in waves on a machine with room for two. A host that dies is replaced, and its
+shards run again. An exception of a handler stops everything and names the shard. Results come as they finish,
 in no fixed order.
 """
 
@@ -19,23 +19,23 @@ from cluster.metrics import Metrics, Tally
 from cluster.placement import Needs, check_fits
 from cluster.slots import LOADED, PLACED, Slot, Slots
 
-# One shard runs while the next waits in the host's queue, so that the host is never idle for a round trip.
+# One shard runs while the next waits in the host's queue. So the host is not idle during a round trip.
 IN_FLIGHT_PER_HOST = 2
 WAIT_NOTICE_S = 10.0
-NODE_GRACE_S = 600.0  # how long a node that a job needs may be away
+NODE_GRACE_S = 600.0  # seconds that a node which a job needs may be away
 SHARD_DEADLINE_S = 6 * 3600.0
 
 
 class Pool:
-    """Hosts on a cluster. Use as a context manager; `release` gives the cluster's resources back in between.
+    """Hosts on a cluster, as a context manager. `release` returns the cluster's resources in between.
 
     Args:
-        hosts: where they live; Ray's actors if not given.
-        retries: deaths of a host that one shard may cause, or one loading.
-        grows: the cluster starts nodes when they are asked for, so nothing is refused or held back for what
-            is there now.
-        deadline_s: a shard or a loading that has not ended by then counts as a death.
-        on_wait: told what is waited for, now and then.
+        hosts: the kind of hosts. Ray actors if not given.
+        retries: how often a host may die on one shard, or while loading.
+        grows: whether the cluster starts nodes on demand. Then nothing is refused or delayed because of the
+            present nodes.
+        deadline_s: if a shard or a loading takes longer, its host counts as dead.
+        on_wait: called now and then with what is waited for.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Pool:
             self._slots.drop(slot)
 
     def check(self, jobs: Sequence[Job]) -> None:
-        """Refuse a job whose single host can never be placed.
+        """Refuse a job of which not even one host can be placed.
 
         Raises:
             NoRoom: with what it asks for and what there is.
@@ -76,7 +76,7 @@ class Pool:
             check_fits(job.name, job.needs, self._slots.nodes)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Result]:
-        """Run all shards of all jobs; yields results as they finish.
+        """Run all shards of all jobs. Yields results as they finish.
 
         Raises:
             NoRoom: before anything starts, or when the last node that could hold a job has been away for too
@@ -92,7 +92,7 @@ class Pool:
             while waiting or active:
                 self._admit(waiting, active)
                 self._feed()
-                # a job that ended just now made room for the next
+                # a job that has just ended may have made room for the next
                 if waiting and all(slot.is_idle for slot in self._slots):
                     self._admit(waiting, active)
                 self._slots.give_way()
@@ -114,7 +114,7 @@ class Pool:
                     self._slots.drop(slot)
 
     def _admit(self, waiting: deque[Running], active: list[Running]) -> None:
-        """Give hosts to jobs: first one to every active or waiting job in turn, then further replicas."""
+        """Give hosts to jobs: first one to each active or waiting job in turn, then further replicas."""
         for running in [*active]:
             while (
                 running.has_more
@@ -129,11 +129,11 @@ class Pool:
                 pass
 
     def _feed(self) -> None:
-        """Top up every loaded host's queue; a host whose job has nothing left becomes idle, one that never
-        began is let go.
+        """Fill the queue of every loaded host. A host whose job has no shard left becomes idle. If it had not
+        begun, it is dropped.
 
-        Only loaded hosts get shards: one that waits for a place on a busy cluster must not hold back what the
-        others can do.
+        Only loaded hosts get shards. A host that waits for a place on a busy cluster must not keep shards
+        that others could run.
         """
         for slot in self._slots:
             running = slot.running
@@ -151,9 +151,9 @@ class Pool:
             self._slots.let_go(slot)
 
     def _most(self, slot: Slot, running: Running) -> int:
-        """How many calls a host may have in its queue: one while shards are run again that were with a host
-        when it died. The result of one that had just ended can be lost with it, so only alone is it clear
-        whose fault a second death is.
+        """How many calls a host may have in its queue. It is one while shards are run again that were with a
+        host when it died. The result of a shard that had just ended can be lost with the host. Only if a
+        shard runs alone is it clear which shard causes a second death.
         """
         names = [shard[0] for shard in slot.in_flight.values() if not isinstance(shard, str)]
         if running.again or any(name in running.suspects for name in names):
@@ -162,7 +162,7 @@ class Pool:
 
     def _collect(self, future: Any) -> Iterator[Result]:
         slot = next((s for s in self._slots if future in s.in_flight), None)
-        if slot is None or slot.running is None:  # it went with a host that has been dropped meanwhile
+        if slot is None or slot.running is None:  # its host has been dropped meanwhile
             return
         running, what = slot.running, slot.in_flight[future]
         try:
@@ -192,12 +192,12 @@ class Pool:
         """Replace hosts whose shard, or whose loading, takes longer than the deadline."""
         for slot in [s for s in self._slots if s.placed and s.in_flight]:
             late = self.hosts.now() - slot.since > self.deadline_s
-            # else whoever takes the results was slow, not the host
+            # otherwise the consumer of the results was slow, not the host
             if late and not self.hosts.wait(list(slot.in_flight), 0.0):
                 self._replace(slot, f"no result within {self.deadline_s:g} s")
 
     def _replace(self, slot: Slot, problem: str) -> None:
-        """Put a dead host's shards back; the next round of `_admit` starts a new host."""
+        """Put a dead host's shards back. The next round of `_admit` starts a new host."""
         running = slot.running
         if running is None:
             raise RuntimeError("an idle host cannot have failed")
@@ -213,7 +213,7 @@ class Pool:
                 "",
                 "see the Ray logs",
             )
-        if lost:  # only the first of them was running; the others were waiting behind it
+        if lost:  # only the first of them was running; the others were queued
             first = lost[0][0]
             running.tries[first] = running.tries.get(first, 0) + 1
             if running.tries[first] > self.retries:
@@ -226,8 +226,8 @@ class Pool:
         self._slots.drop(slot)
 
     def _look_again(self, unfinished: Sequence[Running]) -> None:
-        """See which nodes are there now, tell what is waited for, and give up on what has had no node for too
-        long.
+        """Look which nodes exist now, report what is waited for, and give up on jobs that have had no node
+        for too long.
 
         Raises:
             NoRoom: no node could hold a job for `NODE_GRACE_S`.
@@ -239,10 +239,10 @@ class Pool:
                 self._nowhere_since.pop(needs, None)
             elif now - self._nowhere_since.setdefault(needs, now) > NODE_GRACE_S:
                 raise NoRoom(
-                    f"{running.job.name} has lost its place",
+                    f"no node of the cluster can hold {running.job.name} any more",
                     needs,
                     "a node that can hold it",
-                    "look at the cluster; run again",
+                    "add such a node, then run again",
                 )
         unplaced = [s for s in self._slots if s.running is not None and not s.ready]
         if unplaced and self.on_wait is not None:

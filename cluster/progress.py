@@ -1,8 +1,8 @@
-"""How far a call has come, told from where its rows are finished to whoever listens.
+"""Progress of a call, reported from the code that finishes its rows to a listener.
 
-A handler takes a shard at once and answers when all of it is done, which can take many minutes. What works
-through the rows, batch by batch, tells the share of them that is done; nobody on the way has to hand anything
-through. Without a listener the word is lost.
+A handler takes a whole shard and returns when all of it is done, which can take many minutes. The code that
+works through the rows reports the finished share after each batch. The code in between has nothing to pass
+on. Without a listener a report is ignored.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,8 +14,8 @@ _LISTENER: ContextVar[Callable[[float], None]] = ContextVar("listener", default=
 
 @contextmanager
 def listening(told: Callable[[float], None]) -> Iterator[None]:
-    """Let `told` hear while the block runs, in this thread, which share of a call's rows is done, batch by
-    batch.
+    """During the block, call `told` with the share of a call's rows that each batch finishes, in this
+    thread.
     """
     token = _LISTENER.set(told)
     try:
@@ -25,7 +25,7 @@ def listening(told: Callable[[float], None]) -> Iterator[None]:
 
 
 def tell(share: float) -> None:
-    """Say that this share more of a call's rows is done.
+    """Report that a further share of a call's rows is done.
 
     >>> heard = []
     >>> with listening(heard.append):

@@ -1,11 +1,11 @@
-"""Seeds by hash: from whatever a draw depends on to a number that every generator takes."""
+"""Seeds by hash: they turn whatever a draw depends on into a number that every generator accepts."""
 
 import hashlib
 import json
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A seed of 63 bits that follows from these parts and from their order; numbers may be of any size.
+    """A seed of 63 bits that follows from these parts and their order. Numbers may be of any size.
 
     >>> derive_seed(2**62, "train", 0) == derive_seed(2**62, "train", 0) != derive_seed(2**62, "train", 1)
     True

@@ -24,8 +24,8 @@ from cluster.placement import Node
 from cluster.threads import wait_asleep
 
 MIB = 1024 * 1024
-# Ray's own switch for laptops: a node takes the loopback address as its own. `_node_ip_address` cannot say
-# that: Ray turns a loopback address given there into the machine's.
+# Ray's own switch for laptops: a node uses the loopback address. `_node_ip_address` cannot do that, because
+# Ray replaces a loopback address there by the machine's.
 LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 QUIET_ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "1",
@@ -37,9 +37,9 @@ QUIET_ENVIRONMENT = {
     # Tune's own progress reports, which `verbose=0` silences only in their old form
     "RAY_AIR_NEW_OUTPUT": "0",
     "TOKENIZERS_PARALLELISM": "false",
-    # a Ray that is ended while it starts has no work to hand on: no half minute of waiting for that
+    # a Ray that is ended while it starts has no work to hand over, so it need not wait half a minute for that
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-    # Tune would take Ctrl-C for the end of the sweep, and its half for a whole one
+    # otherwise Tune takes Ctrl-C as the end of the sweep, and half a sweep as a whole one
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 
@@ -85,7 +85,7 @@ class Cluster:
 
 @contextmanager
 def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Cluster]:
-    """Connect to Ray for the length of a `with` block; a Ray started here is ended here, and only that one.
+    """Connect to Ray during a `with` block. A Ray that is started here is ended here; others are not.
 
     Raises:
         NoRoom: more CPUs asked for than this machine has.
@@ -125,7 +125,7 @@ def connect(settings: RaySettings, log_file: Path | None = None) -> Iterator[Clu
 
 
 def _where(settings: RaySettings, address: str | None) -> dict[str, Any]:
-    """What Ray is told of where to run: a cluster's address, or how large a local one is."""
+    """Ray's arguments on where to run: a cluster's address, or the size of a local Ray."""
     if address is not None:  # its nodes do not inherit this process's environment
         return {"address": address, "runtime_env": {"env_vars": inherited()}}
     return {
@@ -139,7 +139,7 @@ def _where(settings: RaySettings, address: str | None) -> dict[str, Any]:
 
 
 class _NoFolders(list[str]):
-    """The folders that Ray puts first in its workers' search path: none, whichever are added."""
+    """The folders that Ray puts first in its workers' search path. It stays empty, whatever is added."""
 
     def extend(self, _folders: Iterable[str]) -> None:
         pass
@@ -158,10 +158,11 @@ def _job_config() -> Any:
 
 @contextmanager
 def signals_kept() -> Iterator[None]:
-    """Have SIGTERM do after the block what it did before.
+    """Restore the handler of SIGTERM after the block.
 
-    Ray gives it a handler of Python's that ends the process with status 1, and another one below Python that
-    ends it with a trace. Signals that come while Ray starts end it by the first, as Ctrl-C would.
+    Ray installs a Python handler that ends the process with status 1, and another one below Python that ends
+    it with a trace. A signal that comes while Ray starts reaches the first one, which ends the process as
+    Ctrl-C would.
     """
     handler = signal.getsignal(signal.SIGTERM)
     ours = callable(handler) and threading.current_thread() is threading.main_thread()
@@ -177,8 +178,8 @@ def signals_kept() -> Iterator[None]:
 
 
 def set_environment(settings: RaySettings) -> str | None:
-    """Set what Ray reads when it is imported; returns the address of the cluster to join, None for a local
-    Ray.
+    """Set the environment that Ray reads when it is imported. Returns the address of the cluster to join, or
+    None for a local Ray.
 
     Raises:
         NoRoom, BadInput: as `connect`.
@@ -199,7 +200,7 @@ def set_environment(settings: RaySettings) -> str | None:
             os.environ.update(LOOPBACK_ONLY)
         elif os.environ["RAY_AUTH_MODE"] == "disabled":
             raise BadInput(
-                "a Ray that the network reaches runs whatever anyone sends it",
+                "without a token anyone on the network could run code on this Ray",
                 "auth: disabled",
                 "auth: token",
                 "or listen: loopback",
@@ -210,8 +211,8 @@ def set_environment(settings: RaySettings) -> str | None:
 
 
 def dashboard_port(settings: RaySettings) -> int | None:
-    """The port of a local Ray's dashboard, Ray's own default where it is free. It is named to all of its
-    processes: asked for the address, they would take that of the newest Ray on this machine.
+    """The port of a local Ray's dashboard: Ray's default if it is free. All processes get it through the
+    environment. Otherwise they would use the address of the newest Ray on this machine.
     """
     if not settings.dashboard:
         return None
@@ -221,7 +222,7 @@ def dashboard_port(settings: RaySettings) -> int | None:
 
 
 def free_port(wanted: int) -> int | None:
-    """A port of loopback that nobody listens on: this one, or any for 0; None when it is taken."""
+    """A free port of loopback: the wanted one, or any for 0. None if the wanted one is taken."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", wanted))
@@ -243,7 +244,7 @@ def refuse_more_than_here(settings: RaySettings) -> None:
 
 
 def count_gpus(settings: RaySettings) -> int:
-    """The GPUs a local Ray will have: those stated, else those of this machine."""
+    """The number of GPUs of a local Ray: the number in the settings, otherwise this machine's."""
     if settings.num_gpus is not None:
         return settings.num_gpus
     import torch

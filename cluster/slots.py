@@ -1,8 +1,8 @@
-"""The hosts at hand: which job each serves, what it has in flight, and who makes room for whom.
+"""The pool's hosts: which job each serves, its running calls, and which host makes room for which.
 
-What the nodes have says nothing of what other tenants take, and a node may have room for one size and not for
-another. So the pool may ask for hosts that get no place for now, and must never sit on what they wait for:
-while one waits, idle hosts of its size take its job over, and other idle hosts are ended.
+The nodes' resources do not show what other tenants use, and a node may have room for one size and not for
+another. So the pool may ask for hosts that get no place yet, and it must not keep the resources that they
+wait for. While a host waits, an idle host of its size takes over its job, and other idle hosts are ended.
 """
 
 import math
@@ -14,17 +14,18 @@ from cluster.hosts import Hosts
 from cluster.job import Running
 from cluster.placement import Needs, total
 
-PLACED, LOADED = "placed", "loaded"  # what a host's first calls tell when they return
+PLACED, LOADED = "placed", "loaded"  # the names of a host's first calls
 
 
 @dataclass(eq=False)
 class Slot:
-    """One host, the job it serves, and its calls in flight: a shard each, or the name of a first call.
+    """One host, the job that it serves, and its running calls: each is a shard, or the name of a first
+    call.
 
     Attributes:
-        placed: the cluster has given it a place.
-        ready: it has loaded its job's handler.
-        since: when the first of its calls began, as far as is known.
+        placed: whether the cluster has given it a place.
+        ready: whether it has loaded its job's handler.
+        since: when the first of its calls began, if that is known.
     """
 
     host: Any
@@ -45,10 +46,10 @@ class Slot:
 
 
 class Slots:
-    """All hosts of a pool, and the nodes that they are asked for on.
+    """All hosts of a pool, and the nodes that they are placed on.
 
     Args:
-        grows: the cluster starts nodes when they are asked for, so what is free has no bound.
+        grows: whether the cluster starts nodes on demand, so that free resources have no bound.
     """
 
     def __init__(self, hosts: Hosts, grows: bool) -> None:
@@ -57,7 +58,7 @@ class Slots:
         self._slots: list[Slot] = []
 
     def __iter__(self) -> Iterator[Slot]:
-        """The slots there are now; some may be dropped on the way."""
+        """The present slots. Some may be dropped during the iteration."""
         return iter(list(self._slots))
 
     def serving(self, running: Running) -> int:
@@ -65,7 +66,7 @@ class Slots:
         return sum(slot.running is running for slot in self._slots)
 
     def attach(self, running: Running) -> bool:
-        """Find or ask for a host for a job; False when the nodes hold no more of ours."""
+        """Find a host for a job, or ask for one. False if the nodes have no room for another."""
         needs = running.job.needs
         slot = next((s for s in self._slots if s.is_idle and s.needs == needs), None)
         if slot is None:
@@ -80,7 +81,7 @@ class Slots:
         return True
 
     def _assign(self, slot: Slot, running: Running) -> None:
-        """Let a host load a job's handler, as soon as it has a place."""
+        """Let a host load a job's handler as soon as it has a place."""
         slot.running, slot.ready = running, False
         running.outstanding += 1
         if slot.placed:
@@ -89,13 +90,13 @@ class Slots:
             self.call(slot, PLACED, "here")
 
     def call(self, slot: Slot, what: tuple[str, Any] | str, method: str, *arguments: Any) -> None:
-        """Call a method of a host; `what` is the shard, or the name of a first call."""
+        """Call a method of a host. `what` is the shard, or the name of a first call."""
         if not slot.in_flight:
             slot.since = self.hosts.now()
         slot.in_flight[self.hosts.call(slot.host, method, *arguments)] = what
 
     def _free(self) -> dict[str, float]:
-        """What the nodes have beyond our own hosts; other tenants are not known here."""
+        """The nodes' resources without those of our hosts. Other tenants are not known here."""
         if self.grows:
             return dict.fromkeys(("CPU", "GPU", "memory"), math.inf)
         free = total(self.nodes)
@@ -105,7 +106,9 @@ class Slots:
         return free
 
     def give_way(self) -> None:
-        """While a host waits for room, hold none idle: one of its size takes its job over, others end."""
+        """While a host waits for room, keep no idle host: one of its size takes over its job, others are
+        ended.
+        """
         for idle in [s for s in self._slots if s.is_idle]:
             heir = next((s for s in self._slots if s.waits_for_room and s.needs == idle.needs), None)
             if heir is not None and heir.running is not None:

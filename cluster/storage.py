@@ -1,8 +1,8 @@
-"""Where files live: a local path, or a URI such as `s3://bucket/folder`, through pyarrow's file systems.
+"""Places of files: a local path, or a URI such as `s3://bucket/folder`, through pyarrow's file systems.
 
-A file appears whole or not at all: locally it is written under a temporary name, flushed and renamed; an
-object store shows an upload when it has ended. A directory has no such promise there, so what must be whole
-ends with a marker file, written last.
+A file appears whole or not at all. Locally it is written under a temporary name, flushed and renamed. An
+object store shows an upload when it has ended. Directories have no such guarantee there, so a directory that
+must be whole has a marker file, which is written last.
 """
 
 import fnmatch
@@ -26,7 +26,7 @@ from cluster.locks import held
 
 
 def is_uri(text: str) -> bool:
-    """Whether a text names a place by scheme; `C:/` and hub ids do not."""
+    """Whether a text is a URI with a scheme. `C:/` and hub ids are not."""
     return "://" in text
 
 
@@ -48,7 +48,7 @@ class Place:
                 raise BadInput(
                     "a URI with a key in it",
                     text.partition("://")[0] + "://***",
-                    "a URI without",
+                    "a URI without a key",
                     "set AWS_ACCESS_KEY_ID instead",
                 )
         else:
@@ -59,7 +59,7 @@ class Place:
         return self.text
 
     def __truediv__(self, below: str) -> "Place":
-        """The place below this one; a name that climbs out of it is refused."""
+        """The place below this one. A name that leads out of it is refused."""
         if (
             not below
             or below.startswith("/")
@@ -121,7 +121,7 @@ class Place:
             return bytes(file.read())
 
     def sha256(self) -> str:
-        """A digest of the content, which is not held in memory."""
+        """A digest of the content. The content is not read into memory at once."""
         system, path = self.opened()
         total = hashlib.sha256()
         with system.open_input_stream(path) as file:
@@ -130,7 +130,7 @@ class Place:
         return total.hexdigest()
 
     def sha256_once(self) -> str:
-        """The same, computed once per process as long as its size and time stay the same.
+        """The same digest, computed once per process while the file's size and time stay the same.
 
         Raises:
             FileNotFoundError: nothing there.
@@ -144,20 +144,22 @@ class Place:
         return self.read_bytes().decode("utf-8")
 
     def write_bytes(self, content: bytes) -> None:
-        """Write the whole content; it appears at once, or not at all. A second writer is harmless."""
+        """Write the whole content. It appears at once or not at all. A second writer does no harm."""
         if not isinstance(content, bytes):
             raise TypeError(f"bytes are written, not {type(content).__name__}")
         self.write_with(lambda file: file.write(content))
 
     def write_with(self, write: Callable[[Any], object]) -> None:
-        """Let `write` write into an open binary file, which appears when it has ended, or not at all."""
+        """Let `write` write into an open binary file. The file appears when `write` has ended, or not at
+        all.
+        """
         if not self.is_local:
             system, path = self.opened()
             try:
                 with system.open_output_stream(path) as file:
                     write(file)
             except BaseException:
-                self.unlink()  # closing it has completed the upload of what there was
+                self.unlink()  # closing the file has uploaded an incomplete content
                 raise
             return
         target = self.path
@@ -173,7 +175,7 @@ class Place:
             partial.unlink(missing_ok=True)
 
     def unlink(self) -> None:
-        """Remove a file; nothing happens if there is none."""
+        """Remove a file, if there is one."""
         system, path = self.opened()
         try:
             system.delete_file(path)
@@ -181,7 +183,7 @@ class Place:
             return
 
     def remove(self) -> None:
-        """Remove a directory with all that is in it; nothing happens if there is none."""
+        """Remove a directory with its content, if there is one."""
         if self.is_local:
             shutil.rmtree(self.path, ignore_errors=True)
         elif self.exists():
@@ -189,7 +191,7 @@ class Place:
             system.delete_dir(path)
 
     def glob(self, pattern: str) -> list["Place"]:
-        """What lies directly in this directory under a name of this pattern, sorted."""
+        """The sorted places directly in this directory whose names match the pattern."""
         system, path = self.opened()
         found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
         return sorted(self / f.base_name for f in found if fnmatch.fnmatchcase(f.base_name, pattern))
@@ -205,8 +207,8 @@ class Place:
         }
 
     def usage(self) -> tuple[int, float]:
-        """Bytes of this file, or of all files below this directory, and when the newest was written, in
-        seconds since 1970; zeros where there is none.
+        """The bytes of this file, or of all files below this directory, and when the newest was written, in
+        seconds since 1970. Zeros if there is none.
         """
         system, path = self.opened()
         found = [self._info()]
@@ -216,10 +218,10 @@ class Place:
         return sum(f.size for f in files), max((f.mtime_ns / 1e9 for f in files), default=0.0)
 
     def take(self, folder: Path) -> None:
-        """Put a local directory here in place of what was here; the local one is used up.
+        """Move a local directory here, in place of what was here.
 
-        On a local file system it appears at once. On an object store file by file, so a reader needs a marker
-        of its own.
+        On a local file system it appears at once. On an object store it appears file by file, so a reader
+        needs a marker.
         """
         if self.is_local:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -232,8 +234,8 @@ class Place:
         shutil.rmtree(folder)
 
     def scratch(self) -> Path:
-        """An empty local directory to prepare this place's content in; beside it where that is local, so that
-        `take` is a rename.
+        """An empty local directory in which to prepare this place's content. For a local place it is beside
+        it, so that `take` is a rename.
         """
         if self.is_local:
             folder = self.path.with_name(self.path.name + ".partial")
@@ -253,19 +255,20 @@ def _sha256_of(place: Place, size: int, mtime_ns: int) -> str:
 
 
 def cache_directory() -> Path:
-    """Where this machine keeps what it fetched: TUTELAGE_CACHE, or `~/.cache/tutelage`."""
+    """The folder of this machine's fetched files: TUTELAGE_CACHE, or `~/.cache/tutelage`."""
     return Path(os.environ.get("TUTELAGE_CACHE", "~/.cache/tutelage")).expanduser()
 
 
 def refuse_special(path: Path) -> None:
-    """Refuse what is neither a file nor a directory: reading a pipe may wait for ever, a device never ends.
+    """Refuse a path that is neither a file nor a directory. Reading a pipe may wait for ever, and a device
+    never ends.
 
     Raises:
         BadInput: with what it is.
     """
     try:
         mode = path.stat().st_mode
-    except (OSError, ValueError):  # not there, or not to be seen: whoever reads it says so
+    except (OSError, ValueError):  # missing or not visible: the later reading reports it
         return
     kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"))
     for is_kind, name in (*kinds, (stat.S_ISBLK, "a device")):
@@ -274,8 +277,7 @@ def refuse_special(path: Path) -> None:
 
 
 def local_copy(text: str) -> Path:
-    """A file or directory as a local path: itself where it is local, else fetched once into this machine's
-    cache.
+    """A file or directory as a local path. A URI is fetched once into this machine's cache.
 
     The cache is keyed by the URI and by the names, sizes and times of what is there, so a changed file is
     fetched again.

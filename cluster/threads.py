@@ -1,11 +1,11 @@
-"""How many threads compute a model, and how they wait for one another.
+"""How many threads compute a model, and how threads wait for one another.
 
-Threads of one operation meet at its end. On a machine that others use too, one of them is often not running,
-and the others spin for it: with their default a small model computes a twentieth of what it does when quiet.
-So threads of ours sleep while they wait. A small model's operations are over sooner than a thread wakes up:
-there every batch has one thread, and several batches go on side by side.
+The threads of one operation wait for one another at its end. On a busy machine one of them is often not
+running, and by default the others spin: a small model then runs at a twentieth of its speed on a quiet
+machine. So our threads sleep while they wait. The operations of a small model end sooner than a thread wakes
+up. There each batch has one thread, and several batches run side by side.
 
-What a user has set in the environment stays as it is.
+Settings of the user's environment are not changed.
 """
 
 import os
@@ -24,26 +24,26 @@ T = TypeVar("T")
 
 
 def waiting() -> dict[str, str]:
-    """The environment by which threads sleep while they wait; nothing where a user has said how they do."""
+    """The environment that makes threads sleep while they wait. Empty if the user has set how they wait."""
     told = (name for name in SET_BY_USERS if os.environ.get(name) not in (None, WAITING.get(name)))
     return {} if any(told) else dict(WAITING)
 
 
 def wait_asleep() -> None:
-    """Let this process's threads, and those of its children, sleep while they wait. To be called before torch
-    is imported; later only children take it up.
+    """Make the threads of this process and its children sleep while they wait. Call it before torch is
+    imported. Later it only affects children.
     """
     os.environ.update(waiting())
 
 
 def is_small(model: Any) -> bool:
-    """Whether a model's operations are too short to be shared among threads of a processor."""
+    """Whether a model's operations on a CPU are too short to be shared among threads."""
     on_cpu = model.device.type == "cpu"
     return on_cpu and sum(p.numel() for p in model.parameters()) < SMALL
 
 
 def lanes_of(model: Any) -> int:
-    """How many batches of a model go on side by side: for a small one as many as there are threads, up to
+    """How many batches of a model run side by side. For a small model as many as there are threads, at most
     four.
     """
     import torch
@@ -68,9 +68,9 @@ def one_thread(model: Any) -> Iterator[None]:
 
 
 def side_by_side(lanes: int, work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """Do some work on every item, so many at a time, each in a thread of its own; results come in order.
+    """Work on every item, `lanes` at a time, each in its own thread. Results come in order.
 
-    The threads start anew, and so take the number of threads that torch has now.
+    The threads are new, so they use torch's present number of threads.
     """
     if lanes <= 1 or len(items) <= 1:
         yield from map(work, items)

@@ -271,6 +271,6 @@ def compute_cost(
             f"the {settings.name} cost is not finite",
             bad.iloc[0].get("answer_id", bad.index[0]),
             "a number",
-            "look at that answer",
+            "look at this answer's statistics",
         )
     return cost

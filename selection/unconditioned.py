@@ -41,7 +41,7 @@ class Unconditioned:
             raise BadInput(
                 "an answer cannot be read without its question: nothing stands before it",
                 "a template without a header, and a tokenizer without BOS and EOS",
-                "one of these",
+                "a header, a BOS or an EOS token before the answer",
                 "leave out cost ifd",
             )
         self.scorer, self.head = scorer, head

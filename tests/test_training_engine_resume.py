@@ -69,7 +69,7 @@ def test_a_round_without_the_optimizer_of_the_one_before_is_refused_by_name(
     one: WorkerGroup, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:
     lost = replace(job("lost", tiny_model, examples, tmp_path), carried=str(tmp_path / "nowhere"))
-    with pytest.raises(AssertionError, match="the optimizer of the training before is not there"):
+    with pytest.raises(AssertionError, match="the optimizer state of the previous round is missing"):
         one.run(train, [lost], tmp_path / "checkpoints")
 
 

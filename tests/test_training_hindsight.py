@@ -50,7 +50,7 @@ def test_each_quarter_is_judged_under_the_best_of_the_opposite_one() -> None:
     turned = dict(zip("abcd", (values[name] for name in "dcba"), strict=True))
     both = {name: values[name] + turned[name] for name in "abcd"}
     assert best_in_hindsight({"x": both["a"], "y": both["b"]}, seed=3)[0].sum() == 20.0
-    with pytest.raises(ValueError, match="somebody to choose from"):
+    with pytest.raises(ValueError, match="at least one arm to choose from"):
         best_in_hindsight({})
 
 
@@ -98,7 +98,7 @@ def test_of_unequal_seeds_those_that_all_have_are_taken() -> None:
 def test_without_a_question_that_chooses_nobody_is_taken() -> None:
     """The first by the alphabet was."""
     every = np.ones(4, bool)
-    with pytest.raises(ValueError, match="no question chooses"):
+    with pytest.raises(ValueError, match="no question is left to choose by"):
         best_on_other_seeds({"a": np.zeros((1, 4)), "b": np.ones((1, 4))}, ~every, every)
     some = {"a": np.array([[np.nan, np.nan, 1.0, 1.0]]), "b": np.array([[0.0, 0.0, 0.0, 0.0]])}
     first = np.array([True, True, False, False])

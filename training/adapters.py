@@ -1,8 +1,8 @@
-"""LoRA adapters on a student: which layers get one, and which may not.
+"""LoRA adapters on a student: which layers get one, and which must not.
 
-A head that is its embedding is one matrix under two names. An adapter on one of them moves one use of the
-matrix and not the other, and no model whose head is its embedding can say that once the adapter is merged. So
-it is refused, before anything is trained.
+In some models the head and the embedding are one matrix with two names. An adapter on one of them changes one
+use of the matrix and not the other. After merging, such a model cannot express that. So the adapter is
+refused before anything is trained.
 """
 
 from typing import Any
@@ -13,10 +13,11 @@ from training.settings import LoraSettings
 
 
 def with_lora(model: Any, lora: LoraSettings, adapter: str | None = None) -> Any:
-    """The model with an adapter to train: the one it already has, else a new one.
+    """The model with an adapter to train: the adapter that it already has, otherwise a new one.
 
     Raises:
-        BadInput: the target modules name no layer that can have one, or one that shares its weights.
+        BadInput: the target modules name no layer that can have an adapter, or a layer that shares its
+            weights.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -43,7 +44,7 @@ def with_lora(model: Any, lora: LoraSettings, adapter: str | None = None) -> Any
 
 
 def _shared_weights(model: Any) -> dict[int, list[str]]:
-    """Parameters that several modules of a model use, by identity: under which names."""
+    """The parameters that several modules of a model share, by identity, with their names."""
     names: dict[int, list[str]] = {}
     owners: dict[int, set[int]] = {}
     for path, module in model.named_modules():
@@ -54,10 +55,10 @@ def _shared_weights(model: Any) -> dict[int, list[str]]:
 
 
 def _refuse_shared(wrapped: Any, shared: dict[int, list[str]]) -> None:
-    """Refuse an adapter on a layer whose weights another layer has too.
+    """Refuse an adapter on a layer that shares its weights with another layer.
 
     Raises:
-        BadInput: with the names of both.
+        BadInput: there is such an adapter. Names both layers.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 

@@ -16,20 +16,20 @@ from cluster.errors import BadInput
 from training.data import ALONE, Example, Examples
 
 IGNORED = -100
-# packed: several examples in a row, told apart by their positions; padded: one right-padded example a row;
-# alone: one a pass.
+# packed: several examples in a row, separated by their positions. padded: one right-padded example in a row.
+# alone: one example in a pass.
 Layout = Literal["packed", "padded", "alone"]
-Rows = list[list[int]]  # a micro-batch: rows of numbers of examples
+Rows = list[list[int]]  # a micro-batch: rows of example numbers
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows as nested lists [B, T]: positions restart at 0 with each example, labels are IGNORED off the
+    """Rows as nested lists [B, T]. Positions restart at 0 with each example. Labels are IGNORED outside the
     answer.
 
-    `real` is 1 on tokens of examples and 0 on padding; `owners` and `groups` say which example a token is of,
-    and which group that is of, -1 for none. `arrays`: what each example brings beside its tokens, one entry
-    an example in the order of their tokens; `lengths`: how many of those have a loss.
+    `real` is 1 on tokens of examples and 0 on padding. `owners` is the example of each token and `groups` the
+    group of that example, -1 for none. `arrays` has the further arrays of each example, in the order of the
+    examples' tokens. `lengths` has the number of tokens with a loss of each.
     """
 
     input_ids: list[list[int]]
@@ -43,8 +43,8 @@ class MicroBatch:
     lengths: list[int] = field(default_factory=list)
 
     def inputs(self, layout: Layout) -> dict[str, list[list[int]]]:
-        """What the model is given beside the token ids: positions tell packed examples apart, a mask hides
-        padding.
+        """The model's inputs besides the token ids: positions that separate packed examples, or a mask that
+        hides padding.
         """
         if layout == "packed":
             return {"input_ids": self.input_ids, "position_ids": self.position_ids}
@@ -53,8 +53,8 @@ class MicroBatch:
 
 
 def stacked(batch: MicroBatch, name: str, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """One array of all examples side by side [C, N, D] over the N tokens with a loss, and how many of the C
-    each token has [N]; 0 where its example brings none.
+    """One array of all examples joined [C, N, D] over the N tokens with a loss, and how many of the C each
+    token has [N]. It is 0 if its example has no such array.
     """
     every = [own.get(name) for own in batch.arrays]
     most = max((len(a) for a in every if a is not None), default=1)
@@ -80,10 +80,10 @@ def count_steps(examples: int, batch_size: int, epochs: float, steps: int | None
 
 
 def global_batches(groups: int, batch_size: int, seed: int, start: int, stop: int) -> Iterator[list[int]]:
-    """Numbers of the groups (most often single examples) of the optimizer steps [start, stop).
+    """The numbers of the groups (usually single examples) of the optimizer steps [start, stop).
 
-    Each epoch is a fresh permutation from (seed, epoch), drawn once; what is left over at its end is not used
-    in that epoch, and a set smaller than the batch is used whole at every step.
+    Each epoch is a new permutation from (seed, epoch). Groups left over at its end are not used in that
+    epoch. A set smaller than the batch is used whole at every step.
     """
     per_epoch = max(1, groups // batch_size)
     drawn, order = -1, np.empty(0, dtype=np.int64)
@@ -95,8 +95,8 @@ def global_batches(groups: int, batch_size: int, seed: int, start: int, stop: in
 
 
 def drawn_in(groups: int, batch_size: int, seed: int, steps: int) -> list[int]:
-    """The numbers of the groups that so many steps see, in order. Those left over at an epoch's end are not
-    among them, nor those that the steps do not come to.
+    """The numbers of the groups that the first steps use, in order. Groups left over at an epoch's end are
+    not among them.
     """
     return sorted({i for batch in global_batches(groups, batch_size, seed, 0, steps) for i in batch})
 
@@ -111,10 +111,10 @@ def deal_groups(
 ) -> list[list[Rows]]:
     """A global batch of groups as micro-batches of examples for each worker; see `deal`.
 
-    A group is never parted: packed it is one stretch of a row, padded it has a micro-batch of its own.
+    A group is never split. Packed, it is one stretch of a row. Padded, it has its own micro-batch.
 
     Raises:
-        BadInput: its architecture takes one example a pass, or an example is so long that it must be alone.
+        BadInput: the student takes one example a pass, or an example is so long that it must be alone.
     """
     lengths = examples.group_lengths
     if not examples.has_groups:
@@ -122,7 +122,7 @@ def deal_groups(
     longest = max(int(examples.lengths[i]) for g in batch for i in examples.members(g))
     if layout == "alone" or longest > alone_above:
         raise BadInput(
-            "this student takes one example a pass, and a group must not be parted",
+            "this student takes one example a pass, and a group must stay in one pass",
             f"{layout} layout, {longest} tokens, alone above {alone_above}",
             "a student whose examples can share a pass",
             "choose another student or a system without groups",
@@ -146,19 +146,19 @@ def deal(
     layout: Layout = "packed",
     alone_above: float = np.inf,
 ) -> list[list[Rows]]:
-    """A global batch as micro-batches for each worker, as many for one as for another.
+    """Deal a global batch to the workers as micro-batches, equally many for each worker.
 
-    The batch is packed whole and then dealt, so that workers wait for one another as little as possible:
-    micro-batches of similar size are passed at the same time. Where their number does not divide by the
-    workers, the largest of several examples are cut in two; only where there is nothing to cut are some
-    workers' last micro-batches empty.
+    The batch is packed whole and then dealt. Micro-batches of similar size run at the same time, so workers
+    wait for one another as little as possible. If their number is not divisible by the workers, the largest
+    ones with several examples are cut in two. Only if none can be cut are some workers' last micro-batches
+    empty.
 
     Args:
-        token_budget: most tokens of a micro-batch, padding included; an example longer than that is alone.
-        alone_above: examples longer than this are alone, whatever the budget.
+        token_budget: the most tokens of a micro-batch, padding included. A longer example is alone.
+        alone_above: examples longer than this are alone, even within the budget.
 
     Returns:
-        Per worker its micro-batches in the order of passes; `[]` is an empty one.
+        For each worker its micro-batches in the order of passes. `[]` is an empty one.
     """
     long = [i for i in batch if lengths[i] > alone_above]
     short = [i for i in batch if lengths[i] <= alone_above]
@@ -205,11 +205,11 @@ def _divisible(micro: list[Rows], lengths: Sequence[int] | np.ndarray, workers: 
 def pack(
     examples: Sequence[int], lengths: Sequence[int] | np.ndarray, token_budget: int, layout: Layout = "packed"
 ) -> list[Rows]:
-    """Examples as micro-batches of rows, each of at most `token_budget` tokens with its padding; a longer
-    example is alone.
+    """Pack examples into micro-batches of rows, each of at most `token_budget` tokens with its padding. A
+    longer example is alone.
 
-    The longest example left decides how many rows its micro-batch has; rows are as wide as the budget then
-    allows and are filled best-fit, longest first.
+    The longest remaining example decides how many rows its micro-batch has. Rows are then as wide as the
+    budget allows. They are filled best-fit, longest first.
     """
     left = sorted(examples, key=lambda i: (-lengths[i], i))
     micro: list[Rows] = []
@@ -248,10 +248,11 @@ def _fill(
 
 
 def collate(rows: Sequence[Sequence[int]], examples: Sequence[Example]) -> MicroBatch:
-    """Lay rows out side by side. Padding is a sequence of its own after the last example, with no loss.
+    """Arrange rows as a micro-batch. Padding is a sequence of its own after the last example, without a
+    loss.
 
-    It repeats the row's first token: a padding token's embedding is zero in many models, whose norm has no
-    gradient in some.
+    It repeats the row's first token. In many models the embedding of a padding token is zero, and in some the
+    norm of zero has no gradient.
     """
     drawn = {i: examples[i] for row in rows for i in row}
     width = max(sum(drawn[i].length for i in row) for row in rows)
@@ -272,7 +273,7 @@ def collate(rows: Sequence[Sequence[int]], examples: Sequence[Example]) -> Micro
             owners += [i] * e.length
             groups += [e.group] * e.length
             batch.arrays.append(e.arrays)
-            batch.lengths.append(e.loss_end - max(1, e.loss_start))  # nothing predicts a row's first token
+            batch.lengths.append(e.loss_end - max(1, e.loss_start))  # a row's first token is not predicted
         padding = width - len(ids)
         batch.real.append([1] * len(ids) + [0] * padding)
         batch.input_ids.append(ids + ids[:1] * padding)

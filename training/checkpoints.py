@@ -1,9 +1,9 @@
-"""Checkpoints that are known to be whole.
+"""Checkpoints, and how to tell which of them are whole.
 
-A checkpoint counts only if it holds a COMPLETE marker and every file the marker lists, at its size. Ray
-merges the directories of all workers into one; the marker is written last, by rank 0, after every rank has
-saved. Checkpoints are found by what lies in the run's directory, not by Ray's own list of them: that list can
-be torn, or end before the last one.
+A checkpoint counts only if it has a COMPLETE marker and every file that the marker lists, with its size. Ray
+merges the directories of all workers into one. Rank 0 writes the marker last, after every rank has saved.
+Checkpoints are found in the run's directory and not in Ray's own list, because that list can be damaged or
+incomplete.
 """
 
 import json
@@ -25,8 +25,8 @@ SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's list of a run's che
 
 @dataclass(frozen=True)
 class Marker:
-    """What a whole checkpoint says of itself: the job it belongs to, its step, the worker count, its files
-    with sizes.
+    """The marker of a whole checkpoint: its job, its step, the number of workers, and its files with their
+    sizes.
     """
 
     job_id: str
@@ -40,8 +40,8 @@ def write_marker(directory: Path, marker: Marker) -> None:
 
 
 def read_marker(directory: Place) -> Marker | None:
-    """The marker of a whole checkpoint; None if it is missing, unreadable or a listed file is missing or
-    short.
+    """Read the marker of a whole checkpoint. None if it is missing or unreadable, or if a listed file is
+    missing or short.
     """
     try:
         marker = Marker(**json.loads((directory / COMPLETE).read_text()))
@@ -62,10 +62,10 @@ def whole_checkpoints(run: Place, job_id: str) -> list[tuple[int, Place, int]]:
 
 
 def keep_newest(run: Place, job_ids: Sequence[str]) -> None:
-    """Remove all checkpoints of a run but the newest whole one of each job.
+    """Remove all checkpoints of a run except the newest whole one of each job.
 
-    Ray keeps the last few of a run. Jobs that pause in turn need the last of each, so Ray is told to keep
-    all.
+    Ray would keep the last few of a run. Jobs that pause in turn need the last one of each, so Ray keeps all
+    and this function removes the others.
     """
     kept = {place for job_id in job_ids for _, place, _ in whole_checkpoints(run, job_id)[:1]}
     for place in run.glob("checkpoint_*"):
@@ -75,11 +75,11 @@ def keep_newest(run: Place, job_ids: Sequence[str]) -> None:
 
 @contextmanager
 def on_this_node(checkpoint: Place, is_first_here: bool) -> Iterator[Path]:
-    """A checkpoint as a directory of this machine for the length of a block, fetched once for all workers of
-    it.
+    """A checkpoint as a local directory during the block. It is fetched once for all workers of the
+    machine.
 
-    Every worker enters and leaves together. A local checkpoint is seen through links, so that what is written
-    beside its files does not land in it.
+    All workers enter and leave together. A local checkpoint is accessed through links, so that files written
+    beside its files do not become part of it.
 
     Args:
         is_first_here: whether this worker is the first of its machine.
@@ -108,7 +108,7 @@ def on_this_node(checkpoint: Place, is_first_here: bool) -> Iterator[Path]:
 
 
 def copy_folder(folder: Path, place: Place) -> None:
-    """Copy a local folder's files to a place, beside what others have copied there."""
+    """Copy a local folder's files to a place, beside the files of other workers."""
     system, path = place.opened()
     for name in Place(str(folder)).files():
         target = f"{path}/{name}"
@@ -122,15 +122,16 @@ def copy_folder(folder: Path, place: Place) -> None:
 
 
 def _machine() -> str:
-    """The machine that this process runs on; several Ray nodes of one machine share its files."""
+    """The machine of this process. Several Ray nodes of one machine share its files."""
     return platform.node()
 
 
 def mend_snapshot(run: Place) -> bool:
-    """Remove Ray's list of checkpoints if it is torn or names one that is gone; returns whether it was.
+    """Remove Ray's list of checkpoints if it is damaged or names a missing one. Returns whether it was
+    removed.
 
-    Ray Train refuses to start a run under such a list, and starts it as new without one; what to resume from
-    is found by `whole_checkpoints` either way.
+    Ray Train does not start a run with such a list. Without a list it starts the run as new. In both cases
+    `whole_checkpoints` finds what to resume from.
     """
     place = run / SNAPSHOT
     try:

@@ -1,5 +1,5 @@
-"""Comparisons of arms over the same questions, with an interval and a p-value that are one statement, and a
-verdict in plain words; of many students together; and what may be said of many comparisons.
+"""Comparisons of arms over the same questions, of one student or of many together. Each has an interval, a
+p-value that agrees with it, and a verdict in words. Many comparisons are corrected.
 
 Shapes: N students, S training seeds, Q questions.
 """
@@ -25,7 +25,7 @@ from training.evaluation import (
 NORMAL = float(stats.norm.ppf(1 - LEVEL / 2))  # Student's t is never below
 STEP, MOST = 1.3, 10**8  # how numbers of questions are tried, and up to how many times those that there are
 MODELS_ALONE = "compares these trained models, not the ways of choosing"  # what one seed each claims
-SAME = Uncertainty(0.0, 0.0, 1.0)  # of two arms that are one: nothing differs
+SAME = Uncertainty(0.0, 0.0, 1.0)  # for two identical arms: nothing differs
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,11 @@ class Comparison:
     """Arm minus baseline over the same questions, in share of questions or nats per token.
 
     Attributes:
-        questions, seeds: how many; of the arm that has fewer seeds.
-        more_questions: how many more would shrink the interval until it leaves out 0, were the difference
-            what it is now; None where it is decided, where there is none, or where seeds are what is lacking.
-        uncertainty: what interval and p-value follow from.
+        questions, seeds: how many there are; seeds of the arm that has fewer.
+        more_questions: how many more would shrink the interval until it leaves out 0, if the difference
+            stayed the same. None if it already does, if there is no difference, or if only more seeds would
+            help.
+        uncertainty: interval and p-value follow from it.
         against: the baseline.
     """
 
@@ -59,15 +60,16 @@ def compare(
     pool: SeedVariance | None = None,
     is_same: bool = False,
 ) -> Comparison:
-    """Compare two arms over the same questions in the same order. A difference is called where p is below
-    0.05, which is where the interval leaves out 0. Without a question there is neither, and it says so.
+    """Compare two arms over the same questions in the same order. A difference is called if p is below 0.05,
+    which is the same as the interval leaving out 0. Without a question there is neither, and the verdict says
+    so.
 
     Args:
         arm_SQ, baseline_SQ: values [S seeds, Q questions], or [Q] for one seed. Seeds need not be equally
             many: each arm's are its own.
-        pool: what seeds differ by in the whole run; of these two arms alone if not said.
-        is_same: the two trained on the same choices. Where their values are the same too there is no
-            interval. Of other arms equal values are chance, and have one.
+        pool: the variance of seeds in the whole run. By default that of these two arms alone.
+        is_same: whether both arms trained on the same choices. If their values are equal too, there is no
+            interval. Equal values of other arms are chance, and have an interval.
 
     Raises:
         ValueError: the questions differ in number, an arm has no seed, or a value is NaN.
@@ -116,12 +118,12 @@ def _refuse_unknown(values: Mapping[str, np.ndarray]) -> None:
 
 
 def needed(mean: float, questions: int, sure: Uncertainty) -> tuple[int | None, bool]:
-    """How many more questions would shrink half of the interval to the difference; None where no number can
-    be named, and then whether seeds are what is lacking.
+    """How many more questions would shrink the interval until its half-width is below the difference. None if
+    there is no such number. The second value says whether more seeds are needed instead.
 
-    The part between questions falls with their number. What seeds differ by beyond that stays: where it
-    alone is too wide, no number of questions is enough. The fewer questions matter, the more the degrees of
-    freedom are those of seeds, so Student's t is taken anew at every number that is tried.
+    The variance between questions falls with their number. The variance of seeds beyond that stays. If it
+    alone is too large, no number of questions is enough. With more questions the degrees of freedom come
+    closer to those of seeds, so Student's t is taken anew at every number that is tried.
     """
     if mean == 0 or not sure.variance or not math.isfinite(sure.variance):
         return None, False
@@ -156,8 +158,8 @@ def verdict_of(interval: Interval, is_called: bool, arm: str, baseline: str, met
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values: with all of them below 0.05, the chance of even one false claim is at most
-    0.05, as far as the p-values hold what they promise. One that is NaN claims nothing and is not counted.
+    """Holm's adjusted p-values. If everything below 0.05 is claimed, the chance of one or more false claims
+    is at most 0.05, provided that the p-values are right. NaN claims nothing and is not counted.
 
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
@@ -172,11 +174,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Contrast:
-    """The mean of several students' differences, and two claims that are not the same.
+    """The mean of several students' differences, with two different claims.
 
     Attributes:
-        over_students, p_students: a claim about students as these, from how much they differ; students of one
-            lineage count as one. None where all of them are of one lineage.
+        over_students, p_students: a claim about students like these, from how much they differ. Students of
+            one lineage count as one. None if all are of one lineage.
         these_students, p_these: a claim about these students, from their questions and seeds.
     """
 
@@ -197,20 +199,21 @@ def contrast(
     metric: str = "accuracy",
     is_same: bool = False,
 ) -> Contrast:
-    """The mean over students of what two arms differ by, on the same questions.
+    """The mean over students of the difference of two arms, on the same questions.
 
-    Of these students the variances add up, with what they share by having the same questions: the variance
+    For the claim about these students their variances add up. They share the same questions, so the variance
     between questions is that of the students' mean.
 
     Args:
-        differences_NQ: every student's differences per question, means over seeds.
-        lineages: of every student; checkpoints of one training have one name.
-        seeds: how many each of the two arms has.
-        is_same: the two arms trained on the same choices, of every student.
+        differences_NQ: every student's difference on each question, means over seeds.
+        lineages: the lineage of every student. Checkpoints of one training have the same.
+        seeds: the number of seeds of each of the two arms.
+        is_same: whether both arms trained on the same choices, for every student.
     """
     bound, least = (1.0, 1.0) if metric == "accuracy" else (math.inf, 0.0)
     students, value = len(differences_NQ), float(differences_NQ.mean())
-    # students are trained apart, so the seeds' part of their mean falls with their number
+    # students are trained separately, so the seeds' part of the variance of their mean falls with their
+    # number
     many = [n * students for n in seeds] if min(seeds) > 1 else [1]
     sure = uncertainty_of(differences_NQ.mean(axis=0), many, pool, least / math.sqrt(students))
     if is_same and not differences_NQ.any():
@@ -228,8 +231,8 @@ def contrast(
 
 
 def over_lineages(values_N: np.ndarray, lineages: Sequence[str]) -> Uncertainty | None:
-    """How sure the mean of some students' values is of others like them: cluster-robust, by lineage. None
-    with one lineage.
+    """The uncertainty of the mean of some students' values, as a claim about students like them:
+    cluster-robust, by lineage. None with one lineage.
 
     >>> sure = over_lineages(np.array([1.0, 3.0]), ["a", "b"])
     >>> sure.variance, sure.freedom  # as of two numbers: 2 / 2, one degree
@@ -242,6 +245,6 @@ def over_lineages(values_N: np.ndarray, lineages: Sequence[str]) -> Uncertainty 
         return None
     variance = groups / (groups - 1) * sum(x**2 for x in sums) / len(values_N) ** 2
     mean = float(values_N.mean())
-    if variance <= EQUAL * mean**2:  # no spread to go by: as if one lineage were the other way round
+    if variance <= EQUAL * mean**2:  # all values are equal: use what one reversed lineage would change
         variance = (2 * mean / groups) ** 2
     return Uncertainty(variance, variance, groups - 1.0)

@@ -13,9 +13,9 @@ import pyarrow as pa
 from cluster.storage import Place, local_copy
 
 SUFFIX = ".arrow"
-ALONE = -1  # the group of an example that belongs to none
-GROUPS = b"groups"  # how many there are, examples of none counted one by one; in the file's metadata
-WIDTHS = b"widths"  # of further arrays, by name; in the metadata of a file whose examples have some
+ALONE = -1  # the group number of an example that belongs to no group
+GROUPS = b"groups"  # in the file's metadata: the number of groups; an example of no group counts as one
+WIDTHS = b"widths"  # in the metadata of a file whose examples have further arrays: their widths by name
 ARRAY = "array "  # before an array's name: its column, and in a micro-batch the array [C, N, D]
 COUNTS = "count "  # before an array's name, in a micro-batch: how many of C each of its N tokens has
 SCHEMA = pa.schema(
@@ -31,14 +31,14 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Example:
-    """One conversation: loss falls on tokens [loss_start, loss_end) of `ids`, times `weight`.
+    """One conversation. Tokens [loss_start, loss_end) of `ids` have a loss, multiplied by `weight`.
 
     Examples of one `group`, such as a pair or the rollouts of one question, are drawn together and are in one
-    micro-batch; neighbours in the file.
+    micro-batch. They are neighbours in the file.
 
     Attributes:
-        arrays: what an objective knows of each token with a loss, float32 [C, T, D] by name; C may differ
-            from example to example, and an example may have none.
+        arrays: values for each token with a loss, which the objective reads: float32 [C, T, D] by name. C may
+            differ between examples, and an example may have no array.
     """
 
     ids: tuple[int, ...]
@@ -50,7 +50,7 @@ class Example:
 
     @property
     def length(self) -> int:
-        """Tokens that enter the forward pass: nothing after the last one with a loss is needed."""
+        """The number of tokens in the forward pass. Tokens after the last one with a loss are not needed."""
         return self.loss_end
 
     @property
@@ -61,11 +61,11 @@ class Example:
 def write_examples(
     place: Place, examples: Sequence[Example], widths: Mapping[str, int] | None = None
 ) -> None:
-    """Write examples as one uncompressed Arrow file, which can be mapped into memory; it appears whole or not
+    """Write examples as one uncompressed Arrow file, which can be mapped into memory. It appears whole or not
     at all.
 
     Args:
-        widths: of arrays that the objective reads, where it may be that no example brings any.
+        widths: the widths of arrays that the objective reads, in case no example has any.
 
     Raises:
         ValueError: a group's examples are not neighbours.
@@ -90,7 +90,7 @@ def write_examples(
 
 
 def _starts(groups: np.ndarray) -> np.ndarray:
-    """Where each group begins; an example of none is a group of its own."""
+    """The first example of each group. An example of no group is a group of its own."""
     if len(groups) == 0:
         return np.empty(0, dtype=np.int64)
     goes_on = (groups[1:] == groups[:-1]) & (groups[1:] != ALONE)
@@ -98,8 +98,8 @@ def _starts(groups: np.ndarray) -> np.ndarray:
 
 
 def join_examples(pieces: Sequence[Place], place: Place) -> int:
-    """Write the examples of several files as one, in their order; the bytes are those of `write_examples` on
-    all of them. Returns how many they are.
+    """Write the examples of several files into one, in order. The bytes are those of `write_examples` on all
+    of them. Returns their number.
 
     Raises:
         ValueError: a group's examples are not neighbours, or the files' arrays differ.
@@ -116,7 +116,7 @@ def join_examples(pieces: Sequence[Place], place: Place) -> int:
 
 
 def _opened(place: Place) -> Any:
-    """A file, mapped into memory where it is on this machine."""
+    """An open file. It is mapped into memory if it is local."""
     system, path = place.opened()
     return pa.memory_map(path) if place.is_local else system.open_input_file(path)
 
@@ -127,7 +127,7 @@ def _widths(schema: pa.Schema) -> dict[str, int]:
 
 
 def _counted_schema(groups: np.ndarray, widths: Mapping[str, int]) -> pa.Schema:
-    """The schema with the count of groups, and with columns for arrays where there are any.
+    """The schema with the number of groups, and with columns for arrays if there are any.
 
     Raises:
         ValueError: a group's examples are not neighbours.
@@ -149,20 +149,20 @@ def _write(table: pa.Table, schema: pa.Schema, sink: Any) -> None:
 
 
 class Examples(Sequence[Example]):
-    """What `write_examples` wrote, mapped into memory: four bytes a token, shared by all workers of a
-    machine.
+    """The examples of a file that `write_examples` wrote. It is mapped into memory: four bytes a token,
+    shared by all workers of a machine.
 
     Attributes:
-        lengths: int64, tokens of each example that enter the forward pass.
+        lengths: int64, the tokens of each example in the forward pass.
         loss_tokens: int64, tokens of each with a loss.
         weight: float64, of each example.
-        group: int64, of each example; -1 for none.
-        group_lengths: int64, tokens of each group; an example of none is a group of its own.
-        widths: of the examples' arrays, by name; empty where none has any.
+        group: int64, the group of each example; -1 for none.
+        group_lengths: int64, the tokens of each group. An example of no group is a group of its own.
+        widths: the widths of the examples' arrays, by name. Empty if there are none.
     """
 
     def __init__(self, place: Place) -> None:
-        """Open the file; a URI is fetched once per machine."""
+        """Open the file. A URI is fetched once per machine."""
         path = Path(local_copy(str(place)))
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all().combine_chunks()
         ids = table["ids"].chunk(0) if table.num_rows else pa.array([], pa.large_list(pa.int32()))
@@ -210,12 +210,12 @@ class Examples(Sequence[Example]):
 
 
 def _chunk(column: Any) -> Any:
-    """A column in one piece."""
+    """A column as one chunk."""
     return column.chunk(0) if column.num_chunks else pa.array([], pa.large_binary())
 
 
 def count_groups(place: Place) -> int:
-    """How many groups a file holds, an example of none counted as one.
+    """The number of groups in a file. An example of no group counts as one.
 
     Raises:
         FileNotFoundError: nothing there.
@@ -226,11 +226,11 @@ def count_groups(place: Place) -> int:
 
 
 def count_examples(place: Place) -> int:
-    """How many examples a file holds.
+    """The number of examples in a file.
 
     Raises:
         FileNotFoundError: nothing there.
-        pyarrow.ArrowInvalid: it is torn.
+        pyarrow.ArrowInvalid: it is damaged.
     """
     with _opened(place) as file:  # mapped, since a batch that is read is read whole
         reader = pa.ipc.open_file(file)

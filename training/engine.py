@@ -1,4 +1,5 @@
-"""A student on a DeepSpeed engine: loaded, proved, wrapped for its objective, and let go of without a trace.
+"""A student on a DeepSpeed engine: loading it, proving its shortcuts, wrapping it for its objective, and
+releasing it completely.
 
 DeepSpeed is imported here and in the loop only, inside a train worker.
 """
@@ -25,7 +26,7 @@ from training.objectives import objective_of
 from training.objectives.objective import Objective, Sums, Tensors
 from training.settings import TrainSettings, engine_config
 
-PROBE = "probe"  # in place of a micro-batch: ids whose logits are asked for
+PROBE = "probe"  # the key of a batch that asks for the logits of some ids instead of a loss
 
 
 @dataclass
@@ -33,9 +34,9 @@ class Student:
     """A student in training.
 
     Attributes:
-        engine: of DeepSpeed; calling it with a micro-batch gives the objective's sums.
-        layout: how its examples may share a pass.
-        fallbacks: shortcuts that its architecture does not allow: what is done instead, and why.
+        engine: the DeepSpeed engine. Calling it with a micro-batch gives the objective's sums.
+        layout: how examples may share a pass.
+        fallbacks: the shortcuts that its architecture does not allow, with what is done instead and why.
     """
 
     engine: Any
@@ -49,12 +50,12 @@ class Student:
 
     @property
     def is_sharded(self) -> bool:
-        """Whether each worker holds a part of every weight."""
+        """Whether each worker holds only a part of every weight."""
         return int(self.engine.zero_optimization_stage()) == 3
 
     def logits(self, text: Sequence[int]) -> torch.Tensor:
-        """Logits [T, V] in float32 of one text as the student is now; every worker asks together. What it
-        does between two steps changes none of them: dropout is off, and nothing is drawn.
+        """Logits [T, V] in float32 of one text under the present weights. All workers call it together. A
+        call between two steps does not change them: dropout is off, and nothing is drawn.
         """
         ids = torch.tensor([list(text)], device=self.engine.device)
         modes = [(module, module.training) for module in self.engine.modules()]
@@ -68,8 +69,8 @@ class Student:
         return found[0].float()
 
     def release(self) -> None:
-        """Let the engine, the model and all that DeepSpeed keeps of them go: `destroy` alone leaves whole
-        models alive.
+        """Release the engine, the model and everything that DeepSpeed keeps of them. `destroy` alone would
+        keep whole models alive.
         """
         self.engine.destroy()
         self.engine = None
@@ -88,18 +89,18 @@ def start(
     """Load a student, prove what its architecture allows, and put it on an engine.
 
     Args:
-        frozen: a model that the objective reads and nobody trains.
-        universal: the checkpoint to be loaded was made by another number of workers.
+        frozen: a model that the objective reads and that is not trained.
+        universal: whether the checkpoint to load was made by another number of workers.
 
     Raises:
         BadInput: the model cannot be loaded or is no causal language model.
-        TutelageError: workers found out different things about it.
+        TutelageError: the workers' proofs of it differ.
     """
     import deepspeed
     import deepspeed.ops
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = (
-        False  # else every init compiles it, and hangs on a stale lock
+        False  # otherwise every start compiles it, and hangs on a stale lock
     )
     model = load_model(replace(source, adapter=None))
     if settings.precision == "bfloat16":
@@ -128,8 +129,8 @@ def start(
 
 
 class ObjectiveModule(torch.nn.Module):
-    """A model, its objective and what that attached as one module: ZeRO-3 gathers parameters right only
-    inside its root module's forward.
+    """A model, its objective and the objective's attached module as one module. ZeRO-3 gathers parameters
+    correctly only inside the forward of its root module.
     """
 
     def __init__(self, head: Head, objective: Objective, frozen: ModelSource | None = None) -> None:
@@ -138,7 +139,9 @@ class ObjectiveModule(torch.nn.Module):
         self.attached = None if objective.attach is None else objective.attach(head.model, frozen)
 
     def forward(self, batch: Tensors) -> Sums | torch.Tensor:
-        """The sums of a micro-batch: its loss, and metrics without a graph; of a probe the model's logits."""
+        """The sums of a micro-batch: its loss, and metrics without a graph. For a probe the model's
+        logits.
+        """
         if PROBE in batch:
             logits: torch.Tensor = self.model(input_ids=batch[PROBE], use_cache=False).logits
             return logits
@@ -147,7 +150,7 @@ class ObjectiveModule(torch.nn.Module):
 
 
 def parameter_groups(module: torch.nn.Module, config: dict[str, Any]) -> list[dict[str, Any]]:
-    """The trained parameters: matrices under weight decay, norms and biases without."""
+    """The trained parameters in two groups: matrices with weight decay, norms and biases without."""
     trained = [p for p in module.parameters() if p.requires_grad]
     matrices, vectors = [p for p in trained if p.dim() >= 2], [p for p in trained if p.dim() < 2]
     decay = config["optimizer"].get("params", {}).get("weight_decay")
@@ -158,7 +161,7 @@ def parameter_groups(module: torch.nn.Module, config: dict[str, Any]) -> list[di
 
 
 def _agreed(proof: Proof) -> Proof:
-    """The proof with every worker's fallbacks: all must lay out examples alike.
+    """The proof with the fallbacks of all workers, because all must arrange examples in the same way.
 
     Raises:
         TutelageError: the vocabulary projection is one matrix for some workers only.
@@ -176,8 +179,8 @@ def _agreed(proof: Proof) -> Proof:
 
 
 def forget_order() -> None:
-    """Empty what ZeRO-3 keeps for the whole process: the stack of modules it is inside of, and which module
-    follows which.
+    """Clear ZeRO-3's state of the whole process: the stack of modules that it is inside of, and the order of
+    modules.
     """
     from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
     from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
@@ -216,5 +219,5 @@ def make_universal(folder: Path, universal: Path) -> None:
             "a checkpoint of another number of workers cannot be rewritten for this one",
             f"{type(error).__name__}: {error}",
             "shards that DeepSpeed's ds_to_universal takes",
-            "train with the number of workers that wrote it, or remove it to start this training anew",
+            "train with the number of workers that wrote it, or remove it to train from the beginning",
         ) from error

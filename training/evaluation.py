@@ -1,15 +1,15 @@
-"""How sure a mean over questions and training seeds is: both count.
+"""The uncertainty of a mean over questions and training seeds. Both contribute to it.
 
-Of an arm's values Y [S, Q] the mean over seeds of each question already holds the noise of single questions
-under single seeds. So the variance of a mean difference is that between questions, plus what training seeds
-differ by beyond that noise:
+An arm's values are Y [S, Q]. The mean over seeds of each question already contains the noise of single
+questions under single seeds. So the variance of a mean difference is the variance between questions, plus the
+variance of training seeds beyond that noise:
 
     V = A + 2 (s2 - noise) / S,  A = variance over questions of the mean differences / Q,  at least A / 2
 
-The seeds' part is pooled over all paths of a run, or of a study's part: two seeds of one arm say next to
-nothing of it. It may be negative, and is not cut at 0: that would cover too often. Degrees of freedom are
-Satterthwaite's, and an interval and its p-value are one statement. `docs/methods.md`, Statistics, tells more,
-and `benchmarks/intervals.py` how often such intervals hold the truth.
+The seeds' part is pooled over all paths of a run, or of a study's part, because two seeds of one arm say next
+to nothing about it. It may be negative and is not cut at 0; intervals would cover too often otherwise.
+Degrees of freedom are Satterthwaite's. An interval and its p-value always agree. `docs/methods.md`,
+Statistics, has more, and `benchmarks/intervals.py` measures how often such intervals hold the truth.
 
 Shapes: S training seeds, Q questions.
 """
@@ -23,14 +23,14 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.05  # a difference is called where its p-value is below; intervals are of 95 %
-EQUAL = 1e-12  # of a mean square: differences that vary by less are all the same
+EQUAL = 1e-12  # a share of the mean square: differences that vary by less count as equal
 
 TELLING = 8  # questions on which seeds disagree: two trainings agree on all of them with a chance of 4 ** -8
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % interval, in its own unit. Ends that nothing is known of are NaN."""
+    """An estimate with its 95 % interval, in its own unit. Unknown ends are NaN."""
 
     value: float
     low: float
@@ -42,17 +42,17 @@ class Interval:
         return not (math.isnan(self.low) or math.isnan(self.high))
 
 
-NOTHING = Interval(math.nan, math.nan, math.nan)  # where no question could be judged
+NOTHING = Interval(math.nan, math.nan, math.nan)  # if no question could be judged
 
 
 @dataclass(frozen=True)
 class SeedVariance:
-    """What training seeds differ by, pooled over paths.
+    """The variance of training seeds, pooled over paths.
 
     Attributes:
-        s2: variance of one seed's mean value: that of seeds, and noise.
-        noise: the noise's share of it, which the variance between questions holds already.
-        freedom: degrees of freedom: different paths x (seeds - 1); 0 where no path has two seeds.
+        s2: variance of one seed's mean value. It includes the noise of questions.
+        noise: the part of s2 that is noise, which the variance between questions already contains.
+        freedom: degrees of freedom: different paths x (seeds - 1). 0 if no path has two seeds.
     """
 
     s2: float = 0.0
@@ -65,11 +65,11 @@ ONE_SEED = SeedVariance()
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """How sure a mean is.
+    """The uncertainty of a mean.
 
     Attributes:
         questions: the part of the variance that falls with the number of questions.
-        variance: all of it; 0 where there is nothing that differs.
+        variance: the whole variance. 0 if nothing differs.
         freedom: degrees of freedom of Student's t.
         seeds, seeds_freedom: what training seeds differ by, noise included, and its degrees of freedom; 0
             where nothing is known of it.
@@ -100,8 +100,8 @@ class Uncertainty:
         return float(stats.t.ppf(1 - LEVEL / 2, self.freedom)) * math.sqrt(self.variance)
 
     def around(self, mean: float, bound: float = math.inf) -> Interval:
-        """The interval around a mean; nothing lies beyond a bound. Without ends where nothing differs, and
-        where nothing bounds it.
+        """The interval around a mean, cut at plus and minus `bound`. Its ends are NaN if nothing differs, or
+        if they are not finite.
         """
         reach = self.reach if self.variance else math.nan
         if not math.isfinite(min(reach, bound)):
@@ -109,15 +109,15 @@ class Uncertainty:
         return Interval(mean, max(-bound, mean - reach), min(bound, mean + reach))
 
     def p_value(self, mean: float) -> float:
-        """Two-sided, of a mean at least this far from 0."""
+        """The two-sided p-value of a mean at least this far from 0."""
         if not self.variance:
             return 1.0
         return float(2 * stats.t.sf(abs(mean) / math.sqrt(self.variance), self.freedom))
 
 
 def linearised(values_SQ: np.ndarray, weights_Q: np.ndarray) -> np.ndarray:
-    """Values whose plain mean over questions is their weighted mean, and whose spread is that mean's: a loss
-    per token is a ratio of two sums over questions.
+    """Transform values so that their plain mean over questions is the weighted mean, and their spread is the
+    spread of that mean. A loss per token is a ratio of two sums over questions.
 
     >>> linearised(np.array([[1.0, 4.0]]), np.array([3.0, 1.0])).mean()
     np.float64(1.75)
@@ -130,11 +130,11 @@ def linearised(values_SQ: np.ndarray, weights_Q: np.ndarray) -> np.ndarray:
 
 
 def pool_seeds(paths: Iterable[np.ndarray]) -> SeedVariance:
-    """What seeds differ by, a mean over paths, each weighed by its degrees of freedom. A training that stands
+    """The variance of seeds: a mean over paths, each weighted by its degrees of freedom. A training that stands
     under two names counts once.
 
     Args:
-        paths: tables [S, Q]; those of one seed or one question say nothing of it.
+        paths: tables [S, Q]. Tables of one seed or one question are left out.
 
     >>> pool = pool_seeds([np.array([[0.0, 1.0, 1.0], [1.0, 1.0, 1.0]])])
     >>> round(18 * pool.s2, 9), round(18 * pool.noise, 9), pool.freedom
@@ -162,7 +162,7 @@ def _once(paths: Iterable[np.ndarray]) -> list[np.ndarray]:
 
 
 def _of_seeds(values_SQ: np.ndarray) -> tuple[float, float]:
-    """The variance of one path's means over questions, and the noise's share of it."""
+    """The variance over seeds of one path's means over questions, and the part of it that is noise."""
     seeds, questions = values_SQ.shape
     means_S = values_SQ.mean(axis=1)
     rest_SQ = values_SQ - means_S[:, None] - values_SQ.mean(axis=0) + values_SQ.mean()
@@ -170,8 +170,8 @@ def _of_seeds(values_SQ: np.ndarray) -> tuple[float, float]:
 
 
 def louder(values_SQ: np.ndarray, pool: SeedVariance, paths: int) -> float | None:
-    """How many times farther apart the seeds of one path are than the others', where that is no chance: its
-    intervals are too narrow then. None where it may be chance (F test, corrected for the number of paths).
+    """How many times farther apart the seeds of one path are than those of the others. Its intervals are too
+    narrow then. None if the difference may be chance (F test, corrected for the number of paths).
     """
     own = values_SQ.shape[0] - 1
     rest = pool.freedom - own
@@ -188,20 +188,21 @@ def louder(values_SQ: np.ndarray, pool: SeedVariance, paths: int) -> float | Non
 def uncertainty_of(
     mean_Q: np.ndarray, seeds: Sequence[int], pool: SeedVariance, least: float = 0.0
 ) -> Uncertainty:
-    """How sure the mean over questions of some means over seeds is.
+    """The uncertainty of a mean over questions, whose values are means over seeds.
 
     Args:
-        mean_Q: per question an arm's mean over its seeds, or the difference of two such means.
-        seeds: how many seeds the one arm has, or each of the two. One seed alone says nothing of others: its
-            comparison is one of trained models.
-        least: what one question would differ by where none does; 0 where the mean has no such unit.
+        mean_Q: for each question an arm's mean over its seeds, or the difference of two such means.
+        seeds: the number of seeds of the arm, or of each of the two. With one seed, trained models are
+            compared and not ways of training.
+        least: the smallest possible difference of one question, used if no question differs. 0 if values have
+            no such unit.
     """
     questions = len(mean_Q)
     if questions < 2:
         return Uncertainty(math.inf, math.inf, 1.0)
     mean = float(mean_Q.mean())
     between = float(mean_Q.var(ddof=1)) / questions
-    if between <= EQUAL * mean**2:  # no spread to go by: as if one question were the other way round
+    if between <= EQUAL * mean**2:  # all values are equal: use what one reversed question would change
         between = ((2 * mean if abs(mean) > EQUAL else least) / questions) ** 2
     if min(seeds) < 2 or not pool.freedom:
         return Uncertainty(between, between, questions - 1.0)
@@ -218,9 +219,9 @@ def _freedom(variance: float, between: float, questions: int, seeds: float, seed
 
 
 def arm_interval(values_SQ: np.ndarray, pool: SeedVariance, metric: str = "accuracy") -> Interval:
-    """The mean of one arm with its 95 % interval. Of shares it is Wilson's for as many questions as would be
-    as sure, so that it stays within 0 and 1; exactly Wilson's for one seed of right and wrong answers.
-    `NOTHING` without questions.
+    """The mean of one arm with its 95 % interval. For accuracies it is Wilson's interval for the number of
+    questions that gives the same uncertainty, so it stays within 0 and 1. For one seed of right and wrong
+    answers it is exactly Wilson's. `NOTHING` without questions.
 
     >>> i = arm_interval(np.array([[1.0] * 8 + [0.0] * 2]), ONE_SEED)
     >>> round(i.value, 2), round(i.low, 2), round(i.high, 2)
@@ -240,7 +241,7 @@ def arm_interval(values_SQ: np.ndarray, pool: SeedVariance, metric: str = "accur
 
 
 def accuracy_interval(correct_Q: np.ndarray) -> Interval:
-    """The share of questions that are right, with a 95 % interval; of one model's answers."""
+    """The share of right questions of one model, with a 95 % interval."""
     return arm_interval(np.atleast_2d(correct_Q), ONE_SEED)
 
 

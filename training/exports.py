@@ -1,8 +1,8 @@
 """A trained student as a directory that `from_pretrained` loads, compared with what was trained.
 
-What libraries write is not always what they were given: weights that are tied, an adapter that is merged, a
-buffer that is not saved. So every export is loaded again, and its logits on a probe are the student's own or
-it is not shown under its name. The probe's texts are short: what only shows in long texts, it does not show.
+Libraries do not always write what they were given: weights may be tied, an adapter merged, a buffer not
+saved. So every export is loaded again. It gets its name only if its logits on a probe are those of the
+student. The probe's texts are short, so it does not find a difference that only shows in long texts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,20 +18,20 @@ from cluster.models.loading import DType, ModelSource, add_adapter, load_model
 from cluster.models.plain_way import TOLERANCE, difference, plain_logits
 from cluster.storage import Place
 
-ADAPTER = "adapter"  # of a LoRA training, inside the directory of its merged weights
+ADAPTER = "adapter"  # the adapter's folder, inside the directory of the merged weights
 
 
 class NotWhatWasTrained(TutelageError):
-    """An export that is another model than the one that was trained."""
+    """An export is not the model that was trained."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What the student says of some texts.
+    """The student's logits of some texts.
 
     Attributes:
         logits: [T, V] of each text, in float32 on the CPU.
-        dtype: in which the student computed them.
+        dtype: the precision in which the student computed them.
     """
 
     texts: Sequence[list[int]]
@@ -46,7 +46,7 @@ class Probe:
         """Compare a model with the student, in the student's precision.
 
         Raises:
-            NotWhatWasTrained: by more than rounding.
+            NotWhatWasTrained: they differ by more than rounding.
         """
         largest = 0.0
         for text, expected in zip(self.texts, self.logits, strict=True):
@@ -69,11 +69,11 @@ def export_model(
     source: ModelSource,
     probe: Probe,
 ) -> None:
-    """Write a Hugging Face directory with safetensors weights; locally it appears under its name only when it
-    is whole, and has been compared.
+    """Write a Hugging Face directory with safetensors weights. Locally it gets its name only when it is whole
+    and has been compared.
 
     Args:
-        model: the trained module; a peft model's adapter is kept beside the merged weights.
+        model: the trained module. A peft model's adapter is kept beside the merged weights.
         tokenizer: saved with its chat template.
         state: the gathered full state dict, on the CPU; for LoRA the adapter's.
         directory: replaced if it exists.
@@ -119,7 +119,7 @@ def probe_of(
     """Ask a student for its logits.
 
     Raises:
-        FloatingPointError: they are not finite: there is nothing to export.
+        FloatingPointError: they are not finite, so there is nothing to export.
     """
     probe = Probe(texts, [ask(text).cpu() for text in texts], dtype)
     if not probe.is_finite:

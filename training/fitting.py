@@ -1,7 +1,7 @@
-"""Ray's trainer at work: run in a thread of its own, watched from the one that asked for it.
+"""Runs Ray's trainer in its own thread, and watches it from the calling thread.
 
-Ray's trainer blocks without a word until it is done, and in the main thread it takes Ctrl-C over and keeps
-it. So it never runs there: the thread that waits looks after progress, deadlines and signals, and ends the
+Ray's trainer blocks silently until it is done. In the main thread it takes over Ctrl-C and does not give it
+back. So it never runs there. The waiting thread handles progress, deadlines and signals, and ends the
 training by ending its controller.
 """
 
@@ -16,7 +16,7 @@ from training.job import TrainJob
 from training.metrics import read_metrics
 from training.waiting import Start, give_back
 
-POLL_S = 0.5  # between looks at the metrics files
+POLL_S = 0.5  # seconds between readings of the metrics files
 HELPER_STOP_S = 1.0
 END_S = 10.0
 
@@ -58,13 +58,13 @@ class _Fitting(threading.Thread):
     def run(self) -> None:
         try:
             self.trainer.fit()
-        except BaseException as error:  # told by the thread that waits
+        except BaseException as error:  # raised again by the waiting thread
             self.error = error
         finally:
             self.ended.set()
 
     def end(self) -> None:
-        """End the training, and its workers with it, where it has not ended by itself."""
+        """End the training and its workers, if it has not ended by itself."""
         import ray
 
         if not self.ended.is_set() and self.trainer.controller is not None:
@@ -96,7 +96,7 @@ class _Fitting(threading.Thread):
 def progress_of(
     jobs: Sequence[TrainJob], on_progress: Callable[[int, int], None] | None
 ) -> Callable[[], None]:
-    """What tells how far a queue is, by the metrics files that rank 0 appends to."""
+    """A function that reports the progress of a queue, from the metrics files that rank 0 appends to."""
     if on_progress is None:
         return lambda: None
     total = sum(job.steps for job in jobs)
@@ -104,13 +104,13 @@ def progress_of(
 
 
 def torch_trainer() -> Any:
-    """Ray's TorchTrainer without what costs every training seconds and gives it nothing, and with its
-    controller in an attribute.
+    """Ray's TorchTrainer without parts that cost every training seconds and are not used here. Its controller
+    is an attribute.
 
     Ray 2.60 starts an actor that asks the dashboard whether the controller lives, and removes the workers'
-    places should it not. Without a dashboard it asks in vain, may ask another Ray of this machine, and every
-    training ended with 12 s of waiting for it: then it is left out, else it has a second to end. And Ray
-    starts an actor that hands out data sets, of which there are none here.
+    places if it does not. Without a dashboard it gets no answer, may ask another Ray of this machine, and
+    made every training wait 12 s at its end. So it is left out without a dashboard; with one it gets a second
+    to end. Ray also starts an actor that hands out data sets. There are none here, so it is left out too.
     """
     import ray
     from ray._private.worker import get_dashboard_url
@@ -141,7 +141,9 @@ def torch_trainer() -> Any:
 
 
 def _start_controller(settings: dict[str, Any]) -> Any:
-    """Ray Train's controller on this node, as Ray's own trainer starts it, which keeps it to itself."""
+    """Start Ray Train's controller on this node, as Ray's own trainer does. Ray's trainer does not give
+    access to it.
+    """
     import ray
     from ray._common.constants import RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR as NO_WARNING
     from ray.train.v2._internal.constants import get_env_vars_to_propagate

@@ -1,4 +1,4 @@
-"""What is to be trained: a start, examples, settings, and the directory that tells how far it has come."""
+"""A training job: a start model, examples, settings, and the directory that shows its progress."""
 
 import json
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from training.settings import TrainSettings
 DONE = "DONE.json"
 WEIGHTS = "model"  # the directory of a finished training's weights
 OPTIMIZER = "optimizer"
-FAILED = "FAILED.json"  # why a training ended that would end there again
+FAILED = "FAILED.json"  # the reason of a failure that would come again after a restart
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,14 @@ class TrainJob:
     """One training: a start model, examples, and the directory (local or by URI) that gets `model/`, metrics
     and a DONE file.
 
-    Several trainings may share one optimizer and one schedule, as rounds do that follow one another quickly:
-    one with `keeps_optimizer` leaves its whole training state in `optimizer/`, and one whose `carried` names
-    that place goes on from there. `frozen` is a model that the objective reads and nobody trains. Its steps
-    are counted from `first` in a schedule of `schedule_steps`.
+    Several trainings may share one optimizer and one schedule, for example short rounds. A job with
+    `keeps_optimizer` writes its whole training state to `optimizer/`. A job whose `carried` names that place
+    continues from there. Its steps are counted from `first` in a schedule of `schedule_steps`. `frozen` is a
+    model that the objective reads and that is not trained.
 
     With `until`, this attempt ends after that many steps with a checkpoint, an export to `step-<until>/` and
-    a file `PAUSED-<until>.json`; the same job without it, or with a later one, goes on from there to the same
-    weights.
+    a file `PAUSED-<until>.json`. The same job without `until`, or with a later one, continues from there to
+    the same weights.
     """
 
     job_id: str
@@ -47,21 +47,21 @@ class TrainJob:
 
     @property
     def steps(self) -> int:
-        """How many optimizer steps are done when this attempt has ended."""
+        """The number of optimizer steps done at the end of this attempt."""
         s = self.settings
         total = count_steps(count_groups(Place(self.examples)), s.batch_size, s.epochs, s.steps)
         return min(self.until or total, total)
 
     @property
     def failure(self) -> str:
-        """Why the last attempt ended before its time; empty when it did not."""
+        """Why the last attempt failed. Empty if it did not."""
         try:
             return str(json.loads((Place(self.output) / FAILED).read_text())["reason"])
         except FileNotFoundError:
             return ""
 
     def forget_failure(self) -> None:
-        """Let the next attempt begin without what the last one ended with."""
+        """Remove the failure of the last attempt, so that the next one starts."""
         (Place(self.output) / FAILED).unlink()
 
     @property
@@ -78,5 +78,5 @@ class TrainJob:
 
 
 def paused_name(step: int | str) -> str:
-    """The file that says a job has been trained and exported up to a step."""
+    """The name of the file that marks a job as trained and exported up to a step."""
     return f"PAUSED-{step}.json"

@@ -1,5 +1,4 @@
-"""The one training loop: what each Ray Train worker runs, for a queue of training jobs, on a DeepSpeed
-engine.
+"""The training loop. Each Ray Train worker runs it for a queue of training jobs, on a DeepSpeed engine.
 
 One worker group trains many jobs in turn (arms, students, seeds), because starting a group costs more than a
 short fine-tune. Every random choice follows from (seed, step), so a job that is killed and resumed ends at
@@ -56,8 +55,8 @@ def train_worker(config: dict[str, Any]) -> None:
 def train_queue(jobs: Sequence[TrainJob], checkpoints: Place, worker: Worker) -> None:
     """Train every job that is not done, in order, as one process of a group that has been initialised.
 
-    A loss that is not finite, and an export that is another model, end the queue and leave a file that says
-    so. It would be the same after a restart, which an exception would ask Ray for.
+    If a loss is not finite, or an export is not the trained model, the queue ends and a file says why. No
+    exception is raised, because Ray would restart the group and the same would happen again.
     """
     for job in jobs:
         if job.is_done:
@@ -67,7 +66,7 @@ def train_queue(jobs: Sequence[TrainJob], checkpoints: Place, worker: Worker) ->
             worker.begun()
         try:
             run.run()
-        except (FloatingPointError, NotWhatWasTrained) as error:  # of every worker: they know it together
+        except (FloatingPointError, NotWhatWasTrained) as error:  # all workers get it at the same time
             run.fail(str(error))
             return
 
@@ -114,7 +113,7 @@ class _JobRun:
         )
 
     def run(self) -> None:
-        """Train from the newest checkpoint to the end of this attempt, export, and let everything go."""
+        """Train from the newest checkpoint to the end of this attempt, export, and release everything."""
         first, end = self._resume(), self.end
         metrics = MetricsFile(self.output / METRICS, first) if self.rank == 0 else None
         batches = global_batches(self.groups, self.settings.batch_size, self.job.seed, first, end)
@@ -140,7 +139,7 @@ class _JobRun:
         self.student.release()
 
     def fail(self, reason: str) -> None:
-        """Say why this job cannot be trained, and let everything go."""
+        """Write why this job cannot be trained, and release everything."""
         if self.rank == 0:
             content = json.dumps({"job": self.job.job_id, "reason": reason})
             (self.output / FAILED).write_bytes(content.encode())
@@ -149,7 +148,7 @@ class _JobRun:
 
     def _newest_checkpoint(self) -> tuple[int, Place, int] | None:
         """The newest whole checkpoint of this job that is not beyond this attempt's end: its step, its place,
-        its workers.
+        its number of workers.
         """
         import torch.distributed as dist
 
@@ -158,11 +157,11 @@ class _JobRun:
         return next((f for f in found[0] if f[0] <= self.end), None)
 
     def _carried(self) -> tuple[int, Place, int] | None:
-        """Where the training before left its optimizer, as a checkpoint of step 0; None where this one brings
+        """The optimizer state of the previous training, as a checkpoint of step 0. None if this job starts
         its own.
 
         Raises:
-            TutelageError: it is not there, or not whole.
+            TutelageError: it is missing, or not whole.
         """
         if self.job.carried is None:
             return None
@@ -170,10 +169,10 @@ class _JobRun:
         marker = read_marker(place)
         if marker is None:
             raise TutelageError(
-                "the optimizer of the training before is not there",
+                "the optimizer state of the previous round is missing",
                 place,
                 "a whole checkpoint",
-                "train the round before again",
+                "train the previous round again",
             )
         return 0, place, marker.workers
 

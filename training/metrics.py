@@ -1,4 +1,6 @@
-"""The rows that a training logs, a line of JSON a step: written by rank 0, read by whoever watches."""
+"""The rows that a training logs, one line of JSON for each step. Rank 0 writes them; the driver reads
+them.
+"""
 
 import json
 import time
@@ -7,17 +9,17 @@ from typing import Any
 from cluster.storage import Place
 
 METRICS = "metrics.jsonl"
-UPLOAD_EVERY_S = 5.0  # metrics on an object store, which cannot be appended to, are written anew this often
+UPLOAD_EVERY_S = 5.0  # an object store cannot be appended to, so metrics are written again this often
 
 
 class MetricsFile:
-    """The rows of one job, a line each: appended to a local file, written anew from time to time on an object
-    store.
+    """The rows of one job, one line each. They are appended to a local file, or written again from time to
+    time on an object store.
     """
 
     def __init__(self, place: Place, keep: int) -> None:
-        """Go on after the first `keep` rows; later ones are what an interrupted attempt logged after its last
-        checkpoint.
+        """Continue after the first `keep` rows. Later rows were logged by an interrupted attempt after its
+        last checkpoint.
         """
         self.place, self.rows, self.written = (
             place,
@@ -40,7 +42,7 @@ class MetricsFile:
 
 
 def read_rows(place: Place) -> list[dict[str, Any]]:
-    """The whole lines of a metrics file; none if it is not there."""
+    """The complete lines of a metrics file. Empty if it does not exist."""
     try:
         text = place.read_text()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a training leaves: checkpoints, its optimizer for the round after, and models that others load."""
+"""What a training saves: checkpoints, the optimizer state for the next round, and exported models."""
 
 import json
 import tempfile
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def checkpoint(job: TrainJob, worker: Worker, student: "Student", step: int, loss: float) -> None:
-    """Hand this worker's part of a checkpoint to whoever keeps them."""
+    """Save this worker's part of a checkpoint and report it."""
     with tempfile.TemporaryDirectory() as folder:
         marker = _save_own_part(job, worker, student, folder, step)
         if worker.rank == 0:
@@ -27,7 +27,7 @@ def checkpoint(job: TrainJob, worker: Worker, student: "Student", step: int, los
 
 
 def _save_own_part(job: TrainJob, worker: Worker, student: "Student", folder: str, step: int) -> Marker:
-    """Write this worker's part of a checkpoint; returns what is to be said of the whole."""
+    """Write this worker's part of a checkpoint. Returns the marker of the whole."""
     import torch.distributed as dist
 
     student.engine.save_checkpoint(
@@ -40,7 +40,7 @@ def _save_own_part(job: TrainJob, worker: Worker, student: "Student", folder: st
 
 
 def keep_optimizer(job: TrainJob, worker: Worker, student: "Student", step: int) -> None:
-    """Leave the whole training state for the training that goes on from this one."""
+    """Save the whole training state for the training that continues from this one."""
     place = Place(job.output) / OPTIMIZER
     with tempfile.TemporaryDirectory() as folder:
         marker = _save_own_part(job, worker, student, folder, step)
@@ -51,10 +51,10 @@ def keep_optimizer(job: TrainJob, worker: Worker, student: "Student", step: int)
 
 
 def export(job: TrainJob, worker: Worker, student: "Student", tokenizer: Any, directory: Place) -> None:
-    """Write the student as it is, as a directory that `from_pretrained` loads.
+    """Write the student with its present weights, as a directory that `from_pretrained` loads.
 
     Raises:
-        NotWhatWasTrained: what is written is another model; every worker knows.
+        NotWhatWasTrained: the export is another model. It is raised on all workers.
         FloatingPointError: the student's logits are not finite.
     """
     import torch.distributed as dist

@@ -1,4 +1,4 @@
-"""How a student is fine-tuned: the settings, what of them cannot be, and what follows for DeepSpeed."""
+"""The settings of fine-tuning, their checks, and the DeepSpeed configuration that follows from them."""
 
 import math
 from dataclasses import asdict, dataclass, field, replace
@@ -14,8 +14,8 @@ OWNED_BY_THE_LOOP = (
     "managed_gradient_accumulation",
     "scheduler",
 )
-# The number of passes of a step follows from its examples, and the loop says where a step ends. DeepSpeed
-# wants a number all the same, and keeps what several passes need when it is above 1.
+# The number of passes of a step follows from its examples, and the loop decides where a step ends. DeepSpeed
+# needs a number all the same. With a number above 1 it keeps what several passes need.
 ACCUMULATION = 2
 
 
@@ -37,8 +37,8 @@ class LoraSettings:
 class TrainSettings:
     """How a student is fine-tuned. `batch_size` counts examples per optimizer step over all workers.
 
-    `tokens` is a budget of answer tokens of each round instead of `steps` or `epochs`: as many whole steps as
-    come nearest to it, so that arms whose answers differ in length learn from equally much text.
+    `tokens` is a budget of answer tokens for each round, instead of `steps` or `epochs`. The number of whole
+    steps is the nearest to that budget. So arms whose answers differ in length learn from equally much text.
 
     `objective: steered` and its settings are set by the system that makes its examples (`ogls_sd`).
     """
@@ -118,18 +118,18 @@ def check_settings(settings: TrainSettings) -> None:
 
 
 def identity_of(settings: TrainSettings) -> dict[str, Any]:
-    """The settings as plain values, for an identity; without those of an objective that is not taken, and
-    without a budget of tokens, which has become steps by then.
+    """The settings as plain values, for an identity. Settings of an unused objective are left out, and so is
+    the budget of tokens, which has been turned into steps before.
     """
     optional = ("steered", "tokens")
     return {n: value for n, value in asdict(settings).items() if n not in optional or value is not None}
 
 
 def with_steps(settings: TrainSettings, answer_tokens: float) -> TrainSettings:
-    """The settings with the steps that come nearest to their budget of tokens, one at least.
+    """The settings with the number of steps that is nearest to their budget of tokens, at least one.
 
     Args:
-        answer_tokens: of an example, a mean.
+        answer_tokens: the mean number of answer tokens of an example.
 
     >>> with_steps(TrainSettings(tokens=64_000, batch_size=32), 50.0).steps
     40
@@ -156,8 +156,8 @@ def engine_config(settings: TrainSettings, workers: int) -> dict[str, Any]:
     """The DeepSpeed configuration: ours, with the user's section laid over it untouched except for its "auto"
     values.
 
-    Gradients of bfloat16 weights are added up in float32 over the passes of a step. An optimizer that the
-    user names takes the place of ours with all its parameters; the learning rate of every step is ours.
+    Gradients of bfloat16 weights are added up in float32 over the passes of a step. A user's optimizer
+    replaces ours with all its parameters, but the learning rate of every step is ours.
     """
     half = settings.precision == "bfloat16"
     ours: dict[str, Any] = {

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stepper:
-    """What every step of a training needs on this worker.
+    """Makes the optimizer steps of a training on this worker.
 
     Attributes:
-        mass: of each example, by the job's objective.
-        total: steps of the whole training.
-        alone_above: examples longer than this are alone in their pass.
+        mass: the mass of each example under the job's objective.
+        total: the number of steps of the whole training.
+        alone_above: examples longer than this have a pass of their own.
     """
 
     job: TrainJob
@@ -65,8 +65,8 @@ class Stepper:
             loss, metrics = engine({**tensors, "step": torch.tensor(self.job.first + step)})
             for name, value in {"loss_nats": loss.detach(), **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + value.double()
-            # DeepSpeed takes the mean over workers; the sum of what they give is the mean over the global
-            # batch's mass.
+            # DeepSpeed takes the mean over workers. The sum over workers is what gives the mean over the
+            # global batch's mass.
             engine.backward(loss * (workers / mass), scale_wrt_gas=False)
         engine.step()
         means = {name: value / mass for name, value in _summed(sums, self.worker.device).items()}
@@ -77,8 +77,8 @@ class Stepper:
         return means, mass, len(micro)
 
     def _tensors(self, rows: Rows, masked: bool) -> dict[str, Any]:
-        """A micro-batch on the device; a masked one has no loss, and is there because every worker makes as
-        many passes.
+        """A micro-batch on the device. A masked one has no loss. It only exists because all workers make
+        equally many passes.
         """
         import torch
 
@@ -100,7 +100,7 @@ class Stepper:
 
 
 def _summed(sums: dict[str, Any], device: Any) -> dict[str, float]:
-    """Sums over all workers, which all have the same names."""
+    """Add up sums over all workers. All workers have the same names."""
     import torch
     import torch.distributed as dist
 

@@ -1,5 +1,5 @@
-"""Settings of objectives that draw a student to a frozen teacher's distributions: which target, which
-distance, and what of them cannot be. No torch: an experiment's file is checked with this.
+"""Settings of objectives that train a student towards a frozen teacher's distributions: the target and the
+divergence, with their checks. It does not import torch, because experiment files are checked with it.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class DivergenceSettings:
     """Which divergence, and its parameters.
 
     `forward` is KL(target || student), `reverse` KL(student || target), `jsd` the generalised Jensen-Shannon
-    divergence with `beta` the target's weight; beta 0 and 1 are forward and reverse themselves, as in TRL and
-    OPSD, which is not the limit: for small beta it is about beta times the forward KL. `sampled` is the
-    policy-gradient form of reverse KL at the token that was sampled.
+    divergence, where `beta` is the target's weight. Beta 0 and 1 are the forward and reverse KL themselves,
+    as in TRL and OPSD. That is not the limit: for small beta the divergence is about beta times the forward
+    KL. `sampled` is the policy-gradient form of reverse KL at the token that was sampled.
 
     `clip` cuts entries before they are summed over the vocabulary: `one_sided` from above at `threshold`,
     `two_sided` to [-threshold, threshold]; a cut entry has no gradient. `per_token` (ours) weighs a token by
@@ -43,7 +43,8 @@ def check_divergence(s: DivergenceSettings) -> None:
     """Refuse what does not fit together.
 
     Raises:
-        BadInput: a number out of range, a clip on a divergence without entries, a beta that says little.
+        BadInput: a number is out of range, the divergence has no entries to clip, or beta is so small that
+            almost nothing is learned.
     """
     for name, value, low, high in (
         ("beta", s.beta, 0.0, 1.0),
@@ -54,10 +55,10 @@ def check_divergence(s: DivergenceSettings) -> None:
             raise BadInput(f"{name} is out of range", value, f"{low:g} to {high:g}", "")
     if s.divergence == "jsd" and 0 < s.beta < SMALLEST_BETA and not s.allow_small_beta:
         raise BadInput(
-            "a jsd of so small a beta is about beta times the forward KL: next to nothing is learned",
+            "with so small a beta the jsd is about beta times the forward KL, so almost nothing is learned",
             f"beta {s.beta:g}",
             f"0 (the forward KL itself) or {SMALLEST_BETA:g} and more",
-            "set allow_small_beta to go on with it",
+            "set allow_small_beta to use it all the same",
         )
     if s.divergence == "sampled" and (s.clip in ("one_sided", "two_sided") or s.top_k is not None):
         raise BadInput(
@@ -72,12 +73,12 @@ def check_divergence(s: DivergenceSettings) -> None:
 
 @dataclass(frozen=True)
 class SteeredSettings:
-    """A target and how far a student is from it.
+    """A target, and the divergence of the student from it.
 
     Attributes:
-        base, plus, minus: names of states; without `plus` the target is the base alone.
-        most: the largest lambda; it is reached after `ramp` optimizer steps, counted over all rounds on one
-            optimizer, at once where the ramp is 0.
+        base, plus, minus: names of states. Without `plus` the target is the base alone.
+        most: the largest lambda. It is reached after `ramp` optimizer steps, counted over all rounds on one
+            optimizer. With a ramp of 0 it is reached at once.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -91,7 +92,7 @@ class SteeredSettings:
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """Names of the states it reads."""
+        """The names of the states that the target reads."""
         return tuple(dict.fromkeys(n for n in (self.base, self.plus, self.minus) if n is not None))
 
 
@@ -102,7 +103,12 @@ def check_steered(settings: SteeredSettings) -> None:
         BadInput: with what does not.
     """
     if (settings.plus is None) != (settings.minus is None):
-        raise BadInput("a direction needs plus and minus", f"{settings.plus} - {settings.minus}", "both", "")
+        raise BadInput(
+            "a target with a direction needs plus and minus",
+            f"{settings.plus} - {settings.minus}",
+            "both",
+            "",
+        )
     if settings.most < 0 or settings.ramp < 0:
         raise BadInput("lambda's maximum and ramp", f"{settings.most}, {settings.ramp}", "0 or more", "")
     check_divergence(settings.divergence)

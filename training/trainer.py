@@ -1,5 +1,5 @@
-"""Launching the training loop with Ray Train: one worker group for a queue of jobs, watched through their
-metrics.
+"""Launching the training loop with Ray Train: one worker group for a queue of jobs. Their metrics files show
+the progress.
 """
 
 import logging
@@ -25,11 +25,11 @@ class WorkerGroup:
     """How a worker group is placed and kept alive.
 
     Attributes:
-        needs: what each worker asks of the cluster; GPUs are whole.
+        needs: the resources of each worker. GPUs are whole numbers.
         max_failures: how often a lost group is started again.
         environment: further variables for the workers.
-        start_deadline_s: how long the group may take to get to work, waiting for room included, at first and
-            whenever it has to start again.
+        start_deadline_s: how long the group may take to begin work, waiting for room included. It holds for
+            the first start and for every restart.
     """
 
     workers: int = 1
@@ -53,14 +53,15 @@ def train_jobs(
 ) -> None:
     """Train every job that is not done yet, in order, on one Ray Train worker group.
 
-    Run again with the same `name` and `storage`, it goes on from the newest checkpoint.
+    A further call with the same `name` and `storage` continues from the newest checkpoint.
 
     Args:
-        name: of the Ray Train run; must follow from the jobs, so that a restart finds its checkpoints.
-        storage: directory that every node sees, or a URI; checkpoints live there until every job of the queue
-            has ended.
+        name: the name of the Ray Train run. It must follow from the jobs, so that a restart finds its
+            checkpoints.
+        storage: a directory that every node sees, or a URI. Checkpoints stay there until every job of the
+            queue has ended.
         on_progress: called with (optimizer steps done, steps of the queue) about twice a second.
-        on_wait: told what a training waits for that does not begin.
+        on_wait: called with what a training waits for, if it does not begin.
 
     Raises:
         TrainingFailed: with the worker's own error.
@@ -86,7 +87,7 @@ def train_jobs(
 
 
 def refuse_failed(jobs: Sequence[TrainJob]) -> None:
-    """Say why a training ended before its time.
+    """Raise the reason why a training failed.
 
     Raises:
         TrainingFailed: one did.
@@ -106,11 +107,11 @@ def train_lanes(
     on_progress: Callable[[int, int], None] | None = None,
     on_wait: Callable[[str], None] | None = None,
 ) -> None:
-    """Train jobs on several worker groups side by side, each with its own share of them (`dealt`). What is
-    small trains faster so than with its batches shared among more workers.
+    """Train jobs on several worker groups side by side, each with its own share of the jobs (`dealt`). Small
+    trainings are faster in this way than with more workers each.
 
     Raises:
-        TrainingFailed: of one lane, after the others have come to their end.
+        TrainingFailed: a lane failed. It is raised after the other lanes have ended.
     """
     shares = dealt(jobs, lanes)
     lanes = len(shares)
@@ -144,11 +145,11 @@ def train_lanes(
 
 
 def dealt(jobs: Sequence[TrainJob], lanes: int) -> list[list[TrainJob]]:
-    """Jobs as at most so many lanes, none of them empty.
+    """Divide jobs into at most `lanes` lanes, none of them empty.
 
-    A job that starts from what another one leaves follows that one in its lane. Such chains are dealt longest
-    first, each to the lane with the fewest steps, of whole trainings. Nothing else counts, neither what is
-    done already nor where an attempt ends: the next finds each lane's checkpoints where they were.
+    A job that starts from another job's result follows it in the same lane. Such chains are dealt longest
+    first, each to the lane with the fewest steps of whole trainings. Finished steps and the end of an attempt
+    do not count. So the next attempt has the same lanes and finds their checkpoints.
     """
     chains: list[list[TrainJob]] = []
     chain_of: dict[str, list[TrainJob]] = {}  # by the outputs of its jobs
@@ -170,10 +171,10 @@ def dealt(jobs: Sequence[TrainJob], lanes: int) -> list[list[TrainJob]]:
 
 
 def _trainer(jobs: Sequence[TrainJob], name: str, storage: Place, group: WorkerGroup) -> Any:
-    """Ray's trainer for a queue, after what an earlier attempt left has been put in order."""
+    """Ray's trainer for a queue. Files of an earlier attempt are put in order first."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
-    from training.loop import train_worker  # which reads torch: a command line that trains nothing has none
+    from training.loop import train_worker  # imports torch, which a command that trains nothing does not need
 
     checkpoints, needs = storage / name, group.needs
     pauses = any(job.until is not None or Place(job.output).glob(paused_name("*")) for job in jobs)
@@ -207,7 +208,7 @@ def _trainer(jobs: Sequence[TrainJob], name: str, storage: Place, group: WorkerG
 
 
 def check_train_room(workers: int, needs: Needs, nodes: Sequence[Node]) -> None:
-    """Refuse a worker group that can never be placed: Ray Train would wait for it for ever.
+    """Refuse a worker group that can never be placed. Ray Train would wait for ever.
 
     Raises:
         NoRoom: with what it asks for and what there is.
@@ -216,7 +217,7 @@ def check_train_room(workers: int, needs: Needs, nodes: Sequence[Node]) -> None:
 
 
 def worker_resources(needs: Needs) -> dict[str, float]:
-    """What Ray Train is asked to give each worker, by Ray's names; nothing is said of what is not needed."""
+    """The resources of each worker, by Ray's names. Resources that are not needed are left out."""
     asked = {"CPU": needs.num_cpus, "GPU": needs.num_gpus, "memory": float(int(needs.memory_gib * GIB))}
     return {kind: amount for kind, amount in asked.items() if amount or kind == "CPU"}
 

@@ -1,9 +1,9 @@
-"""What a training waits for before it begins, as far as Ray tells: room, or workers that have a place and do
-not get on.
+"""Tells what a training waits for before it begins, as far as Ray shows it: room, or workers that have a
+place and make no progress.
 
-Ray Train asks for a place again and again without a word, and a worker that is stopped while it starts holds
-up the others. So the driver looks: which place the group has, who holds what, and whether rank 0 has said
-that the group is at work. A group that was lost and started again begins anew.
+Ray Train asks for a place again and again silently, and a worker that is stopped while it starts blocks the
+others. So the driver checks which place the group has, which actors hold resources, and whether rank 0 has
+written that the group is at work. A group that was lost and restarted is watched from the beginning.
 """
 
 import time
@@ -29,10 +29,10 @@ class NotBegun(TutelageError):
 
 @dataclass
 class Start:
-    """Watches one training's worker group until it is at work, and again whenever it has to start anew.
+    """Watches one training's worker group until it is at work, and again after every restart.
 
     Attributes:
-        begun: where rank 0 says so.
+        begun: the file in which rank 0 writes that the group is at work.
         deadline_s: how long a group may take to begin, waiting for room included.
         say: told what is waited for, at first after ten seconds, then ever more seldom.
     """
@@ -49,10 +49,10 @@ class Start:
     _looked: float | None = None
 
     def look(self, controller: Any) -> None:
-        """See how far the group is, now and then.
+        """Check the group's state. Called now and then.
 
         Args:
-            controller: Ray Train's actor of this training; None before there is one.
+            controller: Ray Train's actor of this training. None before it exists.
 
         Raises:
             NotBegun: the deadline is over.
@@ -68,7 +68,7 @@ class Start:
         except (
             RayError,
             RuntimeError,
-        ):  # Ray did not answer: what is at work goes on, and is looked at again
+        ):  # Ray did not answer: the training continues and is checked again later
             return
         if place is not None and self._is_at_work(place):
             self._since = None
@@ -97,7 +97,7 @@ class Start:
             return False
 
     def _what(self, controller: Any, place: "GroupPlace | None") -> str:
-        """What is waited for, with what is wanted and what there is."""
+        """What is waited for, with the needed and the available resources."""
         wanted = f"{self.workers} worker{'s' * (self.workers > 1)} with {self.needs} each"
         if place is None:
             return f"Ray Train has not asked for room for {wanted} yet; {describe_cluster()}"
@@ -127,8 +127,8 @@ def place_of(controller: Any) -> GroupPlace | None:
 
 
 def give_back(controller: Any) -> None:
-    """Give back the places of a controller that was ended: Ray keeps them while the driver lives, also those
-    that it had not given yet.
+    """Release the places of a controller that was ended. Ray would keep them while the driver lives,
+    including those that it has not given yet.
     """
     import ray
     from ray._raylet import PlacementGroupID
@@ -161,7 +161,7 @@ def workers_of(controller: Any) -> list[tuple[str, int, str]]:
 
 
 def describe_process(address: str, pid: int, state: str) -> str:
-    """One worker, for people: a process that is stopped on this machine is called so."""
+    """One worker as text. A process of this machine that is stopped is described as stopped."""
     if not pid:
         return "a process that is starting"
     try:
@@ -173,7 +173,7 @@ def describe_process(address: str, pid: int, state: str) -> str:
 
 
 def describe_cluster() -> str:
-    """What the cluster has in all, what is free, and which actors hold how much."""
+    """The cluster's resources, the free ones, and how much each actor holds, as text."""
     import ray
 
     total, free = ray.cluster_resources(), ray.available_resources()
@@ -183,8 +183,8 @@ def describe_cluster() -> str:
 
 
 def holders() -> list[str]:
-    """The actors that hold CPUs or GPUs, and the groups of places that were given, for people, the largest
-    first; Ray names no tasks.
+    """The actors that hold CPUs or GPUs, and the placement groups, as text, the largest first. Ray lists no
+    tasks.
     """
     from ray.core.generated.gcs_pb2 import PlacementGroupTableData as Row
 
@@ -224,7 +224,7 @@ def _tables() -> Any:
 
 
 def say_begun(place: Place) -> None:
-    """Say, in a train worker of rank 0, that its group is at work."""
+    """Runs in the train worker of rank 0. Writes that the group is at work."""
     import ray
 
     group = ray.util.get_current_placement_group()

@@ -1,4 +1,4 @@
-"""One process of a worker group, and where all of them wait for one another."""
+"""One process of a worker group, and the barrier of all of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Worker:
-    """One process of a worker group, and how it hands a checkpoint to whoever keeps them.
+    """One process of a worker group, and how it reports a checkpoint.
 
     Attributes:
         is_first_here: whether it is the first of its machine.
-        node: where it runs, as Ray names its nodes.
-        report: takes metrics and a directory that every worker has written its part of; all workers call it
-            together.
-        begun: says that the group is at work: every worker is there, with the student on its engine.
+        node: Ray's name of the node that it runs on.
+        report: takes metrics, and a directory into which every worker has written its part. All workers call
+            it together.
+        begun: marks the group as at work: every worker has the student on its engine.
     """
 
     rank: int
@@ -27,7 +27,7 @@ class Worker:
 
 
 def wait_for_all() -> None:
-    """Go on when every worker has come so far."""
+    """Wait until every worker has called this."""
     import torch.distributed as dist
 
     dist.barrier()

@@ -80,7 +80,7 @@ def template_text(chat_template: str | None, named: tuple[str, ...] = ()) -> str
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise BadInput(
-            "the chat template is no text", path, "a Jinja file in UTF-8", "save it anew"
+            "the chat template is no text", path, "a Jinja file in UTF-8", "save it again as UTF-8"
         ) from error
 
 

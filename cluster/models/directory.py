@@ -42,7 +42,9 @@ def check_model_directory(path: str) -> None:
     for entry in sorted(folder.iterdir()):
         refuse_special(entry)
     if not isinstance(_read_json(folder / "config.json"), dict):
-        raise BadInput(f"{folder / 'config.json'} is no object", "", "a configuration", "copy it anew")
+        raise BadInput(
+            f"{folder / 'config.json'} is not a JSON object", "", "a configuration", "copy it again"
+        )
     _refuse_pickles(path, folder)
     for file in _weights(folder):
         _refuse_half(file)
@@ -76,7 +78,7 @@ def _weights(folder: Path) -> list[Path]:
     content = _read_json(index)
     shards = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-        raise BadInput(f"{index} names no shards", "", "an object with a weight_map", "copy it anew")
+        raise BadInput(f"{index} names no shards", "", "an object with a weight_map", "copy it again")
     names = sorted(set(shards.values()))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
@@ -100,11 +102,11 @@ def _refuse_half(file: Path) -> None:
             return
     except (SafetensorError, OSError) as error:
         told = " ".join(str(error).split())[:160]
-        raise BadInput(f"{file} is damaged", told, "a whole safetensors file", "copy it anew") from error
+        raise BadInput(f"{file} is damaged", told, "a whole safetensors file", "copy it again") from error
 
 
 def _read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{file} is not JSON", str(error)[:160], "", "copy it anew") from error
+        raise BadInput(f"{file} is not JSON", str(error)[:160], "", "copy it again") from error

@@ -106,7 +106,10 @@ def load_tokenizer(source: ModelSource) -> Any:
         ids = list(tokenizer(ANY_TEXT, add_special_tokens=False)["input_ids"])
     if not ids:  # transformers makes an empty one where there are no files
         raise BadInput(
-            f"the tokenizer of {source.path} knows no text", f"no token of {ANY_TEXT!r}", "", remedy
+            f"the tokenizer of {source.path} has no token for ordinary text",
+            f"no token of {ANY_TEXT!r}",
+            "",
+            remedy,
         )
     return tokenizer
 
@@ -175,7 +178,7 @@ def _refuse_misfit(path: str, model: Any, told: Mapping[str, Any]) -> None:
                 f"the config.json of {path} does not fit its weights",
                 f"{', '.join(names[:2])}{more} {problem}",
                 "the configuration that the weights were saved with",
-                "copy config.json and all weights of one model anew",
+                "copy config.json and all weights of one model again",
             )
 
 

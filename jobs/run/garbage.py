@@ -94,7 +94,7 @@ def find_garbage(root: Place, days: float, forget: Collection[str] = ()) -> Garb
             "no run is registered there",
             root,
             "a store that runs of this version have used",
-            "a store of an older version is of no use to this one: remove it whole",
+            "this version cannot use a store of an older version: remove all of it",
         )
     now = time.time()
     latest = now - days * DAY_S if days else math.inf

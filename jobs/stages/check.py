@@ -62,9 +62,11 @@ def check_checks(checks: Checks, questions: Iterable[Question]) -> None:
     check_settings(checks.verify)
     for q in questions:
         if q.method == "judge" and checks.judge is None:
-            raise BadInput(f"question {q.id} is to be judged", "nobody", "a section judge", "")
+            raise BadInput(
+                f"question {q.id} needs a judge", "no section judge", "one", "add it, or change the method"
+            )
         if q.method == "function" and not checks.verify.function:
-            raise BadInput(f"question {q.id} is checked by a function", "none", "verify.function", "")
+            raise BadInput(f"question {q.id} needs a function", "no verify.function", "module:name", "set it")
     verify_config(checks)
 
 
@@ -97,7 +99,7 @@ class OddReference(NotUnderstood):
         self.identity, self.method, self.why = identity, method, why
 
     def stopping(self, where: str) -> BadInput:
-        what = f"question {self.identity} has an odd reference"
+        what = f"question {self.identity} has a reference that cannot be read"
         return BadInput(
             what, self.why, f"one that verify.method {self.method} reads", "use verify.method exact"
         )
@@ -137,7 +139,7 @@ def true_solutions(
     if false:
         say(
             f"{len(false):,} of {worked:,} worked solutions do not end in their question's reference, of "
-            f"{min(false)} for example: they are shown to nobody"
+            f"{min(false)} for example: these solutions are not used"
         )
     return [replace(q, solution="") if q.id in false else q for q in questions]
 
@@ -254,7 +256,7 @@ def judged_by_model(
 ) -> tuple[list[Verdict], View]:
     """The judge's verdict on each of these answers."""
     if checks.judge is None:
-        raise RuntimeError("answers are to be judged, and there is no judge")
+        raise RuntimeError("answers need a judge, and there is none")
     columns = (answers[c] for c in ("question_id", "text", "tool_calls"))
     cases = [
         Judged(questions[q].prompt, questions[q].references, text, calls)

@@ -130,7 +130,7 @@ def to_be_checked(
     if method != "judge":
         return to_check(answers, questions, checks.of(method))
     if checks.judge is None:
-        raise RuntimeError("answers are to be judged, and there is no judge")
+        raise RuntimeError("answers need a judge, and there is none")
     columns = (answers[c].tolist() for c in ("question_id", "text", "tool_calls"))
     cases = (
         Judged(questions[q].prompt, questions[q].references, *said) for q, *said in zip(*columns, strict=True)

@@ -55,7 +55,7 @@ def read_key(teacher: EndpointTeacher) -> Secret:
         )
     key = key.strip()
     if not key or not key.isascii() or not key.isprintable():
-        got = "signs that no header can hold" if key else "nothing"
+        got = "characters that no HTTP header can hold" if key else "nothing"
         remedy = "a server that asks for no key takes any word, such as `none`"
         raise BadInput(
             f"the key of teacher {teacher.name} cannot be sent",

@@ -173,7 +173,7 @@ def who(teacher: ModelTeacher | EndpointTeacher | FileTeacher, hosted: Mapping[s
         return hosted_teacher(teacher, hosted[teacher.name])
     if isinstance(teacher, EndpointTeacher):
         return teacher
-    raise ValueError(f"teacher {teacher.name} is a file: nobody can be asked")
+    raise ValueError(f"teacher {teacher.name} is a file and cannot be asked")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A loss over a large vocabulary whose logits never exist all at once, in the backward pass neither.
+"""A loss over a large vocabulary. The logits never exist all at once, not even in the backward pass.
 
 Shapes: D width, V vocabulary, N tokens with a loss.
 """
@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cluster.models.vocabulary import Head, scaled
 
-# From logits [n, V] in float32 of some of the N tokens, and which of them they are, to the sum of their
+# Takes float32 logits [n, V] of some of the N tokens and the slice of these tokens. Returns the sum of their
 # losses.
 ChunkLoss = Callable[[torch.Tensor, slice], torch.Tensor]
 # of float32 logits that exist at once; their gradients need as much again
@@ -19,17 +19,18 @@ CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**29}
 
 
 def chunked_loss(head: Head, hidden_ND: torch.Tensor, loss_of: ChunkLoss, blocks: int = 1) -> torch.Tensor:
-    """The sum of a loss over N tokens, with the logits of a few of them at a time, in the backward pass too.
+    """The sum of a loss over N tokens. Only the logits of a few tokens exist at a time, also in the backward
+    pass.
 
-    Where the projection is one matrix, its gradient and the hidden states' are made chunk by chunk in the
-    forward pass, so no logits are kept and none are made twice. Another projection is computed again, chunk
-    by chunk, in the backward pass; with sharded weights (ZeRO-3) it is computed whole, because every worker
-    must gather it equally often.
+    If the projection is one matrix, its gradient and that of the hidden states are computed chunk by chunk in
+    the forward pass. So no logits are kept, and none are computed twice. Any other projection is computed
+    again, chunk by chunk, in the backward pass. With sharded weights (ZeRO-3) it is computed whole, because
+    every worker must gather it equally often.
 
     Args:
-        loss_of: must depend on the logits alone; whatever else it reads gets no gradient.
-        blocks: how many times as much as cross-entropy it makes of each chunk's logits; chunks are so much
-            smaller.
+        loss_of: must depend on the logits alone. Nothing else that it reads gets a gradient.
+        blocks: how many times the memory of cross-entropy the loss needs for a chunk's logits. Chunks are
+            smaller by that factor.
     """
     most = CHUNK_BYTES.get(hidden_ND.device.type, CHUNK_BYTES["cuda"])
     rows = max(1, most // (4 * head.size * blocks))
@@ -51,8 +52,8 @@ def chunked_loss(head: Head, hidden_ND: torch.Tensor, loss_of: ChunkLoss, blocks
 
 
 class _OneMatrixLoss(torch.autograd.Function):
-    """Loss sum through a projection of one matrix; the forward pass leaves only the gradients, none larger
-    than what they are of.
+    """The loss sum through a projection of one matrix. The forward pass keeps only gradients, each as large
+    as its tensor.
     """
 
     @staticmethod

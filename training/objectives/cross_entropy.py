@@ -30,7 +30,7 @@ def weighted_cross_entropy(head: Head, _: torch.nn.Module | None, batch: Tensors
         losses = torch.nn.functional.cross_entropy(logits, labels_N[part], reduction="none")
         return (losses * weights_N[part]).sum()
 
-    # the sum keeps the graph where there is no answer token
+    # the sum keeps the graph if there is no answer token
     return hidden.sum() * 0.0 + chunked_loss(head, hidden_ND, loss_of), {}
 
 

@@ -1,8 +1,8 @@
 """Divergences between next-token distributions, as distillation objectives use them: exact formulas, clips as
 published, a tail bucket.
 
-Natural logarithms, float32 or wider; an entry whose probability is 0 contributes 0. Targets never get a
-gradient. Nothing here divides by a number of tokens.
+Natural logarithms, float32 or wider. An entry with probability 0 contributes 0. Targets never get a gradient.
+Nothing is divided by a number of tokens.
 
 Shapes: N tokens, V vocabulary, K kept entries.
 """
@@ -15,7 +15,7 @@ from training.targets import DivergenceName, DivergenceSettings
 def entries(
     target_NV: torch.Tensor, student_NV: torch.Tensor, divergence: DivergenceName, beta: float = 0.5
 ) -> torch.Tensor:
-    """What every entry of the vocabulary adds to a token's divergence, before any clip [N, V].
+    """The contribution of every entry of the vocabulary to a token's divergence, before any clip [N, V].
 
     Args:
         target_NV, student_NV: log-probabilities.
@@ -38,7 +38,7 @@ def divergence_of(
     """The divergence of every token [N], clipped as the settings say.
 
     Args:
-        target_NV, student_NV: logits; the target's get no gradient.
+        target_NV, student_NV: logits. The target's get no gradient.
         sampled_N: ids of the tokens that were sampled, for `sampled`.
     """
     target, student = log_probabilities(target_NV, student_NV, settings)
@@ -86,14 +86,16 @@ def with_tail(log_p_NV: torch.Tensor, kept_NK: torch.Tensor) -> torch.Tensor:
 
 
 def _token_weight(divergence_N: torch.Tensor, settings: DivergenceSettings) -> torch.Tensor:
-    """By what a token's divergence is multiplied, without gradient: `per_token` weighs large ones less."""
+    """The factor of each token's divergence, without gradient. `per_token` gives large divergences a smaller
+    weight.
+    """
     if settings.clip != "per_token":
         return torch.ones_like(divergence_N)
     return (settings.threshold / divergence_N.clamp(min=settings.threshold)).detach()
 
 
 def _times(log_p: torch.Tensor, log_ratio: torch.Tensor) -> torch.Tensor:
-    """p x log ratio, 0 where p is 0 and its logarithm has no end."""
+    """p x log ratio. 0 if p is 0, where the logarithm is infinite."""
     return torch.where(torch.isneginf(log_p), torch.zeros_like(log_p), log_p.exp() * log_ratio)
 
 

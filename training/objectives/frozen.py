@@ -1,5 +1,5 @@
-"""A vocabulary projection that stays as it is while the student learns: that of the model whose hidden states
-are the targets.
+"""A frozen vocabulary projection. It belongs to the model whose hidden states are the targets, and does not
+change while the student learns.
 
 Shapes: N tokens, D width, V vocabulary.
 """
@@ -15,7 +15,8 @@ from cluster.models.vocabulary import Head, scaled
 
 
 class FrozenHead(torch.nn.Module):
-    """The projection of a model on disk, in float32 products, without a gradient and in no checkpoint.
+    """The projection of a model on disk. Products are in float32. It has no gradient and is in no
+    checkpoint.
 
     Attributes:
         is_linear: whether mean logits are the logits of mean states.
@@ -36,7 +37,7 @@ class FrozenHead(torch.nn.Module):
         else:
             for parameter in model.parameters():
                 parameter.requires_grad_(False)
-            self._whole = (head,)  # in a tuple: no module of this one, whose weights DeepSpeed would shard
+            self._whole = (head,)  # in a tuple: DeepSpeed would shard the weights of a submodule
 
     @torch.no_grad()
     def logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:

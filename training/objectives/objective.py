@@ -1,4 +1,5 @@
-"""What a training step minimises. Another teacher-student method brings another objective, not another loop.
+"""The objective that a training step minimises. A new teacher-student method adds an objective, not a
+loop.
 
 Shapes: B rows, T tokens, D width.
 """
@@ -15,22 +16,22 @@ from cluster.models.vocabulary import Head, decoder_of
 from training.data import Examples
 
 Tensors = dict[str, torch.Tensor]
-Sums = tuple[torch.Tensor, Tensors]  # a micro-batch's loss, and metrics by name: sums, all of them
+Sums = tuple[torch.Tensor, Tensors]  # a micro-batch's loss and its metrics by name, all as sums
 INPUTS = ("input_ids", "position_ids", "attention_mask")
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss that is summed over the global batch and divided by the batch's mass, over all workers and
-    micro-batches: with tokens as mass it is the mean over answer tokens, not a mean of means.
+    """A loss that is summed over the global batch, over all workers and micro-batches, and divided by the
+    batch's mass. With tokens as mass it is the mean over answer tokens, not a mean of means.
 
     Attributes:
-        loss: from the head, what was attached and a micro-batch to sums. Rows whose weights are zero are
-            there because every worker makes as many passes, and must add nothing.
-        mass: what each example adds to the divisor.
-        attach: makes what is trained or kept beside the model (a value head, a frozen copy), from it and from
-            the source of a frozen model where the training has one; what it registers is part of checkpoints
-            and not of exports.
+        loss: takes the head, the attached module and a micro-batch; returns sums. Rows with zero weights only
+            exist because all workers make equally many passes, and must add nothing.
+        mass: the contribution of each example to the divisor.
+        attach: makes a module that is trained or kept beside the model (a value head, a frozen copy). It gets
+            the model and the source of a frozen model, if the training has one. What it registers is part of
+            checkpoints and not of exports.
     """
 
     loss: Callable[[Head, torch.nn.Module | None, Tensors], Sums]

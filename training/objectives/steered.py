@@ -1,12 +1,13 @@
-"""OGLS-SD's objective (arXiv 2605.12400) and its relatives: a divergence from what a frozen teacher says of
-each token of a rollout.
+"""The objective of OGLS-SD (arXiv 2605.12400) and its variants: a divergence from a frozen teacher's
+distribution at each token of a rollout.
 
-The target's logits are those of `base + lambda (plus - minus)`, states before the teacher's vocabulary
-projection (`selection/steering.py`); where the projection is not linear, of logits that are averaged over
-contexts. Rows without states take cross-entropy.
+The target's logits are the projection of `base + lambda (plus - minus)`, which are states before the
+teacher's vocabulary projection (`selection/steering.py`). If the projection is not linear, logits are
+combined instead, averaged over contexts. Rows without states use cross-entropy.
 
-A clipped divergence is no distance: lower is not better, it can be negative, and beyond the threshold it
-pushes away (`tests/test_training_objectives_divergences.py`). So the exact one is a metric beside the loss.
+A clipped divergence is no distance. Lower is not better, it can be negative, and beyond the threshold it
+pushes away (`tests/test_training_objectives_divergences.py`). So the exact divergence is a metric beside the
+loss.
 
 Shapes: B rows, T tokens, C contexts, D width, V vocabulary, N tokens with a loss, n of them in a chunk.
 """
@@ -29,7 +30,7 @@ from training.targets import SAMPLED, DivergenceSettings, SteeredSettings, lambd
 
 
 def steered(settings: SteeredSettings) -> Objective:
-    """The objective under these settings; it needs the source of the teacher's projection."""
+    """The objective with these settings. It needs the source of the teacher's projection."""
     return Objective(partial(steered_loss, settings), token_mass, attach_head)
 
 
@@ -37,17 +38,17 @@ def attach_head(model: Any, frozen: ModelSource | None) -> torch.nn.Module:
     """The teacher's projection.
 
     Raises:
-        BadInput: nobody said whose.
+        BadInput: the job names no frozen model.
     """
     if frozen is None:
-        raise BadInput("the objective steered needs a frozen teacher", "none", "TrainJob.frozen", "")
+        raise BadInput("the objective steered needs a frozen teacher", "no TrainJob.frozen", "a model", "")
     return FrozenHead(frozen)
 
 
 def steered_loss(
     settings: SteeredSettings, head: Head, attached: torch.nn.Module | None, batch: Tensors
 ) -> Sums:
-    """Each token's divergence from its target, times its example's weight; tokens without a target take
+    """Each token's divergence from its target, times its example's weight. Tokens without a target use
     cross-entropy.
 
     Args:
@@ -56,7 +57,7 @@ def steered_loss(
             sampled.
 
     Returns:
-        The sum; and sums of what is worth watching, each token times its weight.
+        The sum, and the sums of metrics, each token times its weight.
 
     """
     if not isinstance(attached, FrozenHead):
@@ -75,7 +76,7 @@ def steered_loss(
         losses = torch.nn.functional.cross_entropy(logits, labels_N[part], reduction="none")
         if known.any():
             target = targets.logits(part)
-            shared = min(target.shape[1], logits.shape[1])  # one may be padded to a rounder size
+            shared = min(target.shape[1], logits.shape[1])  # one vocabulary may be padded to a rounder size
             target, student = target[:, :shared], logits[:, :shared]
             own = divergence_of(target, student, settings.divergence, labels_N[part])
             losses = torch.where(known, own, losses)
@@ -87,21 +88,21 @@ def steered_loss(
                 sums[name] += (value * weight * known).double().sum()
         return (losses * weight).sum()
 
-    # the sum keeps the graph where there is no token with a loss
+    # the sum keeps the graph if there is no token with a loss
     total = hidden.sum() * 0.0 + chunked_loss(head, hidden[:, :-1][chosen], loss_of, BLOCKS)
     return total, {name: value.float() for name, value in sums.items()}
 
 
 class Targets:
-    """The targets of a micro-batch's tokens, made a few at a time.
+    """The targets of a micro-batch's tokens, computed for a few tokens at a time.
 
     Attributes:
-        known_N: which tokens have one.
+        known_N: which tokens have a target.
     """
 
     def __init__(self, settings: SteeredSettings, head: FrozenHead, batch: Tensors, lam: float) -> None:
         self.settings, self.head, self.batch, self.lam = settings, head, batch, lam
-        counts = [batch[COUNTS + name] for name in settings.arrays]  # written also where no example has any
+        counts = [batch[COUNTS + name] for name in settings.arrays]  # they exist even if no example has any
         self.known_N = torch.stack([c > 0 for c in counts]).all(dim=0)
         self._singles = all(int(c.max()) <= 1 for c in counts if len(c))
 
@@ -131,7 +132,7 @@ class Targets:
         return total / counts.clamp(min=1).unsqueeze(1)
 
 
-BLOCKS = 4  # measured: the divergence and what is watched take three to four times cross-entropy's memory
+BLOCKS = 4  # measured: the divergence and its metrics take three to four times the memory of cross-entropy
 METRICS = (
     "exact_kl_nats",
     "clipped_entries",
@@ -157,10 +158,10 @@ def watched(
     student_nV: torch.Tensor,
     labels_n: torch.Tensor,
 ) -> dict[str, torch.Tensor]:
-    """What is worth watching of each token [n]: the exact forward KL, the share of entries beyond the clip
-    and whether any is, entropies of target, student and base, the target's KL from the base, the largest
-    difference of logits that lambda multiplies, whether both sides' likeliest token is one, by how much more
-    likely the target finds what was sampled, and lambda.
+    """The metrics of each token [n]: the exact forward KL; the share of entries beyond the clip, and whether
+    there is any; the entropies of target, student and base; the target's KL from the base; the largest
+    difference of logits that lambda multiplies; whether target and student have the same likeliest token; how
+    much likelier the sampled token is under the target; and lambda.
     """
     d = settings.divergence
     beyond = clipped(target_nV, student_nV, d)
@@ -190,7 +191,9 @@ def watched(
 
 
 def clipped(target_nV: torch.Tensor, student_nV: torch.Tensor, d: DivergenceSettings) -> torch.Tensor:
-    """Which entries of the loss the clip cuts [n, V], or [n, k + 1] of the likeliest and the rest."""
+    """Which entries of the loss the clip cuts: [n, V], or [n, k + 1] for the likeliest entries and the
+    rest.
+    """
     if d.clip not in ("one_sided", "two_sided") or d.divergence == "sampled":
         return torch.zeros(len(target_nV), 1, dtype=torch.bool, device=target_nV.device)
     each = entries(*log_probabilities(target_nV, student_nV, d), d.divergence, d.beta)
