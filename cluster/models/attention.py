@@ -1,8 +1,8 @@
-"""Attention over a packed sequence of prompts and branches, for any model of transformers' attention
+"""Attention over a packed sequence of prompts and branches, for any model that uses transformers' attention
 interface.
 
-A branch sees its prompt and itself; `cluster.models.attention_plan` cuts that into calls. Sliding windows and
-soft-capped scores, which models pass to their attention function, are honoured; anything else that would
+A branch sees its prompt and itself. `cluster.models.attention_plan` divides that into calls. Sliding windows
+and soft-capped scores, which models pass to their attention function, are supported. Anything else that would
 change the numbers raises `Unsupported`.
 
 Shapes: T packed tokens, B rows of a group, Q queries and K keys per row, H heads, E width of a head.
@@ -20,11 +20,11 @@ from cluster.models.attention_plan import Group
 from cluster.models.loading import import_transformers
 
 NAME = "tutelage_branches"
-BLOCK_SCORES = 2**24  # masked or soft-capped scores [B, Q, K] that exist at once
+BLOCK_SCORES = 2**24  # the most masked or soft-capped scores [B, Q, K] that exist at once
 
 
 class Unsupported(Exception):
-    """The model asks its attention function for something that this one does not do."""
+    """The model needs something that this attention function does not support."""
 
 
 _PLAN: ContextVar[list[Group]] = ContextVar("attention_plan")
@@ -33,7 +33,7 @@ _WINDOWS: set[int] = set()  # sliding windows that a model's layers passed to `a
 
 @contextmanager
 def windows_seen() -> Iterator[set[int]]:
-    """The sliding windows that layers pass to `attend` while the block runs."""
+    """Collect the sliding windows that layers pass to `attend` during the block."""
     _WINDOWS.clear()
     yield _WINDOWS
 
@@ -50,7 +50,7 @@ def attend_as_planned(plan: list[Group]) -> Iterator[None]:
 
 @contextmanager
 def replaced_attention(model: Any) -> Iterator[None]:
-    """Let the model's layers call `attend` inside the block.
+    """Make the model's layers call `attend` inside the block.
 
     Raises:
         Unsupported: the model's attention cannot be replaced.
@@ -79,7 +79,8 @@ def attend(
     [1, T, H, E].
 
     Args:
-        options: what else a model passes. `sliding_window` and `softcap` are honoured; dropout is left out.
+        options: further arguments of the model. `sliding_window` and `softcap` are used, dropout is
+            ignored.
 
     Raises:
         Unsupported: a mask of the model's own, attention sinks or a position bias.
@@ -91,7 +92,7 @@ def attend(
     if sliding_window is not None:
         _WINDOWS.add(sliding_window)
     width = value.shape[-1]
-    if width < query.shape[-1]:  # fused kernels want one width (multi-head latent attention has two)
+    if width < query.shape[-1]:  # fused kernels need one width (multi-head latent attention has two)
         value = pad(value, (0, query.shape[-1] - width))
     packed = [x[0].transpose(0, 1) for x in (query, key, value)]  # [T, H, E]
     result = query.new_empty(query.shape[2], query.shape[1], value.shape[-1])
@@ -111,10 +112,10 @@ def attend(
 def _fused(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scaling: float | None
 ) -> torch.Tensor:
-    """Attention by torch's fused kernel: causal without a mask.
+    """Attention by torch's fused kernel. Without a mask it is causal.
 
-    On CUDA the kernels for masks and for float32 take no grouped heads; asked for them, torch would build all
-    scores at once.
+    On CUDA the kernels for masks and for float32 do not support grouped heads. With grouped heads torch would
+    build all scores at once.
     """
     grouped = k.shape[1] != q.shape[1]
     if grouped and q.device.type == "cuda" and (mask is not None or q.dtype == torch.float32):
@@ -134,8 +135,8 @@ def _masked(
     window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
-    """Attention under an explicit mask, a block of queries at a time so that the scores stay within
-    bounds.
+    """Attention with an explicit mask, one block of queries at a time, so that the scores' memory is
+    bounded.
     """
     heads = q.shape[1] if softcap is not None else 1
     block = max(1, BLOCK_SCORES // (q.shape[0] * k.shape[2] * heads))
@@ -155,8 +156,8 @@ def _masked(
 def _mask(
     group: Group, queries: slice, keys: slice, window: int | None, like: torch.Tensor, keep: bool
 ) -> torch.Tensor:
-    """What is added to scores, [B, 1, Q, K]: 0 where a query may see a key; padding sees the first key, so
-    that nothing is NaN.
+    """The mask that is added to scores, [B, 1, Q, K]: 0 where a query may see a key. Padding sees the first
+    key, so that nothing is NaN.
     """
     name = (window, keys.start, keys.stop)
     if keep and name in group.masks:

@@ -1,7 +1,7 @@
-"""How the attention of a packed sequence of prompts and branches is cut into calls.
+"""Dividing the attention of a packed sequence of prompts and branches into calls.
 
-A branch sees its prompt and itself. Two ways to compute that, chosen per prompt by the number of query-key
-pairs:
+A branch sees its prompt and itself. There are two ways to compute that. The number of query-key pairs decides
+for each prompt:
 
     whole    each row is prompt + branch under a plain causal mask. Kernels skip blocks of keys above the
              diagonal, but the prompt's own queries are computed again for every branch: about
@@ -22,12 +22,13 @@ import numpy as np
 import torch
 
 NOWHERE = 2**40  # position of a padded key: behind every query
-# What one more call costs, in arithmetic that the device could have done meanwhile: padding below that is
-# worth it.
+# The cost of one more call, as arithmetic that the device could do in that time. Less padding than that is
+# cheaper than a call.
 CALL_FLOP = {"cpu": 6e6, "cuda": 3e9}
-# Keys that a kernel skips together under a causal mask: shorter rows save nothing by it (measured on a CPU).
+# How many keys a kernel skips together under a causal mask. Shorter rows save nothing by it (measured on a
+# CPU).
 KEY_BLOCK = {"cpu": 512, "cuda": 128}
-GROUP_KEYS = 32_768  # keys of one call, padding included: bounds the copies
+GROUP_KEYS = 32_768  # the most keys of one call, padding included; bounds the copies
 
 
 @dataclass
@@ -37,8 +38,8 @@ class Group:
     Attributes:
         queries, keys: int64 [B, Q] and [B, K], places in the packed sequence (padding repeats place 0).
         query_positions, key_positions: positions within prompt + branch; padded keys are `NOWHERE`.
-        causal: query i is key i, so a plain causal mask is right.
-        take, put: int64 [n], which of the B * Q outputs are kept, and their places in the packed sequence.
+        causal: whether query i is key i, so that a plain causal mask is right.
+        take, put: int64 [n], the kept ones of the B * Q outputs, and their places in the packed sequence.
     """
 
     queries: torch.Tensor
@@ -53,7 +54,7 @@ class Group:
 
 @dataclass(frozen=True)
 class _Row:
-    """One query row: its prompt's place, its branch's place, and which of the two hold queries and kept
+    """One query row: the places of its prompt and its branch, and which of the two have queries and kept
     outputs.
     """
 
@@ -86,8 +87,10 @@ class _Row:
 
 
 def plan_attention(prompts: Sequence[slice], branches: Sequence[Sequence[slice]], model: Any) -> list[Group]:
-    """Cut the attention of a packed sequence into calls, by estimated work for this model on its device."""
-    # about that of all heads together; layers may differ in them
+    """Divide the attention of a packed sequence into calls, by the estimated work for this model on its
+    device.
+    """
+    # an approximation for all heads together; layers may differ
     width = model.config.get_text_config().hidden_size
     call_pairs = CALL_FLOP.get(model.device.type, CALL_FLOP["cuda"]) / (4 * width)
     key_block = KEY_BLOCK.get(model.device.type, KEY_BLOCK["cuda"])
@@ -107,7 +110,7 @@ def plan_attention(prompts: Sequence[slice], branches: Sequence[Sequence[slice]]
 
 
 def _rows(prompt: slice, branches: Sequence[slice], key_block: int) -> list[_Row]:
-    """The rows of one tree, the cheaper of the two ways."""
+    """The rows of one tree, in the cheaper of the two ways."""
 
     def causal_pairs(size: int) -> float:
         return size * (size + min(size, key_block)) / 2
@@ -123,7 +126,7 @@ def _rows(prompt: slice, branches: Sequence[slice], key_block: int) -> list[_Row
 
 
 def _batches(rows: Sequence[_Row], call_pairs: float) -> Iterator[list[_Row]]:
-    """Rows that are worth one padded call together: the padding costs less than a call of their own."""
+    """Groups of rows for one padded call each. The padding costs less than separate calls."""
     batch: list[_Row] = []
     queries = keys = 0
     spent = 0.0

@@ -1,12 +1,13 @@
-"""A forward pass over prompts with several continuations each, every prompt computed once.
+"""A forward pass over prompts with several continuations each. Every prompt is computed once.
 
 All tokens of a batch lie in one sequence without padding: a prompt, then its branches one after another, then
 the next prompt. Positions restart after the prompt for every branch. Everything in a decoder except attention
 looks at one token at a time, so only attention has to know the layout: `cluster.models.attention` lets a
 branch see its prompt and itself.
 
-A model whose attention cannot be replaced, or that mixes tokens in another way (a recurrent state, chunks),
-is run one right-padded row per branch instead; `cluster.models.proof` finds out by comparing both on a probe.
+Some models have an attention that cannot be replaced, or mix tokens in another way (a recurrent state,
+chunks). They are run with one right-padded row per branch. `cluster.models.proof` finds them by comparing
+both ways on a probe.
 
 Shapes: T tokens of the packed sequence, D width, H width of a watched module, G trees.
 """
@@ -43,12 +44,12 @@ class Tree:
 
 
 class Layout:
-    """Where every prompt and branch of some trees lies in their packed sequence.
+    """The places of all prompts and branches of some trees in their packed sequence.
 
     Attributes:
         ids, positions: int64 [T], token ids and positions within prompt + branch.
         prompts: G slices of the packed sequence.
-        branches: per tree, one slice per branch.
+        branches: for each tree one slice per branch.
         rows: G slices, each a whole tree.
     """
 
@@ -87,8 +88,8 @@ def forward(
     """Hidden states [T, D] of the packed sequence, before the vocabulary projection.
 
     Args:
-        shared: whether prompts are shared; the model must then be inside `sharing`. Else every tree has one
-            branch.
+        shared: whether prompts are shared. The model must then be inside `sharing`. Otherwise every tree has
+            one branch.
         module, watch: `watch` is called with this module's output, [T, H], during the pass.
 
     Raises:
@@ -111,8 +112,8 @@ def forward(
 
 
 def _vectors(output: Any, real_BT: torch.Tensor) -> torch.Tensor:
-    """A module's output for the real tokens, [T, H], in order: a tuple's first part, rows of tokens or all
-    tokens in a row.
+    """A module's output for the real tokens, [T, H], in order. The output may be a tuple, whose first part
+    counts, and its tokens may be in rows or in one sequence.
     """
     output = output[0] if isinstance(output, tuple) else output
     places = real_BT.numel()
@@ -128,7 +129,7 @@ def _vectors(output: Any, real_BT: torch.Tensor) -> torch.Tensor:
 
 
 def padded_rows(texts: Sequence[Sequence[int]], device: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Right-padded rows of token ids as a model's inputs, and where the real tokens are; a text that is alone
+    """Right-padded rows of token ids as a model's inputs, and the positions of the real tokens. A single text
     has no mask.
     """
     lengths = torch.tensor([len(text) for text in texts], device=device).unsqueeze(1)
@@ -141,13 +142,13 @@ def padded_rows(texts: Sequence[Sequence[int]], device: Any) -> tuple[dict[str, 
 
 @contextmanager
 def _watched(module: torch.nn.Module | None, watch: Watch | None) -> Iterator[None]:
-    """Call `watch` with a module's output while the block runs; the hook is removed even when the forward
+    """Call `watch` with a module's output during the block. The hook is removed even if the forward
     raises.
     """
     if module is None or watch is None:
         yield
         return
-    here = threading.get_ident()  # other threads may be in the same module
+    here = threading.get_ident()  # other threads may run the same module
 
     def hook(_module: Any, _inputs: Any, output: Any) -> None:
         if threading.get_ident() == here:
@@ -162,8 +163,8 @@ def _watched(module: torch.nn.Module | None, watch: Watch | None) -> Iterator[No
 
 @contextmanager
 def sharing(model: Any, shared: bool) -> Iterator[None]:
-    """Inside, the model's attention follows the layout's plan (where `shared`); afterwards it is the model's
-    own again.
+    """Inside the block the model's attention follows the layout's plan, if `shared`. Afterwards it is the
+    model's own again.
     """
     with replaced_attention(model) if shared else nullcontext():
         yield

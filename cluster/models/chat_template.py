@@ -1,5 +1,5 @@
-"""Which chat template a tokenizer's conversations are written with: its own, one of its several by name, the
-word `plain`, or a Jinja file; and whether rendering with it comes to an end.
+"""Choosing the chat template of a tokenizer: its own, one of several by name, the word `plain`, or a Jinja
+file. Also checks that rendering with it ends.
 """
 
 import json
@@ -18,9 +18,10 @@ PLAIN_TEMPLATE = (
     "{% if m['role'] == 'assistant' %}{{ eos_token }}{% else %}\n{% endif %}{% endfor %}"
 )
 
-# What rendering the trial's few short turns may take: processor time, so that a busy machine refuses nothing.
+# Limits for rendering the trial's few short turns. Time is processor time, so that a busy machine refuses no
+# template.
 CPU_S, MEMORY_BYTES, CHARACTERS = 5, 2**30, 1_000_000
-WAIT_S = 120  # by the clock, for a process that gets no processor
+WAIT_S = 120  # seconds by the clock, for a process that gets no processor
 TRIAL = Path(__file__).with_name("template_trial.py")
 TOOL = {"name": "add", "description": "Adds.", "parameters": {"type": "object", "properties": {}}}
 CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
@@ -62,10 +63,10 @@ def choose_template(tokenizer: Any, chat_template: str | None) -> str:
 
 
 def template_text(chat_template: str | None, named: tuple[str, ...] = ()) -> str | None:
-    """The text of a template that an experiment names; None when it names none.
+    """The text of a template that an experiment names. None if it names none.
 
     Args:
-        named: further names that could have been meant, for the message.
+        named: further possible names, for the message.
 
     Raises:
         BadInput: no such file.
@@ -85,7 +86,7 @@ def template_text(chat_template: str | None, named: tuple[str, ...] = ()) -> str
 
 
 def refuse_endless(template: str, variables: Mapping[str, Any]) -> None:
-    """Try a template on a few turns, in a process of its own that may be ended.
+    """Try a template on a few turns, in a process of its own that can be killed.
 
     Raises:
         BadInput: rendering them does not end within `CPU_S` seconds of a processor, takes more than
@@ -98,7 +99,7 @@ def refuse_endless(template: str, variables: Mapping[str, Any]) -> None:
 
 @lru_cache(maxsize=64)
 def _problem_of(template: str, variables: str) -> str:
-    """What is wrong with a template, tried once per process."""
+    """What is wrong with a template. It is tried once per process."""
     asked: list[dict[str, Any]] = [
         {"messages": [TURNS[1]], "add_generation_prompt": True},
         {"messages": [TURNS[1], TURNS[4]], "add_generation_prompt": False},

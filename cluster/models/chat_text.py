@@ -1,10 +1,10 @@
-"""A conversation as the text that a chat template writes: the prompt, and what follows it.
+"""A conversation as the text that a chat template writes: the prompt, and the text after it.
 
 The prompt rendered with the generation prompt must be a literal prefix of the whole conversation, or the
 student would be trained on text it never sees when it generates.
 
-Reasoning is handed to the template as the message's `reasoning_content`. A think block that a template
-invents before an answer without reasoning is told apart from the answer. Where the generation prompt itself
+Reasoning is passed to the template as the message's `reasoning_content`. A template may invent a think block
+before an answer without reasoning; the block is separated from the answer. If the generation prompt itself
 ends in an open think tag (R1), the answer begins inside of it.
 """
 
@@ -21,7 +21,7 @@ from cluster.models.reasoning import CLOSING, INVENTED, OPENED, with_reasoning
 
 SENTINEL = "an answer"
 EMPTY, CLOSED = re.compile(""), re.compile(r"\s*</think>\s*")
-# What templates that print today's date get instead: the same question must give the same ids tomorrow.
+# A fixed date for templates that print today's date: the same question must give the same ids tomorrow.
 FIXED_DATE = "26 Jul 2024"
 FIXED_DATE_MACRO = "{%- macro strftime_now(pattern) -%}" + FIXED_DATE + "{%- endmacro -%}"
 
@@ -48,8 +48,8 @@ class ChatText:
         refuse_endless(self._dated, tokens | {"date_string": FIXED_DATE} | self.variables)
 
     def text(self, prompt: Prompt, *answer: Message, generation: bool = False) -> str:
-        """What the template writes of these turns and an answer, with the generation prompt behind them where
-        asked.
+        """The template's text of these turns and an answer, followed by the generation prompt if
+        `generation`.
 
         Raises:
             Unrenderable: the template refuses them.
@@ -69,8 +69,8 @@ class ChatText:
         return str(text)
 
     def opening(self, prompt: Prompt) -> str:
-        """The text from which an answer is generated. Where a template knows of no generation prompt, what it
-        writes before any answer stands in for one, or that would count as the answer's beginning.
+        """The text from which an answer is generated. If a template has no generation prompt, the text that
+        it writes before any answer is used. Otherwise that text would count as the beginning of the answer.
 
         Raises:
             Unrenderable: the template refuses the turns.
@@ -84,12 +84,12 @@ class ChatText:
         try:
             text = self.text(probe, generation=True)
             return text == self.text(probe) and bool(self._header(probe, text))
-        except Unrenderable:  # one that wants other turns: a row's matter
+        except Unrenderable:  # the template needs other turns: each row reports that itself
             return False
 
     def _header(self, prompt: Prompt, text: str) -> str:
-        """What stands between turns and any answer to them, without a think block and without spaces at its
-        end, which a tokenizer joins with the answer.
+        """The text between turns and any answer to them, without a think block. Spaces at its end are left
+        out, because a tokenizer joins them with the answer.
         """
         before, sentinel, _ = self.text(prompt, Message("assistant", SENTINEL)).rpartition(SENTINEL)
         if not sentinel or not before.startswith(text):
@@ -105,14 +105,14 @@ class ChatText:
         content: str,
         calls: tuple[ToolCall, ...] = (),
     ) -> tuple[str, str]:
-        """What follows the prompt: a think block that nobody wrote,
-        and the answer as the template writes it.
+        """The text after the prompt: a think block that the template invents, and the answer as the template
+        writes it.
         """
         if OPENED.search(prompt_text):
             return self._within_open_block(prompt, prompt_text, reasoning, content, calls)
         whole = self.text(prompt, Message("assistant", content, reasoning, calls))
         if reasoning is not None and not _keeps(whole[len(prompt_text) :], reasoning, content):
-            # one that knows of text alone
+            # the template only supports text
             inline = with_reasoning(reasoning, content)
             whole = self.text(prompt, Message("assistant", inline, tool_calls=calls))
         refuse_another_start(prompt_text, whole)
@@ -133,7 +133,7 @@ class ChatText:
         content: str,
         calls: tuple[ToolCall, ...],
     ) -> tuple[str, str]:
-        """What follows a generation prompt that ends in an open think tag."""
+        """The text after a generation prompt that ends in an open think tag."""
         if calls:
             whole = self.text(prompt, Message("assistant", content, reasoning, calls))
             refuse_another_start(prompt_text, whole)
@@ -160,7 +160,7 @@ def _not_kept(what: str, rest: str) -> Unrenderable:
 
 
 def _keeps(rest: str, reasoning: str, content: str) -> bool:
-    """Whether a text holds the reasoning and, behind it, the content."""
+    """Whether a text holds the reasoning and, after it, the content."""
     at = rest.find(reasoning)
     return at >= 0 and rest.find(content.strip(), at + len(reasoning)) >= 0
 

@@ -1,5 +1,5 @@
-"""What comes next in rows that grow a token at a time, in three ways; `cluster.models.proof` finds the
-fastest that is right.
+"""The logits of the next token in rows that grow a token at a time, computed in three ways.
+`cluster.models.proof` finds the fastest one that is right.
 
     batched      left-padded rows of several lengths with one key/value cache. Keys and values are written
     into room that
@@ -22,12 +22,12 @@ from cluster.models.loading import import_transformers
 from cluster.models.positions import context_length, steady_positions, stretched_above
 
 Way = Literal["batched", "alone", "recomputed"]
-ROOM = 64  # places by which a cache grows at least
+ROOM = 64  # the least number of places by which a cache grows
 
 
 class CachedRows:
-    """Left-padded rows with a key/value cache; the first call of `logits` takes no tokens, later ones one a
-    row.
+    """Left-padded rows with a key/value cache. The first call of `logits` takes no tokens, later calls take
+    one for each row.
     """
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
@@ -42,11 +42,13 @@ class CachedRows:
         self.takes_positions = "position_ids" in known
 
     def _within(self, positions: torch.Tensor) -> torch.Tensor:
-        """Positions that the model knows; what a row without room for more would say is not kept."""
+        """Positions limited to those that the model has. The logits of a row without further positions are
+        not used.
+        """
         return positions if self.last_position is None else positions.clamp(max=self.last_position)
 
     def logits(self, tokens_B: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits [B, V] in float32 of what follows each row, after these tokens have been added."""
+        """Logits [B, V] in float32 of the next token of each row, after these tokens have been added."""
         if tokens_B is not None:
             self.ids = tokens_B.unsqueeze(1)
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens_B), 1)], dim=1)
@@ -95,11 +97,11 @@ class RecomputedRows:
 def generate_alone(
     model: Any, prompt: Sequence[int], tokens: int, pick: Callable[[torch.Tensor], int | None]
 ) -> None:
-    """Let transformers' `generate` go through one row, asking `pick` for every token.
+    """Run transformers' `generate` on one row. `pick` chooses every token.
 
     Args:
-        tokens: at most so many.
-        pick: from the logits [V] in float32 to a token; None ends the row.
+        tokens: the most tokens.
+        pick: takes the logits [V] in float32 and returns a token. None ends the row.
     """
     transformers = import_transformers()
     ended: list[bool] = []
@@ -130,8 +132,8 @@ def generate_alone(
 
 @contextmanager
 def _plain_generation(model: Any) -> Iterator[None]:
-    """Inside, the model has no generation settings of its own:
-    a repetition penalty would change the logits.
+    """Inside the block the model has no generation settings, because a repetition penalty would change the
+    logits.
     """
     before = model.generation_config
     model.generation_config = import_transformers().GenerationConfig()
@@ -142,8 +144,8 @@ def _plain_generation(model: Any) -> Iterator[None]:
 
 
 def _roomy_cache(model: Any) -> tuple[Any, bool]:
-    """A key/value cache whose plain layers grow by blocks, and whether rows can be taken out of it: only of
-    plain and sliding layers.
+    """A key/value cache whose plain layers grow by blocks. The second value says whether rows can be removed,
+    which only plain and sliding layers allow.
     """
     transformers = import_transformers()
     plain = transformers.cache_utils.DynamicLayer

@@ -1,6 +1,6 @@
-"""A model's directory, looked at before any worker is started: is what is needed there, and is it whole.
+"""Checks on a model's directory before any worker is started: the needed files exist and are whole.
 
-Only headers are read: a shard that was copied in half, or is missing, costs nothing to find.
+Only headers are read, so finding a missing or half-copied shard costs nothing.
 """
 
 import json
@@ -19,8 +19,8 @@ def check_model_directory(path: str) -> None:
     """Refuse a directory that cannot be loaded safely, or whole.
 
     Raises:
-        BadInput: no such directory (and the name cannot be a hub id), no config, weights only as pickles,
-            half a file, a shard that is missing, or something in it that is no file.
+        BadInput: there is no such directory (and the name cannot be a hub id), no config, only pickled
+            weights, an incomplete file, a missing shard, or something that is no file.
     """
     folder = local_copy(path)
     if not folder.exists():
@@ -70,7 +70,7 @@ def _weights(folder: Path) -> list[Path]:
     """The files that hold the weights.
 
     Raises:
-        BadInput: the index of shards cannot be read, or names one that is not there.
+        BadInput: the index of shards cannot be read, or names a missing shard.
     """
     index = folder / INDEX
     if (folder / "model.safetensors").is_file() or not index.is_file():
@@ -95,7 +95,7 @@ def _refuse_half(file: Path) -> None:
     """Compare a file's header with its size.
 
     Raises:
-        BadInput: it is not whole, or no safetensors file at all.
+        BadInput: it is incomplete, or no safetensors file.
     """
     try:
         with safe_open(file, framework="numpy"):

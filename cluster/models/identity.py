@@ -1,7 +1,7 @@
-"""Which model this is, by content: the commit of a hub model, the fingerprint of a directory.
+"""The identity of a model by content: the commit of a hub model, or the fingerprint of a directory.
 
-A directory that is copied or renamed stays the same model; a changed weight, or a changed line of the model's
-own code, makes it another.
+A copied or renamed directory is still the same model. A changed weight, or a changed line of the model's own
+code, makes it another model.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ from cluster.storage import local_copy
 
 
 def pinned(source: ModelSource) -> ModelSource:
-    """A hub model at the commit that its revision means now, so that every worker, and the next run, loads
-    the same; others as they are.
+    """A hub model pinned to the commit that its revision means now, so that every worker and the next run
+    load the same. Other models are unchanged.
 
     Raises:
         BadInput: neither the hub nor this machine's cache of it knows the model.
@@ -27,7 +27,7 @@ def pinned(source: ModelSource) -> ModelSource:
 
 @lru_cache(maxsize=1024)
 def _commit(hub_id: str, revision: str | None) -> str:
-    """The commit that a revision of a hub model means, asked once per process."""
+    """The commit that a revision of a hub model means. It is asked once per process."""
     import_transformers()
     from transformers.utils.hub import cached_file, extract_commit_hash
 
@@ -49,8 +49,8 @@ def fingerprint(source: ModelSource) -> str:
     """Identify a model by its content: sha256 over its weights, configuration, tokenizer and code, or hub id
     and commit.
 
-    A directory that is copied or renamed keeps its fingerprint; a changed weight, or a changed line of its
-    own code, changes it.
+    A copied or renamed directory keeps its fingerprint. A changed weight, or a changed line of its own code,
+    changes it.
     """
     if not source.is_local:
         return hashlib.sha256(f"{source.path}@{pinned(source).revision}".encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""What of a conversation must come back out of a template's text, and whether it does.
+"""Checks that a template's text keeps all parts of a conversation that it has to keep.
 
-A template may leave out the reasoning of earlier turns, which is how reasoning models are asked. It may move
-a system text. It may write a tool's turn, arguments and tools as JSON. It may leave out nothing else: a
-question that lost a turn is another question.
+A template may leave out the reasoning of earlier turns, as reasoning models expect. It may move a system
+text. It may write a tool's turn, arguments and tools as JSON. It must not leave out anything else: a question
+without one of its turns is another question.
 """
 
 import json
@@ -16,10 +16,10 @@ from cluster.models.reasoning import split_reasoning
 
 
 def refuse_lost(prompt: Prompt, text: str) -> None:
-    """Refuse a prompt of which the template's text lacks a turn, a tool call or a tool.
+    """Refuse a prompt if the template's text lacks one of its turns, tool calls or tools.
 
     Raises:
-        Unrenderable: with the first piece that is not there.
+        Unrenderable: a piece is missing. Names the first.
     """
     for turn in prompt.turns:
         if turn.role == "system" and not _is_in(turn.content, text):
@@ -38,8 +38,8 @@ def refuse_lost(prompt: Prompt, text: str) -> None:
 def pieces_in(
     text: str, reasoning: str | None, content: str, calls: Sequence[ToolCall]
 ) -> Sequence[str] | None:
-    """All pieces of an answer in the order in which a text holds them; None where it does not. Some templates
-    write what is called before what is said.
+    """All pieces of an answer in the order in which a text holds them. None if the text lacks one. Some
+    templates write tool calls before the text.
     """
     called, said = [piece for call in calls for piece in pieces_of_call(call)], [content.strip()]
     for pieces in ([*said, *called], [*called, *said]):
@@ -49,7 +49,7 @@ def pieces_in(
 
 
 def end_of(text: str, pieces: Iterable[str]) -> int:
-    """Where the last of the pieces, which follow one another, ends in a text; -1 if one is not there."""
+    """The end of the last of the pieces, which follow one another in a text. -1 if one is missing."""
     at = 0
     for piece in pieces:
         at = _after(piece, text, at)
@@ -59,7 +59,7 @@ def end_of(text: str, pieces: Iterable[str]) -> int:
 
 
 def texts_of(prompt: Prompt) -> Iterable[tuple[str, str]]:
-    """All that people wrote into a prompt, with what it is."""
+    """All texts of a prompt, each with a word for what it is."""
     names = {
         "system": "system text",
         "user": "question",
@@ -77,18 +77,18 @@ def texts_of(prompt: Prompt) -> Iterable[tuple[str, str]]:
 
 
 def pieces_of_turn(turn: Message) -> list[str]:
-    """What of a turn must be in the text: what it says, and what it calls."""
+    """The pieces of a turn that must be in the text: its content, and its tool calls."""
     said = split_reasoning(turn.content)[1] if turn.role == "assistant" else turn.content
     return [said.strip(), *(piece for call in turn.tool_calls for piece in pieces_of_call(call))]
 
 
 def pieces_of_call(call: ToolCall) -> list[str]:
-    """The name of what is called, and every value that is handed to it."""
+    """The name of a called tool, and every value of its arguments."""
     return [call.name, *_leaves(json.loads(call.arguments))]
 
 
 def pieces_of_tools(prompt: Prompt) -> list[str]:
-    """The names of the tools that a prompt offers, and what they are said to do."""
+    """The names and descriptions of the tools that a prompt offers."""
     tools = [tool.get("function", tool) for tool in prompt.tools_for_template() or []]
     return [str(tool[name]) for tool in tools for name in ("name", "description") if tool.get(name)]
 
@@ -102,8 +102,8 @@ def _leaves(value: Any) -> Sequence[str]:
 
 
 def said_until(rest: str, pieces: Sequence[str], specials: "re.Pattern[str]") -> int:
-    """Where what an answer says ends in the template's text: the last place where its last piece stands
-    outside of special tokens, since `a` stands in `<|channel|>` too.
+    """The end of an answer's content in the template's text: the last place of its last piece outside special
+    tokens, because `a` is in `<|channel|>` too.
     """
     blanked = specials.sub(lambda found: "\0" * len(found[0]), rest)
     last = next((piece for piece in reversed(pieces) if piece), "")
@@ -111,8 +111,8 @@ def said_until(rest: str, pieces: Sequence[str], specials: "re.Pattern[str]") ->
 
 
 def forms_of(piece: str) -> list[str]:
-    """How a template may write a piece: as it is, or as JSON has it (in ASCII too). One in Python's words
-    writes True for true.
+    """The forms in which a template may write a piece: unchanged, or as JSON (in ASCII too). A template may
+    also write Python's True for true.
     """
     forms = [piece, json.dumps(piece, ensure_ascii=False)[1:-1], json.dumps(piece)[1:-1]]
     if piece in ("true", "false", "null"):
@@ -121,7 +121,7 @@ def forms_of(piece: str) -> list[str]:
 
 
 def _after(piece: str, text: str, start: int) -> int:
-    """Where a piece ends from `start` on, in whatever form; -1 if it is not there."""
+    """The end of a piece in any form, searched from `start`. -1 if it is missing."""
     ends = [found + len(form) for form in forms_of(piece) if (found := text.find(form, start)) >= 0]
     return min(ends, default=-1)
 

@@ -1,4 +1,4 @@
-"""Loading a model and its tokenizer from a local directory or a hub id, safely and the same way for every
+"""Loading a model and its tokenizer from a local directory or a hub id, safely and in the same way for every
 stage.
 
 Only safetensors are read: a pickle can run code when it is opened. Code that travels with a model runs only
@@ -28,7 +28,7 @@ ANY_TEXT = "What is 2 + 2?"
 
 @contextmanager
 def deepspeed_hidden() -> Iterator[None]:
-    """Make DeepSpeed look not installed while the block runs, unless it is already imported.
+    """Make DeepSpeed appear not installed during the block, unless it is already imported.
 
     With accelerate installed (peft needs it), transformers imports DeepSpeed wherever a model is used or
     saved: seconds of start-up in every process, and a crash where DeepSpeed does not fit the machine. Only
@@ -104,7 +104,7 @@ def load_tokenizer(source: ModelSource) -> Any:
             local_files_only=source.is_local,
         )
         ids = list(tokenizer(ANY_TEXT, add_special_tokens=False)["input_ids"])
-    if not ids:  # transformers makes an empty one where there are no files
+    if not ids:  # transformers makes an empty tokenizer if there are no files
         raise BadInput(
             f"the tokenizer of {source.path} has no token for ordinary text",
             f"no token of {ANY_TEXT!r}",
@@ -138,16 +138,16 @@ def load_model(source: ModelSource, device: str = "cpu") -> Any:
     _refuse_misfit(source.path, model, told)
     if source.adapter is not None:
         wrapped = add_adapter(model, source.adapter)
-        # In half precision a merged weight would round most of a small update away; there the adapter stays
-        # beside its base.
+        # In half precision merging would round most of a small update away, so the adapter stays beside its
+        # base.
         model = wrapped.merge_and_unload() if source.dtype == "float32" else wrapped.get_base_model()
     return model.to(device).eval()
 
 
 @contextmanager
 def _one_line(what: str, expected: str, remedy: str) -> Iterator[None]:
-    """Tell whatever a library raises about a user's files in one line; what the machine lacks is raised as it
-    is.
+    """Report a library's error about a user's files in one line. Errors of the machine, such as missing
+    memory, are raised unchanged.
     """
     try:
         yield
@@ -161,15 +161,16 @@ def _one_line(what: str, expected: str, remedy: str) -> Iterator[None]:
 
 
 def _refuse_misfit(path: str, model: Any, told: Mapping[str, Any]) -> None:
-    """Refuse a model of which a part was drawn at random, or left out, because its configuration does not fit
-    its weights.
+    """Refuse a model if part of it was initialised at random, or left out, because its configuration does not
+    fit its weights.
 
     Raises:
-        BadInput: with the first tensors that do not fit.
+        BadInput: some tensors do not fit. Names the first.
     """
     own = {_anywhere(name) for name in model.state_dict()}
     lacking = sorted(told.get("missing_keys", ()))
-    # Heads of other tasks and the like may lie there too: only layers that the model has more of count.
+    # Other tensors, such as heads of other tasks, may be in the files too. Only tensors of repeated layers
+    # count.
     unused = sorted(name for name in told.get("unexpected_keys", ()) if _anywhere(name) in own)
     for names, problem in ((lacking, "not among the weights"), (unused, "of layers that it does not have")):
         if names:
@@ -183,7 +184,7 @@ def _refuse_misfit(path: str, model: Any, told: Mapping[str, Any]) -> None:
 
 
 def _anywhere(name: str) -> str:
-    """The name of a tensor in whichever layer."""
+    """The name of a tensor without the number of its layer."""
     return re.sub(r"\d+", "N", name)
 
 
@@ -191,7 +192,7 @@ def add_adapter(model: Any, adapter: str, trainable: bool = False) -> Any:
     """A peft model: this model under a LoRA adapter from a directory or URI.
 
     Raises:
-        BadInput: no adapter there, or one of another model.
+        BadInput: there is no adapter, or one of another model.
     """
     import_transformers()
     with deepspeed_hidden():
@@ -206,5 +207,5 @@ def add_adapter(model: Any, adapter: str, trainable: bool = False) -> Any:
 
 
 def pick_device(num_gpus: float) -> str:
-    """The device of a worker that was given `num_gpus` GPUs: Ray shows it only those."""
+    """The device of a worker with `num_gpus` GPUs. Ray only shows it its own."""
     return "cuda" if num_gpus > 0 else "cpu"

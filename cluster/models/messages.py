@@ -26,9 +26,9 @@ class Message:
     """One turn.
 
     Attributes:
-        content: empty where a turn is a tool call or reasoning alone.
-        reasoning: what an assistant thought before it answered; None where nothing is known of it.
-        name, tool_call_id: of a tool's turn: which tool, and which call it answers.
+        content: the text. Empty if the turn is only a tool call or reasoning.
+        reasoning: an assistant's reasoning before its answer. None if it is unknown.
+        name, tool_call_id: for a tool's turn, the tool and the call that it answers.
     """
 
     role: Role
@@ -39,7 +39,7 @@ class Message:
     tool_call_id: str = ""
 
     def for_template(self) -> dict[str, Any]:
-        """As a template takes it, in OpenAI's names; nothing is named that is not there."""
+        """The turn as a template takes it, with OpenAI's names. Missing fields are left out."""
         turn: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.reasoning is not None:
             turn["reasoning_content"] = self.reasoning
@@ -49,7 +49,7 @@ class Message:
         return turn
 
     def for_server(self) -> dict[str, Any]:
-        """As an OpenAI-compatible server takes it."""
+        """The turn as an OpenAI-compatible server takes it."""
         turn = self.for_template()
         turn.pop("reasoning_content", None)
         if self.tool_calls:
@@ -64,11 +64,11 @@ Conversation = tuple[Message, ...]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What is to be answered.
+    """A conversation that is to be answered.
 
     Attributes:
-        turns: up to the one to be answered.
-        tools: JSON text of the list of tools that the answer may use; empty for none.
+        turns: the turns up to the one to be answered.
+        tools: the tools that the answer may use, as JSON text of a list. Empty for none.
     """
 
     turns: Conversation
@@ -76,7 +76,7 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """What people are shown of it: the last turn."""
+        """The text shown to users: the last turn."""
         return self.turns[-1].content
 
     @property
@@ -86,7 +86,7 @@ class Prompt:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is one user's turn, after a system's at most, without tools."""
+        """Whether it is one user turn, possibly after a system turn, without tools."""
         body = self.turns[self.turns[0].role == "system" :]
         return len(body) == 1 and body[0] == Message("user", body[0].content) and not self.tools
 
@@ -95,8 +95,8 @@ class Prompt:
         return [turn.for_template() for turn in self.turns]
 
     def for_server(self) -> list[dict[str, Any]]:
-        """The turns as OpenAI-compatible servers take them: arguments as text, an id for every call and the
-        turn that answers it, and no reasoning of earlier turns, which servers refuse or leave out.
+        """The turns as OpenAI-compatible servers take them. Arguments are text, and every call and the turn
+        that answers it have an id. Reasoning of earlier turns is left out, because servers refuse or drop it.
         """
         turns, unanswered, count = [turn.for_server() for turn in self.turns], list[str](), 0
         for turn in turns:
@@ -110,16 +110,18 @@ class Prompt:
         return turns
 
     def tools_for_server(self) -> list[dict[str, Any]]:
-        """The tools as OpenAI-compatible servers take them; data sets often leave the outer object away."""
+        """The tools as OpenAI-compatible servers take them. Data sets often omit the outer object, which is
+        added.
+        """
         tools = self.tools_for_template() or []
         return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
 
     def tools_for_template(self) -> list[dict[str, Any]] | None:
-        """The tools as a template takes them; None for none."""
+        """The tools as a template takes them. None if there are none."""
         return json.loads(self.tools) if self.tools else None
 
     def told(self, system: str | None) -> "Prompt":
-        """The same with a system text that comes before its own."""
+        """The same prompt with a further system text before its own."""
         if system is None:
             return self
         own = self.system
@@ -127,7 +129,7 @@ class Prompt:
         return Prompt((Message("system", system if own is None else f"{system}\n\n{own}"), *body), self.tools)
 
     def to_json(self) -> str:
-        """As text, from which `read_prompt` makes it again."""
+        """The prompt as JSON text, which `read_prompt` reads."""
         return json.dumps({"messages": self.for_template(), **({"tools": self.tools} if self.tools else {})})
 
 
@@ -173,6 +175,6 @@ def _turn(turn: Mapping[str, Any]) -> Message:
 
 
 def _call_for_template(call: ToolCall) -> Mapping[str, Any]:
-    """Templates loop over arguments, so they get them as an object."""
+    """A call as a template takes it. Arguments are an object, because templates loop over them."""
     function = {"name": call.name, "arguments": json.loads(call.arguments)}
     return {"type": "function", "function": function, **({"id": call.id} if call.id else {})}

@@ -1,7 +1,7 @@
-"""The plain way of a model, by which its shortcuts are judged: one text alone in a pass through the model's
+"""The plain way of a model, with which its shortcuts are compared: one text alone in a pass of the model's
 own forward, with no padding, no cache and nothing shared.
 
-The probe's texts are short: what only shows in long texts, they do not show.
+The probe's texts are short, so they do not show differences that only occur in long texts.
 
 Shapes: T tokens, D width, V vocabulary.
 """
@@ -17,14 +17,14 @@ from cluster.halving import breaks_device
 from cluster.models.vocabulary import decoder_of
 
 LENGTHS = (13, 21, 17)  # of the probe's texts: together more than any convolution or small chunk spans
-# Largest relative error of a token's vector that counts as rounding. Half precision: of three tokens in four,
-# because a router of experts may decide a near tie otherwise.
+# The largest relative error of a token's vector that counts as rounding. In half precision it holds for three
+# tokens in four, because a router of experts may decide a near tie differently.
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}
 CAUSAL_TOLERANCE = 1e-5
 
 
 def probe_texts(model: Any) -> list[list[int]]:
-    """Three texts of tokens that no configuration calls special."""
+    """Three texts of tokens that are not special in the configuration."""
     config = model.config.get_text_config()
     special = set[Any]()
     for name, value in config.to_dict().items():
@@ -85,8 +85,8 @@ def plain_hidden_of_all(model: Any, probe: Sequence[list[int]]) -> list[torch.Te
 
 
 def difference(got_TD: torch.Tensor, expected_TD: torch.Tensor) -> float:
-    """The relative error of a token's vector: the largest in float32, else that which three tokens in four
-    stay below.
+    """The relative error of tokens' vectors: the largest one in float32, otherwise the one that three tokens
+    in four stay below.
     """
     if got_TD.shape != expected_TD.shape:
         return math.inf
@@ -99,10 +99,11 @@ def difference(got_TD: torch.Tensor, expected_TD: torch.Tensor) -> float:
 def describe_difference(
     model: Any, got: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], what: str
 ) -> str | None:
-    """None where these vectors are the expected ones up to rounding, else by how much they differ.
+    """None if these vectors are the expected ones up to rounding. Otherwise a text that says how much they
+    differ.
 
     Args:
-        what: which vectors, in the plural, for the message.
+        what: a plural name of the vectors, for the message.
     """
     largest = max(
         difference(a.to(model.dtype), b.to(model.dtype)) for a, b in zip(got, expected, strict=True)
@@ -113,9 +114,7 @@ def describe_difference(
 
 
 def attempt(test: Callable[[], str | None]) -> str | None:
-    """The reason that a test gives, or the exception that it ends with: a model's code may raise whatever its
-    author chose.
-    """
+    """The reason that a test returns, or the exception that it raises. A model's code may raise anything."""
     try:
         with torch.no_grad():
             return test()

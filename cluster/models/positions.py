@@ -1,4 +1,4 @@
-"""How far a model's positions reach, and those that depend on the longest row it sees."""
+"""How far a model's positions reach, and positions that depend on the longest row of a batch."""
 
 import itertools
 import math
@@ -11,8 +11,8 @@ MADE_AS_LONG_AS_DECLARED = ("mpt",)
 
 
 def context_length(model: Any) -> int | None:
-    """The most tokens a model takes whose positions lie in a table; None where they are computed and only
-    quality limits them.
+    """The most tokens of a model whose positions are in a table. None if positions are computed, so that only
+    quality limits the length.
 
     A table is an embedding or a tensor named after positions with as many rows as the configuration has
     positions, or the two or so more that some families reserve.
@@ -38,7 +38,7 @@ def context_length(model: Any) -> int | None:
 
 
 def stretched_above(model: Any) -> float:
-    """The length above which a model's RoPE frequencies depend on the longest row in the batch; infinite for
+    """The length above which a model's RoPE frequencies depend on the longest row in the batch. Infinite for
     most models.
     """
     config = model.config.get_text_config()
@@ -53,9 +53,7 @@ def stretched_above(model: Any) -> float:
 
 
 def steady_positions(model: Any) -> None:
-    """Have a model forget the longest row it has seen: dynamic RoPE keeps its frequencies until a row is
-    short again.
-    """
+    """Reset a model's longest seen row. Dynamic RoPE keeps its frequencies until a row is short again."""
     import torch
 
     for module in model.modules():

@@ -1,12 +1,11 @@
-"""Which of a model's shortcuts may be taken: each is compared with the plain way, on the model at hand, when
-it is loaded.
+"""Decides which shortcuts a model allows. Each is compared with the plain way on this model when it is
+loaded.
 
-Scoring, training and sampling are several times faster by shortcuts that lean on how an architecture is
-built, and an architecture that is built otherwise gives other numbers without a word. So whoever loads a
-model asks for a proof of the shortcuts it takes. A shortcut that fails on the probe is not taken;
-`Proof.lines` says so in the log, the manifest and the report. The plain way is in
-`cluster.models.plain_way`, what is tested in `proof_of_passes` and `proof_of_decoding`; here are the verdict
-and the vocabulary projection.
+Shortcuts make scoring, training and sampling several times faster, but they depend on how an architecture is
+built. On another architecture they silently give other numbers. So the code that loads a model asks for a
+proof of the shortcuts that it uses. A shortcut that fails on the probe is not used, and `Proof.lines` reports
+that in the log, the manifest and the report. The plain way is in `cluster.models.plain_way`. The tests are in
+`proof_of_passes` and `proof_of_decoding`. The verdict and the vocabulary projection are here.
 
 Shapes: T tokens, D width, V vocabulary.
 """
@@ -36,7 +35,7 @@ from cluster.models.proof_of_decoding import fastest_decoding
 from cluster.models.proof_of_passes import check_checkpointing, check_packing, check_padding, check_sharing
 from cluster.models.vocabulary import Head, decoder_of
 
-# What is done instead of a shortcut that is not taken.
+# What is done instead of a shortcut that is not used.
 INSTEAD = {
     "projection": "logits come from the model's own forward",
     "padding": "one text per pass",
@@ -53,12 +52,12 @@ SAMPLING = ("batched decoding",)
 
 @dataclass(frozen=True)
 class Proof:
-    """What was found out about one model.
+    """The result of proving one model's shortcuts.
 
     Attributes:
         head: its vocabulary projection.
-        fallbacks: shortcut -> why it is not taken.
-        way: how it is sampled from.
+        fallbacks: shortcut -> why it is not used.
+        way: the way of decoding when sampling.
     """
 
     head: Head
@@ -106,7 +105,7 @@ def prove(model: Any, shortcuts: Collection[str]) -> Proof:
 
 
 def _refuse_later_tokens(model: Any, text: list[int], expected_TV: torch.Tensor) -> None:
-    """Refuse a model in which a later token changes what is said of earlier ones.
+    """Refuse a model in which a later token changes the logits of earlier ones.
 
     Raises:
         BadInput: it is no causal language model.
@@ -126,7 +125,7 @@ def _refuse_later_tokens(model: Any, text: list[int], expected_TV: torch.Tensor)
 
 
 def _prove_head(model: Any, text: list[int], expected_TV: torch.Tensor, fallbacks: dict[str, str]) -> Head:
-    """The projection as one matrix, else through the model's own forward.
+    """The projection as one matrix, otherwise through the model's own forward.
 
     Raises:
         BadInput: neither gives the model's own logits.

@@ -1,4 +1,4 @@
-"""The fastest way of decoding that gives the plain way's logits on the model at hand, token by token."""
+"""Finds the fastest way of decoding that gives the plain way's logits on this model, token by token."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from cluster.models.plain_way import attempt, describe_difference, plain_logits
 
 
 def fastest_decoding(model: Any, probe: Sequence[list[int]], fallbacks: dict[str, str]) -> Way:
-    """The fastest way that holds; why faster ones do not goes into `fallbacks`."""
+    """The fastest way that gives the right logits. `fallbacks` gets the reasons why faster ones do not."""
     first, second, third = probe
     prompts, following = [first, second], [third[:4], third[4:8]]
     expected = [plain_logits(model, [*p, *f])[len(p) - 1 :] for p, f in zip(prompts, following, strict=True)]
@@ -28,7 +28,7 @@ def fastest_decoding(model: Any, probe: Sequence[list[int]], fallbacks: dict[str
 def _test_batched(
     model: Any, prompts: Sequence[list[int]], following: Sequence[list[int]], expected: Sequence[torch.Tensor]
 ) -> str | None:
-    """Two rows forced along their texts, the first of which leaves on the way where rows can leave."""
+    """Decode two rows along given texts. The first row leaves the batch on the way, if rows can leave."""
     rows = CachedRows(model, prompts)
     got: list[list[torch.Tensor]] = [[], []]
     under_way, tokens = [0, 1], None

@@ -1,8 +1,8 @@
-"""Whether the shortcuts of a forward pass (padding, packing, shared prompts, gradient checkpointing) give the
-plain way's numbers on the model at hand.
+"""Checks whether the shortcuts of a forward pass (padding, packing, shared prompts, gradient checkpointing)
+give the plain way's numbers on this model.
 
-What only shows in texts longer than the probe (chunks of attention) is refused by the name of the layers'
-kind. A check returns why its shortcut fails, None where it holds.
+Differences that only occur in texts longer than the probe (chunks of attention) are found by the name of the
+layers' kind. A check returns why its shortcut fails, or None if it holds.
 
 Shapes: T tokens, D width.
 """
@@ -25,7 +25,7 @@ from cluster.models.vocabulary import decoder_of
 
 
 def check_padding(model: Any, probe: Sequence[list[int]], expected: Sequence[torch.Tensor]) -> str | None:
-    """Several texts as the right-padded rows of one pass."""
+    """Check several texts as the right-padded rows of one pass."""
     inputs, real_BT = padded_rows(probe, model.device)
     flat = decoder_of(model)(**inputs, use_cache=False).last_hidden_state[real_BT]
     rows = flat.split([len(t) for t in probe])
@@ -33,7 +33,7 @@ def check_padding(model: Any, probe: Sequence[list[int]], expected: Sequence[tor
 
 
 def check_packing(model: Any, probe: Sequence[list[int]], expected: Sequence[torch.Tensor]) -> str | None:
-    """Two rows as training packs them: two examples in one, an example and padding in the other."""
+    """Check two rows as training packs them: two examples in one, an example and padding in the other."""
     kinds = layer_kinds(model) & {"chunked_attention"}
     if kinds:
         return f"its layers are of kind {', '.join(sorted(kinds))}, whose chunks begin where the row does"
@@ -53,7 +53,9 @@ def check_packing(model: Any, probe: Sequence[list[int]], expected: Sequence[tor
 
 
 def _packed(model: Any, texts: Sequence[list[int]]) -> list[torch.Tensor]:
-    """Hidden states of three texts: the first two in one row, the third in another with padding behind it."""
+    """Hidden states of three texts. The first two are in one row, the third is in another with padding after
+    it.
+    """
     a, b, c = (list(t) for t in texts)
     padding = len(a) + len(b) - len(c)
     ids = torch.tensor([a + b, c + [0] * padding], device=model.device)
@@ -66,8 +68,8 @@ def _packed(model: Any, texts: Sequence[list[int]]) -> list[torch.Tensor]:
 
 
 def check_checkpointing(model: Any, text: list[int]) -> str | None:
-    """The gradient that reaches the embeddings, through all layers in training mode, with and without
-    gradient checkpointing.
+    """Compare the gradient at the embeddings, through all layers in training mode, with and without gradient
+    checkpointing.
     """
     if not getattr(model, "supports_gradient_checkpointing", False):
         return "its layers do not support gradient checkpointing"
@@ -84,8 +86,8 @@ def check_checkpointing(model: Any, text: list[int]) -> str | None:
 
 
 def _gradient_at_embeddings(model: Any, text: list[int]) -> torch.Tensor:
-    """[T, D]: the gradient of a number made of all hidden states with respect to the embedded tokens; the
-    same dropout every time.
+    """The gradient [T, D] of a number made from all hidden states, with respect to the embedded tokens.
+    Dropout is the same every time.
     """
     embedded: list[torch.Tensor] = []
 
@@ -114,7 +116,7 @@ def layer_kinds(model: Any) -> set[str]:
 
 
 def check_sharing(model: Any) -> str | None:
-    """Branches that share their prompt, against each branch behind a copy of its own."""
+    """Compare branches that share their prompt with branches that each have their own copy of it."""
     kinds = layer_kinds(model) - {"full_attention", "sliding_attention"}
     if kinds:
         return f"its layers are of kind {', '.join(sorted(kinds))}"
@@ -138,7 +140,7 @@ def check_sharing(model: Any) -> str | None:
 
 
 def _looks_back_over_a_window(model: Any) -> bool:
-    """Whether some layers of a model look back over a window only; a probe is too short to notice."""
+    """Whether some layers of a model only look back over a window. A probe is too short to notice that."""
     config = model.config.get_text_config()
     if not getattr(config, "sliding_window", None) or getattr(config, "use_sliding_window", True) is False:
         return False

@@ -12,15 +12,15 @@ OPENING, CLOSING = "<think>", "\n</think>\n\n"
 
 
 def split_reasoning(answer: str) -> tuple[str | None, str]:
-    """An answer's reasoning without the whitespace around it, None where it has none, and what it says after
-    it.
+    """Split an answer into its reasoning, without surrounding white space, and the text after it. The
+    reasoning is None if there is none.
 
     >>> split_reasoning("<think>3+4</think> A:7")
     ('3+4', 'A:7')
     >>> split_reasoning("A:7")
     (None, 'A:7')
 
-    A block that is never closed leaves nothing to say:
+    If the block is never closed, the text after it is empty:
 
     >>> split_reasoning("<think>3+4 is, let me see")
     ('3+4 is, let me see', '')

@@ -7,10 +7,10 @@ Spans (0-based, end exclusive), for ids of length T:
     prompt   [0, prompt_length)            what an answer is conditioned on
     answer   [prompt_length, answer_end)   what training puts loss on, the end-of-turn token included
 The template's text after the end-of-turn token (ChatML's newline) is in neither. An answer may hold its
-reasoning: `<think>reasoning</think>content`. It is handed to the template as the message's
-`reasoning_content`, and must come back out of the answer's span. A think block that a template invents before
-an answer without reasoning belongs to the prompt: no loss falls on it. Where the generation prompt itself
-ends in an open think tag (R1), the answer begins inside of it.
+reasoning: `<think>reasoning</think>content`. It is passed to the template as the message's
+`reasoning_content`, and must be found again in the answer's span. A think block that a template invents
+before an answer without reasoning belongs to the prompt and has no loss. If the generation prompt itself ends
+in an open think tag (R1), the answer begins inside of it.
 
 `compat="reference"` reproduces the SCAS authors' program: text tokenised with special tokens on (two BOS on
 some tokenizers), a default system text, and an answer span to the end of the sequence.
@@ -89,8 +89,8 @@ class Renderer:
         return asked
 
     def _encode(self, text: str, *, start: bool) -> list[int]:
-        """Encode text; `start` adds the BOS that the tokenizer would add, unless the template already wrote
-        one.
+        """Encode text. `start` adds the BOS that the tokenizer would add, unless the template has already
+        written one.
         """
         if self.compat == "reference":
             return list(self.tokenizer(text, add_special_tokens=start)["input_ids"])
@@ -106,20 +106,22 @@ class Renderer:
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
-        """Tokens that end a turn: the tokenizer's EOS and whatever the template writes after an answer."""
+        """The tokens that end a turn: the tokenizer's EOS and the end token that the template writes after an
+        answer.
+        """
         rendered = self.conversation(*PROBES[0])
         ends = {rendered.ids[rendered.answer_end - 1]} & self.special_ids
         return frozenset(ends | {i for i in [self.tokenizer.eos_token_id] if i is not None})
 
     @cached_property
     def opens_thinking(self) -> bool:
-        """Whether the generation prompt ends in an open think tag, inside of which an answer then begins."""
+        """Whether the generation prompt ends in an open think tag. An answer then begins inside of it."""
         return OPENED.search(self._chat.opening(plain(PROBES[0][0]))) is not None
 
     @cached_property
     def header_ids(self) -> tuple[int, ...]:
-        """What stands before an answer, whatever was asked: the text's start token if there is one, and what
-        the template writes before an answer; without either the EOS, which ends the text before.
+        """The tokens before any answer, whatever the question: the start token if there is one, and what the
+        template writes before an answer. Without either it is the EOS, which ends a previous text.
         """
         prompt = plain(PROBES[0][0])
         asked, opened = self._chat.text(prompt), self._chat.opening(prompt)
@@ -130,8 +132,8 @@ class Renderer:
         return tuple(ids or ([] if eos is None else [eos]))
 
     def answer_text(self, ids: Sequence[int]) -> str:
-        """A generated answer's ids as the text that `conversation` takes: with the think tag that the prompt
-        had opened for it.
+        """A generated answer's ids as the text that `conversation` takes. If the prompt had opened a think
+        tag, it is added.
         """
         text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
         return f"<think>{text}" if self.opens_thinking else text
@@ -158,15 +160,15 @@ class Renderer:
     def conversation(
         self, question: str | Prompt, answer: str, system: str | None = None, calls: str = ""
     ) -> Rendered:
-        """Render a question with its answer, whose reasoning stands in `<think>` tags.
+        """Render a question with its answer. The answer's reasoning is in `<think>` tags.
 
         Args:
             calls: JSON text of the answer's tool calls; empty for none.
 
         Raises:
-            Unrenderable: the prompt is not a literal prefix, the answer or its reasoning does not come back
-                out of its span, the template loses a turn, or a text holds one of the tokenizer's special
-                tokens, which would forge a turn.
+            Unrenderable: the prompt is not a literal prefix, the answer or its reasoning is not found again
+                in its span, the template loses a turn, or a text holds a special token of the tokenizer,
+                which would forge a turn.
         """
         prompt, called = self._prompt(question, system), read_calls(calls)
         if self.compat == "reference":
@@ -188,7 +190,7 @@ class Renderer:
         return self._with_end_of_turn(ids, prompt_length, rest, pieces, called)
 
     def _reference(self, prompt: Prompt, answer: str, calls: tuple[ToolCall, ...]) -> Rendered:
-        """As the SCAS authors' program renders: the answer runs to the end of the text."""
+        """Render like the SCAS authors' program: the answer runs to the end of the text."""
         prompt_text = self._chat.text(prompt, generation=True)
         whole_text = self._chat.text(prompt, Message("assistant", answer, tool_calls=calls))
         refuse_another_start(prompt_text, whole_text)
@@ -196,8 +198,8 @@ class Renderer:
         return Rendered(tuple(whole), len(self._encode(prompt_text, start=True)), len(whole))
 
     def _joined(self, ids: list[int], text: str, more: str) -> list[int]:
-        """Ids of a text and what follows it, the former as they were: the student generates from those, so a
-        token never straddles.
+        """The ids of a text and of the text after it. The first ids stay unchanged, because the student
+        generates from them. So no token spans both.
         """
         if not more:
             return ids
@@ -212,17 +214,17 @@ class Renderer:
         kept: Sequence[str],
         calls: tuple[ToolCall, ...],
     ) -> Rendered:
-        """Find where the turn ends; append EOS where the template writes no end.
+        """Find the end of the turn. If the template writes none, append EOS.
 
         Args:
-            kept: reasoning and content, which must come back out of the span.
+            kept: reasoning and content, which must be found again in the span.
         """
         pieces = (pieces_in(rest, kept[0], kept[1], calls) if calls else kept) or kept
         said = said_until(rest, pieces, self._specials)
         before = len(self._specials.findall(rest[:said]))
         specials = [i for i in range(prompt_length, len(ids)) if ids[i] in self.special_ids]
         if len(specials) > before:
-            # a call may be closed before the turn is; a turn may end in several tokens side by side
+            # a call may end before the turn does; a turn may end in several adjacent tokens
             last = len(specials) - 1 if calls else before
             while last + 1 < len(specials) and specials[last + 1] == specials[last] + 1:
                 last += 1
@@ -262,17 +264,17 @@ class Renderer:
     def prove(self) -> None:
         """Check the renderer on probe rows before any work: one BOS, literal prefix, the answer in its span.
 
-        A template that cannot hold reasoning is not refused for it: rows with reasoning are, one by one.
+        A template that cannot hold reasoning is not refused. Rows with reasoning are refused one by one.
 
         Raises:
-            BadInput: with the probe that failed; or rendering does not come to an end.
+            BadInput: a probe failed, or rendering does not end. Names the probe.
         """
         self._chat.refuse_endless()
         for question, answer in PROBES:
             try:
                 rendered = self.conversation(question, answer)
             except Unrenderable as error:
-                # a small vocabulary may lack a character: a row's matter, not the template's
+                # a small vocabulary may lack a character: that concerns a row, not the template
                 if "survive tokenisation" in error.what:
                     continue
                 raise
@@ -286,8 +288,8 @@ class Renderer:
                 )
 
     def _special_count(self, ids: Sequence[int], token: int) -> int:
-        """How often a token opens the sequence (a BOS that is also the end-of-turn token may come again
-        later).
+        """How often a token is repeated at the start of the sequence. (A BOS that is also the end-of-turn
+        token may occur again later.)
         """
         count = 0
         for i in ids:
@@ -298,7 +300,7 @@ class Renderer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identify the rendering: template, special tokens and the ids of the probe rows."""
+        """The identity of the rendering: template, special tokens and the ids of the probe rows."""
         probes = []
         for question, answer in (*PROBES, THINKING_PROBE):
             try:

@@ -1,8 +1,8 @@
-r"""Texts as they come from files and servers, made whole: the one place, for every door.
+r"""Repairs texts from files and servers. All texts are repaired here and nowhere else.
 
-What is repaired: halves of characters (a server that cuts an emoji in two sends such; no file can hold them),
-NUL characters (padding of programs in C), a byte-order mark at a text's beginning, and in answers a think
-block whose beginning stood in the prompt. Nothing else of a text is touched.
+Repaired are: lone surrogates (a server that cuts an emoji in two sends them, and no file can hold them), NUL
+characters (padding of C programs), a byte-order mark at a text's beginning, and in answers a think block
+whose opening tag was in the prompt. Nothing else is changed.
 """
 
 import re
@@ -10,12 +10,12 @@ import re
 from cluster.models.reasoning import OPENING
 
 BYTE_ORDER_MARK = "\ufeff"
-# a tag between quotation marks is spoken of; it closes nothing
+# a tag in quotation marks is only mentioned and closes nothing
 TAGS = re.compile(r"""([`'"])</think>\1|(?P<tag></think>)""")
 
 
 def whole_characters(text: str) -> str:
-    """A text whose halves of characters are U+FFFD; two halves that belong together become one character.
+    """Replace lone surrogates by U+FFFD. Two surrogates that belong together become one character.
 
     >>> whole_characters("a" + chr(0xD83D)) == "a" + chr(0xFFFD)
     True
@@ -28,7 +28,7 @@ def whole_characters(text: str) -> str:
 
 
 def repaired_text(text: str) -> str:
-    r"""Any text: of a question, an answer, a reference, a name.
+    r"""Repair any text: a question, an answer, a reference, a name.
 
     >>> repaired_text("\ufeffA:\x00 3" + chr(0xD83D)) == "A: 3" + chr(0xFFFD)
     True
@@ -37,7 +37,7 @@ def repaired_text(text: str) -> str:
 
 
 def repaired_answer(text: str) -> str:
-    r"""An answer's text as a server sends it: repaired, and its think block begun.
+    r"""Repair an answer's text from a server, and open its think block if needed.
 
     >>> repaired_answer("Is it 9?\x00 No.\n</think>\n\nA: 12")
     '<think>Is it 9? No.\n</think>\n\nA: 12'
@@ -46,8 +46,8 @@ def repaired_answer(text: str) -> str:
 
 
 def begun(text: str) -> str:
-    """An answer, or a reference, whose think block has its beginning. A model whose prompt opened the block
-    sends the closing tag alone; saved as it came, it is the same answer as one with both tags.
+    """Add the missing opening tag of a think block to an answer or a reference. A model whose prompt opened
+    the block only sends the closing tag. It is the same answer as one with both tags.
 
     >>> begun("3+4</think>A: 7"), begun("<think>3+4</think>A: 7"), begun("Write `</think>` behind it.")
     ('<think>3+4</think>A: 7', '<think>3+4</think>A: 7', 'Write `</think>` behind it.')

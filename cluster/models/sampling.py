@@ -20,10 +20,10 @@ from cluster.progress import tell
 from cluster.threads import lanes_of, one_thread, side_by_side
 
 Finish = Literal["stop", "length"]
-# Rows in one batch times their longest length: keeps the key/value cache bounded, whatever the prompts.
+# The most rows of a batch times their longest length. It bounds the key/value cache for any prompts.
 DEFAULT_TOKEN_BUDGET = 32_768
-LEAST_ROWS = 16  # in a lane: the fixed cost of a step is most of what fewer rows take
-LEAVE_TOGETHER = 8  # a batch is compacted when an eighth of it has finished
+LEAST_ROWS = 16  # rows in a lane: with fewer rows most of a step's time is fixed cost
+LEAVE_TOGETHER = 8  # a batch is compacted when one in so many rows has finished
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Completion:
     """One generated answer: ids without the stop token, and whether it stopped by itself.
 
     Attributes:
-        logprobs: where they were asked for, natural log-probability of every token, the one that stopped it
-            included, under the model itself: before temperature and top_p.
+        logprobs: if requested, the natural log-probability of every token under the model itself (before
+            temperature and top_p), the end token included.
     """
 
     ids: tuple[int, ...]
@@ -45,13 +45,13 @@ class Sampling:
     """How tokens are chosen and when an answer ends.
 
     Attributes:
-        max_new_tokens: a row that has not stopped by then finishes as "length".
-        stop_ids: tokens that end an answer; not part of it.
+        max_new_tokens: a row that has not stopped after so many tokens finishes as "length".
+        stop_ids: the tokens that end an answer. They are not part of it.
         temperature: 0 is greedy.
-        top_p: keep the smallest set of tokens whose probability reaches this.
+        top_p: sample from the smallest set of tokens whose probability reaches this.
         token_budget: rows per batch times their longest possible length.
         way: how the next token is found, as `cluster.models.proof` proved it.
-        logprobs: keep those of sampled tokens too.
+        logprobs: whether to keep the log-probabilities of sampled tokens.
     """
 
     max_new_tokens: int
@@ -72,8 +72,8 @@ class _Asked:
 
 
 def generation_stop_ids(model: Any) -> frozenset[int]:
-    """The end tokens that a model's own generation configuration names;
-    often more than its tokenizer's EOS.
+    """The end tokens of a model's own generation configuration. They are often more than its tokenizer's
+    EOS.
     """
     ends = getattr(model.generation_config, "eos_token_id", None)
     return frozenset([ends] if isinstance(ends, int) else ends or [])
@@ -82,13 +82,13 @@ def generation_stop_ids(model: Any) -> frozenset[int]:
 def sample(
     model: Any, prompts: Sequence[Sequence[int]], settings: Sampling, seeds: Sequence[int] | None = None
 ) -> list[Completion | Exception]:
-    """Generate one completion per prompt, in the order of `prompts`; a row that fails alone gets its
+    """Generate one completion per prompt, in the order of `prompts`. A row that fails by itself gets its
     exception instead.
 
     Args:
         model: a causal language model of transformers, in evaluation mode.
         prompts: token ids, none empty.
-        seeds: one per prompt; needed when the temperature is above 0.
+        seeds: one per prompt. Needed if the temperature is above 0.
 
     Raises:
         ValueError: a temperature without seeds.
@@ -116,7 +116,7 @@ def sample(
 
 
 def _batches(prompts: Sequence[Sequence[int]], settings: Sampling, lanes: int) -> list[list[int]]:
-    """Places of prompts that are sampled together, longest first, up to a lane's share of the token budget
+    """The batches of prompts, as their places. Longest first, each up to a lane's share of the token budget
     and of the prompts.
     """
     share = max(LEAST_ROWS, math.ceil(len(prompts) / lanes)) if lanes > 1 else len(prompts)
@@ -133,8 +133,8 @@ def _batches(prompts: Sequence[Sequence[int]], settings: Sampling, lanes: int) -
 
 @torch.inference_mode()
 def _sample_batch(model: Any, asked: Sequence[_Asked], settings: Sampling) -> list[Completion]:
-    """Sample a batch; what grows beyond the length where a model stretches its positions goes on without a
-    cache.
+    """Sample a batch. Rows that grow beyond the length at which a model stretches its positions continue
+    without a cache.
     """
     growing = [_Growing(a, settings) for a in asked]
     longest, steady = context_length(model) or math.inf, stretched_above(model)
@@ -154,7 +154,7 @@ def _sample_batch(model: Any, asked: Sequence[_Asked], settings: Sampling) -> li
 
 
 class _Growing:
-    """An answer under way, of at most `limit` tokens."""
+    """An answer that is being generated, of at most `limit` tokens."""
 
     def __init__(self, asked: _Asked, settings: Sampling) -> None:
         self.asked, self.settings, self.limit = asked, settings, settings.max_new_tokens
@@ -170,7 +170,7 @@ class _Growing:
         return [*self.asked.prompt, *self.ids]
 
     def room(self, length: float) -> int:
-        """How many more tokens the row takes within a length of the whole text; 0 when it has ended."""
+        """How many more tokens the row takes within a length of the whole text. 0 if it has ended."""
         left = min(self.limit - len(self.ids), length - len(self.asked.prompt) - len(self.ids))
         return 0 if self.finish is not None else int(max(0, left))
 
@@ -197,7 +197,7 @@ class _Growing:
             self.finish = "length"
 
     def take(self, logits_V: torch.Tensor) -> int | None:
-        """Choose and add the next token; None where the answer ends with it."""
+        """Choose and add the next token. None if the answer ends with it."""
         logits_1V = logits_V.unsqueeze(0)
         tokens_1 = _choose(logits_1V, [self], self.settings)
         token = int(tokens_1[0])
@@ -208,10 +208,10 @@ class _Growing:
 def _grow(
     rows: CachedRows | RecomputedRows, growing: Sequence[_Growing], length: float, settings: Sampling
 ) -> None:
-    """Decode step by step until no row has room within `length`; those that have none leave the batch several
+    """Decode step by step until no row has room within `length`. Rows without room leave the batch, several
     at a time.
     """
-    under_way = list(growing)  # whose answer each place in the batch is
+    under_way = list(growing)  # the answer of each place in the batch
     chosen: torch.Tensor | None = None
     while True:
         logits_BV = rows.logits(chosen)
@@ -249,7 +249,7 @@ def _choose(logits_BV: torch.Tensor, rows: Sequence[_Growing], settings: Samplin
 def _logprobs(
     logits_BV: torch.Tensor, tokens_B: torch.Tensor, settings: Sampling
 ) -> list[float] | list[None]:
-    """Natural log-probabilities of chosen tokens under the model itself, where they are asked for."""
+    """Natural log-probabilities of chosen tokens under the model itself, if requested."""
     if not settings.logprobs:
         return [None] * len(tokens_B)
     logits_BV = logits_BV.float()

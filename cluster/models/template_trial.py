@@ -1,10 +1,10 @@
-"""Run as a program: does rendering with a chat template end? Reads JSON (template, variables, conversations)
-from its input, and renders each conversation under limits of time and memory.
+"""A program that tests whether rendering with a chat template ends. It reads JSON (template, variables,
+conversations) from its input, and renders each conversation under limits of time and memory.
 
-A template is a program. Jinja's sandbox keeps it from the machine and bounds one `range`, but neither loops
-in loops nor `"a" * 10**10`, which no exception can interrupt. So it is tried once in a process that may be
-ended. What a template raises is nobody's business here: the real rendering says it. This file imports nothing
-of ours and is started by its path, in a fraction of a second.
+A template is a program. Jinja's sandbox keeps it away from the machine and bounds a single `range`. It does
+not bound nested loops or `"a" * 10**10`, which no exception can interrupt. So a template is tried once in a
+process that can be killed. Exceptions of a template are ignored here, because the real rendering reports
+them. This file imports nothing of ours and is started by its path, in a fraction of a second.
 """
 
 import json
@@ -16,11 +16,11 @@ import jinja2
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-TOO_LONG = 3  # exit status: more text than a template would write
+TOO_LONG = 3  # exit status: the template wrote too much text
 
 
 class Generation(Extension):
-    """The block in which templates mark what the model said: here its content alone."""
+    """The block with which templates mark generated text. Here only its content is rendered."""
 
     tags = {"generation"}  # noqa: RUF012  (jinja's own name and type)
 
@@ -34,7 +34,7 @@ def refuse(message: str) -> None:
 
 
 def main(cpu_s: int, memory_bytes: int, characters: int) -> None:
-    """Render everything, or be ended by the system."""
+    """Render everything, or be killed by the system at a limit."""
     given = json.load(sys.stdin)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))

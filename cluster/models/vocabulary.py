@@ -31,8 +31,9 @@ class Head:
     Attributes:
         model: a causal language model, also one that peft has wrapped.
         size: V, how many logits there are.
-        own: None where the projection is one matrix and `scaled`; else an output of the model's decoder, of
-            which a copy with other hidden states is put before the model's own forward to get its own logits.
+        own: None if the projection is one matrix and `scaled`. Otherwise an output of the model's decoder. A
+            copy of it with other hidden states is given to the model's own forward, which computes the
+            logits.
     """
 
     model: Any
@@ -50,13 +51,13 @@ class Head:
         return self.own is None and type(self.model.get_output_embeddings()) is torch.nn.Linear
 
     def is_linear(self) -> bool:
-        """Whether mean logits are the logits of a mean state, up to a constant: measured, since a cap may
-        hide in any family's code. A projection that is no one matrix counts as not linear.
+        """Whether mean logits are the logits of a mean state, up to a constant. It is measured, because any
+        family's code may cap logits. A projection that is not one matrix counts as not linear.
         """
         if not self.is_one_matrix:
             return False
         weight, rng = self.weight, torch.Generator().manual_seed(0)
-        large = 20 * torch.randn(4, weight.shape[1], generator=rng)  # so that a cap shows
+        large = 20 * torch.randn(4, weight.shape[1], generator=rng)  # large enough to show a cap
         states = large.to(device=weight.device, dtype=weight.dtype)
         with torch.inference_mode():
             one, other = self.logits(states[:2]).double(), self.logits(states[2:]).double()
@@ -70,10 +71,10 @@ class Head:
         apply.
 
         Args:
-            out: float32 [N, V] to write into where the projection is a plain matrix: a fresh block of that
-                size for every chunk costs as much as the product itself on a CPU. With it the product is made
-                in float32 whatever the model's dtype; without it the logits are rounded to that dtype first,
-                as the model itself does.
+            out: float32 [N, V] to write into, if the projection is a plain matrix. On a CPU a new block of
+                that size for every chunk costs as much as the product itself. With `out` the product is
+                computed in float32 whatever the model's dtype. Without it the logits are rounded to that
+                dtype first, as the model itself does.
         """
         if self.own is not None:
             return self._own_logits(hidden_ND)
@@ -83,7 +84,7 @@ class Head:
         return scaled(self.model, head(hidden_ND).float())
 
     def _own_logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
-        """The logits of the model's own forward, whose decoder gives these hidden states instead of computing
+        """The logits of the model's own forward. Its decoder returns these hidden states instead of computing
         its own.
         """
         output = copy.copy(self.own)
@@ -95,8 +96,8 @@ class Head:
 
 
 def scaled(model: Any, logits_NV: torch.Tensor) -> torch.Tensor:
-    """What some families do to the product of hidden states and projection: Cohere and Granite scale, Gemma 2
-    caps.
+    """Apply what some families do to the product of hidden states and projection: Cohere and Granite scale
+    it, Gemma 2 caps it.
     """
     config = model.config.get_text_config()
     if getattr(config, "logit_scale", None) is not None and config.model_type.startswith("cohere"):
@@ -109,14 +110,14 @@ def scaled(model: Any, logits_NV: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _answering(module: Any, output: Any) -> Iterator[None]:
-    """Let a module answer with this output while the block runs."""
+    """Make a module return this output during the block."""
     before = vars(module).get("forward")
     module.forward = lambda *args, **kwargs: output
     try:
         yield
     finally:
         del module.forward
-        if before is not None:  # a library had wrapped it
+        if before is not None:  # a library had wrapped the module
             module.forward = before
 
 
