@@ -1,33 +1,36 @@
-r"""Whether two expressions are equal, by their values: exactly where both are rational, else to many digits,
-and at several points where they have variables.
+r"""Tells whether two expressions are equal, by their values. Rational values are compared exactly, others to
+many digits. Expressions with variables are compared at several points.
 
-An identity of the usual functions that holds at points drawn at random holds (Schwartz and Zippel); one that
-holds at positive points alone, as the root of a square does, is in doubt. No simplification is asked for: it
-may hang or give up. What would be large to work out (`7^{7^{7^{7}}}`, a sum without known ends) is not read.
+An identity of the usual functions that holds at random points holds everywhere (Schwartz and Zippel). One
+that only holds at positive points, such as the root of a square, is in doubt. Expressions are not simplified,
+because that may hang or give up. Expressions that would be too large to compute (`7^{7^{7^{7}}}`, a sum
+without known ends) are not read.
 """
 
 from functools import lru_cache
 from typing import Any
 
 DIGITS = 40
-LONGEST = 400  # characters that the parser is given
-LARGEST_SIZE = 400  # parts of an expression, terms of a sum
-LARGEST_POWER = 5000  # an exponent, or the number that a factorial begins with
+LONGEST = 400  # the most characters for the parser
+LARGEST_SIZE = 400  # the most parts of an expression, and terms of a sum
+LARGEST_POWER = 5000  # the largest exponent, and the largest number of a factorial
 TOLERANCE = 1e-25  # relative, between exact expressions
-DECIMAL_TOLERANCE = 1e-6  # relative, of a decimal against a number that no decimal is
+DECIMAL_TOLERANCE = 1e-6  # relative, between a decimal and a number that no decimal equals
 POSITIVE = ("37/53", "71/29", "19/31", "113/47")
 NEGATIVE = ("-41/59", "-83/37", "-17/43", "-97/61")
 
 
 @lru_cache(maxsize=2048)
 def parsed(latex: str) -> Any:
-    """The expression that LaTeX says, None where it is not understood or would be large; not worked out."""
+    """Parse LaTeX into an expression that is not evaluated. None if it is not understood or would be too
+    large.
+    """
     return with_constants(as_it_stands(latex))
 
 
 @lru_cache(maxsize=2048)
 def as_it_stands(latex: str) -> Any:
-    """What the parser makes of LaTeX, of any size; None where it makes nothing."""
+    """Parse LaTeX, whatever its size. None if it cannot be parsed."""
     from latex2sympy2_extended import latex2sympy
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
@@ -42,12 +45,12 @@ def as_it_stands(latex: str) -> Any:
             normalization_config=None,
             conversion_config=as_written,
         )
-    except Exception:  # the parser raises whatever it meets; all of it means that it cannot read this
+    except Exception:  # the parser may raise anything; it always means that it cannot read this
         return None
 
 
 def with_constants(expression: Any) -> Any:
-    """The expression with e and i as the numbers that they are; None where it is no single expression."""
+    """The expression with e and i as numbers. None if it is no single expression."""
     import sympy
 
     if not isinstance(expression, sympy.Basic | sympy.MatrixBase):
@@ -60,7 +63,7 @@ def with_constants(expression: Any) -> Any:
 
 
 def is_small(expression: Any) -> bool:
-    """Whether an expression is worked out soon: no endless or symbolic sum, no tower of powers."""
+    """Whether an expression is quick to compute: no endless or symbolic sum, no tower of powers."""
     import sympy
 
     for count, node in enumerate(sympy.postorder_traversal(expression)):
@@ -77,7 +80,7 @@ def is_small(expression: Any) -> bool:
 
 
 def _is_short(limits: Any) -> bool:
-    """Whether a sum runs over few whole numbers that are told."""
+    """Whether a sum runs over few, known whole numbers."""
     if len(limits) != 3:
         return False
     _, low, high = limits
@@ -94,7 +97,7 @@ def _is_small_power(base: Any, exponent: Any) -> bool:
 
 
 def is_huge(expression: Any) -> bool:
-    """Whether a tower of powers of whole numbers is larger than any number that is written in digits."""
+    """Whether a tower of powers of whole numbers is larger than any number written in digits."""
     import sympy
 
     if not isinstance(expression, sympy.Pow):
@@ -108,10 +111,10 @@ def is_huge(expression: Any) -> bool:
 
 
 def equal(left: str, right: str, is_decimal: bool = False) -> bool | None:
-    r"""Whether two expressions in LaTeX are equal; None where one cannot be read, or the answer is in doubt.
+    r"""Whether two expressions in LaTeX are equal. None if one cannot be read, or if it is in doubt.
 
     Args:
-        is_decimal: one of them is a decimal, so a rounded value may be meant.
+        is_decimal: whether one of them is a decimal, which may be a rounded value.
 
     >>> equal(r"x^2+2x+1", r"(x+1)^2"), equal(r"\frac{1}{2^{98}}", r"\frac{1}{2^{99}}"), equal("x", "|x|")
     (True, False, None)
@@ -152,7 +155,9 @@ def _equal(a: Any, b: Any, tolerance: float) -> bool | None:
 
 
 def _agree(a: Any, b: Any, symbols: list[Any], points: tuple[str, ...]) -> bool | None:
-    """Whether two expressions have the same values at these points, each variable another order of them."""
+    """Whether two expressions have the same values at these points. Each variable takes the points in another
+    order.
+    """
     import sympy
 
     checked = 0
@@ -181,7 +186,7 @@ def _same_number(a: Any, b: Any, tolerance: float) -> bool | None:
         return bool(x == y)
     try:
         x, y = complex_digits(x), complex_digits(y)
-    except (TypeError, ValueError):  # something stayed a formula: it has no value here
+    except (TypeError, ValueError):  # part of it remained a formula, so it has no value here
         return None
     size = max(abs(x), abs(y))
     return bool(abs(x - y) <= size * tolerance)
@@ -197,10 +202,11 @@ def complex_digits(number: Any) -> Any:
 
 
 def proportional(left: tuple[str, str], right: tuple[str, str]) -> tuple[bool, int] | None:
-    """Whether two equations, each by its two sides, say the same: their differences keep one ratio.
+    """Whether two equations, each given by its two sides, are equivalent: the differences of their sides have
+    a constant ratio.
 
     Returns:
-        Whether they do, and the sign of the ratio; None where one cannot be read.
+        Whether they are, and the sign of the ratio. None if one cannot be read.
     """
     import sympy
 

@@ -1,4 +1,4 @@
-"""Whether two quantities are equal: their numbers, units, currencies and percent signs."""
+"""Tells whether two quantities are equal, by their numbers, units, currencies and percent signs."""
 
 from decimal import Decimal
 from fractions import Fraction
@@ -6,15 +6,15 @@ from fractions import Fraction
 from selection.quantities import Quantity
 from selection.units import CURRENCIES, Unit
 
-FLOAT_DIGITS = 12  # of a decimal that a program printed
+FLOAT_DIGITS = 12  # significant digits of a decimal that a program printed
 ROUNDED_DIGITS = 6
 
 
 def same_quantity(a: Quantity, b: Quantity, tolerance: float = 0.0) -> bool | None:
-    """Numbers and their units.
+    """Whether two quantities are equal. None if it is in doubt.
 
-    A unit, a currency or a percent sign that one of both leaves out is not missed. Units of one dimension are
-    converted, other dimensions differ, and nouns that differ leave it in doubt.
+    If only one of them has a unit, a currency or a percent sign, it is ignored. Units of one dimension are
+    converted. Different dimensions are unequal. Different nouns are in doubt.
     """
     if a.is_percent != b.is_percent:
         if a.unit or b.unit:  # 20 cm is no share
@@ -66,7 +66,7 @@ def _converted(a: Quantity) -> Quantity:
 
 
 def _or_doubt(a: Quantity, b: Quantity, tolerance: float) -> bool | None:
-    """Whether numbers are equal; None where they are by a reading in doubt, or by rounding."""
+    """Whether numbers are equal. None if they are equal only by a doubtful reading, or by rounding."""
     if _close(a, b, tolerance):
         return True
     if b.value in a.doubtful or a.value in b.doubtful:
@@ -83,7 +83,7 @@ def _close(a: Quantity, b: Quantity, tolerance: float) -> bool:
 
 
 def _rounded(decimal: Quantity, exact: Quantity) -> bool:
-    """Whether a decimal of many digits is a fraction that no decimal is, rounded or cut."""
+    """Whether a decimal of many digits is the rounded or cut value of a fraction that no decimal equals."""
     if decimal.digits < ROUNDED_DIGITS or exact.digits or exact.value.denominator == 1:
         return False
     return abs(decimal.value - exact.value) <= abs(exact.value) * Fraction(

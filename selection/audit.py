@@ -1,9 +1,9 @@
 """Audit of the proxy: does a cost rank answers as their exact gradient norms do?
 
-SCAS's score stands for the squared gradient norm of an answer's mean loss without a backward pass. That norm,
-over all parameters and over the vocabulary projection alone (`selection/gradients.py`), is set against every
-cost by Spearman's rank correlation, over all answers and within questions, with bootstrap intervals over
-questions.
+SCAS's score estimates the squared gradient norm of an answer's mean loss without a backward pass. The exact
+norm, over all parameters and over the vocabulary projection alone (`selection/gradients.py`), is compared
+with every cost by Spearman's rank correlation. It is computed over all answers and within questions, with
+bootstrap intervals over questions.
 """
 
 import math
@@ -20,13 +20,13 @@ NORMS = ("gradient_norm", "projection_gradient_norm")
 
 @dataclass(frozen=True)
 class Agreement:
-    """Rank correlation of one cost with one norm, with its 95 % interval over questions; NaN where nothing
-    can be ranked.
+    """Rank correlation of one cost with one norm, with its 95 % interval over questions. NaN if nothing can
+    be ranked.
 
     Attributes:
         scope: "all answers", or "within a question": the mean over questions with at least two different
             answers.
-        questions, answers: how many entered.
+        questions, answers: how many were used.
     """
 
     cost: str
@@ -40,7 +40,7 @@ class Agreement:
 
 
 def agreements(table: pd.DataFrame, costs: Sequence[str], seed: int = 0) -> list[Agreement]:
-    """Every cost against both norms, over all answers and within questions.
+    """Compare every cost with both norms, over all answers and within questions.
 
     Args:
         table: one row per answer: question_id, the costs, `gradient_norm`, `projection_gradient_norm`.
@@ -86,7 +86,7 @@ def _agreement(
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's rank correlation, ties sharing their mean rank; NaN for fewer than two values or constant
+    """Spearman's rank correlation. Ties get their mean rank. NaN for fewer than two values or constant
     ones.
 
     >>> _spearman(np.array([1.0, 2.0, 9.0]), np.array([10.0, 30.0, 20.0]))

@@ -1,7 +1,7 @@
-r"""Boxed answers: `\boxed{...}` and `\fbox{...}`, with what stands directly around them.
+r"""Boxed answers: `\boxed{...}` and `\fbox{...}`, with the text directly around them.
 
-Several boxes are one answer where they stand together; where the text goes on from one to the next, or takes
-one back, the last counts.
+Several boxes next to one another are one answer. If the text continues from one to the next, or takes one
+back, the last one counts.
 """
 
 import re
@@ -31,9 +31,9 @@ TAKEN_BACK = re.compile(
     r"let me|so|then|thus|hence|therefore|gives?|finally|now|next|again|which means|substitut\w*)\b",
     re.IGNORECASE,
 )
-FARTHEST = 160  # characters between boxes that are one answer
+FARTHEST = 160  # the most characters between boxes that are one answer
 CLOSER = r"(?:\$+|\\\)|\\\]|[*_\s.,;:)])*"
-# a second answer beside the first: the word follows the one box, or leads to the other
+# a second answer is offered beside the first: the word follows the first box or precedes the second
 OFFERED = re.compile(rf"{CLOSER}(?:or|alternatively|otherwise)\b", re.IGNORECASE)
 ALTERNATIVE = re.compile(
     r"\b(?:alternatively|or else|another (?:possibility|option|answer))\b|"
@@ -47,7 +47,7 @@ EITHER = re.compile(r"\beither\b[^.\n]*$", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Where a box begins and ends, and what it holds."""
+    """The beginning and end of a box, and its content."""
 
     start: int
     end: int
@@ -55,7 +55,7 @@ class Box:
 
 
 def boxes(text: str) -> list[Box]:
-    """All boxes that hold something and are closed, in order; of nested ones the outer."""
+    """All closed boxes with content, in order. Of nested boxes the outer one."""
     found: list[Box] = []
     for match in BOX.finditer(text):
         if found and match.start() < found[-1].end:
@@ -68,7 +68,7 @@ def boxes(text: str) -> list[Box]:
 
 
 def _closing(text: str, begin: int) -> int | None:
-    """Where the brace closes that opened before this place."""
+    """The place where the brace closes that was opened before this place."""
     depth = 1
     for place in range(begin, len(text)):
         if text[place] in "{}" and text[place - 1] != "\\":
@@ -79,7 +79,7 @@ def _closing(text: str, begin: int) -> int | None:
 
 
 def boxed_answer(text: str, found: list[Box]) -> str:
-    r"""What the last box says, together with those that belong to it.
+    r"""The content of the last box, together with the boxes that belong to it.
 
     >>> text = r"We get $\boxed{1}$ or $\boxed{2}$."
     >>> boxed_answer(text, boxes(text))
@@ -104,8 +104,8 @@ def boxed_answer(text: str, found: list[Box]) -> str:
 
 
 def alternative(between: str) -> bool:
-    """Whether text between two answers offers the second beside the first: both are then one hedged answer,
-    over paragraphs too.
+    """Whether the text between two answers offers the second as an alternative. Both are then one hedged
+    answer, even across paragraphs.
     """
     return OFFERED.match(between) is not None or ALTERNATIVE.search(between) is not None
 
@@ -119,7 +119,7 @@ def _belong(between: str) -> bool:
 
 
 def _with_surroundings(text: str, box: Box) -> str:
-    """A box with a sign before it, and with a percent sign, a scale, a unit or another value behind it."""
+    """A box with a sign before it, and with a percent sign, a scale, a unit or another value after it."""
     content, before = box.content, text[max(0, box.start - 40) : box.start]
     sign = BEFORE.search(before)
     if sign and not BULLET.search(before):
@@ -131,7 +131,7 @@ def _with_surroundings(text: str, box: Box) -> str:
 
 
 def _says_more(behind: str) -> bool:
-    """Whether what stands behind a box belongs to the value in it."""
+    """Whether the text after a box belongs to its value."""
     word = re.sub(r"\\[a-z]+\s*\{|\}|\\,|\^.*|[\s.]", "", behind)
     if word.isalpha() and not behind.startswith("or "):
         return word in KNOWN or word in (

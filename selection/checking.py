@@ -1,8 +1,8 @@
-"""Checking answers in a child process, which is killed and replaced when one answer takes too long:
+"""Checking answers in a child process. It is killed and replaced when one answer takes too long, because a
 comparison may hang or crash, and neither a signal nor a thread can stop it safely.
 
-Answers cross the pipe in batches. The child notes in shared memory which answer it is at and since when, so
-each has a limit of its own all the same.
+Answers are sent through the pipe in batches. The child writes into shared memory which answer it is checking
+and since when. So each answer has its own time limit.
 
 The child is no `multiprocessing.Process`: that would run the user's script again, from its first line, unless
 all of it stands under `if __name__ == "__main__"`.
@@ -28,10 +28,12 @@ from cluster.errors import BadInput
 from cluster.own_modules import SAFE_PATH
 from selection.verification import Case, State, Verdict, VerifySettings, check_settings, judge, load_function
 
-BATCH = 512  # answers that cross the pipe at once
+BATCH = 512  # how many answers are sent through the pipe at once
 BATCH_CHARACTERS = 2**22
-TELL_S = 0.2  # the child tells what it has after so long: what it has not told is done again after a kill
-AT, SINCE = 0, 1  # in shared memory: which answer of the batch, and since when by the monotonic clock
+# Seconds after which the child sends its verdicts. Verdicts that were not sent before a kill are made again.
+TELL_S = 0.2
+# Places in shared memory: the number of the answer in the batch, and since when, by the monotonic clock.
+AT, SINCE = 0, 1
 PLACE_BYTES = 16  # two numbers of eight bytes
 CHILD = (
     "import json, runpy, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -41,8 +43,8 @@ CHILD = (
 
 
 def serve(pipe_fd: int, place_fd: int) -> None:
-    """The child's loop: check batches until the pipe closes. Ctrl-C at a terminal reaches it too, and is for
-    the parent to act on.
+    """The child's loop: check batches until the pipe closes. It ignores Ctrl-C at a terminal, which the
+    parent handles.
     """
     signal.signal(signal.SIGINT, lambda _number, _frame: None)
     pipe, place = Connection(pipe_fd), shared_place(place_fd)
@@ -50,7 +52,7 @@ def serve(pipe_fd: int, place_fd: int) -> None:
     if settings.method == "math":
         import latex2sympy2_extended  # noqa: F401  # imported before the clock of the first answer starts
     if settings.function:
-        os.environ.pop(SAFE_PATH, None)  # what a user's function starts is a process of theirs
+        os.environ.pop(SAFE_PATH, None)  # processes that a user's function starts belong to the user
         load_function(settings.function)
     pipe.send("ready")
     while True:
@@ -87,7 +89,7 @@ def shared_place(descriptor: int) -> "memoryview[float]":
 
 
 class Verifier:
-    """Checks answers in a child process, which is killed and replaced when one takes too long."""
+    """Checks answers in a child process. The child is killed and replaced when one answer takes too long."""
 
     def __init__(self, settings: VerifySettings) -> None:
         check_settings(settings)
@@ -140,7 +142,7 @@ class Verifier:
         return self.check_all([Case(text, references, row)])[0]
 
     def check_all(self, cases: Iterable[Case]) -> list[Verdict]:
-        """Verify answers in order; one that comes again is not checked twice.
+        """Verify answers in order. A repeated answer is not checked twice.
 
         Raises:
             BadInput: a reference cannot be used with this method.
@@ -151,17 +153,20 @@ class Verifier:
         while len(known) < len(distinct):
             batch = first_of(distinct[len(known) : len(known) + BATCH])
             found = self._batch(batch)
-            known.update(zip(batch, found, strict=False))  # a kill leaves the rest of a batch for the next
+            known.update(zip(batch, found, strict=False))  # after a kill the rest comes in the next batch
         return [known[case] for case in every]
 
     def _batch(self, cases: Sequence[Case]) -> list[Verdict]:
-        """The verdicts on the first of these answers: all of them, or up to one that had to be ended."""
+        """The verdicts on the first of these answers: on all of them, or up to one whose check was ended."""
         pipe = self._child()
-        self._place[AT], self._place[SINCE] = 0, math.inf  # no clock runs while the batch crosses the pipe
+        self._place[AT], self._place[SINCE] = 0, math.inf  # no time limit runs while the batch is sent
         try:
             # plain tuples: to pickle the cases themselves takes nearly three times as long
             pipe.send([(case.text, case.references, case.row) for case in cases])
-        except (BrokenPipeError, ConnectionResetError):  # it died since the last batch, of none of these
+        except (
+            BrokenPipeError,
+            ConnectionResetError,
+        ):  # it died before this batch: none of these is the cause
             self.close()
             return []
         found: list[Verdict] = []
@@ -182,8 +187,8 @@ class Verifier:
         return found
 
     def _ended(self, cases: Sequence[Case], found: list[Verdict], verdict: Verdict) -> list[Verdict]:
-        """After a batch was ended by one answer: what was told before, checked again up to that answer where
-        the child had not told yet, and the verdict on it.
+        """The verdicts after one answer has ended a batch: those sent before, those checked again up to that
+        answer, and the verdict on that answer.
         """
         at = int(self._place[AT])
         self.close()
@@ -207,7 +212,9 @@ def start_child(pipe_fd: int, place_fd: int) -> "subprocess.Popen[bytes]":
 
 
 def first_of(cases: Sequence[Case]) -> Sequence[Case]:
-    """The first of these answers, up to so many characters: what is not told before a kill is sent again."""
+    """The first of these answers, up to a number of characters. Answers without a verdict before a kill are
+    sent again.
+    """
     size, count = 0, 0
     while count < len(cases) and (count == 0 or size < BATCH_CHARACTERS):
         size += len(cases[count].text) + len(cases[count].row)
@@ -217,7 +224,7 @@ def first_of(cases: Sequence[Case]) -> Sequence[Case]:
 
 @lru_cache(maxsize=1)
 def process_verifier(settings: VerifySettings) -> Verifier:
-    """The one verifier of this process: starting the checking child takes longer than checking a thousand
-    answers.
+    """The verifier of this process. There is only one, because starting the child takes longer than checking
+    a thousand answers.
     """
     return Verifier(settings)

@@ -1,8 +1,8 @@
-r"""Which letters an answer to a multiple-choice question chooses.
+r"""Finds the letters that an answer to a multiple-choice question chooses.
 
-A letter is a choice only where it ends the answer, or where a mark, an option's text or a reason follows.
-So `(B)`, `B. Paris` and "C, because ..." choose; "a bird", "I think", "not C" and "B or C" choose nothing.
-Text comes without typography.
+A letter is a choice only if it ends the answer, or if a mark, an option's text or a reason follows. So `(B)`,
+`B. Paris` and "C, because ..." choose; "a bird", "I think", "not C" and "B or C" choose nothing. The text has
+no typography.
 """
 
 import re
@@ -53,7 +53,7 @@ def told_choice(text: str) -> str | None:
 
 
 def chosen(text: str) -> frozenset[str] | None:
-    """The letters that a final answer chooses, None where it chooses none.
+    """The letters that a final answer chooses. None if it chooses none.
 
     >>> [sorted(chosen(t) or "-") for t in ("(b).", "B. Paris", "C, because it fits", "A and C", "a bird")]
     [['B'], ['B'], ['C'], ['A', 'C'], ['-']]
@@ -83,7 +83,7 @@ def _letter(text: str) -> frozenset[str] | None:
             return None
         if form is MARKED and re.match(
             r"^[A-Za-z]\s*\.\s", text
-        ):  # a sentence of its own, or the option's text
+        ):  # a separate sentence, or the option's text
             if re.match(
                 r"(?:but|or|and|although|however|maybe|perhaps|actually|wait|no|is|are|are both)\b",
                 rest,

@@ -1,6 +1,6 @@
-"""Is a final answer the reference? One comparison per method: True, False, or None where the answer cannot be
-read or where it is in doubt. A wrong answer is never called right: what is right by a doubtful reading alone
-is None.
+"""Compares a final answer with the reference. Each method has one comparison, which gives True, False, or
+None if the answer cannot be read or is in doubt. A wrong answer is never called right: an answer that is
+right only by a doubtful reading gives None.
 """
 
 import re
@@ -28,14 +28,14 @@ from selection.readings import (
 )
 from selection.typography import plain
 
-INTEGER = re.compile(r"-?[0-9]{1,300}")  # most answers: no reading is needed
+INTEGER = re.compile(r"-?[0-9]{1,300}")  # true for most answers, which need no reading
 DRESSED = re.compile(r"[^\w .,-]|_", re.ASCII)
 SPACED_SIGN = re.compile(r"\s*([-+*/=^_<>(){}\[\]|])\s*")
 BRACED_TOKEN = re.compile(r"([\^_])\{(\w)\}(?!\w)")
 
 
 class UnreadableReference(ValueError):
-    """A reference that its method cannot read: no answer can be compared with it."""
+    """A reference cannot be read by its method, so no answer can be compared with it."""
 
 
 def _why_unread(reference: str, otherwise: str) -> str:
@@ -63,7 +63,7 @@ def _same_choice(got: str, reference: str, tolerance: float) -> bool | None:
 
 
 def _same_number(got: str, reference: str, tolerance: float) -> bool | None:
-    """Numbers with their units, within a tolerance relative to the reference."""
+    """Compare numbers with their units, within a tolerance relative to the reference."""
     if INTEGER.fullmatch(got) and INTEGER.fullmatch(reference) and not tolerance:
         return int(got) == int(reference)
     b = read_number(reference)
@@ -75,7 +75,7 @@ def _same_number(got: str, reference: str, tolerance: float) -> bool | None:
 
 @lru_cache(maxsize=4096)
 def read_number(text: str) -> Quantity | None:
-    """The one number of a final answer, None where there is none or where more is said than that.
+    """The number of a final answer. None if there is none, or if the answer says more than one number.
 
     >>> read_number("$1,234.50").value, read_number("3 or 4"), read_number("H2O")
     (Fraction(2469, 2), None, None)
@@ -102,7 +102,7 @@ def read_number(text: str) -> Quantity | None:
 
 
 def _same_math(got: str, reference: str, tolerance: float) -> bool | None:
-    """Quantities exactly, and what is more than a quantity by its form or by computer algebra."""
+    """Compare quantities exactly, and anything else by its form or by computer algebra."""
     if got == reference:
         return True
     if INTEGER.fullmatch(got) and INTEGER.fullmatch(reference) and not tolerance:
@@ -125,7 +125,7 @@ def _same_math(got: str, reference: str, tolerance: float) -> bool | None:
 
 
 def _decimal_comma(text: str) -> Quantity | None:
-    """Text as a number with a decimal comma, where it could be one."""
+    """The text as a number with a decimal comma, if it could be one."""
     bare = without_lead(plain(text))
     found = re.match(rf"[^\d]*(?:{DECIMAL_COMMA})", bare)
     if found is None or bare.count(",") != 1 or re.search(r",000(?!\d)", bare):
@@ -134,15 +134,15 @@ def _decimal_comma(text: str) -> Quantity | None:
 
 
 def _spelling(text: str) -> str:
-    """Text without typography and without spaces that say nothing. Braces stay, since they group, and so does
-    the case of letters.
+    """The text without typography and without meaningless spaces. Braces stay, because they group, and so
+    does the case of letters.
     """
     bare = SPACED_SIGN.sub(r"\1", without_lead(plain(text)))
     return BRACED_TOKEN.sub(r"\1\2", bare)
 
 
 def same(a: Reading, b: Reading, tolerance: float = 0.0) -> bool | None:
-    """Whether an answer (`a`) says what a reference (`b`) says."""
+    """Whether an answer (`a`) means the same as a reference (`b`). None if it is in doubt."""
     within = partial(same, tolerance=tolerance)
     if isinstance(a, Named) or isinstance(b, Named):
         return same_named(a, b, within)
@@ -151,7 +151,7 @@ def same(a: Reading, b: Reading, tolerance: float = 0.0) -> bool | None:
     if isinstance(a, Based) or isinstance(b, Based):
         return _same_based(a, b)
     for one, other in ((a, b), (b, a)):
-        if isinstance(one, Several) and one.kind == "approx":  # a value and its rounding: either is meant
+        if isinstance(one, Several) and one.kind == "approx":  # a value and its rounding: either may be meant
             found = [same(item, other, tolerance) for item in one.items]
             return True if True in found else None if None in found else False
     if isinstance(a, Words) or isinstance(b, Words):
@@ -172,7 +172,7 @@ def same(a: Reading, b: Reading, tolerance: float = 0.0) -> bool | None:
 
 
 def _same_based(a: Reading, b: Reading) -> bool | None:
-    """Numbers in a base; beside a number without one it is in doubt which base that has."""
+    """Compare numbers in a base. If one of them names no base, it is in doubt."""
     if isinstance(a, Based) and isinstance(b, Based):
         return a.base == b.base or None if a.value == b.value else False
     one, other = (a, b) if isinstance(a, Based) else (b, a)
@@ -196,7 +196,7 @@ def _same_words(a: Reading, b: Reading) -> bool | None:
     if isinstance(a, Words):
         if isinstance(b, Expression) and len(a.text) == 1:  # the letter of a choice
             return a.text == b.latex.casefold()
-        return None  # words where a value is asked for
+        return None  # words, but the reference is a value
     if isinstance(b, Words) and len(b.text) == 1:
         return a.latex.casefold() == b.text if isinstance(a, Expression) else None
     return False

@@ -1,4 +1,4 @@
-"""Published costs as views over stored statistics: lower is chosen earlier. No model is needed here.
+"""Costs computed from stored statistics. Lower costs are chosen earlier. No model is needed here.
 
 Every function takes a table with the columns of `Statistics` (one row per answer) and, where `MEASURE_OF`
 says so, those of a further measure, and returns one float per row.
@@ -31,7 +31,7 @@ CostName = Literal[
     "worst_token",
 ]
 Measure = Literal["sentences", "alone", "gradient", "sketch"]
-# What of a student a cost needs beyond one forward pass over question and answer.
+# The measure that a cost needs besides one forward pass over question and answer.
 MEASURE_OF: dict[str, Measure] = {
     "local_naturalness": "sentences",
     "ifd": "alone",
@@ -53,9 +53,9 @@ FEATURES = (
 
 @dataclass(frozen=True)
 class CostSettings:
-    """Which cost, and its parameters: `scas_lambda` in [0, 1]; `length_exponent` kappa in [0, 1], 1 is the
-    published SCAS. `window`: sentences before each that `local_naturalness` shows. `beta`: how much the
-    student's loss weighs in `car`. `coefficients`: of the features of `learned`, by name.
+    """The name of a cost, and its parameters. `scas_lambda` is in [0, 1]. `length_exponent` kappa is in [0,
+    1]; 1 is the published SCAS. `window` is the number of earlier sentences in `local_naturalness`. `beta` is
+    the weight of the student's loss in `car`. `coefficients` are those of the features of `learned`, by name.
     """
 
     name: CostName = "scas"
@@ -71,7 +71,7 @@ def scas_parts(table: pd.DataFrame, length_exponent: float = 1.0) -> pd.DataFram
 
     D_A and D_Q are mean token losses in nats; a.a is |sum u_A|^2 / n_A^2 and a.b the cosine block between
     answer and question; C_AA = D_A^2 (a.a), C_AQ = D_A D_Q (a.b). With `length_exponent` kappa below 1, D_A
-    is sum l_t / T^kappa: it stops predictable filler from diluting the mean. A prompt without countable
+    is sum l_t / T^kappa. That stops predictable filler from diluting the mean. A prompt without countable
     tokens gives C_AQ = 0.
     """
     n_a, n_q = table["n_answer"], table["n_question"].clip(lower=1)
@@ -111,7 +111,7 @@ def naturalness(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
 
 def local_naturalness(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
     """Mean over sentences of a sentence's mean loss, given the question and a few sentences before it (arXiv
-    2510.03988); `selection/windows.py` has how sentences are cut.
+    2510.03988). `selection/windows.py` cuts the sentences.
     """
     return table["local_loss"]
 
@@ -131,7 +131,7 @@ def ifd(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
 
 
 def gradient_norm(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
-    """|gradient of the mean answer loss| over all parameters: what SCAS stands for, exactly."""
+    """|gradient of the mean answer loss| over all parameters: the exact value that SCAS estimates."""
     return table["gradient_norm"]
 
 
@@ -162,8 +162,8 @@ def lark(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
 
 
 def features_of(table: pd.DataFrame) -> pd.DataFrame:
-    """What `learned` knows of each answer: how likely and how long it is, how sure the student is, and where
-    its hidden states point; in `FEATURES`' order.
+    """The features of `learned` for each answer, in `FEATURES`' order: how likely and how long it is, how
+    sure the student is, and where its hidden states point.
     """
     n, parts = table["n_answer"], scas_parts(table)
     columns = (
@@ -181,8 +181,8 @@ def features_of(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def learned(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
-    """Minus the gain that an answer promises, up to a constant: features times coefficients that were fitted
-    to what learning really gave, on other students and tasks (`selection/learned.py`).
+    """Minus the predicted gain of an answer, up to a constant: features times coefficients. These were fitted
+    to measured gains of other students and tasks (`selection/learned.py`).
     """
     weights = dict(settings.coefficients)
     return -(features_of(table) * [weights.get(name, 0.0) for name in FEATURES]).sum(axis=1)
@@ -198,24 +198,25 @@ def longest(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
     return -table["n_answer"].astype(float)
 
 
-# Our own, each written down before any outcome of the study that judges them was read (docs/study.md).
+# Our own costs. Each was written down before any outcome of the study that judges them was read
+# (docs/study.md).
 
 
 def total_loss(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
-    """Loss summed over the answer, in nats: predictable filler adds to it where it dilutes a mean."""
+    """Loss summed over the answer, in nats. Predictable filler dilutes a mean, but adds to this sum."""
     return table["answer_loss"].astype(float)
 
 
 def excess_loss(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
-    """Mean loss above what the student itself expects there, its entropy, in nats a token: it asks of an
-    answer what surprises, not where the student is unsure anyway. May be negative.
+    """Mean of the loss minus the student's own entropy at that place, in nats a token. It measures surprise,
+    and not places where the student is unsure anyway. It may be negative.
     """
     return (table["answer_loss"] - table["entropy"]) / table["n_answer"]
 
 
 def worst_token(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
-    """The largest loss of one token, in nats: a step that the student would never take, however the rest
-    reads.
+    """The largest loss of one token, in nats. It is high if one step is very unlikely for the student,
+    whatever the rest.
     """
     return table["max_loss"].astype(float)
 
@@ -246,10 +247,11 @@ def compute_cost(
     """The cost of every answer in the table.
 
     Args:
-        of_teachers: the costs of teachers, for those that are not of answers (`selection/teacher_costs.py`).
+        of_teachers: the teachers' costs, for costs that belong to teachers and not to answers
+            (`selection/teacher_costs.py`).
 
     Raises:
-        BadInput: a parameter out of range, or a cost that is not finite (named by its answer).
+        BadInput: a parameter is out of range, or a cost is not finite (names the answer).
     """
     if not 0 <= settings.scas_lambda <= 1:
         raise BadInput("lambda is out of range", settings.scas_lambda, "0 to 1", "change the arm's lambda")

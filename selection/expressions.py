@@ -1,5 +1,5 @@
-"""Text as an expression for computer algebra, and the unit behind it. Nothing is guessed: a word that
-it would take for a product of letters makes it none.
+"""Reads text as an expression for computer algebra, with the unit after it. Nothing is guessed: a text with a
+word, which algebra would read as a product of letters, is no expression.
 """
 
 import re
@@ -28,7 +28,9 @@ def has_variables(text: str) -> bool:
 
 
 def expression(text: str) -> Expression | None:
-    """What computer algebra may be asked about: no word that it would take for a product of letters."""
+    """The expression of a text. None if the text has a word, which computer algebra would read as a product
+    of letters.
+    """
     text, unit = _without_unit(without_groups(text))
     bare = FUNCTION_WORD.sub(" ", COMMAND.sub(" ", ENVIRONMENT.sub(" ", text)))
     for run in RUN.findall(bare):
@@ -44,13 +46,13 @@ def expression(text: str) -> Expression | None:
         return None
     if text.count("(") != text.count(")") or text.count("{") != text.count("}"):
         return None
-    if re.search(r"(?<![\w.])\d[\d.]*\s+\d", text):  # two numbers side by side are no product
+    if re.search(r"(?<![\w.])\d[\d.]*\s+\d", text):  # two adjacent numbers are no product
         return None
     return Expression(_for_algebra(text), unit)
 
 
 def _without_unit(text: str) -> tuple[str, Unit | None]:
-    """An expression and the unit that stands behind it."""
+    """An expression and the unit after it."""
     found = re.match(r"(.*[\d)}A-Za-z])\s+((?:[A-Za-zµ]|\$).*)$", text)
     places = [m.start() for m in re.finditer(r"\s+(?=[A-Za-zµ])", text)] if found else []
     for place in places:
@@ -70,8 +72,8 @@ def _without_unit(text: str) -> tuple[str, Unit | None]:
 
 
 def _for_algebra(text: str) -> str:
-    """LaTeX that computer algebra reads exactly: decimals as fractions, functions as commands, products with
-    their sign where it would read a mixed number.
+    """LaTeX that computer algebra reads exactly: decimals as fractions, functions as commands, and products
+    with their sign, which might otherwise be read as mixed numbers.
     """
     text = FUNCTION_WORD.sub(r"\\\1 ", text).replace("%", r"\cdot\frac{1}{100}")
     text = BRACED_ARGUMENT.sub(r"\1(\2)", text)

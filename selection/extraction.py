@@ -1,7 +1,7 @@
-"""Where the final answer stands in a worked answer: behind a mark, in a box, in a pattern's group, or alone.
+"""Finds the final answer in a worked answer: after a mark, in a box, in a pattern's group, or alone.
 
-The order in the text decides: the last mark or box counts. There is no fall-back to the last number or to a
-substring, which passes 12 for 2.
+The last mark or box in the text counts. There is no fall-back to the last number or to a substring, which
+would accept 12 for 2.
 """
 
 import re
@@ -14,7 +14,7 @@ IS = (
     r"(?:(?:is|are|was|should be|would be|must be|will be|equals|turns out to be|comes (?:out )?to|"
     r"becomes)(?!\w)|=)"
 )
-# what each mark needs in a text, in small letters: looking for that costs a tenth of looking for the mark
+# a lower-case text that each mark contains; searching it costs a tenth of searching the mark
 MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("####", re.compile(r"^[ \t]*####(?!#)[ \t]*", re.MULTILINE)),
     (
@@ -103,7 +103,7 @@ def extract_final(text: str, pattern: str | None = None) -> str | None:
 
 
 def stands_alone(text: str) -> str | None:
-    """The whole text, where it is short enough to be nothing but an answer.
+    """The whole text, if it is short enough to be only an answer.
 
     >>> stands_alone("18"), stands_alone("(B) Paris"), stands_alone("So she has 18 apples left.")
     ('18', '(B) Paris', None)
@@ -117,7 +117,7 @@ def stands_alone(text: str) -> str | None:
 
 
 def last_mark(text: str) -> tuple[int, str] | None:
-    """Where the last mark's answer begins, and the answer."""
+    """The place where the last mark's answer begins, and the answer."""
     return max(marked_answers(text), default=None)
 
 
@@ -135,7 +135,8 @@ def marked_answers(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _unsettled(text: str, place: int) -> str:
-    """What is said before a mark and takes its answer back, so that it is not read as the answer.
+    """The word before a mark that takes its answer back. It is put before the answer, which is then not read
+    as a plain answer.
 
     >>> _unsettled("It is 2 or the answer is 4", 11), _unsettled("I don't think the answer is 4", 14)
     ('or ', 'not ')
@@ -154,7 +155,7 @@ def _is_option(text: str, match: re.Match[str]) -> bool:
 
 
 def answer_at(text: str, place: int) -> str:
-    """What is said at a place: displayed mathematics, or a line up to its first sentence's end."""
+    """The text at a place: displayed mathematics, or a line up to the end of its first sentence."""
     end = text.find("\n", place)
     line = text[place : end if end >= 0 else len(text)].strip()
     if line.isdigit():  # most answers
@@ -182,5 +183,5 @@ def answer_at(text: str, place: int) -> str:
 
 
 def _says_little(said: str) -> bool:
-    """Whether a mark's answer is talk: a box before it counts."""
+    """Whether a mark's answer is only talk. A box before it counts then."""
     return not re.search(r"[\d\\]", said) and len(said.split()) > 3

@@ -1,4 +1,4 @@
-"""Whether expressions, equations and inequalities are equal, by computer algebra."""
+"""Tells whether expressions, equations and inequalities are equal, by computer algebra."""
 
 import re
 
@@ -34,7 +34,7 @@ def same_named(a: Reading, b: Reading, same: Same) -> bool | None:
 
 
 def _is_loose(name: str) -> bool:
-    """Whether a name is one that others stand for as well: a word, or a function's."""
+    """Whether a name may be replaced by others: it is a word, or the name of a function."""
     return (len(name) > 2 and name.isalpha()) or "(" in name
 
 
@@ -85,7 +85,7 @@ def same_expression(a: Reading, b: Reading) -> bool | None:
 
 
 def glued_unit(a: Reading, b: Reading) -> Quantity | None:
-    """`3m` beside a number as three metres: with a letter of computer algebra it would be a product."""
+    """Read `3m` as three metres if the other side is a number. Computer algebra would read a product."""
     if not isinstance(a, Expression) or a.unit or not isinstance(b, Quantity):
         return None
     return (
@@ -94,14 +94,15 @@ def glued_unit(a: Reading, b: Reading) -> Quantity | None:
 
 
 def _in_every_reading(left: str, right: str, is_decimal: bool) -> bool | None:
-    """Whether expressions are equal; None where they are by one reading and not by another."""
+    """Whether expressions are equal. None if they are equal in one reading and not in another."""
     pairs = [(one, other) for one in line_readings(left) for other in line_readings(right)]
     found = {algebra.equal(one, other, is_decimal) for one, other in pairs}
     return found.pop() if len(found) == 1 else None
 
 
 def line_readings(latex: str) -> tuple[str, ...]:
-    r"""What a fraction on one line could mean: what follows its denominator is below the line or behind it.
+    r"""The possible meanings of a fraction on one line: the text after its denominator may be below the line
+    or after it.
 
     >>> line_readings(r"1/2x"), line_readings(r"1/2+x")
     (('1/2x', '1/2\\cdot x'), ('1/2+x',))

@@ -1,5 +1,5 @@
-"""Exact gradients of answers' mean losses under one student, one backward pass an answer: their norms, and a
-sketch of each that keeps inner products.
+"""Exact gradients of answers' mean losses under one student, with one backward pass an answer. They give
+norms, or sketches that keep inner products.
 
 Shapes: T answer tokens, D width, V vocabulary, P parameters, K numbers of a sketch.
 """
@@ -21,9 +21,9 @@ from cluster.progress import tell
 from cluster.threads import one_thread
 from selection.scoring import refusal
 
-SKETCH = 512  # numbers, as GRACE's program keeps
+SKETCH = 512  # how many numbers a sketch has, as in GRACE's program
 SKETCH_SEED = 0
-PIECE = 2**22  # coordinates that are sketched at once
+PIECE = 2**22  # how many coordinates are sketched at once
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class SketchStatistics:
 
 
 class Gradients:
-    """Exact gradients of answers' mean losses under one student, one answer at a time: their norms, or with
-    `sketches` sketches of them.
+    """Computes exact gradients of answers' mean losses under one student, one answer at a time: their norms,
+    or with `sketches` their sketches.
     """
 
     def __init__(self, model: Any, special_ids: frozenset[int], sketches: bool = False) -> None:
@@ -64,7 +64,7 @@ class Gradients:
         self._buckets: list[torch.Tensor] | None = None
 
     def score(self, rows: Sequence[Rendered]) -> list[GradientStatistics | SketchStatistics | Exception]:
-        """Norm or sketch of each answer's gradient; an answer that fails alone gets its exception."""
+        """The norm or sketch of each answer's gradient. An answer that fails by itself gets its exception."""
         found = []
         for row in rows:
             found.append(self._score(row))
@@ -93,7 +93,7 @@ class Gradients:
         self.model.zero_grad(set_to_none=True)
 
     def backward(self, row: Rendered) -> tuple[torch.Tensor, torch.Tensor]:
-        """Leave the gradient of an answer's mean loss in the model's parameters; natural log, over the
+        """Compute the gradient of an answer's mean loss in the model's parameters. Natural log, over the
         answer's tokens without special ones, as in scoring.
 
         Returns:
@@ -120,10 +120,11 @@ class Gradients:
         return hidden_TD, target_T
 
     def norms(self, row: Rendered) -> tuple[float, float]:
-        """|gradient| over all parameters, and over the vocabulary projection as if it were tied to nothing.
+        """|gradient| over all parameters, and over the vocabulary projection as if its weights were not
+        tied.
 
-        The second needs the last hidden states alone: |sum_t (p_t - onehot_t) h_t^T| / T where the projection
-        is one plain matrix; where logits are scaled or capped, its derivative comes in.
+        The second only needs the last hidden states: |sum_t (p_t - onehot_t) h_t^T| / T if the projection is
+        one plain matrix. If logits are scaled or capped, the derivative of that is included.
 
         Raises:
             ValueError: no token has a loss.
@@ -141,9 +142,9 @@ class Gradients:
         return math.sqrt(sum(parts))
 
     def _sketch(self) -> np.ndarray:
-        """Every coordinate of the gradient is added to one of K numbers, with a sign, both drawn by a seed:
-        inner products are kept on average, in one pass over the gradient, piece by piece where it lies (a
-        count sketch).
+        """A count sketch: every coordinate of the gradient is added to one of K numbers with a sign. Both are
+        drawn by a seed. Inner products are kept on average. It takes one pass over the gradient, piece by
+        piece.
         """
         parameters = list(self.model.parameters())
         if self._buckets is None:
@@ -163,8 +164,8 @@ class Gradients:
 
 
 def draw_buckets(sizes: Sequence[int], width: int, seed: int) -> list[torch.Tensor]:
-    """For every coordinate of some parameters twice the number that it is added to, plus one where it is
-    subtracted, in 16 bits.
+    """For every coordinate of some parameters, in 16 bits: twice the index of the number that it is added to,
+    plus one if it is subtracted.
     """
     rng = torch.Generator().manual_seed(seed)
     return [torch.randint(2 * width, (size,), generator=rng, dtype=torch.int16) for size in sizes]

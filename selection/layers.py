@@ -1,8 +1,8 @@
-"""The hidden quantity h_t of SCAS: the last decoder layer's up projection, as sums of unit vectors over
-prompts and answers.
+"""The hidden vector h_t of SCAS: the output of the last decoder layer's up projection. It is summed as unit
+vectors over prompts and answers.
 
-Families name that projection differently and some fuse it with its gate; then the up half counts. Where a
-layer's MLP is a set of experts, no single projection sees every token: there h_t is the output of the whole
+Model families name that projection differently, and some fuse it with its gate; then the up half counts. If a
+layer's MLP is a set of experts, no single projection sees every token. Then h_t is the output of the whole
 MLP (`docs/methods.md` says why).
 
 Shapes: T tokens of a batch, S segments (each prompt and then its answers), H width of the watched output.
@@ -18,12 +18,12 @@ from cluster.errors import BadInput
 from cluster.models.branching import Layout
 from cluster.models.vocabulary import decoder_of
 
-LISTS = ("layers", "h", "blocks", "layer")  # what families call their list of decoder layers
+LISTS = ("layers", "h", "blocks", "layer")  # the names of model families for their list of decoder layers
 NOT_TEXT = ("vision", "image", "audio", "speech")
-ONLY_WITH_IMAGES = "CrossAttention"  # part of the names of layers that a text alone does not run through
-# Endings of a projection's name inside a layer, the first that is there counts. Up projections beside a gate
-# come first, then those fused with it (gate half, up half), then the first matrix of an MLP without a gate,
-# then what stands in an MLP's place.
+ONLY_WITH_IMAGES = "CrossAttention"  # in the names of layers that are skipped for a text alone
+# Endings of a projection's name inside a layer. The first one that exists counts. Up projections beside a
+# gate come first, then those fused with it (gate half, up half), then the first matrix of an MLP without a
+# gate, then what replaces an MLP.
 UP = ("up_proj", "proj_up", "w3")
 FUSED = ("gate_up_proj", "Wi", "input_linear")
 FIRST = (
@@ -40,7 +40,7 @@ FIRST = (
 EXPERTS = ("experts", "router")
 MLPS = ("mlp", "feed_forward", "block_sparse_moe")
 NOT_MLP = ("attn", "attention", "adapter", "vision", "mamba_decoder")
-UNIT_ROWS = 4096  # positions whose unit vectors exist at once
+UNIT_ROWS = 4096  # how many positions' unit vectors exist at once
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,11 @@ class Layer:
 
 
 def find_layer(model: Any, target_layer: str | None = None) -> Layer:
-    """The layer whose output is h_t: `target_layer` by its dotted name, else the last decoder layer's.
+    """The layer whose output is h_t: `target_layer` by its dotted name, otherwise the one in the last decoder
+    layer.
 
     Raises:
-        BadInput: no such module, or nothing in the last layer that looks like an MLP.
+        BadInput: there is no such module, or the last layer has nothing that looks like an MLP.
     """
     modules = dict(model.named_modules())
     if target_layer is not None:
@@ -86,7 +87,7 @@ def find_layer(model: Any, target_layer: str | None = None) -> Layer:
 
 
 def _last_layer(model: Any) -> torch.nn.Module | None:
-    """The last decoder layer of the language model, also inside a model that sees and hears."""
+    """The last decoder layer of the language model, also inside a model with images or audio."""
     for name, module in decoder_of(model).named_modules():
         words = name.split(".")
         if (
@@ -102,8 +103,8 @@ def _last_layer(model: Any) -> torch.nn.Module | None:
 
 
 def _mlp_of(layer: torch.nn.Module) -> tuple[str, torch.nn.Module, bool] | None:
-    """Name, module, and whether only the up half counts, of a layer's first projection or of its whole MLP of
-    experts.
+    """The name and module of a layer's first projection, or of its whole MLP of experts, and whether only the
+    up half counts.
     """
     inside = [
         (name, module) for name, module in layer.named_modules() if not any(word in name for word in NOT_MLP)
@@ -123,8 +124,8 @@ def _is_projection(module: torch.nn.Module) -> bool:
 
 
 class UnitSums:
-    """Sums the unit vectors of h_t over each prompt and each answer while the forward pass runs; nothing [T,
-    H] is kept.
+    """Sums the unit vectors of h_t over each prompt and each answer during the forward pass. No [T, H] tensor
+    is kept.
     """
 
     def __init__(self, layout: Layout, counted: np.ndarray, layer: Layer) -> None:
@@ -135,7 +136,7 @@ class UnitSums:
         self.sums_SH = torch.empty(0)
 
     def __call__(self, output_TH: torch.Tensor) -> None:
-        """Take the watched layer's output; of a layer that runs several times in a pass the last one
+        """Take the watched layer's output. If a layer runs several times in a pass, its last output
         counts.
         """
         output_TH = self.layer.kept(output_TH)
@@ -157,7 +158,7 @@ class UnitSums:
                 number += 1
 
     def products(self) -> tuple[list[float], list[float]]:
-        """Per answer: |sum over A|^2 and (sum over A) . (sum over Q)."""
+        """For each answer: |sum over A|^2 and (sum over A) . (sum over Q)."""
         answers: list[int] = []
         prompts: list[int] = []
         at = 0

@@ -1,10 +1,10 @@
-"""Fitting a learned selector: a small linear regression from stored statistics to what learning from answers
-really gave, as the bar that a published cost has to reach.
+"""Fits a learned selector: a small linear regression from stored statistics to the measured gain of learning
+from answers. Published costs are compared with it.
 
-It is fitted on pairs of a student and a teacher whose gain was measured by training; the features of a pair
-are means over the teacher's answers under that student. Since it is linear, the same coefficients are a cost
-of single answers (`learned` in `selection/costs.py`). What it is judged on must be other students and other
-tasks: `fit` knows nothing of that, its caller does.
+It is fitted on pairs of a student and a teacher whose gain was measured by training. The features of a pair
+are means over the teacher's answers under that student. Because the regression is linear, the same
+coefficients give a cost of single answers (`learned` in `selection/costs.py`). It must be judged on other
+students and other tasks; the caller of `fit` has to ensure that.
 
 Shapes: N pairs, F features.
 """
@@ -12,12 +12,12 @@ Shapes: N pairs, F features.
 import numpy as np
 import pandas as pd
 
-RIDGE = 0.1  # of a standardised feature's own sum of squares
+RIDGE = 0.1  # relative to a standardised feature's sum of squares
 
 
 def fit(features: pd.DataFrame, gains: pd.Series, ridge: float = RIDGE) -> dict[str, float]:
-    """Coefficients by ridge regression of gains on standardised features; 0 for a feature that never changes.
-    The intercept is left out: it orders nothing.
+    """Coefficients of a ridge regression of gains on standardised features. 0 for a constant feature. The
+    intercept is left out, because it does not affect the order.
 
     Args:
         features: [N, F], by name.

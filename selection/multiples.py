@@ -1,6 +1,6 @@
-"""Whether several values or intervals are equal: lists, sets, tuples, ratios.
+"""Tells whether several values or intervals are equal: lists, sets, tuples, ratios.
 
-Their members are compared by the `same` that is given.
+Their members are compared with the given function `same`.
 """
 
 from collections.abc import Callable
@@ -73,7 +73,7 @@ def same_several(one: Several, other: Reading, same: Same) -> bool | None:
 
 
 def _in_order(several: Several) -> list[Reading]:
-    """The items; assignments by the names of their variables."""
+    """The items in order. Assignments are sorted by the names of their variables."""
     if all(isinstance(item, Named) for item in several.items):
         named = [item for item in several.items if isinstance(item, Named)]
         return [item.value for item in sorted(named, key=lambda item: item.name)]
@@ -81,7 +81,7 @@ def _in_order(several: Several) -> list[Reading]:
 
 
 def _same_as_sets(one: Several, other: Several, same: Same) -> bool | None:
-    """Of sets of different length: equal where one repeats a value."""
+    """Compare sets of different length. They are equal if one repeats a value."""
     distinct = [list(dict.fromkeys(s.items)) for s in (one, other)]
     if len(distinct[0]) != len(distinct[1]):
         return False
@@ -96,7 +96,7 @@ def _same_ratio(one: Several, other: Several) -> bool:
 
 
 def _matched(left: list[Any], right: list[Any], is_same: Callable[[Any, Any], bool | None]) -> bool | None:
-    """Whether each has its equal among the others; None where one may have."""
+    """Whether each item has an equal one on the other side. None if it is in doubt."""
     in_doubt = False
     for item in left:
         found = [is_same(item, other) for other in right]

@@ -1,6 +1,5 @@
-"""Reading a final answer as what it says: a quantity, several values, an interval, an equation, a time,
-words, or an expression for computer algebra. Nothing is guessed: text of which a part is unknown reads as
-None.
+"""Reads a final answer as a quantity, several values, an interval, an equation, a time, words, or an
+expression for computer algebra. Nothing is guessed: if a part of the text is unknown, the reading is None.
 """
 
 import re
@@ -63,12 +62,12 @@ def read(text: str) -> Reading | None:
 
 
 def _or_number(rest: str) -> bool:
-    """Whether an explanation takes back what it explains."""
+    """Whether an explanation takes its answer back."""
     return bool(re.search(r"\b(?:maybe|perhaps|unless|but|or)\b", rest))
 
 
 def without_lead(text: str) -> str:
-    """Text without words that only lead to the answer, and without a point behind it."""
+    """The text without introductory words, and without a full stop at its end."""
     before = ""
     while before != text:
         before = text
@@ -78,7 +77,7 @@ def without_lead(text: str) -> str:
 
 
 def _read(text: str) -> Reading | None:
-    """Read text without typography, by what its form says."""
+    """Read text without typography, by its form."""
     if not text or len(text) > LONGEST:
         return None
     if (based := BASED.fullmatch(text)) is not None:

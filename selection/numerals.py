@@ -1,9 +1,9 @@
-r"""Numbers as people write them, read exactly: grouped digits of every country, mixed numbers, powers of ten,
+r"""Reads numbers exactly as people write them: grouped digits of every country, mixed numbers, powers of ten,
 repeating decimals, scale words and number words.
 
-A numeral that has two readings (`1.234` is a decimal here and a thousand elsewhere) has one that counts and
-others that make the reader doubt: an answer that is right by a doubtful reading alone is neither right nor
-wrong. Text comes without typography, see `typography.plain`.
+Some numerals have two readings (`1.234` is a decimal here and a thousand elsewhere). One of them counts, the
+others are doubtful. An answer that is right only by a doubtful reading is neither right nor wrong. The text
+has no typography, see `typography.plain`.
 """
 
 import re
@@ -16,7 +16,7 @@ def spoken(text: str) -> list[str]:
     return text.split()
 
 
-LARGEST_EXPONENT = 5000  # of a power that is worked out here
+LARGEST_EXPONENT = 5000  # the largest exponent of a power that is computed here
 POINTED = r"(?:\d+(?:\.\d*)?|\.\d+)"
 GROUPED = (
     r"[1-9]\d{0,2}(?:,\d{3})+(?![\d,])(?:\.\d+)?",  # 1,234,567.8
@@ -64,8 +64,8 @@ class Number:
     """An exact number.
 
     Attributes:
-        doubtful: what it is by a reading that does not count.
-        digits: significant digits of a decimal; 0 where no point was written, or where digits repeat.
+        doubtful: its values by readings that do not count.
+        digits: significant digits of a decimal. 0 if there is no point, or if digits repeat.
     """
 
     value: Fraction
@@ -95,7 +95,7 @@ def numeral(text: str) -> Number | None:
 
 
 def without_groups(text: str) -> str:
-    """Every grouped numeral of a text with its digits joined and a decimal point.
+    """The text with the digits of every grouped numeral joined, and with decimal points.
 
     >>> without_groups("1,234 + 1 000 000"), without_groups("1.234,5"), without_groups("1, 2, 300")
     ('1234 + 1000000', '1234.5', '1, 2, 300')
@@ -117,7 +117,7 @@ def _digits(text: str) -> int:
 
 
 def _repeating(text: str) -> Number | None:
-    """Of a decimal whose end repeats: marked by a line or parentheses, or seen where dots follow."""
+    """Read a decimal whose end repeats. A line, parentheses or following dots mark it."""
     if text.endswith("..."):
         whole, _, behind = text[:-3].partition(".")
         seen = re.fullmatch(r"(\d*?)(?:(\d)\2{2,}|(\d{2,6}?)\3+)", behind)
@@ -134,7 +134,7 @@ def _repeating(text: str) -> Number | None:
 
 
 def power_of_ten(groups: tuple[str | None, ...]) -> Fraction | None:
-    """The power that `POWER` or `BARE_POWER` found; None where it is too large to be worked out."""
+    """The power that `POWER` or `BARE_POWER` found. None if it is too large to compute."""
     exponent = int(next(group for group in groups if group is not None))
     return Fraction(10) ** exponent if abs(exponent) <= LARGEST_EXPONENT else None
 

@@ -1,5 +1,5 @@
-"""Final answers that are said rather than written as mathematics: words, times of day, numbers in a base,
-numbers said twice.
+"""Reads final answers that are not written as mathematics: words, times of day, numbers in a base, numbers
+given twice.
 """
 
 import re
@@ -34,7 +34,7 @@ LETTER = re.compile(r"\(?([A-J])\)(?:\s|$)|\(([A-J])\)")
 
 
 def in_base(digits: str, base: int) -> Based | None:
-    """A whole number in a base, None where its digits are not of that base."""
+    """A whole number in a base. None if its digits are not of that base."""
     try:
         return Based(int(digits, base), base, digits) if base > 1 else None
     except ValueError:
@@ -70,7 +70,7 @@ def infinite(text: str) -> Infinite | None:
 
 
 def words_said(text: str) -> Words | None:
-    """Words: text that holds no digit and is no mathematics."""
+    """Read text as words: it has no digit and is no mathematics."""
     lower = text.casefold().rstrip(".!")
     if NO_SOLUTION.fullmatch(lower):
         return Words("no real solution" if "real" in lower else "no solution")

@@ -1,7 +1,8 @@
-"""What the next-token distribution says about each counted token: loss, clipped rank, Brier term, entropy.
+"""Statistics of the next-token distribution at each counted token: loss, clipped rank, Brier term,
+entropy.
 
 The vocabulary projection runs in chunks of positions, in float32 whatever the model's dtype, into two blocks
-that are reused; no [T, V] block is kept. Natural log.
+that are reused. No [T, V] block is kept. Natural log.
 
 Shapes: T tokens of a batch, D width, V vocabulary, N predictions.
 """
@@ -25,8 +26,8 @@ TOP_COLUMN = 8
 
 @dataclass(frozen=True)
 class Predictions:
-    """Counted tokens that have something before them: where each is predicted from, where it stands, whose it
-    is; int64 [N].
+    """Counted tokens that are predicted, as int64 [N]: the position that each is predicted from, its own
+    position, and its owner.
     """
 
     source: np.ndarray
@@ -37,8 +38,8 @@ class Predictions:
 def find_predictions(
     layout: Layout, counted: np.ndarray, spans: Sequence[tuple[slice, slice]]
 ) -> Predictions:
-    """Predictions of every (prompt, tokens after it): the first token is predicted from the prompt's last, if
-    there is one.
+    """The predictions of every (prompt, tokens after it). The first token is predicted from the prompt's last
+    token, if there is one.
     """
     source, target, segment = [], [], []
     for number, (prompt, span) in enumerate(spans):
@@ -56,7 +57,7 @@ def find_predictions(
 
 
 class Vocabulary:
-    """Measures predictions under one model's projection; `free` drops its blocks."""
+    """Measures predictions under one model's projection. `free` drops its blocks."""
 
     def __init__(self, head: Head) -> None:
         self.head, self.device, self.size = head, head.model.device, head.size
@@ -69,8 +70,8 @@ class Vocabulary:
     def measure(
         self, hidden_TD: torch.Tensor, layout: Layout, wanted: Predictions, full: bool
     ) -> dict[str, np.ndarray]:
-        """Per prediction, float64 [N]: its loss, and where `full` also clipped rank, Brier term
-        and entropy.
+        """For each prediction, float64 [N]: its loss, and with `full` also clipped rank, Brier term and
+        entropy.
         """
         names = ("loss", "rank", "brier", "entropy") if full else ("loss",)
         parts: list[torch.Tensor] = []
@@ -83,8 +84,8 @@ class Vocabulary:
         return dict(zip(names, table, strict=True))
 
     def _chunk_statistics(self, hidden_ND: torch.Tensor, target_N: torch.Tensor, full: bool) -> torch.Tensor:
-        """float64 [4, N] or [1, N]; the logits are shifted in place so that the largest is 0, and nothing [N,
-        V] is kept.
+        """The statistics of a chunk, float64 [4, N] or [1, N]. The logits are shifted in place so that the
+        largest is 0. No [N, V] tensor is kept.
         """
         logits_NV, spare_NV = (
             self.head.logits(hidden_ND, self._block(0, len(hidden_ND))),
@@ -92,7 +93,7 @@ class Vocabulary:
         )
         own_N1, peak_N1 = logits_NV.gather(1, target_N.unsqueeze(1)), logits_NV.amax(-1, keepdim=True)
         more = []
-        if full:  # comparisons into a float block: sums of booleans are tens of times slower on a CPU
+        if full:  # comparisons are written as floats: on a CPU sums of booleans are tens of times slower
             rank_N = 1 + torch.gt(logits_NV, own_N1, out=spare_NV).sum(-1)
             more = [rank_N.clamp(max=RANK_CLIP), _brier(_largest(logits_NV, BRIER_TOP), own_N1)]
         shifted_NV = logits_NV.sub_(peak_N1)
@@ -104,7 +105,7 @@ class Vocabulary:
         return torch.stack([loss_N, *more]).double()
 
     def _block(self, which: int, rows: int) -> torch.Tensor:
-        """One of two float32 blocks [rows, V], allocated once: a fresh one for every chunk would cost more
+        """One of two float32 blocks [rows, V], allocated once. A new block for every chunk would cost more
         than its arithmetic.
         """
         while len(self._blocks) <= which or self._blocks[which].shape[0] < rows:
@@ -116,8 +117,8 @@ class Vocabulary:
 def _largest(logits_NV: torch.Tensor, k: int) -> torch.Tensor:
     """The k largest logits [N, k], in any order.
 
-    The vocabulary is cut into columns of 8 entries; the k columns with the largest maxima must hold them all.
-    Selecting among V/8 and then 8k entries costs about half of selecting among V.
+    The vocabulary is cut into columns of 8 entries. The k columns with the largest maxima hold all of them.
+    Selecting among V/8 and then 8k entries costs about half as much as selecting among V.
     """
     columns = logits_NV.shape[1] // TOP_COLUMN
     if columns <= k:

@@ -1,7 +1,8 @@
-r"""Reading one quantity: a number with its sign, currency, scale, percent sign and unit, and nothing unknown.
+r"""Reads one quantity: a number with its sign, currency, scale, percent sign and unit, and nothing
+unknown.
 
-The whole text has to be read. What is left over after the number is a unit, a noun or words that say nothing
-(`units.EMPTY`); anything else makes it no quantity. Text comes without typography, see `typography.plain`.
+The whole text has to be read. The text after the number is a unit, a noun or words without meaning
+(`units.EMPTY`). With anything else it is no quantity. The text has no typography, see `typography.plain`.
 """
 
 import re
@@ -56,7 +57,7 @@ ORDINAL = re.compile(r"(?:st|nd|rd|th)(?![A-Za-z])")
 ONE_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)\.?")
 SEVERAL_UNITS = re.compile(rf"{ONE_UNIT.pattern}(?:(?:\s*,\s*|\s+|\s*,?\s+and\s+){ONE_UNIT.pattern}){{1,3}}")
 AROUND = re.compile(r"^[({\[]\s*(.*?)\s*[)}\]]$")
-LONGEST_PHRASE = 14  # words around the one number of a sentence
+LONGEST_PHRASE = 14  # the most words around the only number of a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,8 @@ class Quantity:
     """A number and what it counts.
 
     Attributes:
-        value: before the unit's factor; a percentage is not divided by a hundred.
-        doubtful: what else the number could be.
+        value: the number without the unit's factor. A percentage is not divided by a hundred.
+        doubtful: other possible values of the number.
         digits: significant digits of a decimal, 0 of any other number.
     """
 
@@ -77,7 +78,7 @@ class Quantity:
 
 
 def quantity(text: str) -> Quantity | None:
-    r"""Read a text that is one quantity; None where any of it is unknown.
+    r"""Read a text that is one quantity. None if any part of it is unknown.
 
     >>> quantity("-$1,250.50").value, quantity("11 5/6").value, quantity("$1.5M").value
     (Fraction(-2501, 2), Fraction(71, 6), Fraction(1500000, 1))
@@ -97,7 +98,7 @@ def quantity(text: str) -> Quantity | None:
 
 
 def compound(text: str) -> Quantity | None:
-    """Read a quantity in several units of one dimension, in the first of them.
+    """Read a quantity in several units of one dimension. The result is in the first of them.
 
     >>> compound("5 hours and 30 minutes").value
     Fraction(11, 2)
@@ -116,7 +117,7 @@ def compound(text: str) -> Quantity | None:
 
 
 def _front(text: str) -> tuple[int, str, str]:
-    """The sign, the currency and what follows: either may come first."""
+    """The sign, the currency and the rest. Sign and currency may come in either order."""
     sign, money, seen = 1, "", True
     while seen:
         seen = False
@@ -130,7 +131,7 @@ def _front(text: str) -> tuple[int, str, str]:
 
 
 def _number(text: str) -> tuple[Number, str, bool] | None:
-    """The number that a text begins with and what stands behind it; and whether it is one numeral."""
+    """The number at the beginning of a text, the text after it, and whether the number is one numeral."""
     if found := MIXED.match(text):
         whole, over, under = found[1], found[2] or found[4], found[3] or found[5]
         if not 0 < int(over) < int(under):
@@ -163,7 +164,7 @@ def _plain(digits: str) -> Fraction:
 
 
 def _with_rest(number: Number, sign: int, money: str, behind: str, is_pure: bool) -> Quantity | None:
-    """The quantity of a number and all that stands behind it."""
+    """The quantity of a number and all the text after it."""
     scale: int | Fraction
     scale, behind = _scale(behind, bool(money)) if is_pure else (1, behind)
     while scale > 1 and (more := SCALE.match(behind)):  # two hundred thousand
@@ -195,7 +196,7 @@ def _with_rest(number: Number, sign: int, money: str, behind: str, is_pure: bool
 
 
 def _scale(behind: str, is_money: bool) -> tuple[int, str]:
-    """A scale word or letter directly behind a number."""
+    """A scale word or letter directly after a number."""
     if found := SCALE.match(behind):
         return SCALES[found[1].casefold()], behind[found.end() :]
     letters = MONEY_LETTERS if is_money else SCALE_LETTERS
@@ -206,7 +207,7 @@ def _scale(behind: str, is_money: bool) -> tuple[int, str]:
 
 
 def _in_words(text: str) -> Quantity | None:
-    """A number in words, and a noun behind it."""
+    """A number in words, with a noun after it."""
     words = text.rstrip(".!").split()
     if not words or len(words) > 12 or any(character.isdigit() for character in text):
         return None

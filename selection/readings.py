@@ -1,4 +1,4 @@
-"""What a final answer can say: the kinds of readings that are compared."""
+"""The kinds of readings of a final answer, which are compared."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """LaTeX for computer algebra, and a unit behind it."""
+    """LaTeX for computer algebra, and a unit after it."""
 
     latex: str
     unit: Unit | None = None
@@ -28,8 +28,8 @@ class Several:
     """More than one value.
 
     Attributes:
-        kind: `set` where the order says nothing, `tuple` where it does, `ratio`.
-        is_braced: written in braces, so surely a set.
+        kind: `set` if the order has no meaning, `tuple` if it has, or `ratio`.
+        is_braced: whether it is written in braces, so that it is surely a set.
     """
 
     kind: str
@@ -39,7 +39,9 @@ class Several:
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """A union of intervals: each low, high, and whether its ends belong to it; None as an end is infinite."""
+    """A union of intervals. Each has a low and a high end, and whether they belong to it. None as an end is
+    infinite.
+    """
 
     parts: tuple[tuple["Reading | None", "Reading | None", bool, bool], ...]
     variable: str = ""
@@ -56,7 +58,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """An equation or inequality that names nothing: its sign and two sides as LaTeX."""
+    """An equation or inequality without a single name: its sign and its two sides as LaTeX."""
 
     sign: str
     sides: tuple[str, str]
@@ -64,7 +66,7 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Based:
-    """A whole number in a base that is told: its value and the base."""
+    """A whole number in a given base: its value and the base."""
 
     value: int
     base: int
@@ -73,7 +75,7 @@ class Based:
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """A time of day or a span: minutes, and which half of the day if it is said."""
+    """A time of day or a duration: its minutes, and the half of the day if it is given."""
 
     minutes: Fraction
     half: str
@@ -92,7 +94,7 @@ Reader = Callable[[str], "Reading | None"]
 
 
 def as_intervals(reading: Reading | None) -> Intervals | None:
-    """The intervals that something could be: a pair in parentheses is an open one too."""
+    """The intervals that a reading may mean. A pair in parentheses may be an open interval."""
     if isinstance(reading, Intervals):
         return reading
     if isinstance(reading, Several) and reading.kind == "tuple" and len(reading.items) == 2:

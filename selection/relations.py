@@ -1,6 +1,6 @@
-"""Equations and inequalities: a name with its value, intervals of a name, or two sides.
+"""Reads equations and inequalities: a name with its value, intervals of a name, or two sides.
 
-What stands at the sides is read by the `read` that is given.
+The sides are read with the given function `read`.
 """
 
 import re
@@ -80,7 +80,7 @@ def _sides(left: str, right: str, read: Reader) -> tuple[str, str] | None:
 
 
 def _inequality(parts: list[str], signs: list[str], read: Reader) -> Reading | None:
-    """Intervals where one name stands between constants, else a relation."""
+    """Intervals if one name is between constants, otherwise a relation."""
     if len(parts) == 2 and signs[0] == "!=":
         sides = _sides(parts[0], parts[1], read)
         return Relation("!=", sides) if sides else None

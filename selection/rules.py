@@ -1,7 +1,7 @@
-"""From costs to a choice: which verified answers of each question enter the training set.
+"""Rules turn costs into a choice: the verified answers of each question that enter the training set.
 
-Every rule looks at one question at a time and draws from a generator seeded by (seed, question id), so a
-choice does not change when other questions come or go (except under `round_robin`, a cap and
+Every rule looks at one question at a time and draws from a generator seeded by (seed, question id). So a
+choice does not change when other questions are added or removed (except with `round_robin`, a cap and
 `most_questions`). Equal costs are ordered by answer id.
 """
 
@@ -26,16 +26,16 @@ CHOSEN_COLUMNS = ["question_id", "answer_id", "teacher", "cost", "rank", "candid
 
 @dataclass(frozen=True)
 class RuleSettings:
-    """Which rule, and its parameters: `groups` and `group` (1 is the cheapest), `k` for top-k, `teacher` for
-    a fixed one.
+    """The name of a rule, and its parameters: `groups` and `group` (1 is the cheapest), `k` for top-k,
+    `teacher` for a fixed teacher.
 
     `weights` of the k chosen: equal, or by the margin over the first answer left out (LARK's). `temperature`
     of `softmax`, in units of the cost. A question whose cheapest answer costs more than `threshold`, or than
     the `threshold_quantile` of all costs, is left out. `cap`: no teacher answers more than this share of the
-    questions that pass the threshold; where it is reached, its answers stop being candidates.
-    `most_questions`: of the questions with a choice, so many are kept, drawn by the seed alone, so that arms
-    which can answer the same questions keep the same ones. With a cap, with `most_questions`, or under
-    `round_robin`, what is chosen for one question depends on the others.
+    questions that pass the threshold. A teacher that has reached it is no candidate any more.
+    `most_questions`: only so many of the questions with a choice are kept. They are drawn by the seed alone,
+    so that arms which can answer the same questions keep the same ones. With a cap, with `most_questions`, or
+    with `round_robin`, the choice for one question depends on the others.
     """
 
     name: RuleName = "groups"
@@ -53,7 +53,7 @@ class RuleSettings:
 
 
 def is_sequential(settings: RuleSettings) -> bool:
-    """Whether what is chosen for one question depends on the others."""
+    """Whether the choice for one question depends on the others."""
     return settings.name == "round_robin" or settings.cap is not None or settings.most_questions is not None
 
 
@@ -61,8 +61,8 @@ def group_of_rank(rank: int, candidates: int, groups: int, compat: str = "ours")
     """The group (1-based) of the answer at 1-based `rank` among `candidates` sorted by cost.
 
     With at least as many candidates as groups this is ceil(rank * G / n), as published. With fewer, the
-    published program leaves group 1 empty and the question vanishes from training; here each answer is its
-    own group, the cheapest first.
+    published program leaves group 1 empty, and the question vanishes from training. Here each answer is then
+    its own group, the cheapest first.
 
     >>> [group_of_rank(r, 9, 5) for r in range(1, 10)]
     [1, 2, 2, 3, 3, 4, 4, 5, 5]
@@ -75,7 +75,7 @@ def group_of_rank(rank: int, candidates: int, groups: int, compat: str = "ours")
 
 
 def question_generator(seed: int, question_id: str) -> np.random.Generator:
-    """A generator that belongs to one question under one seed."""
+    """The random generator of one question under one seed."""
     digest = hashlib.sha256(f"{seed}/{question_id}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
@@ -98,8 +98,8 @@ def choice_weights(costs: Sequence[float], k: int, weights: WeightName) -> list[
 
 @dataclass(frozen=True)
 class Teachers:
-    """What a rule may know of the teachers: the share of questions each got right, and how often each was
-    taken so far.
+    """What a rule knows about the teachers: the share of questions that each got right, and how often each
+    was taken so far.
     """
 
     accuracy: Mapping[str, float]
@@ -108,7 +108,7 @@ class Teachers:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The answers to one question, cheapest first; `draw` makes the question's own generator."""
+    """The answers to one question, cheapest first. `draw` makes the question's own generator."""
 
     answer_ids: Sequence[str]
     teachers: Sequence[str]
@@ -119,17 +119,17 @@ class Candidates:
         return len(self.costs)
 
     def of(self, teacher: str | None) -> list[int]:
-        """Where a teacher's answers stand."""
+        """The places of a teacher's answers."""
         return [i for i, name in enumerate(self.teachers) if name == teacher]
 
     def one_of(self, places: Sequence[int]) -> list[int]:
-        """One of these places, drawn; none of none."""
+        """Draw one of these places. Empty if there are none."""
         if len(places) < 2:
             return list(places)
         return [int(self.draw().choice(places))]
 
     def without(self, teachers: Collection[str]) -> "Candidates":
-        """The same without some teachers' answers."""
+        """The candidates without some teachers' answers."""
         kept = [i for i, name in enumerate(self.teachers) if name not in teachers]
         ids, names = ([column[i] for i in kept] for column in (self.answer_ids, self.teachers))
         return Candidates(ids, names, [self.costs[i] for i in kept], self.draw)
@@ -159,7 +159,9 @@ def _softmax(answers: Candidates, s: RuleSettings, teachers: Teachers) -> list[i
 
 
 def _round_robin(answers: Candidates, s: RuleSettings, teachers: Teachers) -> list[int]:
-    """The teachers in turn: of those with an answer here, the one that was taken least often so far."""
+    """The teachers in turn: of those with an answer to this question, the one that was taken least often so
+    far.
+    """
     first = min(set(answers.teachers), key=lambda t: (teachers.taken[t], t))
     return answers.one_of(answers.of(first))
 
@@ -169,13 +171,13 @@ def _random(answers: Candidates, s: RuleSettings, teachers: Teachers) -> list[in
 
 
 def _strongest(answers: Candidates, s: RuleSettings, teachers: Teachers) -> list[int]:
-    """The best teacher that has a verified answer here; equal accuracies are ordered by name."""
+    """The best teacher with a verified answer to this question. Equal accuracies are ordered by name."""
     best = min(set(answers.teachers), key=lambda t: (-teachers.accuracy[t], t))
     return answers.one_of(answers.of(best))
 
 
 def _teacher(answers: Candidates, s: RuleSettings, teachers: Teachers) -> list[int]:
-    """Only this teacher's answers; a question it has no verified answer for is left out."""
+    """Only this teacher's answers. A question without one is left out."""
     return answers.one_of(answers.of(s.teacher))
 
 
@@ -200,7 +202,7 @@ def choose(
         pool: verified answers: question_id, answer_id, teacher, cost.
         settings: the rule.
         seed: of the draws.
-        accuracy: share of the pool's questions each teacher got right; used by `strongest`.
+        accuracy: the share of the pool's questions that each teacher got right. `strongest` uses it.
 
     Returns:
         The chosen rows: question_id, answer_id, teacher, cost, rank (1 is the cheapest), candidates, weight
@@ -221,7 +223,7 @@ def choose(
         answers = by_question[question_id]
         full = {t for t in set(answers.teachers) if teachers.taken[t] >= room}
         ranked = answers.without(full) if full else answers
-        if not len(ranked) or ranked.costs[0] > ceiling:  # the cap has taken the cheaper ones
+        if not len(ranked) or ranked.costs[0] > ceiling:  # a cap may have removed the cheaper ones
             continue
         picked = RULES[settings.name](ranked, settings, teachers)
         teachers.taken.update({ranked.teachers[i] for i in picked})
@@ -238,7 +240,7 @@ def choose(
 
 
 def candidates_of(pool: pd.DataFrame, seed: int) -> Iterator[tuple[str, Candidates]]:
-    """Every question with its answers, both in order; equal costs are ordered by answer id."""
+    """Every question with its answers, both in order. Equal costs are ordered by answer id."""
     ordered = pool.sort_values(["question_id", "cost", "answer_id"])
     questions = ordered["question_id"].tolist()
     columns = [ordered[name].tolist() for name in ("answer_id", "teacher", "cost")]
@@ -252,21 +254,21 @@ def candidates_of(pool: pd.DataFrame, seed: int) -> Iterator[tuple[str, Candidat
 
 
 def _ceiling(pool: pd.DataFrame, settings: RuleSettings) -> float:
-    """The cost above which a question's cheapest answer leaves it out."""
+    """The largest cost of a cheapest answer. Questions above it are left out."""
     if settings.threshold_quantile is not None and len(pool):
         return float(pool["cost"].quantile(settings.threshold_quantile))
     return math.inf if settings.threshold is None else settings.threshold
 
 
 def _shuffled(seed: int, question_id: str) -> bytes:
-    """A key that sorts questions in an order of the seed: who reaches a cap first must not hang on their
+    """A key that sorts questions in an order drawn by the seed, so that the cap does not depend on their
     names.
     """
     return hashlib.sha256(f"order/{seed}/{question_id}".encode()).digest()
 
 
 def check_rule(settings: RuleSettings, teachers: set[str]) -> None:
-    """Refuse parameters no rule can work with."""
+    """Refuse parameters that no rule accepts."""
     if settings.groups < 1:
         raise BadInput(
             "groups is out of range", settings.groups, "1 or more", "a ranking is cut into so many"

@@ -1,9 +1,9 @@
-"""Everything one forward pass of the student says about an answer, kept as sums, from which every cost is a
-view.
+"""The statistics of an answer from one forward pass of the student. They are kept as sums, from which every
+cost is computed.
 
-Rows in, statistics out, without Ray. Rows with the same prompt share it: it is computed once
-(`cluster.models.branching`). Prompts with their answers fill batches of a token budget, longest first, so
-that memory stays bounded; `selection.predictions` and `selection.layers` do the sums.
+No Ray is used. Rows with the same prompt share it: it is computed once (`cluster.models.branching`). Prompts
+with their answers fill batches up to a token budget, longest first, so that memory is bounded.
+`selection.predictions` and `selection.layers` compute the sums.
 
 Conventions: natural log; l_t = -log p(x_t | x_<t) computed in float32 whatever the model's dtype; position 0
 has no loss; special tokens are in neither span. u_t is the unit vector of the last decoder layer's
@@ -69,7 +69,7 @@ STATISTIC_NAMES = tuple(f.name for f in fields(Statistics))
 
 
 class EmptySpan(BadInput):
-    """An answer without one countable token: scoring it would give the cost 0 and let it win."""
+    """An answer without a countable token. Scoring it would give the cost 0, and it would be chosen."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,9 @@ class _Family:
 
 
 def refusal(model: Any, row: Rendered) -> Exception | None:
-    """Why a row must not reach a model: on a GPU a token outside of its vocabulary would end the process."""
+    """Why a row must not be given to a model. On a GPU a token outside of its vocabulary would end the
+    process.
+    """
     known, most = model.get_input_embeddings().weight.shape[0], context_length(model)
     strange = next((i for i in row.ids if not 0 <= i < known), None)
     if strange is not None:
@@ -113,13 +115,12 @@ def refusal(model: Any, row: Rendered) -> Exception | None:
 class Scorer:
     """Computes statistics of rendered answers under one student.
 
-    A row's numbers do not depend on the rows beside it, to rounding. Where position encodings depend on the
-    length of what is in the batch (dynamic and long RoPE), rows longer than the original length are computed
-    alone.
+    Up to rounding, a row's numbers do not depend on other rows. If position encodings depend on the longest
+    row of a batch (dynamic and long RoPE), rows longer than the original length are computed alone.
 
     Attributes:
-        lanes: how many batches go on side by side, which share the token budget.
-        proof: which shortcuts this model allows; what it does not is done the plain way.
+        lanes: how many batches run side by side. They share the token budget.
+        proof: the shortcuts that this model allows. Anything else is done the plain way.
     """
 
     result = Statistics
@@ -143,13 +144,13 @@ class Scorer:
         self.lanes = lanes_of(model) if self.stretched_above == math.inf else 1
         budget = token_budget or DEFAULT_TOKEN_BUDGET.get(device, DEFAULT_TOKEN_BUDGET["cuda"])
         self.token_budget = max(1, budget // self.lanes)
-        self._spare: list[Vocabulary] = []  # of batches that have ended, with their blocks
+        self._spare: list[Vocabulary] = []  # of finished batches, with their memory blocks
         if device == "cpu":
             keep_freed_memory()
 
     def score(self, rows: Sequence[Rendered]) -> list[Statistics | Exception]:
-        """Statistics per row, in order. A row that fails alone gets its exception instead; its neighbours are
-        unharmed.
+        """The statistics of each row, in order. A row that fails by itself gets its exception instead. Other
+        rows are not affected.
         """
         empty = EmptySpan("the answer has no token besides special ones", "", "at least one", "")
         results: list[Statistics | Exception] = [empty] * len(rows)
@@ -168,7 +169,7 @@ class Scorer:
         return results
 
     def _member(self, i: int, row: Rendered) -> _Member | None:
-        """The answer cut after its last countable token; None for an empty one."""
+        """The answer, cut after its last countable token. None for an empty one."""
         answer = row.ids[row.prompt_length : row.answer_end]
         countable = np.flatnonzero(~np.isin(np.array(answer, dtype=np.int64), self.special_ids))
         return (
@@ -212,7 +213,7 @@ class Scorer:
         return batches
 
     def _score_members(self, members: Sequence[_Member]) -> list[Statistics | Exception]:
-        """A batch's statistics, in this thread; of halves of it where it fails."""
+        """A batch's statistics, computed in this thread. If it fails, its halves are computed."""
         try:
             vocabulary = self._spare.pop()
         except IndexError:
@@ -289,6 +290,6 @@ class Scorer:
 
 
 def _finite(result: Statistics) -> Statistics | Exception:
-    """The statistics, or an error where one is not finite: a broken row must not win by NaN."""
+    """The statistics, or an error if one is not finite. A broken row must not be chosen because of NaN."""
     broken = [name for name in STATISTIC_NAMES if not math.isfinite(getattr(result, name))]
     return ArithmeticError(f"the student gives {', '.join(broken)} that are not finite") if broken else result

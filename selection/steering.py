@@ -1,9 +1,9 @@
-"""OGLS-SD (arXiv 2605.12400): what a frozen teacher says of a student's wrong rollouts when it is shown right
-and wrong solutions of the same question.
+"""OGLS-SD (arXiv 2605.12400): the states of a frozen teacher on a student's wrong rollouts, when its prompt
+shows right and wrong solutions of the same question.
 
 Pools of contexts are pure functions of rollouts and verdicts. The teacher pass reads every rollout after
-every context and keeps running means of hidden states before the vocabulary projection: where the projection
-is linear, mean logits are the projection of the mean hidden state, so one state a token stands for a pool of
+every context, and keeps running means of hidden states before the vocabulary projection. If the projection is
+linear, mean logits are the projection of the mean hidden state. So one state a token is enough for a pool of
 any size. Each context is computed once for all rollouts that are read after it (`cluster.models.branching`).
 
 Row t of an array is the state that predicts token t of the rollout; row 0 is the prompt's last position.
@@ -36,7 +36,7 @@ class Rollout:
     """One answer of the student to a question.
 
     Attributes:
-        is_right: None where nobody knows: a checker that failed or ran out of time. Such a rollout is in no
+        is_right: None if it is unknown, because a checker failed or ran out of time. Such a rollout is in no
             pool and is not trained on.
     """
 
@@ -47,10 +47,10 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """What a rollout's target is made from: texts that fill the place of a solution in the teacher's prompt.
+    """The contexts of a rollout's target: texts that take the place of a solution in the teacher's prompt.
 
     Attributes:
-        why: the rollout is not trained on, for this reason; empty where it is.
+        why: the reason why the rollout is not trained on. Empty if it is.
     """
 
     right: tuple[str, ...] = ()
@@ -61,13 +61,13 @@ class Pools:
 def pools_of(
     rollouts: Sequence[Rollout], solution: str, exclude_self: bool = False, needs: str = "both"
 ) -> dict[str, Pools]:
-    """Of one question's rollouts the pools of each, by id (eqs 8 and 9, and what the paper leaves open).
+    """The pools of each rollout of one question, by id (eqs 8 and 9, and what the paper leaves open).
 
-    Right contexts are the right rollouts and the reference solution; wrong ones the wrong rollouts, the
-    rollout itself among them unless it is to be left out, with exact copies of it.
+    Right contexts are the right rollouts and the reference solution. Wrong contexts are the wrong rollouts,
+    including the rollout itself. With `exclude_self` it is left out, and exact copies of it.
 
     Args:
-        solution: worked, of the data; empty where there is none.
+        solution: the worked solution of the data. Empty if there is none.
         needs: which pools must not be empty: both, right, or none.
     """
     right = tuple(r.text for r in rollouts if r.is_right)
@@ -90,12 +90,13 @@ def pools_of(
 
 @dataclass(frozen=True)
 class Reading:
-    """A rollout that the teacher is to read.
+    """A rollout that the teacher reads.
 
     Attributes:
-        prompt: token ids of the question as the student was asked it.
-        tokens: of the rollout as it was sampled, as many as are read.
-        reference, right, wrong: token ids of prompts that show a solution: the reference, the pools'.
+        prompt: the token ids of the question, as the student was asked.
+        tokens: the tokens of the rollout as it was sampled, up to the number that is read.
+        reference, right, wrong: the token ids of prompts that show a solution: the reference, or one of a
+            pool.
     """
 
     prompt: tuple[int, ...]
@@ -105,7 +106,7 @@ class Reading:
     wrong: tuple[tuple[int, ...], ...] = ()
 
     def prompts(self, arrays: Sequence[Array]) -> Iterator[tuple[Array, tuple[int, ...]]]:
-        """Every prompt after which it is read, with the array that gets the mean."""
+        """Every prompt after which the rollout is read, with the array that gets the mean."""
         own: dict[Array, Sequence[tuple[int, ...]]] = {
             "h0": [self.prompt],
             "h_s": [self.reference] if self.reference else [],
@@ -119,10 +120,10 @@ class Reading:
 
 @dataclass
 class States:
-    """What came of a reading: arrays [C, T, D] in float32; C is 1 where means stand for pools.
+    """The result of a reading: arrays [C, T, D] in float32. C is 1 if means replace pools.
 
     Attributes:
-        left_out: contexts that did not fit into the model.
+        left_out: the number of contexts that did not fit into the model.
     """
 
     arrays: dict[Array, np.ndarray] = field(default_factory=dict)
@@ -134,8 +135,8 @@ class _Member:
     """One reading after one prompt.
 
     Attributes:
-        share: what it adds to the mean.
-        place: its row of the array, where no mean is taken.
+        share: its weight in the mean.
+        place: its row of the array, if no mean is taken.
     """
 
     row: int
@@ -150,11 +151,11 @@ class TeacherPass:
     """Reads rollouts under one frozen model.
 
     Args:
-        max_length: tokens of the longest context with its rollout; the model's own positions may be fewer.
+        max_length: the most tokens of a context with its rollout. The model's own positions may be fewer.
 
     Attributes:
-        takes_means: whether one state stands for a pool: the projection is a matrix, and nothing that is not
-            linear comes after it.
+        takes_means: whether one mean state is enough for a pool. The projection must be a matrix with nothing
+            nonlinear after it.
     """
 
     def __init__(
@@ -176,9 +177,10 @@ class TeacherPass:
             keep_freed_memory()
 
     def read(self, rows: Sequence[Reading], arrays: Sequence[Array]) -> list[States | Exception]:
-        """The arrays of every reading, in order; one that fails alone gets its exception instead.
+        """The arrays of every reading, in order. One that fails by itself gets its exception instead.
 
-        Contexts that do not fit into the model with the rollout leave their pool, and are counted.
+        Contexts that do not fit into the model together with the rollout are left out of their pool and
+        counted.
         """
         results: list[States | Exception] = [States() for _ in rows]
         members: list[_Member] = []
@@ -208,7 +210,9 @@ class TeacherPass:
                 yield _Member(i, name, prompt, row.tokens, share, 0 if self.takes_means else k)
 
     def _batches(self, members: Sequence[_Member]) -> Iterator[list[_Member]]:
-        """Members by prompt, the largest first, up to the token budget; one that is larger is alone."""
+        """Batches of members by prompt, the largest first, up to the token budget. A larger member is
+        alone.
+        """
         order = sorted(members, key=lambda m: (-len(m.prompt), m.prompt, -len(m.tokens), m.row))
         batch: list[_Member] = []
         used = 0
@@ -268,7 +272,9 @@ class TeacherPass:
 
 
 def naive_states(model: Any, row: Reading, arrays: Sequence[Array]) -> dict[Array, np.ndarray]:
-    """The same, one prompt at a time and nothing shared: what `TeacherPass` is measured against."""
+    """The same as `TeacherPass`, one prompt at a time and without sharing. `TeacherPass` is compared with
+    it.
+    """
     from cluster.models.vocabulary import decoder_of
 
     sums: dict[Array, list[np.ndarray]] = {}
@@ -282,7 +288,9 @@ def naive_states(model: Any, row: Reading, arrays: Sequence[Array]) -> dict[Arra
 
 
 def teacher_tokens(rows: Sequence[Reading], arrays: Sequence[Array], shares: bool) -> int:
-    """Tokens that a pass computes: with sharing every prompt once for all rollouts that are read after it."""
+    """The number of tokens that a pass computes. With sharing every prompt counts once for all rollouts that
+    are read after it.
+    """
     if not shares:
         return sum(len(p) + len(row.tokens) for row in rows for _, p in row.prompts(arrays))
     prompts = {p for row in rows for _, p in row.prompts(arrays)}

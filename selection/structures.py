@@ -1,6 +1,7 @@
-"""Several values in one final answer: between commas, in brackets, as intervals and unions, with plus-minus.
+"""Reads several values in one final answer: between commas, in brackets, as intervals and unions, with
+plus-minus.
 
-What stands inside is read by the `read` that is given.
+The members are read with the given function `read`.
 """
 
 import re
@@ -31,7 +32,9 @@ NAME = re.compile(
 
 
 def closes_at(text: str, at: int) -> int:
-    """Where the bracket at this place closes, -1 where it does not; brackets of intervals may differ."""
+    """The place where the bracket at this place closes. -1 if it does not. Brackets of intervals may
+    differ.
+    """
     depth = 0
     for place in range(at, len(text)):
         depth += (text[place] in "([{") - (text[place] in ")]}")
@@ -41,7 +44,7 @@ def closes_at(text: str, at: int) -> int:
 
 
 def split_top(text: str, separator: re.Pattern[str]) -> list[str]:
-    """Split where a separator stands outside all brackets."""
+    """Split at separators outside all brackets."""
     parts, depth, begin, place = [], 0, 0, 0
     while place < len(text):
         depth += (text[place] in "([{") - (text[place] in ")]}")

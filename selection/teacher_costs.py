@@ -1,7 +1,7 @@
-"""Published costs of teachers, not of answers: all answers of a teacher cost the same, which takes a look at
-everything that it said. Lower is chosen earlier.
+"""Published costs of teachers. All answers of a teacher have the same cost, which is computed from all of
+them. Lower costs are chosen earlier.
 
-Each takes the scored answers, table by table, with the columns of `Statistics` and what it needs beyond, and
+Each takes the scored answers, table by table, with the columns of `Statistics` and of further measures, and
 returns teacher -> cost.
 """
 
@@ -13,7 +13,8 @@ import pandas as pd
 from selection.costs import CostSettings
 
 SPLITS, TEST_SHARE, SMOOTHING = 10, 0.1, 1e-3
-# Of a nat: losses are summed as whole numbers, so that the order of answers does not change the last digit.
+# Fractions of a nat. Losses are summed as whole numbers, so that the order of answers does not change the
+# last digit.
 STEPS = 2**32
 
 
@@ -42,7 +43,8 @@ def grace(
     answers: Iterable[pd.DataFrame], accuracy: Mapping[str, float], settings: CostSettings
 ) -> dict[str, float]:
     """GRACE (arXiv 2511.02833) of every teacher, from sketches of its answers' gradients: see `grace_of`.
-    Answers without a sketch do not enter. A teacher that answers fewer than two of the questions comes last.
+    Answers without a sketch are left out. A teacher with answers to fewer than two of the questions comes
+    last.
     """
     own: dict[str, list[tuple[str, bytes]]] = {}
     for table in answers:
@@ -52,7 +54,7 @@ def grace(
             own.setdefault(teacher, []).append((question, sketch))
     known = {}
     for teacher in sorted(own):
-        rows = sorted(own[teacher])  # sums over rows in another order end in other last digits
+        rows = sorted(own[teacher])  # another order of the sum would change the last digits
         questions = [question for question, _ in rows]
         if len(set(questions)) > 1:
             sketches = np.array([np.frombuffer(sketch, "<f4") for _, sketch in rows], dtype=float)
@@ -62,8 +64,8 @@ def grace(
 
 
 def grace_of(gradients_NK: np.ndarray, questions: list[str]) -> float:
-    """Gradient cross-validation: how large the gradients of held-out questions are where those of the others
-    say little.
+    """Gradient cross-validation: how large the gradients of held-out questions are in directions that the
+    gradients of the others do not cover.
 
     The questions are split ten times, nine tenths against one, by seeds 0 to 9. With S the second moment of
     the training gradients, each of length one, its eigenvalues drawn by 1e-3 towards their mean, and H that
@@ -71,7 +73,7 @@ def grace_of(gradients_NK: np.ndarray, questions: list[str]) -> float:
 
     Args:
         gradients_NK: of N answers, K numbers each.
-        questions: whose answers they are.
+        questions: the question of each answer.
     """
     codes, distinct = pd.factorize(np.array(questions), sort=True)
     held_out = max(1, int(len(distinct) * TEST_SHARE))

@@ -1,6 +1,6 @@
-"""How well a student predicts an answer that nobody asked for: the lower half of IFD (Cherry LLM, arXiv
-2308.12032). The answer is read behind what the template writes before an answer, as the published program
-reads it behind its own header.
+"""How well a student predicts an answer without its question: the denominator of IFD (Cherry LLM, arXiv
+2308.12032). The answer is read after the text that the template writes before an answer. The published
+program reads it after its own header.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class UnconditionedStatistics:
 
     Attributes:
         alone_loss: sum of its tokens' losses, in nats.
-        n_alone: how many, the same as with the question.
+        n_alone: the number of its tokens, the same as with the question.
     """
 
     alone_loss: float
@@ -28,10 +28,10 @@ class Unconditioned:
     """Reads answers without their questions.
 
     Args:
-        head: tokens that an answer is read behind.
+        head: the tokens after which an answer is read.
 
     Raises:
-        BadInput: there are none, so that the first token would have no loss.
+        BadInput: there are none, so the first token would have no loss.
     """
 
     result = UnconditionedStatistics
@@ -48,7 +48,7 @@ class Unconditioned:
         self.proof, self.context_length = scorer.proof, scorer.context_length
 
     def score(self, rows: Sequence[Rendered]) -> list[UnconditionedStatistics | Exception]:
-        """Statistics per answer, in order; one that fails alone gets its exception instead."""
+        """The statistics of each answer, in order. One that fails by itself gets its exception instead."""
         found = self.scorer.score([self.alone(row) for row in rows])
         return [
             UnconditionedStatistics(one.answer_loss, one.n_answer) if isinstance(one, Statistics) else one
@@ -56,6 +56,6 @@ class Unconditioned:
         ]
 
     def alone(self, row: Rendered) -> Rendered:
-        """An answer behind the head alone."""
+        """An answer directly after the head."""
         ids = (*self.head, *row.ids[row.prompt_length : row.answer_end])
         return Rendered(ids, len(self.head), len(ids))

@@ -1,4 +1,4 @@
-r"""What a number counts: units of measure with their size, currencies, and nouns.
+r"""Reads what a number counts: units of measure with their size, currencies, and nouns.
 
 A unit is a factor and the dimensions that it measures; a noun ("apples") is a dimension of its own. So 5 cm
 is 50 mm and not 50 cm, and 18 apples are not surely 18 oranges. Text comes without typography.
@@ -22,7 +22,7 @@ class Unit:
 
     @property
     def counts_nouns(self) -> bool:
-        """Whether it names something that no table knows."""
+        """Whether it contains a noun that is in no table of units."""
         return any(name.startswith("#") for name, _ in self.dimensions)
 
 
@@ -108,7 +108,7 @@ COUNTERS = frozenset("个個只本人名张条件辆棵岁次枚匹台箱개명�
 KNOWN = {name: size for dimension, sizes in SIZES.items() for name, size in _sized(dimension, sizes).items()}
 SPEEDS = {"mph": ("mile", "hour"), "kph": ("km", "hour"), "kmh": ("km", "hour"), "kmph": ("km", "hour")}
 SPEEDS |= {"fps": ("ft", "s"), "bps": ("bit", "s"), "rpm": ("revolution", "min")}
-NO_UNIT = frozenset({"unit", "units"})  # of whatever dimension: 18 units, units^2
+NO_UNIT = frozenset({"unit", "units"})  # words for a unit of any dimension: 18 units, units^2
 CURRENCY = (
     r"(?:US\$|C\$|A\$|HK\$|\$|€|£|¥|₹|₩|₽|"
     r"(?:USD|EUR|GBP|JPY|CNY|RMB|INR|CHF|CAD|AUD)(?![A-Za-z])|Rs\.?(?![A-Za-z]))"
@@ -124,13 +124,13 @@ WORD = re.compile(
 
 
 def read_unit(text: str, plainly: bool = True) -> Unit | None:
-    """Read what stands behind a number.
+    """Read the text after a number as a unit.
 
     Args:
-        plainly: behind a space, so that one letter can be a unit.
+        plainly: whether a space comes before it, so that one letter can be a unit.
 
     Returns:
-        None where it is not surely a unit or a noun. `Unit(1, {})` where it says nothing of what is counted.
+        None if it is not surely a unit or a noun. `Unit(1, {})` if it does not say what is counted.
     """
     rest = text.strip().strip(".,;:!").strip()
     rest = re.sub(r"\\(?:mathrm)?Omega", "Ω", re.sub(r"\\(?:upmu|mu)\s*", "µ", rest)).replace("\u2126", "Ω")
@@ -176,7 +176,7 @@ def _next_unit(rest: str, plainly: bool) -> tuple[Unit, int, str] | None:
 
 
 def unit_of(word: str, plainly: bool = True) -> Unit | None:
-    """The unit or noun of one word; None where a word changes what the number means."""
+    """The unit or noun of one word. None if the word changes the meaning of the number."""
     name = word if word in ("rs.",) else word.rstrip(".")
     lower = name.casefold()
     if (lower in TELLING and name != "May") or (

@@ -1,7 +1,7 @@
-"""Is an answer right? A verdict with its reason, from the final answer and the references.
+"""Verdicts on answers, with reasons, from the final answer and the references.
 
-Symbolic mathematics on text that a model wrote, or a user's own function, may hang or crash: `checking` runs
-this in a child process that is killed at a wall-clock limit.
+Symbolic mathematics on a model's text, or a user's own function, may hang or crash. So `checking` runs this
+module in a child process that is killed at a wall-clock limit.
 """
 
 import inspect
@@ -20,9 +20,9 @@ from selection.choices import told_choice
 from selection.comparison import COMPARISONS, UnreadableReference
 from selection.extraction import extract_final, stands_alone
 
-# what cannot be read is unparsed and never wrong; a reference that cannot be read has a state of its own
+# an answer that cannot be read is unparsed and never wrong; an unreadable reference has its own state
 State = Literal["correct", "wrong", "unparsed", "unreadable_reference", "timed_out", "checker_error"]
-# `none` takes every answer; `judge` asks a model, which this folder knows nothing of
+# `none` accepts every answer; `judge` asks a model and is implemented elsewhere
 Method = Literal["math", "exact", "numeric", "choice", "function", "none", "judge"]
 METHODS = (*COMPARISONS, "function", "none", "judge")
 
@@ -42,12 +42,12 @@ class VerifySettings:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a check is given.
+    """The input of a check.
 
     Attributes:
-        references: of which one is enough.
-        row: JSON text of the question's row with its messages and the answer's tool calls; empty where the
-            check does not ask for it.
+        references: right answers, of which one is enough.
+        row: JSON text of the question's row with its messages and the answer's tool calls. Empty if the check
+            does not need it.
     """
 
     text: str
@@ -64,7 +64,7 @@ class Verdict:
 
 
 def check_settings(settings: VerifySettings) -> None:
-    """Refuse settings that no answer could be checked with.
+    """Refuse settings with which answers cannot be checked.
 
     Raises:
         BadInput: the function cannot be imported, or the pattern has not exactly one group.
@@ -86,10 +86,10 @@ def check_settings(settings: VerifySettings) -> None:
 
 
 def load_function(path: str) -> Callable[..., bool]:
-    """Import a user's check by dotted path `package.module:function`; it gets (answer text, reference), the
-    reference as a list where there are several or none, and with a parameter `row` the question's row too.
+    """Import a user's check by its path `package.module:function`. It gets (answer text, reference). The
+    reference is a list if there are several or none. With a parameter `row` it also gets the question's row.
 
-    Their own module comes before an installed one of the same name; see `cluster.own_modules`.
+    The user's module comes before an installed one of the same name; see `cluster.own_modules`.
 
     Raises:
         BadInput: it cannot be imported or is not callable.
@@ -121,7 +121,7 @@ def judge(text: str, given: str | tuple[str, ...], settings: VerifySettings, row
     """Check one answer in this process, with no time limit.
 
     Raises:
-        BadInput: no reference.
+        BadInput: there is no reference.
     """
     references = (given,) if isinstance(given, str) else given
     if settings.method == "none":
@@ -130,7 +130,7 @@ def judge(text: str, given: str | tuple[str, ...], settings: VerifySettings, row
         return _by_function(text, references, settings, row)
     if not references:
         raise BadInput("no reference to check against", "", f"one, for method {settings.method}", "")
-    said = split_reasoning(text)[1]  # what is thought on the way is no answer
+    said = split_reasoning(text)[1]  # reasoning is no answer
     got = extract_final(said, settings.pattern)
     is_marked = got is not None or settings.pattern is not None
     if not is_marked:
@@ -155,8 +155,8 @@ def judge(text: str, given: str | tuple[str, ...], settings: VerifySettings, row
 
 
 def unreadable(references: tuple[str, ...], settings: VerifySettings) -> str:
-    """Why a method can read none of these references, "" where it can read one. Of methods that need no
-    computer algebra to tell.
+    """Why a method can read none of these references. "" if it can read one. Only for methods that need no
+    computer algebra for that.
 
     >>> unreadable(("a few",), VerifySettings(method="numeric"))
     "'a few' is not one number"
@@ -177,8 +177,8 @@ def unreadable(references: tuple[str, ...], settings: VerifySettings) -> str:
 
 @lru_cache(maxsize=4096)
 def final_of_reference(reference: str, pattern: str | None) -> str:
-    """What an answer is compared with: the final answer in a reference that is worked out, else all of it.
-    Kept, since a question's answers come together.
+    """The text that an answer is compared with: the final answer of a worked reference, otherwise all of it.
+    It is cached, because a question's answers come together.
     """
     said = split_reasoning(reference)[1] or reference
     return (extract_final(said, pattern) or said).strip()

@@ -1,4 +1,4 @@
-"""Words around a number: those that say nothing, and those that change what it means."""
+"""Words around a number: those without meaning for it, and those that change its meaning."""
 
 
 def words(text: str) -> frozenset[str]:

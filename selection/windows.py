@@ -1,5 +1,5 @@
-"""Local naturalness (arXiv 2510.03988): how well a student predicts each sentence of an answer from the
-question and the few sentences before it alone.
+"""Local naturalness (arXiv 2510.03988): how well a student predicts each sentence of an answer from only the
+question and the few sentences before it.
 
 A sentence ends at a full stop, a question or exclamation mark before white space, at a wide mark, or with a
 line.
@@ -16,7 +16,7 @@ from cluster.models.rendering import Rendered
 from selection.scoring import EmptySpan, Scorer, Statistics
 
 CLOSING = r"['\")\]*_”’»）」』]*"
-# A mark with what closes behind it, before white space or the end, or a wide one; with ends of lines behind.
+# A mark and closing characters before white space or the end, or a wide mark; then ends of lines.
 ENDS = re.compile(rf"(?:[.!?…]+{CLOSING}(?=\s|$)|[。！？]+{CLOSING})(?:[^\S\n]*\n)*|\n+")
 
 
@@ -26,7 +26,7 @@ class LocalStatistics:
 
     Attributes:
         local_loss: mean over its sentences of the mean loss of a sentence's tokens, in nats.
-        sentences: how many.
+        sentences: the number of its sentences.
     """
 
     local_loss: float
@@ -34,7 +34,7 @@ class LocalStatistics:
 
 
 class Windows:
-    """Reads every sentence of an answer behind the question and the `window` sentences before it."""
+    """Reads every sentence of an answer after the question and the `window` sentences before it."""
 
     result = LocalStatistics
 
@@ -45,7 +45,9 @@ class Windows:
         self.proof, self.context_length = scorer.proof, scorer.context_length
 
     def score(self, rows: Sequence[Rendered]) -> list[LocalStatistics | Exception]:
-        """Local statistics per answer, in order; one that fails alone gets its exception instead."""
+        """The local statistics of each answer, in order. One that fails by itself gets its exception
+        instead.
+        """
         cut = [self.windows(row) for row in rows]
         found = iter(self.scorer.score([one for own in cut for one in own]))
         return [summed([next(found) for _ in own]) for own in cut]
@@ -62,15 +64,15 @@ class Windows:
         return rows
 
     def _ends(self, row: Rendered) -> list[int]:
-        """Where the sentences of an answer end; the last ends where the answer does."""
+        """The ends of an answer's sentences. The last one is the end of the answer."""
         pieces = self.tokenizer.convert_ids_to_tokens(list(row.ids[row.prompt_length : row.answer_end]))
         return [row.prompt_length + end for end in sentence_ends(texts_of(pieces, self.is_byte_level))]
 
 
 @lru_cache(maxsize=1)
 def byte_of_character() -> dict[str, int]:
-    """Which byte each character of a byte-level vocabulary stands for (GPT-2's table): the printable ones for
-    themselves, the others from U+0100 on.
+    """The byte of each character of a byte-level vocabulary (GPT-2's table). Printable characters stand for
+    themselves, the others are characters from U+0100 on.
     """
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -78,8 +80,9 @@ def byte_of_character() -> dict[str, int]:
 
 
 def texts_of(pieces: Sequence[str], is_byte_level: bool) -> list[str]:
-    """The text that each token of an answer adds, from tokens as byte-level and SentencePiece vocabularies
-    write them; added tokens stand for themselves. A character of several tokens comes with the last of them.
+    """The text that each token of an answer adds. Tokens are written as in byte-level and SentencePiece
+    vocabularies; added tokens stand for themselves. A character of several tokens comes with the last of
+    them.
 
     >>> texts_of(["Ġis", "ãĢ", "Ĥ"], True), texts_of(["▁is", "<0xE3>", "<0x80>", "<0x82>"], False)
     ([' is', '', '。'], [' is', '', '', '。'])
@@ -99,11 +102,11 @@ def texts_of(pieces: Sequence[str], is_byte_level: bool) -> list[str]:
 
 
 def sentence_ends(texts: Sequence[str]) -> list[int]:
-    """Behind which tokens a sentence ends, counted from 1: the first that reaches its end. A full stop within
-    a number ends none.
+    """The tokens after which a sentence ends, counted from 1: the first token that reaches the end. A full
+    stop within a number ends no sentence.
 
     Args:
-        texts: what each token adds.
+        texts: the text that each token adds.
 
     >>> sentence_ends(["It", " is", " 3", ".", "5", ".", " Yes", "\\n", "\\n", "So"])
     [6, 9, 10]
@@ -122,7 +125,7 @@ def sentence_ends(texts: Sequence[str]) -> list[int]:
 
 
 def summed(found: Sequence[Statistics | Exception]) -> LocalStatistics | Exception:
-    """One answer's sentences together; those of special tokens alone do not count."""
+    """Combine the sentences of one answer. Sentences of only special tokens do not count."""
     own = [one for one in found if not isinstance(one, EmptySpan)]
     for one in own:
         if isinstance(one, Exception):
