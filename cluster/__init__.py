@@ -1,1 +1,1 @@
-"""Where models live and work runs: session, hosting actors, the pool, loading, rendering, sampling."""
+"""Ray and models: the session, hosting actors, the pool; loading, rendering and sampling."""

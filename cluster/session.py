@@ -50,7 +50,7 @@ DASHBOARD_PORT = 8265
 
 @dataclass(frozen=True)
 class RaySettings:
-    """Where to run. `address` None starts a local Ray, unless RAY_ADDRESS (set inside a Ray job) names a
+    """The Ray to run on. `address` None starts a local Ray, unless RAY_ADDRESS (set inside a Ray job) names a
     cluster.
 
     `auth` is token or disabled. A local Ray uses a token unless told otherwise; a cluster's mode comes from
@@ -74,7 +74,9 @@ class RaySettings:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What Ray offers: resources in total and of each node, where its logs and its dashboard are."""
+    """A connected Ray: its resources in total and of each node, and the places of its logs and its
+    dashboard.
+    """
 
     resources: dict[str, float]
     nodes: tuple[Node, ...]
@@ -192,7 +194,7 @@ def set_environment(settings: RaySettings) -> str | None:
     for key, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     wait_asleep()
-    # nobody takes this machine away
+    # a local machine is not preempted
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0" if address is None else "1")
     if address is None:
         refuse_more_than_here(settings)

@@ -1,3 +1,3 @@
-"""Which answers this student should learn from: verification, forward statistics, costs and rules. No Ray
-here.
+"""Choosing the answers that this student should learn from: verification, forward statistics, costs and
+rules. No Ray here.
 """

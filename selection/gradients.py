@@ -28,7 +28,7 @@ PIECE = 2**22  # how many coordinates are sketched at once
 
 @dataclass(frozen=True)
 class GradientStatistics:
-    """Of one answer's mean loss.
+    """The gradient norms of one answer's mean loss.
 
     Attributes:
         gradient_norm: |gradient| over all parameters.
@@ -39,7 +39,7 @@ class GradientStatistics:
 
 @dataclass(frozen=True)
 class SketchStatistics:
-    """Of one answer's mean loss.
+    """The gradient sketch of one answer's mean loss.
 
     Attributes:
         gradient_sketch: `SKETCH` float32 numbers, little-endian, whose inner products stand for those of the

@@ -13,7 +13,7 @@ from selection.scoring import Scorer, Statistics
 
 @dataclass(frozen=True)
 class UnconditionedStatistics:
-    """Of one answer without its question.
+    """The statistics of one answer without its question.
 
     Attributes:
         alone_loss: sum of its tokens' losses, in nats.

@@ -22,7 +22,7 @@ ENDS = re.compile(rf"(?:[.!?…]+{CLOSING}(?=\s|$)|[。！？]+{CLOSING})(?:[^\S
 
 @dataclass(frozen=True)
 class LocalStatistics:
-    """Of one answer.
+    """The local statistics of one answer.
 
     Attributes:
         local_loss: mean over its sentences of the mean loss of a sentence's tokens, in nats.

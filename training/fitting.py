@@ -87,7 +87,7 @@ class _Fitting(threading.Thread):
                 "training failed",
                 _innermost(self.error),
                 "",
-                "see the worker logs; the next run goes on from the last checkpoint",
+                "see the worker logs; the next run continues from the last checkpoint",
             ) from self.error
         if self.error is not None:
             raise self.error

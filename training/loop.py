@@ -201,7 +201,7 @@ class _JobRun:
                 "a whole checkpoint could not be loaded",
                 checkpoint,
                 "",
-                "remove it; training goes on from the one before",
+                "remove it; training continues from the one before",
             )
         return step
 

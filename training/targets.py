@@ -15,7 +15,7 @@ SAMPLED = "sampled"  # the array of log-probabilities that tokens had when they 
 
 @dataclass(frozen=True)
 class DivergenceSettings:
-    """Which divergence, and its parameters.
+    """The name of a divergence, and its parameters.
 
     `forward` is KL(target || student), `reverse` KL(student || target), `jsd` the generalised Jensen-Shannon
     divergence, where `beta` is the target's weight. Beta 0 and 1 are the forward and reverse KL themselves,

@@ -179,7 +179,7 @@ def describe_cluster() -> str:
     total, free = ray.cluster_resources(), ray.available_resources()
     kinds = [kind for kind in KINDS if total.get(kind)]
     has = ", ".join(f"{total[kind]:g} {kind} ({free.get(kind, 0.0):g} free)" for kind in kinds)
-    return f"the cluster has {has or 'no CPU'}; held by: {', '.join(holders()) or 'nobody that Ray names'}"
+    return f"the cluster has {has or 'no CPU'}; held by: {', '.join(holders()) or 'no actor that Ray lists'}"
 
 
 def holders() -> list[str]:

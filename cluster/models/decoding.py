@@ -2,13 +2,12 @@
 `cluster.models.proof` finds the fastest one that is right.
 
     batched      left-padded rows of several lengths with one key/value cache. Keys and values are written
-    into room that
-                 is there already: concatenating them anew for every token, as transformers' cache does,
+                 into reserved room. transformers' cache concatenates them for every token instead, which
                  copies the whole cache once per token.
     alone        one row at a time through transformers' `generate`, with the model's own kind of cache.
     recomputed   every row from its first token, for every token: right for any model, and slow.
 
-Shapes: B rows under way, V vocabulary.
+Shapes: B unfinished rows, V vocabulary.
 """
 
 import inspect

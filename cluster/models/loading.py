@@ -57,8 +57,8 @@ def import_transformers() -> "ModuleType":
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What is needed to load one model: `path` is a directory, local or by URI, or a hub id; `dtype` the
-    computing precision.
+    """The source of a model. `path` is a directory, local or by URI, or a hub id. `dtype` is the computing
+    precision.
 
     `adapter` is the directory of a LoRA adapter that belongs on top of it.
     """

@@ -140,7 +140,7 @@ def plain(question: str, system: str | None = None) -> Prompt:
 
 
 def read_prompt(text: str) -> Prompt:
-    """What `Prompt.to_json` wrote."""
+    """Read a prompt that `Prompt.to_json` wrote."""
     found = json.loads(text)
     return Prompt(tuple(_turn(turn) for turn in found["messages"]), found.get("tools", ""))
 
@@ -151,7 +151,7 @@ def write_calls(calls: Sequence[ToolCall]) -> str:
 
 
 def read_calls(text: str) -> tuple[ToolCall, ...]:
-    """What `write_calls` wrote."""
+    """Read tool calls that `write_calls` wrote."""
     found = json.loads(text) if text else []
     return tuple(
         ToolCall(

@@ -64,7 +64,7 @@ class Row:
 
 @dataclass
 class ReadAnswers:
-    """What a teacher's file held.
+    """The content of a teacher's file.
 
     Attributes:
         answers: the answers, if they are kept in memory.

@@ -81,7 +81,7 @@ class Refused:
 
 @dataclass
 class ReadQuestions:
-    """What a file held.
+    """The content of a file of questions.
 
     Attributes:
         layouts: the number of questions in each layout.

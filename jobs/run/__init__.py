@@ -1,1 +1,1 @@
-"""What every stage of a run shares: store, terminal, host. Knows no teacher, student or arm."""
+"""Code that all stages of a run share: store, terminal, host. It knows no teacher, student or arm."""

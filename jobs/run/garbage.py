@@ -1,4 +1,5 @@
-"""What may be removed of a store: whatever no registered run names and nobody has touched for a while.
+"""Garbage collection of a store: finds and removes what no registered run names and nothing has written to
+for a while.
 
 A run names its stages and views when it comes to them (`jobs/run/registry.py`). A view names parts of a
 table. An evaluation names the views that it was read off. If a run named a view that is not finished, the
@@ -51,7 +52,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Needed:
-    """What registered runs need: stages and views by path, parts by path, whole tables by path."""
+    """Everything that registered runs need, by path: stages and views, parts, whole tables."""
 
     names: frozenset[str]
     parts: frozenset[str]
@@ -144,13 +145,15 @@ class _Look:
 
 
 def names_of(root: Place, forget: Collection[str] = ()) -> frozenset[str]:
-    """What registered runs name: stages and views by path."""
+    """The paths of stages and views that registered runs name."""
     known = [r for r in registrations(root).values() if r["directory"] not in forget]
     return frozenset(name for r in known for name in r["names"])
 
 
 def needed(root: Place, names: frozenset[str]) -> Needed:
-    """What follows from names: an evaluation's views, a view's parts, an unfinished view's table."""
+    """Everything that is needed because of these names: an evaluation's views, a view's parts, an unfinished
+    view's table.
+    """
     views, uses, parts, tables = set(), set(), set(), set()
     has_open_training = False
     for name in names:
@@ -237,15 +240,15 @@ def _remove(place: Place) -> None:
 
 
 def _manifest(place: Place) -> dict[str, Any]:
-    """What a stage's manifest says. Empty if the stage is not finished.
+    """Read a stage's manifest. Empty if the stage is not finished.
 
     Raises:
-        BadInput: it cannot be read, so nobody knows what the stage was made from.
+        BadInput: it cannot be read, so it is unknown what the stage was made from.
     """
     try:
         return read_parts(place)
     except FileNotFoundError:
         return {}
     except Damaged as error:
-        what = "a manifest is damaged, so nobody knows what its stage uses"
+        what = "a manifest is damaged, so it is unknown what its stage uses"
         raise BadInput(what, f"{place}: {error}", "JSON", "run its experiment again, or remove it") from error

@@ -92,7 +92,7 @@ def printable(text: str) -> str:
 
 
 class Terminal:
-    """Where a run speaks to its user: lines and bars on standard output, or with `quiet` nowhere."""
+    """A run's output to its user: lines and bars on standard output, or nothing with `quiet`."""
 
     def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
         self.console = console or Console(

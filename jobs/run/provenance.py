@@ -1,4 +1,4 @@
-"""What made something: versions of packages and the commit of this checkout, for manifests."""
+"""Provenance for manifests: versions of packages and the commit of this checkout."""
 
 import os
 import subprocess

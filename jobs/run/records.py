@@ -13,7 +13,7 @@ class Damaged(ValueError):
 
 
 def read_record(place: Place) -> dict[str, Any]:
-    """What a record says.
+    """Read a record.
 
     Raises:
         FileNotFoundError: there is none.

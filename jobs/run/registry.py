@@ -105,7 +105,7 @@ def registrations(root: Place) -> dict[Place, dict[str, Any]]:
     """Every registration of a store, by its file.
 
     Raises:
-        BadInput: one cannot be read, so nobody knows what its run uses.
+        BadInput: one cannot be read, so it is unknown what its run uses.
     """
     found = {place: read_registration(place) for place in (root / RUNS).glob("*.json")}
     for place, content in found.items():

@@ -42,7 +42,7 @@ Worth = Callable[[pd.DataFrame], np.ndarray]
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose rows a table holds.
+    """The owner of a table's rows.
 
     Attributes:
         kind: answers, verdicts or statistics.

@@ -32,7 +32,7 @@ VIEWS, CUT = "views", "cut.json"
 
 
 def manifest_of(directory: Place) -> dict[str, Any]:
-    """What a finished view says.
+    """Read the record of a finished view.
 
     Raises:
         BadInput: it is damaged.
@@ -112,7 +112,7 @@ class View:
             self.directory.remove()
 
     def manifest(self) -> dict[str, Any]:
-        """What the finished view says.
+        """The record of the finished view.
 
         Raises:
             BadInput: it is torn.

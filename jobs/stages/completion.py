@@ -125,7 +125,7 @@ def _json(body: str) -> Any:
 
 
 def _reply(message: Mapping[str, Any], finish: str, used: tuple[int, int] | None) -> Reply:
-    """What a message says.
+    """Read a message as a reply.
 
     Raises:
         NotUnderstood: it has a part that cannot be stored.

@@ -91,7 +91,7 @@ def verdicts_on(run: Run, kind: str, label: str, settings: VerifySettings, given
 def verdicts_requested(
     run: Run, kind: str, label: str, settings: VerifySettings, request: Request | SlicedRequest
 ) -> View:
-    """Have answers checked that nobody has checked yet.
+    """Check those answers that have not been checked yet.
 
     Args:
         kind: the purpose: verify or evaluate.

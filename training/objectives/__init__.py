@@ -1,4 +1,4 @@
-"""What a training step minimises, one objective a file."""
+"""The objectives that a training step minimises, one a file."""
 
 from collections.abc import Callable
 
