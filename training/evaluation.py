@@ -130,8 +130,8 @@ def linearised(values_SQ: np.ndarray, weights_Q: np.ndarray) -> np.ndarray:
 
 
 def pool_seeds(paths: Iterable[np.ndarray]) -> SeedVariance:
-    """The variance of seeds: a mean over paths, each weighted by its degrees of freedom. A training that stands
-    under two names counts once.
+    """The variance of seeds: a mean over paths, each weighted by its degrees of freedom. A training that
+    stands under two names counts once.
 
     Args:
         paths: tables [S, Q]. Tables of one seed or one question are left out.

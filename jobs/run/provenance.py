@@ -51,8 +51,8 @@ def project_of(root: Path) -> str:
 
 def commit_of(file: Path) -> str:
     """The commit of the checkout that a file of ours belongs to. A checkout counts only if its project is
-    tutelage, and if it has our folders at its top and tracks the file. A wheel may be installed inside another
-    repository, whose commit would be wrong.
+    tutelage, and if it has our folders at its top and tracks the file. A wheel may be installed inside
+    another repository, whose commit would be wrong.
     """
     root = file.parents[2]
     if project_of(root) != "tutelage":
