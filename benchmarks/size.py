@@ -93,13 +93,13 @@ def run_world(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     import jobs.stages.score as score
     from cluster.storage import Place
     from jobs.experiment.reading import parse_experiment
-    from jobs.pipeline import look
+    from jobs.pipeline import harvest_of, look
     from jobs.results.outcome import Outcome, Start
     from jobs.run.progress import Terminal
     from jobs.run.run import open_run
     from jobs.stages.teachers import build_pool
     from jobs.systems.paths import paths_of
-    from jobs.systems.scas import choose
+    from jobs.systems.select.algorithm import choose
 
     score.ScoreHandler = IdleStudent  # type: ignore[misc,assignment,attr-defined]
     e = parse_experiment(tree)
@@ -110,7 +110,7 @@ def run_world(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
         marks["ray"] = time.perf_counter()
         looked = look(run, e)
         marks["questions"] = time.perf_counter()
-        pool = build_pool(run, e, looked.hosted, looked.questions)
+        pool = build_pool(run, harvest_of(e), looked.hosted, looked.questions)
         marks["pool"] = time.perf_counter()
         start = Start(e, looked.questions, looked.held_out, pool, looked.students, {})
         outcome = Outcome(start, paths_of(e))

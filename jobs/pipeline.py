@@ -23,17 +23,14 @@ from jobs.run.tables import Table
 from jobs.stages.check import Checkable, Checks, check_checks, true_solutions
 from jobs.stages.evaluate import evaluate_students
 from jobs.stages.judge import judge_owner
-from jobs.stages.measures import check_gradients
 from jobs.stages.secret import read_key
 from jobs.stages.states import ModelState, check_student, first_state
-from jobs.stages.teachers import build_pool
+from jobs.stages.teachers import Harvest, build_pool
 from jobs.stages.unverified import nothing_verified
-from jobs.systems import ogls_sd, scas
 from jobs.systems.paths import judging_of, paths_of
+from jobs.systems.record import systems_of
 from selection.verification import check_settings
 from training.trainer import check_train_room
-
-SYSTEMS = {"select": scas.teach, "ogls_sd": ogls_sd.teach}  # an arm's kind -> the system that teaches it
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,8 @@ def look(run: Run, experiment: Experiment) -> Looked:
     if e.miniature is not None:
         e = resolve(e, build_world(run, e.miniature, e.placement))
     questions, held_out, data = load_questions(e, run.terminal.say)
+    for system in systems_of(e).values():
+        system.check(e, len(questions))
     hosted = check_teachers(e)
     if (
         e.judge is not None
@@ -91,17 +90,28 @@ def begin(run: Run, looked: Looked) -> Start:
     """
     e, questions, students = looked.experiment, looked.questions, looked.students
     before = evaluate_students(run, students, looked.held_out, judging_of(e), e.placement)
-    pool = build_pool(run, e, looked.hosted, questions, looked.data.refused)
-    if not pool.by_state.get("verified"):
+    harvest = harvest_of(e)
+    pool = build_pool(run, harvest, looked.hosted, questions, looked.data.refused)
+    if harvest.teachers and not pool.by_state.get("verified"):
         raise nothing_verified(pool)
     return Start(e, questions, looked.held_out, pool, students, before, looked.data, looked.hosted)
+
+
+def harvest_of(e: Experiment) -> Harvest:
+    """What an experiment asks of teachers before anything else: nothing where no arm learns from answers."""
+    takes_pool = any(system.takes_pool for system in systems_of(e).values())
+    teachers = e.teachers if takes_pool else ()
+    return Harvest(teachers, e.generate, Checks(e.verify, e.judge), e.seed, e.questions.skip_broken_lines)
 
 
 def teach(run: Run, start: Start) -> Outcome:
     """Let each system teach the students on its arms."""
     outcome = Outcome(start, paths_of(start.experiment))
-    for kind, system in SYSTEMS.items():
-        system(run, start, outcome, [path for path in outcome.paths if path.arm.kind == kind])
+    systems = systems_of(start.experiment)
+    for kind, system in systems.items():
+        system.teach(run, start, outcome, [path for path in outcome.paths if path.arm.kind == kind])
+    if run.mode != "plan":
+        outcome.sections = [one for system in systems.values() for one in system.sections(outcome)]
     return outcome
 
 
@@ -198,6 +208,5 @@ def load_questions(
     asked = asked[: e.limit]
     if shows_solutions:
         asked = true_solutions(asked, checks, say)
-    check_gradients(e, len(asked))
     data = Data((str(train), str(held_out)), train.refused, len(twice))
     return {q.id: q for q in asked}, held[: e.limit], data

@@ -26,9 +26,9 @@ def path_of(outcome: Outcome, arm: str, seed: int = 0) -> StudentPath:
 
 def learned_of(outcome: Outcome, path: StudentPath, number: int) -> set[str]:
     """The questions of which a training saw a rollout."""
-    return {rollout.partition("/")[0] for rollout in outcome.learned[path, number]}
+    return {rollout.partition("/")[0] for rollout in outcome.rounds[path, number].learned}
 
 
 def told(outcome: Outcome, arm: str, number: int = 1) -> dict[str, int]:
-    counts = outcome.ledgers[path_of(outcome, arm), number]
+    counts = outcome.rounds[path_of(outcome, arm), number].ledger
     return dict(zip(counts["kind"] + " " + counts["state"], counts["count"], strict=True))

@@ -18,7 +18,7 @@ import yaml
 from cluster.storage import Place
 from jobs.commands import main
 from jobs.experiment.reading import parse_experiment
-from jobs.pipeline import look, run_pipeline
+from jobs.pipeline import harvest_of, look, run_pipeline
 from jobs.results.outcome import Outcome
 from jobs.run.progress import Terminal
 from jobs.run.run import Mode, Run, open_run
@@ -60,7 +60,7 @@ def choose(
     with open_here(tree | changes, tmp_path, on_ray) as here:
         looked = look(here, e)
         questions, student = looked.questions, next(iter(looked.students.values()))
-        pool = build_pool(here, e, looked.hosted, questions)
+        pool = build_pool(here, harvest_of(e), looked.hosted, questions)
         scores = score_pool(here, [student], pool, e.score, e.placement)[student.id]
         chosen = {arm.name: select_answers(here, arm.name, Choice(arm, 1), pool, scores) for arm in e.arms}
     return chosen, scores

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cluster.errors import BadInput
-from jobs.experiment.arms import TARGETS, OglsArm
+from jobs.experiment.arms.ogls_sd import TARGETS, OglsArm
 from jobs.experiment.reading import parse_experiment, resolved
 from tests.own_rollouts import arms
 

@@ -271,7 +271,7 @@ def test_a_runs_ledger_has_every_row_with_its_defect(small_world: dict[str, Any]
     assert [line for line in said if "left out" in line and "line 26 (7): no reference answer" in line]
     done, outcome = run(small_world, tmp_path, arms=[{"name": "random", "rule": "random"}])
     assert run_ledger(outcome)["count"].sum() > 0  # it adds up, or this raises
-    ledger = outcome.chosen[outcome.paths[0], 1].whole("ledger").set_index("id")
+    ledger = outcome.rounds[outcome.paths[0], 1].chosen.whole("ledger").set_index("id")
     rows = ledger[ledger.index.str.endswith("(row)")]
     assert sorted(rows["state"]) == ["duplicate", *["not_understood"] * 3]
     states = [ledger["state"][f"ann/{answers[k]['id']}/0"] for k in range(3)]

@@ -56,7 +56,7 @@ def test_hostile_answers_end_in_named_states_and_reach_neither_page_nor_terminal
     with open_here(tree, tmp_path, terminal=Recorder()) as here:
         outcome = run_pipeline(here, parse_experiment(tree))
     scas = next(p for p in outcome.paths if p.arm.name == "scas")
-    ledger = outcome.chosen[scas, 1].whole("ledger").set_index("id")["state"]
+    ledger = outcome.rounds[scas, 1].chosen.whole("ledger").set_index("id")["state"]
     state = {k: ledger[f"ann/{rows[k]['id']}/0"] for k in (0, 1, 2, 3, 4)}
     assert state[2] == "unrenderable"
     assert state[3] == "too_long"

@@ -44,7 +44,7 @@ def test_every_format_holds_the_choice_and_says_whose_it_is(exported: tuple[Outc
     outcome, out = exported
     path = next(p for p in outcome.paths if p.arm.name == "scas")
     name = f"{path.label.replace(' ', '-')}-round-1"
-    chosen = outcome.chosen[path, 1].whole("chosen")
+    chosen = outcome.rounds[path, 1].chosen.whole("chosen")
     pool = outcome.start.pool.answers.set_index("answer_id")
     said = [
         (outcome.start.questions[q].text, pool.loc[a, "text"])

@@ -42,7 +42,7 @@ def cards(outcome: Outcome) -> Cards:
 
 def first_costs(outcome: Outcome) -> pd.DataFrame:
     path = next(p for p in outcome.paths if p.arm.name == "cheapest" and p.seed == 0)
-    table = outcome.scores[path, 1].read()
+    table = outcome.rounds[path, 1].scores.read()
     usable = table[table["state"] == "scored"].reset_index(drop=True)
     return usable.assign(cost=compute_cost(usable, shown_cost(outcome)))
 
@@ -92,7 +92,7 @@ def test_agreement_counts_the_same_answers(outcome: Outcome) -> None:
     table = agreement_of(outcome).set_index(["arm", "other arm"])
     assert len(table) == 10
     one, other = (
-        next(c for (p, n), c in outcome.chosen.items() if p.arm.name == name and p.seed == 0 and n == 1)
+        next(c for p, n, _, c in outcome.choices() if p.arm.name == name and p.seed == 0 and n == 1)
         .whole("chosen")
         .set_index("question_id")["answer_id"]
         for name in ("scas", "random")
@@ -138,10 +138,10 @@ def test_every_trained_row_is_traced_to_its_question_answers_and_scoring_state(o
     assert {q.id for q in lineage.questions} == set(outcome.start.questions)
     assert len(lineage.paths) == 5 * 2
     answers = outcome.start.pool.answers.set_index("answer_id")
-    for k, ((path, number), chosen) in enumerate(outcome.chosen.items()):
+    for k, (path, number, _, chosen) in enumerate(outcome.choices()):
         column = lineage.paths[k]
         assert (column.arm, column.seed, column.round) == (path.arm.name, path.seed, number)
-        assert column.trained == outcome.trained[path, number].id
+        assert column.trained == outcome.rounds[path, number].trained.id
         told = {q.id: q.chosen[k] for q in lineage.questions if k in q.chosen}
         for row in chosen.whole("chosen").to_dict("records"):
             assert told[row["question_id"]] == [

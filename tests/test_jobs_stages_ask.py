@@ -16,7 +16,7 @@ from jobs.experiment.questions import Fields
 from jobs.experiment.reading import parse_experiment
 from jobs.experiment.teachers import ModelTeacher
 from jobs.files.questions import Question, read_questions
-from jobs.pipeline import check_teachers
+from jobs.pipeline import check_teachers, harvest_of
 from jobs.run.run import Run
 from jobs.run.views import View
 from jobs.stages.answers import Ask, asks_of, request_of
@@ -70,7 +70,7 @@ def asked(here: Run, tree: dict[str, Any], count: int = 8) -> View:
 def pool_of(here: Run, tree: dict[str, Any], questions: dict[str, Question]) -> pd.DataFrame:
     """The pool of an experiment for some questions."""
     e = parse_experiment(tree)
-    return build_pool(here, e, check_teachers(e), questions).answers
+    return build_pool(here, harvest_of(e), check_teachers(e), questions).answers
 
 
 def test_an_endpoint_survives_429_500_slow_and_malformed_answers(

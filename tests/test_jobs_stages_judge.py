@@ -12,7 +12,7 @@ from cluster.errors import BadInput
 from cluster.models.messages import Message, Prompt, plain
 from jobs.experiment.judge import RUBRIC
 from jobs.experiment.reading import parse_experiment
-from jobs.pipeline import load_questions, look
+from jobs.pipeline import harvest_of, load_questions, look
 from jobs.plan import make_plan
 from jobs.results.spent import spent_table
 from jobs.run.views import View
@@ -49,7 +49,7 @@ def pool_in(tree: dict[str, Any], tmp_path: Path) -> tuple[AnswerPool, list[str]
     e = parse_experiment(tree)
     with open_here(tree, tmp_path) as here:
         questions, _, data = load_questions(e)
-        pool = build_pool(here, e, {}, questions, data.refused)
+        pool = build_pool(here, harvest_of(e), {}, questions, data.refused)
         views = [v for (kind, _), v in here.stages.items() if kind == "judge" and isinstance(v, View)]
         spent = spent_table(here).set_index("stage")
         usd = float(spent.loc["judge", "USD, this run"]) if "judge" in spent.index else 0.0

@@ -16,7 +16,7 @@ from jobs.stages import steer as steering
 from jobs.stages.answers import LOGPROBS
 from jobs.stages.rollouts import table_of
 from jobs.stages.states import first_state
-from jobs.systems.ogls_sd import rollout_seed
+from jobs.systems.ogls_sd.algorithm import rollout_seed
 from jobs.systems.paths import paths_of
 from tests.own_rollouts import ROLLOUTS, arms
 from tests.runs import run, tutelage, write_experiment

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jobs.experiment.arms import Arm
+from jobs.experiment.arms.select import SelectArm
 from jobs.stages.select import Names, choose_named, with_costs
 from selection.scoring import STATISTIC_NAMES
 
@@ -69,7 +69,7 @@ def told(chosen: pd.DataFrame) -> str:
 @pytest.mark.parametrize("seed", [0, 20260101])
 def test_with_ids_for_names_the_choices_are_those_of_before_rows_had_keys(rule: str, seed: int) -> None:
     scored = scored_answers()
-    arm = Arm(name="arm", rule=rule, **ARMS[rule])  # type: ignore[arg-type]
+    arm = SelectArm(name="arm", rule=rule, **ARMS[rule])  # type: ignore[arg-type]
     ids = Names({q: q for q in scored["question_id"]}, {a: a for a in scored["answer_id"]})
     usable = with_costs(scored, arm, {})
     chosen = choose_named(usable, arm.rule_settings, seed, ACCURACY, ids)

@@ -23,8 +23,8 @@ from jobs.sweep.scheduler import _sparing_references
 from jobs.sweep.settings import Setting, expand_settings, experiment_of
 from jobs.sweep.summary import summarise_sweep
 from jobs.sweep.trial import Trial
-from jobs.systems import scas
 from jobs.systems.paths import paths_of
+from jobs.systems.select import SYSTEM
 from tests.fault_proxy import FaultProxy
 from tests.runs import open_here
 
@@ -238,8 +238,8 @@ def test_a_training_that_stops_after_every_epoch_ends_where_an_undisturbed_one_d
             start = begin(here, look(here, parse_experiment(own)))
             paths = paths_of(start.experiment)[:1]
             outcome = Outcome(start, paths)
-            scas.teach(here, start, outcome, paths, lambda rounds, _: said.append(rounds), by_epoch)
-            values.append(outcome.evaluations[paths[0], 1].read()["value"])
+            SYSTEM.teach(here, start, outcome, paths, lambda rounds, _: said.append(rounds), by_epoch)
+            values.append(outcome.rounds[paths[0], 1].evaluation.read()["value"])
     assert said == [0.5, 1.0, 1.0]
     assert values[0].tolist() == pytest.approx(values[1].tolist(), abs=1e-6)
     assert not list(tmp_path.glob("store-*/train/*/step-*"))  # finished ones let their epochs go

@@ -37,7 +37,7 @@ def test_a_run_goes_from_questions_to_a_verdict_and_a_second_one_makes_nothing(
     pool = outcome.start.pool.answers
     assert dict(pool["state"].value_counts()) == {"verified": 63, "wrong": 8, "unparsed": 1}
     assert outcome.start.pool.accuracy == pytest.approx({"ann": 1.0, "bob": 23 / 24, "cat": 16 / 24})
-    for (path, _), stage in outcome.chosen.items():
+    for path, _, _, stage in outcome.choices():
         chosen = stage.whole("chosen")
         assert len(chosen) == 24
         if path.arm.name == "strongest":
@@ -46,7 +46,7 @@ def test_a_run_goes_from_questions_to_a_verdict_and_a_second_one_makes_nothing(
     totals = results.ledger.groupby(["path", "round", "kind"])["count"].sum().unstack()
     assert set(totals["question"]) == {24}
     assert set(totals["answer"]) == {72}
-    first, second = (outcome.scores[scas, r] for r in (1, 2))
+    first, second = (outcome.rounds[scas, r].scores for r in (1, 2))
     assert first.id != second.id  # round 2 was scored with the updated student
     files = {p.relative_to(tmp_path / "out").as_posix(): p for p in export_run(outcome, tmp_path / "out")}
     pooled = Counter(row.teacher for row in read_teacher_files(str(tmp_path / "out" / "answers")).rows)
@@ -54,7 +54,7 @@ def test_a_run_goes_from_questions_to_a_verdict_and_a_second_one_makes_nothing(
     exported = [
         json.loads(line) for line in files["chosen/kid-scas-seed-0-round-2.jsonl"].read_text().splitlines()
     ]
-    stored = outcome.chosen[scas, 2].whole("chosen")
+    stored = outcome.rounds[scas, 2].chosen.whole("chosen")
     assert [(r["id"], r["teacher"], r["cost"]) for r in exported] == list(
         zip(stored["question_id"], stored["teacher"], stored["cost"], strict=True)
     )
@@ -172,7 +172,7 @@ def test_a_student_that_allows_few_shortcuts_is_trained_and_judged_and_the_page_
         assert line in said, shortcut
         assert line.partition(";")[0] in html.unescape(render_report(results))
     assert {"sharing prompts", "packing"} & set(results.fallbacks["shortcut"])
-    assert any(s.view.manifest()["fallbacks"] for s in outcome.scores.values())
+    assert any(s.view.manifest()["fallbacks"] for _, _, s, _ in outcome.choices())
     before, after = results.before[0].value.value, results.arms[0].value.value
     assert after > before
 

@@ -259,7 +259,7 @@ def test_a_run_on_an_object_store_is_the_same_run_and_goes_on_there(
     log = Place(f"{s3_bucket}/store").glob("train")[0].glob("*")[0] / "metrics.jsonl"
     assert len(log.read_text().splitlines()) == 2
     # A part and a manifest go: only that part is made again, from what is there.
-    stage = next(stage for (path, _), stage in outcome.scores.items() if path.arm.name == "scas")
+    stage = next(stage for path, _, stage, _ in outcome.choices() if path.arm.name == "scas")
     (stage.view.directory / "view.json").unlink()
     again, _ = run(tree | away, tmp_path, questions=questions)
     assert again.cached == len(again.stages) - 1

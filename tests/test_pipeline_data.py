@@ -53,7 +53,7 @@ def test_conversations_go_whole_from_the_file_to_the_examples(
     told = "24 questions (24 as messages), 24 of them with several turns or tools"
     assert outcome.start.data.lines[0].endswith(told)
     path = outcome.paths[0]
-    table = outcome.chosen[path, 1].whole("chosen")
+    table = outcome.rounds[path, 1].chosen.whole("chosen")
     assert len(table) == 24
     student = outcome.start.students["kid"]
     decode = student.renderer().tokenizer.decode
@@ -79,7 +79,7 @@ def test_what_is_not_understood_is_refused_row_by_row_with_its_reason_in_the_led
     told = "24 questions (24 as columns); 2 refused: 2 with a part of the content of type image_url"
     assert said[0].endswith(told)
     done, outcome = run(small_world, tmp_path, arms=[{"name": "random", "rule": "random"}])
-    ledger = outcome.chosen[outcome.paths[0], 1].whole("ledger")
+    ledger = outcome.rounds[outcome.paths[0], 1].chosen.whole("ledger")
     lost = ledger[ledger["state"] == "not_understood"].set_index("id")
     assert dict(lost["reason"]) == {
         "line 25: seen (row)": "a part of the content of type image_url",

@@ -55,7 +55,7 @@ def test_the_last_rounds_weights_stay_and_the_others_are_made_again_when_they_ar
     assert isinstance(again.host, InProcess)
     assert again.host.trained == [done.stages["train", "kid scas seed 0 round 1"].id]
     assert not weights_of(done, 1).exists()
-    assert len(outcome.evaluations) == 2
+    assert len(list(outcome.evaluated())) == 2
     other_losses = tree | {"keep": "all", "score": {"max_length": 4000}}
     kept, _ = run(other_losses, tmp_path)
     one, other = (load_file(weights_of(r, 1) / "model.safetensors") for r in (whole, kept))
@@ -82,7 +82,7 @@ def test_the_best_rounds_weights_stay(
 
     monkeypatch.setattr(evaluate, "_losses", given)
     done, outcome = run(two_rounds(small_world, keep="best", rounds=3), tmp_path)
-    assert [s.manifest()["counts"]["value"] for s in outcome.evaluations.values()] == list(judged)
+    assert [s.manifest()["counts"]["value"] for *_, s in outcome.evaluated()] == list(judged)
     kept = [weights_of(done, number).is_dir() for number in (1, 2, 3)]
     assert kept == [number == stays for number in (1, 2, 3)]
 

@@ -35,7 +35,7 @@ def test_each_measure_is_taken_once_and_shown_by_its_own_name(
     with open_here(tree, tmp_path, mode="plan") as planned:
         before = {row.stage for row in make_plan(planned, parse_experiment(tree))}
     named = ["gradient", "sentences behind 1", "sentences behind 4", "sketch"]
-    assert {f"measure {name}, round 1" for name in named} <= before
+    assert {f"measure {name} in round 1" for name in named} <= before
     done, outcome = run(small_world, tmp_path, arms=ARMS)
     labels = [label.rsplit(" ", 2)[0] for kind, label in done.stages if kind == "measure"]
     assert sorted(labels) == named
@@ -57,7 +57,7 @@ def test_an_answer_that_could_not_be_measured_is_in_the_ledger_and_replay_says_s
 
     monkeypatch.setattr(Gradients, "_score", fail_for_the_first)
     _, outcome = run(small_world, tmp_path, arms=[ARMS[4], ARMS[2]])
-    failed = quarantine(outcome)
+    failed = quarantine(outcome, "small")
     assert "ArithmeticError: no gradient" in set(failed["reason"])
     answer = str(failed[failed["reason"] == "ArithmeticError: no gradient"]["answer"].iloc[0])
     lines = list(replay_answer(outcome, answer))

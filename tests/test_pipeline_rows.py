@@ -120,7 +120,7 @@ def test_more_held_out_questions_ask_the_students_only_those(
     run(fewer, tmp_path)
     before = made.copy()
     _, outcome = run(tree, tmp_path)
-    students = len(outcome.start.before) + len(outcome.evaluations)
+    students = len(outcome.start.before) + len(list(outcome.evaluated()))
     assert since(made, before)[ASKED] == 5 * students
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.errors import BadInput
 from jobs.experiment.reading import parse_experiment
-from jobs.pipeline import look
+from jobs.pipeline import harvest_of, look
 from jobs.report.export import export_run
 from jobs.report.replay import replay_answer
 from jobs.results.ledger import drop_bias, nothing_to_choose, run_ledger
@@ -26,7 +26,7 @@ from jobs.stages.select import OF_TEACHERS
 from jobs.stages.take import TakeFile
 from jobs.stages.teachers import build_pool
 from jobs.systems.paths import paths_of
-from jobs.systems.scas import choose
+from jobs.systems.select.algorithm import choose
 from tests.conftest import write_jsonl
 from tests.counting import ASKED, CHECKED, SCORED, since
 from tests.runs import open_here, tutelage, write_experiment
@@ -105,7 +105,7 @@ def choices(tree: dict[str, Any], tmp_path: Path, on_ray: bool = False) -> tuple
     e = parse_experiment(tree)
     with open_here(tree, tmp_path, on_ray) as here:
         looked = look(here, e)
-        pool = build_pool(here, e, looked.hosted, looked.questions, looked.data.refused)
+        pool = build_pool(here, harvest_of(e), looked.hosted, looked.questions, looked.data.refused)
         start = Start(e, looked.questions, looked.held_out, pool, looked.students, {})
         outcome = Outcome(start, paths_of(e))
         choose(here, start, outcome, {p: looked.students[p.student] for p in outcome.paths}, 1)
@@ -123,11 +123,11 @@ def everything(done: Run, outcome: Outcome) -> dict[str, Any]:
         "costs": in_order(cost_table(outcome), "answer_id"),
         "ledger table": in_order(run_ledger(outcome), "path", "kind", "state"),
         "drop bias": in_order(drop_bias(start), "teacher", "task"),
-        "quarantine": in_order(quarantine(outcome), "answer", "stage"),
+        "quarantine": in_order(quarantine(outcome, "small"), "answer", "stage"),
         "teachers": teacher_table(start),
         "chosen table": chosen_table(start.experiment, outcome),
     }
-    for (path, _), chosen in outcome.chosen.items():
+    for path, _, _, chosen in outcome.choices():
         found[f"chosen {path.label}"] = chosen.whole("chosen")
         found[f"ledger {path.label}"] = in_order(chosen.whole("ledger"), "kind", "id")
     for (kind, label), stage in done.stages.items():
@@ -290,7 +290,7 @@ def test_a_question_that_nobody_answered_is_in_the_ledger_of_a_store_that_knew_t
     )
     _, outcome = choices(small_world, tmp_path)
     assert run_ledger(outcome)["count"].sum() > 0  # it adds up, or this raises
-    for chosen in outcome.chosen.values():
+    for *_, chosen in outcome.choices():
         assert chosen.whole("ledger").set_index("id")["state"]["new"] == "no_answer"
 
 
@@ -315,7 +315,7 @@ def test_halves_of_characters_stop_no_run(
     for teacher in small_world["teachers"]:
         rewrite(teacher["path"], odd_answers)
     _, outcome = choices(small_world, tmp_path)
-    ledger = next(iter(outcome.chosen.values())).whole("ledger").set_index("id")
+    ledger = next(outcome.choices())[3].whole("ledger").set_index("id")
     assert ledger["state"]["ann/x\ufffd/0"] == "unknown_question"
     assert ledger["state"]["q\ufffd"] == "no_answer"
     calls = ledger[ledger["reason"].str.contains("a tool call that is not known")]

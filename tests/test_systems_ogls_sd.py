@@ -14,8 +14,8 @@ from cluster.errors import BadInput
 from jobs.report.run import render_report
 from jobs.results.ledger import run_ledger
 from jobs.results.summary import summarise
-from jobs.stages import steer as steering
 from jobs.stages.rollouts import table_of
+from jobs.systems.ogls_sd import steer as steering
 from tests.own_rollouts import ROLLOUTS, arms, learned_of, path_of, told
 from tests.runs import run, tutelage, write_experiment
 from tests.test_pipeline_rows import rewrite
@@ -44,7 +44,7 @@ def test_arms_that_are_views_share_rollouts_and_one_pass_of_the_teacher_and_go_o
     for arm in VIEW_ARMS:
         path = path_of(outcome, arm.replace("_", " "))
         for number in (1, 2):
-            told = read_metrics(outcome.trained[path, number].directory)
+            told = read_metrics(outcome.rounds[path, number].trained.directory)
             assert len(told) == 2
             assert all(np.isfinite(row["exact_kl_nats"]) for row in told)
             # counted over both rounds
@@ -54,9 +54,9 @@ def test_arms_that_are_views_share_rollouts_and_one_pass_of_the_teacher_and_go_o
             stale = [row["staleness_nats"] / row["steered"] for row in told]
             assert abs(stale[0]) < 1e-4
             assert arm == "lambda_zero" or abs(stale[1]) > 2 * abs(stale[0])
-    first = {a: outcome.trained[path_of(outcome, a.replace("_", " ")), 1].id for a in VIEW_ARMS}
+    first = {a: outcome.rounds[path_of(outcome, a.replace("_", " ")), 1].trained.id for a in VIEW_ARMS}
     assert len(set(first.values())) == len(VIEW_ARMS)
-    rows = Examples(outcome.examples[path_of(outcome, "ogls"), 1].part("examples.arrow"))
+    rows = Examples(outcome.rounds[path_of(outcome, "ogls"), 1].examples.part("examples.arrow"))
     assert set(rows.widths) == {"h0", "h_pos", "h_neg", "sampled"}
     assert all(row.loss_tokens <= 6 for row in rows)
     # a second run finds everything, and one more lambda runs no teacher
@@ -79,7 +79,8 @@ def test_arms_that_are_views_share_rollouts_and_one_pass_of_the_teacher_and_go_o
     }
     results = summarise(third, outcome)
     assert {a.arm for a in results.arms} >= {"ogls", "lambda zero", "strongest"}
-    told = results.rollouts.set_index(["arm", "round"])
+    (section,) = results.sections
+    told = section.table.set_index(["arm", "round"])
     assert told.loc[("ogls", 1), "right"] == 0.0
     assert told.loc[("ogls", 2), "exact KL, last"] > 0
     assert told.loc[("ogls", 1), ["trained", "not drawn by a step", "contexts left out"]].tolist() == [
@@ -87,7 +88,7 @@ def test_arms_that_are_views_share_rollouts_and_one_pass_of_the_teacher_and_go_o
         8,
         0,
     ]
-    assert results.rows_apart == []
+    assert not any("Controls" in before for before, lines in section.notes.items() if lines)
     page = render_report(results)
     assert 'id="rollouts"' in page
     assert 'id="chosen"' in page
@@ -100,7 +101,10 @@ def test_a_run_without_an_arm_that_chooses_has_a_report_and_a_plan(
     file = write_experiment(tree, tmp_path)
     planned = tutelage("plan", file)
     assert planned.returncode == 0, planned.stderr
-    for bound in ("at most 72 rollouts of at most 12 tokens", "at most 72 rollouts, each after at most 4"):
+    for bound in (
+        "24 answers, 975 prompt tokens, at most 288 answer tokens",
+        "at most 72 rollouts, each after at most 4",
+    ):
         assert bound in planned.stdout, planned.stdout
     done = tutelage("run", file)
     assert done.returncode == 0, done.stderr
@@ -120,7 +124,7 @@ def test_a_first_step_with_lambda_zero_teaches_the_first_state_nothing(
 ) -> None:
     """The student is its own teacher still: target and student are one."""
     _, outcome = run(own_world, tmp_path, arms=arms("lambda_zero"), rounds=1)
-    told = read_metrics(outcome.trained[path_of(outcome, "lambda zero"), 1].directory)
+    told = read_metrics(outcome.rounds[path_of(outcome, "lambda zero"), 1].trained.directory)
     assert abs(told[0]["exact_kl_nats"]) < 1e-6
     assert told[0]["agreement"] == pytest.approx(1.0)
 
@@ -160,11 +164,11 @@ def test_shuffled_shows_another_questions_solutions_and_gkd_reads_by_another_mod
     asked = own_world | {"generate": {"max_new_tokens": 4}, "teachers": teachers}
     both = [*arms("shuffled"), arms("gkd")[0] | {"teacher": "big"}]
     _, outcome = run(asked, tmp_path, arms=both, rounds=1)
-    kinds = Counter(p.arm.name for p, _ in outcome.trained)
+    kinds = Counter(p.arm.name for (p, _), own in outcome.rounds.items() if own.trained)
     assert kinds == {"shuffled": 1, "gkd": 1}
-    gkd = Examples(outcome.examples[path_of(outcome, "gkd"), 1].part("examples.arrow"))
+    gkd = Examples(outcome.rounds[path_of(outcome, "gkd"), 1].examples.part("examples.arrow"))
     assert set(gkd.widths) == {"h0", "sampled"}
-    told = read_metrics(outcome.trained[path_of(outcome, "gkd"), 1].directory)
+    told = read_metrics(outcome.rounds[path_of(outcome, "gkd"), 1].trained.directory)
     assert abs(told[0]["exact_kl_nats"]) < 1e-6  # the same weights: nothing to learn
 
 
@@ -210,7 +214,7 @@ def test_a_reference_too_long_to_be_shown_takes_rows_from_those_arms_that_show_i
     lost = results.quarantine
     assert lost["stage"].tolist() == ["steer"] * 6
     # nothing but the reference is right, so ogls has lost its right pool with it
-    (line,) = results.rows_apart
+    ((line,),) = (lines for before, lines in results.sections[0].notes.items() if "Controls" in before)
     assert line.startswith("kid lambda zero seed 0 learned from other rollouts than ogls in round 1: 3 that ")
     assert line.endswith("0 fewer of its 69")
     assert line in render_report(results)
@@ -225,14 +229,16 @@ def test_a_tail_alone_is_learned_from_by_cross_entropy(
         "jobs.stages.rollouts.table_of", lambda *about: table_of(*about).assign(state="right")
     )
     monkeypatch.setattr(
-        "jobs.systems.ogls_sd.tail_of", lambda arm, rolled: list(rolled.table["rollout_id"][:4])
+        "jobs.systems.ogls_sd.algorithm.tail_of", lambda arm, rolled: list(rolled.table["rollout_id"][:4])
     )
     about = {"verify": {"method": "none"}, "rounds": 1}
     tail = arms("ogls")[0] | {"tail_weight": 0.1, "tail_tokens": 3}
     _, outcome = run(own_world, tmp_path, arms=[tail], **about)
     counts = told(outcome, "ogls")
-    assert counts["rollout tail_trained"] == outcome.rollouts[path_of(outcome, "ogls"), 1]["trained"] == 4
-    (first, *_) = read_metrics(outcome.trained[path_of(outcome, "ogls"), 1].directory)
+    assert (
+        counts["rollout tail_trained"] == outcome.rounds[path_of(outcome, "ogls"), 1].figures["trained"] == 4
+    )
+    (first, *_) = read_metrics(outcome.rounds[path_of(outcome, "ogls"), 1].trained.directory)
     assert first["steered"] == 0
     assert first["loss_nats"] > 1
 

@@ -22,7 +22,7 @@ def test_a_path_that_has_nothing_left_ends_and_the_others_go_on(
     done, outcome = run(own_world, tmp_path, arms=[*arms("rejection_sampling", "ogls"), *select])
     ended = path_of(outcome, "rejection sampling")
     assert outcome.ended.keys() == {ended}
-    assert {p.arm.name for p, number in outcome.evaluations if number == 2} == {"ogls", "strongest"}
+    assert {p.arm.name for p, number, _ in outcome.evaluated() if number == 2} == {"ogls", "strongest"}
     results = summarise(done, outcome)
     (line,) = results.ended
     assert line.startswith("ended: kid rejection sampling seed 0 round 1: no rollout is left")

@@ -39,8 +39,9 @@ def test_arms_learn_from_equally_many_tokens_and_a_run_s_values_give_its_interva
     changes = {"train": {"tokens": BUDGET, "batch_size": 4, "learning_rate": 1e-3}, "seeds": 2}
     done, outcome = run(small_world, tmp_path, arms=arms, evaluate={"metric": "loss"}, **changes)
     steps = {}
-    for (path, number), stage in outcome.trained.items():
-        examples = Examples(outcome.examples[path, number].part(EXAMPLES))
+    for (path, number), own in outcome.rounds.items():
+        stage = own.trained
+        examples = Examples(outcome.rounds[path, number].examples.part(EXAMPLES))
         a_step = 4 * float(examples.loss_tokens.mean())
         counts = stage.manifest()["counts"]
         assert abs(counts["steps"] * a_step - BUDGET) <= a_step / 2

@@ -1,7 +1,8 @@
 """The loop on real DeepSpeed engines in plain processes: gradients, losses, objectives."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -165,16 +166,18 @@ def pairwise_loss(head: Head, attached: torch.nn.Module | None, batch: Tensors) 
     return total, {"right": right}
 
 
-def train_pairs(rank: int, jobs: list[TrainJob], checkpoints: Path) -> None:
-    from training.objectives import OBJECTIVES
+@dataclass(frozen=True)
+class OfPairs:
+    """An objective of a test's own: its settings travel with the training."""
 
-    of_pairs = Objective(
-        pairwise_loss,
-        lambda examples: examples.weight / 2,
-        lambda model, frozen: torch.nn.Linear(model.config.hidden_size, 1),
-    )
-    OBJECTIVES["weighted_cross_entropy"] = lambda settings: of_pairs
-    train(rank, jobs, checkpoints)
+    name: ClassVar[str] = "pairs"
+
+    def make(self) -> Objective:
+        return Objective(
+            pairwise_loss,
+            lambda examples: examples.weight / 2,
+            lambda model, frozen: torch.nn.Linear(model.config.hidden_size, 1),
+        )
 
 
 @pytest.mark.parametrize("stage", [1, pytest.param(3, marks=pytest.mark.slow)])
@@ -188,9 +191,10 @@ def test_an_objective_may_attach_a_head_look_at_pairs_and_say_more_than_a_loss(
     ]
     write_examples(Place(str(tmp_path / "pairs.arrow")), rows)
     pairs = job("pairs", tiny_model, tmp_path / "pairs.arrow", tmp_path, zero_stage=stage, steps=30)
+    pairs = replace(pairs, objective=OfPairs())
     group = WorkerGroup(2)
     try:
-        group.run(train_pairs, [pairs], tmp_path / "checkpoints")
+        group.run(train, [pairs], tmp_path / "checkpoints")
     finally:
         group.close()
     told = read_metrics(Place(pairs.output))

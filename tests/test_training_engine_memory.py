@@ -22,6 +22,7 @@ from tests.worker_group import WorkerGroup, train
 from training.batches import collate
 from training.data import Example
 from training.job import TrainJob
+from training.minimised import CROSS_ENTROPY
 from training.settings import LoraSettings, TrainSettings
 
 
@@ -30,7 +31,11 @@ def let_go(rank: int, model: Path, settings: TrainSettings) -> list[str]:
     from training.engine import start
 
     student = start(
-        ModelSource(str(model)), settings, torch.distributed.get_world_size(), torch.device("cpu")
+        ModelSource(str(model)),
+        CROSS_ENTROPY.make(),
+        settings,
+        torch.distributed.get_world_size(),
+        torch.device("cpu"),
     )
     whole = {"engine": student.engine, "model": student.model, "optimizer": student.engine.optimizer}
     alive = {

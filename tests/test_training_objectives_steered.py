@@ -13,7 +13,7 @@ import torch
 from cluster.errors import BadInput
 from cluster.models.loading import ModelSource, load_model
 from cluster.storage import Place
-from jobs.experiment.arms import OglsArm
+from jobs.experiment.arms.ogls_sd import OglsArm
 from tests.architectures import tiny_model as tiny_model_of
 from tests.engine import SGD, job, losses, weights
 from tests.worker_group import WorkerGroup, train
@@ -79,8 +79,10 @@ def slow_loss(
 def steered_job(name: str, model: Path, examples: Path, folder: Path, frozen: Path, **about: Any) -> TrainJob:
     from dataclasses import replace
 
-    settings = {"objective": "steered", "batch_size": 9, "steps": 3, "warmup_ratio": 0.0, **about}
-    return replace(job(name, model, examples, folder, **settings), frozen=ModelSource(str(frozen)))
+    objective = about.pop("steered")
+    settings = {"batch_size": 9, "steps": 3, "warmup_ratio": 0.0, **about}
+    own = job(name, model, examples, folder, **settings)
+    return replace(own, frozen=ModelSource(str(frozen)), objective=objective)
 
 
 @pytest.fixture(scope="module")

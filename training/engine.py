@@ -22,7 +22,6 @@ from cluster.models.proof import TRAINING, Proof, prove
 from cluster.models.vocabulary import Head
 from training.adapters import with_lora
 from training.batches import Layout
-from training.objectives import objective_of
 from training.objectives.objective import Objective, Sums, Tensors
 from training.settings import TrainSettings, engine_config
 
@@ -80,6 +79,7 @@ class Student:
 
 def start(
     source: ModelSource,
+    objective: Objective,
     settings: TrainSettings,
     workers: int,
     device: torch.device,
@@ -113,7 +113,7 @@ def start(
     model.train()
     if settings.lora is not None:
         model = with_lora(model, settings.lora, source.adapter)
-    module = ObjectiveModule(replace(proof.head, model=model), objective_of(settings), frozen).to(device)
+    module = ObjectiveModule(replace(proof.head, model=model), objective, frozen).to(device)
     config = engine_config(settings, workers)
     if universal:
         config["checkpoint"] = {**config.get("checkpoint", {}), "load_universal": True}

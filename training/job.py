@@ -7,6 +7,7 @@ from cluster.models.loading import ModelSource
 from cluster.storage import Place
 from training.batches import count_steps
 from training.data import count_groups
+from training.minimised import CROSS_ENTROPY, ObjectiveSettings
 from training.settings import TrainSettings
 
 DONE = "DONE.json"
@@ -44,6 +45,7 @@ class TrainJob:
     first: int = 0
     schedule_steps: int | None = None
     frozen: ModelSource | None = None
+    objective: ObjectiveSettings = CROSS_ENTROPY
 
     @property
     def steps(self) -> int:

@@ -78,7 +78,6 @@ class _JobRun:
         import torch
 
         from training.engine import start
-        from training.objectives import objective_of
 
         self.job, self.settings, self.output, self.checkpoints = (
             job,
@@ -100,14 +99,15 @@ class _JobRun:
         self.found = self._newest_checkpoint() or self._carried()
         sharded = engine_config(self.settings, self.workers)["zero_optimization"]["stage"] > 0
         self.resized = sharded and self.found is not None and self.found[2] != self.workers
+        objective = job.objective.make()
         about = (self.settings, self.workers, self.device, self.resized, job.frozen)
-        self.student = start(job.source, *about)
+        self.student = start(job.source, objective, *about)
         self.stepper = Stepper(
             job,
             worker,
             self.student,
             self.examples,
-            objective_of(self.settings).mass(self.examples),
+            objective.mass(self.examples),
             self.total,
             stretched_above(self.student.model),
         )

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from cluster.errors import BadInput
-from training.targets import SteeredSettings, check_steered
 
 OWNED_BY_THE_LOOP = (
     "train_batch_size",
@@ -39,8 +38,6 @@ class TrainSettings:
 
     `tokens` is a budget of answer tokens for each round, instead of `steps` or `epochs`. The number of whole
     steps is the nearest to that budget. So arms whose answers differ in length learn from equally much text.
-
-    `objective: steered` and its settings are set by the system that makes its examples (`ogls_sd`).
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -56,8 +53,6 @@ class TrainSettings:
     weight_decay: float = 0.01
     gradient_clipping: float = 1.0
     gradient_checkpointing: bool = False
-    objective: Literal["weighted_cross_entropy", "steered"] = "weighted_cross_entropy"
-    steered: SteeredSettings | None = None
     lora: LoraSettings | None = None
     zero_stage: Literal[0, 1, 2, 3] = 1
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -93,12 +88,6 @@ def check_settings(settings: TrainSettings) -> None:
             "one of them",
             "leave out the other",
         )
-    if (settings.objective == "steered") != (settings.steered is not None):
-        raise BadInput(
-            "train.objective and train.steered do not fit", settings.objective, "both or neither", ""
-        )
-    if settings.steered is not None:
-        check_steered(settings.steered)
     for key in OWNED_BY_THE_LOOP:
         if settings.deepspeed.get(key, "auto") != "auto":
             raise BadInput(
@@ -118,11 +107,10 @@ def check_settings(settings: TrainSettings) -> None:
 
 
 def identity_of(settings: TrainSettings) -> dict[str, Any]:
-    """The settings as plain values, for an identity. Settings of an unused objective are left out, and so is
-    the budget of tokens, which has been turned into steps before.
+    """The settings as plain values, for an identity. The budget of tokens is left out: it has been turned
+    into steps before.
     """
-    optional = ("steered", "tokens")
-    return {n: value for n, value in asdict(settings).items() if n not in optional or value is not None}
+    return {n: value for n, value in asdict(settings).items() if n != "tokens" or value is not None}
 
 
 def with_steps(settings: TrainSettings, answer_tokens: float) -> TrainSettings:

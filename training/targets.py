@@ -3,9 +3,12 @@ divergence, with their checks. It does not import torch, because experiment file
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cluster.errors import BadInput
+
+if TYPE_CHECKING:
+    from training.objectives.objective import Objective
 
 DivergenceName = Literal["forward", "reverse", "jsd", "sampled"]
 ClipName = Literal["none", "one_sided", "two_sided", "per_token"]
@@ -27,8 +30,6 @@ class DivergenceSettings:
     min(1, threshold / its divergence). `temperature` divides both sides' logits. `top_k` keeps the student's
     k likeliest entries and makes all others one bucket.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     divergence: DivergenceName = "forward"
     beta: float = 0.5
@@ -81,7 +82,7 @@ class SteeredSettings:
             optimizer. With a ramp of 0 it is reached at once.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    name: ClassVar[str] = "steered"
 
     base: str = "h0"
     plus: str | None = None
@@ -94,6 +95,12 @@ class SteeredSettings:
     def arrays(self) -> tuple[str, ...]:
         """The names of the states that the target reads."""
         return tuple(dict.fromkeys(n for n in (self.base, self.plus, self.minus) if n is not None))
+
+    def make(self) -> "Objective":
+        """The objective under these settings."""
+        from training.objectives.steered import steered
+
+        return steered(self)
 
 
 def check_steered(settings: SteeredSettings) -> None:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cluster.errors import BadInput
 from cluster.session import RaySettings
-from jobs.experiment.arms import Arm, OglsArm
+from jobs.experiment.arms import ARMS
 from jobs.experiment.documents import plain_values, read_text
 from jobs.experiment.judge import Judge
 from jobs.experiment.miniature import Miniature
@@ -46,11 +46,25 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
 def parse_experiment(tree: dict[str, Any]) -> Experiment:
     """Validate a tree of plain values."""
     try:
-        experiment = Experiment.model_validate(_with_default_kinds(tree))
+        experiment = Experiment.model_validate(_with_default_kinds(_without_older_keys(tree)))
     except ValidationError as error:
         raise BadInput(*_first_problem(error)) from error
     check_settings(experiment.train)
     return experiment
+
+
+# keys that an earlier version wrote into every experiment, and their only value there
+OLDER_KEYS = {"train": {"objective": "weighted_cross_entropy", "steered": None}}
+
+
+def _without_older_keys(tree: dict[str, Any]) -> dict[str, Any]:
+    """Without keys that say nothing any more, as experiments of earlier runs have them."""
+    for section, known in OLDER_KEYS.items():
+        given = tree.get(section)
+        if isinstance(given, dict):
+            kept = {k: v for k, v in given.items() if k not in known or v != known[k]}
+            tree = {**tree, section: kept}
+    return tree
 
 
 def _with_default_kinds(tree: dict[str, Any]) -> dict[str, Any]:
@@ -139,7 +153,6 @@ SECTIONS: dict[str, tuple[type, ...]] = {
     "questions": (QuestionSet, Fields),
     "teachers": (ModelTeacher, EndpointTeacher, FileTeacher, Fields),
     "students": (Student,),
-    "arms": (Arm, OglsArm),
     "rollouts": (Rollouts,),
     "generate": (Generate,),
     "verify": (VerifySettings,),
@@ -156,10 +169,11 @@ SECTIONS: dict[str, tuple[type, ...]] = {
 
 def known_keys(section: str | None) -> list[str]:
     """The keys of a section, or the top-level ones."""
-    if section not in SECTIONS:
+    owners = tuple(ARMS.values()) if section == "arms" else SECTIONS.get(section or "")
+    if owners is None:
         return list(Experiment.model_fields)
     names: list[str] = []
-    for owner in SECTIONS[section]:
+    for owner in owners:
         fields = getattr(owner, "model_fields", None)
         if fields is not None:
             names += [f.alias or n for n, f in fields.items()]
@@ -168,7 +182,7 @@ def known_keys(section: str | None) -> list[str]:
     return names
 
 
-KINDS = ("model", "endpoint", "file", "select", "ogls_sd")
+KINDS = ("model", "endpoint", "file")
 
 
 def _first_problem(error: ValidationError) -> tuple[str, str, str, str]:

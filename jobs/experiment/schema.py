@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from cluster.session import RaySettings
-from jobs.experiment.arms import AnyArm, OglsArm
+from jobs.experiment.arms import AnyArm
 from jobs.experiment.judge import Judge
 from jobs.experiment.miniature import Miniature
 from jobs.experiment.placement import Placement
@@ -19,7 +19,7 @@ from jobs.experiment.section import Section
 from jobs.experiment.stages import Evaluate, Generate, Score
 from jobs.experiment.students import Student
 from jobs.experiment.sweep import Sweep
-from jobs.experiment.teachers import ModelTeacher, Teacher
+from jobs.experiment.teachers import Teacher
 from selection.verification import VerifySettings
 from training.settings import TrainSettings
 
@@ -39,7 +39,7 @@ class Experiment(Section):
     )
     miniature: Miniature | None = None
     questions: QuestionSet
-    teachers: tuple[Teacher, ...] = Field(min_length=1)
+    teachers: tuple[Teacher, ...] = ()
     students: tuple[Student, ...] = Field(min_length=1)
     arms: tuple[AnyArm, ...] = Field(min_length=1)
     generate: Generate = Generate()
@@ -66,16 +66,8 @@ class Experiment(Section):
             if twice:
                 raise ValueError(f"{what} named twice: {', '.join(sorted(twice))}")
         self._refuse_paths_alike()
-        known = {t.name for t in self.teachers}
         for arm in self.arms:
-            if arm.teacher is not None and arm.teacher not in known:
-                raise ValueError(
-                    f"arm {arm.name} names the teacher {arm.teacher}; known are {', '.join(sorted(known))}"
-                )
-        hosted = {t.name for t in self.teachers if isinstance(t, ModelTeacher)}
-        for arm in self.arms:
-            if isinstance(arm, OglsArm) and arm.teacher is not None and arm.teacher not in hosted:
-                raise ValueError(f"arm {arm.name} reads the teacher {arm.teacher}, which is not hosted here")
+            arm.check(self.teachers)
         if self.verify.method == "judge" and self.judge is None:
             raise ValueError("verify.method judge needs a section judge: an endpoint with a rubric")
         if self.evaluate.baseline is not None and self.evaluate.baseline not in {a.name for a in self.arms}:

@@ -1,5 +1,6 @@
 """Who answers the questions: a model hosted here, an endpoint, or a file of answers."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -94,3 +95,22 @@ class FileTeacher(Section):
 
 
 Teacher = Annotated[ModelTeacher | EndpointTeacher | FileTeacher, Field(discriminator="kind")]
+
+
+def check_teacher(arm: str, name: str | None, teachers: Sequence[Teacher], is_hosted: bool = False) -> None:
+    """Refuse the name of a teacher, which an arm gives, that no teacher has.
+
+    Args:
+        is_hosted: the arm reads the teacher's distributions, so it must be a model that is hosted here.
+
+    Raises:
+        ValueError: with the names of those there are.
+    """
+    if name is None:
+        return
+    found = [teacher for teacher in teachers if teacher.name == name]
+    if not found:
+        known = ", ".join(sorted(t.name for t in teachers)) or "none"
+        raise ValueError(f"arm {arm} names the teacher {name}; known are {known}")
+    if is_hosted and not isinstance(found[0], ModelTeacher):
+        raise ValueError(f"arm {arm} reads the teacher {name}, which is not hosted here")

@@ -75,7 +75,7 @@ def build_world(run: Run, settings: Miniature, placement: Placement) -> Place:
     run.note("miniature", "world", stage)
     if run.mode == "plan":
         left = None if stage.is_finished else f"the {settings.world} world's models"
-        run.planned.append(Planned("miniature", "world", left, f"{placement.train_workers} train workers"))
+        run.planned.append(Planned("miniature world", "", left, f"{placement.train_workers} train workers"))
         run.need("the miniature world", [stage])
     with run.claimed([stage]):
         if not stage.is_finished:

@@ -39,13 +39,11 @@ def export_run(outcome: Outcome, out: Path, formats: Sequence[str] = ()) -> list
     """
     paths = write_answers(outcome, out / "answers")
     left_out: Counter[str] = Counter()
-    for (path, number), chosen in outcome.chosen.items():
+    for path, number, scores, chosen in outcome.choices():
         name = f"{path.label.replace(' ', '-')}-round-{number}"
         lines = (line for k in range(chosen.count) for line in chosen_lines(outcome, chosen, k))
         paths.append(_write(out / "chosen" / f"{name}.jsonl", lines))
-        known = (
-            teacher_costs(path.choosing, outcome.start.pool, outcome.scores[path, number]) if formats else {}
-        )
+        known = teacher_costs(path.choosing, outcome.start.pool, scores) if formats else {}
         for form in formats:
             answers = (
                 answer
@@ -123,9 +121,10 @@ def worse_answers(
     found: dict[str, list[tuple[str, str, float]]] = {}
     for question, answer in zip(wrong["question_id"], wrong["answer_id"], strict=True):
         found.setdefault(str(question), []).append((str(answer), "wrong", math.inf))
-    if path.arm.cost_settings is None:
+    scores = outcome.scores(path, number)
+    if path.choosing.cost_settings is None or scores is None:
         return found
-    costs = with_costs(outcome.scores[path, number].slice(k), path.choosing, of_teachers)
+    costs = with_costs(scores.slice(k), path.choosing, of_teachers)
     costs = costs.sort_values(["cost", "answer_id"], ascending=[False, True])
     columns = (costs[name] for name in ("question_id", "answer_id", "cost"))
     for question, answer, cost in zip(*columns, strict=True):

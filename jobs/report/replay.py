@@ -46,7 +46,7 @@ def replay_answer(outcome: Outcome, answer: str, number: int = 1) -> Iterator[st
     asked = Row(answer, question.id, str(row["teacher"]), question.prompt, text, calls)
     seen: set[str] = set()
     for path in outcome.paths:
-        stage = outcome.scores.get((path, number))
+        stage = outcome.scores(path, number)
         if stage is None or stage.view.id in seen:
             continue
         seen.add(stage.view.id)
@@ -66,12 +66,12 @@ def measures_of(outcome: Outcome, path: StudentPath, number: int, answer: str, p
     """What was recorded of an answer whose measure, beyond statistics, could not be taken; it is not taken
     again here.
     """
-    for (other, n), stage in outcome.scores.items():
+    for other, n, stage, _ in outcome.choices():
         if other.student == path.student and n == number and stage.further:
             table = stage.slice(place)
             own = table[table["answer_id"] == answer]
             if len(own) and own["state"].iloc[0] != "scored":
-                yield f"for {other.arm.cost} ({other.arm.name}): recorded {describe(own)}"
+                yield f"for {other.choosing.cost} ({other.arm.name}): recorded {describe(own)}"
 
 
 def find_answer(pool: AnswerPool, answer: str) -> tuple[int, pd.Series]:
@@ -106,8 +106,8 @@ def check_again(e: Experiment, question: Question, text: str, calls: str) -> Ite
 
 def student_of(outcome: Outcome, path: StudentPath, number: int, identity: str) -> ModelState:
     """The student that scored: its first state, or the one that the round before trained."""
-    state = outcome.start.students[path.student]
-    return state if state.id == identity else state.after(outcome.trained[path, number - 1])
+    state, before = outcome.start.students[path.student], outcome.trained(path, number - 1)
+    return state if state.id == identity or before is None else state.after(before)
 
 
 def score_one(settings: Score, state: ModelState, row: Row) -> pd.DataFrame:

@@ -16,7 +16,6 @@ from jobs.report.charts import arm_chart, chosen_chart, compatibility_chart, cos
 from jobs.report.claims import claim_lines, corrected_p, p_words
 from jobs.report.lineage import SCRIPT, further_pages, in_pages, remove_stale, section_of
 from jobs.report.page import render_page
-from jobs.results.rollouts import away_from_targets
 from jobs.results.summary import Results, format_interval
 
 MOST_COLOURS = 12  # teachers that a chart can tell apart
@@ -66,8 +65,6 @@ def render_report(results: Results, pages: Sequence[Sequence[dict[str, Any]]] | 
         ledger_questions=_ledger_table(results.ledger, "question"),
         ledger_answers=_ledger_table(results.ledger, "answer"),
         ledger_rollouts=_ledger_table(results.ledger, "rollout"),
-        rollouts=rollouts_shown(results.rollouts),
-        away=away_from_targets(results.rollouts),
         resolved=yaml.safe_dump(results.experiment, sort_keys=False, allow_unicode=True),
     )
 
@@ -86,16 +83,8 @@ def write_report(results: Results, directory: Place) -> Place:
 
 
 def teachers_of(results: Results) -> list[str]:
-    """Names of the teachers, in the experiment's order."""
-    return [str(teacher["name"]) for teacher in results.experiment["teachers"]]
-
-
-def rollouts_shown(rollouts: pd.DataFrame) -> pd.DataFrame:
-    """What became of rollouts, a row for every student, arm and round: means over seeds."""
-    if not len(rollouts):
-        return rollouts
-    means = rollouts.drop(columns="seed").groupby(["student", "arm", "round"], sort=False).mean()
-    return means.reset_index()
+    """Names of the teachers whose answers the run has, in the experiment's order."""
+    return [str(name) for name in results.teachers["teacher"]] if len(results.teachers) else []
 
 
 def agreement_maps(agreement: pd.DataFrame) -> dict[str, str]:

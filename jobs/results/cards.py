@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from jobs.experiment.arms.select import choosing_arms
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.stages.score import PoolScores
 from selection.costs import COSTS, MEASURE_OF, CostSettings, compute_cost
@@ -66,8 +67,8 @@ def cards_of(outcome: Outcome) -> Cards:
 
 def shown_cost(outcome: Outcome) -> CostSettings:
     """The cost of the first arm that chooses by one of answers, from one forward pass; SCAS without one."""
-    for path in outcome.paths:
-        settings = path.arm.cost_settings
+    for arm in choosing_arms(outcome.start.experiment.arms):
+        settings = arm.cost_settings
         if settings is not None and settings.name in COSTS and settings.name not in MEASURE_OF:
             return settings
     return CostSettings()
@@ -76,7 +77,7 @@ def shown_cost(outcome: Outcome) -> CostSettings:
 def first_scores(outcome: Outcome) -> dict[str, PoolScores]:
     """By student, statistics of the pool under its first state."""
     found: dict[str, PoolScores] = {}
-    for (path, number), scores in outcome.scores.items():
+    for path, number, scores, _ in outcome.choices():
         if number == 1 and path.student not in found:
             found[path.student] = replace(scores, further=())
     return found
@@ -107,7 +108,7 @@ def rights_of(outcome: Outcome) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFram
             )
         sums.append(counts)
     total: Counter[tuple[str, str, str, bool]] = sum(sums, Counter())
-    names = [t.name for t in start.experiment.teachers]
+    names = start.asked
     tasks = sorted(set(families.values()))
     return (
         _shares(total, "task", names, tasks),
@@ -133,7 +134,7 @@ def wins_of(outcome: Outcome, cost: CostSettings) -> tuple[pd.DataFrame, pd.Data
     """Who has the cheapest right answer, and what would be lost without each teacher: questions that nobody
     else answers, and how much dearer the cheapest answers would be.
     """
-    names = [t.name for t in outcome.start.experiment.teachers]
+    names = outcome.start.asked
     wins, without = [], []
     for student, scores in first_scores(outcome).items():
         each = [cheapest_by_teacher(scores.slice(k), cost, names) for k in range(scores.pool.count)]
@@ -190,7 +191,7 @@ def cheapest_by_teacher(
 def agreement_of(outcome: Outcome) -> pd.DataFrame:
     """How often two arms take the same answer."""
     firsts: dict[str, list[tuple[StudentPath, dict[str, frozenset[str]]]]] = {}
-    for (path, number), chosen in outcome.chosen.items():
+    for path, number, _, chosen in outcome.choices():
         if number == 1 and path.seed == 0:
             taken: dict[str, set[str]] = {}
             for own in chosen.each("chosen", ["question_id", "answer_id"]):
@@ -212,8 +213,8 @@ def agreement_of(outcome: Outcome) -> pd.DataFrame:
 def changes_of(outcome: Outcome) -> pd.DataFrame:
     """From round to round, how many choices change, and what they cost the student of the moment."""
     rows = []
-    for (path, number), chosen in outcome.chosen.items():
-        before = outcome.chosen.get((path, number - 1))
+    for path, number, _, chosen in outcome.choices():
+        before = outcome.chosen(path, number - 1)
         if before is None:
             continue
         total = changed = 0
@@ -234,8 +235,8 @@ def audit_of(outcome: Outcome) -> pd.DataFrame:
     """
     rows = []
     seen: set[str] = set()
-    for (path, number), scores in outcome.scores.items():
-        if number != 1 or path.arm.cost != "gradient_norm" or path.student in seen:
+    for path, number, scores, _ in outcome.choices():
+        if number != 1 or path.choosing.cost != "gradient_norm" or path.student in seen:
             continue
         seen.add(path.student)
         found: dict[str, list[float]] = {name: [] for name in AUDITED}

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cluster.errors import BadInput
+from jobs.experiment.arms.select import single_teachers, strongest_arm
 from jobs.experiment.schema import Experiment
 from jobs.files.questions import Question
 from jobs.results.outcome import Outcome, StudentPath
@@ -48,8 +49,7 @@ def baseline_of(experiment: Experiment) -> str:
     the first.
     """
     e = experiment
-    strongest = (a.name for a in e.arms if a.rule == "strongest")
-    return e.evaluate.baseline or next(strongest, e.arms[0].name)
+    return e.evaluate.baseline or strongest_arm(e.arms) or e.arms[0].name
 
 
 class Judged:
@@ -67,7 +67,7 @@ class Judged:
         self._first = {name: _read(name, stage, order) for name, stage in start.before.items()}
         self._after = {
             (path, number): _read(f"{path.label} round {number}", stage, order)["value"].to_numpy(float)
-            for (path, number), stage in outcome.evaluations.items()
+            for path, number, stage in outcome.evaluated()
         }
         self._by_round: dict[int, Values] = {}
         self._pools: dict[tuple[int, str | None], SeedVariance] = {}
@@ -111,7 +111,8 @@ class Judged:
     def arm(self, student: str, arm: str, number: int) -> ArmResult:
         """One arm of a student after one round."""
         own = self._own(student, arm)
-        counts = [self.outcome.evaluations[p, number].manifest()["counts"]["cut_off"] for p in own]
+        stages = [self.outcome.rounds[p, number].evaluation for p in own]
+        counts = [stage.manifest()["counts"]["cut_off"] for stage in stages if stage is not None]
         cut = float(np.mean([count / len(self.last.questions) for count in counts]))
         return self._result(self.after(number), student, arm, number, cut)
 
@@ -146,7 +147,7 @@ class Judged:
         judged on other questions and seeds than it was chosen by.
         """
         e, results = self.experiment, []
-        single = [arm.name for arm in e.arms if arm.rule == "teacher"]
+        single = list(single_teachers(e.arms))
         for student in (s.name for s in e.students):
             found = hindsight(self.last, student, single, baseline, e.seed, self._pool(self.last))
             if found is None:
@@ -184,11 +185,11 @@ class Judged:
         what = ["answer_id", "weight"]
         for mine, theirs in zip(self._own(student, arm), self._own(student, baseline), strict=True):
             for number in range(1, self.experiment.rounds + 1):
-                pair = [self.outcome.chosen.get((path, number)) for path in (mine, theirs)]
-                if pair[0] is None or pair[1] is None:
+                one, another = (self.outcome.chosen(path, number) for path in (mine, theirs))
+                if one is None or another is None:
                     return False
-                both = zip(pair[0].each("chosen", what), pair[1].each("chosen", what), strict=True)
-                if not all(one.equals(other) for one, other in both):
+                both = zip(one.each("chosen", what), another.each("chosen", what), strict=True)
+                if not all(own.equals(theirs_) for own, theirs_ in both):
                     return False
         return True
 

@@ -15,14 +15,15 @@ def run_ledger(outcome: Outcome) -> pd.DataFrame:
     totals.
     """
     rows = []
-    for (path, number), chosen in outcome.chosen.items():
+    for path, number, _, chosen in outcome.choices():
         each = [own.groupby(["kind", "state"]).size() for own in chosen.each("ledger", ["kind", "state"])]
         counts = pd.concat(each).groupby(level=[0, 1]).sum().reset_index(name="count")
         rows.append(counts.assign(path=path.label, round=number))
-    for (path, number), counts in outcome.ledgers.items():  # whose totals were checked when they were made
-        rows.append(counts.assign(path=path.label, round=number))
+    for (path, number), own in outcome.rounds.items():
+        if own.ledger is not None:  # whose totals were checked when it was made
+            rows.append(own.ledger.assign(path=path.label, round=number))
     ledger = pd.concat(rows, ignore_index=True)
-    choosing = ledger[ledger["path"].isin([path.label for path, _ in outcome.chosen])]
+    choosing = ledger[ledger["path"].isin([path.label for path, *_ in outcome.choices()])]
     if not len(choosing):
         return ledger
     totals = choosing.groupby(["path", "round", "kind"])["count"].sum().unstack()

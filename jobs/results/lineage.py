@@ -170,8 +170,8 @@ def cost_columns(outcome: Outcome) -> tuple[Columns, dict[Chooser, int]]:
     columns: Columns = []
     known: dict[str, int] = {}
     of_path = {}
-    for (path, number), scores in outcome.scores.items():
-        settings = path.arm.cost_settings
+    for path, number, scores, _ in outcome.choices():
+        settings = path.choosing.cost_settings
         if settings is None:
             continue
         key = digest([scores.id, repr(settings)])
@@ -187,8 +187,8 @@ def cost_columns(outcome: Outcome) -> tuple[Columns, dict[Chooser, int]]:
 def path_columns(outcome: Outcome, of_path: Mapping[Chooser, int]) -> list[PathColumn]:
     """Every path's choice of every round."""
     found = []
-    for path, number in outcome.chosen:
-        trained = outcome.trained.get((path, number))
+    for path, number, *_ in outcome.choices():
+        trained = outcome.trained(path, number)
         found.append(
             PathColumn(
                 path.label,
@@ -237,7 +237,7 @@ def trace_slice(
     answers = answers[answers["question_id"].isin(kept)]
     costs = [_costs(outcome, path, n, number, kept) for _, path, n in columns]
     unscored = unscored_of(outcome, number)
-    chosen = [_chosen(sliced, number) for sliced in outcome.chosen.values()]
+    chosen = [_chosen(sliced, number) for *_, sliced in outcome.choices()]
     by_question = dict(list(answers.groupby("question_id", sort=False)))
     for identity in told:
         question = questions[identity]
@@ -270,7 +270,7 @@ def unscored_of(outcome: Outcome, number: int) -> dict[str, str]:
     """Verified answers of a slice that could not be scored under some student, and why."""
     found: dict[str, str] = {}
     seen = set()
-    for (path, _), scores in outcome.scores.items():
+    for path, _, scores, _ in outcome.choices():
         if scores.id not in seen:
             seen.add(scores.id)
             table = scores.slice(number)
@@ -284,8 +284,10 @@ def unscored_of(outcome: Outcome, number: int) -> dict[str, str]:
 def _costs(
     outcome: Outcome, path: StudentPath, round_number: int, number: int, questions: set[str]
 ) -> dict[str, float]:
-    scores, pool = outcome.scores[path, round_number], outcome.start.pool
-    known = known_teacher_costs(path.choosing, pool, scores, outcome.chosen[path, round_number].stage)
+    scores, chosen = outcome.scores(path, round_number), outcome.chosen(path, round_number)
+    if scores is None or chosen is None:
+        return {}
+    known = known_teacher_costs(path.choosing, outcome.start.pool, scores, chosen.stage)
     table = scores.slice(number)
     table = table[table["question_id"].isin(questions)].reset_index(drop=True)
     costed = with_costs(table, path.choosing, known)

@@ -1,11 +1,12 @@
 """What a run works through and what comes of it: the pool, every student's path, and the stages along it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
-from jobs.experiment.arms import Arm, OglsArm
+from jobs.experiment.arms import Arm
+from jobs.experiment.arms.select import SelectArm
 from jobs.experiment.schema import Experiment
 from jobs.files.questions import Question, Refused
 from jobs.run.slices import Sliced
@@ -20,17 +21,17 @@ class StudentPath:
     """One student's way through the rounds under one arm and one training seed."""
 
     student: str
-    arm: Arm | OglsArm
+    arm: Arm
     seed: int
 
     @property
-    def choosing(self) -> Arm:
+    def choosing(self) -> SelectArm:
         """The arm of a path that chooses among teachers' answers.
 
         Raises:
             TypeError: it is an arm of another kind.
         """
-        if not isinstance(self.arm, Arm):
+        if not isinstance(self.arm, SelectArm):
             raise TypeError(f"{self.label} chooses among no teacher's answers")
         return self.arm
 
@@ -72,31 +73,129 @@ class Start:
     data: Data = Data()
     hosted: dict[str, ModelState] = field(default_factory=dict)
 
+    @property
+    def asked(self) -> list[str]:
+        """The names of the teachers whose answers are in the pool, in the experiment's order: of all, or of
+        none where no arm learns from answers.
+        """
+        return list(self.pool.accuracy)
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A row that could not be learned from for a named failure.
+
+    Attributes:
+        row: its name, for people.
+        stage: where it failed.
+        look: the command that looks at it again; empty where there is none.
+    """
+
+    row: str
+    stage: str
+    state: str
+    reason: str
+    look: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a system adds to a run's report, under a heading of its own.
+
+    Attributes:
+        id: of the place in the page.
+        about: a sentence or two below the heading.
+        table: its figures.
+        notes: by what is said before them, lines.
+    """
+
+    id: str
+    title: str
+    about: str
+    table: pd.DataFrame
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+ALONE = "alone"  # the condition of an evaluation in which the student answers by itself
+
+
+@dataclass
+class Round:
+    """What one path did in one round; None where it came to no such thing.
+
+    Attributes:
+        scores: the costs that it chose by, where it chose among teachers' answers, and its choice.
+        examples, trained: what it learned from, and the training.
+        evaluations: of the student after the training, by condition.
+        ledger: counts of final states (columns kind, state, count) of a path that chose among no teacher's
+            answers: `chosen` holds those of one that did.
+        set_aside: rows of the system's own that failed.
+        figures: what the system tells of this round, by name.
+        learned: names of the rows that the training saw, where the system compares paths by them.
+    """
+
+    scores: PoolScores | None = None
+    chosen: Sliced | None = None
+    examples: Stage | None = None
+    trained: Stage | None = None
+    evaluations: dict[str, Stage] = field(default_factory=dict)
+    ledger: pd.DataFrame | None = None
+    set_aside: list[SetAside] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
+    learned: frozenset[str] = frozenset()
+
+    @property
+    def evaluation(self) -> Stage | None:
+        """The evaluation in which the student answered by itself."""
+        return self.evaluations.get(ALONE)
+
 
 @dataclass
 class Outcome:
     """What a run produced: the report is a view of this.
 
     Attributes:
-        scores: what each path chose by in each round; `chosen`, `examples`, `trained` and `evaluations` what
-            followed. Of paths that choose nothing `ledgers` holds counts of states, and `rollouts` what is
-            told of their rollouts; `lost` those that no teacher could read: state and reason; `learned` the
-            rollouts that a training saw. `ended` says of paths that had nothing left to learn from in which
-            round that was, and why.
+        rounds: what every path did, round by round, in the order in which it was done.
+        ended: of paths that had nothing left to learn from, the round in which that was, and why.
+        sections: what its systems add to the report.
     """
 
     start: Start
     paths: list[StudentPath]
-    scores: dict[tuple[StudentPath, int], PoolScores] = field(default_factory=dict)
-    chosen: dict[tuple[StudentPath, int], Sliced] = field(default_factory=dict)
-    examples: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)
-    trained: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)
-    evaluations: dict[tuple[StudentPath, int], Stage] = field(default_factory=dict)
-    ledgers: dict[tuple[StudentPath, int], pd.DataFrame] = field(default_factory=dict)
-    rollouts: dict[tuple[StudentPath, int], dict[str, float]] = field(default_factory=dict)
-    lost: dict[tuple[StudentPath, int], dict[str, list[str]]] = field(default_factory=dict)
-    learned: dict[tuple[StudentPath, int], frozenset[str]] = field(default_factory=dict)
+    rounds: dict[tuple[StudentPath, int], Round] = field(default_factory=dict)
     ended: dict[StudentPath, tuple[int, str]] = field(default_factory=dict)
+    sections: list[Section] = field(default_factory=list)
+
+    def round(self, path: StudentPath, number: int) -> Round:
+        """A path's round; a new one where it has not begun."""
+        return self.rounds.setdefault((path, number), Round())
+
+    def choices(self) -> Iterator[tuple[StudentPath, int, PoolScores, Sliced]]:
+        """Every choice among teachers' answers: path, round, the costs it was made by, and the choice."""
+        for (path, number), own in self.rounds.items():
+            if own.scores is not None and own.chosen is not None:
+                yield path, number, own.scores, own.chosen
+
+    def chosen(self, path: StudentPath, number: int) -> Sliced | None:
+        """What a path chose in a round; None where it chose nothing."""
+        own = self.rounds.get((path, number))
+        return None if own is None else own.chosen
+
+    def scores(self, path: StudentPath, number: int) -> PoolScores | None:
+        """The costs that a path chose by in a round; None where it chose nothing."""
+        own = self.rounds.get((path, number))
+        return None if own is None else own.scores
+
+    def trained(self, path: StudentPath, number: int) -> Stage | None:
+        """A path's training of a round; None where it has none."""
+        own = self.rounds.get((path, number))
+        return None if own is None else own.trained
+
+    def evaluated(self) -> Iterator[tuple[StudentPath, int, Stage]]:
+        """Every evaluation of a student by itself after a training: path, round, evaluation."""
+        for (path, number), own in self.rounds.items():
+            if own.evaluation is not None:
+                yield path, number, own.evaluation
 
 
 # Told of every evaluation on the way: rounds done (2.5 is half of the third), and each path's evaluation.

@@ -22,8 +22,13 @@ FAILED_STATES = (
 EARLY = ("failed", "not_understood")  # before anything was checked
 
 
-def quarantine(outcome: Outcome) -> pd.DataFrame:
-    """Every answer that ended in a named failure instead of a verdict or a cost, with its reason."""
+def quarantine(outcome: Outcome, run: str) -> pd.DataFrame:
+    """Every row that ended in a named failure instead of a verdict or a cost, or that its system set aside,
+    with its reason and the command that looks at it again.
+
+    Args:
+        run: what commands call the run.
+    """
     wanted = [*FAILED_STATES, *EARLY]
     bad = pd.concat([answers[answers["state"].isin(wanted)] for answers in outcome.start.pool.each()])
     rows = [
@@ -33,30 +38,35 @@ def quarantine(outcome: Outcome) -> pd.DataFrame:
             str(r.state),
             str(r.error) or str(r.extracted),
             1,
+            replay_command(run, str(r.answer_id), 1),
         )
         for r in bad.itertuples()
     ]
     seen: set[str] = set()
-    for (_, number), stage in outcome.scores.items():
+    for _, number, stage, _ in outcome.choices():
         if stage.id not in seen:
             seen.add(stage.id)
             failed = pd.concat([s[s["state"].isin(FAILED_STATES)] for s in stage.each()])
             rows += [
-                (str(r.answer_id), "score", str(r.state), str(r.reason), number) for r in failed.itertuples()
+                (
+                    str(r.answer_id),
+                    "score",
+                    str(r.state),
+                    str(r.reason),
+                    number,
+                    replay_command(run, str(r.answer_id), number),
+                )
+                for r in failed.itertuples()
             ]
-    for (path, number), lost in outcome.lost.items():
-        names = ((f"{path.label} round {number}: {i}", *told) for i, told in lost.items())
-        rows += [(name, "steer", state, reason, number) for name, state, reason in names]
-    table = pd.DataFrame(rows, columns=["answer", "stage", "state", "reason", "round"])
+    for (_, number), own in outcome.rounds.items():
+        rows += [(one.row, one.stage, one.state, one.reason, number, one.look) for one in own.set_aside]
+    table = pd.DataFrame(rows, columns=["answer", "stage", "state", "reason", "round", "replay"])
     return table.drop_duplicates(["answer", "stage", "state", "reason"], ignore_index=True)
 
 
-def with_commands(experiment: Experiment, directory: Place, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows in quarantine with the command that runs each again."""
-    run = experiment.name if experiment.runs == "runs" else str(directory)
-    told = zip(rows["answer"], rows["stage"], rows["round"], strict=True)
-    commands = ["" if stage == "steer" else replay_command(run, answer, n) for answer, stage, n in told]
-    return rows.assign(replay=commands)
+def name_in_commands(experiment: Experiment, directory: Place) -> str:
+    """What commands call a run: its name, or its directory where that is in another folder than usual."""
+    return experiment.name if experiment.runs == "runs" else str(directory)
 
 
 def replay_command(run: str, answer: str, number: int) -> str:

@@ -5,6 +5,7 @@ one against the luck of a question or two.
 import numpy as np
 import pandas as pd
 
+from jobs.experiment.arms.select import single_teachers, strongest_arm
 from jobs.experiment.schema import Experiment
 from jobs.results.judged import baseline_of
 from jobs.results.outcome import Start
@@ -20,7 +21,7 @@ def strongest_table(start: Start) -> pd.DataFrame:
     best one, with a 95 % interval over the same questions. `is_strongest` of the best and of all that cannot
     be told from it (p 0.05 or above, not corrected: rather one name too many).
     """
-    accuracy = {t.name: float(start.pool.accuracy[t.name]) for t in start.experiment.teachers}
+    accuracy = {name: float(start.pool.accuracy[name]) for name in start.asked}
     order = sorted(accuracy, key=lambda name: (-accuracy[name], name))
     places = {question: k for k, question in enumerate(start.questions)}
     right = {name: np.zeros(len(places)) for name in order}
@@ -28,8 +29,9 @@ def strongest_table(start: Start) -> pd.DataFrame:
         own = answers[answers["state"].isin(RIGHT) & (answers["sample"] == 0)]
         for name, question in zip(own["teacher"], own["question_id"], strict=True):
             right[str(name)][places[question]] = 1.0
-    best, rows = order[0], []
+    rows = []
     for name in order:
+        best = order[0]
         found = compare(right[name], right[best], name, best, is_same=name == best)
         d = found.difference
         told = {"behind": -d.value, "low": -d.high, "high": -d.low, "p": found.p_value}
@@ -54,13 +56,14 @@ def twin_arms(e: Experiment, baseline: str, table: pd.DataFrame) -> list[str]:
     """All arms that learn from one teacher alone that cannot be told from the strongest, the best first; none
     where the baseline learns from another one, or by a cost.
     """
-    strongest = strongest_teachers(table)
-    arm = next(a for a in e.arms if a.name == baseline)
-    if arm.rule != "strongest" and not (arm.rule == "teacher" and arm.teacher in strongest):
+    strongest, single = strongest_teachers(table), single_teachers(e.arms)
+    if baseline == strongest_arm(e.arms):
+        named = strongest[1:]  # the best one's own arm is the baseline in other words
+    elif single.get(baseline) in strongest:
+        named = [teacher for teacher in strongest if teacher != single[baseline]]
+    else:
         return []
-    # the best one's own arm is the baseline in other words
-    named = [*strongest[1:]] if arm.rule == "strongest" else [t for t in strongest if t != arm.teacher]
-    twins = [a.name for teacher in named for a in e.arms if a.rule == "teacher" and a.teacher == teacher]
+    twins = [arm for teacher in named for arm, own in single.items() if own == teacher]
     return [name for name in twins if name != baseline]
 
 
@@ -69,7 +72,7 @@ def strongest_lines(e: Experiment, table: pd.DataFrame) -> list[str]:
     if len(table) < 2:
         return []
     named = [row for row in table.to_dict("records") if row["is_strongest"]]
-    own = {a.teacher for a in e.arms if a.rule == "teacher"}
+    own = set(single_teachers(e.arms).values())
     told = [f"{row['teacher']} ({100 * row['accuracy']:.1f} % right)" for row in named]
     if len(named) == 1:
         return [f"the strongest teacher is {told[0]}, and all others are behind it by more than chance"]
@@ -78,7 +81,7 @@ def strongest_lines(e: Experiment, table: pd.DataFrame) -> list[str]:
     if cut_off:
         line += f"; only the best {MOST_TWINS} of their arms are compared with, not {', '.join(cut_off)}"
     lacking = [str(row["teacher"]) for row in named[1:] if row["teacher"] not in own]
-    if lacking and any(a.rule == "strongest" for a in e.arms):
+    if lacking and strongest_arm(e.arms) is not None:
         line += (
             f"; no arm learns from {', '.join(lacking)} alone, so nothing is claimed against "
             f"{'them' if len(lacking) > 1 else 'it'} (rule: teacher)"

@@ -14,9 +14,8 @@ from jobs.results.data import told_of_data
 from jobs.results.judged import ArmResult, Judged, baseline_of
 from jobs.results.ledger import drop_bias, nothing_to_choose, run_ledger
 from jobs.results.lineage import Lineage, lineage_of
-from jobs.results.outcome import Outcome
-from jobs.results.quarantine import quarantine, with_commands
-from jobs.results.rollouts import rollouts_table, rows_apart
+from jobs.results.outcome import Outcome, Section
+from jobs.results.quarantine import name_in_commands, quarantine
 from jobs.results.spent import spent_table
 from jobs.results.strongest import baselines_of, strongest_lines, strongest_table
 from jobs.results.tables import (
@@ -63,9 +62,8 @@ class Results:
     fallbacks: pd.DataFrame
     cards: Cards
     lineage: Lineage
-    rollouts: pd.DataFrame
+    sections: list[Section]
     ended: list[str]
-    rows_apart: list[str]
 
 
 def summarise(run: Run, outcome: Outcome) -> Results:
@@ -100,7 +98,7 @@ def summarise(run: Run, outcome: Outcome) -> Results:
         teachers=teacher_table(start),
         ledger=run_ledger(outcome),
         drop_bias=drop_bias(start),
-        quarantine=with_commands(e, run.directory, quarantine(outcome)),
+        quarantine=quarantine(outcome, name_in_commands(e, run.directory)),
         chosen=chosen_table(e, outcome),
         costs=cost_table(outcome),
         scas_lambda=scas_settings(outcome).scas_lambda,
@@ -113,8 +111,7 @@ def summarise(run: Run, outcome: Outcome) -> Results:
         fallbacks=fallbacks(run),
         cards=cards_of(outcome),
         lineage=lineage_of(outcome),
-        rollouts=rollouts_table(outcome),
-        rows_apart=rows_apart(outcome),
+        sections=outcome.sections,
         ended=[f"ended: {why}" for _, why in outcome.ended.values()],
     )
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from jobs.experiment.arms.select import choosing_arms
 from jobs.experiment.schema import Experiment
 from jobs.results.outcome import Outcome, Start
 from jobs.run.run import Run
@@ -33,9 +34,9 @@ def teacher_table(start: Start) -> pd.DataFrame:
     """
     samples = start.experiment.generate.samples
     sums = pd.concat([_of_teachers(answers, samples) for answers in start.pool.each()]).groupby(level=0).sum()
-    told = sums.reindex([t.name for t in start.experiment.teachers]).fillna(0).to_dict("index")
+    told = sums.reindex(start.asked).fillna(0).to_dict("index")
     rows = []
-    for teacher in start.experiment.teachers:
+    for teacher in (t for t in start.experiment.teachers if t.name in start.asked):
         own = told[teacher.name]
         rows.append(
             {
@@ -76,8 +77,8 @@ def chosen_table(experiment: Experiment, outcome: Outcome) -> pd.DataFrame:
     """
     families = {t.name: t.family or "" for t in experiment.teachers}
     rows = []
-    for (path, number), chosen in sorted(outcome.chosen.items(), key=lambda i: outcome.paths.index(i[0][0])):
-        shares, pool_mean = _lengths(outcome.scores[path, number], chosen)
+    for path, number, scores, chosen in sorted(outcome.choices(), key=lambda i: outcome.paths.index(i[0])):
+        shares, pool_mean = _lengths(scores, chosen)
         total = int(shares["chosen"].sum())
         for teacher, own in shares.iterrows():
             rows.append(
@@ -117,9 +118,10 @@ def cost_table(outcome: Outcome) -> pd.DataFrame:
     settings = scas_settings(outcome)
     tables: list[pd.DataFrame] = []
     for path in outcome.paths:
-        if (path, 1) not in outcome.scores:  # it chooses by no cost
+        scores = outcome.scores(path, 1)
+        if scores is None:  # it chooses among no answers
             continue
-        stage = replace(outcome.scores[path, 1], further=())
+        stage = replace(scores, further=())
         if any(t["student"].iloc[0] == path.student for t in tables):
             continue
         scored = _first_scored(stage)
@@ -143,7 +145,7 @@ def _first_scored(scores: PoolScores) -> pd.DataFrame:
 
 def scas_settings(outcome: Outcome) -> CostSettings:
     """The settings of the first arm that chooses by SCAS; the paper's where there is none."""
-    found = (p.arm.cost_settings for p in outcome.paths if p.arm.cost == "scas")
+    found = (arm.cost_settings for arm in choosing_arms(outcome.start.experiment.arms) if arm.cost == "scas")
     return next((s for s in found if s is not None), CostSettings())
 
 

@@ -84,8 +84,13 @@ def evaluate_students(
     questions: Sequence[Question],
     judging: Judging,
     placement: Placement,
+    planned_as: str = "evaluate",
 ) -> dict[str, Stage]:
-    """Evaluate students (label -> state) on held-out questions; returns label -> stage."""
+    """Evaluate students (label -> state) on held-out questions; returns label -> stage.
+
+    Args:
+        planned_as: what a plan calls it. It adds up all that are called `evaluate`.
+    """
     stages = {label: evaluate_stage(run.store, judging, s, questions) for label, s in students.items()}
     for label, stage in stages.items():
         if run.retry_failed and stage.is_finished and stage.manifest()["counts"].get("unjudged"):
@@ -100,7 +105,7 @@ def evaluate_students(
     if run.mode == "plan":
         place = f"{placement.evaluate_workers} × ({placement.needs})"
         run.planned += [
-            Planned("evaluate", n, None if s.is_finished else lacking.get(n, 0), place)
+            Planned(planned_as, n, None if s.is_finished else lacking.get(n, 0), place)
             for n, s in stages.items()
         ]
         return stages

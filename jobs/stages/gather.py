@@ -74,7 +74,7 @@ class Gather:
     def __call__(self, number: int) -> Made:
         questions = read_slice(self.questions, number)
         frames = [_of_source(source, number, questions) for source in self.sources]
-        answers = joined(frames)
+        answers = joined(frames or [pd.DataFrame(columns=["question_id", "teacher", "sample", *SAID])])
         answers = answers.sort_values(["question_id", "teacher", "sample"], ignore_index=True)
         refuse_twice(answers)
         names = (answers[c].tolist() for c in ("teacher", "question_id", "sample"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from cluster.errors import BadInput
 from cluster.models.rendering import Renderer
-from jobs.experiment.arms import Arm, OglsArm
+from jobs.experiment.arms.select import SelectArm
 from jobs.experiment.placement import Placement
 from jobs.experiment.schema import Experiment
 from jobs.experiment.stages import Score
@@ -66,10 +66,10 @@ class Measuring:
         return f"{self.name}{window}"
 
 
-def measuring_of(arm: Arm | OglsArm) -> Measuring | None:
+def measuring_of(arm: SelectArm) -> Measuring | None:
     """The measure that an arm's cost needs. None if one forward pass is enough."""
     name = MEASURE_OF.get(arm.cost or "")
-    if name is None or isinstance(arm, OglsArm):
+    if name is None:
         return None
     return Measuring(
         name,
@@ -86,7 +86,7 @@ def check_gradients(e: Experiment, questions: int) -> None:
     """
     g = e.generate
     samples = max(g.samples, g.max_samples if g.until_verified else 1)
-    for arm in e.arms:
+    for arm in (arm for arm in e.arms if isinstance(arm, SelectArm)):
         measuring = measuring_of(arm)
         if measuring is not None and measuring.takes_gradients:
             asked = min(questions, measuring.questions or questions)

@@ -6,7 +6,6 @@ from functools import cached_property
 
 import pandas as pd
 
-from jobs.experiment.schema import Experiment
 from jobs.files.questions import Refused
 from jobs.run.run import Run
 from jobs.run.slices import Made, Sliced, joined, make_slices
@@ -145,22 +144,23 @@ def counted(values: pd.Series) -> dict[str, int]:
     return {str(value): int(n) for value, n in values.value_counts().items()}
 
 
-def verified(run: Run, e: Experiment, sources: Sequence[Source], questions: Sliced, label: str) -> AnswerPool:
+def verified(
+    run: Run, checks: Checks, sources: Sequence[Source], questions: Sliced, label: str
+) -> AnswerPool:
     """Check all answers; returns them with their verdicts and states.
 
     Raises:
         Unmade: in a plan, verdicts are not there yet.
     """
-    checks = Checks(e.verify, e.judge)
     gathered = gather(run, label, questions, sources, checks)
     views = {}
     for method in methods_of(gathered):
-        name = label if method == e.verify.method else f"{label} by {method}"
+        name = label if method == checks.verify.method else f"{label} by {method}"
         if method == "none":
             continue
         wanted = ToCheck(questions, gathered, checks, method).request()
-        if method == "judge" and e.judge is not None:
-            views[method] = judge_requested(run, "the pool", name, e.judge, wanted)
+        if method == "judge" and checks.judge is not None:
+            views[method] = judge_requested(run, "the pool", name, checks.judge, wanted)
         else:
             views[method] = verdicts_requested(run, "verify", name, checks.of(method), wanted)
             run.need("the pool", [views[method]])

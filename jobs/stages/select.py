@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from jobs.experiment.arms import Arm
+from jobs.experiment.arms.select import SelectArm
 from jobs.files.questions import Question, Refused
 from jobs.run.keys import question_key
 from jobs.run.run import Run
@@ -40,7 +40,7 @@ LEDGER_COLUMNS = ["kind", "id", "state", "teacher", "length_tokens", "reason"]
 class Choice:
     """A rule for choosing, and the seed of its draws."""
 
-    arm: Arm
+    arm: SelectArm
     seed: int
 
 
@@ -103,7 +103,7 @@ def look_at_all(
         do_tasks(run, "select", label, [(ALL, task)])
 
 
-def teacher_costs(arm: Arm, pool: AnswerPool, scores: PoolScores) -> dict[str, float]:
+def teacher_costs(arm: SelectArm, pool: AnswerPool, scores: PoolScores) -> dict[str, float]:
     """The teachers' costs, computed from all slices. Empty if the arm does not choose by them."""
     cost = arm.cost_settings
     if cost is None or cost.name not in TEACHER_COSTS:
@@ -118,7 +118,9 @@ def write_teacher_costs(choice: Choice, pool: AnswerPool, scores: PoolScores, st
     write_table(stage.part(OF_TEACHERS), pd.DataFrame({"teacher": list(found), "cost": list(found.values())}))
 
 
-def known_teacher_costs(arm: Arm, pool: AnswerPool, scores: PoolScores, stage: Stage) -> dict[str, float]:
+def known_teacher_costs(
+    arm: SelectArm, pool: AnswerPool, scores: PoolScores, stage: Stage
+) -> dict[str, float]:
     """The teachers' costs. In a run of several slices one worker has computed them before. Earlier versions
     did not store them.
     """
@@ -212,7 +214,7 @@ def names_by_key(scored: pd.DataFrame, answers: pd.DataFrame, questions: Mapping
     return Names(of_questions, {a: f"{content[a]} {t} {q}" for q, a, t in zip(*rows, strict=True)})
 
 
-def with_costs(scored: pd.DataFrame, arm: Arm, of_teachers: Mapping[str, float]) -> pd.DataFrame:
+def with_costs(scored: pd.DataFrame, arm: SelectArm, of_teachers: Mapping[str, float]) -> pd.DataFrame:
     """The answers that could be scored, with their costs. The cost is 0 if the arm uses none."""
     usable = scored[scored["state"] == "scored"].reset_index(drop=True)
     costs = (

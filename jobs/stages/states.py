@@ -1,10 +1,10 @@
 """A model at one point of its training, teacher and student alike. It holds what asking, scoring, training
-and evaluating need to know.
+and evaluating need to know. And the training that brings it to its next point.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster.errors import BadInput
 from cluster.models.directory import check_model_directory
@@ -19,10 +19,8 @@ from selection.layers import find_layer
 from training.adapters import with_lora
 from training.exports import ADAPTER
 from training.job import WEIGHTS
-from training.settings import LoraSettings
-
-if TYPE_CHECKING:
-    from jobs.stages.train import Training
+from training.minimised import CROSS_ENTROPY, ObjectiveSettings
+from training.settings import LoraSettings, TrainSettings
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 # files in a training's weights whose presence shows that the weights exist
@@ -83,6 +81,43 @@ class ModelState:
         if training.config["train"]["lora"] is not None:
             return replace(self.source, adapter=str(place / ADAPTER))
         return replace(self.source, path=str(place), revision=None)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One student to train on examples, which are there.
+
+    Attributes:
+        rounds: the rounds on one optimizer that this training is one of; None has an optimizer of its own.
+        frozen: a model that the objective reads and nobody trains.
+        objective: what is minimised.
+    """
+
+    label: str
+    student: ModelState
+    examples: Stage
+    seed: int
+    settings: TrainSettings
+    rounds: "SharedOptimizer | None" = None
+    frozen: ModelState | None = None
+    objective: ObjectiveSettings = CROSS_ENTROPY
+
+
+@dataclass(frozen=True)
+class SharedOptimizer:
+    """Where a training stands among rounds on one optimizer and one schedule.
+
+    Attributes:
+        after: the training before; None for the first.
+        first: optimizer steps of all trainings before.
+        total: steps of all rounds together, which the learning rate follows.
+        is_last: nobody goes on from it, so it leaves no optimizer behind.
+    """
+
+    after: Stage | None
+    first: int
+    total: int
+    is_last: bool
 
 
 def first_state(model: ModelTeacher | Student) -> ModelState:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from jobs.experiment.schema import Experiment
-from jobs.experiment.teachers import EndpointTeacher, FileTeacher, ModelTeacher
+from jobs.experiment.stages import Generate
+from jobs.experiment.teachers import EndpointTeacher, FileTeacher, ModelTeacher, Teacher
 from jobs.files.questions import Question, Refused
 from jobs.files.rows import guess_rows
 from jobs.run.run import Run
@@ -30,9 +30,30 @@ from jobs.stages.verify import read_verdicts, verdicts_on
 TOKENS_OF_ANSWER = 400  # tokens of the limit that count as one answer of the usual length
 
 
+@dataclass(frozen=True)
+class Harvest:
+    """Whom to ask for answers, how, and how they are checked.
+
+    Attributes:
+        seed: of what is drawn.
+        skip_broken: files' lines that are no JSON are named and left out.
+    """
+
+    teachers: Sequence[Teacher]
+    generate: Generate
+    checks: Checks
+    seed: int
+    skip_broken: bool = False
+
+    @property
+    def askable(self) -> list[ModelTeacher | EndpointTeacher]:
+        """The teachers that can be asked: all but files."""
+        return [teacher for teacher in self.teachers if not isinstance(teacher, FileTeacher)]
+
+
 def build_pool(
     run: Run,
-    experiment: Experiment,
+    harvest: Harvest,
     hosted: Mapping[str, ModelState],
     questions: Mapping[str, Question],
     refused: Sequence[Refused] = (),
@@ -46,44 +67,43 @@ def build_pool(
     Raises:
         Unmade: in a plan, answers or verdicts are not there yet.
     """
-    e, g = experiment, experiment.generate
-    slices = question_slices(run, questions, slices_for(guess_answers(e, len(questions))))
-    files = [teacher for teacher in e.teachers if isinstance(teacher, FileTeacher)]
-    sources: list[Source] = [*take_files(run, files, slices, e.questions.skip_broken_lines)]
-    sources += asked(run, e, hosted, asks_by_teacher(e, questions, range(g.samples)), range(g.samples))
-    pool = verified(run, e, sources, slices, "pool")
+    g, first = harvest.generate, range(harvest.generate.samples)
+    slices = question_slices(run, questions, slices_for(guess_answers(harvest, len(questions))))
+    files = [teacher for teacher in harvest.teachers if isinstance(teacher, FileTeacher)]
+    sources: list[Source] = [*take_files(run, files, slices, harvest.skip_broken)]
+    sources += asked(run, harvest, hosted, asks_by_teacher(harvest, questions, first), first)
+    pool = verified(run, harvest.checks, sources, slices, "pool")
     for number in range(g.samples, g.max_samples if g.until_verified else 0):
-        lacking = still_lacking(run, e, pool, number)
+        lacking = still_lacking(run, harvest, pool, number)
         if not lacking:
             break
         asks = {
             t.name: asks_of([questions[q] for q in lacking[t.name]], [number], t.ask_system)
-            for t in e.teachers
-            if not isinstance(t, FileTeacher) and t.name in lacking
+            for t in harvest.askable
+            if t.name in lacking
         }
         only = {name: frozenset(ids) for name, ids in lacking.items()}
-        sources += asked(run, e, hosted, asks, range(number, number + 1), only, f" sample {number}")
-        pool = verified(run, e, sources, slices, f"pool with sample {number}")
+        sources += asked(run, harvest, hosted, asks, range(number, number + 1), only, f" sample {number}")
+        pool = verified(run, harvest.checks, sources, slices, f"pool with sample {number}")
     right = pool.states.counts()["right"]
-    accuracy = {t.name: right.get(t.name, 0) / len(questions) for t in e.teachers}
-    agreement = judge_agreement(run, e, pool, questions)
+    accuracy = {t.name: right.get(t.name, 0) / len(questions) for t in harvest.teachers}
+    agreement = judge_agreement(run, harvest.checks, pool, questions)
     return replace(pool, accuracy=accuracy, refused=refused, agreement=agreement)
 
 
-def guess_answers(e: Experiment, questions: int) -> int:
+def guess_answers(harvest: Harvest, questions: int) -> int:
     """Estimate the number of answers of some hundred tokens, to cut the run into slices. Files count by their
     size, models and endpoints by their samples and token limits.
     """
-    paths = {t.path for t in e.teachers if isinstance(t, FileTeacher)}
+    paths = {t.path for t in harvest.teachers if isinstance(t, FileTeacher)}
     rows = (guess_rows(path) for path in paths)
-    askable = sum(not isinstance(t, FileTeacher) for t in e.teachers)
-    long = max(1, e.generate.max_new_tokens // TOKENS_OF_ANSWER)
-    asked = questions * e.generate.samples * askable * long
+    long = max(1, harvest.generate.max_new_tokens // TOKENS_OF_ANSWER)
+    asked = questions * harvest.generate.samples * len(harvest.askable) * long
     return asked + sum(rows)
 
 
 def judge_agreement(
-    run: Run, e: Experiment, pool: AnswerPool, questions: Mapping[str, Question]
+    run: Run, checks: Checks, pool: AnswerPool, questions: Mapping[str, Question]
 ) -> Agreement | None:
     """Compare the judge's verdicts on a sample with those of `judge.check_method`. The sample is the answers
     with the smallest keys, which are digests, to questions with a reference.
@@ -91,46 +111,47 @@ def judge_agreement(
     Raises:
         Unmade: in a plan, the sample is still to be checked.
     """
-    if e.judge is None or e.judge.check_method is None:
+    judge = checks.judge
+    if judge is None or judge.check_method is None:
         return None
     sample = pd.DataFrame()
     for number in range(pool.count):
-        sample = pd.concat([sample, judged_in(pool.read(number), e, questions)])
-        if len(sample) >= e.judge.check_sample:  # later slices have larger keys
+        sample = pd.concat([sample, judged_in(pool.read(number), checks, questions)])
+        if len(sample) >= judge.check_sample:  # later slices have later keys
             break
-    sample = sample.sort_values("answer_key").head(e.judge.check_sample)
-    settings = Checks(e.verify).of(e.judge.check_method)
+    sample = sample.sort_values("answer_key").head(judge.check_sample)
+    settings = Checks(checks.verify).of(judge.check_method)
     given = to_check(sample, questions, settings)
     view = verdicts_on(run, "verify", "the judge's sample", settings, given)
     run.need("the pool", [view])
     rights = zip(sample["state"] != "wrong", read_verdicts(view, given), strict=True)
     pairs = [(bool(judge), verdict.state == "correct") for judge, verdict in rights]
     names = {(True, True): "both right", (False, False): "both wrong", (True, False): "judge only"}
-    return Agreement(e.judge.check_method, Counter(names.get(pair, "method only") for pair in pairs))
+    return Agreement(judge.check_method, Counter(names.get(pair, "method only") for pair in pairs))
 
 
-def judged_in(answers: pd.DataFrame, e: Experiment, questions: Mapping[str, Question]) -> pd.DataFrame:
+def judged_in(answers: pd.DataFrame, checks: Checks, questions: Mapping[str, Question]) -> pd.DataFrame:
     """Those of the answers that the judge called right or wrong, and whose question has a reference."""
     told = answers[answers["state"].isin(["verified", "duplicate", "wrong"])]
     by_judge = [
-        (questions[q].method or e.verify.method) == "judge" and bool(questions[q].references)
+        (questions[q].method or checks.verify.method) == "judge" and bool(questions[q].references)
         for q in told["question_id"]
     ]
     return told[np.array(by_judge, dtype=bool)]
 
 
-def asks_by_teacher(e: Experiment, questions: Mapping[str, Question], samples: range) -> dict[str, list[Ask]]:
+def asks_by_teacher(
+    harvest: Harvest, questions: Mapping[str, Question], samples: range
+) -> dict[str, list[Ask]]:
     """Every question for every teacher that can be asked, with the teacher's own system text."""
-    askable = [t for t in e.teachers if not isinstance(t, FileTeacher)]
-    told = {
-        system: asks_of(questions.values(), samples, system) for system in {t.ask_system for t in askable}
-    }
-    return {t.name: told[t.ask_system] for t in askable}
+    systems = {t.ask_system for t in harvest.askable}
+    told = {system: asks_of(questions.values(), samples, system) for system in systems}
+    return {t.name: told[t.ask_system] for t in harvest.askable}
 
 
 def asked(
     run: Run,
-    e: Experiment,
+    harvest: Harvest,
     hosted: Mapping[str, ModelState],
     asks: Mapping[str, Sequence[Ask]],
     samples: range,
@@ -146,34 +167,28 @@ def asked(
     Raises:
         Unmade: in a plan, answers are not there yet.
     """
-    g = e.generate
-    draw = Draw(g.temperature, g.top_p, g.max_new_tokens, e.seed)
-    requests = {id(own): request_of(own) for own in asks.values()}  # usually one request for all teachers
+    g = harvest.generate
+    draw = Draw(g.temperature, g.top_p, g.max_new_tokens, harvest.seed)
+    requests = {id(own): request_of(own) for own in asks.values()}  # most often one for all
     waves = {}
-    for teacher in e.teachers:
+    for teacher in harvest.askable:
         if teacher.name in asks:
             waves[teacher.name] = Wave(who(teacher, hosted), draw, requests[id(asks[teacher.name])])
     views = ask(run, "generate", {name + suffix: wave for name, wave in waves.items()}, g.shard_size)
     views = {n: ask_again(run, n + suffix, wave, g.shard_size) for n, wave in waves.items()}
     run.need("the pool", views.values())
-    told = {t.name: t.ask_system for t in e.teachers if not isinstance(t, FileTeacher)}
+    told = {t.name: t.ask_system for t in harvest.askable}
     return [
         Said(name, view.id, view.finished, tuple(samples), told[name], (only or {}).get(name))
         for name, view in views.items()
     ]
 
 
-def who(teacher: ModelTeacher | EndpointTeacher | FileTeacher, hosted: Mapping[str, ModelState]) -> Asked:
-    """The model or endpoint to ask for a teacher.
-
-    Raises:
-        ValueError: it is a file.
-    """
+def who(teacher: ModelTeacher | EndpointTeacher, hosted: Mapping[str, ModelState]) -> Asked:
+    """The model or endpoint to ask for a teacher."""
     if isinstance(teacher, ModelTeacher):
         return hosted_teacher(teacher, hosted[teacher.name])
-    if isinstance(teacher, EndpointTeacher):
-        return teacher
-    raise ValueError(f"teacher {teacher.name} is a file and cannot be asked")
+    return teacher
 
 
 @dataclass(frozen=True)
@@ -193,10 +208,10 @@ class LackingIn:
         return {teacher: ids for teacher, ids in few.items() if ids}
 
 
-def still_lacking(run: Run, e: Experiment, pool: AnswerPool, sample: int) -> dict[str, list[str]]:
+def still_lacking(run: Run, harvest: Harvest, pool: AnswerPool, sample: int) -> dict[str, list[str]]:
     """For each teacher that can be asked, the ids of the questions to which it has too few right answers."""
-    askable = [t.name for t in e.teachers if not isinstance(t, FileTeacher)]
-    look = LackingIn(pool.questions, pool.states, askable, e.generate.until_verified)
+    askable = [teacher.name for teacher in harvest.askable]
+    look = LackingIn(pool.questions, pool.states, askable, harvest.generate.until_verified)
     tasks = [(f"sample {sample}, {k}", Task(look, (k,))) for k in range(pool.count)]
     found = do_tasks(run, "generate", "what is lacking", tasks, pool.count == 1 or run.mode != "make")
     lacking: dict[str, list[str]] = {}

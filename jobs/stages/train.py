@@ -5,7 +5,7 @@ Knows no costs and no answers: examples are tokens, spans and weights.
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cluster.errors import BadInput
 from cluster.storage import Place
@@ -13,51 +13,17 @@ from jobs.experiment.placement import Placement
 from jobs.run.run import Planned, Run
 from jobs.run.store import Stage, Store, digest, write_fallbacks
 from jobs.run.took import took
-from jobs.stages.states import CONFIGS, ModelState
+from jobs.stages.states import CONFIGS, ModelState, Training
 from training.batches import count_steps
-from training.data import SUFFIX
+from training.data import SUFFIX, count_groups
 from training.job import DONE, OPTIMIZER, WEIGHTS, TrainJob, paused_name
 from training.metrics import read_metrics
-from training.settings import TrainSettings, identity_of
+from training.minimised import training_identity
+from training.settings import TrainSettings
 
 VERSION = 3
 EXAMPLES_VERSION = 1
 EXAMPLES = "examples" + SUFFIX
-
-
-@dataclass(frozen=True)
-class Training:
-    """One student to train on examples, which are there.
-
-    Attributes:
-        rounds: the rounds on one optimizer that this training is one of; None has an optimizer of its own.
-        frozen: a model that the objective reads and nobody trains.
-    """
-
-    label: str
-    student: ModelState
-    examples: Stage
-    seed: int
-    settings: TrainSettings
-    rounds: "SharedOptimizer | None" = None
-    frozen: ModelState | None = None
-
-
-@dataclass(frozen=True)
-class SharedOptimizer:
-    """Where a training stands among rounds on one optimizer and one schedule.
-
-    Attributes:
-        after: the training before; None for the first.
-        first: optimizer steps of all trainings before.
-        total: steps of all rounds together, which the learning rate follows.
-        is_last: nobody goes on from it, so it leaves no optimizer behind.
-    """
-
-    after: Stage | None
-    first: int
-    total: int
-    is_last: bool
 
 
 def examples_stage(store: Store, system: str, rendering: str, made_from: str) -> Stage:
@@ -99,7 +65,7 @@ def train_stage(store: Store, t: Training) -> Stage:
     """The stage that holds a trained student. The examples count by their content: arms that choose alike
     share a training.
     """
-    config = {"train": identity_of(t.settings), "seed": t.seed}
+    config = {"train": training_identity(t.settings, t.objective), "seed": t.seed}
     content = t.examples.manifest()["parts"][EXAMPLES]["sha256"]
     inputs = {"student": t.student.id, "examples": content}
     if t.frozen is not None:
@@ -178,10 +144,10 @@ def train_place(placement: Placement, settings: TrainSettings) -> str:
 
 def _steps(t: Training, epochs: float | None = None) -> int:
     s = t.settings
-    examples = t.examples.count_rows(EXAMPLES)
+    groups = count_groups(t.examples.part(EXAMPLES))  # a pair of examples is one
     if epochs is not None:
-        return count_steps(examples, s.batch_size, epochs, None)
-    return count_steps(examples, s.batch_size, s.epochs, s.steps)
+        return count_steps(groups, s.batch_size, epochs, None)
+    return count_steps(groups, s.batch_size, s.epochs, s.steps)
 
 
 def train_epochs(
@@ -224,6 +190,7 @@ def job_of(t: Training, stage: Stage) -> TrainJob:
         settings=t.settings,
         chat_template=t.student.renderer().template,
         frozen=None if t.frozen is None else t.frozen.source,
+        objective=t.objective,
     )
     if t.rounds is None:
         return job

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from jobs.experiment.arms.select import single_teachers
 from jobs.experiment.students import Student
 from jobs.experiment.teachers import Teacher
 from jobs.results.judged import Judged
@@ -40,7 +41,7 @@ def pairs_table(outcome: Outcome, judged: Judged) -> pd.DataFrame:
     """What every teacher gave every student that learned from it alone, and what its answers cost."""
     lineages = lineages_of(outcome.start.experiment.teachers)
     e = outcome.start.experiment
-    single = {arm.name: arm.teacher for arm in e.arms if arm.rule == "teacher" and arm.teacher}
+    single = single_teachers(e.arms)
     if len(single) < 2:
         return pd.DataFrame()
     rows = []
@@ -49,25 +50,25 @@ def pairs_table(outcome: Outcome, judged: Judged) -> pd.DataFrame:
         for arm, teacher in single.items():
             if not judged.came_to(student, arm, e.rounds) or teacher not in means:
                 continue
-            about = {"student": student, "teacher": teacher, "lineage": lineages[str(teacher)]}
+            about = {"student": student, "teacher": teacher, "lineage": lineages[teacher]}
             row: dict[str, object] = {**about, "gain": judged.last.gain(student, arm)}
-            row["teacher accuracy"] = outcome.start.pool.accuracy[str(teacher)]
+            row["teacher accuracy"] = outcome.start.pool.accuracy[teacher]
             rows.append({**row, **{str(name): value for name, value in means[teacher].items()}})
     return pd.DataFrame(rows)
 
 
 def mean_costs(outcome: Outcome, student: str) -> pd.DataFrame:
     """Of every teacher's verified answers the mean costs and features under a student before training."""
-    own = [path for path in outcome.paths if path.student == student and (path, 1) in outcome.scores]
+    own = {p: scores for p, number, scores, _ in outcome.choices() if p.student == student and number == 1}
     wanted = further_costs(own)
     sums, counts = [], []
-    first = outcome.scores[own[0], 1]
+    first = next(iter(own.values()))
     for number in range(first.pool.count):
         table = _usable(replace(first, further=()), number)
         columns = {name: compute_cost(table, settings) for name, settings in FORWARD.items()}
         found = pd.DataFrame({**columns, **features_of(table)}).set_index(table["answer_id"])
         for name, (path, settings) in wanted.items():  # a measure may have failed for some answers
-            measured = _usable(outcome.scores[path, 1], number)
+            measured = _usable(own[path], number)
             costs = pd.Series(compute_cost(measured, settings).to_numpy(), index=measured["answer_id"])
             found[name] = costs.reindex(found.index)
         by = found.groupby(table["teacher"].to_numpy())
@@ -82,7 +83,7 @@ def further_costs(paths: Iterable[StudentPath]) -> dict[str, tuple[StudentPath, 
     """Costs of answers beyond one forward pass that some arm has, and an arm whose scores hold each."""
     found: dict[str, tuple[StudentPath, CostSettings]] = {}
     for path in paths:
-        settings = path.arm.cost_settings
+        settings = path.choosing.cost_settings
         if settings is not None and MEASURE_OF.get(settings.name) and settings.name != "grace":
             found.setdefault(settings.name, (path, settings))
     return found

@@ -8,8 +8,9 @@ from itertools import product
 
 import pandas as pd
 
+from jobs.experiment.arms.select import single_teachers
 from jobs.results.judged import Judged, baseline_of
-from jobs.results.outcome import Outcome, StudentPath
+from jobs.results.outcome import Outcome
 from jobs.results.strongest import baselines_of, strongest_table
 from jobs.results.values import BEFORE, Values, loud_lines, rows_of, unjudged_lines
 from jobs.stages.train import EXAMPLES
@@ -112,7 +113,7 @@ def result_of(cell: Cell, outcome: Outcome, against: Iterable[str]) -> CellResul
     design = Design(
         tuple(a.name for a in e.arms),
         tuple(dict.fromkeys([*baselines_of(e, baseline_of(e), strongest), *against])),
-        tuple(a.name for a in e.arms if a.rule == "teacher"),
+        tuple(single_teachers(e.arms)),
         lineages_of(e.students),
         e.seed,
     )
@@ -181,9 +182,11 @@ def values_table(outcome: Outcome, judged: Judged) -> pd.DataFrame:
         {"student": name, "arm": BEFORE, "seed": 0, "round": 0, "value": judged.last.mean((name, BEFORE))}
         for name in outcome.start.students
     ]
-    for (path, number), stage in outcome.evaluations.items():
-        counts = stage.manifest()["counts"]
-        trained = outcome.trained[path, number].manifest()
+    for path, number, stage in outcome.evaluated():
+        own = outcome.rounds[path, number]
+        if own.trained is None or own.examples is None:
+            continue
+        counts, trained = stage.manifest()["counts"], own.trained.manifest()
         rows.append(
             {
                 "student": path.student,
@@ -193,7 +196,7 @@ def values_table(outcome: Outcome, judged: Judged) -> pd.DataFrame:
                 "value": judged.value(path, number),
                 "cut_off": int(counts["cut_off"]),
                 "questions": judged.known(path, number),
-                "examples": _examples(outcome, path, number),
+                "examples": int(own.examples.count_rows(EXAMPLES)),
                 "answer_tokens": trained["counts"]["answer_tokens"],
                 "steps": trained["counts"]["steps"],
             }
@@ -201,10 +204,6 @@ def values_table(outcome: Outcome, judged: Judged) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     whole = [c for c in ("cut_off", "questions", "examples", "answer_tokens", "steps") if c in table]
     return table.astype(dict.fromkeys(whole, "Int64"))  # empty before training, and no fractions after
-
-
-def _examples(outcome: Outcome, path: StudentPath, number: int) -> int:
-    return int(outcome.examples[path, number].count_rows(EXAMPLES))
 
 
 def fixed_value(

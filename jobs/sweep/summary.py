@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cluster.storage import Place
+from jobs.experiment.arms.select import strongest_arm
 from jobs.experiment.schema import Experiment
 from jobs.experiment.sweep import Sweep
 from jobs.results.values import loud_line
@@ -65,9 +66,7 @@ def summarise_sweep(
     """Compute a sweep's results from its trials' evaluations in the store."""
     if e.sweep is None:
         raise ValueError("an experiment without a sweep section has no sweep results")
-    baseline_arm = e.evaluate.baseline or next(
-        (a.name for a in e.arms if a.rule == "strongest"), settings[0].arm
-    )
+    baseline_arm = e.evaluate.baseline or strongest_arm(e.arms) or settings[0].arm
     metric, finished = e.evaluate.metric, _finished(e, e.sweep, settings, trials)
     seeds = finished.seeds
     baseline = next((s for s in settings if s.arm == baseline_arm and not s.values and seeds[s]), None)

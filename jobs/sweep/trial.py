@@ -14,7 +14,7 @@ from cluster.storage import Place, local_copy
 from jobs.experiment.reading import load_experiment
 from jobs.experiment.schema import Experiment
 from jobs.experiment.sweep import Sweep
-from jobs.pipeline import SYSTEMS, begin, look
+from jobs.pipeline import begin, look
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.run.progress import Terminal
 from jobs.run.run import Run, open_run
@@ -22,6 +22,7 @@ from jobs.run.store import Stage
 from jobs.sweep.evaluations import choosing, mean_value
 from jobs.sweep.settings import Setting, experiment_of, sweep_of
 from jobs.systems.paths import paths_of
+from jobs.systems.record import system_of
 
 EVALUATION = "evaluation "  # before a student's name: the metric that says where its evaluation is
 
@@ -83,9 +84,8 @@ def _teach(run: Run, experiment: Experiment, sweep: Sweep, seed: int) -> None:
         tune.report({"value": value, "rounds": rounds, **found})
 
     paths = [p for p in paths_of(start.experiment) if p.seed == seed]
-    system = SYSTEMS[paths[0].arm.kind]
     outcome = Outcome(start, paths)
-    system(run, start, outcome, paths, report, sweep.report_every == "epoch")
+    system_of(paths[0].arm).teach(run, start, outcome, paths, report, sweep.report_every == "epoch")
     for number, why in outcome.ended.values():  # means over other students are no figures of this setting
         raise BadInput(f"a student's path ended in round {number}", why, "paths that come to their end", "")
 

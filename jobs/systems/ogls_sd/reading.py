@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from cluster.errors import BadInput
-from jobs.experiment.arms import OglsArm
+from jobs.experiment.arms.ogls_sd import OglsArm
 from jobs.experiment.schema import Experiment
 from jobs.files.questions import Question
 from jobs.run.run import Run
@@ -12,7 +12,7 @@ from jobs.run.store import Stage
 from jobs.run.views import View
 from jobs.stages.evaluate import Judging, evaluate_students
 from jobs.stages.states import ModelState
-from jobs.stages.steer import shown
+from jobs.systems.ogls_sd.steer import shown
 
 SHOWN = ("shown solutions", "shown nothing")
 
@@ -53,7 +53,14 @@ def check_reading(
     told = [replace(q, prompt=shown(q.prompt, drawn.template, s)) for q, s in some]
     asked = {SHOWN[0]: told, SHOWN[1]: [q for q, _ in some]}
     with_, without = (
-        evaluate_students(run, {f"{n} {how}": s for n, s in students.items()}, own, judging, e.placement)
+        evaluate_students(
+            run,
+            {f"{n} {how}": s for n, s in students.items()},
+            own,
+            judging,
+            e.placement,
+            "check reading:",
+        )
         for how, own in asked.items()
     )
     for name in students:

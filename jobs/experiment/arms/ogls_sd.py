@@ -1,106 +1,14 @@
-"""The ways of teaching that an experiment compares: arms, of a kind for each system."""
+"""Arms of kind `ogls_sd`: learn from own rollouts, steered by which came out right and which wrong."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from cluster.errors import BadInput
 from jobs.experiment.section import Name, Section
-from selection.costs import FEATURES, CostName, CostSettings
-from selection.rules import RANKING_RULES, RuleName, RuleSettings, WeightName
+from jobs.experiment.teachers import Teacher, check_teacher
 from training.targets import ClipName, DivergenceName, DivergenceSettings, SteeredSettings, check_steered
-
-
-class Arm(Section):
-    """One way of teaching a student, by the system of its kind; its whole path goes through every round of
-    training and evaluation. `select` chooses among the teachers' answers: a rule over a cost.
-    """
-
-    kind: Literal["select"] = "select"
-    name: Name
-    rule: RuleName = "groups"
-    cost: CostName | None = None
-    scas_lambda: float = Field(0.5, ge=0, le=1, alias="lambda")
-    length_exponent: float = Field(1.0, ge=0, le=1)
-    window: int = Field(4, ge=0)
-    beta: float = Field(1.0, ge=0)
-    coefficients: tuple[tuple[str, float], ...] = ()
-    groups: int = Field(5, ge=1)
-    group: int = Field(1, ge=1)
-    k: int = Field(1, ge=1)
-    weights: WeightName = "equal"
-    teacher: str | None = None
-    temperature: float = Field(1.0, gt=0)
-    threshold: float | None = None
-    threshold_quantile: float | None = Field(None, gt=0, le=1)
-    cap: float | None = Field(None, gt=0, le=1)
-    most_questions: int | None = Field(None, ge=1)
-
-    @field_validator("coefficients", mode="before")
-    @classmethod
-    def _from_mapping(cls, given: Any) -> Any:
-        return tuple(sorted(given.items())) if isinstance(given, Mapping) else given
-
-    @model_validator(mode="after")
-    def _rule_and_cost_fit(self) -> "Arm":
-        if self.rule in RANKING_RULES and self.cost is None:
-            raise ValueError(f"rule {self.rule} ranks by a cost; set cost, for example scas")
-        thresholds = [t for t in (self.threshold, self.threshold_quantile) if t is not None]
-        if self.rule not in RANKING_RULES and self.cost is not None and not thresholds:
-            raise ValueError(f"rule {self.rule} reads no cost; remove cost")
-        if thresholds and self.cost is None:
-            raise ValueError("a threshold is on a cost; set cost, for example scas")
-        if len(thresholds) > 1:
-            raise ValueError("set threshold or threshold_quantile, not both")
-        if self.rule == "teacher" and self.teacher is None:
-            raise ValueError("rule teacher needs the name of a teacher")
-        if self.weights == "margin" and self.rule != "top_k":
-            raise ValueError("weights: margin is for rule top_k")
-        strange = sorted({name for name, _ in self.coefficients} - set(FEATURES))
-        if strange or (self.cost == "learned") != bool(self.coefficients):
-            wanted = f"coefficients of {', '.join(FEATURES)}"
-            raise ValueError(f"cost learned takes {wanted}; got {', '.join(strange) or 'none'}")
-        for name, cost in (("window", "local_naturalness"), ("beta", "car")):
-            if getattr(self, name) != type(self).model_fields[name].default and self.cost != cost:
-                raise ValueError(f"{name} is for cost {cost}")
-        if self.weights == "margin" and self.cost in ("ifd", "car", "grace"):
-            raise ValueError(
-                f"weights: margin weighs by how far costs differ, which says nothing for {self.cost}"
-            )
-        if self.group > self.groups:
-            raise ValueError("group is larger than groups")
-        return self
-
-    @property
-    def cost_settings(self) -> CostSettings | None:
-        if self.cost is None:
-            return None
-        return CostSettings(
-            self.cost,
-            self.scas_lambda,
-            self.length_exponent,
-            self.window,
-            self.beta,
-            self.coefficients,
-        )
-
-    @property
-    def rule_settings(self) -> RuleSettings:
-        return RuleSettings(
-            name=self.rule,
-            groups=self.groups,
-            group=self.group,
-            k=self.k,
-            weights=self.weights,
-            teacher=self.teacher,
-            temperature=self.temperature,
-            threshold=self.threshold,
-            threshold_quantile=self.threshold_quantile,
-            cap=self.cap,
-            most_questions=self.most_questions,
-        )
-
 
 OglsTarget = Literal[
     "ogls",
@@ -128,6 +36,8 @@ class OglsArm(Section):
     tells the teacher that a wrong attempt is wrong. `normalise` by tokens or by rows. `tail_weight` trains on
     the ends of short right rollouts by cross-entropy (v2 of the paper). `teacher` is `gkd`'s.
     """
+
+    system: ClassVar[str] = "jobs.systems.ogls_sd"
 
     kind: Literal["ogls_sd"]
     name: Name
@@ -192,18 +102,13 @@ class OglsArm(Section):
         divergence = DivergenceSettings(*about, self.allow_small_beta)
         return SteeredSettings(base, plus, minus, self.most_lambda, self.ramp, divergence)
 
-    # What arms of every kind say of choosing: these choose among no teacher's answers.
-    @property
-    def cost(self) -> None:
-        return None
+    def check(self, teachers: Sequence[Teacher]) -> None:
+        """Refuse a teacher that the experiment does not host: its distributions are read, not its texts.
 
-    @property
-    def cost_settings(self) -> None:
-        return None
-
-    @property
-    def rule(self) -> str:
-        return "rollouts"
+        Raises:
+            ValueError: with what there is.
+        """
+        check_teacher(self.name, self.teacher, teachers, is_hosted=True)
 
 
 # States that a target is made of: base, and what lambda times the difference of is added.
@@ -232,5 +137,3 @@ READERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("exclude_self", "honest"), POOLED),
     **dict.fromkeys(("tail_weight", "tail_tokens"), OF_WRONG),
 }
-
-AnyArm = Annotated[Arm | OglsArm, Field(discriminator="kind")]

@@ -1,11 +1,12 @@
 """What became of students' own rollouts, round by round, and how far they are from their targets."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
-from jobs.experiment.arms import OglsArm
-from jobs.results.outcome import Outcome
+from jobs.experiment.arms.ogls_sd import OglsArm
+from jobs.results.outcome import Outcome, Section
 from training.metrics import read_metrics
 
 # Metrics of the objective `steered`, as sums over tokens with a target; what each is called for people.
@@ -33,19 +34,20 @@ def rollouts_table(outcome: Outcome) -> pd.DataFrame:
     from, and the objective's metrics in the round's first and last step, means over tokens with a target.
     """
     rows = []
-    for (path, number), told in outcome.rollouts.items():
+    for (path, number), own in outcome.rounds.items():
+        if not isinstance(path.arm, OglsArm) or not own.figures:
+            continue
         row: dict[str, Any] = {
             "student": path.student,
             "arm": path.arm.name,
             "seed": path.seed,
             "round": number,
-            **told,
+            **own.figures,
         }
-        trained = outcome.trained.get((path, number))
-        steps = [] if trained is None else read_metrics(trained.directory)
+        steps = [] if own.trained is None else read_metrics(own.trained.directory)
         if steps and steps[0].get("steered"):
             first, last = steps[0], steps[-1]
-            steered = path.arm.steered if isinstance(path.arm, OglsArm) else None
+            steered = path.arm.steered
             directed = steered is not None and steered.plus is not None
             if directed:
                 row["lambda"] = last["lambda"] / last["steered"] if last["steered"] else float("nan")
@@ -67,14 +69,18 @@ def rows_apart(outcome: Outcome) -> list[str]:
     the first round, where all have the same ones. Their comparison is not of targets alone.
     """
     lines = []
-    seen: dict[tuple[str, int], tuple[str, frozenset[str]]] = {}
-    for (path, number), rows in outcome.learned.items():
-        if number == 1 and isinstance(path.arm, OglsArm) and path.arm.target == "ogls":
-            seen.setdefault((path.student, path.seed), (path.arm.name, rows))
-    for (path, number), rows in outcome.learned.items():
-        known = seen.get((path.student, path.seed))
-        is_control = isinstance(path.arm, OglsArm) and path.arm.target in CONTROLS
-        if number == 1 and known is not None and is_control and rows != known[1]:
+    first = {
+        path: (path.arm, own.learned)
+        for (path, number), own in outcome.rounds.items()
+        if number == 1 and isinstance(path.arm, OglsArm)
+    }
+    steering: dict[tuple[str, int], tuple[str, frozenset[str]]] = {}
+    for path, (arm, rows) in first.items():
+        if arm.target == "ogls":
+            steering.setdefault((path.student, path.seed), (arm.name, rows))
+    for path, (arm, rows) in first.items():
+        known = steering.get((path.student, path.seed))
+        if known is not None and arm.target in CONTROLS and rows != known[1]:
             more, less = len(rows - known[1]), len(known[1] - rows)
             lines.append(
                 f"{path.label} learned from other rollouts than {known[0]} in round 1: {more} that it did "
@@ -107,3 +113,27 @@ def away_from_targets(rollouts: pd.DataFrame) -> list[str]:
         if after > before + MOVED:
             lines.append(f"{where}: exact KL rose from {max(before, 0.0):.3f} to {after:.3f} nats a token")
     return lines
+
+
+def sections(outcome: Outcome) -> Iterable[Section]:
+    """What a report says of own rollouts: a row for every student, arm and round, means over seeds."""
+    table = rollouts_table(outcome)
+    if not len(table):
+        return
+    notes = {
+        "To look at, from the first to the last step of a round (docs/ogls_sd.md says what a clip does; "
+        "where lambda rises, the target moves too):": away_from_targets(table),
+        "Controls that did not learn from the same rollouts, so they differ in more than their targets:": (
+            rows_apart(outcome)
+        ),
+    }
+    means = table.drop(columns="seed").groupby(["student", "arm", "round"], sort=False).mean().reset_index()
+    yield Section(
+        "rollouts",
+        "Own rollouts",
+        "What students said in each round, how much of it was learned from, and how far they were from "
+        "their targets: means over seeds, and over tokens that had a target. A clipped loss is no distance: "
+        "judge by the exact KL and by accuracy.",
+        means,
+        notes,
+    )

@@ -16,7 +16,7 @@ from cluster.models.rendering import Renderer
 from cluster.storage import Place
 from jobs.experiment.stages import Evaluate
 from jobs.files.questions import Question
-from jobs.results.outcome import OnResult, Outcome, Start, StudentPath
+from jobs.results.outcome import OnResult, Outcome, Round, Start, StudentPath
 from jobs.run.run import Run
 from jobs.run.slices import Sliced, Task, do_tasks
 from jobs.run.store import Stage
@@ -26,17 +26,9 @@ from jobs.stages.pool import AnswerPool
 from jobs.stages.questions import read_slice
 from jobs.stages.score import PoolScores, score_pool
 from jobs.stages.select import Choice, select_answers
-from jobs.stages.states import ModelState
-from jobs.stages.train import (
-    EXAMPLES,
-    NothingToLearn,
-    Training,
-    examples_stage,
-    train_epochs,
-    train_students,
-    write_examples_of,
-)
-from jobs.systems.paths import end_path, judging_of, let_weights_go, path_seed
+from jobs.stages.states import ModelState, Training
+from jobs.stages.train import EXAMPLES, NothingToLearn, examples_stage, train_epochs, write_examples_of
+from jobs.systems.paths import end_path, judging_of, path_seed, train_and_judge
 from training.data import SUFFIX, Example, Examples, join_examples, write_examples
 from training.settings import TrainSettings, with_steps
 
@@ -58,23 +50,13 @@ def teach(
         on_result: called after every round; with `by_epoch` after every epoch of it, where training stops for
             the evaluation.
     """
-    e, judging = start.experiment, judging_of(start.experiment)
+    e = start.experiment
     now = {path: start.students[path.student] for path in paths}
     for number in range(1, e.rounds + 1):
         trainings = choose(run, start, outcome, now, number)
         if by_epoch and e.train.steps is None:
             judge_epochs(run, start, trainings, number, on_result)
-        stages = train_students(run, list(trainings.values()), e.placement)
-        trained = {p: stage for p, stage in zip(trainings, stages, strict=True) if stage.is_finished}
-        outcome.trained.update({(path, number): stage for path, stage in trained.items()})
-        now = {path: now[path].after(stage, trainings[path]) for path, stage in trained.items()}
-        labels = {path: f"{path.label} round {number}" for path in now}
-        states = {labels[path]: state for path, state in now.items()}
-        judged = evaluate_students(run, states, start.held_out, judging, e.placement)
-        outcome.evaluations.update({(path, number): judged[labels[path]] for path in now})
-        if on_result is not None:
-            on_result(float(number), {path: judged[labels[path]] for path in now})
-        let_weights_go(run, outcome, number)
+        now = train_and_judge(run, start, outcome, now, trainings, number, on_result)
 
 
 def choose(
@@ -90,7 +72,7 @@ def choose(
     measured = measure_pool(run, measurings(judges), pool, e.score, e.placement)
     trainings = {}
     for path, state in now.items():
-        measuring, seed = measuring_of(path.arm), path_seed(e, path, number)
+        measuring, seed = measuring_of(path.choosing), path_seed(e, path, number)
         scores = scored[judges[path].id]
         if measuring is not None:
             scores = replace(scores, further=(measured[judges[path].id, measuring],))
@@ -108,8 +90,7 @@ def choose(
             continue
         if examples.is_finished:
             trainings[path] = Training(label, state, examples, seed, settings_for(examples, e.train))
-            outcome.scores[path, number], outcome.chosen[path, number] = scores, chosen
-            outcome.examples[path, number] = examples
+            outcome.rounds[path, number] = Round(scores, chosen, examples)
     return trainings
 
 
@@ -126,7 +107,7 @@ def measurings(
     """By the student that chooses, what its paths' costs need of it beyond statistics."""
     found: dict[str, tuple[ModelState, list[Measuring]]] = {}
     for path, student in judges.items():
-        measuring = measuring_of(path.arm)
+        measuring = measuring_of(path.choosing)
         if measuring is not None and measuring not in found.setdefault(student.id, (student, []))[1]:
             found[student.id][1].append(measuring)
     return found
@@ -138,7 +119,7 @@ def choosers(
     """Under which student each path's answers are scored: as it is now where its arm reads costs, else as it
     was at first, for the lengths alone.
     """
-    return {p: now[p] if p.arm.cost is not None else start[p.student] for p in now}
+    return {p: now[p] if p.choosing.cost is not None else start[p.student] for p in now}
 
 
 def examples_of(run: Run, label: str, student: ModelState, chosen: Sliced, start: Start) -> Stage:

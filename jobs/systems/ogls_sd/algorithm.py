@@ -11,22 +11,22 @@ from dataclasses import dataclass, replace
 
 from cluster.placement import Needs
 from cluster.seeds import derive_seed
-from jobs.experiment.arms import OglsArm
+from jobs.experiment.arms.ogls_sd import OglsArm
 from jobs.experiment.schema import Experiment
 from jobs.experiment.teachers import ModelTeacher
 from jobs.files.questions import Question
-from jobs.results.outcome import OnResult, Outcome, Start, StudentPath
+from jobs.results.outcome import OnResult, Outcome, SetAside, Start, StudentPath
 from jobs.run.run import Run
 from jobs.run.slices import Task, do_tasks
 from jobs.run.store import Stage, digest
 from jobs.run.views import View
 from jobs.stages.check import Checks
-from jobs.stages.evaluate import evaluate_students
-from jobs.stages.reading import check_reading, check_vocabularies, refuse_unmoved
 from jobs.stages.rollouts import RolledOut, drawn_questions, roll_out
-from jobs.stages.states import ModelState
-from jobs.stages.steer import Steering, steer
-from jobs.stages.targets import (
+from jobs.stages.states import ModelState, SharedOptimizer, Training
+from jobs.stages.train import EXAMPLES, NothingToLearn, examples_stage
+from jobs.systems.ogls_sd.reading import check_reading, check_vocabularies, refuse_unmoved
+from jobs.systems.ogls_sd.steer import Steering, steer
+from jobs.systems.ogls_sd.targets import (
     CONTEXTS_OUT,
     LEFT,
     TRAINED,
@@ -40,15 +40,7 @@ from jobs.stages.targets import (
     tail_of,
     take,
 )
-from jobs.stages.train import (
-    EXAMPLES,
-    NothingToLearn,
-    SharedOptimizer,
-    Training,
-    examples_stage,
-    train_students,
-)
-from jobs.systems.paths import end_path, judging_of, let_weights_go, path_seed
+from jobs.systems.paths import end_path, judging_of, path_seed, train_and_judge
 from training.batches import drawn_in
 
 
@@ -68,12 +60,11 @@ def teach(
         on_result: called after every round.
         by_epoch: means nothing here: a round's rollouts are of the student as it was when it began.
     """
-    e, judging = start.experiment, judging_of(start.experiment)
+    e = start.experiment
     now = {path: start.students[path.student] for path in paths}
-    if now:
-        students = {path.student: start.students[path.student] for path in paths}
-        check_vocabularies({p.label: (teacher_of(start, p), start.students[p.student]) for p in paths})
-        check_reading(run, e, students, start.questions.values(), judging)
+    students = {path.student: start.students[path.student] for path in paths}
+    check_vocabularies({p.label: (teacher_of(start, p), start.students[p.student]) for p in paths})
+    check_reading(run, e, students, start.questions.values(), judging_of(e))
     before: dict[StudentPath, Stage] = {}
     for number in range(1, e.rounds + 1):
         questions = drawn_questions(start.questions, e.drawn, e.seed, number)
@@ -86,7 +77,7 @@ def teach(
         views = read_by_teachers(run, start, number, taken, rolled)
         trainings = {}
         for path, own in taken.items():
-            round_ = Round(number, questions, rolled[path], own, views.get(path), before.get(path))
+            round_ = Material(number, questions, rolled[path], own, views.get(path), before.get(path))
             try:
                 training = training_of(run, start, outcome, path, now[path], round_)
             except NothingToLearn as why:
@@ -94,17 +85,8 @@ def teach(
                 continue
             if training is not None:
                 trainings[path] = training
-        stages = train_students(run, list(trainings.values()), e.placement)
-        trained = {p: stage for p, stage in zip(trainings, stages, strict=True) if stage.is_finished}
-        outcome.trained.update({(path, number): stage for path, stage in trained.items()})
-        now = {path: now[path].after(stage, trainings[path]) for path, stage in trained.items()}
-        before = trained
-        states = {labels[path]: state for path, state in now.items()}
-        judged = evaluate_students(run, states, start.held_out, judging, e.placement)
-        outcome.evaluations.update({(path, number): judged[labels[path]] for path in now})
-        if on_result is not None:
-            on_result(float(number), {path: judged[labels[path]] for path in now})
-        let_weights_go(run, outcome, number)
+        now = train_and_judge(run, start, outcome, now, trainings, number, on_result)
+        before = {path: stage for path in now if (stage := outcome.trained(path, number)) is not None}
 
 
 def rollout_seed(e: Experiment, path: StudentPath, number: int) -> int:
@@ -146,6 +128,7 @@ def read_by_teachers(
 ) -> dict[StudentPath, View]:
     """Have the teachers read what arms take: one pass for all arms that are views of the same pools."""
     e, wanted, of_path = start.experiment, dict[str, Steering](), dict[StudentPath, str]()
+    of_pools = set[str]()
     for path, own in taken.items():
         arm, teacher = arm_of(path), teacher_of(start, path)
         if arm.steered is None or not own.items:
@@ -158,15 +141,17 @@ def read_by_teachers(
         known = wanted.setdefault(key, Steering(label, teacher, arm.honest, arrays, {}, needs_of(e, arm)))
         wanted[key] = replace(known, items={**known.items, **own.items})
         of_path[path] = key
+        if arm.target in VIEWS:
+            of_pools.add(key)
     views = dict(zip(wanted, steer(run, list(wanted.values()), e.drawn, e.placement), strict=True))
     for key, view in views.items():
-        if number == 1 and view.is_finished and wanted[key].label.endswith("pools"):
+        if number == 1 and view.is_finished and key in of_pools:
             refuse_unmoved(wanted[key].label, view, e)
     return {path: views[key] for path, key in of_path.items() if views[key].is_finished}
 
 
 @dataclass(frozen=True)
-class Round:
+class Material:
     """One path's round: what was asked, said and taken, what the teacher said of it, the training before."""
 
     number: int
@@ -178,7 +163,7 @@ class Round:
 
 
 def training_of(
-    run: Run, start: Start, outcome: Outcome, path: StudentPath, state: ModelState, r: Round
+    run: Run, start: Start, outcome: Outcome, path: StudentPath, state: ModelState, r: Material
 ) -> Training | None:
     """The training of one path's round, with its examples written; None in a plan that is not so far.
 
@@ -225,16 +210,15 @@ def training_of(
     order = [*(i for i in trained if i not in lost), *tail]  # as the examples lie
     seen = frozenset(order[k] for k in drawn_in(len(order), e.train.batch_size, seed, steps))
     why = final_states(r.taken, lost, tail, seen)
-    outcome.ledgers[path, r.number] = ledger_of(why, len(start.questions), count, drawn.group)
-    outcome.lost[path, r.number], outcome.learned[path, r.number] = lost, seen
+    own = outcome.round(path, r.number)
+    own.ledger, own.learned = ledger_of(why, len(start.questions), count, drawn.group), seen
+    own.set_aside = [SetAside(f"{label}: {i}", "steer", *told) for i, told in lost.items()]
     told = {TRAINED: float(len(seen)), LEFT: float(len(order) - len(seen))}
     if r.said is not None:
         told[CONTEXTS_OUT] = float(r.said.manifest()["counts"]["left_out"])
-    outcome.rollouts[path, r.number] = r.rolled.told() | told
-    outcome.examples[path, r.number] = stage
+    own.figures, own.examples = r.rolled.told() | told, stage
     settings = replace(e.train, steps=steps, tokens=None)  # rounds of equally many steps
-    if arm.steered is not None:
-        settings = replace(settings, objective="steered", steered=arm.steered)
     shared = SharedOptimizer(r.before, (r.number - 1) * steps, e.rounds * steps, r.number == e.rounds)
-    frozen = None if arm.steered is None else teacher_of(start, path)
-    return Training(label, state, stage, seed, settings, shared, frozen)
+    if arm.steered is None:
+        return Training(label, state, stage, seed, settings, shared)
+    return Training(label, state, stage, seed, settings, shared, teacher_of(start, path), arm.steered)

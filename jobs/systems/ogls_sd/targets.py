@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 
 from cluster.storage import Place
-from jobs.experiment.arms import TARGETS, OglsArm
+from jobs.experiment.arms.ogls_sd import TARGETS, OglsArm
 from jobs.experiment.rollouts import Rollouts
 from jobs.files.questions import Question
 from jobs.run.views import Finished
 from jobs.stages.rollouts import RolledOut
 from jobs.stages.states import ModelState
-from jobs.stages.steer import ToRead, arrays_in, bare, by_key
 from jobs.stages.train import NothingToLearn
+from jobs.systems.ogls_sd.steer import ToRead, arrays_in, bare, by_key
 from selection.steering import ARRAYS, Array, Pools, Rollout, pools_of
 from training.data import Example, write_examples
 from training.targets import SAMPLED

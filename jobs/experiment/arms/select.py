@@ -1,0 +1,134 @@
+"""Arms of kind `select`: choose among the teachers' answers by a rule over a cost."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from jobs.experiment.section import Name, Section
+from jobs.experiment.teachers import Teacher, check_teacher
+from selection.costs import FEATURES, CostName, CostSettings
+from selection.rules import RANKING_RULES, RuleName, RuleSettings, WeightName
+
+
+class SelectArm(Section):
+    """The student learns from answers that a rule chooses from the teachers' verified ones, by a cost.
+
+    The whole path goes through every round of training and evaluation.
+    """
+
+    system: ClassVar[str] = "jobs.systems.select"
+
+    kind: Literal["select"] = "select"
+    name: Name
+    rule: RuleName = "groups"
+    cost: CostName | None = None
+    scas_lambda: float = Field(0.5, ge=0, le=1, alias="lambda")
+    length_exponent: float = Field(1.0, ge=0, le=1)
+    window: int = Field(4, ge=0)
+    beta: float = Field(1.0, ge=0)
+    coefficients: tuple[tuple[str, float], ...] = ()
+    groups: int = Field(5, ge=1)
+    group: int = Field(1, ge=1)
+    k: int = Field(1, ge=1)
+    weights: WeightName = "equal"
+    teacher: str | None = None
+    temperature: float = Field(1.0, gt=0)
+    threshold: float | None = None
+    threshold_quantile: float | None = Field(None, gt=0, le=1)
+    cap: float | None = Field(None, gt=0, le=1)
+    most_questions: int | None = Field(None, ge=1)
+
+    @field_validator("coefficients", mode="before")
+    @classmethod
+    def _from_mapping(cls, given: Any) -> Any:
+        return tuple(sorted(given.items())) if isinstance(given, Mapping) else given
+
+    @model_validator(mode="after")
+    def _rule_and_cost_fit(self) -> "SelectArm":
+        if self.rule in RANKING_RULES and self.cost is None:
+            raise ValueError(f"rule {self.rule} ranks by a cost; set cost, for example scas")
+        thresholds = [t for t in (self.threshold, self.threshold_quantile) if t is not None]
+        if self.rule not in RANKING_RULES and self.cost is not None and not thresholds:
+            raise ValueError(f"rule {self.rule} reads no cost; remove cost")
+        if thresholds and self.cost is None:
+            raise ValueError("a threshold is on a cost; set cost, for example scas")
+        if len(thresholds) > 1:
+            raise ValueError("set threshold or threshold_quantile, not both")
+        if self.rule == "teacher" and self.teacher is None:
+            raise ValueError("rule teacher needs the name of a teacher")
+        if self.weights == "margin" and self.rule != "top_k":
+            raise ValueError("weights: margin is for rule top_k")
+        strange = sorted({name for name, _ in self.coefficients} - set(FEATURES))
+        if strange or (self.cost == "learned") != bool(self.coefficients):
+            wanted = f"coefficients of {', '.join(FEATURES)}"
+            raise ValueError(f"cost learned takes {wanted}; got {', '.join(strange) or 'none'}")
+        for name, cost in (("window", "local_naturalness"), ("beta", "car")):
+            if getattr(self, name) != type(self).model_fields[name].default and self.cost != cost:
+                raise ValueError(f"{name} is for cost {cost}")
+        if self.weights == "margin" and self.cost in ("ifd", "car", "grace"):
+            raise ValueError(
+                f"weights: margin weighs by how far costs differ, which says nothing for {self.cost}"
+            )
+        if self.group > self.groups:
+            raise ValueError("group is larger than groups")
+        return self
+
+    @property
+    def cost_settings(self) -> CostSettings | None:
+        if self.cost is None:
+            return None
+        return CostSettings(
+            self.cost,
+            self.scas_lambda,
+            self.length_exponent,
+            self.window,
+            self.beta,
+            self.coefficients,
+        )
+
+    @property
+    def rule_settings(self) -> RuleSettings:
+        return RuleSettings(
+            name=self.rule,
+            groups=self.groups,
+            group=self.group,
+            k=self.k,
+            weights=self.weights,
+            teacher=self.teacher,
+            temperature=self.temperature,
+            threshold=self.threshold,
+            threshold_quantile=self.threshold_quantile,
+            cap=self.cap,
+            most_questions=self.most_questions,
+        )
+
+    @property
+    def only_teacher(self) -> str | None:
+        """The one teacher that this arm learns from by its settings; None where it may be any."""
+        return self.teacher if self.rule == "teacher" else None
+
+    def check(self, teachers: Sequence[Teacher]) -> None:
+        """Refuse an experiment without teachers, or without the one that is named.
+
+        Raises:
+            ValueError: with the names that it has.
+        """
+        if not teachers:
+            raise ValueError(f"arm {self.name} chooses among teachers' answers, and there are no teachers")
+        check_teacher(self.name, self.teacher, teachers)
+
+
+def choosing_arms(arms: Iterable[object]) -> list[SelectArm]:
+    """Those of some arms that choose among teachers' answers."""
+    return [arm for arm in arms if isinstance(arm, SelectArm)]
+
+
+def single_teachers(arms: Iterable[object]) -> dict[str, str]:
+    """The arms that learn from one teacher alone, by their settings: arm -> teacher."""
+    return {arm.name: arm.only_teacher for arm in choosing_arms(arms) if arm.only_teacher is not None}
+
+
+def strongest_arm(arms: Iterable[object]) -> str | None:
+    """The name of the first arm that learns from the strongest teacher; None without one."""
+    return next((arm.name for arm in choosing_arms(arms) if arm.rule == "strongest"), None)

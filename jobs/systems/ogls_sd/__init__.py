@@ -1,0 +1,10 @@
+"""OGLS-SD (arXiv 2605.12400) and its relatives, arms of kind `ogls_sd`: the algorithm, its own stages, and
+what it tells plans and reports.
+"""
+
+from jobs.systems.ogls_sd.algorithm import teach
+from jobs.systems.ogls_sd.bound import bound
+from jobs.systems.ogls_sd.told import sections
+from jobs.systems.record import System
+
+SYSTEM = System(teach, bound, takes_pool=False, sections=sections)

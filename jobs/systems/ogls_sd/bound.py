@@ -1,0 +1,27 @@
+"""What a plan says of OGLS-SD while it is not known what there is to do."""
+
+from jobs.experiment.arms.ogls_sd import OglsArm
+from jobs.experiment.schema import Experiment
+from jobs.run.run import Planned
+from jobs.systems.ogls_sd.targets import VIEWS
+from jobs.systems.record import Bound
+
+
+def bound(e: Experiment, questions: int) -> Bound:
+    """At most so many rollouts, and so many that teachers read: in the first round all arms have the same
+    student and share what it says.
+    """
+    arms = [arm for arm in e.arms if isinstance(arm, OglsArm)]
+    drawn, place = e.drawn, f"{e.placement.evaluate_workers} × ({e.placement.needs})"
+    one, later = min(drawn.questions, questions) * drawn.group * len(e.students), (e.rounds - 1) * e.seeds
+    steered = [arm for arm in arms if arm.steered is not None]
+    passes = {
+        ("pools" if a.target in VIEWS else a.target, a.exclude_self, a.honest, a.teacher) for a in steered
+    }
+    asked, read = one * (1 + later * len(arms)), one * (len(passes) + later * len(steered))
+    said = f"at most {asked:,} rollouts of at most {drawn.max_new_tokens:,} tokens"
+    work = [Planned("roll out", "in all rounds", said, place)]
+    if read:
+        shown = f"at most {read:,} rollouts, each after at most {drawn.group + 1} solutions"
+        work.append(Planned("steer", "in all rounds", shown, place))
+    return Bound(work, drawn.steps_per_round)

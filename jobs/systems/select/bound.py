@@ -1,0 +1,20 @@
+"""What a plan says of choosing while it is not known how many right answers there will be."""
+
+from jobs.experiment.arms.select import SelectArm
+from jobs.experiment.schema import Experiment
+from jobs.run.run import Planned
+from jobs.stages.measures import measuring_of
+from jobs.systems.record import Bound
+from training.batches import count_steps
+
+
+def bound(e: Experiment, questions: int) -> Bound:
+    """At most so many answers to score and to measure for every student, and so many steps."""
+    arms = [arm for arm in e.arms if isinstance(arm, SelectArm)]
+    samples = max(e.generate.samples, e.generate.max_samples if e.generate.until_verified else 1)
+    most = questions * len(e.teachers) * samples * len(e.students)
+    place = f"{e.placement.score_workers} × ({e.placement.needs})"
+    further = sorted({m.label for m in map(measuring_of, arms) if m is not None})
+    work = [Planned("score", "in round 1", f"at most {most:,} answers", place)]
+    work += [Planned("measure", f"{name} in round 1", f"at most {most:,} answers", place) for name in further]
+    return Bound(work, count_steps(questions, e.train.batch_size, e.train.epochs, e.train.steps))
