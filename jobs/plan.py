@@ -16,8 +16,8 @@ from itertools import groupby
 from jobs.experiment.miniature import MINIATURE
 from jobs.experiment.schema import Experiment
 from jobs.pipeline import begin, harvest_of, look, teach
+from jobs.run.mismatch import older_layout
 from jobs.run.run import Planned, Run, Unmade
-from jobs.run.unfit import older_layout
 from jobs.stages.ask import Left
 from jobs.stages.train import train_place
 from jobs.systems.record import systems_of

@@ -26,7 +26,7 @@ def rewritten(saved: Path, without: str = "", **changes: object) -> None:
     saved.write_text(yaml.safe_dump(tree | changes))
 
 
-@pytest.mark.parametrize("without", ["steered", "lora", "gradient_checkpointing"])
+@pytest.mark.parametrize("without", ["tokens", "lora", "gradient_checkpointing"])
 def test_an_older_version_that_lacked_a_setting_made_the_same_experiment(
     experiment: Experiment, without: str
 ) -> None:
@@ -35,6 +35,20 @@ def test_an_older_version_that_lacked_a_setting_made_the_same_experiment(
     rewritten(saved, without)
     claim_run_directory(experiment)
     assert saved.read_text() == first
+
+
+def test_an_older_version_that_wrote_settings_nobody_could_change_made_the_same_experiment(
+    experiment: Experiment,
+) -> None:
+    saved = (claim_run_directory(experiment) / "experiment.yaml").path
+    first = saved.read_text()
+    older = {"objective": "weighted_cross_entropy", "steered": None}
+    rewritten(saved, train=yaml.safe_load(first)["train"] | older)
+    claim_run_directory(experiment)
+    assert saved.read_text() == first
+    rewritten(saved, train=yaml.safe_load(first)["train"] | {"objective": "steered"})
+    with pytest.raises(BadInput, match=r"made by a different experiment.*other values under train"):
+        claim_run_directory(experiment)
 
 
 def test_a_setting_it_lacked_and_that_is_not_usual_here_makes_another(experiment: Experiment) -> None:

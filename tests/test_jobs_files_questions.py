@@ -15,8 +15,8 @@ from jobs.files.answers import read_answers
 from jobs.files.questions import Question, question_id_of, read_questions
 from jobs.run.slices import Sliced
 from jobs.run.store import Stage
+from jobs.stages.answer_files import AnotherText, CheckQuestion
 from jobs.stages.questions import QUESTIONS, HeldQuestions, index_of
-from jobs.stages.take import AnotherText, CheckQuestion
 from tests.conftest import write_jsonl
 
 GOOD = [{"id": "a", "question": "1+1?", "answer": "2"}, {"id": "b", "question": "2+2?", "answer": "4"}]

@@ -122,7 +122,7 @@ def test_of_one_teacher_hardness_says_nothing_and_several_answers_a_question_cha
     changes = cards_of(found).changes
     assert changes["questions"].tolist() == [24]
     first, second = (
-        found.chosen[found.paths[0], n].whole("chosen").groupby("question_id")["answer_id"].agg(set)
+        found.rounds[found.paths[0], n].chosen.whole("chosen").groupby("question_id")["answer_id"].agg(set)
         for n in (1, 2)
     )
     assert changes["another answer"].item() == pytest.approx((first != second).mean())

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from jobs.systems.ogls_sd.told import away_from_targets
+from jobs.systems.ogls_sd.sections import away_from_targets
 
 COLUMNS = ["student", "arm", "seed", "round", "exact KL, first step", "exact KL, last"]
 

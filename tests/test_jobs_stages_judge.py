@@ -14,9 +14,9 @@ from jobs.experiment.judge import RUBRIC
 from jobs.experiment.reading import parse_experiment
 from jobs.pipeline import harvest_of, load_questions, look
 from jobs.plan import make_plan
-from jobs.results.spent import spent_table
+from jobs.results.usage import usage_table
 from jobs.run.views import View
-from jobs.stages.judge import Judged, asked_of, read_verdict
+from jobs.stages.judge import JudgeCase, asked_of, read_verdict
 from jobs.stages.pool import AnswerPool
 from jobs.stages.teachers import build_pool
 from tests.conftest import write_jsonl
@@ -51,7 +51,7 @@ def pool_in(tree: dict[str, Any], tmp_path: Path) -> tuple[AnswerPool, list[str]
         questions, _, data = load_questions(e)
         pool = build_pool(here, harvest_of(e), {}, questions, data.refused)
         views = [v for (kind, _), v in here.stages.items() if kind == "judge" and isinstance(v, View)]
-        spent = spent_table(here).set_index("stage")
+        spent = usage_table(here).set_index("stage")
         usd = float(spent.loc["judge", "USD, this run"]) if "judge" in spent.index else 0.0
         return pool, sorted(text for view in views for text in view.read()["text"]), usd
 
@@ -116,11 +116,11 @@ def test_verdicts_are_read_at_the_end_of_what_a_judge_says(text: str, finish: st
 
 def test_texts_that_look_like_places_stay_as_they_are() -> None:
     ask = asked_of(
-        parse_judge("Q: {question} A: {answer}"), Judged(plain("what is {answer}?"), ("r",), "{question}")
+        parse_judge("Q: {question} A: {answer}"), JudgeCase(plain("what is {answer}?"), ("r",), "{question}")
     )
     assert ask.prompt.text.startswith("Q: what is {answer}? A: {question}")
     talk = Prompt((Message("user", "a"), Message("assistant", "b"), Message("user", "c")))
-    told = asked_of(parse_judge("{question} {answer}"), Judged(talk, (), "x")).prompt.text
+    told = asked_of(parse_judge("{question} {answer}"), JudgeCase(talk, (), "x")).prompt.text
     assert told.startswith("user: a\n\nassistant: b\n\nuser: c x")
 
 

@@ -12,10 +12,10 @@ from jobs.experiment.reading import parse_experiment
 from jobs.experiment.rollouts import Rollouts
 from jobs.experiment.students import Student
 from jobs.pipeline import load_questions
-from jobs.stages import steer as steering
 from jobs.stages.answers import LOGPROBS
 from jobs.stages.rollouts import table_of
 from jobs.stages.states import first_state
+from jobs.systems.ogls_sd import steer as steering
 from jobs.systems.ogls_sd.algorithm import rollout_seed
 from jobs.systems.paths import paths_of
 from tests.own_rollouts import ROLLOUTS, arms

@@ -13,8 +13,8 @@ from cluster.storage import Place
 from jobs.experiment.reading import parse_experiment
 from jobs.pipeline import run_pipeline
 from jobs.plan import make_plan, notes
-from jobs.results.spent import spent_table
 from jobs.results.summary import summarise
+from jobs.results.usage import usage_table
 from jobs.run.progress import Terminal
 from jobs.run.run import Run
 from jobs.run.store import Store
@@ -76,7 +76,7 @@ def test_the_best_rounds_weights_stay(
     read_off = evaluate._losses
     values = {f"kid scas seed 0 round {number}": value for number, value in enumerate(judged, 1)}
 
-    def given(run: Run, students: Mapping[str, ModelState], *rest: Any) -> dict[str, evaluate.Judged]:
+    def given(run: Run, students: Mapping[str, ModelState], *rest: Any) -> dict[str, evaluate.StudentResults]:
         found = read_off(run, students, *rest)
         return {n: replace(j, table=j.table.assign(value=values.get(n, -4.0))) for n, j in found.items()}
 
@@ -99,14 +99,14 @@ def test_weights_that_another_run_names_stay(small_world: dict[str, Any], tmp_pa
 def test_a_run_tells_what_it_had_made_from_what_it_found(small_world: dict[str, Any], tmp_path: Path) -> None:
     tree = two_rounds(small_world, evaluate={"max_new_tokens": 160})
     done, _ = run(tree, tmp_path)
-    first = spent_table(done).set_index("stage")
+    first = usage_table(done).set_index("stage")
     assert {"verify", "score", "train", "evaluate", "all"} <= set(first.index)
     here, ever = first["CPU-seconds, this run"], first["CPU-seconds, when made"]
     assert (here == ever).all()
     assert (here > 0).all()
     assert ever["all"] == pytest.approx(ever.drop("all").sum())
     again, _ = run(tree, tmp_path)  # another attempt of the same run, which has nothing to do
-    assert spent_table(again).set_index("stage").equals(first)
+    assert usage_table(again).set_index("stage").equals(first)
     with Run(Store(tree["store"]), Place(str(tmp_path / "b")), Terminal(), InProcess()) as other:
         results = summarise(other, run_pipeline(other, parse_experiment(tree)))
     found = results.spent.set_index("stage")

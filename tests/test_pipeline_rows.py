@@ -59,8 +59,8 @@ def test_order_names_shards_and_replicas_change_nothing(
         rewrite(file, lambda rows: [row | {"id": f"new-{row['id']}"} for row in reversed(rows)])
     second, two = run(moved, tmp_path)
     assert since(made, before) == {ASKED: 0, CHECKED: 0, SCORED: 0}
-    for (path, number), stage in one.chosen.items():
-        other = next(s for (p, n), s in two.chosen.items() if (p.arm.name, n) == (path.arm.name, number))
+    for path, number, _, stage in one.choices():
+        other = next(s for p, n, _, s in two.choices() if (p.arm.name, n) == (path.arm.name, number))
         texts = [
             [
                 (row.teacher.replace("dora", "dan"), row.question_id.removeprefix("new-"), row.cost)

@@ -22,8 +22,8 @@ from jobs.results.quarantine import quarantine
 from jobs.results.tables import chosen_table, cost_table, teacher_table
 from jobs.run.run import Run
 from jobs.stages import measures
+from jobs.stages.answer_files import TakeFile
 from jobs.stages.select import OF_TEACHERS
-from jobs.stages.take import TakeFile
 from jobs.stages.teachers import build_pool
 from jobs.systems.paths import paths_of
 from jobs.systems.select.algorithm import choose
@@ -170,7 +170,7 @@ def test_many_slices_come_to_what_one_comes_to(
     told = {t.id: t for t in lineage_of(one).questions}
     assert len(told) > 20
     assert {t.id: t for t in lineage_of(many).questions} == told
-    of_car = next(c.stage for (path, _), c in many.chosen.items() if path.arm.name == "car")
+    of_car = next(c.stage for path, _, _, c in many.choices() if path.arm.name == "car")
     of_car.part(OF_TEACHERS).unlink()  # as an earlier version left it
     assert {t.id: t for t in lineage_of(many).questions} == told
     # and made by slice from the beginning, where numbers are equal up to rounding
@@ -239,7 +239,9 @@ def test_workers_on_ray_come_to_the_same(
 def test_files_of_nothing_and_of_whole_chunks_are_taken(
     small_world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.stages.take.CHUNK", 8)  # 24 answers fill three chunks, and nothing is left
+    monkeypatch.setattr(
+        "jobs.stages.answer_files.CHUNK", 8
+    )  # 24 answers fill three chunks, and nothing is left
     monkeypatch.setattr("jobs.run.slices.ROWS", 10)
     Path(small_world["teachers"][2]["path"]).write_text("")
     _, outcome = choices(small_world, tmp_path)

@@ -18,11 +18,11 @@ from tokenizers.pre_tokenizers import ByteLevel
 from cluster.errors import BadInput
 from cluster.models.rendering import Rendered
 from selection import gradients
+from selection.answer_alone import Unconditioned, UnconditionedStatistics
 from selection.costs import CostSettings, compute_cost
 from selection.gradients import Gradients, GradientStatistics, SketchStatistics
 from selection.scoring import EmptySpan, Scorer
 from selection.teacher_costs import grace, grace_of
-from selection.unconditioned import Unconditioned, UnconditionedStatistics
 from selection.windows import LocalStatistics, Windows, sentence_ends, texts_of
 from tests.test_cluster_models_loading import random_model
 

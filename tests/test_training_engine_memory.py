@@ -22,7 +22,7 @@ from tests.worker_group import WorkerGroup, train
 from training.batches import collate
 from training.data import Example
 from training.job import TrainJob
-from training.minimised import CROSS_ENTROPY
+from training.objective_settings import CROSS_ENTROPY
 from training.settings import LoraSettings, TrainSettings
 
 

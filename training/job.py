@@ -7,7 +7,7 @@ from cluster.models.loading import ModelSource
 from cluster.storage import Place
 from training.batches import count_steps
 from training.data import count_groups
-from training.minimised import CROSS_ENTROPY, ObjectiveSettings
+from training.objective_settings import CROSS_ENTROPY, ObjectiveSettings
 from training.settings import TrainSettings
 
 DONE = "DONE.json"

@@ -16,7 +16,6 @@ from jobs.results.ledger import drop_bias, nothing_to_choose, run_ledger
 from jobs.results.lineage import Lineage, lineage_of
 from jobs.results.outcome import Outcome, Section
 from jobs.results.quarantine import name_in_commands, quarantine
-from jobs.results.spent import spent_table
 from jobs.results.strongest import baselines_of, strongest_lines, strongest_table
 from jobs.results.tables import (
     chosen_table,
@@ -26,6 +25,7 @@ from jobs.results.tables import (
     teacher_table,
     timings,
 )
+from jobs.results.usage import usage_table
 from jobs.results.values import as_parquet
 from jobs.run.run import Run
 from jobs.run.store import write_table
@@ -107,7 +107,7 @@ def summarise(run: Run, outcome: Outcome) -> Results:
         data=told_of_data(start),
         refused=pd.DataFrame([asdict(r) for r in start.pool.refused], columns=["id", "reason"]),
         timings=timings(run),
-        spent=spent_table(run),
+        spent=usage_table(run),
         fallbacks=fallbacks(run),
         cards=cards_of(outcome),
         lineage=lineage_of(outcome),

@@ -17,14 +17,14 @@ from cluster.job import Job
 from cluster.metrics import Tally
 from cluster.placement import Needs
 from cluster.storage import Place
+from jobs.run.mismatch import mismatch_of
 from jobs.run.quarantine import forget_attempts, run_isolated
 from jobs.run.run import Planned, Run
 from jobs.run.sliced_views import LaterPart, Part, find_parts, finish_by_slice
 from jobs.run.store import write_fallbacks
 from jobs.run.tables import SlicedRequest, part_name
-from jobs.run.took import took
 from jobs.run.under_way import Note, followed
-from jobs.run.unfit import why_unfit
+from jobs.run.usage import usage_of
 from jobs.run.views import View
 
 # A folder in a table's directory, where a handler keeps results until their part is written. A restart reads
@@ -109,7 +109,7 @@ def _planned(want: Want, is_first: bool) -> Planned:
         return Planned(want.kind, want.label, f"at most {want.view.request.rows:,} rows", want.place)
     items = want.view.asked.items
     left = want.estimate([items[k] for k in want.view.missing()] if is_first else [])
-    return Planned(want.kind, want.label, left, want.place, why_unfit(want.view))
+    return Planned(want.kind, want.label, left, want.place, mismatch_of(want.view))
 
 
 def _make(run: Run, wants: Sequence[Want], unit: str) -> None:
@@ -207,7 +207,9 @@ class PartWriter:
         rows = self._isolated(part, compute) if part.is_isolated else compute(part.items)
         note.remove()
         tally = self.handler.tally(rows)
-        reserved = took(self.needs, time.monotonic() - began, self.run_id, tally.spend_usd, tally.waited_s)
+        reserved = usage_of(
+            self.needs, time.monotonic() - began, self.run_id, tally.spend_usd, tally.waited_s
+        )
         part.table.write_part(part.name, part.keys, rows, reserved.record())
         return tally
 

@@ -16,7 +16,7 @@ from jobs.files.refusals import NO_REFERENCE, NotUnderstood
 from jobs.run.keys import question_key
 from jobs.run.run import Run
 from jobs.run.views import View
-from jobs.stages.judge import Judged, verdicts_of
+from jobs.stages.judge import JudgeCase, verdicts_of
 from jobs.stages.verify import Checked, read_verdicts, settings_config, verdicts_on
 from selection.verification import (
     METHODS,
@@ -259,7 +259,7 @@ def judged_by_model(
         raise RuntimeError("answers need a judge, and there is none")
     columns = (answers[c] for c in ("question_id", "text", "tool_calls"))
     cases = [
-        Judged(questions[q].prompt, questions[q].references, text, calls)
+        JudgeCase(questions[q].prompt, questions[q].references, text, calls)
         for q, text, calls in zip(*columns, strict=True)
     ]
     return verdicts_of(run, what, label, checks.judge, cases)

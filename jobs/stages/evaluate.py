@@ -135,14 +135,14 @@ def _own_view(run: Run, student: ModelState, rows: Request, judging: Judging) ->
 
 
 @dataclass(frozen=True)
-class Judged:
+class StudentResults:
     """One student's results, one row for each question, and the views that they were read from."""
 
     table: pd.DataFrame
     views: Sequence[View]
 
 
-def _finish(stage: Stage, questions: Sequence[Question], results: Judged) -> None:
+def _finish(stage: Stage, questions: Sequence[Question], results: StudentResults) -> None:
     """Write the results of one student, in the order of the questions."""
     families = {q.id: q.family for q in questions}
     table = results.table.set_index("question_id").loc[[q.id for q in questions]].reset_index()
@@ -161,7 +161,7 @@ def _verdicts(
     questions: Sequence[Question],
     judging: Judging,
     placement: Placement,
-) -> dict[str, Judged]:
+) -> dict[str, StudentResults]:
     """The shares of right answers, question by question."""
     if not students:
         return {}
@@ -187,7 +187,8 @@ def _verdicts(
     told["extracted"] = told["extracted"].where(told["finish"] != "failed", told["error"])
     told["cut_off"] = (told["finish"] == "length").astype(float)
     return {
-        str(n): Judged(_by_question(own), (views[str(n)], *checked.views)) for n, own in told.groupby("label")
+        str(n): StudentResults(_by_question(own), (views[str(n)], *checked.views))
+        for n, own in told.groupby("label")
     }
 
 
@@ -205,7 +206,7 @@ def _losses(
     questions: Sequence[Question],
     judging: Judging,
     placement: Placement,
-) -> dict[str, Judged]:
+) -> dict[str, StudentResults]:
     """The losses on the reference answers, question by question."""
     rows = _own_rows(questions, judging)
     references = _references(questions)
@@ -219,7 +220,8 @@ def _losses(
         "questions",
     )
     return {
-        label: Judged(_loss_table(Scores(view, references).read()), (view,)) for label, view in views.items()
+        label: StudentResults(_loss_table(Scores(view, references).read()), (view,))
+        for label, view in views.items()
     }
 
 

@@ -16,11 +16,11 @@ from jobs.run.slices import Made, Sliced, joined, make_slices
 from jobs.run.store import digest
 from jobs.run.tables import Request, SlicedRequest, request_by_slice
 from jobs.run.views import Finished
+from jobs.stages.answer_files import Taken
 from jobs.stages.answers import Ask, answers_to, asks_of, ids_by_key
 from jobs.stages.check import Checks, places_by_method, to_check, verify_config
-from jobs.stages.judge import Judged, asked_of
+from jobs.stages.judge import JudgeCase, asked_of
 from jobs.stages.questions import read_slice
-from jobs.stages.take import Taken
 from jobs.stages.verify import Checked
 
 VERSION = 1
@@ -133,7 +133,8 @@ def to_be_checked(
         raise RuntimeError("answers need a judge, and there is none")
     columns = (answers[c].tolist() for c in ("question_id", "text", "tool_calls"))
     cases = (
-        Judged(questions[q].prompt, questions[q].references, *said) for q, *said in zip(*columns, strict=True)
+        JudgeCase(questions[q].prompt, questions[q].references, *said)
+        for q, *said in zip(*columns, strict=True)
     )
     return [asked_of(checks.judge, case) for case in cases]
 

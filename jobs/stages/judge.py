@@ -27,7 +27,7 @@ SHARD_SIZE = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgeCase:
     """One answer that has to be judged."""
 
     prompt: Prompt
@@ -67,7 +67,7 @@ def judge_owner(judge: Judge) -> Owner:
     return owner_of(judge, draw_of(judge))
 
 
-def asked_of(judge: Judge, case: Judged) -> Ask:
+def asked_of(judge: Judge, case: JudgeCase) -> Ask:
     """The rubric about one answer. Placeholders are filled once: a text that looks like a placeholder itself
     is not filled again.
     """
@@ -94,7 +94,7 @@ def written(prompt: Prompt) -> str:
 
 
 def verdicts_of(
-    run: Run, what: str, label: str, judge: Judge, cases: Sequence[Judged]
+    run: Run, what: str, label: str, judge: Judge, cases: Sequence[JudgeCase]
 ) -> tuple[list[Verdict], View]:
     """Let the judge judge those answers that it has not judged yet.
 

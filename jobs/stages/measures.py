@@ -26,10 +26,10 @@ from jobs.stages.score import Further, ToScore, count_scores, left_to_score
 from jobs.stages.scorer import TOLD, AnyScorer, ScoreHandler, names_of
 from jobs.stages.states import ModelState
 from jobs.stages.train import bring_back
+from selection.answer_alone import Unconditioned, UnconditionedStatistics
 from selection.costs import MEASURE_OF, Measure
 from selection.gradients import Gradients, GradientStatistics, SketchStatistics
 from selection.scoring import Scorer
-from selection.unconditioned import Unconditioned, UnconditionedStatistics
 from selection.windows import LocalStatistics, Windows
 
 VERSION = 2

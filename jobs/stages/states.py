@@ -19,7 +19,7 @@ from selection.layers import find_layer
 from training.adapters import with_lora
 from training.exports import ADAPTER
 from training.job import WEIGHTS
-from training.minimised import CROSS_ENTROPY, ObjectiveSettings
+from training.objective_settings import CROSS_ENTROPY, ObjectiveSettings
 from training.settings import LoraSettings, TrainSettings
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"

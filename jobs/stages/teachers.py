@@ -15,6 +15,7 @@ from jobs.files.questions import Question, Refused
 from jobs.files.rows import guess_rows
 from jobs.run.run import Run
 from jobs.run.slices import Sliced, Task, do_tasks, slices_for
+from jobs.stages.answer_files import take_files
 from jobs.stages.answers import Ask, asks_of, request_of
 from jobs.stages.ask import Asked, Wave, ask, ask_again, hosted_teacher
 from jobs.stages.check import Checks, to_check
@@ -24,7 +25,6 @@ from jobs.stages.judge import Agreement
 from jobs.stages.pool import POOL, AnswerPool, verified
 from jobs.stages.questions import question_slices, read_slice
 from jobs.stages.states import ModelState
-from jobs.stages.take import take_files
 from jobs.stages.verify import read_verdicts, verdicts_on
 
 TOKENS_OF_ANSWER = 400  # tokens of the limit that count as one answer of the usual length

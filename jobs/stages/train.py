@@ -12,13 +12,13 @@ from cluster.storage import Place
 from jobs.experiment.placement import Placement
 from jobs.run.run import Planned, Run
 from jobs.run.store import Stage, Store, digest, write_fallbacks
-from jobs.run.took import took
+from jobs.run.usage import usage_of
 from jobs.stages.states import CONFIGS, ModelState, Training
 from training.batches import count_steps
 from training.data import SUFFIX, count_groups
 from training.job import DONE, OPTIMIZER, WEIGHTS, TrainJob, paused_name
 from training.metrics import read_metrics
-from training.minimised import training_identity
+from training.objective_settings import training_identity
 from training.settings import TrainSettings
 
 VERSION = 3
@@ -217,7 +217,7 @@ def finish_training(stage: Stage, run_id: str, placement: Placement) -> None:
         note.unlink()
     stage.finish(
         [],
-        took(placement.train_needs, seconds, run_id).record(),
+        usage_of(placement.train_needs, seconds, run_id).record(),
         steps=len(rows),
         first_loss_nats=rows[0]["loss_nats"],
         last_loss_nats=rows[-1]["loss_nats"],

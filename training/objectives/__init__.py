@@ -1,1 +1,4 @@
-"""What a training step minimises, one objective a file; their settings are in `training.minimised`."""
+"""The objectives that a training step minimises, one a file.
+
+Their settings are in `training/objective_settings.py`.
+"""

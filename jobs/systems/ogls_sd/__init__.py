@@ -4,7 +4,7 @@ what it tells plans and reports.
 
 from jobs.systems.ogls_sd.algorithm import teach
 from jobs.systems.ogls_sd.bound import bound
-from jobs.systems.ogls_sd.told import sections
+from jobs.systems.ogls_sd.sections import sections
 from jobs.systems.record import System
 
 SYSTEM = System(teach, bound, takes_pool=False, sections=sections)

@@ -24,7 +24,7 @@ from jobs.stages.check import Checks
 from jobs.stages.rollouts import RolledOut, drawn_questions, roll_out
 from jobs.stages.states import ModelState, SharedOptimizer, Training
 from jobs.stages.train import EXAMPLES, NothingToLearn, examples_stage
-from jobs.systems.ogls_sd.reading import check_reading, check_vocabularies, refuse_unmoved
+from jobs.systems.ogls_sd.comprehension import check_reading, check_vocabularies, refuse_unmoved
 from jobs.systems.ogls_sd.steer import Steering, steer
 from jobs.systems.ogls_sd.targets import (
     CONTEXTS_OUT,

@@ -9,7 +9,7 @@ from cluster.placement import Needs
 
 
 @dataclass(frozen=True)
-class Took:
+class Usage:
     """CPU-seconds and GPU-seconds that were reserved, and money.
 
     Attributes:
@@ -28,19 +28,19 @@ class Took:
         return asdict(self) | {"host": platform.node()}
 
 
-def took(needs: Needs, seconds: float, run: str, usd: float = 0.0, waited_s: float = 0.0) -> Took:
+def usage_of(needs: Needs, seconds: float, run: str, usd: float = 0.0, waited_s: float = 0.0) -> Usage:
     """The resources that a worker with these needs took in some seconds."""
     cpu, gpu = round(seconds * needs.num_cpus, 3), round(seconds * needs.num_gpus, 3)
-    return Took(cpu, gpu, usd, run, round(waited_s, 3))
+    return Usage(cpu, gpu, usd, run, round(waited_s, 3))
 
 
-def told_by(record: Mapping[str, Any]) -> Took:
+def usage_in(record: Mapping[str, Any]) -> Usage:
     """Read it from a manifest. All zero if the manifest does not hold it."""
-    return Took(**{name: record[name] for name in Took.__dataclass_fields__ if name in record})
+    return Usage(**{name: record[name] for name in Usage.__dataclass_fields__ if name in record})
 
 
-def total(all_of_it: Iterable[Took]) -> Took:
+def total(all_of_it: Iterable[Usage]) -> Usage:
     """Add up all resources, whichever run made it."""
     found = list(all_of_it)
     amounts = ("cpu_seconds", "gpu_seconds", "usd", "waited_s")
-    return Took(**{name: sum(getattr(t, name) for t in found) for name in amounts})
+    return Usage(**{name: sum(getattr(t, name) for t in found) for name in amounts})

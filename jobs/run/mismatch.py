@@ -15,7 +15,7 @@ from jobs.run.views import View
 OLDER_LAYOUT = ("generate", "verify", "score")
 
 
-def why_unfit(view: View) -> str:
+def mismatch_of(view: View) -> str:
     """The rows of a view that exist and cannot be used, and why. Empty if there are none."""
     if (view.table.directory / OWNER).is_file():
         unfit = view.unfit()

@@ -7,7 +7,7 @@ import pandas as pd
 
 from jobs.run.run import Run
 from jobs.run.tables import VIEW
-from jobs.run.took import Took, told_by, total
+from jobs.run.usage import Usage, total, usage_in
 from jobs.run.views import View, manifest_of
 
 # what evaluation asks, checks and scores is told as evaluation
@@ -25,13 +25,13 @@ COLUMNS = [
 ]
 
 
-def spent_table(run: Run) -> pd.DataFrame:
+def usage_table(run: Run) -> pd.DataFrame:
     """One row for each kind of stage and one for all: what was reserved, times how long, and money.
 
     A part of a table counts whole, however few of its rows are used, and once, however often it is used.
     "This run" is every attempt of it, those that were stopped too.
     """
-    by_kind: dict[str, dict[str, Took]] = {}
+    by_kind: dict[str, dict[str, Usage]] = {}
     for kind, name, took in _all_took(run):
         known = any(name in others for others in by_kind.values())
         if not known:
@@ -41,7 +41,7 @@ def spent_table(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _row(kind: str, own: list[Took], run_id: str) -> list[Any]:
+def _row(kind: str, own: list[Usage], run_id: str) -> list[Any]:
     here, ever = total(t for t in own if t.run == run_id), total(own)
     cells: list[Any] = [kind]
     for name in ("cpu_seconds", "gpu_seconds", "usd", "waited_s"):
@@ -49,7 +49,7 @@ def _row(kind: str, own: list[Took], run_id: str) -> list[Any]:
     return cells
 
 
-def _all_took(run: Run) -> Iterator[tuple[str, str, Took]]:
+def _all_took(run: Run) -> Iterator[tuple[str, str, Usage]]:
     """Kind, name and cost of every part and stage that this run used."""
     for (kind, _), stage in run.stages.items():
         told = TOLD_AS.get(kind, kind)
@@ -58,14 +58,14 @@ def _all_took(run: Run) -> Iterator[tuple[str, str, Took]]:
             yield from _parts(told, manifest)
             continue
         if manifest.get("took"):  # stages that take no time tell nothing
-            yield told, stage.path, told_by(manifest["took"])
+            yield told, stage.path, usage_in(manifest["took"])
         for path in manifest.get("uses", ()):
             place = run.store.root / path / VIEW
             if place.is_file():
                 yield from _parts(told, manifest_of(run.store.root / path))
 
 
-def _parts(kind: str, view: Mapping[str, Any]) -> Iterator[tuple[str, str, Took]]:
+def _parts(kind: str, view: Mapping[str, Any]) -> Iterator[tuple[str, str, Usage]]:
     owner = view["owner"]["id"]
     for name, about in view["parts"].items():
-        yield kind, f"{owner}/{name}", told_by(about)
+        yield kind, f"{owner}/{name}", usage_in(about)
