@@ -16,20 +16,27 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from cluster.storage import Place
+from jobs.doors.results import make_results
+from jobs.experiment.reading import parse_experiment
 from jobs.report.claims import claim_lines
 from jobs.report.lineage import in_pages
 from jobs.report.run import render_report, write_report
 from jobs.results.summary import Results, summarise
+from jobs.study.published import compared_again
 from tests.conftest import make_small_world
-from tests.runs import run
+from tests.runs import open_here, run
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> $5_$6"
 
 
 @pytest.fixture(scope="module")
-def results(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """What came of a run whose teacher, answers and families carry markup."""
-    folder = tmp_path_factory.mktemp("report")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("report")
+
+
+@pytest.fixture(scope="module")
+def world(tiny_model: Path, folder: Path) -> dict[str, Any]:
+    """A run whose teacher, answers and families carry markup."""
     world = make_small_world(folder, tiny_model)
     train = Path(world["questions"]["evaluate"])
     rows = [json.loads(line) for line in train.read_text().splitlines()]
@@ -40,6 +47,12 @@ def results(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Resul
     answers.write_text("".join(json.dumps(r) + "\n" for r in rows))
     world["teachers"][1]["name"] = HOSTILE.replace("/", "")  # a name cannot hold a slash
     world["teachers"][1]["family"] = HOSTILE
+    return world
+
+
+@pytest.fixture(scope="module")
+def results(world: dict[str, Any], folder: Path) -> Results:
+    """What came of it."""
     return summarise(*run(world, folder))
 
 
@@ -217,6 +230,19 @@ def test_ten_thousand_long_answers_stay_within_ten_megabytes_a_page(results: Res
 
 def test_the_report_is_the_same_page_when_written_again(results: Results) -> None:
     assert render_report(results) == render_report(results)
+
+
+def test_a_run_ends_with_its_claims_and_a_file_that_gives_its_comparisons_again(
+    world: dict[str, Any], results: Results, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_here(world, folder) as again:  # finds everything
+        make_results(again, parse_experiment(world))
+    said = capsys.readouterr().out
+    for text in (said, unescape((folder / "run" / "report.html").read_text())):
+        assert text.count("one training seed: this compares these trained models") == 1
+    found = compared_again(folder / "run" / "questions.parquet")["comparisons"]
+    assert found["verdict"].tolist() == [c.verdict for _, _, c in results.comparisons]
+    assert found["verdict"][0] in said
 
 
 def test_the_page_says_once_what_one_seed_and_many_comparisons_cannot_claim(results: Results) -> None:
