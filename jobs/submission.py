@@ -34,8 +34,8 @@ SENT = "submitted"  # where a job's copy of its working directory holds what was
 JOB_COPY = "runtime_resources/working_dir_files"
 STARTING_S = 30.0
 NO_TUTELAGE = (
-    "tutelage: the `python` of the cluster's nodes has no tutelage; install it on every node and activate "
-    "its environment before `ray start`"
+    "tutelage: the `python` of the cluster's nodes has no tutelage; install tutelage[all] on every node and "
+    "activate its environment before `ray start`"
 )
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 

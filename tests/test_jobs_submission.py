@@ -213,7 +213,7 @@ def test_a_cluster_without_tutelage_says_so_in_one_line(tmp_path: Path) -> None:
     bare = subprocess.run(shell, env={"PATH": str(python.parent)}, **told)
     assert bare.returncode == 2
     assert bare.stderr.count("\n") == 1
-    assert "has no tutelage; install it on every node" in bare.stderr
+    assert "has no tutelage; install tutelage[all] on every node" in bare.stderr
     ours = subprocess.run(shell, env={"PATH": str(BIN)}, **told)
     assert "no experiment file there" in ours.stderr + ours.stdout
 
