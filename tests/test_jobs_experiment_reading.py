@@ -54,6 +54,8 @@ def test_every_ready_study_is_valid_in_every_part(file: Path) -> None:
         ("train.learning_rat=3", "unknown key train.learning_rat; did you mean learning_rate?"),
         ("train.lora={r: 4, alfa: 3}", "unknown key train.lora.alfa; did you mean alpha?"),
         ("arms.0.lambada=3", "did you mean lambda?"),
+        ("arms.0.ramp=3", "unknown key arms.0.ramp; it belongs to another kind, or elsewhere in arms"),
+        ("arms.0.kind=other", "'other' is no kind of arm; known are select, ogls_sd"),
         ("teachers.0.pathh=1", "did you mean path?"),
         ("seedz=1", "unknown key seedz; did you mean seed?"),
         ("verify.metod=exact", "did you mean method?"),

@@ -192,6 +192,8 @@ def _first_problem(error: ValidationError) -> tuple[str, str, str, str]:
     where = ".".join(loc) or "the experiment"
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         names = known_keys(loc[0] if len(loc) > 1 else None)
+        if loc[-1] in names:  # such as that of an arm of another kind
+            return f"unknown key {where}", "", "", f"it belongs to another kind, or elsewhere in {loc[0]}"
         near = difflib.get_close_matches(loc[-1], names, n=1, cutoff=0.5)
         return (
             f"unknown key {where}",

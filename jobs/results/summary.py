@@ -29,7 +29,7 @@ from jobs.results.usage import usage_table
 from jobs.results.values import as_parquet
 from jobs.run.run import Run
 from jobs.run.store import write_table
-from training.comparison import Comparison
+from training.comparison import Comparison, holm
 from training.evaluation import Interval
 
 
@@ -150,15 +150,17 @@ def format_interval(interval: Interval, metric: str) -> str:
 
 def write_results(results: Results, directory: Place) -> None:
     """Save the numbers beside the report: `results.json`, `ledger.parquet` and, question by question, what
-    they follow from: `questions.parquet`.
+    they follow from: `questions.parquet`. `p_corrected` is Holm's, over all comparisons of the run.
     """
+    corrected = holm([c.p_value for _, _, c in results.comparisons])
     plain = {
         "metric": results.metric,
         "baseline": results.baseline,
         "before": [asdict(r) for r in results.before],
         "arms": [asdict(r) for r in results.arms],
         "comparisons": [
-            {"student": s, "arm": a, "against": c.against, **asdict(c)} for s, a, c in results.comparisons
+            {"student": s, "arm": a, "against": c.against, **asdict(c), "p_corrected": p}
+            for (s, a, c), p in zip(results.comparisons, corrected, strict=True)
         ],
         "strongest": results.strongest.to_dict("records"),
         "notes": results.notes,
