@@ -1,9 +1,8 @@
-"""What a run would do: per stage what is cached, what remains, and where it would run. Starts no model and no
-Ray.
+"""The plan of a run: for each stage what is cached, what remains, and where it would run. It starts no model
+and no Ray.
 
-It is the run itself, in the mode that notes instead of making, so it cannot drift from what a run does.
-Everything up to the first thing that nobody has made yet is exact; after that counts are upper bounds, marked
-with "at most".
+A plan is the run itself in a mode that records work and does not do it. So it cannot differ from a run.
+Everything before the first missing result is exact. After that, counts are upper bounds, marked "at most".
 """
 
 import operator
@@ -22,7 +21,7 @@ from jobs.stages.ask import Left
 from jobs.stages.train import train_place
 from jobs.systems.record import systems_of
 
-SUMMED = ("train", "evaluate")  # of every path and round: told in one row each, at the end
+SUMMED = ("train", "evaluate")  # added up over paths and rounds, in one row each at the end
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,11 @@ class PlanRow:
 
 @dataclass(frozen=True)
 class Extent:
-    """How far a plan could look.
+    """The size of a run, as far as a plan can know it.
 
     Attributes:
-        questions, held_out: how many there are.
-        over: rounds that paths will not come to.
+        questions, held_out: the numbers of training and held-out questions.
+        over: the number of rounds that will not happen, because paths have ended.
     """
 
     questions: int = 0
@@ -50,11 +49,11 @@ class Extent:
 
 
 def make_plan(run: Run, experiment: Experiment) -> list[PlanRow]:
-    """The plan of a run: every stage in the order in which it came, by its own words; trainings and
-    evaluations of paths added up at the end.
+    """Make the plan of a run. Its rows are in the order of the stages. Trainings and evaluations of all paths
+    are added up in the last two rows.
 
     Args:
-        run: in the mode `plan`.
+        run: a run in the mode `plan`.
     """
     extent = extent_of(run, experiment)
     rows = [*_rows(run.planned), *_rows_to_come(run, experiment, extent)]
@@ -62,7 +61,7 @@ def make_plan(run: Run, experiment: Experiment) -> list[PlanRow]:
 
 
 def extent_of(run: Run, e: Experiment) -> Extent:
-    """Go through a run as far as is known."""
+    """Go through the run until a result is missing, and record its stages in `run.planned`."""
     world = e.miniature
     extent = Extent(world.train_questions, world.evaluate_questions) if world else Extent()
     with suppress(Unmade):
@@ -75,13 +74,15 @@ def extent_of(run: Run, e: Experiment) -> Extent:
 
 
 def notes(run: Run) -> list[str]:
-    """After a plan: what the store holds that looks as if it could serve and cannot, and why."""
+    """Lines after the plan: existing rows and stages that look usable and are not, with the reason."""
     lines = [f"{p.kind} {p.label}: {p.unfit}" for p in run.planned if p.unfit]
     return [*lines, *filter(None, [older_layout(run.store.root)])]
 
 
 def _rows(planned: Sequence[Planned]) -> Iterator[PlanRow]:
-    """What was planned, in its order, and after several teachers all that is left to ask them."""
+    """The rows of the recorded stages, in order. If several teachers are to be asked, a row with their sum
+    follows.
+    """
     for kind, group in groupby((p for p in planned if p.kind not in SUMMED), key=lambda p: p.kind):
         own = list(group)
         yield from (_row(p) for p in own)
@@ -96,8 +97,8 @@ def _row(planned: Planned) -> PlanRow:
 
 
 def _rows_to_come(run: Run, e: Experiment, extent: Extent) -> Iterator[PlanRow]:
-    """Of what kinds nothing is known yet: what teachers would be asked and what of it checked, and what the
-    systems would do at most.
+    """Rows of stages that the plan could not reach: teachers' answers, their checks, and the systems' upper
+    bounds.
     """
     systems, kinds = systems_of(e).values(), {p.kind for p in run.planned}
     if harvest_of(e).teachers:
@@ -113,9 +114,7 @@ def _rows_to_come(run: Run, e: Experiment, extent: Extent) -> Iterator[PlanRow]:
 
 
 def _path_rows(planned: Sequence[Planned], e: Experiment, extent: Extent) -> list[PlanRow]:
-    """Trainings and evaluations of all paths and rounds: those that are there, and the most that the others
-    take.
-    """
+    """Two rows for all paths and rounds: existing trainings and evaluations, and upper bounds on the rest."""
     trainings = len(e.students) * len(e.arms) * e.seeds * e.rounds - extent.over
     evaluations = trainings + len(e.students)
     of_paths = [p for p in planned if p.kind == "evaluate"]

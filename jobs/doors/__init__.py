@@ -1,1 +1,1 @@
-"""The doors: one function a command, which reads its options and calls what does the work."""
+"""The commands. Each has one function, which reads the options and calls the code that does the work."""

@@ -24,8 +24,8 @@ def submit(
     seed: Seed = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="Submit `tutelage sweep` instead of `run`.")] = False,
 ) -> None:
-    """Run an experiment as a Ray job on a cluster. The working directory is sent along; submit again to go
-    on.
+    """Run an experiment as a Ray job on a cluster. The working directory is sent along. Submit it again to
+    continue.
     """
     arguments = with_options(overrides, limit, seed)
     experiment = load_experiment(file, arguments)  # a mistake shows here, not minutes later on the cluster
@@ -45,10 +45,10 @@ def submit(
 
 
 def status(job: JobId, address: Address) -> None:
-    """Say how a submitted job is doing."""
+    """Print the state of a submitted job."""
     print(submission.describe(submission.connect_to_jobs(address), job))
 
 
 def stop(job: JobId, address: Address) -> None:
-    """Stop a submitted job; its finished work is kept."""
+    """Stop a submitted job. Its finished work is kept."""
     print(submission.stop(submission.connect_to_jobs(address), job))

@@ -1,4 +1,4 @@
-"""`tutelage gc`: what of a store nobody needs any more."""
+"""`tutelage gc`: finds what no registered run needs in a store, and removes it."""
 
 from collections import Counter
 from typing import Annotated
@@ -20,7 +20,7 @@ def gc(
         typer.Option(help="Directory of a run that is to count no longer; may be given several times."),
     ] = None,
 ) -> None:
-    """List, and with --delete remove, what of a store no registered run names."""
+    """List what no registered run needs in a store. With --delete, remove it."""
     root, terminal = Store(store).root, Terminal()
     forgotten = {str(Place(directory)) for directory in forget or []}
     found = find_garbage(root, days, forgotten)
@@ -38,7 +38,7 @@ def gc(
 
 
 def lines_of(root: Place, found: Garbage, days: float, forgotten: set[str]) -> list[str]:
-    """What was found, for people."""
+    """The lines that the command prints about what it found."""
     known = [directory for directory in found.runs if directory not in forgotten]
     lines = [f"{root}: {len(known)} runs are registered" + ("" if known else ": nothing is needed")]
     lines += [

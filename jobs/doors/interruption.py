@@ -1,8 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP: a clean end, after which the same command goes on.
+"""Ctrl-C, SIGTERM and SIGHUP: they end a command cleanly, and the same command continues the work.
 
-All three raise KeyboardInterrupt in the main thread, and only the first of them does: those that come while
-the end is under way would leave half of it undone. Ray puts a handler of its own in place of ours when it
-starts; `cluster.session` puts ours back.
+The first of these signals raises KeyboardInterrupt in the main thread. Later ones are ignored, because they
+would interrupt the clean end. Ray replaces our handler when it starts, and `cluster.session` restores it.
 """
 
 import signal
@@ -31,15 +30,15 @@ def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _while_ending(_signal: int, _frame: FrameType | None) -> None:
-    """Do nothing: the end is under way."""
+    """Ignore a signal, because the clean end has begun."""
 
 
 @contextmanager
 def signals_as_interrupts() -> Iterator[None]:
-    """Let each of these signals end what runs in the block as Ctrl-C does; one that is ignored, as under
-    nohup, stays so.
+    """Handle these signals like Ctrl-C while the block runs. A signal that was ignored before, as under
+    nohup, stays ignored.
     """
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
         yield
         return
     previous = {number: signal.getsignal(number) for number in ENDING}
@@ -55,11 +54,11 @@ def signals_as_interrupts() -> Iterator[None]:
 
 @contextmanager
 def interruptible(terminal: Terminal, directory: Place) -> Iterator[None]:
-    """Say how to go on when what keeps its finished work is interrupted."""
+    """Print how to continue if the block is interrupted. Its finished work is kept."""
     try:
         yield
     except KeyboardInterrupt:
-        with suppress(OSError):  # the terminal may be gone: that is what SIGHUP says
+        with suppress(OSError):  # after SIGHUP the terminal may be gone
             terminal.say(
                 f"interrupted; finished work is kept, run the same command again to go on ({directory})"
             )
@@ -67,7 +66,7 @@ def interruptible(terminal: Terminal, directory: Place) -> Iterator[None]:
 
 
 def told_when_interrupted(door: Callable[..., None]) -> Callable[..., None]:
-    """A command that ends in one line when it is interrupted, whatever it was about."""
+    """Wrap a command so that it prints one line and exits if it is interrupted."""
 
     @wraps(door)
     def told(*arguments: Any, **options: Any) -> None:

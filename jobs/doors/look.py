@@ -95,8 +95,8 @@ def replay(
 
 
 def _folders_read(experiment: Experiment, out: Path) -> list[Path]:
-    """The folder `out` where an export would write over files that the experiment reads: they lie where
-    exports are written.
+    """The folder `out`, if an export into it would overwrite files that the experiment reads. Otherwise
+    empty.
     """
     given = [experiment.questions.train, experiment.questions.evaluate]
     given += [teacher.path for teacher in experiment.teachers if isinstance(teacher, FileTeacher)]
@@ -105,10 +105,10 @@ def _folders_read(experiment: Experiment, out: Path) -> list[Path]:
 
 
 def _saved(run_name: str, runs: str) -> tuple[Experiment, Place]:
-    """The experiment that a run's directory holds.
+    """Read the experiment that a run's directory holds. Returns it with the directory.
 
     Raises:
-        BadInput: no run there.
+        BadInput: the directory holds no run.
     """
     named = is_uri(run_name) or Path(run_name).is_dir()
     directory = Place(run_name) if named else Place(runs) / run_name

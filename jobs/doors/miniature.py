@@ -1,4 +1,4 @@
-"""`tutelage miniature`: the miniature world without an experiment."""
+"""`tutelage miniature`: builds the miniature world without an experiment."""
 
 from pathlib import Path
 from typing import Annotated

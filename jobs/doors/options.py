@@ -1,4 +1,4 @@
-"""The options that several commands share, and the experiment that they name."""
+"""The options that several commands share, and loading the experiment under them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -23,14 +23,14 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the whole experiment.")]
 def load_with_options(
     file: Path, overrides: list[str] | None, limit: int | None, seed: int | None
 ) -> Experiment:
-    """The experiment of a file under these options; a submitted job's store lies outside its own copy, and a
-    user's own functions may lie beside the file.
+    """Load an experiment's file under these options. A submitted job's store is placed outside the job's own
+    copy of the working directory. The file's folder is searched for the user's own functions.
     """
     keep_own_modules([Path.cwd(), file.absolute().parent])
     return keep_outside_job_copy(load_experiment(file, with_options(overrides, limit, seed)), Path.cwd())
 
 
 def with_options(overrides: list[str] | None, limit: int | None, seed: int | None) -> list[str]:
-    """The overrides, and after them the options that stand for one."""
+    """The overrides, followed by those that `limit` and `seed` stand for."""
     options = {"limit": limit, "seed": seed}
     return [*(overrides or []), *(f"{key}={value}" for key, value in options.items() if value is not None)]

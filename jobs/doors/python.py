@@ -1,4 +1,4 @@
-"""Whole runs from Python: `tutelage.run` and `tutelage.read_results`."""
+"""Running whole experiments from Python: `tutelage.run` and `tutelage.read_results`."""
 
 import io
 import json
@@ -24,20 +24,20 @@ from jobs.run.progress import Terminal
 
 @dataclass(frozen=True, eq=False)
 class RunResults:
-    """What a finished run came to. Accuracies and their differences are shares, 0 to 1; with `metric` loss
-    they are minus nats per answer token. Intervals are 95 % intervals.
+    """The results of a finished run. Accuracies and their differences are shares, 0 to 1. With `metric` loss
+    they are minus nats per answer token. All intervals are 95 % intervals.
 
     Attributes:
-        directory: of the run; `report` is its page.
+        directory: the run's directory. `report` is the path of its page.
         metric: `accuracy` or `loss`, on held-out questions.
         baseline: the arm that the others are compared with.
-        before: one row a student before training: student, arm, round, seeds, value, low, high.
-        arms: the same of every student, arm and round.
-        comparisons: one row a student and arm: `against` which baseline, difference, low, high, p_value,
-            questions, seeds and the verdict in words.
-        questions: one row a student, arm, seed and held-out question, with its value.
+        before: one row for each student before training: student, arm, round, seeds, value, low, high.
+        arms: the same columns, one row for each student, arm and round.
+        comparisons: one row for each student, arm and baseline (`against`): difference, low, high, p_value,
+            questions, seeds, and the verdict in words.
+        questions: one row for each student, arm, seed and held-out question, with its value.
         ledger: how many questions and answers ended in each state.
-        notes: what else there is to say.
+        notes: further remarks on the results.
     """
 
     directory: str
@@ -67,14 +67,14 @@ def run(
     verbose: bool = True,
 ) -> RunResults:
     """Run a whole experiment, as `tutelage run` does: ask, verify, score, choose, train, evaluate, report.
-    Run it again to go on after an interruption; what is finished is found in the store.
+    Call it again after an interruption to continue. Finished work is found in the store.
 
     Args:
-        experiment: a YAML file, its content as a dictionary, or an `Experiment`. Relative paths in it begin
-            in the current folder.
-        overrides: `key.sub=value`, laid over the file or dictionary.
-        resume: `never` starts half-done stages afresh.
-        retry_failed: ask endpoints again for the calls that failed for good.
+        experiment: a YAML file, its content as a dictionary, or an `Experiment`. Relative paths in it start
+            from the current folder.
+        overrides: `key.sub=value`, applied to the file or dictionary.
+        resume: `never` starts unfinished stages again from the beginning.
+        retry_failed: ask endpoints again where calls failed for good.
         verbose: show progress and the verdict.
 
     Returns:
@@ -82,7 +82,7 @@ def run(
 
     Raises:
         BadInput: a defect of the experiment, or a package that is not installed.
-        TutelageError: what else you can mend.
+        TutelageError: any other error that the user can correct.
 
     Example:
         >>> import tutelage
@@ -120,7 +120,7 @@ def _experiment_of(
 
 @contextmanager
 def environment_kept() -> Iterator[None]:
-    """Take back what a run tells its workers by the environment."""
+    """Restore the environment variables that a run sets for its workers when the block ends."""
     before = {name: os.environ.get(name) for name in (FOLDERS, SAFE_PATH)}
     try:
         yield
@@ -132,13 +132,13 @@ def environment_kept() -> Iterator[None]:
 
 
 def read_results(run: str | Path, runs: str = "runs") -> RunResults:
-    """What a finished run came to, from its own files.
+    """Read the results of a finished run from its own files.
 
     Args:
-        run: its directory or URI, or its name in the folder `runs`.
+        run: the run's directory or URI, or its name in the folder `runs`.
 
     Raises:
-        BadInput: no finished run there.
+        BadInput: there is no finished run.
     """
     text = str(run)
     directory = Place(text) if is_uri(text) or Path(text).is_dir() else Place(runs) / text
@@ -168,7 +168,9 @@ def _values(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _flat(rows: list[dict[str, Any]], name: str) -> pd.DataFrame:
-    """Rows whose interval `name` has a column of its own, and `low` and `high` beside it."""
+    """Make a table of rows whose field `name` is an interval. The interval becomes the columns `name`, `low`
+    and `high`.
+    """
     plain = []
     for row in rows:
         interval = row[name]

@@ -1,4 +1,4 @@
-"""What every run ends with: its results, its report, links to its stages, and the verdict on the terminal."""
+"""The end of every run: results, report, links to its stages, and the verdict on the terminal."""
 
 import json
 import os
@@ -21,19 +21,19 @@ def run_experiment(
     resume: str = "auto",
     retry_failed: bool = False,
 ) -> None:
-    """A whole run in its directory, which was claimed for it."""
+    """Run a whole experiment in its directory, which has been claimed already."""
     with open_run(experiment, directory, terminal, "make", resume, retry_failed) as run:
         make_results(run, experiment)
 
 
 def check_resume(resume: str) -> None:
-    """Refuse what is neither auto nor never."""
+    """Refuse a value of `resume` other than `auto` and `never`."""
     if resume not in ("auto", "never"):
         raise BadInput("--resume", resume, "auto or never", "")
 
 
 def make_results(run: Run, experiment: Experiment) -> "Outcome":
-    """Run, summarise, write the report, print the verdict."""
+    """Run the experiment, summarise it, write the report and print the verdict."""
     from jobs.pipeline import run_pipeline
     from jobs.report.claims import claim_lines
     from jobs.report.run import write_report
@@ -53,8 +53,8 @@ def make_results(run: Run, experiment: Experiment) -> "Outcome":
 
 
 def _link_stages(run: Run) -> None:
-    """Link the run to its stages: `stages.json` names them all, and where both are local
-    `stages/<kind>/<label>` points into the store.
+    """Link the run to its stages. `stages.json` names all of them. If run and store are local,
+    `stages/<kind>/<label>` are symbolic links into the store.
     """
     places = [{"kind": k, "label": n, "directory": str(s.directory)} for (k, n), s in run.stages.items()]
     (run.directory / "stages.json").write_bytes(json.dumps(places, indent=1).encode())

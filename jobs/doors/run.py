@@ -43,7 +43,7 @@ def run_file(
     resume: str = "auto",
     retry_failed: bool = False,
 ) -> None:
-    """Run the experiment of a file, and say how to go on when that is interrupted."""
+    """Run the experiment of a file. If that is interrupted, print how to continue."""
     experiment = load_with_options(file, overrides, limit, seed)
     need_for_run(experiment.ray.address)
     directory, terminal = claim_run_directory(experiment), Terminal()

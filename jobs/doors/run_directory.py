@@ -1,4 +1,4 @@
-"""A run's own directory: claimed by the experiment that first made it."""
+"""A run's own directory. It belongs to the experiment that created it."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from jobs.experiment.schema import Experiment
 
 
 def claim_run_directory(experiment: Experiment, suffix: str = "") -> Place:
-    """Create the run's directory, or take it up again if the same experiment made it.
+    """Create the run's directory, or use it again if the same experiment created it.
 
     Raises:
-        BadInput: another experiment made it, or nobody may write there.
+        BadInput: another experiment created it, or it cannot be written to.
     """
     directory = Place(experiment.runs) / f"{experiment.name}{suffix}"
     if directory.is_local:
@@ -47,8 +47,8 @@ def claim_run_directory(experiment: Experiment, suffix: str = "") -> Place:
 
 
 def _with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
-    """What a saved experiment says to this version: settings it did not have yet have their defaults."""
+    """A saved experiment as this version reads it: settings that it lacks get their defaults."""
     try:
         return resolved(parse_experiment(tree))
-    except BadInput:  # a version that had other settings; they are compared as they are written
+    except BadInput:  # saved by a version with other settings: compare them as written
         return tree

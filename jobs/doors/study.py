@@ -29,8 +29,8 @@ def study(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the experiments.")] = False,
 ) -> None:
-    """Run many experiments over one store and one Ray, part by part, and tell what came of them as tables and
-    pictures. Run it again to go on.
+    """Run many experiments over one store and one Ray, part by part, and write tables and pictures of the
+    results. Run it again to continue.
     """
     from jobs.report.study import write_study
     from jobs.run.run import open_host
@@ -54,7 +54,7 @@ def study(
     setting = Setting(found, directory, terminal, host, claim_run_directory, make_results)
     with interruptible(terminal, directory):
         try:
-            for done in run_study(setting, part or ()):  # what is there is told, should the rest not come
+            for done in run_study(setting, part or ()):  # write what exists, in case a later part fails
                 page, *_ = write_study(done, Place(out) if out is not None else directory)
         finally:
             host.close()

@@ -54,10 +54,10 @@ def sweep(
 def _try_settings(
     experiment: Experiment, settings: "Sequence[Setting]", resume: str, arguments: Sequence[str]
 ) -> None:
-    """Run every trial, write the page, say the outcome.
+    """Run all trials, write the page and print the outcome.
 
     Args:
-        arguments: file and overrides of the command that would run the best setting alone.
+        arguments: the file and the overrides for the printed command that runs the best setting alone.
     """
     from jobs.report.sweep import write_sweep
     from jobs.sweep.results import sweep_lines
@@ -65,7 +65,7 @@ def _try_settings(
     from jobs.sweep.summary import summarise_sweep
     from jobs.sweep.tune import run_sweep
 
-    # Ray frees the train workers of a trial that died only where its dashboard can say that it did.
+    # Ray frees the train workers of a dead trial only if its dashboard can report the death.
     experiment = experiment.model_copy(update={"ray": replace(experiment.ray, dashboard=True)})
     directory, terminal = claim_run_directory(experiment, "-sweep"), Terminal()
     with (

@@ -1,1 +1,1 @@
-"""Views of a finished run: pages, exported files, and one answer again."""
+"""What a finished run shows to users: pages, exported files, and the replay of one answer."""

@@ -1,4 +1,4 @@
-"""A data set card: what an export holds, and where every row of it comes from."""
+"""The data set card of an export: what the files hold, and where each row comes from."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,10 +12,10 @@ from jobs.run.provenance import git_commit, package_versions
 
 
 def card_of(outcome: Outcome, formats: Sequence[str], left_out: Mapping[str, int]) -> str:
-    """The card as Markdown, its head as the hub reads it.
+    """Write the card as Markdown, with a YAML header in the hub's format.
 
     Args:
-        left_out: rows that a format could not hold, by reason.
+        left_out: for each reason, the number of rows that a format could not hold.
     """
     e, pool = outcome.start.experiment, outcome.start.pool
     configs = [{"config_name": "answers", "data_files": "answers/*.jsonl"}]
@@ -55,7 +55,7 @@ def card_of(outcome: Outcome, formats: Sequence[str], left_out: Mapping[str, int
 
 
 def told(teacher: Teacher) -> str:
-    """One teacher in words."""
+    """Describe one teacher in words."""
     if isinstance(teacher, EndpointTeacher):
         at = f" at revision {teacher.revision}" if teacher.revision else ""
         return f"teacher {teacher.name}: the endpoint's model {teacher.model}{at}"
@@ -66,12 +66,12 @@ def told(teacher: Teacher) -> str:
 
 
 def share(outcome: Outcome, teacher: str) -> str:
-    """How often a teacher is right."""
+    """Text: the share of questions that a teacher's first sample got right."""
     return f"{outcome.start.pool.accuracy[teacher]:.1%} of the questions right at its first try"
 
 
 def checks_of(e: Experiment) -> str:
-    """How answers were checked."""
+    """Text: how answers were checked."""
     v = e.verify
     return (
         f"{v.method} {v.function or v.pattern or ''}".strip()
@@ -81,5 +81,5 @@ def checks_of(e: Experiment) -> str:
 
 
 def table(counts: Mapping[Any, Any]) -> list[str]:
-    """States and how many answers each has."""
+    """A Markdown table of states with their number of answers."""
     return ["| state | answers |", "| --- | ---: |", *(f"| {state} | {n:,} |" for state, n in counts.items())]

@@ -1,4 +1,4 @@
-"""Cards of teachers, and tables whose shades are a chart: the darker, the more."""
+"""Cards about teachers, and tables whose cells are shaded by value."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,7 +13,9 @@ DARKEST = 60  # percent of the accent colour, behind the largest value
 
 
 def card_of_teacher(cards: Cards, teacher: str) -> dict[str, Any]:
-    """What one card shows: shares of right answers, who it suits, and what would be lost without it."""
+    """The content of one teacher's card: its shares of right answers, the students that it suits, and what
+    would be lost without it.
+    """
 
     def own(table: pd.DataFrame) -> dict[str, float]:
         row = table[table["teacher"] == teacher].drop(columns="teacher")
@@ -44,10 +46,11 @@ def map_of(
     lower: bool = False,
     percent: bool = False,
 ) -> str:
-    """A table of one value by two names, each cell shaded by its rank among all, or in its column.
+    """Arrange one value as a table with one name in rows and another in columns. A cell's shade follows from
+    its rank among all cells, or within its column.
 
     Args:
-        lower: the lowest is the darkest.
+        lower: whether the lowest value gets the darkest shade.
     """
     if not len(table):
         return Markup("<p class='soft'>nothing</p>")
@@ -71,7 +74,7 @@ def map_of(
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Where each value stands among those that are finite, from 0 to 1."""
+    """The rank of each finite value, scaled to 0 to 1."""
     known = np.sort(values[np.isfinite(values)])
     if len(known) < 2:
         return np.zeros(len(values))
@@ -86,7 +89,7 @@ def _cell(value: float, shade: float, percent: bool) -> str:
 
 
 def bars(shares: Mapping[str, float]) -> Iterable[tuple[str, str, float]]:
-    """Names, words and widths of bars for shares; what is not known has none."""
+    """For each share its name, its text and the width of its bar. A share that is not known has no bar."""
     for name, share in shares.items():
         known = isinstance(share, float) and np.isfinite(share)
         yield name, f"{100 * share:.0f} %" if known else "–", 100 * share if known else 0.0

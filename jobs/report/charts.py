@@ -1,4 +1,4 @@
-"""The report's charts, as SVG; every one of them has its numbers in a table beside it."""
+"""The report's charts, as SVG. The report shows each chart's numbers in a table beside it."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,9 @@ MOST_PANELS = 6  # of the charts of compatibility
 
 
 def arm_chart(results: Results) -> str:
-    """Every student's arms after the last round as points with intervals, the untrained student as a line."""
+    """For every student a chart of its arms after the last round: points with intervals, and a line for the
+    untrained student.
+    """
     students = list(dict.fromkeys(a.student for a in results.arms))
     arms = list(dict.fromkeys(a.arm for a in results.arms))
     last = max(a.round for a in results.arms)
@@ -30,7 +32,7 @@ def arm_chart(results: Results) -> str:
             a: ArmResult | None = next(
                 (x for x in results.arms if (x.student, x.arm, x.round) == (student, arm, last)), None
             )
-            if a is None:  # its path ended before
+            if a is None:  # the path ended before
                 continue
             spread = [[scale * (a.value.value - a.value.low)], [scale * (a.value.high - a.value.value)]]
             axis.errorbar(
@@ -53,8 +55,8 @@ def arm_chart(results: Results) -> str:
 
 
 def chosen_chart(results: Results) -> str:
-    """Stacked shares of teachers among the chosen answers, per student, arm and round,
-    averaged over seeds.
+    """Stacked bars: the teachers' shares of the chosen answers, for each student, arm and round. They are
+    means over seeds.
     """
     shares = (
         results.chosen.groupby(["student", "arm", "round", "teacher"], sort=False)["share"]
@@ -85,7 +87,7 @@ def chosen_chart(results: Results) -> str:
 
 
 def cost_chart(results: Results) -> str:
-    """SCAS per teacher and student as boxes."""
+    """Box plots of SCAS for each teacher and student."""
     if len(results.costs) == 0:
         return "<p class='soft'>no answer was scored</p>"
     students: Sequence[str] = list(dict.fromkeys(results.costs["student"]))
@@ -119,7 +121,7 @@ def cost_chart(results: Results) -> str:
 
 
 def compatibility_chart(wins: pd.DataFrame) -> str:
-    """Strength against fit: teachers' accuracy and the mean cost of their right answers, by student."""
+    """Teachers' accuracy against the mean cost of their right answers, for each student."""
     if not len(wins):
         return ""
     import matplotlib.pyplot as plt
@@ -149,7 +151,7 @@ def compatibility_chart(wins: pd.DataFrame) -> str:
 
 
 def rounds_chart(results: Results) -> str:
-    """Every arm's value from round to round, a panel a student; empty with one round."""
+    """The value of every arm in every round, with a panel for each student. Empty with a single round."""
     last = max(a.round for a in results.arms)
     if last < 2:
         return ""

@@ -1,4 +1,4 @@
-"""What may be said of a run's comparisons together, beside what each says of itself."""
+"""Conclusions from all comparisons of a run together, corrected for their number."""
 
 import math
 
@@ -8,13 +8,14 @@ from training.evaluation import LEVEL
 
 
 def corrected_p(results: Results) -> list[float]:
-    """Holm's p-value of every comparison, over all of the run."""
+    """Holm's p-values of the comparisons, over all of the run."""
     return holm([c.p_value for _, _, c in results.comparisons])
 
 
 def claim_lines(results: Results) -> list[str]:
-    """What one seed cannot claim, and which of the differences that are called stay so where their number is
-    counted in. Each is called by itself, so that its verdict and its interval are one statement.
+    """Lines that limit the conclusions from a run. They say if there is only one training seed. They also say
+    which called differences remain after correction for the number of comparisons. Verdicts themselves are
+    not corrected, so each agrees with its interval.
     """
     every, corrected = results.comparisons, corrected_p(results)
     lines = []
@@ -38,7 +39,7 @@ def claim_lines(results: Results) -> list[str]:
 
 
 def p_words(p: float) -> str:
-    """A p-value as people write it.
+    """A p-value as text.
 
     >>> p_words(0.0123), p_words(0.0001)
     ('p = 0.012', 'p below 0.001')

@@ -1,7 +1,7 @@
-"""Tables as CSV files that people open in spreadsheets: a name that begins as a formula is no formula.
+"""Tables as CSV files that are safe to open in spreadsheets: no text is taken for a formula.
 
-A spreadsheet computes what begins with `=`, `+`, `-` or `@`, also behind a tab. An apostrophe before it keeps
-it a text; reading takes it away again.
+A spreadsheet runs texts that begin with `=`, `+`, `-` or `@`, also after a tab. An apostrophe in front
+prevents that. It is removed when the file is read again.
 """
 
 import io
@@ -14,20 +14,20 @@ QUOTED = ("'", *FORMULA)
 
 
 def as_csv(table: pd.DataFrame) -> bytes:
-    """A table as CSV, with numbers short enough to read."""
+    """Write a table as CSV, with rounded numbers."""
     safe = pd.DataFrame({defused(str(name)): column.map(_defused_value) for name, column in table.items()})
     return safe.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n").encode()
 
 
 def read_csv(content: bytes) -> pd.DataFrame:
-    """The texts of a table that `as_csv` wrote."""
+    """Read a table that `as_csv` wrote. All values are texts."""
     table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
     plain = {as_written(str(name)): column.map(as_written) for name, column in table.items()}
     return pd.DataFrame(plain)
 
 
 def defused(text: str) -> str:
-    """A text that no spreadsheet takes for a formula.
+    """Put an apostrophe before a text that a spreadsheet would take for a formula.
 
     >>> defused("=1+1"), defused("plain"), defused("'=1")
     ("'=1+1", 'plain', "''=1")
@@ -36,7 +36,7 @@ def defused(text: str) -> str:
 
 
 def as_written(text: str) -> str:
-    """A defused text as it was.
+    """Undo `defused`.
 
     >>> as_written("'=1+1"), as_written("plain"), as_written("''=1")
     ('=1+1', 'plain', "'=1")

@@ -1,6 +1,4 @@
-"""A finished run's answers and choices as plain files that other programs read, with a card that says where
-they come from.
-"""
+"""Exports a finished run's answers and choices as plain files for other programs, with a data set card."""
 
 import json
 import math
@@ -31,11 +29,14 @@ SHAREGPT = {"formatting": "sharegpt"}
 
 
 def export_run(outcome: Outcome, out: Path, formats: Sequence[str] = ()) -> list[Path]:
-    """Write the verified pool as `answers/<teacher>.jsonl`, in the layout that `score` and `audit` read,
-    every choice as `chosen/<student-arm-seed>-round-<n>.jsonl` with its cost, rank and weight, and the same
-    in each of the formats as `<format>/<…>`; returns the files, a card last.
+    """Write the files of a finished run. The verified pool goes to `answers/<teacher>.jsonl`, in the layout
+    that `score` and `audit` read. Every choice goes to `chosen/<student-arm-seed>-round-<n>.jsonl` with cost,
+    rank and weight. Each further format goes to `<format>/<…>`.
 
-    A question's second right answer of a teacher has a row of its own.
+    If a teacher has several right answers to a question, each has its own row.
+
+    Returns:
+        The paths of the files. The card is the last.
     """
     paths = write_answers(outcome, out / "answers")
     left_out: Counter[str] = Counter()
@@ -57,7 +58,7 @@ def export_run(outcome: Outcome, out: Path, formats: Sequence[str] = ()) -> list
 
 
 def write_answers(outcome: Outcome, folder: Path) -> list[Path]:
-    """The verified pool, a file a teacher; slice by slice."""
+    """Write the verified pool slice by slice, with one file for each teacher."""
     pool, partial = outcome.start.pool, ".partial"
     names = sorted({str(t) for own in pool.each() for t in own["teacher"][own["state"] == "verified"]})
     paths = [folder / f"{name}.jsonl" for name in names]
@@ -76,14 +77,14 @@ def write_answers(outcome: Outcome, folder: Path) -> list[Path]:
 
 
 def chosen_lines(outcome: Outcome, chosen: Sliced, number: int) -> Iterator[dict[str, Any]]:
-    """One slice of a choice, in the words of the pool's files."""
+    """The rows of one slice of a choice, with the same field names as the pool's files."""
     table, rows = chosen.read("chosen", number), answers_by_id(outcome, number)
     for identity, about in zip(table["answer_id"], records(table[ABOUT]), strict=True):
         yield _in_words(outcome, rows[str(identity)]) | about
 
 
 def answers_by_id(outcome: Outcome, number: int) -> dict[str, dict[str, Any]]:
-    """A slice's answers."""
+    """A slice's answers by id."""
     return {str(row["answer_id"]): row for row in records(outcome.start.pool.read(number))}
 
 
@@ -95,7 +96,9 @@ def chosen_answers(
     k: int,
     of_teachers: Mapping[str, float],
 ) -> list[ChosenAnswer]:
-    """One slice of one path's choice of one round, each with another answer that could be rejected for it."""
+    """One slice of a path's choice in one round. Each chosen answer comes with a worse one for preference
+    pairs, if there is any.
+    """
     questions, chosen, rows = outcome.start.questions, choice.read("chosen", k), answers_by_id(outcome, k)
     worse = worse_answers(outcome, path, number, k, of_teachers)
     return [
@@ -113,8 +116,9 @@ def chosen_answers(
 def worse_answers(
     outcome: Outcome, path: StudentPath, number: int, k: int, of_teachers: Mapping[str, float]
 ) -> dict[str, list[tuple[str, str, float]]]:
-    """For each question of a slice the answers that may be rejected, the first of them preferred: wrong ones
-    by their keys, then right ones from the costliest for this student.
+    """For each question of a slice, the candidates for the rejected answer of a preference pair, the
+    preferred one first. Wrong answers come first, by key. Right answers follow, the one with the highest cost
+    for this student first.
     """
     pool = outcome.start.pool.told(k)
     wrong = pool[pool["state"] == "wrong"].sort_values("answer_key")
@@ -153,7 +157,9 @@ def _rejected(
 def write_format(
     out: Path, name: str, form: str, answers: Iterable[ChosenAnswer], left_out: Counter[str]
 ) -> Path:
-    """One choice in one format; what it cannot hold is counted by its reason."""
+    """Write one choice in one format. Rows that the format cannot hold are counted by reason in the given
+    `left_out`.
+    """
     rows = []
     for answer in answers:
         try:
@@ -186,7 +192,7 @@ def _in_words(outcome: Outcome, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write rows as they come."""
+    """Write rows one by one, as they are produced."""
     Place(str(path)).write_with(lambda file: file.writelines(_line(row) for row in rows))
     return path
 
@@ -197,10 +203,10 @@ def _line(row: Mapping[str, Any]) -> bytes:
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table."""
+    """The rows of a table as dictionaries of plain values."""
     return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers as Python's."""
+    """Convert a NumPy number to a Python number."""
     return value.item() if hasattr(value, "item") else str(value)

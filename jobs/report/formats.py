@@ -1,6 +1,5 @@
-"""Chosen answers in the formats that trainers read. What a format cannot hold is refused row by row, with its
-reason.
-"""
+"""Chosen answers in the formats of training programs. A row that a format cannot hold is refused with a
+reason."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -16,17 +15,17 @@ SPEAKERS = {"user": "human", "assistant": "gpt", "tool": "observation"}  # as Sh
 
 
 class CannotHold(Exception):
-    """What of a row a format has no place for."""
+    """A format cannot hold a row. The message names the part that does not fit."""
 
 
 @dataclass(frozen=True)
 class ChosenAnswer:
-    """An answer that an arm chose, with what was said of it.
+    """An answer that an arm chose, with facts about it.
 
     Attributes:
         about: teacher, cost, rank, candidates and weight.
-        worse: another answer to the question, wrong or costlier, and which of these; None where there is
-        none.
+        worse: another answer to the question, its teacher, and whether it is `wrong` or `costlier`. None if
+            there is none.
     """
 
     question: Question
@@ -37,28 +36,32 @@ class ChosenAnswer:
 
     @property
     def ids(self) -> dict[str, Any]:
-        """What every format tells beside the turns; TRL's multi-teacher trainer routes by `teacher_id`."""
+        """The fields that every format has besides the turns. TRL's multi-teacher trainer selects the teacher
+        by `teacher_id`.
+        """
         return {"id": self.question.id, "teacher_id": self.teacher, **self.about}
 
 
 def as_messages(chosen: ChosenAnswer) -> dict[str, Any]:
-    """OpenAI's `messages`, the answer last, its reasoning in a field of its own."""
+    """OpenAI's `messages`. The answer is the last one, with its reasoning in a separate field."""
     turns = [*chosen.question.prompt.turns, chosen.answer]
     row = {"messages": [turn.for_server() | reasoning_of(turn) for turn in turns]}
     return row | tools_of(chosen.question.prompt) | chosen.ids
 
 
 def as_prompt_completion(chosen: ChosenAnswer) -> dict[str, Any]:
-    """TRL's conversational prompt and completion; arguments are objects, as its templates loop over them."""
+    """TRL's conversational prompt and completion. Arguments of tool calls are objects, because TRL's
+    templates loop over them.
+    """
     row = {"prompt": chosen.question.prompt.for_template(), "completion": [chosen.answer.for_template()]}
     return row | tools_of(chosen.question.prompt) | chosen.ids
 
 
 def as_llama_factory(chosen: ChosenAnswer) -> dict[str, Any]:
-    """LLaMA-Factory's sharegpt layout: calls are turns of their own kind, reasoning stands in think tags.
+    """LLaMA-Factory's sharegpt layout. Tool calls are turns of their own kind. Reasoning is in think tags.
 
     Raises:
-        CannotHold: a turn that says something and calls a tool.
+        CannotHold: a turn has both text and a tool call, or turns do not alternate.
     """
     turns = [_sharegpt(turn) for turn in (*chosen.question.prompt.turns, chosen.answer)]
     speakers = [turn["from"] for turn in turns if turn["from"] != "system"]
@@ -72,7 +75,7 @@ def as_verl(chosen: ChosenAnswer) -> dict[str, Any]:
     """verl's row for reinforcement learning: the prompt, and the first reference as ground truth.
 
     Raises:
-        CannotHold: turns with calls, or tools; no reference.
+        CannotHold: a turn has tool calls, there are tools, or there is no reference.
     """
     q = chosen.question
     if q.prompt.tools or any(turn.tool_calls or turn.role == "tool" for turn in q.prompt.turns):
@@ -90,10 +93,11 @@ def as_verl(chosen: ChosenAnswer) -> dict[str, Any]:
 
 
 def as_preference(chosen: ChosenAnswer) -> dict[str, Any]:
-    """TRL's preference pair: the chosen answer before a wrong one, or before the costliest right one.
+    """TRL's preference pair. The chosen answer is preferred to a wrong one, or else to the right one with the
+    highest cost above its own.
 
     Raises:
-        CannotHold: a question with nothing to reject.
+        CannotHold: the question has no answer to reject.
     """
     if chosen.worse is None:
         raise CannotHold("a question with no other answer to reject")
@@ -113,7 +117,7 @@ def reasoning_of(turn: Message) -> dict[str, Any]:
 
 
 def tools_of(prompt: Prompt) -> dict[str, Any]:
-    """The tools as JSON text, which keeps their schemas apart in a column."""
+    """The tools as JSON text. As text, tools with different schemas fit into one column."""
     return {"tools": prompt.tools} if prompt.tools else {}
 
 

@@ -1,7 +1,8 @@
-"""Lineage on pages: what `jobs.results.lineage` traced, as data that the page's own script shows as text.
+"""The lineage of questions on pages. `jobs.results.lineage` traces it, and a script in the page shows it as
+text.
 
-The report holds the first questions; where all would make it too large the others lie in pages beside it,
-which a page opened from disk can link to, but not read.
+The report holds the first questions. If all of them would make it too large, the others are in pages beside
+it. The report only links to those, because a page opened from disk cannot read other files.
 """
 
 import json
@@ -22,7 +23,7 @@ SCRIPT = (Path(__file__).parent / "lineage.js").read_text(encoding="utf-8")
 
 
 def in_pages(lineage: Lineage, most: int = PAGE_BYTES) -> list[list[dict[str, Any]]]:
-    """The traced questions as plain values, page by page; one at least a page."""
+    """Divide the traced questions into pages, as plain values. Every page has at least one question."""
     pages: list[list[dict[str, Any]]] = [[]]
     size = 0
     for question in lineage.questions:
@@ -37,7 +38,7 @@ def in_pages(lineage: Lineage, most: int = PAGE_BYTES) -> list[list[dict[str, An
 
 
 def plain_question(question: Traced) -> dict[str, Any]:
-    """A question as the script reads it: choices name answers by their place."""
+    """A question in the form that the script reads. A choice refers to an answer by its index."""
     place = {answer.id: k for k, answer in enumerate(question.answers)}
     chosen = {k: [(place[a], *rest) for a, *rest in taken] for k, taken in question.chosen.items()}
     answers = [
@@ -55,7 +56,7 @@ def plain_question(question: Traced) -> dict[str, Any]:
 
 
 def data_of(lineage: Lineage, questions: Sequence[dict[str, Any]], teachers: Sequence[str]) -> Markup:
-    """One page's data, as JSON in which nothing can end the element that holds it."""
+    """One page's data as JSON. `<` is escaped, so that no text can end the script element."""
     found = {
         "costs": [asdict(c) for c in lineage.costs],
         "paths": [asdict(p) for p in lineage.paths],
@@ -64,11 +65,11 @@ def data_of(lineage: Lineage, questions: Sequence[dict[str, Any]], teachers: Seq
         "questions": list(questions),
     }
     text = json.dumps(finite(found), ensure_ascii=True, separators=(",", ":"), default=str, allow_nan=False)
-    return Markup(text.replace("<", "\\u003c"))  # made here, and JSON still
+    return Markup(text.replace("<", "\\u003c"))  # made here, and still valid JSON
 
 
 def finite(value: Any) -> Any:
-    """Plain values in which numbers that JSON has no word for are texts."""
+    """Plain values, with infinite numbers and NaN as texts, because JSON cannot hold them."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Mapping):
@@ -79,14 +80,14 @@ def finite(value: Any) -> Any:
 
 
 def page_name(number: int) -> str:
-    """The file of one page; the report is the first."""
+    """The file name of a page. Page 0 is the report."""
     return "report.html" if number == 0 else f"lineage-{number:03d}.html"
 
 
 def section_of(
     lineage: Lineage, pages: Sequence[Sequence[dict[str, Any]]], number: int, teachers: Sequence[str]
 ) -> dict[str, Any]:
-    """What the section's template needs for one page."""
+    """The values that the section's template needs for one page."""
     return {
         "count": len(pages),
         "pages": [page_name(k) for k in range(len(pages))],
@@ -100,7 +101,7 @@ def section_of(
 def further_pages(
     name: str, lineage: Lineage, pages: Sequence[Sequence[dict[str, Any]]], teachers: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
-    """The pages beside the report: file name and HTML."""
+    """The pages besides the report, each as file name and HTML."""
     for number in range(1, len(pages)):
         content = section_of(lineage, pages, number, teachers)
         html = render_page(
@@ -110,7 +111,7 @@ def further_pages(
 
 
 def remove_stale(directory: Place, count: int) -> None:
-    """Remove pages of an earlier report that had more of them."""
+    """Remove surplus pages that an earlier report wrote."""
     kept = {page_name(k) for k in range(count)}
     for place in directory.glob("lineage-*.html"):
         if place.name not in kept:

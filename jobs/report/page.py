@@ -1,7 +1,7 @@
-"""What every page shares: a self-contained HTML frame, tables, and charts as inline SVG.
+"""The parts that all pages share: a self-contained HTML frame, tables, and charts as inline SVG.
 
-No network: styles are in the page, and so is the one script of pages that have one, which the page's own
-policy knows by its hash; no other is run. Everything a model wrote is escaped.
+A page needs no network. Its styles are inside it, and so is its one script, if it has any. The page's content
+security policy names that script by its hash, so no other script runs. All text that models wrote is escaped.
 """
 
 import base64
@@ -28,12 +28,12 @@ PALETTE = (
 )
 
 
-INK = "#0a0b0c"  # of charts' lines and words: becomes the page's own, light or dark
+INK = "#0a0b0c"  # colour of lines and words in charts: replaced by the page's own, light or dark
 
 
 def render_page(template: str, charts: Mapping[str, str], script: str = "", **content: Any) -> str:
-    """Fill a template of this folder; `charts` are SVG and `script` is code made here, everything else is
-    escaped.
+    """Fill a template of this folder. `charts` (SVG) and `script` are inserted as they are, because we made
+    them. All other content is escaped.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
@@ -55,7 +55,7 @@ def _markup(html: str) -> Any:
 
 
 def _table(frame: pd.DataFrame) -> str:
-    """A table as HTML; every cell is escaped, numbers are right-aligned."""
+    """A table as HTML. Every cell is escaped, and numbers are right-aligned."""
     from markupsafe import escape
 
     if len(frame) == 0:
@@ -114,7 +114,7 @@ def new_figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def as_svg(figure: Any, title: str) -> str:
-    """A figure as inline SVG with a title for readers that cannot see it."""
+    """A figure as inline SVG, with a title for screen readers."""
     import matplotlib.pyplot as plt
     from markupsafe import escape
 

@@ -1,8 +1,8 @@
-"""`tutelage replay`: one answer of a finished run once more through verification, rendering and scoring, in
-this process.
+"""`tutelage replay`: repeats verification, rendering and scoring of one answer of a finished run, in this
+process.
 
-The command that the report names beside each row in quarantine. What a stage recorded and what it says now
-stand side by side.
+The report names this command beside each row in quarantine. The output shows the recorded result beside the
+new one.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from selection.verification import reads_rows
 
 
 def replay_answer(outcome: Outcome, answer: str, number: int = 1) -> Iterator[str]:
-    """Yield a line for the verdict and one for every student's scoring of an answer in one round.
+    """Yield one line for the answer's verdict, and one for each student's scoring of it in one round.
 
     Raises:
         BadInput: the run has no such answer.
@@ -63,9 +63,7 @@ def replay_answer(outcome: Outcome, answer: str, number: int = 1) -> Iterator[st
 
 
 def measures_of(outcome: Outcome, path: StudentPath, number: int, answer: str, place: int) -> Iterator[str]:
-    """What was recorded of an answer whose measure, beyond statistics, could not be taken; it is not taken
-    again here.
-    """
+    """Lines about an answer whose measure failed: the recorded reason. The measure itself is not repeated."""
     for other, n, stage, _ in outcome.choices():
         if other.student == path.student and n == number and stage.further:
             table = stage.slice(place)
@@ -75,10 +73,10 @@ def measures_of(outcome: Outcome, path: StudentPath, number: int, answer: str, p
 
 
 def find_answer(pool: AnswerPool, answer: str) -> tuple[int, pd.Series]:
-    """An answer's slice, and its row.
+    """Find an answer. Returns the number of its slice, and its row.
 
     Raises:
-        BadInput: there is none.
+        BadInput: there is no such answer.
     """
     near = "none"
     for number, told in enumerate(pool.each()):
@@ -92,7 +90,7 @@ def find_answer(pool: AnswerPool, answer: str) -> tuple[int, pd.Series]:
 
 
 def check_again(e: Experiment, question: Question, text: str, calls: str) -> Iterator[str]:
-    """What the question's check says of an answer now; a judge is not asked again."""
+    """Lines about the result of the question's check now. A judge is not asked again."""
     method, references = question.method or e.verify.method, " or ".join(map(repr, question.references))
     if method == "judge":
         yield "verify: by the judge; what it said is in its table of answers"
@@ -105,7 +103,7 @@ def check_again(e: Experiment, question: Question, text: str, calls: str) -> Ite
 
 
 def student_of(outcome: Outcome, path: StudentPath, number: int, identity: str) -> ModelState:
-    """The student that scored: its first state, or the one that the round before trained."""
+    """The student that scored the answer: the one before training, or the one after the round before."""
     state, before = outcome.start.students[path.student], outcome.trained(path, number - 1)
     return state if state.id == identity or before is None else state.after(before)
 
@@ -120,7 +118,7 @@ def score_one(settings: Score, state: ModelState, row: Row) -> pd.DataFrame:
 
 
 def describe(scores: pd.DataFrame) -> str:
-    """A score row in words."""
+    """Describe a row of statistics in words."""
     if scores.empty:
         return "not scored: it was not verified"
     row = scores.iloc[0]

@@ -1,6 +1,7 @@
-"""The report: one self-contained HTML page with the verdict, the evidence and where everything ended.
+"""The report of a run: one self-contained HTML page with the verdict, the evidence, and the final state of
+every question and answer.
 
-`jobs.report.page` has what it shares with the sweep's page.
+`jobs.report.page` holds the parts that it shares with other pages.
 """
 
 from collections.abc import Sequence
@@ -18,14 +19,14 @@ from jobs.report.lineage import SCRIPT, further_pages, in_pages, remove_stale, s
 from jobs.report.page import render_page
 from jobs.results.summary import Results, format_interval
 
-MOST_COLOURS = 12  # teachers that a chart can tell apart
+MOST_COLOURS = 12  # the most teachers whose colours can be told apart
 
 
 def render_report(results: Results, pages: Sequence[Sequence[dict[str, Any]]] | None = None) -> str:
-    """The report as one HTML page.
+    """Render the report as one HTML page.
 
     Args:
-        pages: of lineage, the first of which it holds.
+        pages: the pages of lineage. The report holds the first.
     """
     pages = in_pages(results.lineage) if pages is None else pages
     teachers = teachers_of(results)
@@ -70,8 +71,8 @@ def render_report(results: Results, pages: Sequence[Sequence[dict[str, Any]]] | 
 
 
 def write_report(results: Results, directory: Place) -> Place:
-    """Write `report.html` into a run's directory, and pages of lineage beside it where it would be too large;
-    returns its path.
+    """Write `report.html` into a run's directory. If it would be too large, pages of lineage are written
+    beside it. Returns the path of `report.html`.
     """
     place, pages = directory / "report.html", in_pages(results.lineage)
     place.write_bytes(render_report(results, pages).encode("utf-8", "replace"))
@@ -83,12 +84,12 @@ def write_report(results: Results, directory: Place) -> Place:
 
 
 def teachers_of(results: Results) -> list[str]:
-    """Names of the teachers whose answers the run has, in the experiment's order."""
+    """The names of the teachers with answers in the run, in the experiment's order."""
     return [str(name) for name in results.teachers["teacher"]] if len(results.teachers) else []
 
 
 def agreement_maps(agreement: pd.DataFrame) -> dict[str, str]:
-    """By student, a table of arms by arms."""
+    """For each student, a table of the agreement between arms."""
     found = {}
     for student, own in agreement.groupby("student", sort=False) if len(agreement) else ():
         turned = own.rename(columns={"arm": "other arm", "other arm": "arm"})
@@ -98,7 +99,9 @@ def agreement_maps(agreement: pd.DataFrame) -> dict[str, str]:
 
 
 def _lengths(chosen: pd.DataFrame) -> pd.DataFrame:
-    """Mean chosen length per student and arm in the last round, next to the pool's mean."""
+    """The mean length of the chosen answers for each student and arm in the last round, beside the pool's
+    mean.
+    """
     if not len(chosen):
         return chosen
     last = chosen[chosen["round"] == chosen["round"].max()]
@@ -113,7 +116,7 @@ def _lengths(chosen: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shares(chosen: pd.DataFrame) -> pd.DataFrame:
-    """Every teacher's share of the chosen answers, a mean over seeds."""
+    """Each teacher's share of the chosen answers, as a mean over seeds."""
     if not len(chosen):
         return chosen
     names = ["student", "arm", "round"]
@@ -123,7 +126,9 @@ def _shares(chosen: pd.DataFrame) -> pd.DataFrame:
 
 
 def shares_map(chosen: pd.DataFrame) -> str:
-    """Every teacher's share of the chosen answers by student and arm after the last round, shaded."""
+    """A shaded table of each teacher's share of the chosen answers after the last round. Teachers are in
+    rows, and students with arms are in columns.
+    """
     if not len(chosen):
         return ""
     last = chosen[chosen["round"] == chosen["round"].max()]
@@ -145,7 +150,7 @@ def _quartiles(costs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _family_shares(chosen: pd.DataFrame) -> pd.DataFrame:
-    """Share of each teacher family among the chosen answers of the last round; empty when no teacher names a
+    """Each family of teachers' share of the chosen answers in the last round. Empty if no teacher names a
     family.
     """
     if not len(chosen):
@@ -159,7 +164,9 @@ def _family_shares(chosen: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ledger_table(ledger: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """States in rows, student and arm in columns (first seed, last round), with the total."""
+    """The ledger's counts: states in rows, students and arms in columns (first seed, last round), with the
+    total.
+    """
     own = ledger[(ledger["kind"] == kind) & (ledger["round"] == ledger["round"].max())]
     own = own[own["path"].str.endswith("seed 0")]
     if not len(own):

@@ -1,6 +1,4 @@
-"""A study's files: its tables as CSV, a picture of what teachers gave students or of who beat whom, and a
-page with both.
-"""
+"""A study's files: tables as CSV, pictures of gains or of differences between arms, and a page of both."""
 
 import io
 from dataclasses import replace
@@ -28,10 +26,10 @@ SHOWN_ROWS = 400  # of a table on the page; the files have all
 
 
 def write_study(found: Found, directory: Place) -> list[Place]:
-    """Write a study's tables, pictures and page; returns the page first.
+    """Write a study's tables, pictures and page. Returns the paths, the page first.
 
-    Every part has files of its own, `<part>-<table>.csv`; those of parts that were run earlier stay as they
-    are, and are on the page.
+    Every part has its own files, `<part>-<table>.csv`. Files of parts that were run earlier are not changed,
+    and the page shows them too.
     """
     places = []
     pictures: dict[str, str] = {}
@@ -43,7 +41,7 @@ def write_study(found: Found, directory: Place) -> list[Place]:
             if len(table):
                 place.write_bytes(as_parquet(table) if name == VALUES else as_csv(table))
                 places.append(place)
-            elif place.is_file():  # of an earlier run, when it was not empty
+            elif place.is_file():  # of an earlier run, in which the table was not empty
                 place.unlink()
         for name, svg in pictures_of(tables).items():
             pictures[f"{part} {name}"] = svg
@@ -60,7 +58,7 @@ def write_study(found: Found, directory: Place) -> list[Place]:
 
 
 def with_earlier(found: Found, directory: Place) -> Found:
-    """What was found, with the parts that lie here since an earlier run and were not run in this one."""
+    """Add the parts that an earlier run left in this directory and that were not run this time."""
     tables = {}
     for part in found.study.parts:
         if part in found.tables:
@@ -73,7 +71,7 @@ def with_earlier(found: Found, directory: Place) -> Found:
 
 
 def metric_of(study: Study, part: str) -> str:
-    """What a part's students are judged by."""
+    """The metric that a part's students are evaluated by."""
     shared = (study.experiment.get("evaluate") or {}).get("metric", "accuracy")
     return str(study.parts[part].set.get("evaluate.metric", shared))
 
@@ -90,12 +88,12 @@ def _earlier(place: Place) -> pd.DataFrame:
 
 
 def file_of(directory: Place, part: str, table: str) -> Place:
-    """Where a part's table lies."""
+    """The file that holds a part's table."""
     return directory / f"{part}-{table}{PARQUET if table == VALUES else '.csv'}"
 
 
 def standing_alone(svg: str) -> str:
-    """A picture as a file of its own, on white: pages that show it may be dark."""
+    """A chart as an SVG file of its own. The background is white, because the page around it may be dark."""
     svg = (
         svg.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ', 1)
         if "xlink" in svg and ("xmlns:xlink" not in svg)
@@ -105,7 +103,7 @@ def standing_alone(svg: str) -> str:
 
 
 def render_study(found: Found, pictures: dict[str, str]) -> str:
-    """The study as one HTML page."""
+    """Render the study as one HTML page."""
     return render_page(
         "study.html.j2",
         pictures,
@@ -137,8 +135,8 @@ def pictures_of(tables: Tables) -> dict[str, str]:
 
 
 def gains_picture(pairs: pd.DataFrame, scale: float, unit: str) -> str:
-    """What every teacher gave every student; teachers from the weakest to the strongest. A ring
-    marks the strongest teacher, a filled mark who gave most.
+    """A chart of each student's gain from each teacher, with teachers from the weakest to the strongest. A
+    ring marks the strongest teacher. A filled mark shows the greatest gain.
     """
     import matplotlib
 
@@ -192,8 +190,8 @@ def _box(x: int, y: int, colour: str, style: str) -> Any:
 
 
 def differences_picture(comparisons: pd.DataFrame, scale: float, unit: str) -> str:
-    """Every arm's differences from what it is compared with: a student a point with its interval, filled
-    where it is called.
+    """A chart of the differences between each arm and the arms that it is compared with. Each student is a
+    point with its interval, filled if the difference is called.
     """
     settings = comparisons["setting"].nunique() > 1
     names = ["arm", "against", *(["setting"] if settings else [])]

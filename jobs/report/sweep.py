@@ -1,6 +1,5 @@
-"""The sweep's page: each threshold against accuracy with intervals, parallel coordinates, the best setting
-with its command.
-"""
+"""The page of a sweep: the accuracy of each setting with intervals, parallel coordinates, and the best
+setting with the command that runs it."""
 
 import json
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ REFERENCES = (
 
 
 def write_sweep(results: SweepResults, directory: Place) -> Place:
-    """Write `report.html`, `results.json` and `trials.parquet` of a sweep; returns the page."""
+    """Write `report.html`, `results.json` and `trials.parquet` of a sweep. Returns the path of the page."""
     (directory / "results.json").write_bytes(
         json.dumps(finite(plain_results(results)), indent=1, default=str).encode()
     )
@@ -36,7 +35,7 @@ def write_sweep(results: SweepResults, directory: Place) -> Place:
 
 
 def render_sweep(results: SweepResults) -> str:
-    """The sweep as one HTML page."""
+    """Render the sweep as one HTML page."""
     drawn = [r for r in results.settings if r.setting.values and r.value is not None]
     keys = list(dict.fromkeys(key for r in drawn for key, _ in r.setting.values))
     charts = {f"key {k}": _against(results, drawn, key) for k, key in enumerate(keys)}
@@ -78,7 +77,9 @@ def _setting_table(results: SweepResults) -> pd.DataFrame:
 
 
 def _positions(results: Sequence[SettingResult], key: str) -> tuple[list[float], list[str] | None]:
-    """Where each setting lies on a key's axis, and the axis's names where its values are no numbers."""
+    """The position of each setting on a key's axis. If the key's values are no numbers, also the axis's
+    labels.
+    """
     values = [dict(r.setting.values)[key] for r in results]
     if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         return [float(v) for v in values], None
@@ -97,13 +98,13 @@ def _unit(results: SweepResults) -> tuple[float, str]:
 
 
 def _is_logarithmic(x: Sequence[float]) -> bool:
-    """Whether values span so much that only a logarithmic axis shows them apart."""
+    """Whether the values span so large a range that the axis has to be logarithmic."""
     return min(x) > 0 and max(x) / min(x) > 30
 
 
 def _against(results: SweepResults, drawn: Sequence[SettingResult], key: str) -> str:
-    """One key against the value: a point with its interval per setting,
-    reference arms as lines with bands.
+    """A chart of the result against one key. Each setting is a point with its interval. Reference arms are
+    lines with bands.
     """
     scale, unit = _unit(results)
     x, names = _positions(drawn, key)
@@ -141,8 +142,8 @@ def _against(results: SweepResults, drawn: Sequence[SettingResult], key: str) ->
 
 
 def _parallel(results: SweepResults, drawn: Sequence[SettingResult], keys: Sequence[str]) -> str:
-    """Parallel coordinates: an axis per key and one for the value, a line per setting,
-    coloured by its value.
+    """A chart of parallel coordinates. Each key has an axis, and so has the result. Each setting is a line,
+    coloured by its result.
     """
     import matplotlib
 

@@ -1,4 +1,5 @@
-"""What a run works through and what comes of it: the pool, every student's path, and the stages along it."""
+"""The inputs and results of a run in memory: the pool, the path of every student, and the stages of each
+path."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from jobs.stages.states import ModelState
 
 @dataclass(frozen=True)
 class StudentPath:
-    """One student's way through the rounds under one arm and one training seed."""
+    """One student under one arm and one training seed, through all rounds."""
 
     student: str
     arm: Arm
@@ -26,10 +27,10 @@ class StudentPath:
 
     @property
     def choosing(self) -> SelectArm:
-        """The arm of a path that chooses among teachers' answers.
+        """The path's arm, which must be of kind `select`.
 
         Raises:
-            TypeError: it is an arm of another kind.
+            TypeError: the arm is of another kind.
         """
         if not isinstance(self.arm, SelectArm):
             raise TypeError(f"{self.label} chooses among no teacher's answers")
@@ -42,12 +43,13 @@ class StudentPath:
 
 @dataclass(frozen=True)
 class Data:
-    """What was seen of the questions' files.
+    """What was found while the questions' files were read.
 
     Attributes:
-        lines: what was detected, as it was printed.
-        refused: rows of the training file of which no question could be made.
-        overlap: held-out questions that are also trained on, or nearly, and were allowed.
+        lines: the detected layout, as it was printed.
+        refused: the rows of the training file that could not be read as questions.
+        overlap: the number of held-out questions that equal or nearly equal a training question and were
+            allowed.
     """
 
     lines: tuple[str, ...] = ()
@@ -57,11 +59,13 @@ class Data:
 
 @dataclass
 class Start:
-    """Where all arms set out from: the questions, the pool, and the students as they are, evaluated.
+    """The common starting point of all arms: the questions, the pool, and the evaluated students before
+    training.
 
     Attributes:
-        experiment: with the paths of a world's models in place of their names.
-        hosted: the teachers that are hosted here, by name.
+        experiment: the experiment, with paths in place of the names of a miniature world's models.
+        before: the evaluation of each student before training, by name.
+        hosted: the teachers that this cluster hosts, by name.
     """
 
     experiment: Experiment
@@ -75,20 +79,20 @@ class Start:
 
     @property
     def asked(self) -> list[str]:
-        """The names of the teachers whose answers are in the pool, in the experiment's order: of all, or of
-        none where no arm learns from answers.
+        """The names of the teachers whose answers are in the pool, in the experiment's order. Empty if no arm
+        learns from teachers' answers.
         """
         return list(self.pool.accuracy)
 
 
 @dataclass(frozen=True)
 class SetAside:
-    """A row that could not be learned from for a named failure.
+    """A row that was excluded from learning because it failed.
 
     Attributes:
-        row: its name, for people.
-        stage: where it failed.
-        look: the command that looks at it again; empty where there is none.
+        row: the row's name, as shown to users.
+        stage: the stage in which it failed.
+        look: the command that examines the row again. Empty if there is none.
     """
 
     row: str
@@ -100,13 +104,13 @@ class SetAside:
 
 @dataclass(frozen=True)
 class Section:
-    """What a system adds to a run's report, under a heading of its own.
+    """A section that a system adds to a run's report.
 
     Attributes:
-        id: of the place in the page.
-        about: a sentence or two below the heading.
-        table: its figures.
-        notes: by what is said before them, lines.
+        id: the section's anchor in the page.
+        about: one or two sentences below the heading.
+        table: the section's numbers.
+        notes: lists of lines, each by the sentence that introduces it.
     """
 
     id: str
@@ -121,17 +125,18 @@ ALONE = "alone"  # the condition of an evaluation in which the student answers b
 
 @dataclass
 class Round:
-    """What one path did in one round; None where it came to no such thing.
+    """The results of one path in one round. An attribute is None if the path has no such result.
 
     Attributes:
-        scores: the costs that it chose by, where it chose among teachers' answers, and its choice.
-        examples, trained: what it learned from, and the training.
-        evaluations: of the student after the training, by condition.
-        ledger: counts of final states (columns kind, state, count) of a path that chose among no teacher's
-            answers: `chosen` holds those of one that did.
-        set_aside: rows of the system's own that failed.
-        figures: what the system tells of this round, by name.
-        learned: names of the rows that the training saw, where the system compares paths by them.
+        scores: the costs that the path chose by. Only paths that choose among teachers' answers have them.
+        chosen: the path's choice, with its ledger.
+        examples, trained: the training examples, and the training on them.
+        evaluations: the evaluations after the training, by condition.
+        ledger: counts of final states (columns kind, state, count), if the path does not choose among
+            teachers' answers. Otherwise `chosen` holds the ledger.
+        set_aside: the failed rows of the system's own stages.
+        figures: further numbers about this round, by name.
+        learned: the names of the rows that the training saw, if the system compares paths by them.
     """
 
     scores: PoolScores | None = None
@@ -146,18 +151,18 @@ class Round:
 
     @property
     def evaluation(self) -> Stage | None:
-        """The evaluation in which the student answered by itself."""
+        """The evaluation in which the student answered without help."""
         return self.evaluations.get(ALONE)
 
 
 @dataclass
 class Outcome:
-    """What a run produced: the report is a view of this.
+    """All results of a run. The report shows them.
 
     Attributes:
-        rounds: what every path did, round by round, in the order in which it was done.
-        ended: of paths that had nothing left to learn from, the round in which that was, and why.
-        sections: what its systems add to the report.
+        rounds: the results of every path in every round, in the order in which they were made.
+        ended: for each path that had nothing left to learn from, the round in which it ended and the reason.
+        sections: the sections that the run's systems add to the report.
     """
 
     start: Start
@@ -167,11 +172,11 @@ class Outcome:
     sections: list[Section] = field(default_factory=list)
 
     def round(self, path: StudentPath, number: int) -> Round:
-        """A path's round; a new one where it has not begun."""
+        """Return a path's round. An empty one is created if it does not exist."""
         return self.rounds.setdefault((path, number), Round())
 
     def choices(self) -> Iterator[tuple[StudentPath, int, PoolScores, Sliced]]:
-        """Every choice among teachers' answers: path, round, the costs it was made by, and the choice."""
+        """Iterate over all choices among teachers' answers: path, round, the costs used, and the choice."""
         for (path, number), own in self.rounds.items():
             if own.scores is not None and own.chosen is not None:
                 yield path, number, own.scores, own.chosen
@@ -192,11 +197,13 @@ class Outcome:
         return None if own is None else own.trained
 
     def evaluated(self) -> Iterator[tuple[StudentPath, int, Stage]]:
-        """Every evaluation of a student by itself after a training: path, round, evaluation."""
+        """Iterate over the evaluations of trained students that answered without help: path, round,
+        evaluation.
+        """
         for (path, number), own in self.rounds.items():
             if own.evaluation is not None:
                 yield path, number, own.evaluation
 
 
-# Told of every evaluation on the way: rounds done (2.5 is half of the third), and each path's evaluation.
+# Called after each evaluation: rounds done (2.5 is half of the third), and each path's evaluation.
 OnResult = Callable[[float, Mapping[StudentPath, Stage]], None]

@@ -32,8 +32,8 @@ Counts = Mapping[str, Any]
 
 
 def slices_for(rows: int) -> int:
-    """The number of slices for a run of so many rows. It is a power of two, so that a pool that grows keeps
-    its old bounds.
+    """The number of slices for a run with this many rows. It is a power of two, so that a pool that grows
+    keeps its old bounds.
 
     >>> slices_for(1_000), slices_for(50_000), slices_for(3_000_000)
     (1, 2, 128)

@@ -35,12 +35,12 @@ def usage_of(needs: Needs, seconds: float, run: str, usd: float = 0.0, waited_s:
 
 
 def usage_in(record: Mapping[str, Any]) -> Usage:
-    """Read it from a manifest. All zero if the manifest does not hold it."""
+    """Read a usage from a manifest. All values are zero if the manifest holds none."""
     return Usage(**{name: record[name] for name in Usage.__dataclass_fields__ if name in record})
 
 
 def total(all_of_it: Iterable[Usage]) -> Usage:
-    """Add up all resources, whichever run made it."""
+    """Add up usages, whichever runs they belong to."""
     found = list(all_of_it)
     amounts = ("cpu_seconds", "gpu_seconds", "usd", "waited_s")
     return Usage(**{name: sum(getattr(t, name) for t in found) for name in amounts})

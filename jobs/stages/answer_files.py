@@ -1,6 +1,5 @@
-"""Taking answers that exist: a file teacher's, read once and sorted into slices, in the columns of others'
-answers. They are known by the file's content and by the questions they were matched with.
-"""
+"""Reading answers from files. A file is read once, and its answers are sorted into slices, in the columns
+that all teachers' answers have. The stage is identified by the file's content and by the questions."""
 
 import hashlib
 import json
@@ -31,8 +30,8 @@ from jobs.stages.questions import QuestionIndex, body_digest, index_of
 
 VERSION = 2
 TAKE = "take"
-CHUNK, CHUNK_CHARACTERS = 100_000, 2**27  # answers that are sorted at once, and what they may say
-MOST_BROKEN = 100  # broken lines that are named
+CHUNK, CHUNK_CHARACTERS = 100_000, 2**27  # the most answers, and characters, that are sorted at once
+MOST_BROKEN = 100  # how many broken lines are printed
 SCHEMA = pa.schema(
     [
         ("question_id", pa.string()),
@@ -44,15 +43,15 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
     ]
 )
-SLICES = b"slices"  # in a chunk's metadata: which slice each row group is of
+SLICES = b"slices"  # in a chunk's metadata: the slice of each row group
 
 
 @dataclass(frozen=True)
 class Taken:
-    """A file teacher's answers by slice.
+    """The answers of a file teacher, by slice.
 
     Attributes:
-        held: the answers themselves, in a plan, which writes nothing.
+        held: in a plan, which writes nothing, the answers in memory.
     """
 
     teacher: str
@@ -71,10 +70,10 @@ class Taken:
 
 
 def read_group(stage: Stage, part: str, number: int) -> pa.Table:
-    """A chunk's rows of one slice.
+    """Read the rows of one slice from a chunk.
 
     Raises:
-        BadInput: it is damaged.
+        BadInput: the chunk is damaged or missing.
     """
     system, path = stage.part(part).opened()
     try:
@@ -94,11 +93,12 @@ def read_group(stage: Stage, part: str, number: int) -> pa.Table:
 
 @dataclass(frozen=True)
 class TakeFile:
-    """In a worker: reads a file and writes its answers, sorted into slices chunk by chunk; those of several
-    teachers, whose rows it holds, in one pass.
+    """Runs in a worker. Reads a file and writes its answers in chunks, each sorted by slice. A file with the
+    answers of several teachers is read in one pass.
 
     Attributes:
-        stages: where each teacher's answers go, by whose rows they are.
+        stages: for each teacher's name in the file, the stage that gets its answers. The name None stands for
+            all rows and is then the only one.
     """
 
     path: str
@@ -110,8 +110,8 @@ class TakeFile:
     def chunks(
         self, told: Mapping[str | None, ReadAnswers], broken: list[str]
     ) -> Iterator[tuple[str | None, pa.Table]]:
-        """The answers in chunks, with whose they are, each teacher's in the file's order; answers to unknown
-        questions are kept, and counted by the ledger.
+        """Read the answers in chunks, each with its teacher's name in the file. A teacher's answers stay in
+        the file's order. Answers to unknown questions are kept, and the ledger counts them.
         """
         index, on_broken = index_of(self.questions), broken.append if self.skip_broken else None
         held: dict[str | None, list[tuple[Any, ...]]] = {whose: [] for whose in told}
@@ -144,30 +144,32 @@ class TakeFile:
 
 
 def first_broken(broken: Sequence[str]) -> list[str]:
-    """What a run prints of broken lines that were left out."""
+    """The lines that a run prints about broken lines that were left out: the first ones, and how many more
+    there are.
+    """
     more = [f"left out {len(broken) - MOST_BROKEN:,} further broken lines"] if broken[MOST_BROKEN:] else []
     return [*broken[:MOST_BROKEN], *more]
 
 
 def table_of(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
-    """Rows as a table."""
+    """Convert rows to an Arrow table."""
     columns = zip(*rows, strict=True) if rows else [[] for _ in SCHEMA]
     arrays = [pa.array(own, field.type) for own, field in zip(columns, SCHEMA, strict=True)]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
 def rows_of(answer: FoundAnswer, index: QuestionIndex) -> list[tuple[Any, ...]]:
-    """An answer as a row of the table of each question that it is to; one that cannot be taken keeps its
-    place, with its reason.
+    """The rows of an answer, one for each question that it belongs to. An answer that cannot be used keeps
+    its row, with the reason.
     """
-    is_refused = answer.problem not in ("", NO_ANSWER)  # one that says nothing is called empty in the ledger
+    is_refused = answer.problem not in ("", NO_ANSWER)  # an empty answer gets the state `empty` in the ledger
     said = ("", "") if answer.problem else (answer.text, answer.calls)
     found = (answer.sample, *said, "refused" if is_refused else "stop", answer.problem)
     return [(identity, key_of(identity, index), *found) for identity in ids_of(answer, index)]
 
 
 def key_of(identity: str, index: QuestionIndex) -> bytes:
-    """A question's key; for one that is not ours a digest of its id."""
+    """A question's key. For an unknown question it is a digest of its id."""
     place = index.places.get(identity)
     return (
         hashlib.sha256(identity.encode("utf-8", "replace")).digest()[:8]
@@ -177,12 +179,12 @@ def key_of(identity: str, index: QuestionIndex) -> bytes:
 
 
 def write_chunk(stage: Stage, part: str, chunk: pa.Table, count: int) -> None:
-    """Write a chunk with a row group for each slice that it has rows of."""
+    """Write a chunk, with one row group for each slice that has rows in it."""
     slices = np.array([slice_of(key, count) for key in chunk["key"].to_pylist()], dtype=np.int64)
     order = np.argsort(slices, kind="stable")
     table = chunk.take(order)
     own, starts = np.unique(slices[order], return_index=True)
-    ends = [*starts[1:], len(order)][: len(starts)]  # a chunk of nothing has none
+    ends = [*starts[1:], len(order)][: len(starts)]  # an empty chunk has no slices
     schema = SCHEMA.with_metadata({SLICES: json.dumps(own.tolist()).encode()})
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=["finish", "error"]) as writer:
@@ -192,7 +194,9 @@ def write_chunk(stage: Stage, part: str, chunk: pa.Table, count: int) -> None:
 
 
 def take_stage(run: Run, teacher: FileTeacher, content: str, questions: Sliced, skip_broken: bool) -> Stage:
-    """The stage that holds a file's answers: by the file's content and how it is read."""
+    """The stage that holds a file's answers. It is identified by the file's content, by how the file is read
+    and by the questions.
+    """
     fields = {name: value for name, value in teacher.fields.model_dump().items() if value is not None}
     config = {"fields": fields, "rows_of": teacher.rows_of, "skip_broken": skip_broken}
     return run.store.stage(TAKE, VERSION, config, {"file": content, "questions": questions.stage.id})
@@ -201,10 +205,10 @@ def take_stage(run: Run, teacher: FileTeacher, content: str, questions: Sliced, 
 def take_files(
     run: Run, teachers: Sequence[FileTeacher], questions: Sliced, skip_broken: bool
 ) -> list[Taken]:
-    """Read the files of teachers that nobody has read with these questions.
+    """Read those teachers' files that were not read with these questions before.
 
     Raises:
-        BadInput: a broken line, or a question with another text than ours.
+        BadInput: a line is broken, or a question's text differs from ours.
     """
     contents = {path: content_of(path) for path in {t.path for t in teachers}}
     stages = [take_stage(run, t, contents[t.path], questions, skip_broken) for t in teachers]
@@ -236,7 +240,9 @@ def take_files(
 def files_of(
     left: Sequence[tuple[FileTeacher, Stage]], questions: Sliced, skip_broken: bool
 ) -> list[TakeFile]:
-    """The files that are to be read: once for all whose rows are named, and read alike."""
+    """The files to read. Teachers share one reading if each has named rows in the same file and uses the same
+    fields.
+    """
     groups: dict[tuple[str, str, bool], dict[str | None, Stage]] = {}
     fields = {}
     for teacher, stage in left:
@@ -247,8 +253,8 @@ def files_of(
 
 
 def is_for_workers(run: Run, file: TakeFile) -> bool:
-    """Whether workers read a file: not a small run's, and on a cluster of several machines none that may lie
-    on this one alone.
+    """Whether workers read a file. A small run reads it in its own process. So does a run on a cluster of
+    several machines if the file may exist on this machine only.
     """
     if file.questions.count == 1:
         return False
@@ -258,7 +264,9 @@ def is_for_workers(run: Run, file: TakeFile) -> bool:
 def taken_in_plan(
     run: Run, teacher: FileTeacher, stage: Stage, questions: Sliced, skip_broken: bool
 ) -> Taken:
-    """What a plan reads of a file: all of it into memory where that is one slice."""
+    """Read a file in a plan. If the run has one slice, the whole file is read into memory. Otherwise the plan
+    only notes it.
+    """
     is_left = questions.count > 1 and not stage.is_finished
     left = "a file to read" if is_left else None
     run.planned.append(Planned("generate", teacher.name, left, "workers" if is_left else "this process"))
@@ -270,8 +278,9 @@ def taken_in_plan(
 
 
 def ids_of(answer: FoundAnswer, index: QuestionIndex) -> list[str]:
-    """The questions of ours that an answer is to: the one with its id; else those with the same turns; else,
-    whatever the system text, the only one with the same other turns. Its own id where there is none.
+    """The ids of the questions that an answer belongs to. It is the question with the answer's own id.
+    Otherwise it is all questions with the same turns. Otherwise it is the only question whose turns differ in
+    the system text alone. If none is found, it is the answer's own id.
     """
     if answer.prompt is None or answer.question_id in index.places:
         return [answer.question_id]
@@ -282,7 +291,9 @@ def ids_of(answer: FoundAnswer, index: QuestionIndex) -> list[str]:
 
 
 def near_to(prompt: Prompt, index: QuestionIndex) -> list[list[str]]:
-    """The ids of the questions with the same turns but for the system's, one system text's together."""
+    """The ids of the questions whose turns without the system turn are equal to these. Ids are grouped by
+    system text.
+    """
     found: dict[bytes, list[str]] = {}
     for identity in index.by_body.get(body_digest(prompt), ()):
         found.setdefault(index.keys[index.places[identity]], []).append(identity)
@@ -291,19 +302,19 @@ def near_to(prompt: Prompt, index: QuestionIndex) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class CheckQuestion:
-    """Refuses answers whose question is not the one that they would be taken for. A system text may differ:
-    teachers are told what they are told.
+    """Refuses an answer whose file shows another question than ours. The system text may differ, because each
+    teacher may have its own.
     """
 
     index: QuestionIndex
     path: str
 
     def __call__(self, answer: FoundAnswer) -> None:
-        """Look at an answer's question.
+        """Check an answer's question.
 
         Raises:
-            NotUnderstood: the id is of a question with other turns, or several questions differ in their
-                system text alone and the answer has none of them.
+            NotUnderstood: our question with this id has other turns. Or several of our questions differ from
+                the answer's in the system text alone, so it is unknown which one it belongs to.
         """
         if answer.prompt is None:
             return
@@ -318,7 +329,7 @@ class CheckQuestion:
 
 
 class AnotherText(NotUnderstood):
-    """A question's id with other turns than ours."""
+    """A question in the file has the id of one of ours, and its turns differ."""
 
     def __init__(self, answer: FoundAnswer, known: Question, path: str) -> None:
         super().__init__("a question whose id has another text among the questions")
@@ -332,7 +343,9 @@ class AnotherText(NotUnderstood):
 
 
 class OneOfSeveral(NotUnderstood):
-    """An answer without an id to a text that several questions have, under different system texts."""
+    """An answer has no known id, and its question's text belongs to several questions with different system
+    texts.
+    """
 
     def __init__(self, ids: list[str]) -> None:
         super().__init__("a question that is one of several, which differ in their system text")

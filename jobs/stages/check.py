@@ -181,7 +181,7 @@ def check_answers(
 
     Args:
         kind: the purpose: verify or evaluate.
-        what: in a plan, what cannot be planned before it.
+        what: the name of the work that needs the verdicts, for a plan's message.
 
     Raises:
         Unmade: in a plan, verdicts are not there yet.

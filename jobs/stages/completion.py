@@ -232,8 +232,9 @@ def _parts(content: Any) -> tuple[str, str, str]:
 
 
 def _text(reasoning: str, content: str, has_calls: bool) -> str:
-    """Content with its reasoning before it; reasoning alone was cut off: a block that never ends. A server
-    that does not part them sends what its prompt had opened with the closing tag alone.
+    """Join reasoning and content into one text. Reasoning without content becomes a block that never ends,
+    because it was cut off. Some servers do not separate the two and send only the closing tag, because the
+    prompt held the opening one.
     """
     if not reasoning:
         return begun(content)

@@ -202,7 +202,7 @@ class EndpointAsker:
         return has_answers(self.table, self.asked)
 
     def _tell_echoes(self) -> None:
-        """Record how many answers held the key, for the end of the run and its report."""
+        """Record how many answers contained the key. The end of the run and the report mention it."""
         if self._echoes:
             told = f"the server put the key into {self._echoes} answers: {MARK} stands there instead"
             self.fallbacks["key"] = told
@@ -230,7 +230,9 @@ class EndpointAsker:
         return f"budget of {most} USD is spent" if most is not None and self.spent_usd >= most else ""
 
     def _asking(self, ask: Ask) -> Mapping[str, Any]:
-        """The body of a call. `extra_body` comes last: its fields replace ours, and null removes a field."""
+        """The body of a call. `extra_body` is applied last: its fields replace ours, and null removes a
+        field.
+        """
         t, draw = self.teacher, self.draw
         ours: dict[str, Any] = {
             "model": t.model,

@@ -99,7 +99,7 @@ def verdicts_of(
     """Let the judge judge those answers that it has not judged yet.
 
     Args:
-        what: what has to wait for it, in a plan.
+        what: the name of the work that needs the verdicts, for a plan's message.
 
     Raises:
         Unmade: in a plan, the judge is still to be asked.
@@ -114,7 +114,7 @@ def judge_requested(run: Run, what: str, label: str, judge: Judge, request: Requ
     """Ask the judge those prompts that it has not been asked yet.
 
     Args:
-        what: what has to wait for it, in a plan.
+        what: the name of the work that needs the verdicts, for a plan's message.
 
     Raises:
         Unmade: in a plan, the judge is still to be asked.

@@ -1,6 +1,5 @@
-"""A student's own rollouts: asked like any teacher's answers, checked like any, with the tokens as they were
-sampled.
-"""
+"""A student's own rollouts. They are sampled and checked like teachers' answers. Their tokens are kept as
+they were sampled."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,12 +27,12 @@ SECOND_THOUGHTS = r"\b(?:wait|but|however)\b"
 
 @dataclass(frozen=True)
 class RolledOut:
-    """One student's rollouts to some questions, with verdicts.
+    """One student's rollouts for some questions, with verdicts.
 
     Attributes:
-        table: a row each: question_id, sample, rollout_id, text, token_ids (with the token that ended it),
-            token_logprobs, state (right, wrong, or what ended it without a verdict), finish.
-        id: of all of it, by content.
+        table: one row for each rollout: question_id, sample, rollout_id, text, token_ids (the end token
+            included), token_logprobs, state (right, wrong, or the reason why there is no verdict), finish.
+        id: a digest of the rollouts and verdicts.
     """
 
     state: ModelState
@@ -42,17 +41,19 @@ class RolledOut:
 
     @property
     def logprobs(self) -> dict[str, tuple[float, ...]]:
-        """By rollout, log-probabilities of its tokens when they were sampled."""
+        """For each rollout's id, the log-probabilities of its tokens when they were sampled."""
         return dict(zip(self.table["rollout_id"], self.table[LOGPROBS], strict=True))
 
     def of(self, question: str) -> list[Rollout]:
-        """The rollouts of one question, as pools take them."""
+        """The rollouts of one question, in the form that pools are made from."""
         own = self.table[self.table["question_id"] == question]
         rows = zip(own["rollout_id"], own["text"], own["state"], strict=True)
         return [Rollout(i, text, {"right": True, "wrong": False}.get(state)) for i, text, state in rows]
 
     def told(self) -> dict[str, float]:
-        """What is worth telling: accuracy, share cut off, lengths by outcome, words of second thought."""
+        """Statistics for the report: accuracy, the share that was cut off, mean lengths of right and wrong
+        rollouts, and how often words of second thought occur.
+        """
         t = self.table
         length = t["token_ids"].map(len)
         right, wrong = t["state"] == "right", t["state"] == "wrong"
@@ -70,8 +71,8 @@ class RolledOut:
 def drawn_questions(
     questions: Mapping[str, Question], drawn: Rollouts, seed: int, number: int
 ) -> list[Question]:
-    """The questions of one round: another part of all of them in every round, the same for all arms, in an
-    order that hangs on content alone.
+    """The questions of one round. Each round takes the next part of all questions, and starts again at the
+    end of them. All arms get the same. The order depends on the questions' content and the seed.
     """
     order = sorted(questions.values(), key=lambda q: (digest([seed, question_key(q.prompt).hex()]), q.id))
     start = (number - 1) * drawn.questions
@@ -87,12 +88,12 @@ def roll_out(
     seeds: Mapping[str, int],
     placement: Placement,
 ) -> dict[str, RolledOut]:
-    """Have students answer questions several times, and check it; label -> rollouts. In a plan those that
-    nobody has made are left out.
+    """Sample several answers of students to each question, and check them. Returns label -> rollouts. In a
+    plan, rollouts that do not exist yet are left out.
 
     Args:
-        states: by label; those that are the same student share what it says under the same seed.
-        seeds: of what is drawn, by label.
+        states: the students by label. Labels with the same student and the same seed share their rollouts.
+        seeds: the seeds of sampling, by label.
     """
     about = drawn.temperature, drawn.top_p, drawn.max_new_tokens
     drawn_by = {label: (state.id, seeds[label]) for label, state in states.items()}
@@ -120,8 +121,9 @@ def roll_out(
 
 
 def table_of(answers: pd.DataFrame, state: ModelState) -> pd.DataFrame:
-    """Rollouts with their verdicts, in the order of questions and samples. One that was cut off is wrong,
-    whatever it says so far: the next token might change its result. One that says nothing is wrong.
+    """Make the table of rollouts with their verdicts, in the order of questions and samples. A rollout that
+    was cut off counts as wrong, because its next tokens might have changed its result. An empty rollout
+    counts as wrong.
     """
     end = end_of_turn(state)
     unjudged = (answers["state"] == "checker_error") & answers["extracted"].str.startswith(JUDGE_FAILED)
@@ -141,8 +143,8 @@ def table_of(answers: pd.DataFrame, state: ModelState) -> pd.DataFrame:
 
 
 def end_of_turn(state: ModelState) -> int:
-    """The token that ends a turn in this student's template. A model that stopped at another of its end
-    tokens is read as if it had stopped at this one.
+    """The token that ends a turn in this student's template. If a model stopped at another end token, its
+    rollout is recorded with this one.
     """
     renderer = state.renderer()
     probe = renderer.conversation("2+2?", "4")

@@ -185,7 +185,7 @@ def score_pool(
 def score_rows_under(
     run: Run, student: ModelState, rows: Sequence[Row], settings: Score, placement: Placement
 ) -> Scores:
-    """Score some answers under one student."""
+    """Score some answers under one student. Returns their statistics."""
     request = Request({key_of(row): row for row in rows})
     return Scores(score_students(run, [student], request, settings, placement)[student.id], rows)
 

@@ -1,6 +1,5 @@
-"""Runs in an actor. Renders answers and computes their numbers under a student. A row that fails keeps its
-place, with a state and a reason.
-"""
+"""The part of scoring that runs in an actor. It renders answers and computes their statistics under a
+student. A row that fails is kept, with a state and a reason."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, fields
@@ -26,7 +25,7 @@ STATISTIC_COLUMNS = [*TOLD, *STATISTIC_NAMES]
 
 
 class AnyScorer(Protocol):
-    """Computes numbers of rendered answers under a student."""
+    """Computes statistics of rendered answers under a student."""
 
     @property
     def result(self) -> type:
@@ -41,7 +40,7 @@ class AnyScorer(Protocol):
         """The longest row that the model has positions for. None if there is no limit."""
 
     def score(self, rows: Sequence[Rendered], /) -> Sequence[Any]:
-        """Compute the numbers of each row, or return the exception that it ended in."""
+        """Compute the statistics of each row. If a row fails, its exception is returned in its place."""
 
 
 def key_of(row: Row) -> bytes:
@@ -119,7 +118,9 @@ def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: AnyScorer, max_l
 
 
 def shards_of(rows: Sequence[Row], size: int) -> list[tuple[str, list[Row]]]:
-    """Cut rows into shards that never split a question; a shard's name follows from its place and content."""
+    """Cut rows into shards. No shard splits a question. A shard's name follows from its position and its
+    content.
+    """
     shards: list[list[Row]] = [[]]
     for row in rows:
         if len(shards[-1]) >= size and shards[-1][-1].question_id != row.question_id:

@@ -26,8 +26,8 @@ class Secret:
 
     @property
     def is_telling(self) -> bool:
-        """Whether a text that holds the key gives a secret away. Servers without keys are sent words
-        (`EMPTY`, `none`, `ollama`) or numbers, which good answers hold too.
+        """Whether a text that holds the key reveals a secret. For servers without keys, people set words
+        (`EMPTY`, `none`, `ollama`) or numbers, which also occur in good answers.
         """
         is_plain = self.value.isalpha() or self.value.isdigit()
         return len(self.value) >= (LONG if is_plain else WORD)

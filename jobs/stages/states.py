@@ -1,6 +1,5 @@
-"""A model at one point of its training, teacher and student alike. It holds what asking, scoring, training
-and evaluating need to know. And the training that brings it to its next point.
-"""
+"""A model, teacher or student, at one point of its training, and the training that leads to the next point.
+Asking, scoring, training and evaluating read what they need from it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -85,12 +84,12 @@ class ModelState:
 
 @dataclass(frozen=True)
 class Training:
-    """One student to train on examples, which are there.
+    """The training of one student on examples that exist already.
 
     Attributes:
-        rounds: the rounds on one optimizer that this training is one of; None has an optimizer of its own.
-        frozen: a model that the objective reads and nobody trains.
-        objective: what is minimised.
+        rounds: the position among rounds that share an optimizer. None if the training has its own.
+        frozen: a model that the objective reads and that is not trained.
+        objective: the loss that is minimised.
     """
 
     label: str
@@ -105,13 +104,13 @@ class Training:
 
 @dataclass(frozen=True)
 class SharedOptimizer:
-    """Where a training stands among rounds on one optimizer and one schedule.
+    """The position of a training among rounds that share one optimizer and one learning-rate schedule.
 
     Attributes:
-        after: the training before; None for the first.
-        first: optimizer steps of all trainings before.
-        total: steps of all rounds together, which the learning rate follows.
-        is_last: nobody goes on from it, so it leaves no optimizer behind.
+        after: the training of the round before. None for the first.
+        first: the number of optimizer steps in all earlier rounds.
+        total: the number of steps in all rounds, over which the learning rate is scheduled.
+        is_last: whether it is the last round. Then the optimizer is not saved.
     """
 
     after: Stage | None
@@ -121,10 +120,11 @@ class SharedOptimizer:
 
 
 def first_state(model: ModelTeacher | Student) -> ModelState:
-    """A model as the experiment names it, before any training. Its rendering is proved on probe rows.
+    """The state of a model before training, as the experiment names it. Its rendering is verified on probe
+    rows.
 
     Raises:
-        BadInput: there is no model.
+        BadInput: the model does not exist.
         Unrenderable: its template cannot be used for training.
     """
     check_model_directory(model.path)

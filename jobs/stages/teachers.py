@@ -92,8 +92,8 @@ def build_pool(
 
 
 def guess_answers(harvest: Harvest, questions: int) -> int:
-    """Estimate the number of answers of some hundred tokens, to cut the run into slices. Files count by their
-    size, models and endpoints by their samples and token limits.
+    """Estimate the size of a run, as a number of answers of usual length, to choose its number of slices.
+    Files count by their size. Models and endpoints count by their samples and token limits.
     """
     paths = {t.path for t in harvest.teachers if isinstance(t, FileTeacher)}
     rows = (guess_rows(path) for path in paths)

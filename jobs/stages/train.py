@@ -1,6 +1,6 @@
-"""Stage train: one Ray Train run trains a queue of students, each on the examples that a system made for it.
+"""The stage `train`. One Ray Train run trains a queue of students, each on its own examples.
 
-Knows no costs and no answers: examples are tokens, spans and weights.
+It does not depend on costs or answers. An example consists of tokens, a span and a weight.
 """
 
 import json
@@ -27,24 +27,28 @@ EXAMPLES = "examples" + SUFFIX
 
 
 def examples_stage(store: Store, system: str, rendering: str, made_from: str) -> Stage:
-    """The stage that holds the examples that a system makes of something with this id, in this rendering."""
+    """The stage that holds a system's examples.
+
+    Args:
+        made_from: the id of the data that the examples are made from.
+    """
     return store.stage(
         "examples", EXAMPLES_VERSION, {"system": system, "rendering": rendering}, {"made_from": made_from}
     )
 
 
 class NothingToLearn(BadInput):
-    """Nothing is left that a student could learn from on its path; others may go on."""
+    """A path has no example left to learn from. Other paths may continue."""
 
 
 def write_examples_of(run: Run, label: str, stage: Stage, make: Callable[[Place], int]) -> Stage:
-    """Write the examples of a stage if they are not there yet.
+    """Write the examples of a stage, unless they exist already.
 
     Args:
-        make: writes them to a place, and says how many they are.
+        make: writes the examples to a place, and returns their number.
 
     Raises:
-        NothingToLearn: there are none.
+        NothingToLearn: there are no examples.
     """
     run.note("examples", label, stage)
     with run.claimed([stage]):
@@ -62,8 +66,8 @@ def write_examples_of(run: Run, label: str, stage: Stage, make: Callable[[Place]
 
 
 def train_stage(store: Store, t: Training) -> Stage:
-    """The stage that holds a trained student. The examples count by their content: arms that choose alike
-    share a training.
+    """The stage that holds a trained student. It is identified by the examples' content, among others. So
+    arms with the same choice share a training.
     """
     config = {"train": training_identity(t.settings, t.objective), "seed": t.seed}
     content = t.examples.manifest()["parts"][EXAMPLES]["sha256"]
@@ -78,7 +82,7 @@ def train_stage(store: Store, t: Training) -> Stage:
 
 
 def train_students(run: Run, trainings: Sequence[Training], placement: Placement) -> list[Stage]:
-    """Train every student; returns the stages that hold them, in order. In a plan some are not finished."""
+    """Train every student. Returns the stages that hold them, in order. In a plan some are not finished."""
     stages = [train_stage(run.store, t) for t in trainings]
     for t, stage in zip(trainings, stages, strict=True):
         run.note("train", t.label, stage)
@@ -99,8 +103,8 @@ def train_students(run: Run, trainings: Sequence[Training], placement: Placement
 
 
 def bring_back(run: Run, students: Iterable[ModelState], placement: Placement) -> None:
-    """Train again those of these students whose weights were removed (`keep`), and before them whatever they
-    were trained from. The same training on the same machine ends at the same weights.
+    """Train students again whose weights were removed (`keep`). The students that they were trained from are
+    restored first. The same training on the same machine gives the same weights.
     """
     by = {s.id: s.trained_by for s in students if s.trained_by is not None and not s.is_there}
     trainings = [t for t in by.values() if t is not None]
@@ -118,7 +122,7 @@ def bring_back(run: Run, students: Iterable[ModelState], placement: Placement) -
     for t in trainings:
         stage = train_stage(run.store, t)
         with run.store.locked(stage):
-            if not t.student.after(stage, t).is_there:  # nobody made it meanwhile
+            if not t.student.after(stage, t).is_there:  # another run may have made it meanwhile
                 run.terminal.say(f"train {t.label}: again, since its weights were removed")
                 (stage.directory / DONE).unlink()
                 stage.reopen()
@@ -126,17 +130,17 @@ def bring_back(run: Run, students: Iterable[ModelState], placement: Placement) -
 
 
 def remove_weights(run: Run, stage: Stage) -> None:
-    """Let a finished training's weights and optimizer go, if no other run names it."""
+    """Remove the weights and the optimizer of a finished training, unless another run uses them."""
     if run.registration.is_named_by_others(stage.path):
         return
-    for config in CONFIGS:  # by which `is_there` goes: what is half removed is not there
+    for config in CONFIGS:  # removed first: `is_there` looks for these, so half-removed weights do not count
         (stage.directory / WEIGHTS / config).unlink()
     for folder in (WEIGHTS, OPTIMIZER):
         (stage.directory / folder).remove()
 
 
 def train_place(placement: Placement, settings: TrainSettings) -> str:
-    """Where students are trained, in words."""
+    """The text in which a plan says where students are trained."""
     lanes = f"{placement.train_lanes} lanes × " if placement.train_lanes > 1 else ""
     workers = f"{placement.train_workers} train workers × ({placement.train_needs})"
     return f"{lanes}{workers}, ZeRO {settings.zero_stage}"
@@ -144,7 +148,7 @@ def train_place(placement: Placement, settings: TrainSettings) -> str:
 
 def _steps(t: Training, epochs: float | None = None) -> int:
     s = t.settings
-    groups = count_groups(t.examples.part(EXAMPLES))  # a pair of examples is one
+    groups = count_groups(t.examples.part(EXAMPLES))  # a pair of examples counts as one
     if epochs is not None:
         return count_steps(groups, s.batch_size, epochs, None)
     return count_steps(groups, s.batch_size, s.epochs, s.steps)
@@ -153,10 +157,9 @@ def _steps(t: Training, epochs: float | None = None) -> int:
 def train_epochs(
     run: Run, trainings: Sequence[Training], epochs: int, placement: Placement
 ) -> list[ModelState]:
-    """Train every student up to the end of an epoch; returns the students there, in order.
+    """Train every student up to the end of an epoch. Returns the students at that point, in order.
 
-    A finished training has let the weights of its epochs go, so those of its students may not be there any
-    more.
+    Finished trainings keep no weights of single epochs. So the weights of a returned student may not exist.
     """
     stages = [train_stage(run.store, t) for t in trainings]
     ends = [_steps(t, epochs) for t in trainings]
@@ -175,10 +178,10 @@ def train_epochs(
 
 
 def job_of(t: Training, stage: Stage) -> TrainJob:
-    """How a training is to be done.
+    """Describe a training as a job for the workers.
 
     Raises:
-        BadInput: its examples are not those that were written.
+        BadInput: the examples differ from those that were written.
     """
     t.examples.check(EXAMPLES)
     job = TrainJob(
@@ -205,8 +208,8 @@ def job_of(t: Training, stage: Stage) -> TrainJob:
 
 
 def finish_training(stage: Stage, run_id: str, placement: Placement) -> None:
-    """Close a trained stage, with its steps, losses and what its steps took; what stopping after an epoch
-    left there is removed.
+    """Finish the stage of a training: record its steps, losses and resources. Remove the files that were
+    written when training stopped after an epoch.
     """
     rows = read_metrics(stage.directory)
     seconds = placement.train_workers * sum(r["seconds"] for r in rows)
@@ -226,7 +229,7 @@ def finish_training(stage: Stage, run_id: str, placement: Placement) -> None:
 
 
 def run_queue(run: Run, jobs: Sequence[TrainJob], placement: Placement) -> None:
-    """Train jobs; one that starts from another's model comes after it."""
+    """Run training jobs. A job that starts from another job's model runs after it."""
     if not jobs:
         return
     name, storage = "queue-" + digest([job.job_id for job in jobs], 16), run.store.root / "checkpoints"

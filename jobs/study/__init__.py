@@ -1,1 +1,1 @@
-"""A study: many experiments over one store and one Ray, and the tables that come of them."""
+"""A study: many experiments that share one store and one Ray, and the tables of their results."""

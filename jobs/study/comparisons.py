@@ -1,6 +1,5 @@
-"""What a study claims, from published values alone: every arm of every student against some others, families
-of questions, and all students of a part together.
-"""
+"""The comparisons of a study, computed from published values alone: pairs of arms for every student, means
+for families of questions, and contrasts over all students of a part."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from training.comparison import Comparison, contrast, holm
 from training.evaluation import SeedVariance
 
 CALLED = ("better", "worse", "cannot tell")
-CLAIMS = ("p_students", "p_these")  # of all students together: of students like these, and of these
+CLAIMS = ("p_students", "p_these")  # about further students of the same kind; these alone
 
 
 @dataclass(frozen=True)
@@ -22,12 +21,12 @@ class Design:
     """What is compared in an experiment.
 
     Attributes:
-        arms: in their order.
-        against: arms that all others are compared with, the baseline first.
-        single: the arms that learn from one teacher alone, of which hindsight takes the best.
-        lineages: of the students; checkpoints of one training have one.
-        seed: of the halves that hindsight chooses and judges by.
-        alike: student, arm and what it is compared with, where the two trained on the same choices.
+        arms: the names of all arms, in order.
+        against: the arms that every other arm is compared with. The baseline is first.
+        single: the arms that learn from one teacher alone. The best of them in hindsight is compared too.
+        lineages: each student's lineage. Checkpoints of one training have the same.
+        seed: splits the data into the half that hindsight chooses by and the half that it is evaluated on.
+        alike: triples (student, arm, other arm) whose two arms trained on the same choices.
     """
 
     arms: Sequence[str]
@@ -38,7 +37,7 @@ class Design:
     alike: Collection[tuple[str, str, str]] = ()
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Every arm and what it is compared with, each pair once."""
+        """Every arm with every arm that it is compared with. Each pair occurs once."""
         return [
             (arm, other)
             for k, other in enumerate(self.against)
@@ -47,11 +46,13 @@ class Design:
         ]
 
 
-Cells = Sequence[tuple[Mapping[str, str], Values, Design]]  # with what stands in front of each one's rows
+Cells = Sequence[tuple[Mapping[str, str], Values, Design]]  # with the constant columns of each one's rows
 
 
 def compared_tables(cells: Cells) -> dict[str, pd.DataFrame]:
-    """The tables of a part that follow from its values, by name: `families`, `comparisons`, `contrasts`."""
+    """Compute the tables of a part that follow from its values: `families`, `comparisons` and `contrasts`, by
+    name.
+    """
     every = [values for _, values, _ in cells]
     named = sorted({family for values in every for family in values.named_families})
     pool, pools = pool_of(every), {family: pool_of(every, family) for family in named}
@@ -70,14 +71,14 @@ def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def headed(head: Mapping[str, str], table: pd.DataFrame) -> pd.DataFrame:
-    """A table with some columns in front."""
+    """Put columns with constant values in front of a table."""
     if not len(table):
         return table
     return pd.concat([pd.DataFrame([head] * len(table)), table.reset_index(drop=True)], axis=1)
 
 
 def families_table(values: Values, design: Design, pools: Mapping[str, SeedVariance]) -> pd.DataFrame:
-    """Every arm's mean on every family of questions after the last round."""
+    """The mean of every arm for every family of questions after the last round, with its interval."""
     rows = []
     for student, arm in values.paths:
         known = values.known((student, arm))
@@ -90,8 +91,8 @@ def families_table(values: Values, design: Design, pools: Mapping[str, SeedVaria
 
 
 def comparisons_table(values: Values, design: Design, pool: SeedVariance) -> pd.DataFrame:
-    """Every arm against the baselines and some others, and the best single teacher in hindsight against the
-    baselines.
+    """Compare every arm with the arms in `design.against`, for each student. The single teacher that is best
+    in hindsight is compared with the same arms.
     """
     rows = []
     for student, (arm, other) in product(design.lineages, design.pairs()):
@@ -114,9 +115,11 @@ def _comparison(student: str, arm: str, found: Comparison) -> dict[str, object]:
 
 
 def contrasts_table(values: Values, design: Design, pool: SeedVariance) -> pd.DataFrame:
-    """All students together, for every arm and what it is compared with: the mean of their differences with
-    two intervals that claim different things, one of students like these, one of these students. Over the
-    questions that could be judged of every student: how many, and how many were left out, stands beside it.
+    """Compare arms over all students together: the mean of the students' differences, with two intervals. The
+    first is a claim about further students of the same kind. The second is a claim about these students only.
+
+    A question counts if it could be judged for every student. The columns `questions` and `left_out` say how
+    many do and how many do not.
     """
     rows = []
     for arm, other in design.pairs():
@@ -145,8 +148,8 @@ def contrasts_table(values: Values, design: Design, pool: SeedVariance) -> pd.Da
 
 
 def corrected(table: pd.DataFrame) -> pd.DataFrame:
-    """Comparisons with Holm's p-values over all of them, and what may be said by these: a difference is
-    called where the corrected p is below 0.05.
+    """Add Holm's p-values over all comparisons of a table, and the conclusion from them. A difference is
+    called where the corrected p-value is below 0.05.
     """
     if not len(table):
         return table
@@ -156,7 +159,7 @@ def corrected(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def corrected_together(contrasts: pd.DataFrame) -> pd.DataFrame:
-    """All students together with Holm's p-values over all of a part's, each of the two claims by itself."""
+    """Add Holm's p-values over all contrasts of a table, separately for each of the two claims."""
     if not len(contrasts):
         return contrasts
     both = {f"{p}_corrected": holm(contrasts[p].tolist()) for p in CLAIMS}
@@ -166,11 +169,11 @@ def corrected_together(contrasts: pd.DataFrame) -> pd.DataFrame:
 def corrected_over_all(
     tables: Mapping[str, pd.DataFrame], correct: Callable[[pd.DataFrame], pd.DataFrame] = corrected
 ) -> dict[str, pd.DataFrame]:
-    """Every part's table corrected over all parts together: what may be said of the study.
+    """Correct the tables of all parts together, for conclusions about the whole study. Returns them by part.
 
     Args:
-        tables: by part, all of them comparisons, or all of them contrasts.
-        correct: `corrected`, or `corrected_together` of contrasts.
+        tables: by part. All of them are comparisons, or all are contrasts.
+        correct: `corrected` for comparisons, `corrected_together` for contrasts.
     """
     some = {name: table for name, table in tables.items() if len(table)}
     if not some:

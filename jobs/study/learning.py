@@ -1,6 +1,5 @@
-"""The learned cost of a study: fitted to what single teachers gave some students on some families of
-questions, judged on the other students and the other families, beside every other cost.
-"""
+"""The learned cost of a study. It is fitted to the gains of some students from single teachers, on some
+families of questions. It is evaluated on the other students and families, beside all other costs."""
 
 from dataclasses import replace
 
@@ -20,11 +19,11 @@ LEARNED = "learned"
 
 
 def learn(tables: Tables, learns: Learns, seed: int) -> tuple[Tables, dict[str, float]]:
-    """Fit the learned cost; returns the tables with how it and the other costs order teachers, for students
-    and families that it was not fitted on (`judged`), and its coefficients.
+    """Fit the learned cost. Returns the tables and the cost's coefficients. The table `judged` says how well
+    all costs order teachers, for students and families that the learned cost was not fitted on.
 
     Raises:
-        BadInput: nobody is left to fit on, or to judge on.
+        BadInput: no student or family is left to fit on, or to evaluate on.
     """
     pairs, families = tables.pairs, set(learns.families)
     every = set(tables.families["family"]) if len(tables.families) else set()
@@ -50,7 +49,9 @@ def learn(tables: Tables, learns: Learns, seed: int) -> tuple[Tables, dict[str, 
 
 
 def gains_on(tables: Tables, families: set[str]) -> np.ndarray:
-    """What the teacher of every pair gave its student on some families, which weigh equally."""
+    """For every pair of student and teacher, the student's gain on some families of questions. Families have
+    equal weight.
+    """
     some = tables.families[tables.families["family"].isin(families)]
     means = some.groupby(["student", "arm"])["value"].mean().to_dict()
     pairs = zip(tables.pairs["student"], tables.pairs["teacher"], strict=True)

@@ -1,6 +1,5 @@
-"""What every teacher of a study gave every student, beside what its answers cost, and how well costs order
-teachers by it.
-"""
+"""The gain of every student from every teacher of a study, beside the cost of the teacher's answers. And the
+correlation between gains and costs."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +17,8 @@ from jobs.results.outcome import Outcome, StudentPath
 from jobs.stages.score import PoolScores
 from selection.costs import COSTS, MEASURE_OF, CostSettings, compute_cost, features_of
 
-CALLED_SO = {"naturalness": "mean loss"}  # what else people call a cost
-# Costs of one forward pass, by the names of their columns: every one but what is learned here.
+CALLED_SO = {"naturalness": "mean loss"}  # other names of costs
+# Costs of one forward pass, by the names of their columns. The learned cost is not among them.
 FORWARD: Mapping[str, CostSettings] = {
     "scas": CostSettings("scas", 0.5),
     "scas lambda 0": CostSettings("scas", 0.0),
@@ -33,12 +32,14 @@ FORWARD: Mapping[str, CostSettings] = {
 
 
 def lineages_of(members: Iterable[Teacher | Student]) -> dict[str, str]:
-    """The lineage of every teacher or student: its own name where none is said."""
+    """The lineage of every teacher or student. It is the own name if the experiment gives none."""
     return {member.name: member.lineage or member.name for member in members}
 
 
 def pairs_table(outcome: Outcome, judged: Judged) -> pd.DataFrame:
-    """What every teacher gave every student that learned from it alone, and what its answers cost."""
+    """One row for every student and every teacher from which alone it learned: the gain, and the mean costs
+    of the teacher's answers. Empty with fewer than two such teachers.
+    """
     lineages = lineages_of(outcome.start.experiment.teachers)
     e = outcome.start.experiment
     single = single_teachers(e.arms)
@@ -58,7 +59,9 @@ def pairs_table(outcome: Outcome, judged: Judged) -> pd.DataFrame:
 
 
 def mean_costs(outcome: Outcome, student: str) -> pd.DataFrame:
-    """Of every teacher's verified answers the mean costs and features under a student before training."""
+    """For each teacher, the mean costs and features of its verified answers under the student before
+    training.
+    """
     own = {p: scores for p, number, scores, _ in outcome.choices() if p.student == student and number == 1}
     wanted = further_costs(own)
     sums, counts = [], []
@@ -80,7 +83,9 @@ def mean_costs(outcome: Outcome, student: str) -> pd.DataFrame:
 
 
 def further_costs(paths: Iterable[StudentPath]) -> dict[str, tuple[StudentPath, CostSettings]]:
-    """Costs of answers beyond one forward pass that some arm has, and an arm whose scores hold each."""
+    """The costs in some arm that need more than one forward pass. Each comes with its settings and with a
+    path whose scores hold what it needs.
+    """
     found: dict[str, tuple[StudentPath, CostSettings]] = {}
     for path in paths:
         settings = path.choosing.cost_settings
@@ -95,9 +100,9 @@ def _usable(scores: PoolScores, number: int) -> pd.DataFrame:
 
 
 def correlations_table(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """How well every cost orders a student's teachers by what they gave it: Spearman's rank correlation of
-    the gain with minus the cost (with the teacher's accuracy as it is), with a 95 % interval by resampling
-    teachers, those of one lineage together.
+    """How well each cost predicts which teachers help a student. It is Spearman's rank correlation between
+    the gain and minus the cost, over teachers. For the column `teacher accuracy` the sign stays. The 95 %
+    interval resamples lineages of teachers.
     """
     if not len(pairs):
         return pairs
@@ -121,11 +126,13 @@ def rank_correlation(
     resamples: int = 2000,
     lineages: Sequence[str] | None = None,
 ) -> tuple[float, float, float]:
-    """Spearman's rank correlation with a 95 % interval by resampling its pairs; the interval is NaN where
-    fewer than eight lineages would feign certainty, and all are NaN where either side never changes.
+    """Spearman's rank correlation with a 95 % interval, which resamples lineages of pairs. With fewer than
+    eight lineages the interval is NaN, because it would be too narrow. If one side is constant, all three
+    values are NaN.
 
     Args:
-        lineages: of every pair; those of one are drawn together. Every pair is its own if not said.
+        lineages: the lineage of each pair. Pairs of one lineage are drawn together. By default each pair has
+            its own.
 
     >>> rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 5.0, 9.0]))
     (1.0, nan, nan)
@@ -147,7 +154,11 @@ def rank_correlation(
 def _spearman_of_draws(
     one_N: np.ndarray, other_N: np.ndarray, places: Sequence[np.ndarray], seed: int, resamples: int
 ) -> np.ndarray:
-    """Spearman's correlation of draws of lineages, whose pairs lie at these places."""
+    """Spearman's correlation for each resample of lineages.
+
+    Args:
+        places: for each lineage, the indices of its pairs.
+    """
     rng, by_length = np.random.default_rng(seed), defaultdict(list)
     for _ in range(resamples):
         own = np.concatenate([places[k] for k in rng.integers(len(places), size=len(places))])
@@ -156,7 +167,7 @@ def _spearman_of_draws(
 
 
 def _spearman(one_RN: np.ndarray, other_RN: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of every row; equal values share their mean rank."""
+    """Spearman's correlation of each row. Equal values share their mean rank."""
     a, b = (rankdata(x, axis=1) for x in (one_RN, other_RN))
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):

@@ -1,4 +1,4 @@
-"""The experiments of a study: which there are, part by part, from crossed values and patterns of names."""
+"""The experiments of a study, part by part. They are made from crossed values and from patterns of names."""
 
 import copy
 import itertools
@@ -28,8 +28,8 @@ class Cell:
     """One experiment of a part.
 
     Attributes:
-        values: of the part's crossed keys.
-        fixed: values that earlier parts fixed and this one has taken.
+        values: the value of each crossed key of the part.
+        fixed: the values that this part takes over from earlier parts.
     """
 
     part: str
@@ -39,7 +39,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """The crossed values, for people."""
+        """The crossed values as text."""
         return " ".join(f"{key}={told(value)}" for key, value in self.values)
 
     @property
@@ -49,7 +49,7 @@ class Cell:
 
 
 def told(value: Any) -> str:
-    """A value in a label and in tables.
+    """A value as text, for labels and tables.
 
     >>> told(0.001), told(["*", "!*-wordy-*"]), told("x")
     ('0.001', '* !*-wordy-*', 'x')
@@ -60,10 +60,10 @@ def told(value: Any) -> str:
 
 
 def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
-    """Read a study's file, and lay `experiment.KEY=VALUE` or `parts.NAME.KEY=VALUE` over it.
+    """Read a study's file and apply the overrides `experiment.KEY=VALUE` and `parts.NAME.KEY=VALUE` to it.
 
     Raises:
-        BadInput: a missing file, broken YAML, an unknown key, a value that does not fit.
+        BadInput: the file is missing, its YAML is broken, or it has an unknown key or an invalid value.
     """
     tree = read_tree(path, "study", "see experiments/study.yaml")
     if "parts" not in tree:
@@ -86,7 +86,9 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
 
 
 def _within_part(key: str) -> tuple[str, str, str]:
-    """Part, section and rest of a key such as `parts.NAME.set.train.steps`; empty for other keys."""
+    """Split a key such as `parts.NAME.set.train.steps` into part, section and rest. All three are empty for
+    other keys.
+    """
     words = key.split(".", 3)
     if len(words) == 4 and words[0] == "parts" and words[2] in ("set", "cross"):
         return words[1], words[2], words[3]
@@ -94,18 +96,19 @@ def _within_part(key: str) -> tuple[str, str, str]:
 
 
 def _found(tree: Mapping[str, Any], part: str, where: str) -> dict[str, Any]:
-    """What a part says in a section."""
+    """A section of a part, as the study's file has it."""
     return dict(((tree["parts"] or {}).get(part) or {}).get(where) or {})
 
 
 def members_of(
     study: Study, world: Mapping[str, Iterable[str]], lineages: Mapping[str, str] | None = None
 ) -> Members:
-    """All teachers and students that parts choose from: those that are listed, else the world's.
+    """All teachers and students that parts can choose from: those that the study lists, otherwise those of
+    the miniature world.
 
     Args:
-        world: names of the miniature world's `teacher`s and `student`s; empty without one.
-        lineages: of the world's members, where they have some.
+        world: the names of the miniature world's models, by `teacher` and `student`. Empty without a world.
+        lineages: the lineages of the world's models, as far as they have one.
     """
     found: dict[str, Sequence[Mapping[str, Any]]] = {}
     for kind in MEMBERS:
@@ -119,11 +122,11 @@ def members_of(
 
 
 def taken(members: Sequence[Mapping[str, Any]], patterns: Sequence[str], what: str) -> list[dict[str, Any]]:
-    """The members that patterns name, in their own order; a pattern with `!` takes some out again. `*` stands
-    for anything, all else for itself.
+    """The members that fit the patterns, in their own order. A pattern that begins with `!` removes members
+    again. `*` stands for any text, and every other character for itself.
 
     Raises:
-        BadInput: a pattern names nobody.
+        BadInput: no member fits a pattern.
 
     >>> [m["name"] for m in taken([{"name": "a-x"}, {"name": "a-y"}, {"name": "b"}], ["a-*", "!*-y"], "it")]
     ['a-x']
@@ -155,15 +158,15 @@ def cells_of(
     fixed: Values = (),
     learned: Mapping[str, Mapping[str, float]] | None = None,
 ) -> list[Cell]:
-    """The experiments of one part.
+    """Make the experiments of one part.
 
     Args:
-        fixed: keys that earlier parts gave a value.
-        learned: the coefficients that earlier parts learned, by their names; None before anything is run,
-            when a placeholder holds their place.
+        fixed: the keys and values that earlier parts fixed.
+        learned: the coefficients of learned costs, by the part that learned them. None before anything was
+            run: then a placeholder is used.
 
     Raises:
-        BadInput: one is no valid experiment; names the part.
+        BadInput: an experiment is not valid. Names the part.
     """
     part, cells = study.parts[name], []
     said = {*part.set, *part.cross, *(part.model_fields_set & {*MEMBERS, "seeds"})}
@@ -196,7 +199,7 @@ def cells_of(
 
 
 def check_compared(name: str, part: Part, cells: Sequence[Cell]) -> None:
-    """Refuse to compare with arms that are not there."""
+    """Refuse a part whose `compare_with` names an arm that it does not have."""
     for cell in cells:
         arms = {arm.name for arm in cell.experiment.arms}
         for other in part.compare_with:
@@ -207,10 +210,10 @@ def check_compared(name: str, part: Part, cells: Sequence[Cell]) -> None:
 def _with_coefficients(
     part: str, arm: Mapping[str, Any], learned: Mapping[str, Mapping[str, float]] | None
 ) -> dict[str, Any]:
-    """An arm with the coefficients that it takes from an earlier part.
+    """Replace the name of an earlier part in an arm by the coefficients that the part learned.
 
     Raises:
-        BadInput: that part has learned none.
+        BadInput: that part has not learned any.
     """
     source = arm.get("coefficients")
     if not isinstance(source, str):

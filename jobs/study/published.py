@@ -1,13 +1,13 @@
-"""The values that a run or a part of a study publishes, question by question, and every comparison anew from
-such a file alone:
+"""The values that a run or a part of a study publishes, question by question. All comparisons can be computed
+again from such a file alone:
 
     from jobs.study.published import compared_again
 
     tables = compared_again("runs/demo/questions.parquet")  # or docs/study/PART-questions.parquet
     tables["comparisons"]
 
-What is compared with what, the metric, the students' lineages and the seed of hindsight's halves stand in the
-file's metadata, as `DataFrame.attrs`.
+The file's metadata (`DataFrame.attrs`) holds the pairs that are compared, the metric, the students' lineages
+and the seed of hindsight's halves.
 """
 
 from collections.abc import Mapping
@@ -28,11 +28,11 @@ TEXTS = ("student", "arm", "question", "family")
 def described(
     rows: pd.DataFrame, metric: str, designs: Mapping[str, Design], last_round: int | None = None
 ) -> pd.DataFrame:
-    """Values with all beside them that intervals and comparisons need.
+    """Add to the values, as metadata, all that intervals and comparisons need.
 
     Args:
-        designs: by setting; a run has one, of no name.
-        last_round: where the rows are of several rounds: the one that is compared after.
+        designs: what is compared, by setting. A run has one setting, with an empty name.
+        last_round: the round after which arms are compared, if the rows are of several rounds.
     """
     told = {setting: asdict(design) | {"alike": sorted(design.alike)} for setting, design in designs.items()}
     rows = rows.copy()
@@ -41,7 +41,7 @@ def described(
 
 
 def published(results: Results) -> Results:
-    """A run's results whose values say all that comparing them again needs."""
+    """Add the metadata to a run's values, so that they can be compared again."""
     e = results.experiment
     alike = [(student, arm, c.against) for student, arm, c in results.comparisons if c.uncertainty == SAME]
     design = Design(
@@ -56,14 +56,14 @@ def published(results: Results) -> Results:
 
 
 def compared_again(file: str | Path) -> dict[str, pd.DataFrame]:
-    """Every table that follows from a file's values, by name: `families`, `comparisons`, `contrasts`; with
-    p-values corrected over all of the file.
+    """Compute all tables that follow from a file's values: `families`, `comparisons` and `contrasts`, by
+    name. P-values are corrected over the whole file.
 
     Args:
         file: `questions.parquet` of a run, or `PART-questions.parquet` of a study.
 
     Raises:
-        ValueError: the file was written before such files said what is compared.
+        ValueError: the file is of an earlier version, which did not store what is compared.
     """
     rows = pd.read_parquet(file)
     told: Mapping[Any, Any] = rows.attrs

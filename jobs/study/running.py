@@ -1,7 +1,7 @@
-"""Running a study: its parts in their order, every experiment an ordinary run, all of them over one store and
-one Ray.
+"""Running a study: its parts in order. Every experiment is an ordinary run, and all share one store and one
+Ray.
 
-Whatever is finished is found in the store, so a study that was stopped goes on where it was.
+Finished work is found in the store, so a study that was stopped continues where it stopped.
 """
 
 import json
@@ -26,18 +26,19 @@ from jobs.study.learning import learn
 from jobs.study.parts import Cell, Values, cells_of, members_of, taken, told
 from jobs.study.tables import CellResult, Tables, fixed_value, part_tables, result_of
 
-# Makes a run's results: looks at the outcome, writes its report into its directory.
+# Runs an experiment, writes its report into its directory, and returns its outcome.
 RunOne = Callable[[Run, Experiment], Outcome]
 
 
 @dataclass
 class Found:
-    """What came of a study.
+    """The results of a study so far.
 
     Attributes:
-        tables: by part.
-        fixed: keys that parts gave a value, with what each was chosen by.
-        world: members of the miniature world; empty without a full one.
+        tables: the tables of each part.
+        fixed: for each key that a part fixed: the part, the key, the value, and the table that it was chosen
+            by.
+        world: the models of the miniature world. Empty unless the study uses a full world.
     """
 
     study: Study
@@ -48,7 +49,9 @@ class Found:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a study runs."""
+    """The means to run a study: where it runs, how run directories are claimed, and how one experiment is
+    run.
+    """
 
     study: Study
     directory: Place
@@ -59,12 +62,15 @@ class Setting:
 
 
 def run_study(setting: Setting, only: Sequence[str] = ()) -> Iterator[Found]:
-    """Run the parts of a study, all or some, in their order; yields what is found so far after each.
+    """Run some or all parts of a study, in order. Yields the results so far after each part.
 
-    Parts that fix a value, or whose learned cost one of these takes, are run too: the others hang on them.
+    Args:
+        only: the parts to run. Parts that they depend on are run too: those that fix a value, and those whose
+            learned cost is used. Empty for all parts.
 
     Raises:
-        BadInput: some part is no valid experiment; nothing has been run then, but the world's making.
+        BadInput: a part is not valid. Nothing has been run then, except that the miniature world may have
+            been built.
     """
     study, say = setting.study, setting.terminal.say
     place = world_of(setting)
@@ -72,7 +78,7 @@ def run_study(setting: Setting, only: Sequence[str] = ()) -> Iterator[Found]:
     members = members_of(study, {} if place is None else models_of(place), lineages_in(world))
     found = Found(study, world=world)
     directories: dict[str, str] = {}
-    for name, part in study.parts.items():  # all of them before the first is run
+    for name, part in study.parts.items():  # check all parts before the first is run
         for cell in cells_of(study, name, members):
             check_learns(name, part, cell)
             if directories.setdefault(cell.experiment.name, name) != name:
@@ -97,7 +103,7 @@ def run_study(setting: Setting, only: Sequence[str] = ()) -> Iterator[Found]:
             try:
                 seed = cells[0].experiment.seed
                 found.tables[name], learned[name] = learn(found.tables[name], part.learns, seed)
-            except BadInput as error:  # its tables are there all the same
+            except BadInput as error:  # the part's tables are kept
                 say(f"part {name} learned no cost: {error}")
         for key, arms in part.fixing.items():
             value, chosen_by = fixed_value(cells, [result.tables for result in each], key, arms)
@@ -108,7 +114,9 @@ def run_study(setting: Setting, only: Sequence[str] = ()) -> Iterator[Found]:
 
 
 def needed_by(study: Study, only: Sequence[str]) -> set[str]:
-    """These parts, those that fix a value, and all whose learned costs any of them takes."""
+    """The names of these parts and of those that they depend on: parts that fix a value, and parts whose
+    learned cost is used.
+    """
     needed = {*only, *(name for name, part in study.parts.items() if part.fixes)}
     while True:
         more = {source for name in needed for source in sources_of(study.parts[name])}
@@ -118,10 +126,11 @@ def needed_by(study: Study, only: Sequence[str]) -> set[str]:
 
 
 def check_learns(name: str, part: Part, cell: Cell) -> None:
-    """Refuse, before anything is run, to learn from students that are not there or from one teacher.
+    """Refuse a part that cannot learn a cost, before anything is run: some students must remain to evaluate
+    the cost on, and there must be two teachers.
 
     Raises:
-        BadInput: with the part.
+        BadInput: the part cannot learn a cost.
     """
     if part.learns is None:
         return
@@ -137,7 +146,7 @@ def check_learns(name: str, part: Part, cell: Cell) -> None:
 
 
 def run_cell(setting: Setting, cell: Cell) -> CellResult:
-    """Run one experiment of a part; returns what came of it."""
+    """Run one experiment of a part. Returns its result."""
     directory = setting.claim(cell.experiment)
     setting.terminal.say(f"{cell.experiment.name}" + (f": {cell.label}" if cell.label else ""))
     with open_run(cell.experiment, directory, setting.terminal, host=setting.host) as run:
@@ -146,7 +155,9 @@ def run_cell(setting: Setting, cell: Cell) -> CellResult:
 
 
 def world_of(setting: Setting) -> Place | None:
-    """Where the study's miniature world is, built first where nobody has; None without one."""
+    """The place of the study's miniature world, which is built if it does not exist. None if the study has no
+    world.
+    """
     base = shared_experiment(setting.study)
     if base.miniature is None:
         return None
@@ -155,7 +166,9 @@ def world_of(setting: Setting) -> Place | None:
 
 
 def shared_experiment(study: Study) -> Experiment:
-    """What all parts share, as an experiment; with somebody in the places that parts fill."""
+    """The settings that all parts share, as an experiment. Placeholders stand for the arms, teachers and
+    students that parts set.
+    """
     nobody = {"name": "nobody", "path": "miniature:nobody"}
     tree = {
         **study.experiment,
@@ -169,7 +182,7 @@ def shared_experiment(study: Study) -> Experiment:
 
 
 def world_table(place: Place | None) -> pd.DataFrame:
-    """A full world's members, one a row."""
+    """The models of a full miniature world, one in each row. Empty if there is no such world."""
     if place is None or not (place / WORLD).is_file():
         return pd.DataFrame()
     told_of = json.loads((place / WORLD).read_text())
@@ -178,7 +191,7 @@ def world_table(place: Place | None) -> pd.DataFrame:
 
 
 def lineages_in(world: pd.DataFrame) -> dict[str, str]:
-    """The training from nothing that every member of a full world comes from, by the member's name."""
+    """The lineage of each model of a full world: models that come from one training from scratch share it."""
     return {
         str(row["name"]): f"{row['language']}-{row['width']}{'-wordy' if row['wordy'] else ''}"
         for row in world.to_dict("records")
@@ -186,11 +199,11 @@ def lineages_in(world: pd.DataFrame) -> dict[str, str]:
 
 
 def look_at_study(study: Study, terminal: Terminal, only: Sequence[str] = ()) -> list[str]:
-    """Lines that say what a study, or some of its parts, would run. Starts nothing; the miniature world must
-    have been built, since its members have no names before.
+    """Lines about the experiments that a study, or some of its parts, would run. Starts nothing. The
+    miniature world must exist already, because its models have no names before.
 
     Raises:
-        BadInput: some part is no valid experiment.
+        BadInput: a part is not valid.
     """
     base = shared_experiment(study)
     wanted = [name for name in study.parts if not only or name in needed_by(study, only)]

@@ -1,6 +1,5 @@
-"""What a study says at its end, in words: for every part who was better than whom, and how well costs order
-teachers.
-"""
+"""A study's results as text: for every part which arms were better than which, and how well costs order
+teachers."""
 
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
@@ -17,7 +16,7 @@ from training.comparison import MODELS_ALONE
 
 
 def study_lines(found: Found) -> Iterator[str]:
-    """The study as plain text lines."""
+    """The results of a study as lines of plain text."""
     for part, key, value, chosen_by in found.fixed:
         tried = ", ".join(f"{told(v)}: {m:.4f}" for v, m in chosen_by.itertuples(index=False))
         yield f"{part} fixed {key} at {told(value)} ({tried})"
@@ -38,7 +37,7 @@ def study_lines(found: Found) -> Iterator[str]:
 
 
 def is_of_one_seed(comparisons: pd.DataFrame) -> bool:
-    """Whether no comparison has a second training seed."""
+    """Whether all comparisons rest on one training seed."""
     return len(comparisons) > 0 and "seeds" in comparisons and bool((comparisons["seeds"] == 1).all())
 
 
@@ -48,11 +47,12 @@ def part_lines(
     over_all: pd.DataFrame | None = None,
     together: pd.DataFrame | None = None,
 ) -> Iterator[str]:
-    """One part: of every arm for how many students it was better or worse, by corrected p-values.
+    """The lines of one part. For every arm they say for how many students it was better or worse, by
+    corrected p-values.
 
     Args:
-        over_all: its comparisons corrected over all parts of the study.
-        together: so its contrasts.
+        over_all: the part's comparisons, corrected over all parts of the study.
+        together: the part's contrasts, corrected over all parts of the study.
     """
     yield from strongest_lines_of(tables)
     table = tables.comparisons
@@ -79,8 +79,8 @@ def part_lines(
 
 
 def strongest_lines_of(tables: Tables) -> Iterator[str]:
-    """Who cannot be told from the strongest teacher, and who is next, once for every setting that differs in
-    it.
+    """Lines that name the strongest teacher, the teachers that cannot be told from it, and the next one.
+    Settings with the same result share a line.
     """
     if not len(tables.strongest):
         return
@@ -106,16 +106,17 @@ def records(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
 
 
 def behind(row: Mapping[Hashable, Any]) -> str:
-    """By how much a teacher is behind the strongest one."""
+    """Text: by how much a teacher's accuracy is below the strongest teacher's, with the interval."""
     value, low, high = (100 * float(row[key]) for key in ("behind", "low", "high"))
     return f"behind it by {value:.1f} points ({low:.1f} to {high:.1f})"
 
 
 def together_lines(tables: Tables, over_all: pd.DataFrame | None = None) -> Iterator[str]:
-    """All students together: a claim about students like these, and one about these students.
+    """The lines on all students together: one claim about further students of the same kind, and one about
+    these students.
 
     Args:
-        over_all: the same corrected over all parts of the study.
+        over_all: the contrasts, corrected over all parts of the study.
     """
     table = tables.contrasts
     if not len(table):
@@ -140,7 +141,7 @@ def together_lines(tables: Tables, over_all: pd.DataFrame | None = None) -> Iter
 
 
 def chances(row: Mapping[Hashable, Any], p: str) -> str:
-    """A claim's p-value by itself, over the part and over the study, as far as they are known."""
+    """Text: a claim's p-value, also corrected over the part and over the study if those are known."""
     found = [
         f"{words}{'below 0.001' if row[key] < 0.001 else f'{row[key]:.3f}'}"
         for key, words in ((p, "p "), (f"{p}_corrected", "corrected "), (f"{p}_over_all", "over all parts "))
@@ -150,7 +151,9 @@ def chances(row: Mapping[Hashable, Any], p: str) -> str:
 
 
 def counts_of(row: Mapping[Hashable, Any]) -> str:
-    """On how many questions and seeds a claim over students rests; tables of an earlier study do not say."""
+    """Text: the number of questions and seeds behind a contrast. Empty for tables of an earlier version,
+    which lack them.
+    """
     if "questions" not in row:
         return ""
     left_out = row.get("left_out", 0)
@@ -159,7 +162,9 @@ def counts_of(row: Mapping[Hashable, Any]) -> str:
 
 
 def order_lines(correlations: pd.DataFrame, over: str) -> Iterator[str]:
-    """How well costs order teachers, the best first: the mean over students, and the extremes."""
+    """Lines on how well each cost orders teachers, the best cost first: the mean, minimum and maximum over
+    students.
+    """
     if not len(correlations):
         return
     yield f"  rank correlation of what teachers gave with a cost's order, {over}"
@@ -169,7 +174,7 @@ def order_lines(correlations: pd.DataFrame, over: str) -> Iterator[str]:
 
 
 def counted(table: pd.DataFrame, of: int, unit: tuple[float, str], what: str = "students") -> str:
-    """How often a difference was called, and its mean."""
+    """Text: how often a difference was called better or worse, and the mean difference."""
     n = {word: int((table["called"] == word).sum()) for word in CALLED}
     scale, words = unit
     mean = f"{scale * float(np.mean(table['difference'])):+{'.1f' if scale > 1 else '.4f'}} {words}"
@@ -183,10 +188,11 @@ def counted(table: pd.DataFrame, of: int, unit: tuple[float, str], what: str = "
 
 
 def by_setting(table: pd.DataFrame, settings: int | None = None) -> pd.DataFrame:
-    """A table in which a student under each of several settings has a name of its own.
+    """Add the setting to the students' names if there are several settings, so that each row's student is
+    unique.
 
     Args:
-        settings: how many there are, should another table have more.
+        settings: the number of settings, if another table has more than this one.
     """
     if not len(table) or max(settings or 0, table["setting"].nunique()) < 2:
         return table
@@ -194,8 +200,8 @@ def by_setting(table: pd.DataFrame, settings: int | None = None) -> pd.DataFrame
 
 
 def best_teachers(tables: Tables) -> pd.DataFrame:
-    """For every student the strongest teacher, the one that gave most, and the best in hindsight against the
-    baseline.
+    """One row for every student: the strongest teacher, the teacher with the greatest gain, and how the best
+    teacher in hindsight compares with the baseline.
     """
     rows = []
     compared = by_setting(tables.comparisons)

@@ -1,6 +1,5 @@
-"""The tables of a study: every seed, every question, every comparison, families, and what every teacher gave
-every student beside what its answers cost.
-"""
+"""The tables of a study: values of seeds and questions, comparisons, families of questions, and students'
+gains beside the costs of teachers' answers."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -26,23 +25,26 @@ def _no_table() -> pd.DataFrame:
 
 @dataclass
 class Tables:
-    """What came of a part, each a CSV file; `questions` a Parquet file.
+    """The tables of a part. Each becomes a CSV file, and `questions` a Parquet file.
 
     Attributes:
-        values: a row for every student, arm, seed and round, before training too (round 0): accuracy (or
-            minus loss), how many examples it learned from, their answer tokens, optimizer steps.
-        questions: after the last round the value of every question of every path and seed, and of the
-            students before training: all tables that hold intervals follow from it.
+        values: one row for every student, arm, seed and round, and for the student before training (round 0):
+            accuracy (or minus the loss), the number of training examples, their answer tokens, optimizer
+            steps.
+        questions: the value of every question, for every path and seed after the last round and for the
+            students before training. All tables with intervals follow from it.
         families: means over seeds after the last round, for every family of questions.
-        comparisons: differences from baselines with 95 % intervals; `p_corrected` by Holm over the part.
-        contrasts: the same of all students together, with an interval over students and one of these.
-        strongest: the teachers' accuracies, and who cannot be told from the strongest.
-        notes: what is to be known of intervals, in words.
-        pairs: for every student and teacher that it learned from alone: the gain, and the mean costs and
-            features of that teacher's verified answers under the student before training.
-        correlations: Spearman's, of what teachers gave a student and minus a cost, over teachers.
-        judged: the same for the students and families that a learned cost was not fitted on.
-        coefficients: of the learned cost.
+        comparisons: differences from the baselines with 95 % intervals. `p_corrected` is Holm's over the
+            part.
+        contrasts: the same over all students together, with two intervals: for further students of the same
+            kind, and for these students.
+        strongest: the teachers' accuracies, and which cannot be told from the strongest.
+        notes: remarks on the intervals, as text.
+        pairs: for every student and every teacher from which alone it learned: the gain, and the mean costs
+            and features of the teacher's verified answers under the student before training.
+        correlations: Spearman's correlation, over teachers, of a student's gain with minus a cost.
+        judged: the same for students and families that the learned cost was not fitted on.
+        coefficients: those of the learned cost.
     """
 
     values: pd.DataFrame = field(default_factory=_no_table)
@@ -59,17 +61,17 @@ class Tables:
     metric: str = "accuracy"
 
     def named(self) -> dict[str, pd.DataFrame]:
-        """By name."""
+        """The tables by name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "metric"}
 
     @property
     def unit(self) -> tuple[float, str]:
-        """What differences are shown in: by how much they are multiplied, and what that is called."""
+        """The unit in which differences are shown: the factor to multiply by, and the unit's name."""
         return (100.0, "points of accuracy") if self.metric == "accuracy" else (1.0, "nats per answer token")
 
 
 def joined_tables(every: Iterable[Tables]) -> Tables:
-    """Several cells' tables as one."""
+    """Concatenate the tables of several experiments."""
     some = list(every)
     joined = {}
     for name in Tables().named():
@@ -81,13 +83,13 @@ def joined_tables(every: Iterable[Tables]) -> Tables:
 
 @dataclass(frozen=True)
 class CellResult:
-    """What came of one experiment of a part.
+    """The result of one experiment of a part.
 
     Attributes:
-        tables: those that follow from this experiment alone.
-        values: question by question, after the last round.
+        tables: the tables that depend on this experiment alone.
+        values: the value of each question after the last round.
         design: what is compared in it.
-        ended: what is said of paths that ended before the last round.
+        ended: lines about paths that ended before the last round.
     """
 
     cell: Cell
@@ -98,10 +100,10 @@ class CellResult:
 
 
 def result_of(cell: Cell, outcome: Outcome, against: Iterable[str]) -> CellResult:
-    """What came of one experiment.
+    """Compute the result of one experiment.
 
     Args:
-        against: arms to compare with beside the baselines.
+        against: arms to compare with, besides the baselines.
     """
     judged, e = Judged(outcome), outcome.start.experiment
     strongest = strongest_table(outcome.start)
@@ -124,7 +126,7 @@ def result_of(cell: Cell, outcome: Outcome, against: Iterable[str]) -> CellResul
 
 
 def alike_in(judged: Judged, design: Design) -> frozenset[tuple[str, str, str]]:
-    """Student and the two arms, of all that are compared and trained on the same choices."""
+    """The compared pairs of arms that trained on the same choices, as triples (student, arm, other arm)."""
     return frozenset(
         (student, arm, other)
         for student, (arm, other) in product(design.lineages, design.pairs())
@@ -134,7 +136,9 @@ def alike_in(judged: Judged, design: Design) -> frozenset[tuple[str, str, str]]:
 
 
 def ended_lines(judged: Judged) -> list[str]:
-    """Paths that ended before the last round and why, and the arms that are compared with nothing for it."""
+    """Lines about paths that ended before the last round, with the reason, and about arms that are not
+    compared because of it.
+    """
     ended = judged.outcome.ended
     gone = dict.fromkeys((p.student, p.arm.name) for p in ended)
     lines = [f"ended: {why}" for _, why in ended.values()]
@@ -146,7 +150,9 @@ def ended_lines(judged: Judged) -> list[str]:
 
 
 def part_tables(results: Sequence[CellResult]) -> Tables:
-    """The tables of a part: what seeds differ by is pooled over all paths of all its experiments."""
+    """Make the tables of a part. The variance between seeds is estimated from all paths of all its
+    experiments.
+    """
     joined = joined_tables([r.tables for r in results])
     heads = [{"part": r.cell.part, "setting": r.cell.label} for r in results]
     every = [r.values for r in results]
@@ -167,12 +173,12 @@ def part_tables(results: Sequence[CellResult]) -> Tables:
 
 
 def ended_in(results: Sequence[CellResult]) -> list[str]:
-    """What is said of paths that ended, with the setting where there is one."""
+    """Lines about paths that ended early, each with its setting if there is one."""
     return [(f"[{r.cell.label}] " if r.cell.label else "") + line for r in results for line in r.ended]
 
 
 def with_head(cell: Cell, table: pd.DataFrame) -> pd.DataFrame:
-    """A table with its part and setting in front."""
+    """Put the part and the setting in front of a table."""
     return headed({"part": cell.part, "setting": cell.label}, table)
 
 
@@ -203,14 +209,17 @@ def values_table(outcome: Outcome, judged: Judged) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows)
     whole = [c for c in ("cut_off", "questions", "examples", "answer_tokens", "steps") if c in table]
-    return table.astype(dict.fromkeys(whole, "Int64"))  # empty before training, and no fractions after
+    return table.astype(dict.fromkeys(whole, "Int64"))  # missing before training, whole numbers after
 
 
 def fixed_value(
     cells: Sequence[Cell], tables: Sequence[Tables], key: str, arms: Sequence[str]
 ) -> tuple[object, pd.DataFrame]:
-    """The value of a crossed key under which an arm, or several as their mean, does best after the last
-    round, over students and seeds; of equals the first. And what it was chosen by.
+    """Find the best value of a crossed key. It is the one with the greatest mean after the last round, over
+    the given arms, students and seeds. Of equal values the first is taken.
+
+    Returns:
+        The value, and the table of means that it was chosen by.
     """
     rows = []
     for cell, found in zip(cells, tables, strict=True):

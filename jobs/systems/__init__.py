@@ -1,1 +1,1 @@
-"""One way of teaching students a file, its algorithm from top to bottom."""
+"""The systems: each implements one way of teaching students, with its algorithm in one file."""

@@ -1,4 +1,4 @@
-"""Every student under every arm and training seed, and what all systems do alike on the way."""
+"""The paths of an experiment, and the steps that all systems share."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ from jobs.stages.train import NothingToLearn, remove_weights, train_students
 
 
 def paths_of(experiment: Experiment) -> list[StudentPath]:
-    """Every student under every arm and training seed."""
+    """List one path for each combination of student, arm and training seed."""
     return [
         StudentPath(s.name, arm, seed)
         for s in experiment.students
@@ -24,12 +24,12 @@ def paths_of(experiment: Experiment) -> list[StudentPath]:
 
 
 def path_seed(experiment: Experiment, path: StudentPath, number: int) -> int:
-    """The seed of one path's draws and training in one round."""
+    """Derive the seed of a path's random draws and of its training in round `number`."""
     return derive_seed(experiment.seed, path.seed, number)
 
 
 def judging_of(experiment: Experiment) -> Judging:
-    """How this experiment judges students."""
+    """Collect the settings by which this experiment evaluates students."""
     e = experiment
     return Judging(e.evaluate, Checks(e.verify, e.judge), e.score, e.seed)
 
@@ -43,15 +43,16 @@ def train_and_judge(
     number: int,
     on_result: OnResult | None = None,
 ) -> dict[StudentPath, ModelState]:
-    """The end of a round: train, evaluate, tell, and let weights go that nobody will need. In a plan paths
-    whose training is not there are left out.
+    """End a round: train the students, evaluate them, report the results, and remove weights that are no
+    longer needed. In plan mode, paths whose training does not exist yet are left out.
 
     Args:
-        now: the students as they are.
-        on_result: told of the evaluations.
+        now: the students before this round's training.
+        trainings: this round's training of each path.
+        on_result: called with the round's number and the evaluations.
 
     Returns:
-        The trained students.
+        The students after the training, for each path that was trained.
     """
     e = start.experiment
     stages = train_students(run, list(trainings.values()), e.placement)
@@ -71,20 +72,21 @@ def train_and_judge(
 
 
 def end_path(run: Run, outcome: Outcome, path: StudentPath, number: int, why: NothingToLearn) -> None:
-    """Let a path end that has nothing left to learn from, while the others go on.
+    """Record that a path ends because it has no example left to learn from. The other paths continue.
 
     Raises:
-        NothingToLearn: it was the last of all, in the first round: nothing was trained.
+        NothingToLearn: every path has ended and no student was ever trained.
     """
-    outcome.ended[path] = number, str(why)  # which says whose and in which round
+    outcome.ended[path] = number, str(why)  # the text names the path and the round
     if len(outcome.ended) == len(outcome.paths) and not any(outcome.evaluated()):
         raise why
     run.terminal.say(f"ended: {why}")
 
 
 def let_weights_go(run: Run, outcome: Outcome, number: int) -> None:
-    """After a round has been judged, remove the trained weights that nobody will need: `keep: last` keeps
-    those of the last round, `best` those of the round that was judged best, of the earlier of equals.
+    """Remove trained weights that are no longer needed, after a round has been evaluated. `keep: last` keeps
+    those of the last round. `keep: best` keeps those of the round with the best evaluation, and the earlier
+    of two equal ones. Until the last round, the weights of the present round are kept too.
     """
     e = outcome.start.experiment
     if e.keep == "all" or run.mode != "make":

@@ -1,7 +1,7 @@
-"""What a system is to the rest of the program: one record, found by the arms of its kind.
+"""The interface of a system. A system is one record of type `System`, which the arms of its kind refer to.
 
-A new system is a folder beside this file with its record under the name `SYSTEM`, a class of arms that names
-the folder's module, and an entry of that class in `jobs.experiment.arms.ARMS`.
+To add a system, create a folder beside this file with its record under the name `SYSTEM`. Then add a class of
+arms that names the folder's module, and enter that class in `jobs.experiment.arms.ARMS`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +16,7 @@ from jobs.run.run import Planned, Run
 
 
 class Teach(Protocol):
-    """Lets the students of some paths, all of one system, go through every round."""
+    """Takes the students of some paths through all rounds. All paths belong to one system."""
 
     def __call__(
         self,
@@ -27,22 +27,22 @@ class Teach(Protocol):
         on_result: OnResult | None = None,
         by_epoch: bool = False,
     ) -> None:
-        """In a plan a path ends at the first thing that nobody has made yet.
+        """Teach the students. In plan mode a path stops at the first result that does not exist yet.
 
         Args:
-            outcome: gets what every path came to.
-            on_result: called after every round; with `by_epoch` also after every epoch of one, where the
+            outcome: the results of every path are added here.
+            on_result: called after every round. With `by_epoch` it is also called after every epoch, if the
                 system's trainings have epochs.
         """
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What a plan says of a system while it is not known what there is to do.
+    """Upper bounds on a system's work. A plan prints them if it cannot know the exact work yet.
 
     Attributes:
-        work: the system's own stages, at most.
-        steps: optimizer steps of one training, at most.
+        work: the system's own stages, each with an upper bound.
+        steps: the most optimizer steps of one training.
     """
 
     work: Sequence[Planned]
@@ -50,24 +50,26 @@ class Bound:
 
 
 def nothing_to_check(experiment: Experiment, questions: int) -> None:
-    """For a system that asks nothing of an experiment beyond its arms' own settings."""
+    """The default of `System.check`: accept every experiment."""
 
 
 def no_sections(outcome: Outcome) -> Iterable[Section]:
-    """For a system that adds nothing to the report."""
+    """The default of `System.sections`: add nothing to the report."""
     return ()
 
 
 @dataclass(frozen=True)
 class System:
-    """One way of teaching students: the kind of some arms.
+    """One way of teaching students. All arms of one kind use the same system.
 
     Attributes:
-        teach: the system itself.
-        bound: for a plan, of an experiment with so many training questions.
-        takes_pool: it learns from teachers' verified answers; a run in which no arm does asks no teacher.
-        check: refuses, before anybody is asked, an experiment with so many training questions.
-        sections: what it adds to a run's report.
+        teach: runs the system's algorithm.
+        bound: bounds the work for an experiment and its number of training questions.
+        takes_pool: whether the system learns from teachers' verified answers. If no arm of a run does, no
+            teacher is asked.
+        check: refuses an unsuitable experiment, given its number of training questions, before any model is
+            asked.
+        sections: returns the system's sections of the run's report.
     """
 
     teach: Teach
@@ -78,7 +80,7 @@ class System:
 
 
 def system_of(arm: Arm) -> System:
-    """The system that teaches by an arm."""
+    """Import and return the system that an arm uses."""
     found = import_module(arm.system).SYSTEM
     if not isinstance(found, System):
         raise TypeError(f"SYSTEM in {arm.system} is {type(found).__name__}, and no System")
@@ -86,5 +88,5 @@ def system_of(arm: Arm) -> System:
 
 
 def systems_of(experiment: Experiment) -> dict[str, System]:
-    """The systems of an experiment's arms by kind, in the order of its arms."""
+    """Map each kind of arm in the experiment to its system, in the order of the arms."""
     return {arm.kind: system_of(arm) for arm in experiment.arms}

@@ -1,7 +1,7 @@
-"""The ways of teaching that an experiment compares: arms, of a kind for each system, each in a file here.
+"""The arms that an experiment can compare. Each kind of arm has a file here and belongs to one system.
 
-`ARMS` is the one place where a kind is entered. An arm's class names the module of its system, which is
-imported when a run comes to it: an experiment can be read without any of them.
+To add a kind, enter it in `ARMS`. An arm's class names the module of its system. That module is imported only
+when a run needs it, so an experiment can be read without it.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ ARMS: dict[str, type[Section]] = {"select": SelectArm, "ogls_sd": OglsArm}
 
 
 class Arm(Protocol):
-    """What an arm of any kind is, beside a section of the experiment's file.
+    """The interface of every kind of arm. An arm is also a section of the experiment's file.
 
     Attributes:
-        system: the module whose `SYSTEM` teaches by it (`jobs.systems.record`).
+        system: the name of the module that holds the arm's system as `SYSTEM` (`jobs.systems.record`).
     """
 
     system: ClassVar[str]
@@ -33,14 +33,18 @@ class Arm(Protocol):
     def name(self) -> str: ...
 
     def check(self, teachers: Sequence[Teacher]) -> None:
-        """Refuse what does not fit to the experiment's teachers, as a ValueError."""
+        """Check that the arm fits the experiment's teachers.
+
+        Raises:
+            ValueError: it does not fit.
+        """
 
 
 def arm_of(given: Any) -> Any:
-    """The arm that a mapping describes, by its kind; one that is read already is itself.
+    """Read an arm from a mapping, by its kind. An arm that was already read is returned as it is.
 
     Raises:
-        ValueError: no such kind, or what pydantic finds in it.
+        ValueError: the kind is unknown, or pydantic refuses the mapping.
     """
     if isinstance(given, BaseModel):
         return given

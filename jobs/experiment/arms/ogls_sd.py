@@ -1,4 +1,4 @@
-"""Arms of kind `ogls_sd`: learn from own rollouts, steered by which came out right and which wrong."""
+"""Arms of kind `ogls_sd`: the student learns from its own rollouts, steered by right and wrong ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -28,13 +28,14 @@ SDPO_TOP_K = 100  # as in its published code
 
 
 class OglsArm(Section):
-    """The student learns from its own rollouts (OGLS-SD, arXiv 2605.12400, and its relatives); how they are
-    drawn is said for all such arms in `rollouts`.
+    """The student learns from its own rollouts (OGLS-SD, arXiv 2605.12400, and related methods). The section
+    `rollouts` says how rollouts are sampled, for all such arms together.
 
-    `target` is what each token is drawn to, see `docs/ogls_sd.md`. `lambda` is the largest, reached after
-    `ramp` optimizer steps. `exclude_self` leaves a rollout and its copies out of its own wrong pool; `honest`
-    tells the teacher that a wrong attempt is wrong. `normalise` by tokens or by rows. `tail_weight` trains on
-    the ends of short right rollouts by cross-entropy (v2 of the paper). `teacher` is `gkd`'s.
+    `target` is the distribution that each token is trained towards, see `docs/ogls_sd.md`. `lambda` is the
+    greatest strength of steering, reached after `ramp` optimizer steps. `exclude_self` removes a rollout and
+    its copies from its own wrong pool. `honest` tells the teacher that a wrong attempt is wrong. `normalise`
+    gives equal weight to all tokens, or to all rows. `tail_weight` trains on the ends of short right rollouts
+    by cross-entropy (v2 of the paper). `teacher` names the teacher of target `gkd`.
     """
 
     system: ClassVar[str] = "jobs.systems.ogls_sd"
@@ -61,8 +62,8 @@ class OglsArm(Section):
     @model_validator(mode="before")
     @classmethod
     def _published(cls, given: Any) -> Any:
-        """Whoever does not speak of `top_k` gets `sdpo`'s own, as a value: what a run writes down of its
-        experiment says it too.
+        """Write the default of `top_k` for target `sdpo` into the settings. So the experiment that a run
+        saves shows it.
         """
         if (
             not isinstance(given, Mapping)
@@ -90,7 +91,7 @@ class OglsArm(Section):
 
     @property
     def steered(self) -> SteeredSettings | None:
-        """The objective's settings; None where rollouts are learned from by cross-entropy."""
+        """The objective's settings. None if the arm learns from rollouts by cross-entropy."""
         if self.target == "rejection_sampling":
             return None
         base, plus, minus = TARGETS[self.target]
@@ -103,15 +104,16 @@ class OglsArm(Section):
         return SteeredSettings(base, plus, minus, self.most_lambda, self.ramp, divergence)
 
     def check(self, teachers: Sequence[Teacher]) -> None:
-        """Refuse a teacher that the experiment does not host: its distributions are read, not its texts.
+        """Check that the experiment hosts the arm's teacher. It has to be hosted, because its distributions
+        are read.
 
         Raises:
-            ValueError: with what there is.
+            ValueError: it is not hosted. Names the teachers that are.
         """
         check_teacher(self.name, self.teacher, teachers, is_hosted=True)
 
 
-# States that a target is made of: base, and what lambda times the difference of is added.
+# The arrays that each target is made from: base, plus, minus. lambda times (plus - minus) is added to base.
 TARGETS: dict[str, tuple[str, str | None, str | None]] = {
     "ogls": ("h0", "h_pos", "h_neg"),
     "shuffled": ("h0", "h_pos", "h_neg"),
@@ -124,8 +126,8 @@ TARGETS: dict[str, tuple[str, str | None, str | None]] = {
     "gkd": ("h0", None, None),
 }
 
-# Which targets read a setting, where not all do: those with a direction, those with a divergence, those whose
-# rows follow from pools, those that learn from wrong rollouts alone.
+# The targets that use each setting, for settings that not all targets use. Groups of targets: with a
+# divergence, with a direction, with pools, and with wrong rollouts only.
 STEERED = tuple(TARGETS)
 DIRECTED = tuple(target for target, (_, plus, _) in TARGETS.items() if plus is not None)
 POOLED = tuple(target for target in TARGETS if target not in ("sdpo", "gkd"))

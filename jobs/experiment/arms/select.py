@@ -1,4 +1,4 @@
-"""Arms of kind `select`: choose among the teachers' answers by a rule over a cost."""
+"""Arms of kind `select`: a rule chooses among the teachers' answers by their costs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -12,9 +12,9 @@ from selection.rules import RANKING_RULES, RuleName, RuleSettings, WeightName
 
 
 class SelectArm(Section):
-    """The student learns from answers that a rule chooses from the teachers' verified ones, by a cost.
+    """The student learns from verified teachers' answers that a rule chooses by a cost.
 
-    The whole path goes through every round of training and evaluation.
+    Each arm has its own training and evaluation in every round.
     """
 
     system: ClassVar[str] = "jobs.systems.select"
@@ -105,14 +105,14 @@ class SelectArm(Section):
 
     @property
     def only_teacher(self) -> str | None:
-        """The one teacher that this arm learns from by its settings; None where it may be any."""
+        """The one teacher whose answers this arm uses. None if it may use any teacher's."""
         return self.teacher if self.rule == "teacher" else None
 
     def check(self, teachers: Sequence[Teacher]) -> None:
-        """Refuse an experiment without teachers, or without the one that is named.
+        """Check that the experiment has teachers, and the one that this arm names.
 
         Raises:
-            ValueError: with the names that it has.
+            ValueError: it has not. Gives the names of its teachers.
         """
         if not teachers:
             raise ValueError(f"arm {self.name} chooses among teachers' answers, and there are no teachers")
@@ -120,15 +120,15 @@ class SelectArm(Section):
 
 
 def choosing_arms(arms: Iterable[object]) -> list[SelectArm]:
-    """Those of some arms that choose among teachers' answers."""
+    """The arms of kind `select` among some arms."""
     return [arm for arm in arms if isinstance(arm, SelectArm)]
 
 
 def single_teachers(arms: Iterable[object]) -> dict[str, str]:
-    """The arms that learn from one teacher alone, by their settings: arm -> teacher."""
+    """The arms that use the answers of one fixed teacher: arm's name -> teacher's name."""
     return {arm.name: arm.only_teacher for arm in choosing_arms(arms) if arm.only_teacher is not None}
 
 
 def strongest_arm(arms: Iterable[object]) -> str | None:
-    """The name of the first arm that learns from the strongest teacher; None without one."""
+    """The name of the first arm that learns from the strongest teacher. None if there is no such arm."""
     return next((arm.name for arm in choosing_arms(arms) if arm.rule == "strongest"), None)

@@ -1,6 +1,5 @@
-"""OGLS-SD (arXiv 2605.12400) and its relatives, arms of kind `ogls_sd`: the algorithm, its own stages, and
-what it tells plans and reports.
-"""
+"""OGLS-SD (arXiv 2605.12400) and related methods, for arms of kind `ogls_sd`: the algorithm, its own stages,
+and its parts of plans and reports."""
 
 from jobs.systems.ogls_sd.algorithm import teach
 from jobs.systems.ogls_sd.bound import bound

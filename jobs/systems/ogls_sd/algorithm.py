@@ -1,9 +1,10 @@
-"""OGLS-SD (arXiv 2605.12400) and its relatives, arms of kind `ogls_sd`: roll out, verify, pool, steer, train
-and evaluate, round after round on one optimizer.
+"""OGLS-SD (arXiv 2605.12400) and related methods, for arms of kind `ogls_sd`. Each round rolls out, verifies,
+forms pools, steers, trains and evaluates. All rounds share one optimizer.
 
-The student answers; a checker sorts its answers; the student as it was at first reads the wrong ones after
-right and wrong solutions, and the difference says where to go. `docs/ogls_sd.md` has what is published, what
-is our choice, and what came of it.
+The student answers questions, and a checker marks the answers right or wrong. A frozen teacher, by default
+the student before training, then reads each wrong answer: once after right solutions and once after wrong
+ones. The difference between the two readings gives the direction of training. `docs/ogls_sd.md` says what is
+published, what we chose, and what the results were.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,13 +53,13 @@ def teach(
     on_result: OnResult | None = None,
     by_epoch: bool = False,
 ) -> None:
-    """Roll out, verify, steer, train and evaluate, round after round, for these paths.
+    """Roll out, verify, steer, train and evaluate these paths, round after round.
 
-    In a plan a path ends at the first thing that nobody has made yet.
+    In plan mode a path stops at the first result that does not exist yet.
 
     Args:
         on_result: called after every round.
-        by_epoch: means nothing here: a round's rollouts are of the student as it was when it began.
+        by_epoch: has no effect here, because all rollouts of a round come from the student at its beginning.
     """
     e = start.experiment
     now = {path: start.students[path.student] for path in paths}
@@ -90,17 +91,17 @@ def teach(
 
 
 def rollout_seed(e: Experiment, path: StudentPath, number: int) -> int:
-    """What rollouts are drawn by: in the first round, when all have the same student, the same for all paths;
-    later another in every round and under every training seed, and the same for all arms.
+    """The seed that rollouts are sampled with. All arms share it. In round 1 all training seeds share it too,
+    because every path still has the same student. Later rounds each have their own, for each training seed.
     """
     return derive_seed(e.seed, "rollouts", *((number, path.seed) if number > 1 else ()))
 
 
 def arm_of(path: StudentPath) -> OglsArm:
-    """The arm of a path of this system.
+    """Return a path's arm, which must be of this system.
 
     Raises:
-        TypeError: it is of another.
+        TypeError: the arm belongs to another system.
     """
     if not isinstance(path.arm, OglsArm):
         raise TypeError(f"{path.label} is no path of ogls_sd")
@@ -108,13 +109,15 @@ def arm_of(path: StudentPath) -> OglsArm:
 
 
 def teacher_of(start: Start, path: StudentPath) -> ModelState:
-    """Who reads a path's rollouts: the student as it was at first; for gkd another model."""
+    """The model that reads a path's rollouts: the student before any training, or for target `gkd` another
+    model.
+    """
     arm = arm_of(path)
     return start.students[path.student] if arm.teacher is None else start.hosted[arm.teacher]
 
 
 def needs_of(e: Experiment, arm: OglsArm) -> Needs:
-    """What an actor with an arm's teacher asks of the cluster."""
+    """The resources of an actor that holds an arm's teacher."""
     own = (t.needs for t in e.teachers if isinstance(t, ModelTeacher) and t.name == arm.teacher)
     return next(own, e.placement.needs)
 
@@ -126,7 +129,9 @@ def read_by_teachers(
     taken: Mapping[StudentPath, Taken],
     rolled: Mapping[StudentPath, RolledOut],
 ) -> dict[StudentPath, View]:
-    """Have the teachers read what arms take: one pass for all arms that are views of the same pools."""
+    """Let the teachers read the rollouts that the arms use. Arms whose targets come from the same pools share
+    one pass.
+    """
     e, wanted, of_path = start.experiment, dict[str, Steering](), dict[StudentPath, str]()
     of_pools = set[str]()
     for path, own in taken.items():
@@ -152,7 +157,9 @@ def read_by_teachers(
 
 @dataclass(frozen=True)
 class Material:
-    """One path's round: what was asked, said and taken, what the teacher said of it, the training before."""
+    """The inputs of one path's training in one round: the questions, the rollouts, the part that the arm
+    uses, the teacher's readings, and the training of the round before.
+    """
 
     number: int
     questions: Sequence[Question]
@@ -165,7 +172,8 @@ class Material:
 def training_of(
     run: Run, start: Start, outcome: Outcome, path: StudentPath, state: ModelState, r: Material
 ) -> Training | None:
-    """The training of one path's round, with its examples written; None in a plan that is not so far.
+    """Write the examples of a path's round and describe its training. In plan mode returns None if the inputs
+    do not exist yet.
 
     Raises:
         NothingToLearn: no rollout is left to learn from.
@@ -207,7 +215,7 @@ def training_of(
     fell_out = r.taken.why | {i: state for i, (state, _) in lost.items()}
     refuse_nothing(label, list(fell_out.values()), made["examples"] > 0)
     seed = path_seed(e, path, r.number)
-    order = [*(i for i in trained if i not in lost), *tail]  # as the examples lie
+    order = [*(i for i in trained if i not in lost), *tail]  # in the order of the examples
     seen = frozenset(order[k] for k in drawn_in(len(order), e.train.batch_size, seed, steps))
     why = final_states(r.taken, lost, tail, seen)
     own = outcome.round(path, r.number)
@@ -217,7 +225,7 @@ def training_of(
     if r.said is not None:
         told[CONTEXTS_OUT] = float(r.said.manifest()["counts"]["left_out"])
     own.figures, own.examples = r.rolled.told() | told, stage
-    settings = replace(e.train, steps=steps, tokens=None)  # rounds of equally many steps
+    settings = replace(e.train, steps=steps, tokens=None)  # all rounds have the same number of steps
     shared = SharedOptimizer(r.before, (r.number - 1) * steps, e.rounds * steps, r.number == e.rounds)
     if arm.steered is None:
         return Training(label, state, stage, seed, settings, shared)

@@ -1,4 +1,4 @@
-"""What a plan says of OGLS-SD while it is not known what there is to do."""
+"""Upper bounds on the work of OGLS-SD, for a plan that cannot know the exact work yet."""
 
 from jobs.experiment.arms.ogls_sd import OglsArm
 from jobs.experiment.schema import Experiment
@@ -8,8 +8,8 @@ from jobs.systems.record import Bound
 
 
 def bound(e: Experiment, questions: int) -> Bound:
-    """At most so many rollouts, and so many that teachers read: in the first round all arms have the same
-    student and share what it says.
+    """The most rollouts that are sampled, and the most that teachers read. In the first round all arms have
+    the same student, so they share its rollouts.
     """
     arms = [arm for arm in e.arms if isinstance(arm, OglsArm)]
     drawn, place = e.drawn, f"{e.placement.evaluate_workers} × ({e.placement.needs})"

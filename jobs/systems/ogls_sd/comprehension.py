@@ -1,4 +1,4 @@
-"""Whether a student can read solutions that stand in its prompt: without that OGLS-SD's targets are noise."""
+"""Checks that a student makes use of solutions in its prompt. If it does not, OGLS-SD's targets are noise."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -24,11 +24,11 @@ def check_reading(
     questions: Iterable[Question],
     judging: Judging,
 ) -> None:
-    """Before anything is trained: can these students read solutions at all? They are asked some questions
-    with the worked solution in the prompt, and without.
+    """Check, before any training, that the students make use of solutions. Each student answers some
+    questions twice: with the worked solution in the prompt, and without.
 
     Raises:
-        BadInput: a solution in the prompt does not make one right more often.
+        BadInput: a student is not right more often with the solution than without.
     """
     drawn = e.drawn
     steers = [a for a in e.arms if isinstance(a, OglsArm) and a.steered is not None and a.target != "gkd"]
@@ -78,13 +78,13 @@ def check_reading(
 
 
 def check_vocabularies(readers: Mapping[str, tuple[ModelState, ModelState]]) -> None:
-    """Refuse teachers whose tokens are others than the student's, before anything is asked.
+    """Refuse a teacher whose vocabulary differs from the student's, before any model is asked.
 
     Args:
-        readers: teacher and student by path.
+        readers: for each path, its teacher and its student.
 
     Raises:
-        BadInput: with both.
+        BadInput: the vocabularies differ. Gives the size of both.
     """
     for label, (teacher, student) in readers.items():
         if teacher.id == student.id:
@@ -100,17 +100,20 @@ def check_vocabularies(readers: Mapping[str, tuple[ModelState, ModelState]]) -> 
 
 
 def values_of_both(one: Stage, other: Stage) -> tuple[float, float]:
-    """The means of two evaluations over the questions that both have a value for; NaN without one."""
+    """The means of two evaluations, over the questions that have a value in both. NaN if there is no such
+    question.
+    """
     values = [stage.read().set_index("question_id")["value"].dropna() for stage in (one, other)]
     both = values[0].index.intersection(values[1].index)
     return float(values[0][both].mean()), float(values[1][both].mean())
 
 
 def refuse_unmoved(label: str, view: View, e: Experiment) -> None:
-    """Stop where what the teacher is shown hardly changes what it says: every target would be noise.
+    """Stop if the shown solutions hardly change the teacher's predictions, because every target would be
+    noise.
 
     Raises:
-        BadInput: with by how much.
+        BadInput: the change is below `rollouts.least_kl`. Gives it in nats per token.
     """
     kl = float(view.manifest()["counts"]["kl_nats"])
     if e.drawn.check_questions and kl == kl and kl < e.drawn.least_kl:

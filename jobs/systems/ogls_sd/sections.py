@@ -1,4 +1,5 @@
-"""What became of students' own rollouts, round by round, and how far they are from their targets."""
+"""The report's section on students' own rollouts: the results of each round, and how far students are from
+their targets."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,7 +10,7 @@ from jobs.experiment.arms.ogls_sd import OglsArm
 from jobs.results.outcome import Outcome, Section
 from training.metrics import read_metrics
 
-# Metrics of the objective `steered`, as sums over tokens with a target; what each is called for people.
+# Metrics of the objective `steered` (sums over tokens with a target), each with its name in the report.
 WATCHED = {
     "exact_kl_nats": "exact KL",
     "clipped_entries": "entries clipped",
@@ -25,13 +26,14 @@ WATCHED = {
 }
 
 
-# Of targets without a direction these say nothing: they have no unprivileged reading beside them.
+# Shown only for targets with a direction. Others have no reading without solutions to compare with.
 OF_A_DIRECTION = ("base_entropy_nats", "target_from_base_nats", "largest_delta")
 
 
 def rollouts_table(outcome: Outcome) -> pd.DataFrame:
-    """A row for every path and round that learned from own rollouts: how they came out, how many were learned
-    from, and the objective's metrics in the round's first and last step, means over tokens with a target.
+    """Build a table with one row for every path and round that learned from its own rollouts. A row holds the
+    results of the rollouts, how many were learned from, and the objective's metrics in the round's first and
+    last step. Metrics are means over the tokens that have a target.
     """
     rows = []
     for (path, number), own in outcome.rounds.items():
@@ -60,13 +62,14 @@ def rollouts_table(outcome: Outcome) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-# Controls, which are to learn from the same rollouts as what they are controls of.
+# Controls of target `ogls`. They should learn from the same rollouts as the arm that they control.
 CONTROLS = ("lambda_zero", "positive_only", "positive_mean", "opsd_incorrect", "shuffled")
 
 
 def rows_apart(outcome: Outcome) -> list[str]:
-    """For people: controls that learned from other rollouts than the first arm that steers by its target, in
-    the first round, where all have the same ones. Their comparison is not of targets alone.
+    """Lines for the report: controls that learned from other rollouts than the first arm with target `ogls`.
+    Only the first round is compared, in which all arms have the same rollouts. Such a control differs in more
+    than its target.
     """
     lines = []
     first = {
@@ -93,13 +96,15 @@ MOVED, NOTHING = 0.01, 1e-6  # nats a token
 
 
 def away_from_targets(rollouts: pd.DataFrame) -> list[str]:
-    """For people: arms whose students were farther from their targets at a round's end than at its beginning
-    (where lambda rises, the target has moved too), and arms whose target was the student itself. A clip does
-    the first (an entry that it cuts pulls at nothing, and the others push); of the second an optimizer makes
-    steps out of rounding.
+    """Lines for the report, about two kinds of arms. In the first kind the student is farther from its target
+    at the end of a round than at its beginning. In the second kind the target is equal to the student itself.
+
+    The first happens if a loss is clipped: entries that are cut have no gradient, and the others still push.
+    It also happens while lambda rises, because the target moves. In the second, the gradients are rounding
+    errors, which the optimizer turns into steps.
 
     Args:
-        rollouts: as `rollouts_table` gives it.
+        rollouts: the table from `rollouts_table`.
     """
     first, last = (f"exact KL, {when}" for when in ("first step", "last"))
     if first not in rollouts:
@@ -116,7 +121,9 @@ def away_from_targets(rollouts: pd.DataFrame) -> list[str]:
 
 
 def sections(outcome: Outcome) -> Iterable[Section]:
-    """What a report says of own rollouts: a row for every student, arm and round, means over seeds."""
+    """The report's section on rollouts. Its table has one row for every student, arm and round, with means
+    over seeds.
+    """
     table = rollouts_table(outcome)
     if not len(table):
         return

@@ -1,6 +1,8 @@
-"""What a frozen teacher says of rollouts when it is shown solutions (`selection/steering.py`), sharded over
-actors that hold it. It belongs to the teacher under its rendering and the wording of what it is shown: what
-was read once is read again by nobody, whatever lambda, clip or divergence is tried.
+"""Reading rollouts with a frozen teacher, to whose prompts solutions are added (`selection/steering.py`).
+Actors hold the teacher, and the rollouts are divided into shards.
+
+A reading depends on the teacher, its rendering, the wording of the prompts and the arrays that are read. It
+does not depend on lambda, clip or divergence. So a reading is made once and used for all of these settings.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,12 +37,12 @@ TOLD = ["state", "reason", "tokens", "left_out", "kl_nats"]
 
 @dataclass(frozen=True, slots=True)
 class ToRead:
-    """A rollout that a teacher is to read, and what it is shown before.
+    """A rollout that a teacher reads, and the solutions that are added to the prompt.
 
     Attributes:
-        tokens: as sampled, as many as are read.
-        solution: the worked reference; empty where it is not shown.
-        right, wrong: texts of the pools.
+        tokens: the sampled tokens, cut to the number that is read.
+        solution: the worked reference. Empty if it is not shown.
+        right, wrong: the texts of the pools of right and of wrong solutions.
     """
 
     prompt: Prompt
@@ -51,13 +53,15 @@ class ToRead:
 
     @property
     def key(self) -> bytes:
-        """Of what the teacher says."""
+        """The key of the teacher's reading, from all that is read."""
         content = [list(self.tokens), self.solution, list(self.right), list(self.wrong)]
         return row_key(question_key(self.prompt), content)
 
 
 def shown(prompt: Prompt, template: str, solution: str) -> Prompt:
-    """A prompt whose last turn shows a solution: the turn's own words and the solution fill the template."""
+    """Return the prompt with a solution added to its last turn. The template's placeholders are filled with
+    the turn's own text and the solution.
+    """
     last = prompt.turns[-1]
     pieces = []
     for piece in template.split(SLOT):
@@ -67,12 +71,12 @@ def shown(prompt: Prompt, template: str, solution: str) -> Prompt:
 
 
 def bare(text: str) -> str:
-    """An answer without its reasoning."""
+    """Return an answer's text without its reasoning."""
     return split_reasoning(text)[1].strip()
 
 
 class SteerHandler:
-    """Handler in an actor: loads the teacher once, and reads rollouts under it."""
+    """Handler in an actor: loads the teacher once, and reads rollouts with it."""
 
     def __init__(
         self, teacher: ModelState, drawn: Rollouts, honest: bool, arrays: Sequence[Array], num_gpus: float
@@ -115,7 +119,9 @@ class SteerHandler:
         return Tally(len(table), int(table["tokens"].sum()), failed)
 
     def _reading(self, item: ToRead) -> tuple[Reading, int]:
-        """The token ids of what is read; contexts that cannot be rendered leave their pool, counted."""
+        """Render what the teacher reads as token ids. Returns them with the number of contexts that could not
+        be rendered. Those contexts are left out of their pool.
+        """
         lost = 0
 
         def ids(texts: Iterable[str], is_wrong: bool) -> tuple[tuple[int, ...], ...]:
@@ -138,8 +144,8 @@ class SteerHandler:
         return [state, reason, len(item.tokens), left_out, kl, *blank]
 
     def _told(self, item: ToRead, states: States, left_out: int) -> list[Any]:
-        """A reading's row; pools from which every context fell out are named, behind the state of a row that
-        needs them.
+        """Build the row of a finished reading. If no context of an array could be read, the reason names that
+        array. The reason begins with the state that a rollout gets if its target needs the array.
         """
         wanted = {
             "h0": True,
@@ -160,8 +166,9 @@ class SteerHandler:
         return row
 
     def _moved(self, states: States) -> float:
-        """By how many nats a token what is shown moves the teacher: the mean KL from its plain reading, by
-        the reference or else the right pool.
+        """How much the added solutions change the teacher's predictions: the mean KL divergence from its
+        reading without them, in nats per token. It is taken for the reference, or for the right pool if there
+        is no reference.
         """
         plain = states.arrays.get("h0")
         told = states.arrays.get("h_s", states.arrays.get("h_pos"))
@@ -189,12 +196,16 @@ class SteerHandler:
 
 
 def columns_of(arrays: Sequence[Array]) -> list[str]:
-    """Columns of what a teacher says: each array's bytes, float32 [C, T, D], and its C."""
+    """The columns of a table of readings. Each array has two: its bytes (float32 [C, T, D]), and its number
+    of contexts C.
+    """
     return [*TOLD, *(name for array in arrays for name in (array, f"{array} contexts"))]
 
 
 def owner_of(teacher: ModelState, drawn: Rollouts, honest: bool, arrays: Sequence[Array]) -> Owner:
-    """Whose readings these are: the teacher's weights and tokens, the wording, the longest row, arrays."""
+    """The owner of these readings. It depends on the teacher's weights, its rendering, the wording of the
+    prompts, the longest row and the arrays.
+    """
     words = [drawn.template, drawn.wrong_template if honest else drawn.template]
     identity: dict[str, Any] = {"teacher": teacher.id, "rendering": teacher.rendering}
     identity |= {"words": digest(words)}
@@ -204,11 +215,11 @@ def owner_of(teacher: ModelState, drawn: Rollouts, honest: bool, arrays: Sequenc
 
 @dataclass(frozen=True)
 class Steering:
-    """What one teacher is to read for one student's rollouts.
+    """The rollouts of one student that one teacher has to read.
 
     Attributes:
-        items: by rollout.
-        needs: what one actor with the teacher asks of the cluster.
+        items: the input of each reading, by the rollout's id.
+        needs: the resources of one actor that holds the teacher.
     """
 
     label: str
@@ -220,7 +231,7 @@ class Steering:
 
 
 def steer(run: Run, wanted: Sequence[Steering], drawn: Rollouts, placement: Placement) -> list[View]:
-    """Have rollouts read that nobody has read yet; returns a view for each."""
+    """Make the readings that do not exist yet. Returns one view for each entry of `wanted`."""
     views = [
         run.view(
             owner_of(w.teacher, drawn, w.honest, w.arrays), Request({i.key: i for i in w.items.values()})
@@ -248,7 +259,7 @@ def steer(run: Run, wanted: Sequence[Steering], drawn: Rollouts, placement: Plac
 
 
 def count_readings(rows: pd.DataFrame) -> dict[str, Any]:
-    """What a view says of its readings."""
+    """The counts of readings that a view records."""
     told = {str(k): int(v) for k, v in rows["state"].value_counts().items()}
     read = rows[rows["state"] == "read"]
     kl = read["kl_nats"] * read["tokens"]
@@ -264,7 +275,7 @@ def count_readings(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def arrays_in(row: Mapping[str, Any], arrays: Iterable[str]) -> dict[str, np.ndarray]:
-    """The arrays of one row [C, T, D]; those that it has."""
+    """Decode the arrays of one row, each of shape [C, T, D]. Arrays that the row lacks are left out."""
     found = {}
     for name in arrays:
         count = int(row[f"{name} contexts"])
@@ -275,5 +286,5 @@ def arrays_in(row: Mapping[str, Any], arrays: Iterable[str]) -> dict[str, np.nda
 
 
 def by_key(rows: pd.DataFrame) -> dict[bytes, dict[str, Any]]:
-    """Rows by key."""
+    """Index rows by their key."""
     return {row[KEY]: {str(k): v for k, v in row.items()} for row in rows.to_dict("records")}

@@ -1,7 +1,7 @@
-"""Which rollouts an arm learns from, what the teacher is shown for each, and the examples that come of it.
+"""Decides which rollouts an arm learns from and what the teacher is shown for each, and writes the examples.
 
-A target is a pure function of rollouts, verdicts and the arm's settings; every rollout is trained on or has a
-reason why not, which is its state in the ledger.
+A target depends only on rollouts, verdicts and the arm's settings. Every rollout is either trained on or has
+a reason why not. That reason is its state in the ledger.
 """
 
 from collections import Counter
@@ -26,19 +26,19 @@ from training.data import Example, write_examples
 from training.targets import SAMPLED
 
 TRAINED, TAIL = "trained", "tail_trained"
-NO_STEP = "no_step_left"  # to be trained on, and none of the round's steps drew it
-LEFT, CONTEXTS_OUT = "not drawn by a step", "contexts left out"  # what is told of a round
-# Arms whose targets are read off one pass over the wrong rollouts, with the pools of the rollout's question.
+NO_STEP = "no_step_left"  # the rollout was usable, but no step of the round drew it
+LEFT, CONTEXTS_OUT = "not drawn by a step", "contexts left out"  # names of a round's numbers
+# Targets that share one pass over the wrong rollouts, with the pools of the rollout's question.
 VIEWS = ("ogls", "lambda_zero", "positive_only", "positive_mean", "opsd", "opsd_incorrect")
 
 
 @dataclass
 class Taken:
-    """What an arm takes of one student's rollouts.
+    """The rollouts of one student that an arm uses.
 
     Attributes:
-        items: by rollout, what the teacher reads; none where rollouts are learned from as they are.
-        why: by rollout, `trained` or why it is not.
+        items: the teacher's input for each rollout, by the rollout's id. Empty if the arm needs no teacher.
+        why: for each rollout, `trained` or the reason why it is not trained on.
     """
 
     items: dict[str, ToRead] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Taken:
 
 
 def take(arm: OglsArm, rolled: RolledOut, questions: Sequence[Question], drawn: Rollouts) -> Taken:
-    """What an arm takes of the rollouts to these questions."""
+    """Decide which of the rollouts to these questions an arm uses."""
     taken = Taken()
     others = contexts_of_others(rolled, questions) if arm.target == "shuffled" else {}
     tokens = dict(zip(rolled.table["rollout_id"], rolled.table["token_ids"], strict=True))
@@ -62,7 +62,7 @@ def take(arm: OglsArm, rolled: RolledOut, questions: Sequence[Question], drawn: 
             pools = {i: own if own.why else others.get(question.id, NOBODY) for i, own in pools.items()}
         for identity, own in pools.items():
             why = own.why or TRAINED
-            if why == "no_verdict" or not tokens[identity]:  # what ended it says more
+            if why == "no_verdict" or not tokens[identity]:  # the rollout's own state says more
                 why = states[identity] if states[identity] not in ("right", "wrong") else "empty"
             taken.why[identity] = why
             if why == TRAINED and arm.target != "rejection_sampling":
@@ -78,7 +78,7 @@ NOBODY = Pools(why="no_other_question")
 def _pools(
     arm: OglsArm, rollouts: Sequence[Rollout], solution: str, tokens: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Pools]:
-    """The pools of one question's rollouts under an arm's target."""
+    """The pools for each rollout of one question, as the arm's target needs them."""
     target = arm.target
     if target == "rejection_sampling":
         return _own_right(rollouts, tokens)
@@ -86,7 +86,7 @@ def _pools(
         return {r.id: Pools(why="" if tokens[r.id] else "no_verdict") for r in rollouts}
     if target == "sdpo":
         return {r.id: _sibling(r, rollouts) for r in rollouts}
-    # all views ask for the pools that ogls needs, so that one pass serves them
+    # all targets in VIEWS use the pools that ogls needs, so that they share one pass
     pools = pools_of(rollouts, solution, arm.exclude_self, "both")
     if target in ("opsd", "opsd_incorrect") and not solution:
         return {i: Pools(why=own.why or "no_reference") for i, own in pools.items()}
@@ -96,7 +96,7 @@ def _pools(
 
 
 def _own_right(rollouts: Sequence[Rollout], tokens: Mapping[str, tuple[int, ...]]) -> dict[str, Pools]:
-    """Right rollouts, each text once."""
+    """Accept the right rollouts. Of several with the same tokens only the first is accepted."""
     found, seen = {}, set()
     for one in rollouts:
         why = "no_verdict" if one.is_right is None else "" if one.is_right else "is_wrong"
@@ -108,7 +108,7 @@ def _own_right(rollouts: Sequence[Rollout], tokens: Mapping[str, tuple[int, ...]
 
 
 def _sibling(rollout: Rollout, rollouts: Sequence[Rollout]) -> Pools:
-    """The first right sibling but itself, without its reasoning (SDPO, arXiv 2601.20802)."""
+    """The first other right rollout to the same question, without its reasoning (SDPO, arXiv 2601.20802)."""
     if rollout.is_right is None:
         return Pools(why="no_verdict")
     right = (bare(r.text) for r in rollouts if r.is_right and r.id != rollout.id)
@@ -117,7 +117,9 @@ def _sibling(rollout: Rollout, rollouts: Sequence[Rollout]) -> Pools:
 
 
 def contexts_of_others(rolled: RolledOut, questions: Sequence[Question]) -> dict[str, Pools]:
-    """For every question the pools of another one that has both kinds: the same outcomes, other content."""
+    """For each question, the pools of a different question that has both right and wrong solutions. So the
+    shown outcomes are the same, and the content is unrelated. Without such a question the entry is missing.
+    """
     whole: dict[str, Pools] = {}
     for question in questions:
         own = pools_of(rolled.of(question.id), question.solution)
@@ -134,8 +136,8 @@ def contexts_of_others(rolled: RolledOut, questions: Sequence[Question]) -> dict
 
 
 def arrays_of(arm: OglsArm) -> tuple[Array, ...]:
-    """The arrays of one pass: for views all of them, whoever is compared with whom, so that one more arm asks
-    the teacher nothing.
+    """The arrays that the teacher computes for an arm. All targets in `VIEWS` share one pass, which computes
+    all arrays. So a further arm of that kind needs no further pass.
     """
     if arm.target in VIEWS:
         return ARRAYS
@@ -144,12 +146,12 @@ def arrays_of(arm: OglsArm) -> tuple[Array, ...]:
 
 @dataclass(frozen=True)
 class WriteExamples:
-    """In a worker: writes an arm's examples from rollouts and what the teacher said of them.
+    """Runs in a worker. Writes an arm's examples from rollouts and the teacher's readings.
 
     Attributes:
-        rows: rollout -> (question's place, tokens).
-        logprobs: rollout -> log-probabilities of its tokens when they were sampled.
-        tail: rollouts whose ends are learned by cross-entropy.
+        rows: for each rollout, the index of its question and its tokens.
+        logprobs: for each rollout, the log-probabilities of its tokens when they were sampled.
+        tail: the rollouts whose last tokens are learned by cross-entropy, in the form of `rows`.
     """
 
     arm: OglsArm
@@ -162,7 +164,9 @@ class WriteExamples:
     tail: Mapping[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
 
     def __call__(self, place: Place) -> dict[str, Any]:
-        """Write them; returns how many they are, and the rollouts that could not be read, with why."""
+        """Write the examples. Returns their number, and the state and reason of each rollout that could not
+        be read.
+        """
         asked = {question for question, _ in (*self.rows.values(), *self.tail.values())}
         renderer = self.state.renderer()
         prompts = {k: renderer.prompt(self.questions[k].prompt) for k in asked}
@@ -196,7 +200,7 @@ class WriteExamples:
 
     @staticmethod
     def _width(examples: Sequence[Example], names: Sequence[str]) -> int:
-        """Of the states; any where no example has one."""
+        """The width D of the arrays. 1 if no example has one."""
         return next((e.arrays[n].shape[2] for e in examples for n in names if n in e.arrays), 1)
 
     def _read(self, names: Sequence[str]) -> dict[bytes, dict[str, object]]:
@@ -214,9 +218,9 @@ class WriteExamples:
 
 
 def why_lost(state: str, reason: str) -> list[str]:
-    """State and reason of a rollout without the arrays that its target is made of, from its reading's: where
-    that came to an end, the reason says what became of its contexts (an earlier version named none but those
-    that were too long).
+    """The state and reason of a rollout that lacks an array of its target, from the state and reason of its
+    reading. If the reading itself succeeded, its reason begins with the rollout's state. Reasons of an
+    earlier version have no such beginning and always mean `too_long`.
 
     >>> why_lost("read", "unrenderable: no context of h_s"), why_lost("read", "no context of h_s")
     (['unrenderable', 'no context of h_s'], ['too_long', 'no context of h_s'])
@@ -230,7 +234,9 @@ def why_lost(state: str, reason: str) -> list[str]:
 
 
 def tail_of(arm: OglsArm, rolled: RolledOut) -> list[str]:
-    """Right rollouts shorter than the median of all, whose ends are learned by cross-entropy."""
+    """The right rollouts that are shorter than the median of all rollouts. Their last tokens are learned by
+    cross-entropy. Empty if the arm has no `tail_weight`.
+    """
     if not arm.tail_weight:
         return []
     lengths = rolled.table["token_ids"].map(len)
@@ -241,23 +247,25 @@ def tail_of(arm: OglsArm, rolled: RolledOut) -> list[str]:
 def final_states(
     taken: Taken, lost: Mapping[str, Sequence[str]], tail: Iterable[str], drawn: Collection[str]
 ) -> dict[str, str]:
-    """What became of every rollout of a round.
+    """The final state of every rollout of a round.
 
     Args:
-        lost: rollouts that were to be learned from and could not be read: state and reason.
-        tail: right rollouts whose ends are learned from.
-        drawn: what the round's steps see.
+        lost: the state and reason of each rollout that should have been learned from and could not be read.
+        tail: the right rollouts whose last tokens are learned.
+        drawn: the rollouts that the round's steps draw.
     """
     why = taken.why | {i: state for i, (state, _) in lost.items()} | dict.fromkeys(tail, TAIL)
     return {i: NO_STEP if state in (TRAINED, TAIL) and i not in drawn else state for i, state in why.items()}
 
 
 def ledger_of(why: Mapping[str, str], questions: int, drawn: int, group: int) -> pd.DataFrame:
-    """Counts of final states of a round's questions and rollouts.
+    """Count the final states of a round's questions and rollouts.
 
     Args:
-        why: by rollout, what became of it.
-        questions: of the run; `drawn` of them in this round.
+        why: the final state of each rollout.
+        questions: the number of questions of the run.
+        drawn: how many of them were drawn in this round.
+        group: the number of rollouts per drawn question.
 
     Raises:
         RuntimeError: the totals do not add up.
@@ -275,10 +283,14 @@ def ledger_of(why: Mapping[str, str], questions: int, drawn: int, group: int) ->
 
 
 def refuse_nothing(label: str, reasons: Sequence[str], is_something: bool) -> None:
-    """End a path in a round that nothing can be learned from, with the reasons why rollouts fell out.
+    """End a path if its round has nothing to learn from.
+
+    Args:
+        reasons: why each rollout was not used.
+        is_something: whether there is something to learn from. Then nothing happens.
 
     Raises:
-        NothingToLearn: with how many rollouts fell out why.
+        NothingToLearn: there is nothing. Counts the rollouts by reason.
     """
     if is_something:
         return

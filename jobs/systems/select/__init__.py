@@ -1,4 +1,5 @@
-"""SCAS (arXiv 2605.26872) and its rivals, arms of kind `select`: the algorithm, and what it tells plans."""
+"""SCAS (arXiv 2605.26872) and competing methods, for arms of kind `select`: the algorithm, and its part of
+plans."""
 
 from jobs.stages.measures import check_gradients
 from jobs.systems.record import System

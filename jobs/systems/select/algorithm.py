@@ -1,8 +1,9 @@
-"""SCAS (arXiv 2605.26872) and its rivals, arms of kind `select`: score, select, train and evaluate, round
-after round.
+"""SCAS (arXiv 2605.26872) and competing methods, for arms of kind `select`. Each round scores, selects,
+trains and evaluates.
 
-A cost says what an answer asks of the student as it is now, a rule chooses by it among a question's verified
-answers, and a round of training on the choice gives the student that scores the next round.
+A cost tells what an answer asks of the student in its present state. A rule uses the costs to choose among
+the verified answers to each question. The student is trained on the choice, and the trained student scores
+the next round.
 """
 
 import math
@@ -41,14 +42,14 @@ def teach(
     on_result: OnResult | None = None,
     by_epoch: bool = False,
 ) -> None:
-    """Score, select, train and evaluate, round after round, for these paths.
+    """Score, select, train and evaluate these paths, round after round.
 
-    In a plan a path ends at the first thing that nobody has made yet.
+    In plan mode a path stops at the first result that does not exist yet.
 
     Args:
-        outcome: gets what every path came to.
-        on_result: called after every round; with `by_epoch` after every epoch of it, where training stops for
-            the evaluation.
+        outcome: the results of every path are added here.
+        on_result: called after every round. With `by_epoch` it is also called after every epoch, at which
+            training stops for an evaluation.
     """
     e = start.experiment
     now = {path: start.students[path.student] for path in paths}
@@ -62,8 +63,11 @@ def teach(
 def choose(
     run: Run, start: Start, outcome: Outcome, now: Mapping[StudentPath, ModelState], number: int
 ) -> dict[StudentPath, Training]:
-    """Score the pool under the students as they are, and make for every path the examples it will be trained
-    on.
+    """Score the pool under the present students, and write each path's training examples.
+
+    Returns:
+        This round's training of each path. A path is left out if it has ended or, in plan mode, if its inputs
+            do not exist yet.
     """
     e, pool = start.experiment, start.pool
     judges = choosers(now, start.students)
@@ -95,7 +99,7 @@ def choose(
 
 
 def settings_for(examples: Stage, settings: TrainSettings) -> TrainSettings:
-    """The settings of a training on these examples: a budget of tokens is so many steps of them."""
+    """The settings of a training on these examples. A token budget is converted into a number of steps."""
     if settings.tokens is None:
         return settings
     return with_steps(settings, float(Examples(examples.part(EXAMPLES)).loss_tokens.mean()))
@@ -104,7 +108,7 @@ def settings_for(examples: Stage, settings: TrainSettings) -> TrainSettings:
 def measurings(
     judges: Mapping[StudentPath, ModelState],
 ) -> dict[str, tuple[ModelState, list[Measuring]]]:
-    """By the student that chooses, what its paths' costs need of it beyond statistics."""
+    """For each scoring student, by its id: the measures that the costs need besides the statistics."""
     found: dict[str, tuple[ModelState, list[Measuring]]] = {}
     for path, student in judges.items():
         measuring = measuring_of(path.choosing)
@@ -116,14 +120,16 @@ def measurings(
 def choosers(
     now: Mapping[StudentPath, ModelState], start: Mapping[str, ModelState]
 ) -> dict[StudentPath, ModelState]:
-    """Under which student each path's answers are scored: as it is now where its arm reads costs, else as it
-    was at first, for the lengths alone.
+    """The student under which each path's answers are scored. If the arm has a cost, it is the present
+    student. Otherwise it is the student before training, because only the answers' lengths are needed.
     """
     return {p: now[p] if p.choosing.cost is not None else start[p.student] for p in now}
 
 
 def examples_of(run: Run, label: str, student: ModelState, chosen: Sliced, start: Start) -> Stage:
-    """The chosen answers as examples for training, written once for all who chose alike from these costs."""
+    """Write the chosen answers as training examples. Paths with the same choice and the same rendering share
+    them.
+    """
     stage = examples_stage(run.store, "select", student.rendering, chosen.id)
     render = RenderSlice(student, chosen, start.pool, start.experiment.evaluate.max_new_tokens)
 
@@ -145,7 +151,9 @@ def examples_of(run: Run, label: str, student: ModelState, chosen: Sliced, start
 
 @dataclass(frozen=True)
 class Lengths:
-    """Of some examples: how many, the tokens of the longest answer, and how many are longer than a limit."""
+    """Statistics of some examples: their number, the length of the longest answer in tokens, and the number
+    of answers that are longer than a limit.
+    """
 
     examples: int
     longest: int
@@ -154,10 +162,11 @@ class Lengths:
 
 @dataclass(frozen=True)
 class RenderSlice:
-    """In a worker: renders a slice's chosen answers for training, in the order in which they were chosen.
+    """Runs in a worker. Renders a slice's chosen answers for training, in the order in which they were
+    chosen.
 
     Attributes:
-        limit: in tokens, of the answers that `Lengths` counts.
+        limit: the number of tokens above which `Lengths` counts an answer as cut.
     """
 
     student: ModelState
@@ -175,10 +184,10 @@ class RenderSlice:
 
 
 def refuse_another_rendering(label: str, scores: PoolScores, student: ModelState) -> None:
-    """Refuse costs that were made of other tokens than training would see.
+    """Refuse costs that were computed on other tokens than training will use.
 
     Raises:
-        BadInput: with both renderings.
+        BadInput: the renderings differ. Gives both.
     """
     scored_under = scores.rendering
     if scored_under != student.rendering:
@@ -207,10 +216,10 @@ def render_chosen(
 
 
 def check_lengths(label: str, lengths: Sequence[Lengths], evaluate: Evaluate) -> None:
-    """Refuse to train on answers that evaluation would cut off.
+    """Refuse to train on answers that are longer than the student may generate in evaluation.
 
     Raises:
-        BadInput: chosen answers longer than evaluate.max_new_tokens.
+        BadInput: a chosen answer is longer than `evaluate.max_new_tokens`.
     """
     longest, cut = max(own.longest for own in lengths), sum(own.cut for own in lengths)
     if cut and evaluate.metric == "accuracy" and not evaluate.allow_truncation:
@@ -230,7 +239,9 @@ def judge_epochs(
     number: int,
     on_result: OnResult | None,
 ) -> None:
-    """Train epoch by epoch, and evaluate after each but the last; what is finished let its epochs go."""
+    """Train epoch by epoch, and evaluate after each epoch but the last. An epoch is skipped if a student's
+    weights after it no longer exist and were not evaluated before.
+    """
     e, judging = start.experiment, judging_of(start.experiment)
     for epoch in range(1, math.ceil(e.train.epochs)):
         partly = train_epochs(run, list(trainings.values()), epoch, e.placement)

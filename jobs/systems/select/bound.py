@@ -1,4 +1,5 @@
-"""What a plan says of choosing while it is not known how many right answers there will be."""
+"""Upper bounds on the work of arms of kind `select`, for a plan that cannot know the number of right answers
+yet."""
 
 from jobs.experiment.arms.select import SelectArm
 from jobs.experiment.schema import Experiment
@@ -9,7 +10,7 @@ from training.batches import count_steps
 
 
 def bound(e: Experiment, questions: int) -> Bound:
-    """At most so many answers to score and to measure for every student, and so many steps."""
+    """The most answers to score and to measure under all students, and the most steps of one training."""
     arms = [arm for arm in e.arms if isinstance(arm, SelectArm)]
     samples = max(e.generate.samples, e.generate.max_samples if e.generate.until_verified else 1)
     most = questions * len(e.teachers) * samples * len(e.students)
