@@ -149,7 +149,7 @@ def test_its_commands_work_without_an_extra_and_name_the_one_that_is_lacking(
 
 
 def test_a_type_checker_reads_its_types(place: Path, tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text("import tutelage\nreveal_type(tutelage.verify(['A: 3'], ['3']))\n")
+    (tmp_path / "program.py").write_text("import tutelage\nreveal_type(tutelage.verify)\n")
     command = [sys.executable, "-m", "mypy", "--python-executable", place / "env" / "bin" / "python"]
     done = subprocess.run(
         [*command, "--follow-imports", "silent", "--cache-dir", tmp_path / "cache", "program.py"],
@@ -158,4 +158,4 @@ def test_a_type_checker_reads_its_types(place: Path, tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert "DataFrame" in done.stdout, done.stdout
+    assert "timeout_s: float" in done.stdout.replace("builtins.", ""), done.stdout
