@@ -137,7 +137,7 @@ def taken(members: Sequence[Mapping[str, Any]], patterns: Sequence[str], what: s
         own = {name for name in names if fits(name, pattern.removeprefix("!"))}
         if not own:
             near = ", ".join(names[:6])
-            raise BadInput(f"{what} {pattern} is nobody", pattern, f"a pattern of {near} …", "")
+            raise BadInput(f"{what} {pattern} fits no member", pattern, f"a pattern of {near} …", "")
         kept = kept - own if pattern.startswith("!") else kept | own
     return [dict(m) for m in members if m.get("name") in kept]
 
