@@ -85,7 +85,9 @@ def test_costs_are_those_that_the_command_line_writes(
     assert got == pytest.approx(written, rel=1e-5)
 
 
-def test_a_loaded_student_scores_alike_and_is_left_as_it_was(costs: pd.DataFrame, tiny_model: Path) -> None:
+def test_a_loaded_student_scores_alike_and_is_left_as_it_was(
+    costs: pd.DataFrame, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = ModelSource(str(tiny_model))
     model, tokenizer = load_model(source).train(), load_tokenizer(source)
     first, *others = model.parameters()
@@ -93,6 +95,7 @@ def test_a_loaded_student_scores_alike_and_is_left_as_it_was(costs: pd.DataFrame
     others[0].requires_grad_(False)
     got = front.score((model, tokenizer), QUESTIONS, ANSWERS)
     np.testing.assert_allclose(got["cost"], costs["cost"], rtol=1e-5)
+    monkeypatch.setattr("selection.audit.RESAMPLES", 20)  # of the intervals, which this is not about
     found = front.audit((model, tokenizer), QUESTIONS[:3], ANSWERS["wordy"][:3], sample=2)
     assert set(found["cost"]) >= {"scas", "naturalness", "lark"}
     assert found["questions"].max() == 2
