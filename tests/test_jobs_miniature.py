@@ -153,6 +153,7 @@ def test_the_full_world_is_crossed_and_bands_nobody_reaches_are_named() -> None:
     assert [line.split(":")[0] for line in left_out] == ["equations-64, able", "equations-64, strong"]
 
 
+@pytest.mark.slow
 def test_a_full_world_of_one_language_at_a_hundredth_of_its_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

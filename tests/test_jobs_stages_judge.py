@@ -149,7 +149,7 @@ def test_each_question_may_name_its_method(
     for change, message in (
         ({"how": "taste"}, "unknown method"),
         ({"how": "exact", "reference": None}, "no reference answer"),
-        ({"how": "function"}, "checked by a function"),
+        ({"how": "function"}, "needs a function"),
     ):
         write_jsonl(file, [rows[0] | change])
         with pytest.raises(BadInput, match=message):

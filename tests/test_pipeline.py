@@ -135,6 +135,7 @@ def _command(process: psutil.Process) -> str:
         return ""
 
 
+@pytest.mark.slow
 def test_gsm8k_answers_run_on_real_input_with_a_limit(gsm8k: Path, golden: Path, tmp_path: Path) -> None:
     tree = yaml.safe_load((ROOT / "experiments" / "gsm8k_answers.yaml").read_text())
     tree |= {"store": str(tmp_path / "store"), "limit": 40}

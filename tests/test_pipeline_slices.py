@@ -149,6 +149,7 @@ def refuse_difference(one: dict[str, Any], other: dict[str, Any]) -> None:
             assert value == other[name], name
 
 
+@pytest.mark.slow
 def test_many_slices_come_to_what_one_comes_to(
     small_world: dict[str, Any],
     tiny_model: Path,

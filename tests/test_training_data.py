@@ -213,7 +213,7 @@ def test_groups_that_are_scattered_or_cannot_share_a_pass_are_refused(tmp_path: 
     with pytest.raises(ValueError, match="not neighbours"):
         write_examples(place, [*pair, pair[0]])
     write_examples(place, pair)
-    with pytest.raises(BadInput, match="a group must not be parted"):
+    with pytest.raises(BadInput, match="a group must stay in one pass"):
         deal_groups([0, 1], Examples(place), 1, 100, "alone")
-    with pytest.raises(BadInput, match="a group must not be parted"):
+    with pytest.raises(BadInput, match="a group must stay in one pass"):
         deal_groups([0, 1], Examples(place), 1, 100, "packed", alone_above=2)

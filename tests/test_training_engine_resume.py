@@ -108,12 +108,12 @@ def test_a_training_that_stops_and_goes_on_ends_where_an_undisturbed_one_does(
     ("stage", "lora", "precision"),
     [
         pytest.param(0, False, "float32", marks=pytest.mark.slow),
-        pytest.param(1, False, "float32", marks=pytest.mark.slow),
+        (1, False, "float32"),
         pytest.param(1, False, "bfloat16", marks=pytest.mark.slow),
         pytest.param(2, False, "float32", marks=pytest.mark.slow),
         pytest.param(3, False, "float32", marks=pytest.mark.slow),
         pytest.param(2, True, "float32", marks=pytest.mark.slow),
-        (3, True, "float32"),
+        pytest.param(3, True, "float32", marks=pytest.mark.slow),
     ],
 )
 def test_a_training_goes_on_with_another_number_of_workers(

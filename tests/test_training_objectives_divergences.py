@@ -230,7 +230,7 @@ def test_probabilities_of_zero_count_as_nothing() -> None:
 @pytest.mark.parametrize(
     ("about", "said"),
     [
-        ({"divergence": "jsd", "beta": 0.01}, "next to nothing"),
+        ({"divergence": "jsd", "beta": 0.01}, "almost nothing is learned"),
         ({"divergence": "sampled"}, "no entries"),
         ({"divergence": "sampled", "clip": "none", "top_k": 5}, "no entries"),
         ({"threshold": 0.0}, "threshold is out of range"),
