@@ -252,7 +252,7 @@ def test_over_a_world_members_are_its_own_and_patterns_take_and_leave() -> None:
     assert [a.name for a in cells[0].experiment.arms] == ["only a-96"]
     assert cells[0].experiment.students[0].path == "miniature:s-low"
     assert cells[0].label == "teachers=* !*-64"
-    with pytest.raises(BadInput, match="nobody"):
+    with pytest.raises(BadInput, match="fits no member"):
         taken(members["students"], ["x*"], "students")
     odd = [{"name": n} for n in ("qwen[7b]", "qwen7", "a?")]
     assert [m["name"] for m in taken(odd, ["qwen[7b]"], "it")] == ["qwen[7b]"]
