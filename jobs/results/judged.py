@@ -185,11 +185,11 @@ class Judged:
         what = ["answer_id", "weight"]
         for mine, theirs in zip(self._own(student, arm), self._own(student, baseline), strict=True):
             for number in range(1, self.experiment.rounds + 1):
-                one, another = (self.outcome.chosen(path, number) for path in (mine, theirs))
-                if one is None or another is None:
+                chosen = [self.outcome.chosen(path, number) for path in (mine, theirs)]
+                if chosen[0] is None or chosen[1] is None:
                     return False
-                both = zip(one.each("chosen", what), another.each("chosen", what), strict=True)
-                if not all(own.equals(theirs_) for own, theirs_ in both):
+                both = zip(chosen[0].each("chosen", what), chosen[1].each("chosen", what), strict=True)
+                if not all(one.equals(other) for one, other in both):
                     return False
         return True
 

@@ -122,7 +122,8 @@ def audit_rows(
             raise BadInput("no answer could be scored", got, "at least one", "look at the answers")
         norms = gradient_norms(model, renderer, [sample[str(i)] for i in frame["answer_id"]], terminal)
     frame = frame.drop(columns=["state", "reason", "conversation_tokens"]).join(norms)
-    computed = {name: compute_cost(frame, CostSettings(name)) for name in COSTS_OF_STATISTICS}  # type: ignore[arg-type]
+    settings = {name: CostSettings(name) for name in COSTS_OF_STATISTICS}  # type: ignore[arg-type]
+    computed = {name: compute_cost(frame, own) for name, own in settings.items()}
     costs = frame.assign(**computed)
     return agreements(costs, COSTS_OF_STATISTICS, how.seed), left_out, costs
 
