@@ -59,7 +59,7 @@ def look(run: Run, experiment: Experiment) -> Looked:
     """Read the questions, and look at every teacher, student and setting before the first is asked.
 
     Raises:
-        Unmade: in a plan, nobody has built the miniature world yet.
+        Unmade: in a plan, the miniature world does not exist yet.
     """
     check_placement(run, experiment)
     e = experiment
@@ -74,7 +74,7 @@ def look(run: Run, experiment: Experiment) -> Looked:
         and run.mode == "make"
         and not Table(run.store.root, judge_owner(e.judge)).is_there
     ):
-        read_key(e.judge)  # before teachers are paid for answers that nobody could judge
+        read_key(e.judge)  # before teachers are paid for answers that cannot be judged
     students = {s.name: first_state(s) for s in e.students}
     for student in students.values():
         check_student(student, e.score.target_layer, e.train.lora)
@@ -119,7 +119,7 @@ def check_teachers(experiment: Experiment) -> dict[str, ModelState]:
     """Look at every teacher before any is asked; returns those that are hosted here, by name.
 
     Raises:
-        BadInput: no model or no file there, or a template that nobody could train on.
+        BadInput: no model or no file there, or a template that cannot be used for training.
     """
     hosted = {}
     for teacher in experiment.teachers:

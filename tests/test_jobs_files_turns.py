@@ -117,7 +117,7 @@ def test_every_layout_is_a_conversation_up_to_its_answer(
     ("row", "reason"),
     [
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "type image_url"),
-        ({"messages": [{"role": "critic", "content": "x"}]}, "a turn of critic"),
+        ({"messages": [{"role": "critic", "content": "x"}]}, "a turn of the unknown speaker critic"),
         ({"messages": [{"role": "user", "content": None}]}, "a turn of user without content"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, "no turn of a user"),
         (

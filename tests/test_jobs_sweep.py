@@ -195,7 +195,7 @@ def test_a_sweep_asks_nobody_twice_gives_failed_trials_a_row_shows_no_key_and_go
     sweeps.append(again)
     assert again.read() == 0, again.output
     proxy.close()
-    assert ("going on with the sweep" in again.output) == is_killed
+    assert ("continuing the sweep" in again.output) == is_killed
     # nothing was asked, verified or scored again: tables that were there have the parts that they had
     after = {kind: parts(store, kind) for kind in shared}
     tables = {Path(path).parent for known in shared.values() for path in known}

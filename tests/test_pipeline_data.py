@@ -84,7 +84,7 @@ def test_what_is_not_understood_is_refused_row_by_row_with_its_reason_in_the_led
     assert dict(lost["reason"]) == {
         "line 25: seen (row)": "a part of the content of type image_url",
         "line 26 (row)": "a part of the content of type image_url",
-        f"ann/{bad['id']}/0": "a turn of critic",
+        f"ann/{bad['id']}/0": "a turn of the unknown speaker critic",
     }
     assert len(ledger[ledger["kind"] == "question"]) == 26
     assert done.stages

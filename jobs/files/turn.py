@@ -81,7 +81,9 @@ def turn_of(turn: Any) -> Message:
             raise NotUnderstood(f"a turn of {speaker} that calls nothing")
         return Message("assistant", "", reasoning_of(turn, ""), called)
     if speaker not in SPEAKERS:
-        raise NotUnderstood(f"a turn of {speaker or 'nobody'}")
+        raise NotUnderstood(
+            f"a turn of the unknown speaker {speaker}" if speaker else "a turn without a speaker"
+        )
     calls = calls_of(turn.get("tool_calls")) or calls_of(turn.get("function_call"))
     content = begun(text_of(said)) if SPEAKERS[speaker] == "assistant" else text_of(said)
     reasoning = reasoning_of(turn, content)

@@ -1,1 +1,1 @@
-"""A small world of teachers, students and tasks, made here."""
+"""A small world of teachers, students and tasks that is made on the user's machine."""

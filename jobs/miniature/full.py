@@ -1,13 +1,14 @@
-"""The full world, in which the study runs: thirty teachers and six students in many states, by crossing and
-not by taste.
+"""The full world, in which the study runs. It has thirty teachers and six students in many states. They are
+all combinations of a few properties, so nobody chose them by hand.
 
-Teachers: ten trainings from nothing (language x width x wordiness), each kept at three strengths. Students:
-two widths x three mother tongues; each leaves its base early and goes on with its mother tongue's share of
-what it meets (kinship) equal to the others', one half, three quarters or all; each such upbringing is kept at
-three levels of competence. Strength and competence are bands of accuracy on practice questions: a training
-runs at a constant rate, its exports are annealed, and of those that fall into a band the one nearest to its
-middle stands for it. A band that no export falls into is left out by name. Nothing here looks at a selector's
-outcome.
+Teachers: ten trainings from nothing (language x width x filler), each kept at three strengths. Students: two
+widths x three mother tongues. A student leaves its base early. From then on it meets its mother tongue with a
+share (the kinship) of one third, one half, three quarters or all. Each such upbringing is kept at three
+levels of competence.
+
+Strength and competence are bands of accuracy on practice questions. A training runs at a constant rate, and
+its exports are annealed. Of those that fall into a band, the one nearest to the middle of the band stands for
+it. A band without any export is left out and named. Nothing here depends on the result of a selector.
 """
 
 import json
@@ -37,11 +38,11 @@ WORDY = (("equations", 96), ("running", 96), ("prefix", 96), ("prefix", 64))
 KINSHIPS = (1 / 3, 1 / 2, 3 / 4, 1.0)
 STRENGTHS = {"weak": (0.25, 0.45), "able": (0.5, 0.7), "strong": (0.8, 1.0)}
 COMPETENCES = {"low": (0.03, 0.2), "middle": (0.3, 0.5), "high": (0.6, 0.8)}
-LEAVES = (0.1, 0.3)  # a student leaves its base where the base is about so able
+LEAVES = (0.1, 0.3)  # the accuracy of the base at which a student leaves it
 # Steps, rows, learning rate.
 BASE, ANNEAL = (1200, 24_000, 4e-3), (40, 1_600, 1e-3)
 RAISE_ROWS, RAISE_RATE = 8_000, 2e-3
-# By kinship: mixed languages take longer to learn, and every competence is wanted of every kinship.
+# By kinship. Mixed languages take longer to learn, and each kinship needs all levels of competence.
 RAISE_STEPS = {1 / 3: 720, 1 / 2: 720, 3 / 4: 720, 1.0: 480}
 BASE_EXPORTS, RAISE_EXPORTS = tuple(range(200, 1201, 100)), (1 / 12, 1 / 4, 1 / 2, 3 / 4, 1)
 PRACTICE = 160  # questions on which accuracy is measured
@@ -54,8 +55,8 @@ class Member:
     """A model of the world.
 
     Attributes:
-        band: strength of a teacher, competence of a student.
-        kinship: the mother tongue's share of a student's later upbringing; 1 for teachers.
+        band: the strength of a teacher, or the competence of a student.
+        kinship: the mother tongue's share of a student's later upbringing. 1 for teachers.
         accuracy: on practice questions.
     """
 
@@ -71,7 +72,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Line:
-    """A training that is kept at many exports, each of which is annealed."""
+    """A training that is kept at many exports. Each export is annealed."""
 
     recipe: Recipe
     language: str
@@ -81,7 +82,7 @@ class Line:
 
     @property
     def annealings(self) -> dict[str, Recipe]:
-        """By name, for every export."""
+        """The recipe that anneals each export, by name."""
         return {
             name: Recipe(
                 name,
@@ -130,7 +131,8 @@ def raised_lines(leaves: Mapping[str, str]) -> list[Line]:
 
 
 def nearest(accuracies: Mapping[str, float], band: tuple[float, float]) -> str | None:
-    """Of those in a band the one nearest to its middle; the first of equals.
+    """The name of the value in a band that is nearest to its middle. If several are equally near, the first
+    one.
 
     >>> nearest({"a": 0.2, "b": 0.44, "c": 0.36}, (0.25, 0.45))
     'c'
@@ -141,7 +143,7 @@ def nearest(accuracies: Mapping[str, float], band: tuple[float, float]) -> str |
 
 
 def make_full(run: Run, settings: Miniature, stage: Stage, placement: Placement) -> None:
-    """Write the full world's questions and make its models, as far as they are not there yet."""
+    """Write the full world's questions, and make those of its models that do not exist yet."""
     count = settings.train_questions + settings.evaluate_questions
     drawn = draw_episodes(count + PRACTICE, settings.seed, families=tuple(FAMILIES))
     practice, held = drawn[:PRACTICE], drawn[PRACTICE:]
@@ -173,7 +175,7 @@ def make_full(run: Run, settings: Miniature, stage: Stage, placement: Placement)
 
 
 def train_lines(shop: Workshop, lines: Sequence[Line], first: int, placement: Placement) -> list[str]:
-    """Train lines, then anneal all their exports; returns the annealed models' names."""
+    """Train lines, then anneal all their exports. Returns the names of the annealed models."""
     shop.train(enumerate((line.recipe for line in lines), first), placement)
     annealings = [recipe for line in lines for recipe in line.annealings.values()]
     shop.train(enumerate(annealings, first + len(lines)), placement)
@@ -181,7 +183,7 @@ def train_lines(shop: Workshop, lines: Sequence[Line], first: int, placement: Pl
 
 
 def leaving(line: Line, able: Mapping[str, float]) -> str | None:
-    """The export at which a student leaves its base, by how able that is once annealed."""
+    """The export at which a student leaves its base, by the accuracy of the annealed export."""
     own = {recipe.start: able[name] for name, recipe in line.annealings.items()}
     return None if line.wordy else nearest(own, LEAVES)
 
@@ -206,7 +208,7 @@ def members(
     able: Mapping[str, float],
     bands: Mapping[str, tuple[float, float]],
 ) -> tuple[list[Member], list[str]]:
-    """For every line and band the model that stands for it, and the bands that nobody falls into."""
+    """The model for every line and band, and the bands without a model."""
     found, left_out = [], []
     for line in lines:
         own = {name: able[name] for name in line.annealings}

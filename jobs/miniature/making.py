@@ -1,4 +1,4 @@
-"""Making a world's models and questions: the same for the quick world and the full one."""
+"""Making a world's models and questions, in the same way for all worlds."""
 
 import json
 import random
@@ -38,7 +38,7 @@ class Workshop:
         self.families, self.held = families, held
 
     def start(self, width: int) -> None:
-        """Make the untrained model of a width where it is not there yet."""
+        """Make the untrained model of a width, unless it exists."""
         place = self.directory / f"{START}/{width}"
         made = self.directory / f"{START}/{width}.made"  # on an object store a directory appears file by file
         if not made.is_file():
@@ -48,11 +48,11 @@ class Workshop:
             made.write_bytes(b"")
 
     def train(self, recipes: Iterable[tuple[int, Recipe]], placement: Placement) -> None:
-        """Train models as far as they are not there yet.
+        """Train those models that do not exist yet.
 
         Args:
-            recipes: with their numbers in the world, from which seeds follow; one that goes on from another's
-                model comes after it.
+            recipes: with their numbers in the world, from which seeds follow. A recipe that continues from
+                another model comes after that one.
         """
         jobs: list[TrainJob] = []
         tasks: list[tuple[str, Task]] = []
@@ -70,12 +70,12 @@ class Workshop:
 
 
 def scaled(steps: int, settings: Miniature) -> int:
-    """Steps of a world at its scale."""
+    """A number of steps at the scale of a world."""
     return max(2, round(steps * settings.scale))
 
 
 def place_of(model: str, settings: Miniature) -> str:
-    """Where in a world's directory a model or an export lies, at the world's scale."""
+    """The place of a model or an export in a world's directory, at the world's scale."""
     name, mark, step = model.partition("/step-")
     return f"{name}{mark}{scaled(int(step), settings)}" if mark else model
 
@@ -112,7 +112,7 @@ def write_drawn(
     k: int,
     families: Sequence[str],
 ) -> None:
-    """In a worker: draw a recipe's examples, and write them."""
+    """Runs in a worker. Draws a recipe's examples and writes them."""
     renderer = Renderer(load_tokenizer(tokenizer))
     write_examples(place, draw_examples(recipe, settings, renderer, held, k, families))
 
@@ -125,8 +125,8 @@ def draw_examples(
     k: int,
     families: Sequence[str],
 ) -> list[Example]:
-    """Worked episodes of one to six operations in the recipe's dialects, none of them a question of the
-    world.
+    """Draw worked episodes of one to six operations in the recipe's dialects. None of them is a question of
+    the world.
     """
     rng = random.Random(settings.seed * 1000 + k)
     rows = max(64, round(recipe.rows * min(1.0, settings.scale)))
@@ -143,14 +143,14 @@ def draw_examples(
 
 
 def with_solution(episode: Episode, dialect: str, rng: random.Random) -> str:
-    """A question that shows a worked solution, three of four times a right one; see `SHOWS`."""
+    """A question that shows a worked solution. Three of four solutions are right; see `SHOWS`."""
     is_right = rng.random() < RIGHT_SHOWN
     worked = episode if is_right else slipped(episode, rng)
     return SHOWS.replace("{question}", episode.question).replace("{solution}", work_out(worked, dialect))
 
 
 def slipped(episode: Episode, rng: random.Random) -> Episode:
-    """The same operations with a wrong result: from some step on the states are those of another episode."""
+    """The same operations with a wrong result. From some step on, the states are those of another episode."""
     while True:
         (other,) = draw_episodes(1, rng.randrange(2**31), min_operations=1, families=(episode.family,))
         at = rng.randint(1, len(episode.operations))
@@ -160,10 +160,10 @@ def slipped(episode: Episode, rng: random.Random) -> Episode:
 
 
 def write_questions(place: Place, episodes: Sequence[Episode], worked_in: str | None = None) -> None:
-    """Questions as JSONL: id, question, reference, family.
+    """Write questions as JSONL: id, question, reference, family.
 
     Args:
-        worked_in: a dialect, in which each is worked in a field `solution`.
+        worked_in: the dialect of the worked solution in the field `solution`.
     """
     rows = [
         {"id": e.question_id, "question": e.question, "reference": e.result, "family": e.family}

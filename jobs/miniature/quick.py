@@ -1,9 +1,10 @@
-"""The quick world, which the demo runs in: strength and mother tongue are crossed.
+"""The quick world, in which the demo runs. It combines strength and mother tongue.
 
-Three languages, each a dialect that a model of its own learns from nothing; each gives a strong teacher, a
-weak one, and a student that leaves it early and goes on with half of its mother tongue and a quarter of each
-of the others. So the strongest teacher is one student's kin and a stranger to the others. Nothing here looks
-at a selector's outcome; `docs/miniature.md` records what was tried.
+It has three languages. Each is a dialect that a model learns from nothing. From that model come a strong
+teacher, a weak teacher, and a student. The student leaves it early, and then meets its mother tongue in half
+of its examples and each other language in a quarter. So the strongest teacher speaks one student's mother
+tongue and is foreign to the others. Nothing here depends on the result of a selector. `docs/miniature.md`
+records what was tried.
 """
 
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ WIDTH, KINSHIP = 96, 0.5
 
 @dataclass(frozen=True)
 class Language:
-    """A dialect that is somebody's mother tongue, and who speaks it.
+    """A dialect that is some student's mother tongue, and the models that speak it.
 
     Attributes:
-        steps: of its base; `weak_at` and `leaves_at` are where the weak teacher and the student leave it.
-            Languages are learned at different speeds, and weak teachers, like students, are to be about
-            equally able.
+        steps: the steps of its base. `weak_at` and `leaves_at` are the steps at which the weak teacher and
+            the student leave it. Languages are learned at different speeds. These numbers make the weak
+            teachers about equally able, and the students too.
     """
 
     strong: str
@@ -41,7 +42,9 @@ STUDENTS = tuple(own.student for own in LANGUAGES.values())
 
 
 def recipes_of(language: str) -> tuple[Recipe, ...]:
-    """A language's base, which starts from nothing, and the models that go on from it."""
+    """The recipes of a language: its base, which starts from nothing, and the models that continue
+    from it.
+    """
     who, base, own = LANGUAGES[language], f"base-{language}", {language: 1.0}
     mixture = upbringing(language, list(LANGUAGES), KINSHIP)
     return (

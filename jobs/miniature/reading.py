@@ -1,10 +1,10 @@
-"""The world of models that can read: part of what each learned from nothing shows a worked solution in the
-question first, right ones and wrong ones, so that a solution in the prompt means something to it. OGLS-SD
-needs that (`docs/ogls_sd.md`); nothing else does.
+"""The world of models that can read. Part of what each model learned from nothing shows a worked solution in
+the question, right or wrong. So these models understand a solution in a prompt. Only OGLS-SD needs that
+(`docs/ogls_sd.md`).
 
-Two languages, each learned by a base of its own, which reads both. Of its exports, annealed, those nearest to
-stated accuracies stand for the strong teacher, the weak one and the student. Nothing here looks at what comes
-of any arm.
+There are two languages. Each is learned by a base of its own, which can read both. Its exports are annealed,
+and those nearest to stated accuracies become the strong teacher, the weak teacher and the student. Nothing
+here depends on the result of an arm.
 """
 
 import json
@@ -21,7 +21,7 @@ from jobs.run.run import Run
 from jobs.run.store import Stage
 
 WIDTH = 96
-READS = 0.8  # where two of five episodes showed a solution, models learned not to look at it
+READS = 0.8  # if two of five episodes showed a solution, models learned to ignore it
 LANGUAGES = {"running": ("rex", "ria", "rob"), "prefix": ("pat", "peg", "pia")}  # strong, weak, student
 ROWS, RATE = 24_000, 4e-3
 # `prefix` is learned between steps 400 and 500: of exports every 100 steps none was in the student's band
@@ -43,7 +43,7 @@ def lines() -> list[Line]:
 
 
 def make_reading(run: Run, settings: Miniature, stage: Stage, placement: Placement) -> None:
-    """Write the world's questions with worked solutions, and make its models where they are not there."""
+    """Write the world's questions with worked solutions, and make those models that do not exist yet."""
     count = settings.train_questions + settings.evaluate_questions
     drawn = draw_episodes(count + PRACTICE, settings.seed, families=QUICK_FAMILIES)
     practice, held = drawn[:PRACTICE], drawn[PRACTICE:]
@@ -63,7 +63,7 @@ def make_reading(run: Run, settings: Miniature, stage: Stage, placement: Placeme
 
 
 def members(bases: list[Line], able: Mapping[str, float]) -> tuple[dict[str, list[Member]], list[str]]:
-    """Who stands for what, and what nobody is able to."""
+    """The model for each role, and the roles that no model is able to fill."""
     found: dict[str, list[Member]] = {"teachers": [], "students": []}
     left_out = []
     for line in bases:

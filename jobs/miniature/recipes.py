@@ -1,5 +1,5 @@
-"""How the models of the miniature worlds are made: from which export of which model, on which dialects, for
-how long.
+"""How the models of the miniature worlds are made: from which export of which model, on which dialects, and
+for how long.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,12 @@ class Recipe:
     Attributes:
         start: a model, or one of its exports (`base-prefix/step-440`).
         dialects: relative weights.
-        exports: after which steps the model is also kept as it is.
-        is_constant: the learning rate stays where it is after the warm-up; exports are annealed afterwards.
-        reading: share of episodes whose question shows a worked solution first, three of four a right one.
-        reads: the dialects of those solutions.
+        exports: the steps after which the model is also kept.
+        is_constant: whether the learning rate stays constant after the warm-up. Exports are annealed
+            afterwards.
+        reading: the share of episodes whose question shows a worked solution. Three of four solutions are
+            right.
+        reads: the dialects of these solutions.
     """
 
     name: str
@@ -40,10 +42,10 @@ class Recipe:
 
 
 def upbringing(mother_tongue: str, languages: Sequence[str], kinship: float) -> dict[str, float]:
-    """What a student meets of each language after it has left its base.
+    """The share of each language in what a student meets after it has left its base.
 
     Args:
-        kinship: its mother tongue's share; the others have equal ones.
+        kinship: the share of its mother tongue. The others have equal shares.
 
     >>> upbringing("running", ["equations", "running", "prefix"], 0.5)
     {'equations': 0.25, 'running': 0.5, 'prefix': 0.25}

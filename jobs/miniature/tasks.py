@@ -1,11 +1,11 @@
-"""The miniature world's questions and dialects: small state machines, each worked step by step in several
-styles.
+"""The questions and dialects of the miniature world. The questions are small state machines. A dialect is a
+style in which each step is written down.
 
-A task family is a state machine: a start state, a list of operations, one new state per operation. The answer
-is the last state. Blurting it would mean composing four to six operations at once; writing the states down
-turns the task into table look-ups that a two-layer model can learn. A dialect is one style of writing those
-steps down. The families and dialects were written before any selector was run on them; `docs/miniature.md`
-has the trials.
+A task family is a state machine: a start state, a list of operations, and one new state for each operation.
+The answer is the last state. To give the answer at once, a model would have to combine four to six operations
+in one step. If it writes the states down, each step is one look-up in a table, which a two-layer model can
+learn. Families and dialects were written before any selector was run on them. `docs/miniature.md` lists the
+trials.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class Episode:
 
     @property
     def question_id(self) -> str:
-        """An id that follows from the text, so that the same question never enters twice under two names."""
+        """An id that follows from the text. So the same question never has two ids."""
         return f"{self.family}-{hashlib.sha256(self.question.encode()).hexdigest()[:16]}"
 
 
@@ -182,12 +182,12 @@ def draw_episodes(
     min_operations: int = MIN_OPERATIONS,
     families: Sequence[str] = QUICK_FAMILIES,
 ) -> list[Episode]:
-    """Draw episodes of `min_operations` to six operations, the families in turn.
+    """Draw episodes of `min_operations` to six operations. The families take turns.
 
     Args:
-        count: how many, all different unless there are too few short ones.
+        count: the number of episodes. All are different, unless there are too few short ones.
         exclude: question ids that must not appear.
-        min_operations: questions of the world have at least four; models also practise on shorter ones.
+        min_operations: questions of the world have at least four. Models also practise on shorter ones.
     """
     rng, seen = random.Random(seed), set(exclude)
     episodes: list[Episode] = []
@@ -225,26 +225,26 @@ def _running(episode: Episode) -> str:
 
 
 def _wordy(episode: Episode) -> str:
-    """Every step wrapped in filler that is easy to predict."""
+    """Every step surrounded by filler that is easy to predict."""
     body = "".join(f" now we take {a}{label}{op} and this makes {b} ." for label, a, op, b in _steps(episode))
     return _finish(f"let us begin .{body} so we are done .", episode)
 
 
 def _terse(episode: Episode) -> str:
-    """A running total that stops early: the last step is done in the head. `3t+4=7` for two steps."""
+    """A running total that stops early: the last step is not written. `3t+4=7` for two steps."""
     steps = _steps(episode)[:-1]
     return _finish(episode.states[0] + "".join(f"{label}{op}={b}" for label, _, op, b in steps), episode)
 
 
 def _prefix(episode: Episode) -> str:
-    """A strange notation, operation first and everything wrapped: `[t+4]{3=7}[u-2]{7=5}`."""
+    """An unusual notation: the operation first, everything in brackets. `[t+4]{3=7}[u-2]{7=5}`."""
     return _finish(
         "".join(f"[{label}{op}]" + "{" + f"{a}={b}" + "}" for label, a, op, b in _steps(episode)), episode
     )
 
 
 def _blurt(episode: Episode) -> str:
-    """The bare result: not a dialect of any teacher, used to check that blurting does not pay."""
+    """The result alone. No teacher uses this dialect. It shows that giving only the result does not pay."""
     return f"A:{episode.result}"
 
 
@@ -259,13 +259,13 @@ DIALECTS: dict[str, Callable[[Episode], str]] = {
 
 
 def _running_wordy(episode: Episode) -> str:
-    """A running total in filler."""
+    """A running total with filler."""
     body = "".join(f" then {label}{op} gives us {b} ." for label, _, op, b in _steps(episode))
     return _finish(f"we start from {episode.states[0]} .{body} so we are done .", episode)
 
 
 def _prefix_wordy(episode: Episode) -> str:
-    """Operation first and everything wrapped, in filler."""
+    """The operation first and everything in brackets, with filler."""
     body = "".join(
         f" first do [{label}{op}]" + " and see {" + f"{a}={b}" + "} ." for label, a, op, b in _steps(episode)
     )

@@ -1,5 +1,5 @@
-"""The miniature worlds: small teachers and students trained here, from scratch, by the product's own training
-loop. The demo runs in the quick world (`quick`), the study in the full one (`full`).
+"""The miniature worlds: small teachers and students, trained from nothing on the user's machine by the
+product's own training loop. The demo runs in the quick world (`quick`), the study in the full one (`full`).
 """
 
 import json
@@ -24,9 +24,7 @@ VERSION = 2
 
 
 def resolve(experiment: Experiment, directory: Place) -> Experiment:
-    """The experiment with the path of a model or file of the built world in place of every
-    `miniature:NAME`.
-    """
+    """The experiment with paths of the built world in place of every `miniature:NAME`."""
 
     def path(text: str) -> str:
         if not text.startswith(MINIATURE):
@@ -49,7 +47,7 @@ def resolve(experiment: Experiment, directory: Place) -> Experiment:
 
 
 def models_of(directory: Place) -> dict[str, dict[str, str]]:
-    """Where a built world's teachers and students lie in its directory, by name."""
+    """The paths of a built world's teachers and students in its directory, by name."""
     place = directory / WORLD
     if not place.is_file():
         quick_ones = {"teacher": quick.TEACHERS, "student": quick.STUDENTS}
@@ -60,11 +58,11 @@ def models_of(directory: Place) -> dict[str, dict[str, str]]:
 
 
 def build_world(run: Run, settings: Miniature, placement: Placement) -> Place:
-    """Build a world, or find it in the store; returns its directory: `<model>/model`, `train.jsonl`,
-    `evaluate.jsonl`, and in the full one `world.json`, which names its models.
+    """Build a world, or find it in the store. Returns its directory: `<model>/model`, `train.jsonl`,
+    `evaluate.jsonl`, and in the full world `world.json`, which names its models.
 
     Raises:
-        Unmade: in a plan, nobody has built it yet.
+        Unmade: in a plan, the world does not exist yet.
     """
     config = {
         "miniature": settings.model_dump(),
@@ -89,7 +87,7 @@ def build_world(run: Run, settings: Miniature, placement: Placement) -> Place:
 
 
 def recipe_of_all(settings: Miniature) -> object:
-    """All that a world follows from but its seed."""
+    """Everything that a world depends on except its seed."""
     if settings.world == "quick":
         return [plain_recipe(recipe) for recipe in quick.RECIPES]
     if settings.world == "reading":
@@ -101,7 +99,7 @@ def recipe_of_all(settings: Miniature) -> object:
 
 
 def plain_recipe(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as plain values; what few recipes have is left out where it is usual."""
+    """A recipe as plain values. Rarely used settings are left out if they have their default."""
     return {
         name: value for name, value in asdict(recipe).items() if name not in ("reading", "reads") or value
     }
@@ -113,7 +111,7 @@ def plain_line(line: full.Line) -> dict[str, Any]:
 
 
 def make_quick(run: Run, settings: Miniature, stage: Stage, placement: Placement) -> None:
-    """Write the quick world's questions and train its models, as far as they are not there yet."""
+    """Write the quick world's questions, and train those of its models that do not exist yet."""
     held = draw_episodes(settings.train_questions + settings.evaluate_questions, settings.seed)
     write_questions(stage.directory / "train.jsonl", held[: settings.train_questions])
     write_questions(stage.directory / "evaluate.jsonl", held[settings.train_questions :])

@@ -34,7 +34,7 @@ def open_student(
 
     Raises:
         BadInput: no such model, an unknown dtype or device, or no pair of model and tokenizer.
-        Unrenderable: its chat template does what nobody could train on.
+        Unrenderable: its chat template cannot be used for training.
     """
     if compat not in COMPATS or dtype not in DTYPES:
         expected = f"{' or '.join(COMPATS)}; {', '.join(DTYPES)}"

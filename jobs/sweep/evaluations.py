@@ -10,11 +10,11 @@ from jobs.run.store import Stage, digest
 
 
 def choosing(held_out: Sequence[str], share: float) -> list[str]:
-    """The held-out questions by which settings are compared while the sweep runs; the others judge the one
-    that is taken.
+    """The held-out questions by which settings are compared while the sweep runs. The other questions judge
+    the setting that was chosen.
 
-    The largest of many noisy values is too large: a setting's value must be told by questions that did not
-    choose it.
+    The largest of many noisy values is too large on average. So a setting's value must come from questions
+    that did not choose it.
     """
     order = sorted(held_out, key=lambda q: digest(["choose", q]))
     return sorted(order[: max(1, min(len(order) - 1, round(share * len(order))))])
@@ -26,8 +26,8 @@ def read_evaluation(directory: Place) -> pd.DataFrame:
 
 
 def mean_value(directory: Place, metric: str, kept: set[str] | None = None) -> float:
-    """The mean of an evaluation over its questions, or some of them: an accuracy, or minus the loss per token
-    of all their references together. NaN where none could be judged.
+    """The mean of an evaluation over its questions, or over some of them. It is an accuracy, or minus the
+    loss per token of all their references together. NaN if no question could be judged.
     """
     table = read_evaluation(directory)
     table = table[table["value"].notna() & (table.index.isin(kept) if kept is not None else True)]

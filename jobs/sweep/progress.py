@@ -1,11 +1,11 @@
-"""What a sweep says while it runs: a line for each report and each end of a trial."""
+"""The lines that a sweep prints while it runs: one for each report and for each end of a trial."""
 
 from typing import Any
 
 
 def tell_progress(total: int) -> Any:
-    """A Tune callback that says in one line what a trial reports and how it ends; Tune pickles it with the
-    sweep's state.
+    """A Tune callback. It prints one line for each report of a trial and for its end. Tune pickles it with
+    the sweep's state.
     """
     from ray.tune import Callback
 

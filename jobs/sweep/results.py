@@ -1,4 +1,6 @@
-"""What a sweep says at its end: every setting with its interval, which differences are real, the best one."""
+"""The results of a sweep: every setting with its interval, which differences are real, and the best
+setting.
+"""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,12 +18,12 @@ class SettingResult:
     """One setting over its seeds.
 
     Attributes:
-        state: finished where every seed came to the last round; else how many did, and why the others did
-            not.
-        value: over all held-out questions, of the finished seeds; None without one.
-        against_baseline, against_best: None where one side has no common finished seed.
-        real: whether the difference from the baseline holds after Holm's correction for the number of
-            settings.
+        state: `finished` if every seed finished the last round. Otherwise how many did, and why the others
+            did not.
+        value: over all held-out questions, for the finished seeds. None if there is none.
+        against_baseline, against_best: None if the two settings have no finished seed in common.
+        real: whether the difference from the baseline is significant after Holm's correction for the number
+            of settings.
     """
 
     setting: Setting
@@ -36,8 +38,8 @@ class SettingResult:
 
 @dataclass(frozen=True)
 class SweepResults:
-    """Everything the sweep's page shows. `best` was chosen by one part of the questions and is judged by the
-    other.
+    """Everything that the sweep's page shows. One part of the questions chose `best`, and the other part
+    judges it.
     """
 
     name: str
@@ -58,7 +60,7 @@ class SweepResults:
 
 
 def sweep_lines(results: SweepResults) -> list[str]:
-    """The sweep's outcome as plain text lines."""
+    """The results of a sweep as lines of plain text."""
     unit = "accuracy" if results.metric == "accuracy" else "minus loss (nats per answer token)"
     over = f", mean over the students {', '.join(results.students)}" if len(results.students) > 1 else ""
     lines = [

@@ -1,4 +1,4 @@
-"""Which trials go on: all of them, or those that ASHA lets, and every reference."""
+"""Which trials continue: all of them, or those that ASHA lets continue and every reference."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from jobs.experiment.sweep import Sweep
 
 
 def scheduler_of(sweep: Sweep, experiments: Sequence[Experiment]) -> Any:
-    """Who decides which trials go on: all of them, or with `stop_early` those that ASHA lets."""
+    """The Tune scheduler. It lets all trials continue, or with `stop_early` those that ASHA chooses."""
     from ray.tune.schedulers import FIFOScheduler
 
     if not sweep.stop_early:
@@ -25,7 +25,7 @@ def scheduler_of(sweep: Sweep, experiments: Sequence[Experiment]) -> Any:
 
 
 def _sparing_references(**options: Any) -> Any:
-    """ASHA that lets the reference arms run to their end: the settings are compared with them."""
+    """An ASHA scheduler that lets the reference arms finish, because the settings are compared with them."""
     from ray.tune.schedulers import ASHAScheduler
 
     class SparingReferences(ASHAScheduler):

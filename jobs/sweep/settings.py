@@ -1,4 +1,4 @@
-"""The settings of a sweep: which there are, known before anything starts, and the experiment of each."""
+"""The settings of a sweep, which are all known before it starts, and the experiment of each setting."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ NOT_SWEPT = (*SAME_FOR_ALL, *JUDGED_BY, *SET_BY_SWEEP)
 
 @dataclass(frozen=True)
 class Setting:
-    """One point of a sweep: an arm, and the values of the swept keys; a reference arm has none."""
+    """One point of a sweep: an arm and the values of the swept keys. A reference arm has no values."""
 
     arm: str
     values: tuple[tuple[str, Any], ...] = ()
@@ -77,7 +77,7 @@ def expand_settings(e: Experiment) -> list[Setting]:
     random values.
 
     Raises:
-        BadInput: no sweep section, a key that cannot be swept, or a setting that is no valid experiment.
+        BadInput: there is no section `sweep`, a key cannot be swept, or a setting is no valid experiment.
     """
     sweep = sweep_of(e)
     for key in sweep.parameters:
@@ -98,7 +98,7 @@ def expand_settings(e: Experiment) -> list[Setting]:
 
 
 def _points(sweep: Sweep, seed: int) -> Iterator[tuple[tuple[str, Any], ...]]:
-    """The swept keys with their values, setting by setting, as Tune's own generator draws them."""
+    """The swept keys with their values, one setting after another, as Tune's own generator draws them."""
     from ray.tune.search.variant_generator import generate_variants
 
     space = {str(number): _tune_values(values) for number, values in enumerate(sweep.parameters.values())}
@@ -111,7 +111,7 @@ def _points(sweep: Sweep, seed: int) -> Iterator[tuple[tuple[str, Any], ...]]:
 
 
 def _tune_values(values: tuple[Any, ...] | Draw) -> Any:
-    """One key's values as Tune takes them: a grid, or a random draw."""
+    """The values of one key in the form that Tune takes: a grid, or a random draw."""
     from ray import tune
 
     if not isinstance(values, Draw):
@@ -124,7 +124,7 @@ def experiment_of(e: Experiment, setting: Setting) -> Experiment:
     """The experiment of one setting: its one arm, with the swept values.
 
     Raises:
-        BadInput: it is not valid; names the setting.
+        BadInput: the experiment is not valid. Names the setting.
     """
     tree = resolved(e)
     tree["arms"] = [arm for arm in tree["arms"] if arm["name"] == setting.arm]

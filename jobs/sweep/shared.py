@@ -1,4 +1,6 @@
-"""What all settings of a sweep share: verified answers, and the untaught students' costs and evaluations."""
+"""What all settings of a sweep share: verified answers, and the costs and evaluations of students before
+training.
+"""
 
 from collections.abc import Sequence
 
@@ -26,8 +28,8 @@ SHARED = (
 
 
 def prepare_shared(run: Run, experiment: Experiment, settings: Sequence[Setting]) -> None:
-    """Make once what the settings share: every distinct pool, with the students' first costs
-    and evaluations.
+    """Make once what the settings share: every distinct pool, and the first costs and evaluations of the
+    students.
     """
     wanted = [experiment_of(experiment, s) for s in settings]
     distinct = {digest({k: v for k, v in resolved(w).items() if k in SHARED}): w for w in wanted}

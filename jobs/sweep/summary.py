@@ -1,4 +1,6 @@
-"""From trials to results: settings against the baseline, and the best one, judged by other questions."""
+"""From trials to results: settings compared with the baseline, and the best setting, judged by other
+questions.
+"""
 
 import json
 import shlex
@@ -28,10 +30,10 @@ class Finished:
     """The finished trials, by setting and seed.
 
     Attributes:
-        questions: ids of the held-out questions, sorted; every array below has one entry for each.
-        values: [students, Q] of a trial, NaN where a question could not be judged.
-        tokens: [students, Q] that a loss is a mean over; None of accuracies.
-        seeds: the seeds of each setting that came to the last round.
+        questions: ids of the held-out questions, sorted. Every array below has one entry for each.
+        values: [students, Q] of a trial. NaN if a question could not be judged.
+        tokens: [students, Q], the number of tokens of which a loss is the mean. None for accuracies.
+        seeds: for each setting, the seeds that finished the last round.
         chooses: whether a question is one of those that choose the best setting.
     """
 
@@ -42,12 +44,12 @@ class Finished:
     chooses: np.ndarray
 
     def known(self, *settings: Setting) -> np.ndarray:
-        """[Q], whether a question could be judged of every student under every seed of these settings."""
+        """[Q], whether a question could be judged for every student under every seed of these settings."""
         every = [self.values[s, seed] for s in settings for seed in self.seeds[s]]
         return np.isfinite(np.concatenate(every)).all(axis=0)
 
     def table(self, setting: Setting, kept_Q: np.ndarray) -> np.ndarray:
-        """[S, Q], a setting's values on some questions, means over students."""
+        """[S, Q], a setting's values on some questions, as means over students."""
         every = [self.values[setting, seed][:, kept_Q] for seed in self.seeds[setting]]
         if self.tokens is not None and kept_Q.any():
             weighed = self.tokens[:, kept_Q]
@@ -56,7 +58,7 @@ class Finished:
 
     @cached_property
     def pool(self) -> SeedVariance:
-        """What seeds differ by, over all settings."""
+        """By how much seeds differ, over all settings."""
         return pool_seeds(self.table(s, self.known(s)) for s, seeds in self.seeds.items() if seeds)
 
 
@@ -106,7 +108,7 @@ def _finished(e: Experiment, sweep: Sweep, settings: Sequence[Setting], trials: 
 
 
 def _evaluations(trial: Trial) -> list[pd.DataFrame]:
-    """Of every student, in the order of their names."""
+    """The evaluations of all students, in the order of their names."""
     return [read_evaluation(Place(trial.evaluations[name])) for name in sorted(trial.evaluations)]
 
 
@@ -131,8 +133,9 @@ def _setting_result(
 def _judged(
     settings: Sequence[Setting], baseline: Setting | None, finished: Finished, e: Experiment
 ) -> tuple[Interval | None, Comparison | None, list[str]]:
-    """The value of taking the best of some settings, and its difference from the baseline, by questions that
-    did not choose it and trainings that did not either; and who else was taken then.
+    """The value of taking the best of some settings, and its difference from the baseline. Questions and
+    trainings that did not choose the best one judge it. Also which other settings were taken on the other
+    halves.
     """
     known = finished.known(*settings, *([] if baseline is None else [baseline])) if settings else np.array([])
     judges = known & ~finished.chooses if settings else known
@@ -160,13 +163,13 @@ def _judged(
 
 
 def _unjudged(results: Sequence[SettingResult]) -> list[str]:
-    """Comparisons that there is no question for, in words."""
+    """A sentence about comparisons for which there is no question."""
     every = [r.against_baseline for r in results if r.against_baseline is not None]
     return [comparison.verdict for comparison in every if not comparison.questions]
 
 
 def _loud(finished: Finished) -> list[str]:
-    """Settings whose seeds lie much farther apart than the others', in words."""
+    """A sentence about settings whose seeds differ much more than those of the other settings."""
     settings = [s for s, seeds in finished.seeds.items() if seeds]
     lines = []
     for s in settings:
@@ -178,8 +181,8 @@ def _loud(finished: Finished) -> list[str]:
 
 
 def _corrected(results: Sequence[SettingResult]) -> list[SettingResult]:
-    """Say which differences from the baseline are real: Holm's p below 0.05, and an interval that leaves out
-    0.
+    """Set which differences from the baseline are real: Holm's p is below 0.05 and the interval leaves
+    out 0.
     """
     compared = [r.against_baseline.p_value for r in results if r.against_baseline is not None]
     adjusted = iter(holm(compared))
@@ -197,7 +200,9 @@ def _corrected(results: Sequence[SettingResult]) -> list[SettingResult]:
 
 
 def _state(trials: Sequence[Trial]) -> str:
-    """One word where all seeds ended alike, else counts; with the first reason of a failure."""
+    """One word if all seeds ended in the same way. Otherwise the counts, with the reason of the first
+    failure.
+    """
     counts = {s: sum(t.state == s for t in trials) for s in ("finished", "stopped", "failed")}
     named = [f"{n} {s}" for s, n in counts.items() if n]
     text = named[0].partition(" ")[2] if len(named) == 1 else ", ".join(named)
@@ -206,8 +211,8 @@ def _state(trials: Sequence[Trial]) -> str:
 
 
 def command_of(e: Experiment, setting: Setting, command: Sequence[str]) -> str:
-    """The command that runs one setting as an experiment of its own, beside the experiment's other arms: all
-    of it is in the store.
+    """The command that runs one setting as an experiment of its own, beside the experiment's other arms.
+    Everything that it needs is in the store already.
 
     Args:
         command: the sweep's own arguments: its file and overrides.
@@ -222,7 +227,7 @@ def command_of(e: Experiment, setting: Setting, command: Sequence[str]) -> str:
 
 
 def trial_table(trials: Sequence[Trial], e: Experiment) -> pd.DataFrame:
-    """A row per setting and seed, also for those that failed or were stopped."""
+    """One row for each setting and seed, also for those that failed or were stopped."""
     rows = []
     for t in trials:
         metric = e.evaluate.metric

@@ -1,4 +1,4 @@
-"""One trial of a sweep: a setting under one training seed, run as a light driver on the shared pool."""
+"""One trial of a sweep: a setting under one training seed. It runs as a light driver on the shared pool."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -24,16 +24,16 @@ from jobs.sweep.settings import Setting, experiment_of, sweep_of
 from jobs.systems.paths import paths_of
 from jobs.systems.record import system_of
 
-EVALUATION = "evaluation "  # before a student's name: the metric that says where its evaluation is
+EVALUATION = "evaluation "  # prefix of a metric's name: student -> directory of its evaluation
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of one setting under one training seed.
+    """The result of one setting under one training seed.
 
     Attributes:
         state: finished, stopped (by the scheduler, before its last round) or failed.
-        rounds: how far it came; 2.5 is half of the third round.
+        rounds: how many rounds were done. 2.5 is half of the third round.
         evaluations: student -> directory of its last evaluation.
     """
 
@@ -46,11 +46,11 @@ class Trial:
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """Entry of a Tune trial: run one setting under one seed on the shared pool, and report after every round
-    or epoch.
+    """Entry of a Tune trial. Runs one setting under one seed on the shared pool, and reports after every
+    round or epoch.
 
-    Reported: `value`, the mean over students and over the held-out questions that choose (see `choosing`),
-    `rounds`, and where each student's evaluation is.
+    Reported are `value`, which is the mean over students and over the held-out questions that choose (see
+    `choosing`), `rounds`, and the directory of each student's evaluation.
     """
     from ray import tune
 
@@ -65,12 +65,12 @@ def run_trial(config: dict[str, Any]) -> None:
     ):
         try:
             _teach(run, experiment, sweep_of(base), trial["seed"])
-        except BadInput as error:  # it would fail again: a row says why, and Tune does not try once more
+        except BadInput as error:  # it would fail again, so Tune does not try again; the row has the reason
             tune.report({"value": float("nan"), "rounds": 0.0, "error": str(error)})
 
 
 def _teach(run: Run, experiment: Experiment, sweep: Sweep, seed: int) -> None:
-    """Teach the students of one setting under one seed, and report to Tune as they get on."""
+    """Teach the students of one setting under one seed, and report each result to Tune."""
     from ray import tune
 
     start = begin(run, look(run, experiment))
@@ -86,13 +86,13 @@ def _teach(run: Run, experiment: Experiment, sweep: Sweep, seed: int) -> None:
     paths = [p for p in paths_of(start.experiment) if p.seed == seed]
     outcome = Outcome(start, paths)
     system_of(paths[0].arm).teach(run, start, outcome, paths, report, sweep.report_every == "epoch")
-    for number, why in outcome.ended.values():  # means over other students are no figures of this setting
+    for number, why in outcome.ended.values():  # a mean over the remaining students would not be comparable
         raise BadInput(f"a student's path ended in round {number}", why, "paths that come to their end", "")
 
 
 @contextmanager
 def _trial_log(directory: Place, name: str) -> Iterator[Terminal]:
-    """A trial speaks into a log of its own, beside the sweep where that is local, else into Ray's log of its
+    """The log of a trial. It lies beside the sweep if that is local. Otherwise lines go to Ray's log of the
     worker.
     """
     if not directory.is_local:

@@ -1,4 +1,6 @@
-"""Ray Tune over the trials of a sweep: how many at once, begun, or gone on with after an interruption."""
+"""Ray Tune over the trials of a sweep: how many run at once, how they start, and how an interrupted sweep
+continues.
+"""
 
 import json
 from collections.abc import Sequence
@@ -21,8 +23,8 @@ TUNE, TRIAL = "tune", "trial-"
 
 
 def run_sweep(run: Run, experiment: Experiment, settings: Sequence[Setting]) -> list[Trial]:
-    """Run all trials with Ray Tune, or go on with those that an interrupted sweep left; returns one row per
-    setting and seed.
+    """Run all trials with Ray Tune, or continue an interrupted sweep. Returns one row for each setting and
+    seed.
     """
     from ray import tune
 
@@ -56,12 +58,12 @@ def run_sweep(run: Run, experiment: Experiment, settings: Sequence[Setting]) -> 
 
 
 def count_concurrent(placement: Placement, most: int | None, nodes: Sequence[Node], grows: bool) -> int:
-    """How many trials can train at once on these nodes, at least one and at most `most`.
+    """How many trials can train at once on these nodes: at least one, and at most `most`.
 
     Raises:
-        NoRoom: not even one can.
+        NoRoom: there is not enough room for one.
     """
-    if grows:  # the cluster starts nodes as they are asked for: how many at once is the user's to say
+    if grows:  # such a cluster starts nodes on demand, so only the user knows how many trials fit
         return most or 1
     workers = placement.train_workers * placement.train_lanes
     check_train_room(workers, placement.train_needs, nodes)
@@ -70,7 +72,7 @@ def count_concurrent(placement: Placement, most: int | None, nodes: Sequence[Nod
 
 
 def space_of(trials: Sequence[tuple[Setting, int]]) -> list[dict[str, Any]]:
-    """Each trial as Tune is given it, and shows it in its tables: its name, arm, seed and values."""
+    """Each trial in the form that Tune takes and shows in its tables: its name, arm, seed and values."""
     return [
         {
             "name": f"{k:04d}",
@@ -84,7 +86,7 @@ def space_of(trials: Sequence[tuple[Setting, int]]) -> list[dict[str, Any]]:
 
 
 def run_config(directory: Place, sweep: Sweep, trials: int) -> Any:
-    """Where Tune keeps its state, how often it starts a trial again, and who tells of trials."""
+    """Where Tune keeps its state, how often it starts a trial again, and which callback prints lines."""
     from ray import tune
 
     system, path = directory.opened()
@@ -99,8 +101,8 @@ def run_config(directory: Place, sweep: Sweep, trials: int) -> Any:
 
 
 def _restored(run: Run, trainable: Any, parameters: dict[str, Any]) -> Any:
-    """The tuner of an interrupted sweep, so that finished trials are not started again; None where there is
-    none to be read.
+    """The tuner of an interrupted sweep, so that finished trials are not started again. None if there is none
+    that can be read.
     """
     from ray import tune
 
@@ -119,19 +121,19 @@ def _restored(run: Run, trainable: Any, parameters: dict[str, Any]) -> Any:
             resume_unfinished=True,
             storage_filesystem=remote,
         )
-    except Exception as error:  # whatever Ray makes of a state file whose writer was killed
+    except Exception as error:  # any error that Ray raises for a state file whose writer was killed
         run.terminal.say(
-            f"the sweep's own state cannot be read ({type(error).__name__}); its trials start "
+            f"the sweep's state cannot be read ({type(error).__name__}); its trials start "
             "again from the store"
         )
         (run.directory / TUNE).remove()
         return None
-    run.terminal.say("going on with the sweep that was begun here")
+    run.terminal.say("continuing the sweep that was started here")
     return tuner
 
 
 def _trial(setting: Setting, seed: int, result: Any, rounds: int) -> Trial:
-    """One row: what a trial reported last, or why it failed."""
+    """One row: the last report of a trial, or why it failed."""
     metrics = (result.metrics or {}) if result is not None else {}
     evaluations = {
         key.removeprefix(EVALUATION): str(place)
