@@ -5,15 +5,20 @@ use of the matrix and not the other. After merging, such a model cannot express 
 refused before anything is trained.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from cluster.errors import BadInput
+from cluster.models.added_tokens import embeddings_of
 from cluster.models.loading import add_adapter
 from training.settings import LoraSettings
 
 
-def with_lora(model: Any, lora: LoraSettings, adapter: str | None = None) -> Any:
+def with_lora(model: Any, lora: LoraSettings, adapter: str | None = None, tokens: Sequence[int] = ()) -> Any:
     """The model with an adapter to train: the adapter that it already has, otherwise a new one.
+
+    Args:
+        tokens: the ids of added tokens, whose rows of the embeddings are trained too.
 
     Raises:
         BadInput: the target modules name no layer that can have an adapter, or a layer that shares its
@@ -32,6 +37,7 @@ def with_lora(model: Any, lora: LoraSettings, adapter: str | None = None) -> Any
             lora_dropout=lora.dropout,
             target_modules=targets,
             task_type="CAUSAL_LM",
+            trainable_token_indices=_rows_of(model, tokens) if tokens else None,
         )
         try:
             wrapped = get_peft_model(model, config)
@@ -41,6 +47,13 @@ def with_lora(model: Any, lora: LoraSettings, adapter: str | None = None) -> Any
             raise BadInput("train.lora does not fit this student", targets, "", remedy) from error
     _refuse_shared(wrapped, shared)
     return wrapped
+
+
+def _rows_of(model: Any, tokens: Sequence[int]) -> dict[str, list[int]]:
+    """The rows to train, by the name of their module. Tied embeddings are named once."""
+    modules = {id(module.weight): module for module in reversed(embeddings_of(model))}
+    names = {id(module): name for name, module in model.named_modules()}
+    return {names[id(module)].rpartition(".")[2]: list(tokens) for module in modules.values()}
 
 
 def _shared_weights(model: Any) -> dict[int, list[str]]:
@@ -60,10 +73,12 @@ def _refuse_shared(wrapped: Any, shared: dict[int, list[str]]) -> None:
     Raises:
         BadInput: there is such an adapter. Names both layers.
     """
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for path, module in wrapped.named_modules():
-        if not isinstance(module, BaseTunerLayer):
+        # rows of added tokens are trained in both uses of a tied matrix
+        if not isinstance(module, BaseTunerLayer) or isinstance(module, TrainableTokensLayer):
             continue
         for parameter in module.get_base_layer().parameters(recurse=False):
             if id(parameter) in shared:

@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from cluster.errors import TutelageError
 from cluster.memory import free_memory
-from cluster.models.loading import ModelSource, load_model
+from cluster.models.loading import ModelSource, added_ids, load_model
 from cluster.models.proof import TRAINING, Proof, prove
 from cluster.models.vocabulary import Head
 from training.adapters import with_lora
@@ -112,7 +112,7 @@ def start(
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
     if settings.lora is not None:
-        model = with_lora(model, settings.lora, source.adapter)
+        model = with_lora(model, settings.lora, source.adapter, added_ids(source))
     module = ObjectiveModule(replace(proof.head, model=model), objective, frozen).to(device)
     config = engine_config(settings, workers)
     if universal:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cluster.errors import BadInput
 from cluster.halving import breaks_device
+from cluster.models.added_tokens import add_to_model, add_to_tokenizer
 from cluster.models.directory import check_model_directory
 from cluster.storage import is_uri, local_copy
 
@@ -60,7 +61,8 @@ class ModelSource:
     """The source of a model. `path` is a directory, local or by URI, or a hub id. `dtype` is the computing
     precision.
 
-    `adapter` is the directory of a LoRA adapter that belongs on top of it.
+    `adapter` is the directory of a LoRA adapter that belongs on top of it. `added_tokens` are special tokens
+    that the model gets when it is loaded (`cluster/models/added_tokens.py`).
     """
 
     path: str
@@ -68,6 +70,7 @@ class ModelSource:
     revision: str | None = None
     trust_remote_code: bool = False
     adapter: str | None = None
+    added_tokens: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # absolute, because a worker may run in another directory
@@ -88,7 +91,8 @@ def load_tokenizer(source: ModelSource) -> Any:
     """Load the tokenizer of a model source.
 
     Raises:
-        BadInput: the files are missing or broken, or make a tokenizer without a vocabulary.
+        BadInput: the files are missing or broken, or make a tokenizer without a vocabulary, or one that does
+            not take the added tokens.
     """
     if source.is_local and (Path(source.here) / "config.json").is_file():
         with _one_line(f"cannot read config.json of {source.path}", "", "one that fits the weights"):
@@ -111,7 +115,17 @@ def load_tokenizer(source: ModelSource) -> Any:
             "",
             remedy,
         )
+    if source.added_tokens:
+        add_to_tokenizer(tokenizer, source.added_tokens)
     return tokenizer
+
+
+def added_ids(source: ModelSource) -> list[int]:
+    """The ids of a source's added tokens."""
+    if not source.added_tokens:
+        return []
+    tokenizer = load_tokenizer(source)
+    return [int(tokenizer.convert_tokens_to_ids(token)) for token in source.added_tokens]
 
 
 def load_model(source: ModelSource, device: str = "cpu") -> Any:
@@ -136,6 +150,8 @@ def load_model(source: ModelSource, device: str = "cpu") -> Any:
             output_loading_info=True,
         )
     _refuse_misfit(source.path, model, told)
+    if source.added_tokens:
+        add_to_model(model, added_ids(source), source.added_tokens)
     if source.adapter is not None:
         wrapped = add_adapter(model, source.adapter)
         # In half precision merging would round most of a small update away, so the adapter stays beside its

@@ -1,7 +1,7 @@
 """A model, teacher or student, at one point of its training, and the training that leads to the next point.
 Asking, scoring, training and evaluating read what they need from it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,8 +30,8 @@ CONFIGS = (CONFIG, f"{ADAPTER}/{ADAPTER_CONFIG}")
 class ModelState:
     """A model at one point of its training. `id` identifies its weights by content.
 
-    Training changes only the weights. The tokenizer, the template and the rendering's fingerprint stay those
-    of the first state.
+    Training changes only the weights. The tokenizer, the template and the rendering's fingerprint stay the
+    same, unless a system adds tokens (`with_tokens`).
 
     Attributes:
         about: what `id` follows from, in words.
@@ -61,6 +61,24 @@ class ModelState:
             return (Place(source.path) / CONFIG).is_file()
         return (Place(source.adapter) / ADAPTER_CONFIG).is_file()
 
+    def with_tokens(self, tokens: Sequence[str]) -> "ModelState":
+        """This model with further special tokens, for a system that teaches a student to use them. Training
+        it learns their embeddings, and the trained student keeps them. Scores under the old rendering do not
+        fit it.
+
+        Raises:
+            BadInput: the tokenizer has one of these tokens already, or takes none.
+            Unrenderable: the template cannot be used for training any more.
+        """
+        source = replace(self.source, added_tokens=(*self.source.added_tokens, *tokens))
+        tokenizer = replace(self.tokenizer, added_tokens=(*self.tokenizer.added_tokens, *tokens))
+        state = replace(self, source=source, tokenizer=tokenizer)
+        renderer = state.renderer()
+        renderer.prove()
+        about = {**self.about, "added_tokens": " ".join(tokens), "rendering": renderer.fingerprint[:12]}
+        identity = digest([self.id, "added tokens", list(tokens)])
+        return replace(state, id=identity, rendering=renderer.fingerprint, about=about)
+
     def after(self, training: Stage, trained_by: "Training | None" = None) -> "ModelState":
         """This model after a training stage."""
         source = self._trained(training, WEIGHTS)
@@ -74,12 +92,12 @@ class ModelState:
 
     def _trained(self, training: Stage, folder: str) -> ModelSource:
         """Where a training wrote its weights. An adapter is loaded on top of the base that it was trained
-        on.
+        on. Whole weights have rows for added tokens.
         """
         place = training.directory / folder
         if training.config["train"]["lora"] is not None:
             return replace(self.source, adapter=str(place / ADAPTER))
-        return replace(self.source, path=str(place), revision=None)
+        return replace(self.source, path=str(place), revision=None, added_tokens=())
 
 
 @dataclass(frozen=True)
