@@ -27,7 +27,7 @@ from cluster.models.loading import ModelSource, load_model, load_tokenizer
 from cluster.models.messages import plain
 from cluster.models.rendering import Renderer
 from cluster.placement import Needs
-from cluster.pool import Pool
+from cluster.pool import ActorPool
 from cluster.session import RaySettings, connect
 from cluster.storage import Place
 from jobs.experiment.stages import Score
@@ -109,7 +109,7 @@ def measure_stage(student: str, questions: str) -> None:
         parts = [
             (name, Part(name, table, [key_of(row) for row in chunk], chunk, True)) for name, chunk in shards
         ]
-        with Pool() as pool:
+        with ActorPool() as pool:
             for result in pool.run([Job("score", make, parts, 2, Needs(1.0))]):
                 arrived.append((time.perf_counter(), result.value.items))
     rate = sum(n for _, n in arrived[2:]) / (arrived[-1][0] - arrived[1][0])
@@ -124,7 +124,7 @@ def measure_nothing(questions: str) -> None:
     with (
         tempfile.TemporaryDirectory() as out,
         connect(RaySettings(num_cpus=2, object_store_mib=100), Path(out) / "ray.log"),
-        Pool() as pool,
+        ActorPool() as pool,
     ):
         list(pool.run([Job("warm", DoNothing, [("w", ("w", rows[:10]))], 2, Needs(1.0))]))
         began = time.perf_counter()

@@ -26,7 +26,7 @@ NODE_GRACE_S = 600.0  # seconds that a node which a job needs may be away
 SHARD_DEADLINE_S = 6 * 3600.0
 
 
-class Pool:
+class ActorPool:
     """Hosts on a cluster, as a context manager. `release` returns the cluster's resources in between.
 
     Args:
@@ -53,7 +53,7 @@ class Pool:
         self._metrics = Metrics()
         self._nowhere_since: dict[Needs, float] = {}
 
-    def __enter__(self) -> "Pool":
+    def __enter__(self) -> "ActorPool":
         return self
 
     def __exit__(

@@ -1,9 +1,9 @@
 """OGLS-SD (arXiv 2605.12400): the states of a frozen teacher on a student's wrong rollouts, when its prompt
 shows right and wrong solutions of the same question.
 
-Pools of contexts are pure functions of rollouts and verdicts. The teacher pass reads every rollout after
+Contexts are pure functions of rollouts and verdicts. The teacher pass reads every rollout after
 every context, and keeps running means of hidden states before the vocabulary projection. If the projection is
-linear, mean logits are the projection of the mean hidden state. So one state a token is enough for a pool of
+linear, mean logits are the projection of the mean hidden state. So one state a token is enough for a set of
 any size. Each context is computed once for all rollouts that are read after it (`cluster.models.branching`).
 
 Row t of an array is the state that predicts token t of the rollout; row 0 is the prompt's last position.
@@ -36,8 +36,8 @@ class Rollout:
     """One answer of the student to a question.
 
     Attributes:
-        is_right: None if it is unknown, because a checker failed or ran out of time. Such a rollout is in no
-            pool and is not trained on.
+        is_right: None if it is unknown, because a checker failed or ran out of time. Such a rollout is no
+            context and is not trained on.
     """
 
     id: str
@@ -46,7 +46,7 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
-class Pools:
+class Contexts:
     """The contexts of a rollout's target: texts that take the place of a solution in the teacher's prompt.
 
     Attributes:
@@ -58,17 +58,17 @@ class Pools:
     why: str = ""
 
 
-def pools_of(
+def contexts_of(
     rollouts: Sequence[Rollout], solution: str, exclude_self: bool = False, needs: str = "both"
-) -> dict[str, Pools]:
-    """The pools of each rollout of one question, by id (eqs 8 and 9, and what the paper leaves open).
+) -> dict[str, Contexts]:
+    """The contexts of each rollout of one question, by id (eqs 8 and 9, and what the paper leaves open).
 
     Right contexts are the right rollouts and the reference solution. Wrong contexts are the wrong rollouts,
     including the rollout itself. With `exclude_self` it is left out, and exact copies of it.
 
     Args:
         solution: the worked solution of the data. Empty if there is none.
-        needs: which pools must not be empty: both, right, or none.
+        needs: which contexts must exist: both, right, or none.
     """
     right = tuple(r.text for r in rollouts if r.is_right)
     right += (solution,) if solution else ()
@@ -76,15 +76,15 @@ def pools_of(
     found = {}
     for one in rollouts:
         if one.is_right is None:
-            found[one.id] = Pools(why="no_verdict")
+            found[one.id] = Contexts(why="no_verdict")
         elif one.is_right:
-            found[one.id] = Pools(why="is_right" if wrong else "all_right")
+            found[one.id] = Contexts(why="is_right" if wrong else "all_right")
         elif not right and needs != "none":
-            found[one.id] = Pools(why="no_positive_context")
+            found[one.id] = Contexts(why="no_positive_context")
         else:
             others = tuple(r.text for r in wrong if not exclude_self or r.text != one.text)
             lacks = needs == "both" and not others
-            found[one.id] = Pools(right, others, "no_negative_context" if lacks else "")
+            found[one.id] = Contexts(right, others, "no_negative_context" if lacks else "")
     return found
 
 
@@ -95,8 +95,8 @@ class Reading:
     Attributes:
         prompt: the token ids of the question, as the student was asked.
         tokens: the tokens of the rollout as it was sampled, up to the number that is read.
-        reference, right, wrong: the token ids of prompts that show a solution: the reference, or one of a
-            pool.
+        reference, right, wrong: the token ids of prompts that show a solution: the reference, or one
+            of the contexts.
     """
 
     prompt: tuple[int, ...]
@@ -120,7 +120,7 @@ class Reading:
 
 @dataclass
 class States:
-    """The result of a reading: arrays [C, T, D] in float32. C is 1 if means replace pools.
+    """The result of a reading: arrays [C, T, D] in float32. C is 1 if a mean replaces them.
 
     Attributes:
         left_out: the number of contexts that did not fit into the model.
@@ -154,8 +154,8 @@ class TeacherPass:
         max_length: the most tokens of a context with its rollout. The model's own positions may be fewer.
 
     Attributes:
-        takes_means: whether one mean state is enough for a pool. The projection must be a matrix with nothing
-            nonlinear after it.
+        takes_means: whether one mean state is enough for a set of contexts. The projection must be a
+            matrix with nothing nonlinear after it.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class TeacherPass:
     def read(self, rows: Sequence[Reading], arrays: Sequence[Array]) -> list[States | Exception]:
         """The arrays of every reading, in order. One that fails by itself gets its exception instead.
 
-        Contexts that do not fit into the model together with the rollout are left out of their pool and
+        Contexts that do not fit into the model together with the rollout are left out and
         counted.
         """
         results: list[States | Exception] = [States() for _ in rows]

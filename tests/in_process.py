@@ -17,7 +17,7 @@ import torch
 from cluster.errors import TutelageError
 from cluster.hosts import Failed, Handler, Host
 from cluster.placement import Needs, Node
-from cluster.pool import Pool
+from cluster.pool import ActorPool
 from cluster.session import Cluster
 from cluster.storage import Place
 from jobs.experiment.placement import Placement
@@ -96,7 +96,7 @@ class InProcess:
 
     def __init__(self, room: dict[str, float] | None = None) -> None:
         self.cluster = Cluster(ROOM, (Node(ROOM),), "")
-        self.pool = Pool(HostsHere(), retries=0)
+        self.pool = ActorPool(HostsHere(), retries=0)
         self.room = room or ROOM
         self.trained: list[str] = []
 

@@ -12,7 +12,7 @@ from cluster.errors import ShardFailed
 from cluster.job import Job
 from cluster.last_words import CHARACTERS, tail
 from cluster.placement import Needs
-from cluster.pool import Pool
+from cluster.pool import ActorPool
 from cluster.session import Cluster
 
 
@@ -38,7 +38,7 @@ def load_and_leave(words: str) -> Callable[[Any], Any]:
 def test_an_actor_that_dies_while_loading_shows_its_last_words(
     ray_cluster: Cluster, make: Callable[[str], Callable[[Any], Any]], told: str
 ) -> None:
-    with Pool(retries=0) as pool, pytest.raises(ShardFailed, match=told):
+    with ActorPool(retries=0) as pool, pytest.raises(ShardFailed, match=told):
         list(pool.run([Job("scores", partial(make, "no device of kind K"), [("a", 1)], needs=Needs(1.0))]))
 
 

@@ -12,7 +12,7 @@ from cluster.errors import BadInput, NoRoom, ShardFailed
 from cluster.job import Job
 from cluster.metrics import Tally
 from cluster.placement import Needs
-from cluster.pool import Pool
+from cluster.pool import ActorPool
 from cluster.session import Cluster, RaySettings, connect
 from tests.patience import Patience
 
@@ -57,14 +57,14 @@ def job(
     return Job(name, partial(Doubler, str(folder), **options), shards(count), replicas, needs or Needs(1.0))
 
 
-def doubled(pool: Pool, jobs: list[Job]) -> dict[tuple[str, str], int]:
+def doubled(pool: ActorPool, jobs: list[Job]) -> dict[tuple[str, str], int]:
     return {(r.job, r.shard): r.value for r in pool.run(jobs)}
 
 
 def test_every_shard_comes_back_once_whatever_the_number_of_workers(
     ray_cluster: Cluster, tmp_path: Path
 ) -> None:
-    with Pool() as pool:
+    with ActorPool() as pool:
         results = [doubled(pool, [job("d", tmp_path, replicas=n)]) for n in (1, 2)]
     assert results[0] == results[1] == {("d", f"s{i}"): 2 * i for i in range(12)}
 
@@ -72,7 +72,7 @@ def test_every_shard_comes_back_once_whatever_the_number_of_workers(
 def test_ten_jobs_go_through_room_for_two_in_waves_on_reused_actors(
     ray_cluster: Cluster, tmp_path: Path
 ) -> None:
-    with Pool() as pool:
+    with ActorPool() as pool:
         got = doubled(pool, [job(f"teacher{k}", tmp_path, count=3, replicas=1) for k in range(10)])
     assert len(got) == 30
     loads = [p.name.split("-") for p in tmp_path.glob("load-*")]
@@ -82,7 +82,7 @@ def test_ten_jobs_go_through_room_for_two_in_waves_on_reused_actors(
 
 def test_jobs_of_different_sizes_take_turns_instead_of_hanging(ray_cluster: Cluster, tmp_path: Path) -> None:
     sizes = [Needs(2.0), Needs(1.0), Needs(0.5), Needs(2.0), Needs(0.0)]
-    with Pool() as pool:
+    with ActorPool() as pool:
         got = doubled(
             pool, [job(f"j{k}", tmp_path, count=4, replicas=3, needs=n) for k, n in enumerate(sizes)]
         )
@@ -90,7 +90,7 @@ def test_jobs_of_different_sizes_take_turns_instead_of_hanging(ray_cluster: Clus
 
 
 def test_a_killed_actor_is_replaced_and_its_shard_run_again(ray_cluster: Cluster, tmp_path: Path) -> None:
-    with Pool() as pool:
+    with ActorPool() as pool:
         got = doubled(pool, [job("d", tmp_path, die_once_at=5)])
     assert got == {("d", f"s{i}"): 2 * i for i in range(12)}
     assert (tmp_path / "died-5").exists()
@@ -99,14 +99,14 @@ def test_a_killed_actor_is_replaced_and_its_shard_run_again(ray_cluster: Cluster
 def test_a_shard_that_kills_its_actor_every_time_stops_the_stage_with_its_name(
     ray_cluster: Cluster, tmp_path: Path
 ) -> None:
-    with Pool(retries=1) as pool, pytest.raises(ShardFailed, match=r"died 2 times on shard s5"):
+    with ActorPool(retries=1) as pool, pytest.raises(ShardFailed, match=r"died 2 times on shard s5"):
         doubled(pool, [job("d", tmp_path, replicas=1, always_die_at=5)])
 
 
 def test_an_error_in_our_code_stops_the_stage_with_the_shards_name_and_the_pool_stays_usable(
     ray_cluster: Cluster, tmp_path: Path
 ) -> None:
-    with Pool() as pool:
+    with ActorPool() as pool:
         with pytest.raises(ShardFailed, match=r"d failed in shard s7.*cannot double 7"):
             doubled(pool, [job("d", tmp_path, fail_at=7)])
         assert len(doubled(pool, [job("again", tmp_path)])) == 12
@@ -114,14 +114,14 @@ def test_an_error_in_our_code_stops_the_stage_with_the_shards_name_and_the_pool_
 
 def test_an_error_the_user_can_mend_comes_through_as_itself(ray_cluster: Cluster, tmp_path: Path) -> None:
     bad = Job("d", partial(Doubler, str(tmp_path)), [("s", -1)])
-    with Pool() as pool, pytest.raises(BadInput, match="a number we do not take; got -1"):
+    with ActorPool() as pool, pytest.raises(BadInput, match="a number we do not take; got -1"):
         doubled(pool, [bad])
 
 
 def test_what_can_never_be_placed_is_refused_before_anything_starts(
     ray_cluster: Cluster, tmp_path: Path
 ) -> None:
-    with Pool() as pool:
+    with ActorPool() as pool:
         for needs in (Needs(99.0), Needs(1.0, 1.0)):
             with pytest.raises(NoRoom, match=r"cannot be placed.*at most 2 CPU"):
                 doubled(pool, [job("ok", tmp_path), job("big", tmp_path, needs=needs)])
@@ -153,7 +153,7 @@ def test_it_says_what_it_waits_for_when_the_cluster_is_busy(
         said.append(text)
         ray.kill(hog)
 
-    with Pool(on_wait=on_wait) as pool:
+    with ActorPool(on_wait=on_wait) as pool:
         assert len(doubled(pool, [job("d", tmp_path)])) == 12
     assert "d (1 CPU)" in said[0]
     assert "free now" in said[0]
@@ -167,7 +167,7 @@ def test_shards_are_drawn_lazily(ray_cluster: Cluster, tmp_path: Path) -> None:
             drawn.append(i)
             yield f"s{i}", i
 
-    with Pool() as pool:
+    with ActorPool() as pool:
         results = pool.run([Job("d", partial(Doubler, str(tmp_path)), many(), 2)])  # type: ignore[arg-type]
         for _ in range(10):
             next(results)
@@ -187,7 +187,7 @@ def test_what_shards_amount_to_is_on_the_prometheus_endpoint_by_stage_and_job(ra
 
     import ray
 
-    with Pool() as pool:
+    with ActorPool() as pool:
         assert len(list(pool.run([Job("count these", Busy, [(str(k), k) for k in (1, 2, 3)])]))) == 3
     (node,) = [n for n in ray.nodes() if n["Alive"]]
     address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
@@ -217,7 +217,7 @@ def test_on_a_cluster_that_grows_more_is_asked_for_than_is_there_and_nothing_blo
     jobs = [
         Job(f"job{k}", Busy, [(f"{k}-{i}", i) for i in range(3)], 1) for k in range(6)
     ]  # six actors at once, on two cores
-    with Pool(grows=True) as pool:
+    with ActorPool(grows=True) as pool:
         pool.check([Job("huge", Busy, [], 1, Needs(999.0))])
         assert len(list(pool.run(jobs))) == 18
 
@@ -235,7 +235,7 @@ def test_two_jobs_beside_a_tenant_who_keeps_half_of_the_cluster_both_end(
 
     tenant = Tenant.remote()
     assert ray.get(tenant.ready.remote())
-    with Pool() as pool:
+    with ActorPool() as pool:
         got = doubled(
             pool,
             [
@@ -266,7 +266,7 @@ class Breaks:
 def test_a_broken_device_ends_its_process_and_the_shard_runs_elsewhere(
     ray_cluster: Cluster, tmp_path: Path
 ) -> None:
-    with Pool() as pool:
+    with ActorPool() as pool:
         results = pool.run(
             [Job("d", partial(Breaks, str(tmp_path / "note")), [(str(k), k) for k in range(5)], 1)]
         )

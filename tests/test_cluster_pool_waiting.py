@@ -16,7 +16,7 @@ from cluster.errors import NoRoom, ShardFailed
 from cluster.hosts import Died, Failed, Handler
 from cluster.job import Job
 from cluster.placement import Needs, Node, check_fits
-from cluster.pool import NODE_GRACE_S, Pool
+from cluster.pool import NODE_GRACE_S, ActorPool
 from tests.in_process import ROOM, HostsHere
 
 ENDLESS = 10**9
@@ -147,7 +147,7 @@ def job(name: str, gpus: float, replicas: int, shards: list[tuple[float, Any]]) 
 
 
 def run(hosts: SimulatedHosts, jobs: list[Job], **options: Any) -> list[str]:
-    with Pool(hosts, **options) as pool:
+    with ActorPool(hosts, **options) as pool:
         found = [result.shard for result in pool.run(jobs)]
     assert not hosts.hosts, "hosts were left behind"
     return sorted(found)
@@ -212,14 +212,14 @@ def test_a_shard_that_hangs_counts_as_a_death_and_a_load_too() -> None:
 
 def test_whoever_takes_results_slowly_is_not_taken_for_a_host_that_hangs() -> None:
     hosts = SimulatedHosts([Machine(1)])
-    with Pool(hosts, deadline_s=100.0, retries=0) as pool:
+    with ActorPool(hosts, deadline_s=100.0, retries=0) as pool:
         for _ in pool.run([job("a", 1, 1, [(5, 1)] * 4)]):
             hosts.time += 1000
 
 
 def test_a_node_that_goes_away_ends_the_wait_by_name_and_one_that_comes_back_does_not() -> None:
     hosts = SimulatedHosts([Machine(1), Machine(4)])
-    with Pool(hosts) as pool:
+    with ActorPool(hosts) as pool:
         results = pool.run([job("small", 1, 1, [(1, 1)] * 9), job("large", 4, 1, [(50, 1)] * 3)])
         next(results)
         hosts.machines[1].there = False
@@ -251,7 +251,7 @@ def test_a_job_that_ends_hands_its_room_on_at_once() -> None:
         Job(f"j{k}", lambda: lambda n: 2 * n, [(f"s{i}", i) for i in range(3)], 2, needs)
         for k, needs in enumerate(sizes)
     ]
-    with Pool(HostsHere()) as pool:
+    with ActorPool(HostsHere()) as pool:
         got = {(r.job, r.shard): r.value for r in pool.run(jobs)}
     assert got == {(f"j{k}", f"s{i}"): 2 * i for k in range(4) for i in range(3)}
 

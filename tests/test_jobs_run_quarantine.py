@@ -12,7 +12,7 @@ import pandas as pd
 
 from cluster.job import Job
 from cluster.metrics import Tally
-from cluster.pool import Pool
+from cluster.pool import ActorPool
 from cluster.session import Cluster
 from cluster.storage import Place
 from jobs.run.quarantine import SHARD_DEATHS, forget_attempts, run_isolated
@@ -50,7 +50,7 @@ class Doubler:
 def doubled(cluster: Cluster, folder: Path, poison: tuple[int, ...], dies_once: bool = False) -> pd.DataFrame:
     folder.mkdir()
     make = partial(Doubler, str(folder), poison, dies_once)
-    with Pool(retries=SHARD_DEATHS) as pool:
+    with ActorPool(retries=SHARD_DEATHS) as pool:
         shards = [(f"s{k}", (f"s{k}", list(range(6 * k, 6 * k + 6)))) for k in range(2)]
         assert len(list(pool.run([Job("double", make, shards, 1)]))) == 2
     assert not list(folder.glob(".*"))

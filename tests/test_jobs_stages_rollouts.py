@@ -12,8 +12,7 @@ from jobs.experiment.reading import parse_experiment
 from jobs.experiment.rollouts import Rollouts
 from jobs.experiment.students import Student
 from jobs.pipeline import load_questions
-from jobs.stages.answers import LOGPROBS
-from jobs.stages.rollouts import table_of
+from jobs.stages.rollouts import states_of
 from jobs.stages.states import first_state
 from jobs.systems.ogls_sd import steer as steering
 from jobs.systems.ogls_sd.algorithm import rollout_seed
@@ -47,26 +46,21 @@ def test_rollouts_of_the_same_questions_differ_from_round_to_round(
     assert texts["text"].nunique() > 1.5 * 8 * 3
 
 
-def test_what_was_cut_off_or_says_nothing_is_wrong_and_what_nobody_checked_is_neither(
-    tiny_model: Path,
-) -> None:
+def test_what_was_cut_off_or_says_nothing_is_wrong_and_what_nobody_checked_is_neither() -> None:
     rows = [
         ("correct", "stop", "A:1", "right"),
         ("correct", "length", "A:1", "wrong"),
         ("wrong", "stop", "A:2", "wrong"),
         ("unparsed", "length", "one", "wrong"),
-        (None, "stop", "", "wrong"),
-        (None, "length", " ", "wrong"),
-        (None, "failed", "", "failed"),
+        ("", "stop", "", "wrong"),
+        ("", "length", " ", "wrong"),
+        ("", "failed", "", "failed"),
         ("checker_error", "stop", "A:1", "checker_error"),
         ("timed_out", "length", "A:1", "timed_out"),
     ]
-    told = [(k, text, finish, state) for k, (state, finish, text, _) in enumerate(rows)]
-    answers = pd.DataFrame(told, columns=["sample", "text", "finish", "state"])
-    answers["question_id"], answers["extracted"] = "q", ""
-    answers["token_ids"] = answers[LOGPROBS] = [(3, 4)] * len(rows)
-    table = table_of(answers, first_state(Student(name="kid", path=str(tiny_model))))
-    assert table["state"].tolist() == [expected for *_, expected in rows]
+    told = [(text, finish, state, "") for state, finish, text, _ in rows]
+    answers = pd.DataFrame(told, columns=["text", "finish", "state", "extracted"])
+    assert states_of(answers) == [expected for *_, expected in rows]
 
 
 def test_worked_solutions_that_end_in_another_result_are_counted_and_shown_to_nobody(

@@ -1,4 +1,4 @@
-"""Steering: pools and their edges, one state for a pool of any size, every context computed once."""
+"""Steering: contexts and their edges, one state for any number of them, every context computed once."""
 
 from dataclasses import replace
 from itertools import product
@@ -21,8 +21,8 @@ from selection.steering import (
     Rollout,
     States,
     TeacherPass,
+    contexts_of,
     naive_states,
-    pools_of,
     teacher_tokens,
 )
 from tests.architectures import tiny_model as tiny_model_of
@@ -46,7 +46,7 @@ def rollouts(verdicts: str) -> list[Rollout]:
     ],
 )
 def test_pools_at_every_edge(verdicts: str, solution: str, expected: dict[str, tuple[str, int, int]]) -> None:
-    found = pools_of(rollouts(verdicts), solution)
+    found = contexts_of(rollouts(verdicts), solution)
     assert {k: (p.why, len(p.right), len(p.wrong)) for k, p in found.items()} == {
         k: (why, right if not why else 0, wrong if not why else 0)
         for k, (why, right, wrong) in expected.items()
@@ -60,19 +60,19 @@ def test_a_rollout_may_be_left_out_of_its_own_wrong_pool_with_its_copies() -> No
         Rollout("c", "y", False),
         Rollout("d", "z", True),
     ]
-    assert pools_of(some, "")["a"].wrong == ("x", "x", "y")
-    own = pools_of(some, "", exclude_self=True)
+    assert contexts_of(some, "")["a"].wrong == ("x", "x", "y")
+    own = contexts_of(some, "", exclude_self=True)
     assert own["a"].wrong == ("y",)
     assert own["c"].wrong == ("x", "x")
-    alone = pools_of(rollouts("rw"), "", exclude_self=True)["1"]
+    alone = contexts_of(rollouts("rw"), "", exclude_self=True)["1"]
     assert alone.why == "no_negative_context"
-    assert pools_of(rollouts("rw"), "", exclude_self=True, needs="right")["1"].why == ""
+    assert contexts_of(rollouts("rw"), "", exclude_self=True, needs="right")["1"].why == ""
 
 
 @settings(max_examples=80)
 @given(st.text("rw?", min_size=1, max_size=9), st.booleans(), st.booleans())
 def test_every_rollout_is_trained_on_or_says_why_not(verdicts: str, knows: bool, exclude: bool) -> None:
-    found = pools_of(rollouts(verdicts), "s" if knows else "", exclude)
+    found = contexts_of(rollouts(verdicts), "s" if knows else "", exclude)
     assert set(found) == {str(i) for i in range(len(verdicts))}
     for i, v in enumerate(verdicts):
         pools = found[str(i)]

@@ -14,7 +14,7 @@ from cluster.errors import BadInput
 from jobs.report.run import render_report
 from jobs.results.ledger import run_ledger
 from jobs.results.summary import summarise
-from jobs.stages.rollouts import table_of
+from jobs.stages.rollouts import states_of
 from jobs.systems.ogls_sd import steer as steering
 from tests.own_rollouts import ROLLOUTS, arms, learned_of, path_of, told
 from tests.runs import run, tutelage, write_experiment
@@ -225,11 +225,10 @@ def test_a_tail_alone_is_learned_from_by_cross_entropy(
     own_world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A round in which all is right, which is said by hand, as is which ends are short: all are cut off."""
+    monkeypatch.setattr("jobs.stages.rollouts.states_of", lambda answers: ["right"] * len(states_of(answers)))
     monkeypatch.setattr(
-        "jobs.stages.rollouts.table_of", lambda *about: table_of(*about).assign(state="right")
-    )
-    monkeypatch.setattr(
-        "jobs.systems.ogls_sd.algorithm.tail_of", lambda arm, rolled: list(rolled.table["rollout_id"][:4])
+        "jobs.systems.ogls_sd.algorithm.tail_of",
+        lambda arm, rolled: [rolled.told(0)["rollout_id"].tolist()[:4]],
     )
     about = {"verify": {"method": "none"}, "rounds": 1}
     tail = arms("ogls")[0] | {"tail_weight": 0.1, "tail_tokens": 3}

@@ -149,3 +149,24 @@ def test_the_types_are_of_the_names_that_there_are() -> None:
     typed = {line.split(" as ")[1] for line in (ROOT / "tutelage.pyi").read_text().splitlines()}
     assert typed == {*tutelage.__all__, "__version__"}
     assert all(getattr(tutelage, name) is not None for name in typed)
+
+
+@pytest.mark.slow
+def test_a_script_runs_an_experiment_on_a_ray_of_its_own(small_world: dict[str, Any], tmp_path: Path) -> None:
+    """As a notebook does: no command line, no guard around the script, a Ray that starts and ends with it."""
+    tree = small_world | {"train": {"steps": 1, "batch_size": 8, "learning_rate": 1e-3}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tree))
+    (tmp_path / "script.py").write_text(
+        "import tutelage\n"
+        "results = tutelage.run('mine.yaml', verbose=False)\n"
+        "import ray\n"
+        "assert not ray.is_initialized()\n"
+        "print(results.arms[['arm', 'value']].to_json())\n"
+    )
+    done = python(tmp_path, "script.py")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert sorted(told["arm"].values()) == ["scas", "strongest"]
+    assert all(0 <= value <= 1 for value in told["value"].values())
+    read = python(tmp_path, "-c", "import tutelage; print(len(tutelage.read_results('small').questions))")
+    assert int(read.stdout) > 0, read.stderr

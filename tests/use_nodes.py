@@ -12,7 +12,7 @@ from cluster.errors import TutelageError
 from cluster.job import Job
 from cluster.models.loading import ModelSource
 from cluster.placement import Needs
-from cluster.pool import Pool
+from cluster.pool import ActorPool
 from cluster.session import RaySettings, connect
 from cluster.storage import Place
 from training.data import Example, write_examples
@@ -34,7 +34,7 @@ class TellZone:
 def where(address: str, model: str, folder: str) -> None:
     """Print where jobs and train workers with labels ran, and how what no node has is refused."""
     with connect(RaySettings(address=address)) as cluster:
-        with Pool() as pool:
+        with ActorPool() as pool:
             jobs = [
                 Job(
                     zone,

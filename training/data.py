@@ -97,22 +97,34 @@ def _starts(groups: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.concatenate([[True], ~goes_on]))
 
 
-def join_examples(pieces: Sequence[Place], place: Place) -> int:
+def join_examples(pieces: Sequence[Place], place: Place, widths: Mapping[str, int] | None = None) -> int:
     """Write the examples of several files into one, in order. The bytes are those of `write_examples` on all
     of them. Returns their number.
+
+    Args:
+        widths: the widths of arrays that the objective reads, in case no example has any.
 
     Raises:
         ValueError: a group's examples are not neighbours, or the files' arrays differ.
     """
     tables = [pa.ipc.open_file(_opened(piece)).read_all() for piece in pieces]
-    widths = {name: width for t in tables for name, width in _widths(t.schema).items()}
-    if any(_widths(t.schema) != widths for t in tables if t.num_rows):
-        raise ValueError("the files' examples have different arrays")
     tables = [t for t in tables if t.num_rows] or tables[:1]
-    schema = _counted_schema(np.concatenate([t["group"].to_numpy() for t in tables]), widths)
-    table = pa.concat_tables([t.replace_schema_metadata(schema.metadata) for t in tables])
+    found = {name: width for t in tables for name, width in _widths(t.schema).items()}
+    if any(own and own != found for own in (_widths(t.schema) for t in tables)):
+        raise ValueError("the files' examples have different arrays")
+    schema = _counted_schema(
+        np.concatenate([t["group"].to_numpy() for t in tables]), {**(widths or {}), **found}
+    )
+    table = pa.concat_tables([_with_arrays(t, schema) for t in tables])
     place.write_with(partial(_write, table.combine_chunks(), schema))
     return int(table.num_rows)
+
+
+def _with_arrays(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with all columns of the schema. Its examples lack the arrays that it has no column for."""
+    for field_ in list(schema)[table.num_columns :]:
+        table = table.append_column(field_, pa.nulls(table.num_rows, field_.type))
+    return table.replace_schema_metadata(schema.metadata)
 
 
 def _opened(place: Place) -> Any:

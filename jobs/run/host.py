@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cluster.hosts import RayHosts
-from cluster.pool import Pool
+from cluster.pool import ActorPool
 from cluster.session import Cluster, RaySettings, connect, count_gpus
 from cluster.storage import Place
 from jobs.experiment.placement import Placement
@@ -26,7 +26,7 @@ class Host(Protocol):
         """The cluster's nodes and resources. Connects on first use."""
 
     @property
-    def pool(self) -> Pool:
+    def pool(self) -> ActorPool:
         """The pool of hosting actors."""
 
     @property
@@ -67,7 +67,7 @@ class RayHost:
         self.settings, self.log_file, self.deadline_s, self.say = settings, log_file, deadline_s, say
         self._exits = ExitStack()
         self._cluster: Cluster | None = None
-        self._pool: Pool | None = None
+        self._pool: ActorPool | None = None
 
     @property
     def is_started(self) -> bool:
@@ -87,11 +87,11 @@ class RayHost:
         return self._cluster
 
     @property
-    def pool(self) -> Pool:
+    def pool(self) -> ActorPool:
         """The pool of hosting actors."""
         if self._pool is None:
             grows = self.cluster.grows
-            pool = Pool(
+            pool = ActorPool(
                 RayHosts(), retries=SHARD_DEATHS, grows=grows, deadline_s=self.deadline_s, on_wait=self.say
             )
             self._pool = self._exits.enter_context(pool)

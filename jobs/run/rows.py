@@ -130,7 +130,7 @@ def _make(run: Run, wants: Sequence[Want], unit: str) -> None:
                 all_of_it.advance(result.value.items if is_here else 1)
     for want in wants:
         if isinstance(want.view.request, SlicedRequest):
-            finish_by_slice(run, want.kind, want.label, want.view, want.count, want.columns)
+            finish_by_slice(run, want.kind, want.label, want.view, want.count, want.columns, want.counted)
         else:
             want.view.finish(partial(_counted, want), want.counted)
         want.settle()

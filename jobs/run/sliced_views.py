@@ -116,12 +116,20 @@ def find_parts(run: Run, kind: str, label: str, view: View, size: int, is_isolat
 
 
 def count_slice(
-    view: View, number: int, count: Callable[[pd.DataFrame], Mapping[str, Any]], columns: Sequence[str]
+    view: View,
+    number: int,
+    count: Callable[[pd.DataFrame], Mapping[str, Any]],
+    columns: Sequence[str],
+    counted: Sequence[str] | None,
 ) -> tuple[list[str], dict[str, Any], int]:
     """Runs in a worker. Returns the parts that serve a slice, what `count` computes from its rows, and the
     number of rows.
+
+    Args:
+        columns: the columns of a slice without rows.
+        counted: the columns that `count` reads, if rows are too large to be read whole.
     """
-    names, rows = view.slice(number).found()
+    names, rows = view.slice(number).found(counted)
     counts = dict(count(pd.DataFrame(columns=list(columns)) if rows.empty else rows))
     return names, counts, len(rows)
 
@@ -133,10 +141,12 @@ def finish_by_slice(
     view: View,
     count: Callable[[pd.DataFrame], Mapping[str, Any]],
     columns: Sequence[str],
+    counted: Sequence[str] | None = None,
 ) -> None:
     """Count the rows of a view slice by slice, and finish the view with the counts."""
     tasks = [
-        (f"{label} {k}", Task(count_slice, (view, k, count, columns))) for k in range(sliced(view).count)
+        (f"{label} {k}", Task(count_slice, (view, k, count, columns, counted)))
+        for k in range(sliced(view).count)
     ]
     found = do_tasks(run, kind, f"{kind} {label}, what was made", tasks)
     every = [found[name] for name, _ in tasks]

@@ -31,15 +31,18 @@ COUNTS = b"counts"  # the name of the counts in a part's metadata
 Counts = Mapping[str, Any]
 
 
-def slices_for(rows: int) -> int:
-    """The number of slices for a run with this many rows. It is a power of two, so that a pool that grows
-    keeps its old bounds.
+def slices_for(rows: int, size: int | None = None) -> int:
+    """The number of slices for this many rows. It is a power of two, so that a pool that grows keeps its old
+    bounds.
+
+    Args:
+        size: about how many rows a slice has at most. `ROWS` if not given.
 
     >>> slices_for(1_000), slices_for(50_000), slices_for(3_000_000)
     (1, 2, 128)
     """
     count = 1
-    while rows > ROWS * count:
+    while rows > (size or ROWS) * count:
         count *= 2
     return count
 

@@ -32,6 +32,7 @@ ANSWER_COLUMNS = [
     "tool_calls",
     "usd",
 ]
+COUNTED = ["finish", "prompt_tokens", "answer_tokens", "usd"]  # what `count_answers` reads
 MOST_TOKENS = 10**9  # in a prompt or an answer: more than any model reads; sums of them fit a part's column
 LOGPROBS = "token_logprobs"  # of sampled tokens, the end token included; only if a system asks for them
 

@@ -19,7 +19,7 @@ from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
 from jobs.run.tables import Owner, Request, SlicedRequest, Table, Wanted, unusual
 from jobs.run.views import View
-from jobs.stages.answers import ANSWER_COLUMNS, VERSION, Ask, count_answers, within
+from jobs.stages.answers import ANSWER_COLUMNS, COUNTED, VERSION, Ask, count_answers, within
 from jobs.stages.completion import estimated_prompt
 from jobs.stages.endpoint import EndpointAsker
 from jobs.stages.hosted import Draw, ModelAsker
@@ -125,6 +125,7 @@ def _want(run: Run, kind: str, label: str, wave: Wave, view: View, shard_size: i
         partial(left_to_ask, asked, draw.limit),
         place,
         (lambda: None) if isinstance(asked, Hosted) else partial(forget_journalled, view.table),
+        COUNTED,
     )
 
 

@@ -1,5 +1,5 @@
 """Gathering: the answers of all teachers to the questions of a slice in one table, with the keys for
-checking, scoring and choosing them.
+checking, scoring and choosing them. Then their verdicts.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +15,13 @@ from jobs.run.run import Run
 from jobs.run.slices import Made, Sliced, joined, make_slices
 from jobs.run.store import digest
 from jobs.run.tables import Request, SlicedRequest, request_by_slice
-from jobs.run.views import Finished
+from jobs.run.views import Finished, View
 from jobs.stages.answer_files import Taken
 from jobs.stages.answers import Ask, answers_to, asks_of, ids_by_key
 from jobs.stages.check import Checks, places_by_method, to_check, verify_config
-from jobs.stages.judge import JudgeCase, asked_of
+from jobs.stages.judge import JudgeCase, asked_of, judge_requested, said_by_judge
 from jobs.stages.questions import read_slice
-from jobs.stages.verify import Checked
+from jobs.stages.verify import Checked, said_by_program, verdicts_requested
 
 VERSION = 1
 GATHER = "gather"
@@ -196,3 +196,53 @@ def id_of(source: Source) -> str:
 def methods_of(gathered: Sliced) -> Iterable[str]:
     """The methods that have answers to check."""
     return sorted(gathered.counts()["rows"])
+
+
+def check_gathered(
+    run: Run, kind: str, what: str, label: str, checks: Checks, questions: Sliced, gathered: Sliced
+) -> dict[str, View]:
+    """Check gathered answers, each by the method of its question. Returns the views of verdicts by method.
+
+    Args:
+        kind: the purpose: verify or roll out.
+        what: the name of the work that needs the verdicts, for a plan's message.
+
+    Raises:
+        Unmade: in a plan, verdicts are not there yet.
+    """
+    views = {}
+    for method in methods_of(gathered):
+        name = label if method == checks.verify.method else f"{label} by {method}"
+        if method == "none":
+            continue
+        wanted = ToCheck(questions, gathered, checks, method).request()
+        if method == "judge" and checks.judge is not None:
+            views[method] = judge_requested(run, what, name, checks.judge, wanted)
+        else:
+            views[method] = verdicts_requested(run, kind, name, checks.of(method), wanted)
+            run.need(what, [views[method]])
+    return views
+
+
+def with_verdicts(answers: pd.DataFrame, verdicts: Mapping[str, Finished]) -> pd.DataFrame:
+    """Add verdicts to a slice's gathered answers: columns state and extracted. Both are empty if an answer
+    was not checked.
+
+    Args:
+        verdicts: the views of verdicts by method.
+    """
+    state, extracted = [""] * len(answers), [""] * len(answers)
+    told = {
+        method: (said_by_judge if method == "judge" else said_by_program)(
+            own.rows(answers["check_key"][answers["method"] == method].tolist())
+        )
+        for method, own in verdicts.items()
+    }
+    asked = (answers[c].tolist() for c in ("method", "check_key"))
+    for place, (method, key) in enumerate(zip(*asked, strict=True)):
+        if method == "none":
+            state[place] = "correct"
+        elif method:
+            verdict = told[method][key]
+            state[place], extracted[place] = verdict.state, verdict.extracted
+    return answers.assign(state=state, extracted=extracted)

@@ -12,10 +12,9 @@ from jobs.run.slices import Made, Sliced, joined, make_slices
 from jobs.run.store import digest
 from jobs.run.views import Finished
 from jobs.stages.check import Checks, pool_states
-from jobs.stages.gather import GATHER, Source, ToCheck, gather, methods_of
-from jobs.stages.judge import Agreement, judge_requested, said_by_judge
+from jobs.stages.gather import GATHER, Source, check_gathered, gather, with_verdicts
+from jobs.stages.judge import Agreement
 from jobs.stages.questions import read_slice
-from jobs.stages.verify import said_by_program, verdicts_requested
 
 VERSION = 1
 POOL = "pool"
@@ -107,22 +106,8 @@ class PoolSlice:
     verdicts: Mapping[str, Finished]
 
     def __call__(self, number: int) -> Made:
-        answers = self.gathered.read(GATHER, number)
-        state, extracted = [""] * len(answers), [""] * len(answers)
-        told = {
-            method: (said_by_judge if method == "judge" else said_by_program)(
-                verdicts.rows(answers["check_key"][answers["method"] == method].tolist())
-            )
-            for method, verdicts in self.verdicts.items()
-        }
-        asked = (answers[c].tolist() for c in ("method", "check_key"))
-        for place, (method, key) in enumerate(zip(*asked, strict=True)):
-            if method == "none":
-                state[place] = "correct"
-            elif method:
-                verdict = told[method][key]
-                state[place], extracted[place] = verdict.state, verdict.extracted
-        answers = answers.assign(state=state, extracted=extracted, characters=answers["text"].str.len())
+        answers = with_verdicts(self.gathered.read(GATHER, number), self.verdicts)
+        answers = answers.assign(characters=answers["text"].str.len())
         questions = read_slice(self.questions, number)
         pool = pool_states(answers, questions)
         right = pool["state"].isin(["verified", "duplicate"]) & (pool["sample"] == 0)
@@ -153,17 +138,7 @@ def verified(
         Unmade: in a plan, verdicts are not there yet.
     """
     gathered = gather(run, label, questions, sources, checks)
-    views = {}
-    for method in methods_of(gathered):
-        name = label if method == checks.verify.method else f"{label} by {method}"
-        if method == "none":
-            continue
-        wanted = ToCheck(questions, gathered, checks, method).request()
-        if method == "judge" and checks.judge is not None:
-            views[method] = judge_requested(run, "the pool", name, checks.judge, wanted)
-        else:
-            views[method] = verdicts_requested(run, "verify", name, checks.of(method), wanted)
-            run.need("the pool", [views[method]])
+    views = check_gathered(run, "verify", "the pool", label, checks, questions, gathered)
     read = {method: view.finished for method, view in views.items()}
     inputs = {"gathered": gathered.stage.id} | {method: view.id for method, view in views.items()}
     states = Sliced(run.store.stage(POOL, VERSION, {}, inputs), (POOL,), questions.count)

@@ -1,8 +1,11 @@
-"""A student's own rollouts. They are sampled and checked like teachers' answers. Their tokens are kept as
-they were sampled."""
+"""A student's own rollouts. They are sampled and checked like teachers' answers, and go through slices like
+them. Their tokens are kept as they were sampled.
+"""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,73 +13,120 @@ import pandas as pd
 from jobs.experiment.placement import Placement
 from jobs.experiment.rollouts import Rollouts
 from jobs.files.questions import Question
-from jobs.run.keys import question_key
 from jobs.run.run import Run
+from jobs.run.slices import Made, Sliced, make_slices
 from jobs.run.store import digest
+from jobs.run.views import Finished, View
 from jobs.stages.answers import LOGPROBS, answers_to, asks_of, ids_by_key, request_of
 from jobs.stages.ask import Hosted, Wave, ask
-from jobs.stages.check import Checks, check_answers
+from jobs.stages.check import Checks
+from jobs.stages.drawn import drawn_slices
+from jobs.stages.gather import GATHER, Said, check_gathered, gather, with_verdicts
 from jobs.stages.hosted import Draw
 from jobs.stages.judge import JUDGE_FAILED
+from jobs.stages.pool import counted
+from jobs.stages.questions import read_slice
 from jobs.stages.states import ModelState
 from selection.steering import Rollout
 
+VERSION = 1
+ROLLOUTS = "rollouts"
 RIGHT, WRONG = ("correct",), ("wrong", "unparsed")
 SECOND_THOUGHTS = r"\b(?:wait|but|however)\b"
+STATE_COLUMNS = ["question_id", "sample", "rollout_id", "state", "finish", "tokens"]
 
 
 @dataclass(frozen=True)
 class RolledOut:
-    """One student's rollouts for some questions, with verdicts.
+    """One student's rollouts for some questions, with verdicts, by slice. Workers read texts and tokens. The
+    driver reads states and lengths.
 
     Attributes:
-        table: one row for each rollout: question_id, sample, rollout_id, text, token_ids (the end token
-            included), token_logprobs, state (right, wrong, or the reason why there is no verdict), finish.
+        questions: the questions that were drawn (`jobs/stages/drawn.py`).
+        gathered, states: texts and states, row by row in the same order.
+        said: the view of the answers, which holds tokens and log-probabilities.
+        samples: the number of rollouts of each question.
+        end: the id of the token that ends a turn.
         id: a digest of the rollouts and verdicts.
     """
 
     state: ModelState
-    table: pd.DataFrame
+    questions: Sliced
+    gathered: Sliced
+    states: Sliced
+    said: Finished
+    samples: int
+    end: int
     id: str
 
     @property
-    def logprobs(self) -> dict[str, tuple[float, ...]]:
-        """For each rollout's id, the log-probabilities of its tokens when they were sampled."""
-        return dict(zip(self.table["rollout_id"], self.table[LOGPROBS], strict=True))
+    def count(self) -> int:
+        """The number of slices."""
+        return self.states.count
 
-    def of(self, question: str) -> list[Rollout]:
-        """The rollouts of one question, in the form that pools are made from."""
-        own = self.table[self.table["question_id"] == question]
-        rows = zip(own["rollout_id"], own["text"], own["state"], strict=True)
-        return [Rollout(i, text, {"right": True, "wrong": False}.get(state)) for i, text, state in rows]
+    def told(self, number: int) -> pd.DataFrame:
+        """One slice's rollouts without their texts, ordered by question and sample.
 
-    def told(self) -> dict[str, float]:
+        Columns: question_id, sample, rollout_id, state (right, wrong, or the reason why there is no verdict),
+        finish, tokens (the number of sampled tokens, the end token included).
+        """
+        return self.states.read(ROLLOUTS, number)
+
+    def read(self, number: int) -> pd.DataFrame:
+        """One slice's rollouts with their texts, and with their sampled tokens and the tokens'
+        log-probabilities: columns token_ids and token_logprobs, the end token included.
+        """
+        table = self.told(number)
+        if table.empty:  # no question lies in this slice
+            return table.assign(text=[], token_ids=[], token_logprobs=[])
+        asked = read_slice(self.questions, number).values()
+        keys = [one.key for one in asks_of(asked, range(self.samples))]
+        own = answers_to(self.said.rows(keys, ["token_ids", LOGPROBS]), ids_by_key(asked))
+        own = own.set_index(["question_id", "sample"])
+        own = own.loc[list(zip(table["question_id"], table["sample"], strict=True))]
+        ended = (table["finish"] == "stop").tolist()
+        tokens = [
+            tuple(int(i) for i in ids) + ((self.end,) if is_whole else ())
+            for ids, is_whole in zip(own["token_ids"].tolist(), ended, strict=True)
+        ]
+        return table.assign(
+            text=self.gathered.read(GATHER, number, ["text"])["text"],
+            token_ids=pd.Series(tokens, index=table.index, dtype=object),
+            token_logprobs=pd.Series(own[LOGPROBS].tolist(), index=table.index, dtype=object),
+        )
+
+    def figures(self) -> dict[str, float]:
         """Statistics for the report: accuracy, the share that was cut off, mean lengths of right and wrong
         rollouts, and how often words of second thought occur.
         """
-        t = self.table
-        length = t["token_ids"].map(len)
-        right, wrong = t["state"] == "right", t["state"] == "wrong"
-        doubts = t["text"].str.lower().str.count(SECOND_THOUGHTS)
+        said = self.states.counts()
+        total, number = said["rollouts"], said["states"]
+        mean = {
+            state: said["tokens"].get(state, 0) / number[state] if number.get(state) else float("nan")
+            for state in ("right", "wrong")
+        }
         return {
-            "rollouts": len(t),
-            "right": float(right.mean()),
-            "cut off": float((t["finish"] == "length").mean()),
-            "mean tokens, right": float(length[right].mean()) if right.any() else float("nan"),
-            "mean tokens, wrong": float(length[wrong].mean()) if wrong.any() else float("nan"),
-            "second thoughts a rollout": float(doubts.mean()),
+            "rollouts": total,
+            "right": number.get("right", 0) / total,
+            "cut off": said["cut_off"] / total,
+            "mean tokens, right": mean["right"],
+            "mean tokens, wrong": mean["wrong"],
+            "second thoughts a rollout": said["second_thoughts"] / total,
         }
 
 
-def drawn_questions(
-    questions: Mapping[str, Question], drawn: Rollouts, seed: int, number: int
-) -> list[Question]:
-    """The questions of one round. Each round takes the next part of all questions, and starts again at the
-    end of them. All arms get the same. The order depends on the questions' content and the seed.
+def by_question(rollouts: pd.DataFrame) -> dict[str, list[Rollout]]:
+    """The rollouts of each question, in the form that pools are made from.
+
+    Args:
+        rollouts: one slice, with texts.
     """
-    order = sorted(questions.values(), key=lambda q: (digest([seed, question_key(q.prompt).hex()]), q.id))
-    start = (number - 1) * drawn.questions
-    return [order[(start + k) % len(order)] for k in range(min(drawn.questions, len(order)))]
+    found: dict[str, list[Rollout]] = {}
+    columns = (rollouts[c].tolist() for c in ("question_id", "rollout_id", "text", "state"))
+    for question, identity, text, state in zip(*columns, strict=True):
+        is_right = {"right": True, "wrong": False}.get(state)
+        found.setdefault(question, []).append(Rollout(identity, text, is_right))
+    return found
 
 
 def roll_out(
@@ -94,6 +144,9 @@ def roll_out(
     Args:
         states: the students by label. Labels with the same student and the same seed share their rollouts.
         seeds: the seeds of sampling, by label.
+
+    Raises:
+        Unmade: in a plan, verdicts are not there yet.
     """
     about = drawn.temperature, drawn.top_p, drawn.max_new_tokens
     drawn_by = {label: (state.id, seeds[label]) for label, state in states.items()}
@@ -107,39 +160,79 @@ def roll_out(
         for label, state in distinct.values()
     }
     views = ask(run, "roll out", waves, drawn.shard_size)
-    ids, by_id = ids_by_key(questions), {q.id: q for q in questions}
-    found = {}
-    for label, state in distinct.values():
-        if not views[label].is_finished:
-            continue
-        answers = answers_to(views[label].read(), ids)
-        checked = check_answers(run, "verdicts on", label, f"rollouts of {label}", checks, answers, by_id)
-        table = table_of(checked.answers, state)
-        identity = digest([views[label].id, [view.id for view in checked.views]])
-        found[drawn_by[label]] = RolledOut(state, table, identity)
+    asked = {by: (label, state) for by, (label, state) in distinct.items() if views[label].is_finished}
+    if not asked:
+        return {}
+    first, _ = next(iter(asked.values()))
+    slices = drawn_slices(run, f"questions of {first}", questions, drawn.group)
+    found = {
+        by: with_states(run, label, state, views[label], slices, drawn.group, checks)
+        for by, (label, state) in asked.items()
+    }
     return {label: found[by] for label, by in drawn_by.items() if by in found}
 
 
-def table_of(answers: pd.DataFrame, state: ModelState) -> pd.DataFrame:
-    """Make the table of rollouts with their verdicts, in the order of questions and samples. A rollout that
-    was cut off counts as wrong, because its next tokens might have changed its result. An empty rollout
-    counts as wrong.
-    """
+def with_states(
+    run: Run, label: str, state: ModelState, view: View, questions: Sliced, samples: int, checks: Checks
+) -> RolledOut:
+    """Check the rollouts of one student, slice by slice."""
+    name, said = f"rollouts of {label}", Said("", view.id, view.finished, tuple(range(samples)))
+    gathered = gather(run, name, questions, [said], checks)
+    views = check_gathered(run, "verdicts on", "verdicts on", name, checks, questions, gathered)
+    inputs = {"gathered": gathered.id} | {method: own.id for method, own in views.items()}
+    stage = Sliced(run.store.stage(ROLLOUTS, VERSION, {}, inputs), (ROLLOUTS,), questions.count)
+    make = RolloutSlice(gathered, {method: own.finished for method, own in views.items()})
+    states = make_slices(run, ROLLOUTS, f"of {label}", stage, make, rollouts="rollouts")
+    identity = digest([view.id, [own.id for own in views.values()]])
     end = end_of_turn(state)
-    unjudged = (answers["state"] == "checker_error") & answers["extracted"].str.startswith(JUDGE_FAILED)
-    said = answers["state"].where(~unjudged, "unjudged").fillna("empty")
+    return RolledOut(state, questions, gathered, states, view.finished, samples, end, identity)
+
+
+@dataclass(frozen=True)
+class RolloutSlice:
+    """Runs in a worker. Gives every rollout of a slice its state.
+
+    Attributes:
+        verdicts: the views of verdicts, by method.
+    """
+
+    gathered: Sliced
+    verdicts: Mapping[str, Finished]
+
+    def __call__(self, number: int) -> Made:
+        answers = with_verdicts(self.gathered.read(GATHER, number), self.verdicts)
+        names = zip(answers["question_id"].tolist(), answers["sample"].tolist(), strict=True)
+        ended = (answers["finish"] == "stop").astype(int)
+        table = answers.assign(
+            state=states_of(answers),
+            rollout_id=[f"{question}/{sample}" for question, sample in names],
+            tokens=answers["answer_tokens"].astype(int) + ended,
+        )
+        doubts = [len(re.findall(SECOND_THOUGHTS, text.lower())) for text in table["text"].tolist()]
+        told: dict[str, Any] = {
+            "rollouts": len(table),
+            "states": counted(table["state"]),
+            "tokens": {str(k): int(n) for k, n in table.groupby("state")["tokens"].sum().items()},
+            "cut_off": int((table["finish"] == "length").sum()),
+            "second_thoughts": sum(doubts),
+        }
+        return Made({ROLLOUTS: table[STATE_COLUMNS]}, told)
+
+
+def states_of(answers: pd.DataFrame) -> list[str]:
+    """The states of rollouts with verdicts. A rollout that was cut off counts as wrong, because its next
+    tokens might have changed its result. An empty rollout counts as wrong.
+
+    Args:
+        answers: columns state (of the verdict, or empty), extracted and finish.
+    """
+    by_judge = pd.Series([why.startswith(JUDGE_FAILED) for why in answers["extracted"]], answers.index, bool)
+    unjudged = (answers["state"] == "checker_error") & by_judge
+    said = answers["state"].where(~unjudged, "unjudged").replace("", "empty")
     is_cut = said.isin(RIGHT) & (answers["finish"] == "length")
     says_nothing = (said == "empty") & answers["finish"].isin(["stop", "length"])
     told = np.select([is_cut | said.isin(WRONG) | says_nothing, said.isin(RIGHT)], ["wrong", "right"], said)
-    told = np.where(answers["finish"] == "failed", "failed", told)
-    rows = zip(answers["token_ids"], answers["finish"], strict=True)
-    tokens = [tuple(int(i) for i in ids) + ((end,) if finish == "stop" else ()) for ids, finish in rows]
-    names = zip(answers["question_id"], answers["sample"], strict=True)
-    table = answers[["question_id", "sample", "text", "finish", LOGPROBS]].assign(
-        state=told, token_ids=pd.Series(tokens, index=answers.index, dtype=object)
-    )
-    table["rollout_id"] = [f"{question}/{sample}" for question, sample in names]
-    return table.sort_values(["question_id", "sample"], ignore_index=True)
+    return [str(state) for state in np.where(answers["finish"] == "failed", "failed", told)]
 
 
 def end_of_turn(state: ModelState) -> int:

@@ -1,5 +1,5 @@
 """OGLS-SD (arXiv 2605.12400) and related methods, for arms of kind `ogls_sd`. Each round rolls out, verifies,
-forms pools, steers, trains and evaluates. All rounds share one optimizer.
+forms contexts, steers, trains and evaluates. All rounds share one optimizer.
 
 The student answers questions, and a checker marks the answers right or wrong. A frozen teacher, by default
 the student before training, then reads each wrong answer: once after right solutions and once after wrong
@@ -15,32 +15,20 @@ from cluster.seeds import derive_seed
 from jobs.experiment.arms.ogls_sd import OglsArm
 from jobs.experiment.schema import Experiment
 from jobs.experiment.teachers import ModelTeacher
-from jobs.files.questions import Question
 from jobs.results.outcome import OnResult, Outcome, SetAside, Start, StudentPath
 from jobs.run.run import Run
-from jobs.run.slices import Task, do_tasks
 from jobs.run.store import Stage, digest
 from jobs.run.views import View
 from jobs.stages.check import Checks
-from jobs.stages.rollouts import RolledOut, drawn_questions, roll_out
+from jobs.stages.drawn import drawn_questions
+from jobs.stages.rollouts import RolledOut, roll_out
 from jobs.stages.states import ModelState, SharedOptimizer, Training
 from jobs.stages.train import EXAMPLES, NothingToLearn, examples_stage
 from jobs.systems.ogls_sd.comprehension import check_reading, check_vocabularies, refuse_unmoved
+from jobs.systems.ogls_sd.examples import WriteExamples, tail_of, write_slices
+from jobs.systems.ogls_sd.ledger import CONTEXTS_OUT, LEFT, final_states, ledger_of, refuse_nothing
 from jobs.systems.ogls_sd.steer import Steering, steer
-from jobs.systems.ogls_sd.targets import (
-    CONTEXTS_OUT,
-    LEFT,
-    TRAINED,
-    VIEWS,
-    Taken,
-    WriteExamples,
-    arrays_of,
-    final_states,
-    ledger_of,
-    refuse_nothing,
-    tail_of,
-    take,
-)
+from jobs.systems.ogls_sd.usable import ONE_PASS, TRAINED, Decided, Decision, arrays_of, decide, request_of
 from jobs.systems.paths import end_path, judging_of, path_seed, train_and_judge
 from training.batches import drawn_in
 
@@ -74,11 +62,11 @@ def teach(
         seeds = {labels[path]: rollout_seed(e, path, number) for path in now}
         said = roll_out(run, states, questions, e.drawn, Checks(e.verify, e.judge), seeds, e.placement)
         rolled = {path: said[label] for path, label in labels.items() if label in said}
-        taken = {path: take(arm_of(path), own, questions, e.drawn) for path, own in rolled.items()}
-        views = read_by_teachers(run, start, number, taken, rolled)
+        decided = decide_all(run, e, rolled, labels)
+        views = read_by_teachers(run, start, number, decided)
         trainings = {}
-        for path, own in taken.items():
-            round_ = Material(number, questions, rolled[path], own, views.get(path), before.get(path))
+        for path, own in decided.items():
+            round_ = Material(number, len(questions), own, views.get(path), before.get(path))
             try:
                 training = training_of(run, start, outcome, path, now[path], round_)
             except NothingToLearn as why:
@@ -122,51 +110,76 @@ def needs_of(e: Experiment, arm: OglsArm) -> Needs:
     return next(own, e.placement.needs)
 
 
+def decide_all(
+    run: Run, e: Experiment, rolled: Mapping[StudentPath, RolledOut], labels: Mapping[StudentPath, str]
+) -> dict[StudentPath, Decided]:
+    """Decide for every path which of its rollouts are used. Paths that decide alike share the decision."""
+    known, found = dict[str, Decided](), {}
+    for path, own in rolled.items():
+        arm = arm_of(path)
+        decision = Decision(own, arm.target, arm.exclude_self, e.drawn.scored_tokens)
+        if decision.id not in known:
+            known[decision.id] = decide(run, labels[path], decision)
+        found[path] = known[decision.id]
+    return found
+
+
 def read_by_teachers(
-    run: Run,
-    start: Start,
-    number: int,
-    taken: Mapping[StudentPath, Taken],
-    rolled: Mapping[StudentPath, RolledOut],
+    run: Run, start: Start, number: int, decided: Mapping[StudentPath, Decided]
 ) -> dict[StudentPath, View]:
-    """Let the teachers read the rollouts that the arms use. Arms whose targets come from the same pools share
+    """Let the teachers read the rollouts that the arms use. Arms whose targets need the same contexts share
     one pass.
     """
-    e, wanted, of_path = start.experiment, dict[str, Steering](), dict[StudentPath, str]()
-    of_pools = set[str]()
-    for path, own in taken.items():
-        arm, teacher = arm_of(path), teacher_of(start, path)
-        if arm.steered is None or not own.items:
+    e, sharing, shared = start.experiment, dict[str, list[StudentPath]](), set[str]()
+    for path, own in decided.items():
+        arm, teacher, rolled = arm_of(path), teacher_of(start, path), own.decision.rolled
+        if arm.steered is None or not own.readings:
             continue
-        kind = ("view", arm.exclude_self) if arm.target in VIEWS else (arm.target,)
-        key = digest([rolled[path].id, rolled[path].state.id, teacher.id, kind, arm.honest])
-        what = "pools" if arm.target in VIEWS else f"{arm.target} by {teacher.name}"
-        label = f"{path.label} round {number}, {what}"
-        arrays = arrays_of(arm)
-        known = wanted.setdefault(key, Steering(label, teacher, arm.honest, arrays, {}, needs_of(e, arm)))
-        wanted[key] = replace(known, items={**known.items, **own.items})
-        of_path[path] = key
-        if arm.target in VIEWS:
-            of_pools.add(key)
+        kind = ("view", arm.exclude_self) if arm.target in ONE_PASS else (arm.target,)
+        key = digest([rolled.id, rolled.state.id, teacher.id, kind, arm.honest])
+        sharing.setdefault(key, []).append(path)
+        if arm.target in ONE_PASS:
+            shared.add(key)
+    wanted = {key: steering_of(start, number, paths, decided) for key, paths in sharing.items()}
     views = dict(zip(wanted, steer(run, list(wanted.values()), e.drawn, e.placement), strict=True))
     for key, view in views.items():
-        if number == 1 and view.is_finished and key in of_pools:
+        if number == 1 and view.is_finished and key in shared:
             refuse_unmoved(wanted[key].label, view, e)
-    return {path: views[key] for path, key in of_path.items() if views[key].is_finished}
+    return {path: views[key] for key, paths in sharing.items() for path in paths if views[key].is_finished}
+
+
+def steering_of(
+    start: Start, number: int, paths: Sequence[StudentPath], decided: Mapping[StudentPath, Decided]
+) -> Steering:
+    """What a teacher reads for paths that share one pass."""
+    first = paths[0]
+    arm, teacher = arm_of(first), teacher_of(start, first)
+    what = "contexts" if arm.target in ONE_PASS else f"{arm.target} by {teacher.name}"
+    return Steering(
+        f"{first.label} round {number}, {what}",
+        teacher,
+        arm.honest,
+        arrays_of(arm),
+        request_of(decided[path] for path in paths),
+        needs_of(start.experiment, arm),
+    )
 
 
 @dataclass(frozen=True)
 class Material:
-    """The inputs of one path's training in one round: the questions, the rollouts, the part that the arm
-    uses, the teacher's readings, and the training of the round before.
+    """The inputs of one path's training in one round: the number of questions that were drawn, the rollouts
+    that the arm uses, the teacher's readings, and the training of the round before.
     """
 
     number: int
-    questions: Sequence[Question]
-    rolled: RolledOut
-    taken: Taken
+    questions: int
+    decided: Decided
     said: View | None
     before: Stage | None
+
+    @property
+    def rolled(self) -> RolledOut:
+        return self.decided.decision.rolled
 
 
 def training_of(
@@ -179,23 +192,16 @@ def training_of(
         NothingToLearn: no rollout is left to learn from.
     """
     e, arm, drawn = start.experiment, arm_of(path), start.experiment.drawn
-    label = f"{path.label} round {r.number}"
-    if arm.steered is not None and r.said is None and r.taken.items:
+    label, why = f"{path.label} round {r.number}", r.decided.why
+    if arm.steered is not None and r.said is None and r.decided.readings:
         return None
-    places = {q.id: k for k, q in enumerate(r.questions)}
-    table = zip(
-        r.rolled.table["rollout_id"], r.rolled.table["question_id"], r.rolled.table["token_ids"], strict=True
-    )
-    rows = {i: (places[question], tokens) for i, question, tokens in table}
-    trained = {i: rows[i] for i in r.taken.trained}
-    tail = {i: rows[i] for i in tail_of(arm, r.rolled)}
-    refuse_nothing(label, list(r.taken.why.values()), bool(trained or tail))
+    trained, tails = [i for i, reason in why.items() if reason == TRAINED], tail_of(arm, r.rolled)
+    tail = [i for own in tails for i in own]
+    refuse_nothing(label, list(why.values()), bool(trained or tail))
     read = None if r.said is None else r.said.finished
-    write = WriteExamples(arm, state, r.questions, trained, r.taken.items, read, r.rolled.logprobs, tail)
-    said = "" if r.said is None else r.said.id
     about = [
         r.rolled.id,
-        said,
+        "" if r.said is None else r.said.id,
         sorted(trained),
         sorted(tail),
         arm.model_dump(exclude={"name"}),
@@ -205,28 +211,40 @@ def training_of(
     run.note("examples", label, stage)
     with run.claimed([stage]):
         if not stage.is_finished and run.mode == "make":
-            task = Task(write, (stage.part(EXAMPLES),))
-            made = do_tasks(run, "examples", label, [("all", task)])["all"]
+            made = write_slices(run, label, stage, WriteExamples(arm, state, r.decided.decision, read), tails)
             stage.finish([EXAMPLES] if made["examples"] else [], about=made, examples=made["examples"])
     if not stage.is_finished:
         return None
-    made, count, steps = stage.manifest()["about"], len(r.questions), drawn.steps_per_round
+    made, count, steps = stage.manifest()["about"], r.questions, drawn.steps_per_round
     lost = made["lost"]
-    fell_out = r.taken.why | {i: state for i, (state, _) in lost.items()}
+    fell_out = why | {i: state for i, (state, _) in lost.items()}
     refuse_nothing(label, list(fell_out.values()), made["examples"] > 0)
     seed = path_seed(e, path, r.number)
-    order = [*(i for i in trained if i not in lost), *tail]  # in the order of the examples
+    order = examples_in_order(r.decided, lost, tails)
     seen = frozenset(order[k] for k in drawn_in(len(order), e.train.batch_size, seed, steps))
-    why = final_states(r.taken, lost, tail, seen)
     own = outcome.round(path, r.number)
-    own.ledger, own.learned = ledger_of(why, len(start.questions), count, drawn.group), seen
+    final = final_states(why, lost, tail, seen)
+    own.ledger, own.learned = ledger_of(final, len(start.questions), count, drawn.group), seen
     own.set_aside = [SetAside(f"{label}: {i}", "steer", *told) for i, told in lost.items()]
     told = {TRAINED: float(len(seen)), LEFT: float(len(order) - len(seen))}
     if r.said is not None:
         told[CONTEXTS_OUT] = float(r.said.manifest()["counts"]["left_out"])
-    own.figures, own.examples = r.rolled.told() | told, stage
+    own.figures, own.examples = r.rolled.figures() | told, stage
     settings = replace(e.train, steps=steps, tokens=None)  # all rounds have the same number of steps
     shared = SharedOptimizer(r.before, (r.number - 1) * steps, e.rounds * steps, r.number == e.rounds)
     if arm.steered is None:
         return Training(label, state, stage, seed, settings, shared)
     return Training(label, state, stage, seed, settings, shared, teacher_of(start, path), arm.steered)
+
+
+def examples_in_order(
+    decided: Decided, lost: Mapping[str, Sequence[str]], tails: Sequence[Sequence[str]]
+) -> list[str]:
+    """The rollouts of the examples, in the order of the examples' file: for each slice those that are trained
+    on, then those whose tail is learned.
+    """
+    order = []
+    for own, tail in zip(decided.slices, tails, strict=True):
+        order += [i for i, why in own.why.items() if why == TRAINED and i not in lost]
+        order += tail
+    return order

@@ -3,7 +3,7 @@
 from jobs.experiment.arms.ogls_sd import OglsArm
 from jobs.experiment.schema import Experiment
 from jobs.run.run import Planned
-from jobs.systems.ogls_sd.targets import VIEWS
+from jobs.systems.ogls_sd.usable import ONE_PASS
 from jobs.systems.record import Bound
 
 
@@ -16,7 +16,8 @@ def bound(e: Experiment, questions: int) -> Bound:
     one, later = min(drawn.questions, questions) * drawn.group * len(e.students), (e.rounds - 1) * e.seeds
     steered = [arm for arm in arms if arm.steered is not None]
     passes = {
-        ("pools" if a.target in VIEWS else a.target, a.exclude_self, a.honest, a.teacher) for a in steered
+        ("contexts" if a.target in ONE_PASS else a.target, a.exclude_self, a.honest, a.teacher)
+        for a in steered
     }
     asked, read = one * (1 + later * len(arms)), one * (len(passes) + later * len(steered))
     said = f"at most {asked:,} rollouts of at most {drawn.max_new_tokens:,} tokens"

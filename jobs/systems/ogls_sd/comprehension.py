@@ -12,7 +12,7 @@ from jobs.run.store import Stage
 from jobs.run.views import View
 from jobs.stages.evaluate import Judging, evaluate_students
 from jobs.stages.states import ModelState
-from jobs.systems.ogls_sd.steer import shown
+from jobs.systems.ogls_sd.steer import moved_by_solutions, shown
 
 SHOWN = ("shown solutions", "shown nothing")
 
@@ -115,7 +115,7 @@ def refuse_unmoved(label: str, view: View, e: Experiment) -> None:
     Raises:
         BadInput: the change is below `rollouts.least_kl`. Gives it in nats per token.
     """
-    kl = float(view.manifest()["counts"]["kl_nats"])
+    kl = moved_by_solutions(view.manifest()["counts"])
     if e.drawn.check_questions and kl == kl and kl < e.drawn.least_kl:
         raise BadInput(
             f"{label}: solutions in the prompt hardly change what the teacher says",

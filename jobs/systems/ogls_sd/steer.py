@@ -26,7 +26,7 @@ from jobs.run.keys import question_key, row_key
 from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
 from jobs.run.store import digest
-from jobs.run.tables import KEY, Owner, Request, unusual
+from jobs.run.tables import KEY, Owner, Request, SlicedRequest, unusual
 from jobs.run.views import View
 from jobs.stages.states import ModelState
 from selection.steering import Array, Reading, States, TeacherPass
@@ -42,7 +42,7 @@ class ToRead:
     Attributes:
         tokens: the sampled tokens, cut to the number that is read.
         solution: the worked reference. Empty if it is not shown.
-        right, wrong: the texts of the pools of right and of wrong solutions.
+        right, wrong: the texts of right and of wrong solutions.
     """
 
     prompt: Prompt
@@ -120,7 +120,7 @@ class SteerHandler:
 
     def _reading(self, item: ToRead) -> tuple[Reading, int]:
         """Render what the teacher reads as token ids. Returns them with the number of contexts that could not
-        be rendered. Those contexts are left out of their pool.
+        be rendered. Those contexts are left out.
         """
         lost = 0
 
@@ -167,8 +167,8 @@ class SteerHandler:
 
     def _moved(self, states: States) -> float:
         """How much the added solutions change the teacher's predictions: the mean KL divergence from its
-        reading without them, in nats per token. It is taken for the reference, or for the right pool if there
-        is no reference.
+        reading without them, in nats per token. It is taken for the reference. If there is
+        none, it is taken for the right contexts.
         """
         plain = states.arrays.get("h0")
         told = states.arrays.get("h_s", states.arrays.get("h_pos"))
@@ -218,7 +218,7 @@ class Steering:
     """The rollouts of one student that one teacher has to read.
 
     Attributes:
-        items: the input of each reading, by the rollout's id.
+        request: the readings.
         needs: the resources of one actor that holds the teacher.
     """
 
@@ -226,18 +226,13 @@ class Steering:
     teacher: ModelState
     honest: bool
     arrays: tuple[Array, ...]
-    items: Mapping[str, ToRead]
+    request: Request | SlicedRequest
     needs: Needs
 
 
 def steer(run: Run, wanted: Sequence[Steering], drawn: Rollouts, placement: Placement) -> list[View]:
     """Make the readings that do not exist yet. Returns one view for each entry of `wanted`."""
-    views = [
-        run.view(
-            owner_of(w.teacher, drawn, w.honest, w.arrays), Request({i.key: i for i in w.items.values()})
-        )
-        for w in wanted
-    ]
+    views = [run.view(owner_of(w.teacher, drawn, w.honest, w.arrays), w.request) for w in wanted]
     wants = [
         Want(
             "steer",
@@ -259,19 +254,33 @@ def steer(run: Run, wanted: Sequence[Steering], drawn: Rollouts, placement: Plac
 
 
 def count_readings(rows: pd.DataFrame) -> dict[str, Any]:
-    """The counts of readings that a view records."""
+    """The counts of readings that a view records. `moved_nats` is the sum of the KL divergences of all tokens
+    for which one is known, `moved_tokens` the number of these tokens.
+    """
     told = {str(k): int(v) for k, v in rows["state"].value_counts().items()}
     read = rows[rows["state"] == "read"]
     kl = read["kl_nats"] * read["tokens"]
     known = kl.notna()
-    tokens = float(read["tokens"][known].sum())
     return {
         "rollouts": len(rows),
         **told,
         "tokens": int(rows["tokens"].sum()),
         "left_out": int(rows["left_out"].sum()),
-        "kl_nats": float(kl[known].sum() / tokens) if tokens else float("nan"),
+        "moved_nats": float(kl[known].sum()),
+        "moved_tokens": int(read["tokens"][known].sum()),
     }
+
+
+def moved_by_solutions(counts: Mapping[str, Any]) -> float:
+    """How much the added solutions change the teacher's predictions, in nats per token. NaN if it is unknown.
+
+    Args:
+        counts: what a view recorded. Earlier versions recorded the mean, `kl_nats`.
+    """
+    if "kl_nats" in counts:
+        return float(counts["kl_nats"])
+    tokens = counts["moved_tokens"]
+    return float(counts["moved_nats"] / tokens) if tokens else float("nan")
 
 
 def arrays_in(row: Mapping[str, Any], arrays: Iterable[str]) -> dict[str, np.ndarray]:
