@@ -139,7 +139,7 @@ def measure_plan(folder: str, questions: str) -> None:
     libraries included.
     """
     from cluster.storage import Place
-    from jobs.experiment.reading import load_experiment
+    from jobs.experiment.parsing import load_experiment
     from jobs.plan import make_plan
     from jobs.run.progress import Terminal
     from jobs.run.run import open_run

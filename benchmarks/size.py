@@ -92,7 +92,7 @@ def run_world(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     import jobs.stages.score as score
     from cluster.storage import Place
-    from jobs.experiment.reading import parse_experiment
+    from jobs.experiment.parsing import parse_experiment
     from jobs.pipeline import harvest_of, look
     from jobs.results.outcome import Outcome, Start
     from jobs.run.progress import Terminal

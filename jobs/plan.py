@@ -108,7 +108,7 @@ def _rows_to_come(run: Run, e: Experiment, extent: Extent) -> Iterator[PlanRow]:
             whose = "the world's models" if is_world else "teachers"
             yield PlanRow("generate", "no", f"{answers:,} answers of {whose}", "see placement")
         if not kinds & {"verify", "judge"}:
-            yield PlanRow("verify", "no", "what is still to be asked", "one actor a part")
+            yield PlanRow("verify", "no", "what is still to be asked", "one actor per part")
     for system in systems:
         yield from (_row(p) for p in system.bound(e, extent.questions).work if p.kind not in kinds)
 

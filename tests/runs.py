@@ -17,7 +17,7 @@ import yaml
 
 from cluster.storage import Place
 from jobs.commands import main
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from jobs.pipeline import harvest_of, look, run_pipeline
 from jobs.results.outcome import Outcome
 from jobs.run.progress import Terminal

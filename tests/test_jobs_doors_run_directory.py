@@ -8,7 +8,7 @@ import yaml
 
 from cluster.errors import BadInput
 from jobs.doors.run_directory import claim_run_directory
-from jobs.experiment.reading import load_experiment
+from jobs.experiment.parsing import load_experiment
 from jobs.experiment.schema import Experiment
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from cluster.errors import BadInput
 from jobs.experiment.arms.ogls_sd import TARGETS, OglsArm
-from jobs.experiment.reading import parse_experiment, resolved
+from jobs.experiment.parsing import parse_experiment, resolved
 from tests.own_rollouts import arms
 
 

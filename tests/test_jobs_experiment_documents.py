@@ -11,7 +11,7 @@ import yaml
 from cluster.errors import BadInput
 from jobs.doors.run_directory import claim_run_directory
 from jobs.experiment.documents import plain_values
-from jobs.experiment.reading import load_experiment, parse_experiment, read_override, read_tree
+from jobs.experiment.parsing import load_experiment, parse_experiment, read_override, read_tree
 
 
 def bomb(width: int, depth: int) -> str:

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from cluster.errors import BadInput
 from cluster.placement import Needs
+from jobs.experiment.parsing import load_experiment, parse_experiment, resolved
 from jobs.experiment.placement import Placement, TrainPlacement
-from jobs.experiment.reading import load_experiment, parse_experiment, resolved
 from jobs.miniature import full
 from jobs.study.parts import cells_of, load_study, members_of
 

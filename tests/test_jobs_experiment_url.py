@@ -9,7 +9,7 @@ import pytest
 
 from cluster.errors import BadInput
 from cluster.storage import Place
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from tests.runs import tutelage, write_experiment
 from tests.test_jobs_stages_ask import endpoint
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from cluster.errors import BadInput
+from jobs.experiment.parsing import parse_experiment
 from jobs.experiment.questions import Fields
-from jobs.experiment.reading import parse_experiment
 from jobs.files.answers import answer_and_references, read_answers
 from jobs.files.layouts import read_scores, read_teacher_files
 from jobs.files.questions import read_questions

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.errors import BadInput
 from cluster.storage import Place
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from jobs.pipeline import run_pipeline
 from jobs.report.export import export_run
 from jobs.report.replay import replay_answer

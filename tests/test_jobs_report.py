@@ -17,7 +17,7 @@ from selenium.webdriver.support.ui import Select
 
 from cluster.storage import Place
 from jobs.doors.results import make_results
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from jobs.report.claims import claim_lines
 from jobs.report.lineage import in_pages
 from jobs.report.run import render_report, write_report

@@ -17,9 +17,9 @@ def test_who_moved_away_from_its_target_is_named_and_a_target_that_is_the_studen
         ("kid", "rejection sampling", 0, 1, float("nan"), float("nan")),
     ]
     assert away_from_targets(pd.DataFrame(rows, columns=COLUMNS)) == [
-        "kid, ogls, round 1: exact KL rose from 0.200 to 0.400 nats a token",
+        "kid, ogls, round 1: exact KL rose from 0.200 to 0.400 nats per token",
         "kid, lambda zero, round 1: the target was the student itself when the round began",
         "kid, opsd, round 1: the target was the student itself when the round began",
-        "kid, opsd, round 1: exact KL rose from 0.000 to 0.100 nats a token",
+        "kid, opsd, round 1: exact KL rose from 0.000 to 0.100 nats per token",
     ]
     assert away_from_targets(pd.DataFrame(columns=COLUMNS[:4])) == []

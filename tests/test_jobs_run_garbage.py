@@ -15,7 +15,7 @@ from cluster.errors import BadInput
 from cluster.locks import held
 from cluster.storage import Place
 from jobs.doors.gc import lines_of
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from jobs.pipeline import look, run_pipeline
 from jobs.run.garbage import PARTS, Item, find_garbage, remove_garbage
 from jobs.run.progress import Terminal

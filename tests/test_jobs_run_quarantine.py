@@ -63,7 +63,7 @@ def test_rows_that_kill_their_worker_are_set_aside_and_the_others_done(
     table = doubled(ray_cluster, tmp_path / "a", poison=(2, 4)).set_index("row")
     assert table.index.tolist() == list(range(12))
     assert table[table["value"] == -1].index.tolist() == [2, 4]
-    assert set(table.loc[[2, 4], "reason"]) == {"its worker died on it 2 times"}
+    assert set(table.loc[[2, 4], "reason"]) == {"the worker died 2 times while it computed this row"}
     assert table.drop([2, 4])["value"].tolist() == [2 * r for r in range(12) if r not in (2, 4)]
 
 

@@ -12,8 +12,8 @@ import pytest
 from cluster.errors import BadInput
 from cluster.models.messages import plain
 from cluster.session import Cluster
+from jobs.experiment.parsing import parse_experiment
 from jobs.experiment.questions import Fields
-from jobs.experiment.reading import parse_experiment
 from jobs.experiment.teachers import ModelTeacher
 from jobs.files.questions import Question, read_questions
 from jobs.pipeline import check_teachers, harvest_of

@@ -135,7 +135,7 @@ ERRORS = [
 
 @pytest.mark.parametrize(("found", "words"), ERRORS)
 def test_an_error_where_the_answer_should_be_keeps_its_words(found: dict[str, Any], words: str) -> None:
-    with pytest.raises(Refused, match="an error inside a 200: ") as told:
+    with pytest.raises(Refused, match="the reply has status 200 and holds an error: ") as told:
         read_reply(json.dumps(found))
     assert words in str(told.value)
     assert (told.value.used, told.value.is_final, told.value.may_cost) == (None, False, False)

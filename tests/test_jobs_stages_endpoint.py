@@ -67,7 +67,7 @@ def test_an_answer_that_is_kept_back_is_a_paid_failure_with_its_reason(
         rows = put(here, tree, ASKS).read()
     assert len(proxy.seen) == len(ASKS)
     assert set(rows["finish"]) == {"failed"}
-    assert rows["error"].str.contains("keeps its answer back: I will not").all()
+    assert rows["error"].str.contains("withheld the answer: I will not").all()
     assert rows["usd"].sum() == 28.0
 
 

@@ -14,7 +14,7 @@ import pytest
 from cluster.errors import BadInput
 from cluster.models.messages import plain
 from cluster.storage import Place
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from jobs.experiment.teachers import EndpointTeacher
 from jobs.run.store import read_fallbacks
 from jobs.run.tables import Owner, Table
@@ -123,7 +123,7 @@ def test_where_others_were_answered_before_a_question_asked_alone_fails_alone(
         ((200, b"[" * 100_000 + b"]" * 100_000), "nested too deeply"),
         ((429, b'{"error": {"message": "slow down"}}', {"Retry_After": "-1"}), "HTTP 429: slow down"),
         ((529, b'{"error": {"message": "overloaded"}}'), "HTTP 529: overloaded"),
-        ((302, b"", {"Location": "http://x.example/"}), "leads to"),
+        ((302, b"", {"Location": "http://x.example/"}), "redirects to"),
     ],
 )
 def test_trouble_with_one_question_is_told_in_the_servers_words(

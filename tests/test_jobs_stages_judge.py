@@ -11,7 +11,7 @@ import yaml
 from cluster.errors import BadInput
 from cluster.models.messages import Message, Prompt, plain
 from jobs.experiment.judge import RUBRIC
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from jobs.pipeline import harvest_of, load_questions, look
 from jobs.plan import make_plan
 from jobs.results.usage import usage_table

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.errors import BadInput
 from cluster.models.messages import plain
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from jobs.experiment.rollouts import Rollouts
 from jobs.experiment.students import Student
 from jobs.pipeline import load_questions
@@ -103,4 +103,4 @@ def test_whether_students_can_read_is_said_to_be_left_out(own_world: dict[str, A
     }
     done = tutelage("run", write_experiment(tree, tmp_path))
     assert done.returncode == 0, done.stderr
-    assert "is not asked (check_questions): students are judged by loss" in done.stdout
+    assert "(check_questions) is skipped: students are judged by loss" in done.stdout

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from cluster.storage import Place
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from jobs.experiment.study import Study
 from jobs.report.study import render_study, with_earlier, write_study
 from jobs.results.strongest import baselines_of, strongest_lines

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from cluster.session import LOOPBACK_ONLY
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from jobs.submission import JOB_COPY, entrypoint_of, keep_outside_job_copy
 from tests.patience import Patience, end_of
 

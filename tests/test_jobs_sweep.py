@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from cluster.errors import BadInput
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from jobs.pipeline import begin, look
 from jobs.report.sweep import render_sweep
 from jobs.results.outcome import Outcome

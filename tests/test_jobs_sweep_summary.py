@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cluster.storage import Place
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from jobs.report.sweep import render_sweep, write_sweep
 from jobs.run.store import Store, write_table
 from jobs.sweep.evaluations import choosing

@@ -14,7 +14,7 @@ import yaml
 
 from cluster.models.loading import ModelSource, load_tokenizer
 from cluster.session import Cluster
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from jobs.files.layouts import read_teacher_files
 from jobs.plan import make_plan
 from jobs.report.export import export_run

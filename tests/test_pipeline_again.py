@@ -15,7 +15,7 @@ import pytest
 
 from cluster.locks import is_held
 from cluster.storage import Place
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from jobs.plan import make_plan
 from jobs.results.summary import summarise, verdict_lines
 from jobs.run.run import Run

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from cluster.errors import BadInput
 from cluster.models.messages import Message, Prompt, plain
+from jobs.experiment.parsing import parse_experiment
 from jobs.experiment.questions import Fields
-from jobs.experiment.reading import parse_experiment
 from jobs.files.overlap import WORD, WORDS, overlaps
 from jobs.files.questions import Question, read_questions
 from jobs.pipeline import load_questions
@@ -226,7 +226,7 @@ def test_questions_that_differ_in_their_system_text_keep_their_own_answers(
     for answer in outcome.start.pool.answers.itertuples():
         assert answer.text == f"A: {questions[str(answer.question_id)].prompt.system}"
     write_jsonl(Path(small_world["teachers"][0]["path"]), [{"question": "hello?", "answer": "A: ?"}])
-    with pytest.raises(BadInput, match="could be to several questions"):
+    with pytest.raises(BadInput, match="may belong to several questions"):
         run(small_world, tmp_path / "again", verify={"method": "none"}, store=str(tmp_path / "other"))
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from cluster.storage import Place
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from jobs.pipeline import run_pipeline
 from jobs.plan import make_plan, notes
 from jobs.results.summary import summarise
@@ -131,7 +131,10 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[st
     [
         ({"temperature": 0.5}, "generate dan: temperature was 1.0, is 0.5"),
         ({"temperature": 0.0}, "seed was 0, is not given, temperature was 1.0, is not given"),
-        ({"max_new_tokens": 30}, "generate dan: 8 of them were cut off at another limit"),
+        (
+            {"max_new_tokens": 30},
+            "generate dan: 8 existing rows cannot be used: they were cut off at another token limit",
+        ),
         ({"top_p": 1.0}, ""),
     ],
 )

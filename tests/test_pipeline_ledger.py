@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from cluster.errors import BadInput
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from jobs.pipeline import load_questions
 from jobs.results.summary import summarise, verdict_lines
 from jobs.stages.evaluate import evaluate_students

@@ -10,7 +10,7 @@ import pytest
 from cluster.errors import BadInput
 from cluster.models.loading import ModelSource, load_tokenizer
 from cluster.models.rendering import Rendered, Renderer
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from jobs.plan import make_plan
 from jobs.report.replay import replay_answer
 from jobs.report.run import render_report

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from cluster.errors import BadInput
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from jobs.pipeline import harvest_of, look
 from jobs.report.export import export_run
 from jobs.report.replay import replay_answer

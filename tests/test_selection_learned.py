@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import BadInput
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from selection.costs import FEATURES, CostSettings, compute_cost, features_of
 from selection.learned import fit
 from selection.scoring import STATISTIC_NAMES

@@ -135,7 +135,7 @@ def test_a_first_step_with_lambda_zero_teaches_the_first_state_nothing(
         ("rejection_sampling", {}, {}, r"no rollout is left to learn from.*24 is_wrong"),
         ("ogls", {"solution_field": None}, {}, "24 no_positive_context"),
         ("sdpo", {}, {}, "24 no_right_sibling"),
-        ("ogls", {"check_questions": 6}, {}, "cannot read solutions"),
+        ("ogls", {"check_questions": 6}, {}, "does not use solutions"),
         (
             "ogls",
             {"check_questions": 6, "least_kl": 50.0},
@@ -215,8 +215,8 @@ def test_a_reference_too_long_to_be_shown_takes_rows_from_those_arms_that_show_i
     assert lost["stage"].tolist() == ["steer"] * 6
     # nothing but the reference is right, so ogls has lost its right pool with it
     ((line,),) = (lines for before, lines in results.sections[0].notes.items() if "Controls" in before)
-    assert line.startswith("kid lambda zero seed 0 learned from other rollouts than ogls in round 1: 3 that ")
-    assert line.endswith("0 fewer of its 69")
+    assert line.startswith("kid lambda zero seed 0, round 1: learned from 3 rollouts that ogls did not")
+    assert line.endswith("did not learn from 0 of the 69 that ogls learned from")
     assert line in render_report(results)
     assert lost["reason"].str.contains("no context of h_s, h_pos fits into 120 tokens").all()
 

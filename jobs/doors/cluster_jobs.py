@@ -7,7 +7,7 @@ import typer
 
 from jobs import submission
 from jobs.doors.options import ExperimentFile, Limit, Overrides, Seed, with_options
-from jobs.experiment.reading import load_experiment
+from jobs.experiment.parsing import load_experiment
 
 Address = Annotated[str, typer.Option(help="The head node's job server, for example http://127.0.0.1:8265.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id that submit printed.")]

@@ -11,7 +11,7 @@ from cluster.errors import BadInput
 from cluster.storage import Place, is_uri, local_copy
 from jobs.doors.options import ExperimentFile, Limit, Overrides, Seed, load_with_options
 from jobs.doors.results import make_results
-from jobs.experiment.reading import load_experiment
+from jobs.experiment.parsing import load_experiment
 from jobs.experiment.schema import Experiment
 from jobs.experiment.teachers import FileTeacher
 from jobs.run.progress import Terminal

@@ -8,7 +8,7 @@ import typer
 from cluster.storage import Place
 from jobs.doors.interruption import interruptible
 from jobs.experiment.miniature import Miniature
-from jobs.experiment.reading import load_experiment
+from jobs.experiment.parsing import load_experiment
 from jobs.run.progress import Terminal
 from jobs.run.run import open_run
 

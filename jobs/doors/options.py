@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cluster.own_modules import keep_own_modules
-from jobs.experiment.reading import load_experiment
+from jobs.experiment.parsing import load_experiment
 from jobs.experiment.schema import Experiment
 from jobs.submission import keep_outside_job_copy
 

@@ -17,7 +17,7 @@ from cluster.own_modules import FOLDERS, SAFE_PATH, keep_own_modules
 from cluster.storage import Place, is_uri
 from jobs.doors.results import check_resume, run_experiment
 from jobs.doors.run_directory import claim_run_directory
-from jobs.experiment.reading import apply, load_experiment, parse_experiment
+from jobs.experiment.parsing import apply, load_experiment, parse_experiment
 from jobs.experiment.schema import Experiment
 from jobs.run.progress import Terminal
 

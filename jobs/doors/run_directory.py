@@ -7,7 +7,7 @@ import yaml
 from cluster.destinations import check_out_folder
 from cluster.errors import BadInput
 from cluster.storage import Place, local_copy
-from jobs.experiment.reading import parse_experiment, read_tree, resolved
+from jobs.experiment.parsing import parse_experiment, read_tree, resolved
 from jobs.experiment.schema import Experiment
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cluster.storage import Place
-from jobs.experiment.reading import resolved
+from jobs.experiment.parsing import resolved
 from jobs.results.cards import Cards, cards_of
 from jobs.results.data import told_of_data
 from jobs.results.judged import ArmResult, Judged, baseline_of

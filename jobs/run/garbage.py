@@ -106,7 +106,9 @@ def find_garbage(root: Place, days: float, forget: Collection[str] = ()) -> Garb
 
 
 def remove_garbage(root: Place, items: Collection[Item], forget: Collection[str] = ()) -> list[Item]:
-    """Remove these items, except those that a run holds or has named meanwhile. Return what was removed."""
+    """Remove the registrations of the runs in `forget`. Then remove these items, except those that a run
+    holds or has named meanwhile. Return what was removed.
+    """
     for place, content in registrations(root).items():
         if content["directory"] in forget:
             place.unlink()
@@ -170,7 +172,7 @@ def needed(root: Place, names: frozenset[str]) -> Needed:
             parts |= {f"{TABLES}/{kind}/{owner['id']}/{part}" for part in own}
         elif cut := record_or_nothing(root / name / CUT).get("owner"):
             tables.add(f"{TABLES}/{kind}/{cut}")
-        else:  # its run has not written a cut yet, so any named table of this kind may be its own
+        else:  # without a cut its table is unknown: keep all tables of this kind that are named
             tables |= {table for table in names if table.startswith(f"{TABLES}/{kind}/")}
     return Needed(names | frozenset(uses), frozenset(parts), frozenset(tables), has_open_training)
 
@@ -186,9 +188,7 @@ def _is_needed(path: str, still: Needed) -> bool:
 
 
 def _unneeded(root: Place, still: Needed) -> Iterator[Item]:
-    """Everything in the store that is not needed. Files that are not named like stages, views or tables are
-    left alone.
-    """
+    """Everything in the store that is not needed. Among stages, files with other names are left alone."""
     for kind in root.glob("*"):
         if kind.name in (RUNS, LOCKS, TABLES, VIEWS) or kind.is_file():
             continue
@@ -222,8 +222,8 @@ def _unneeded_parts(table: Place, path: str, still: Needed) -> Iterator[Item]:
 
 @contextmanager
 def _guarded(root: Place, lock: str) -> Iterator[bool]:
-    """Hold a lock against runs, if no run holds it. Yields whether it is held. An object store has no
-    locks.
+    """Take a lock if it is free. Yields whether the block may remove things. That is always true without a
+    lock: on an object store, which has none, or if no name is given.
     """
     if not lock or not root.is_local:
         yield True

@@ -1,8 +1,9 @@
 """Keys of rows. A key depends on the row's content alone, never on an id, a name, a position in a list or a
 host.
 
-A key is 16 bytes: eight bytes of a digest of the question's messages, then eight of a digest of the row
-itself. So all tables sort alike. A range of questions is the same range in each table, and no range splits a
+A key has 16 bytes: a digest of the question's messages (8), then 8 bytes for the row. These are a digest of
+the row's content. In a table of answers they are the sample's number. So all tables sort alike. A range of
+questions is the same range in each table, and no range splits a
 question.
 """
 
@@ -27,7 +28,7 @@ def question_key(prompt: Prompt) -> bytes:
 
 
 def answer_key(question: bytes, text: str, calls: str = "") -> bytes:
-    """The key of an answer and of its statistics, from the answer's text and tool calls."""
+    """The key of an answer's statistics, from its question, text and tool calls."""
     return row_key(question, text, calls) if calls else row_key(question, text)
 
 

@@ -16,10 +16,12 @@ OLDER_LAYOUT = ("generate", "verify", "score")
 
 
 def mismatch_of(view: View) -> str:
-    """The rows of a view that exist and cannot be used, and why. Empty if there are none."""
+    """A line for a plan: how many rows of the table cannot be used, and why. If there is no table, how its
+    owner differs from the most similar one. Empty if there is nothing to say.
+    """
     if (view.table.directory / OWNER).is_file():
         unfit = view.unfit()
-        return f"{unfit:,} of them {view.wanted.unfit}" if unfit else ""
+        return f"{unfit:,} existing rows cannot be used: they {view.wanted.unfit}" if unfit else ""
     return _unlike_the_nearest(view.table.root, view.table.owner)
 
 

@@ -2,8 +2,9 @@
 and set aside with their reason.
 
 An exception belongs to one row and is caught where the row is computed. A crash ends the whole process. So
-each attempt leaves a note in the stage's directory before it starts. The first two attempts run the shard as
-it is, because its bytes must not change when a machine is lost. Later attempts run it row by row, and note
+each attempt leaves a note in the table's directory before it starts. The first two attempts compute all rows
+in one call, so that the part has the same bytes as without a crash. Later attempts run it row by row, and
+note
 each row before they compute it. A row on which two workers died is not tried again.
 """
 
@@ -62,7 +63,9 @@ def run_isolated(
     note.write_bytes(json.dumps(record).encode())
     deadly = {k: n for k, n in _deaths(record, rows, identity).items() if n >= DEATHS_ALLOWED}
     good = [k for k in range(len(rows)) if k not in deadly]
-    tables = [give_up(rows[k], f"its worker died on it {n} times") for k, n in deadly.items()]
+    tables = [
+        give_up(rows[k], f"the worker died {n} times while it computed this row") for k, n in deadly.items()
+    ]
     if record["attempts"] <= WHOLE_ATTEMPTS:
         tables += [run(rows if not deadly else [rows[k] for k in good])] if good else []
     else:

@@ -25,7 +25,7 @@ class Registration:
 
     Attributes:
         directory: the run's own directory, which identifies it.
-        part: tells runs apart that share a directory, such as the trials of a sweep.
+        part: a name for this run, if several runs share a directory, such as the trials of a sweep.
     """
 
     root: Place

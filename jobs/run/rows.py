@@ -54,7 +54,7 @@ class Want:
     """The rows that a view has to hold, and how to make those that are missing.
 
     Attributes:
-        kind: what is done, as shown to users: generate, verify, score, evaluate.
+        kind: the work as users see it, such as generate, verify, score or steer.
         label: for which teacher or student, as shown to users.
         handler: makes the `RowHandler` in its actor.
         shard_size: about how many rows a part has.
@@ -64,7 +64,7 @@ class Want:
         is_isolated: whether rows that kill their actor are found and set aside.
         estimate: what a plan prints about the items that are left.
         place: what a plan prints about where they would be made.
-        settle: called when the view is finished, while its table is still held.
+        settle: called when the view is finished, while its table is still locked.
         counted: the columns that `count` reads, if whole rows are too large for this process.
     """
 

@@ -58,7 +58,7 @@ class Run:
         stages: every stage that the run went through, with its kind and the label shown to users.
         cached: how many of them were already finished.
         planned: in a plan, one entry for each stage.
-        part: tells runs apart that share a directory, such as the trials of a sweep.
+        part: a name for this run, if several runs share a directory, such as the trials of a sweep.
         owns_host: whether closing this run closes the host. Otherwise only the host's actors are ended.
     """
 

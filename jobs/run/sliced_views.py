@@ -104,7 +104,7 @@ def find_parts(run: Run, kind: str, label: str, view: View, size: int, is_isolat
     """
     count = sliced(view).count
     tasks = [(f"{label} {k}", Task(find_slice, (view, k, size))) for k in range(count)]
-    found = do_tasks(run, kind, f"{kind} {label}, what is missing", tasks)
+    found = do_tasks(run, kind, f"{kind} {label}: find missing rows", tasks)
     ranges: dict[tuple[bytes, bytes], int] = {}
     for k in range(count):
         ranges |= {(first, last): k for first, last, _ in found[f"{label} {k}"]}
@@ -148,7 +148,7 @@ def finish_by_slice(
         (f"{label} {k}", Task(count_slice, (view, k, count, columns, counted)))
         for k in range(sliced(view).count)
     ]
-    found = do_tasks(run, kind, f"{kind} {label}, what was made", tasks)
+    found = do_tasks(run, kind, f"{kind} {label}: count rows", tasks)
     every = [found[name] for name, _ in tasks]
     names = sorted({name for own, _, _ in every for name in own})
     view.write_finished(names, added([counts for _, counts, _ in every]), sum(rows for _, _, rows in every))

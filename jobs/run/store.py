@@ -59,12 +59,11 @@ def told(error: BaseException) -> str:
 
 
 def compare(place: Place, about: Mapping[str, Any], columns: Sequence[str] | None = None) -> None:
-    """Compare a part with the digest that was recorded when it was written, once per process. A file in
-    another's place, or a flipped byte, can be read without an error and is wrong. The comparison costs 4 to
+    """Compare a part with the digest that was recorded when it was written, once per process. A wrong file,
+    or a changed byte, can be read without an error. The comparison costs 4 to
     16 % of reading the part.
 
-    An object store compares its own content. There a part of which only some columns are read is not fetched
-    whole for the comparison.
+    An object store checks its content itself. There nothing is compared if only some columns are read.
 
     Args:
         about: what was recorded. Nothing is compared if it holds no digest.
@@ -219,7 +218,7 @@ class Stage:
         half-written files of killed writers, are removed.
 
         Args:
-            took: the cluster resources that making it took, if they are worth recording; see `Took`.
+            took: the cluster resources that were used to make it (`Usage.record`), if they are recorded.
             uses: paths in the store that it was made from and that nothing else names.
             about: further facts for readers of the manifest.
         """

@@ -4,7 +4,7 @@ them.
 ```
 tables/<kind>/<owner>/    owner.json: whose rows they are, in words
   <lo>-<hi>-<id>.parquet  rows sorted by key; first and last key, and a digest of all keys; beside it a .json
-                          with what making it took
+                          with the resources that were used
 ```
 
 An owner is a teacher under its sampling settings, a checker under its settings, or a student's weights under
@@ -45,7 +45,7 @@ class Owner:
     """The owner of a table's rows.
 
     Attributes:
-        kind: answers, verdicts or statistics.
+        kind: the kind of rows: answers, verdicts, statistics, measures, or steering (a teacher's readings).
         version: raised when the same identity would produce other rows.
         identity: the plain values that its rows depend on, and no others.
         about: the same in words, including a `name`, so that a plan can say what differs.
@@ -173,7 +173,7 @@ class Table:
 
     @property
     def is_there(self) -> bool:
-        """Whether the table exists: some row of it was made."""
+        """Whether the table exists. It may have no row yet."""
         return (self.directory / OWNER).is_file()
 
     def part(self, name: str) -> Place:

@@ -1,7 +1,7 @@
 """Progress of shards that have not ended. Their workers write it into notes beside the parts, and the driver
 adds the notes to its bar.
 
-A shard takes many minutes if its student takes a second an answer. A note is written every few seconds at
+A shard takes many minutes if its student takes one second per answer. A note is written every few seconds at
 most, so quick shards have none.
 """
 

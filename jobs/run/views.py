@@ -107,7 +107,7 @@ class View:
         take_away(self.directory / VIEW)
 
     def discard_unfinished(self) -> None:
-        """Discard a cut that was not finished (`--resume never`). The table's rows stay."""
+        """Remove this view's directory if the view is not finished (`--resume never`). Rows stay."""
         if not self.is_finished:
             self.directory.remove()
 
@@ -137,7 +137,7 @@ class View:
         return (key for number in range(self.request.count) for key in self.request.keys_of(number))
 
     def slice(self, number: int) -> "View":
-        """A view of one slice's keys. Such a view is never finished itself."""
+        """A view of one slice's keys, only for reading. If the request is not sliced, this view itself."""
         if isinstance(self.request, Request):
             return self
         return View(self.table, self.request.keys(number), self.wanted)

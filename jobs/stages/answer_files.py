@@ -208,7 +208,7 @@ def take_files(
     """Read those teachers' files that were not read with these questions before.
 
     Raises:
-        BadInput: a line is broken, or a question's text differs from ours.
+        BadInput: a line is broken and `skip_broken` is not set, or a teacher has no usable row.
     """
     contents = {path: content_of(path) for path in {t.path for t in teachers}}
     stages = [take_stage(run, t, contents[t.path], questions, skip_broken) for t in teachers]
@@ -278,9 +278,9 @@ def taken_in_plan(
 
 
 def ids_of(answer: FoundAnswer, index: QuestionIndex) -> list[str]:
-    """The ids of the questions that an answer belongs to. It is the question with the answer's own id.
-    Otherwise it is all questions with the same turns. Otherwise it is the only question whose turns differ in
-    the system text alone. If none is found, it is the answer's own id.
+    """The ids of the questions that an answer belongs to. First its own id, if a question has it. Else all
+    questions with the same turns. Else all questions that differ from it in the system text alone, if they
+    share one system text. Else its own id, as an unknown question.
     """
     if answer.prompt is None or answer.question_id in index.places:
         return [answer.question_id]
@@ -332,14 +332,14 @@ class AnotherText(NotUnderstood):
     """A question in the file has the id of one of ours, and its turns differ."""
 
     def __init__(self, answer: FoundAnswer, known: Question, path: str) -> None:
-        super().__init__("a question whose id has another text among the questions")
+        super().__init__("the question with this id has another text")
         text = answer.prompt.text if answer.prompt is not None else ""
         self.what = f"question {known.id} has two different texts"
         self.got = f"{text[:50]!r} in {path}, {known.text[:50]!r} among the questions"
 
     def stopping(self, where: str) -> BadInput:
         remedy = "these are different questions: give them different ids"
-        return BadInput(self.what, self.got, "one text an id", remedy)
+        return BadInput(self.what, self.got, "one text for each id", remedy)
 
 
 class OneOfSeveral(NotUnderstood):
@@ -352,5 +352,5 @@ class OneOfSeveral(NotUnderstood):
         self.ids = ids
 
     def stopping(self, where: str) -> BadInput:
-        what = "an answer could be to several questions, which differ in their system text"
+        what = "an answer may belong to several questions, which differ in their system text"
         return BadInput(what, ", ".join(self.ids[:4]), "the question's id, or its system text", "")

@@ -124,7 +124,7 @@ def within(limit: int, retry: int = 0) -> Wanted:
         ("finish", "answer_tokens", "limit_tokens"),
         partial(_worth, limit),
         GOOD if retry else POOR,
-        "failed before" if retry else "were cut off at another limit, or are longer than this one",
+        "failed before" if retry else "were cut off at another token limit, or exceed this limit",
     )
 
 

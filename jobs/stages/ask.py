@@ -49,9 +49,9 @@ def hosted_teacher(teacher: ModelTeacher, state: ModelState) -> Hosted:
 
 
 def owner_of(asked: Asked, draw: Draw) -> Owner:
-    """The owner of these answers. It does not depend on where the model runs, on the number of replicas or on
-    the model's name in the experiment. An endpoint is identified by its name, because its weights cannot be
-    read.
+    """The owner of these answers. A hosted model is identified by its weights: its name, its place and its
+    replicas do not count. An endpoint's weights cannot be read. It is identified by its name in the
+    experiment, its model, its revision and special settings.
     """
     drawn = draw.identity()
     if isinstance(asked, Hosted):
@@ -87,7 +87,7 @@ def ask(run: Run, kind: str, waves: Mapping[str, Wave], shard_size: int) -> dict
     Otherwise the rest follow.
 
     Args:
-        kind: the purpose: generate, judge or evaluate.
+        kind: the work as users see it, such as generate, judge or `roll out`.
     """
     views = {label: wave.view(run) for label, wave in waves.items()}
     for label, view in views.items():
@@ -136,8 +136,8 @@ def asked_so_far(run: Run, table: Table) -> frozenset[bytes]:
 
 
 def ask_again(run: Run, label: str, wave: Wave, shard_size: int, kind: str = "generate") -> View:
-    """The view of a wave after its failed calls have been asked again. They are asked as often as in earlier
-    runs, and once more with `--retry-failed`.
+    """The view of a wave after failed calls were repeated. Only calls to endpoints are repeated: as often as
+    in earlier runs, and once more with `--retry-failed`.
     """
     view, is_told = wave.view(run), run.retry_failed
     for number in range(1, 100) if isinstance(wave.asked, EndpointTeacher) and view.is_finished else ():
@@ -147,7 +147,7 @@ def ask_again(run: Run, label: str, wave: Wave, shard_size: int, kind: str = "ge
         if not again.view(run).is_finished:
             if not is_told:
                 break
-            is_told = False  # one more try a run
+            is_told = False  # one more try per run
         view = ask(run, kind, {f"{label} retry {number}": again}, shard_size)[f"{label} retry {number}"]
         if not view.is_finished:
             break

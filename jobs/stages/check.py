@@ -111,11 +111,12 @@ COMPARED = ("exact", "numeric", "choice")  # methods that compare two texts and 
 def true_solutions(
     questions: Sequence[Question], checks: Checks, say: Callable[[str], None]
 ) -> list[Question]:
-    """Remove worked solutions that do not end in their question's reference: such a solution would be shown
-    as right and is wrong. The references have been checked before (`Checkable`).
+    """Remove worked solutions that do not end in their question's reference. Such a solution would be shown
+    as right and is wrong. Only questions with method exact, numeric or choice are tested. The references have
+    been checked before (`Checkable`).
 
     Args:
-        say: called with the number of removed solutions.
+        say: called with one line for the user, if a solution was removed.
 
     Raises:
         BadInput: no solution ends in its question's reference.
@@ -157,8 +158,8 @@ def verify_config(checks: Checks) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Told:
-    """Answers with their verdicts: columns state and extracted, which are empty if an answer was not
-    checked.
+    """Answers with their verdicts: columns state and extracted. State is None for answers that cannot be
+    checked: failed, empty, or to an unknown question. Method `none` calls every other answer correct.
 
     Attributes:
         views: the views of verdicts and of the judge's answers.
@@ -180,7 +181,7 @@ def check_answers(
     """Check all answers, each by the method of its question.
 
     Args:
-        kind: the purpose: verify or evaluate.
+        kind: the work as users see it, such as `verdicts on`.
         what: the name of the work that needs the verdicts, for a plan's message.
 
     Raises:
@@ -272,8 +273,9 @@ def pool_states(answers: pd.DataFrame, questions: Mapping[str, Question]) -> pd.
         answers: with verdicts.
 
     Returns:
-        The same answers, ordered by question, teacher and sample. If a teacher gave one question the same
-        text several times, the first sample stays and the others are `duplicate`.
+        The same answers, ordered by question, teacher and sample. If several verified answers of a teacher to
+        one question are the same, the first sample stays verified and the others become `duplicate`. Repeated
+        wrong answers stay wrong.
     """
     pool = answers.copy()
     known = pool["question_id"].isin(list(questions))

@@ -91,7 +91,7 @@ def read_reply(body: str) -> Reply:
     choice = choices[0] if isinstance(choices, list) and choices else None
     error = error_in(found) or (error_in({"error": choice.get("error")}) if isinstance(choice, dict) else "")
     if error:
-        raise Refused(f"an error inside a 200: {error}", used)
+        raise Refused(f"the reply has status 200 and holds an error: {error}", used)
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise Malformed("no choice with a message", used)
@@ -213,7 +213,7 @@ def _count(told: Any) -> int | None:
 
 
 def _parts(content: Any) -> tuple[str, str, str]:
-    """The reasoning, the text and the refusal of content, which may be a part or a list of parts."""
+    """The reasoning, the text and the server's refusal in a content: a text, one part, or a list of parts."""
     parts = [content] if isinstance(content, Mapping) else content
     if not isinstance(parts, list):
         return "", text_of(parts), ""

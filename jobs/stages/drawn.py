@@ -15,15 +15,16 @@ from jobs.stages.questions import QUESTIONS, HeldQuestions, read_slice
 
 VERSION = 1
 DRAWN = "drawn"
-# Rollouts in one slice. Beside each, a teacher's readings are some arrays of [tokens, width].
+# About how many rollouts a slice has at most. A teacher's readings of them are large.
 ROWS = 2_048
 
 
 def drawn_questions(
     questions: Mapping[str, Question], drawn: Rollouts, seed: int, number: int
 ) -> list[Question]:
-    """The questions of one round. Each round takes the next part of all questions, and starts again at the
-    end of them. All arms get the same. The order depends on the questions' content and the seed.
+    """The questions of one round. Each round takes the next part of all questions. After the last question
+    the first one follows again. All arms get the same. The order depends on the questions' content and the
+    seed.
     """
     order = sorted(questions.values(), key=lambda q: (digest([seed, question_key(q.prompt).hex()]), q.id))
     start = (number - 1) * drawn.questions
@@ -57,7 +58,7 @@ class HeldDrawn:
     count: int
 
     def rows(self) -> list[str]:
-        """What the stage depends on, for each question in order: all that is stored of it."""
+        """One text for each question in order: its stored row without the solution."""
         return [repr(HeldQuestions([[q]]).rows(0)) for q in self.questions]
 
     def __call__(self, number: int) -> Made:

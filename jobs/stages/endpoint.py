@@ -35,7 +35,9 @@ OTHERS_S = 3.0  # seconds within which other shards, which start one by one, hav
 
 
 class EndpointAsker:
-    """Handler for an OpenAI-compatible server. Paid answers are journalled at once."""
+    """Handler for an OpenAI-compatible server. Every answer that did not fail, and every failed one that cost
+    money, is written to the journal at once.
+    """
 
     def __init__(
         self, teacher: EndpointTeacher, draw: Draw, table: Table, asked: frozenset[bytes], key: Secret
@@ -50,7 +52,7 @@ class EndpointAsker:
         self.spent_usd = spent_on(table, asked, self.journal.known)
         self.fallbacks: dict[str, str] = {}
         if self.journal.refused:
-            told = f"{self.journal.refused} journalled answers hold counts that no file can: asked again"
+            told = f"{self.journal.refused} journalled answers have counts out of range: asked again"
             self.fallbacks["journal"] = told
         self.wire = Wire(teacher.base_url, key, teacher.timeout_s, teacher.concurrency)
         # parallel shards share these, so the next shard's calls begin while a call of this one is slow
@@ -151,7 +153,7 @@ class EndpointAsker:
         used = reply.used or estimated(ask.prompt, reply.text + reply.calls)
         usd, limit = self._spend(self._price(used)), self.draw.limit
         if reply.refusal:
-            kept = f"the server keeps its answer back: {reply.refusal}"[:SAID]
+            kept = f"the server withheld the answer: {reply.refusal}"[:SAID]
             return replace(failed(kept, limit, used[0]), answer_tokens=used[1], usd=usd)
         said = Answer(reply.text, reply.finish, "", *used, limit, usd=usd)
         said = replace(said, reasoning=reply.reasoning, tool_calls=reply.calls)
@@ -164,18 +166,21 @@ class EndpointAsker:
         return replace(answer, **hidden)
 
     def _kept(self, ask: Ask, answer: Answer, usd: float) -> Answer:
-        """An answer with the cost of the calls before it added. It is journalled if anything was paid."""
+        """An answer with the cost of the calls before it added. It is written to the journal if it did not
+        fail or cost money.
+        """
         answer = replace(self._hidden(answer), usd=answer.usd + usd)
         if answer.usd or answer.finish != "failed":
             self.journal.write(ask.key.hex(), answer)
         return answer
 
     def _refuse_if_all_are(self, asks: Sequence[Ask]) -> None:
-        """Refuse a teacher that refuses every question, for example because of a wrong model or address. If
-        only one question is refused, that row fails. So running calls of other shards are waited for first.
+        """Stop the run if the server rejects every question, for example because of a wrong model or address.
+        If any question has an answer, only the rejected rows fail. So this waits for running calls of other
+        shards first.
 
         Raises:
-            BadInput: every question was refused. Has the server's words.
+            BadInput: every question was rejected. Has the server's message.
         """
         until = time.monotonic() + OTHERS_S
         while all(ask.key in self._refused for ask in asks) and not self._has_answered:
@@ -191,7 +196,9 @@ class EndpointAsker:
                 self._is_over.wait(OTHERS_S / 20)
 
     def _refused_for_all(self, how: str, words: str) -> BadInput:
-        """End all calls of this teacher, including those that wait for a retry."""
+        """Stop all further calls of this teacher, also retries. Calls that are running end by themselves.
+        Returns the error to raise.
+        """
         expected = "a valid key, model and base_url, and credit"
         self._over = BadInput(f"teacher {self.teacher.name} {how}", words, expected, "")
         self._is_over.set()

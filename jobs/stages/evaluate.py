@@ -89,7 +89,7 @@ def evaluate_students(
     """Evaluate students (label -> state) on held-out questions; returns label -> stage.
 
     Args:
-        planned_as: what a plan calls it. It adds up all that are called `evaluate`.
+        planned_as: the name of this work in a plan. A plan adds up all work that is named `evaluate`.
     """
     stages = {label: evaluate_stage(run.store, judging, s, questions) for label, s in students.items()}
     for label, stage in stages.items():
@@ -165,7 +165,7 @@ def _verdicts(
     """The shares of right answers, question by question."""
     if not students:
         return {}
-    # with many students each worker has one of its own, so that each student is loaded once
+    # with many students each student gets one worker, so that it is loaded once
     workers = 1 if len(students) >= placement.evaluate_workers else placement.evaluate_workers
     rows = _own_rows(questions, judging)
     waves = {

@@ -114,9 +114,9 @@ def refuse_twice(answers: pd.DataFrame) -> None:
     if twice.any():
         row = answers[twice].iloc[0]
         raise BadInput(
-            f"the answers of {row['teacher']} answer one question under two ids",
+            f"{row['teacher']} has two answers with one sample number to a question",
             row["question_id"],
-            "one id a question",
+            "one id for each question",
             "",
         )
 
@@ -204,7 +204,7 @@ def check_gathered(
     """Check gathered answers, each by the method of its question. Returns the views of verdicts by method.
 
     Args:
-        kind: the purpose: verify or roll out.
+        kind: the work as users see it, such as verify or `verdicts on`.
         what: the name of the work that needs the verdicts, for a plan's message.
 
     Raises:
@@ -225,8 +225,9 @@ def check_gathered(
 
 
 def with_verdicts(answers: pd.DataFrame, verdicts: Mapping[str, Finished]) -> pd.DataFrame:
-    """Add verdicts to a slice's gathered answers: columns state and extracted. Both are empty if an answer
-    was not checked.
+    """Add verdicts to a slice's gathered answers: columns state and extracted. Both are empty for answers
+    that cannot be checked: failed, empty, or to an unknown question. Method `none` calls every other answer
+    correct.
 
     Args:
         verdicts: the views of verdicts by method.

@@ -33,8 +33,8 @@ class Draw:
     logprobs: bool = False
 
     def identity(self) -> dict[str, object]:
-        """The settings that answers depend on, if they differ from the defaults. The limit is a column
-        instead.
+        """The settings that answers depend on, if they differ from the defaults. The token limit is not among
+        them: each row records its own limit.
         """
         kept = {"logprobs": self.logprobs}
         if self.temperature == 0:

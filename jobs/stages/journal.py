@@ -1,6 +1,6 @@
 """A journal of paid answers. Answers are written as calls return and read after a restart. The journal is
 removed when all of them are in parts. After a driver or actor is killed, only the calls that were under way
-are paid for again.
+are paid for again. On an object store, answers that were not uploaded yet are paid for again too.
 """
 
 import json
@@ -28,7 +28,7 @@ class Journal:
     """The answers of earlier processes, by key. A key has several answers if limits differed.
 
     Attributes:
-        refused: how many records no part could hold. They count as lost.
+        refused: the number of records with values that a part cannot store. These answers are lost.
     """
 
     def __init__(self, place: Place) -> None:
@@ -45,7 +45,9 @@ class Journal:
         self._uploaded = time.monotonic()
 
     def write(self, key: str, answer: Answer) -> None:
-        """Write an answer: to disk before this returns, to an object store within a few seconds."""
+        """Write an answer. It is on a local disk before this returns. It is on an object store after the next
+        write that is 5 seconds later, or at the end of the shard.
+        """
         line = json.dumps({"key": key, "value": asdict(answer)}) + "\n"
         with self._lock:
             if self.place.is_local:
@@ -74,8 +76,8 @@ class Journal:
 
 
 def read_journal(file: Place) -> Iterator[tuple[str, Answer | None]]:
-    """The records of one journal file: the key in hex, and the answer. None instead of an answer that no part
-    could hold: an earlier version wrote any count that a server sent.
+    """The records of one journal file: the key in hex, and the answer. None in place of an answer with values
+    that a part cannot store. An earlier version wrote any count that a server sent.
     """
     for line in file.read_bytes().decode(errors="replace").split("\n"):
         try:

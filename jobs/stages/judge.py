@@ -41,8 +41,9 @@ class Agreement:
     """How a judge's verdicts on a sample compare with a method's.
 
     Attributes:
-        both_right, both_wrong: answers on which they agree.
-        judge_only: right by the judge alone. `method_only`: right by the method alone.
+        method: the method that the judge is compared with.
+        counts: the number of answers by outcome: `both right`, `both wrong`, `judge only` (right by the judge
+            alone), `method only`.
     """
 
     method: str

@@ -105,10 +105,10 @@ def refuse_many(answers: int, of: str, settings: Score) -> None:
     """
     if answers > settings.most_gradients:
         raise BadInput(
-            f"gradient_norm and grace take a backward pass an answer, and there may be {answers:,}",
+            f"gradient_norm and grace take one backward pass for each answer, and there may be {answers:,}",
             of,
             f"at most {settings.most_gradients:,} answers, score.most_gradients",
-            "raise it, set limit, or take a cost of one forward pass (scas stands for the norm)",
+            "raise it, set limit, or use a cost of one forward pass (scas approximates gradient_norm)",
         )
 
 
@@ -130,7 +130,9 @@ class MeasureHandler(ScoreHandler):
 
 
 def owner_of(student: ModelState, settings: Score, measuring: Measuring) -> Owner:
-    """The owner of these numbers: the weights, the rendering, the measure and the longest row."""
+    """The owner of these rows. It depends on the weights, the rendering, the measure, its window and
+    `max_length`.
+    """
     read = {"max_length": settings.max_length, "window": measuring.window}
     identity = {"student": student.id, "rendering": student.rendering, "measure": measuring.name}
     identity |= unusual(read, {"max_length": 4096, "window": 0})

@@ -42,7 +42,8 @@ class AnswerPool:
     Attributes:
         id: a digest of the pool's content.
         accuracy: for each teacher the share of all questions that its first sample got right.
-        refused: the rows of the training questions' file that could not be read as questions.
+        refused: the rows of the training questions' file that are no questions of this run: they are not
+            understood, or repeat an earlier row.
         agreement: how the judge agrees with a checked sample, if the experiment asks for one.
     """
 

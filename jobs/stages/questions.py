@@ -112,7 +112,7 @@ def body_digest(prompt: Prompt) -> bytes:
 
 @dataclass(frozen=True)
 class QuestionIndex:
-    """What answers from files need to know of all questions. It takes about a hundred bytes for each
+    """What is needed to find the questions of answers from files. It takes about a hundred bytes for each
     question.
 
     Attributes:

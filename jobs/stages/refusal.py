@@ -59,7 +59,7 @@ class KeyRefused(NoAnswer):
 
 def refused_with(status: int, body: str) -> NoAnswer:
     """The error of a reply with an error status."""
-    told = f"HTTP {status}: {words_of_body(body) or 'without a word'}"
+    told = f"HTTP {status}: {words_of_body(body) or 'no message'}"
     if status == KEY_REFUSED:
         return KeyRefused(told, is_final=True)
     is_temporary = status in TEMPORARY or status >= 500

@@ -97,7 +97,7 @@ class RolledOut:
 
     def figures(self) -> dict[str, float]:
         """Statistics for the report: accuracy, the share that was cut off, mean lengths of right and wrong
-        rollouts, and how often words of second thought occur.
+        rollouts, and how often the words "wait", "but" and "however" occur in a rollout.
         """
         said = self.states.counts()
         total, number = said["rollouts"], said["states"]
@@ -116,7 +116,7 @@ class RolledOut:
 
 
 def by_question(rollouts: pd.DataFrame) -> dict[str, list[Rollout]]:
-    """The rollouts of each question, in the form that pools are made from.
+    """Group one slice's rollouts by question, in the form that `contexts_of` takes.
 
     Args:
         rollouts: one slice, with texts.

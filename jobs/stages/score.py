@@ -119,8 +119,8 @@ def beside(named: Sequence[Any], keys: Sequence[bytes], found: pd.DataFrame) -> 
 def with_measure(
     scored: pd.DataFrame, keys: Sequence[bytes], found: pd.DataFrame, names: Sequence[str]
 ) -> pd.DataFrame:
-    """Join a measure to the statistics of the same answers. Its columns are missing for answers that were not
-    measured. If the measure of an answer failed, the answer gets the measure's state.
+    """Join a measure to the statistics of the same answers. Answers that were not measured have no values in
+    its columns. If the measure of an answer failed, the answer gets the measure's state.
 
     Args:
         names: the names of the measure's columns.

@@ -37,7 +37,7 @@ class AnyScorer(Protocol):
 
     @property
     def context_length(self) -> int | None:
-        """The longest row that the model has positions for. None if there is no limit."""
+        """The most tokens of a conversation that the model allows. None if there is no limit."""
 
     def score(self, rows: Sequence[Rendered], /) -> Sequence[Any]:
         """Compute the statistics of each row. If a row fails, its exception is returned in its place."""

@@ -9,7 +9,8 @@ from cluster.errors import BadInput
 from jobs.experiment.teachers import EndpointTeacher
 
 MARK = "***"
-# in characters: texts are never searched for a key shorter than WORD, always for one of LONG or more
+# In characters. A key shorter than WORD is never hidden. One of only letters or only digits is hidden from
+# LONG on, any other one from WORD on.
 WORD, LONG = 6, 16
 
 

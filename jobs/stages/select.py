@@ -89,8 +89,8 @@ def select_answers(run: Run, label: str, choice: Choice, pool: AnswerPool, score
 def look_at_all(
     run: Run, label: str, choice: Choice, pool: AnswerPool, scores: PoolScores, stage: Stage
 ) -> None:
-    """Let one worker read all slices, if the rule needs it: for a quantile of all costs, or for choices that
-    depend on other questions.
+    """Let one worker read all slices, if the arm needs it: for the teachers' costs, for a quantile of all
+    costs, or for a rule whose choice for one question depends on other questions.
     """
     rule = choice.arm.rule_settings
     if pool.count == 1:
@@ -140,7 +140,8 @@ def find_quantile(choice: Choice, pool: AnswerPool, scores: PoolScores, stage: S
 
 
 def choose_from_all(choice: Choice, pool: AnswerPool, scores: PoolScores, stage: Stage) -> None:
-    """Runs in a worker. Makes the choice of a rule that goes from question to question. Only the names,
+    """Runs in a worker. Makes the choice of a rule whose choice for one question depends on earlier
+    questions. Only the names,
     teacher and cost of each answer are held.
     """
     names, kept = Names({}, {}), []
@@ -190,7 +191,7 @@ class SelectSlice:
 
 @dataclass(frozen=True)
 class Names:
-    """Names that replace ids in draws, ties and the order of a choice. Each is found by its id."""
+    """Names by id. A rule uses the names for random draws, ties and order, so that ids do not matter."""
 
     questions: Mapping[str, str]
     answers: Mapping[str, str]
@@ -198,7 +199,7 @@ class Names:
 
 def names_by_key(scored: pd.DataFrame, answers: pd.DataFrame, questions: Mapping[str, Question]) -> Names:
     """Names made from the keys of questions and answers, which follow from content. Questions with the same
-    messages are numbered. Answers with the same text are told apart by teacher.
+    messages are numbered. Answers with the same text are distinguished by teacher, then by question id.
 
     Args:
         answers: the pool's answers, with their keys.

@@ -167,10 +167,10 @@ def first_state(model: ModelTeacher | Student) -> ModelState:
 
 def check_student(student: ModelState, target_layer: str | None, lora: LoraSettings | None = None) -> None:
     """Check a student before any work: its model can be built, the layer to read exists, and its layers
-    accept the adapters of the training.
+    accept the adapters of the training. A model of the hub is not checked.
 
     Raises:
-        BadInput: what is missing.
+        BadInput: the model cannot be built, or a layer is missing. Names it.
     """
     import torch
 

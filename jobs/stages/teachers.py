@@ -35,8 +35,8 @@ class Harvest:
     """Whom to ask for answers, how, and how they are checked.
 
     Attributes:
-        seed: of what is drawn.
-        skip_broken: files' lines that are no JSON are named and left out.
+        seed: the seed for sampling answers.
+        skip_broken: whether lines that are not JSON are skipped and reported.
     """
 
     teachers: Sequence[Teacher]
@@ -62,7 +62,7 @@ def build_pool(
 
     Args:
         hosted: the teachers that this cluster hosts, by name.
-        refused: rows that could not be read as questions, for the ledger.
+        refused: rows that are no questions of this run, for the ledger.
 
     Raises:
         Unmade: in a plan, answers or verdicts are not there yet.
@@ -213,7 +213,13 @@ def still_lacking(run: Run, harvest: Harvest, pool: AnswerPool, sample: int) -> 
     askable = [teacher.name for teacher in harvest.askable]
     look = LackingIn(pool.questions, pool.states, askable, harvest.generate.until_verified)
     tasks = [(f"sample {sample}, {k}", Task(look, (k,))) for k in range(pool.count)]
-    found = do_tasks(run, "generate", "what is lacking", tasks, pool.count == 1 or run.mode != "make")
+    found = do_tasks(
+        run,
+        "generate",
+        "find questions with too few right answers",
+        tasks,
+        pool.count == 1 or run.mode != "make",
+    )
     lacking: dict[str, list[str]] = {}
     for name, _ in tasks:
         for teacher, ids in found[name].items():

@@ -60,7 +60,7 @@ def write_examples_of(run: Run, label: str, stage: Stage, make: Callable[[Place]
             f"{label} chose no answer at all",
             "",
             "at least one verified answer",
-            "look at the ledger: why did answers fall out?",
+            "look at the ledger for the reason why each answer was not used",
         )
     return stage
 

@@ -9,13 +9,13 @@ from cluster.errors import BadInput
 from jobs.stages.pool import AnswerPool
 
 REMEDIES = {
-    "failed": "mend what the calls failed of, then run again with --retry-failed",
-    "wrong": "look whether references and verify.method fit each other",
+    "failed": "correct the cause of the failed calls, then run again with --retry-failed",
+    "wrong": "check that verify.method suits the references",
     "unparsed": "check verify.method and verify.pattern",
     "unreadable_reference": "give references that verify.method reads, or another method",
     "timed_out": "raise verify.timeout_s",
-    "checker_error": "mend what checks the answers",
-    "empty": "raise generate.max_new_tokens, if all of it went into reasoning",
+    "checker_error": "correct the error in the checker (verify.function, or the judge)",
+    "empty": "raise generate.max_new_tokens, if the reasoning used all tokens",
     "unknown_question": "give questions and answers the same ids, or none",
     "not_understood": "see docs/data.md for what a row may hold",
 }

@@ -94,7 +94,7 @@ def verdicts_requested(
     """Check those answers that have not been checked yet.
 
     Args:
-        kind: the purpose: verify or evaluate.
+        kind: the work as users see it, such as verify or `verdicts on`.
     """
     view = run.view(owner_of(settings), request)
     is_large = isinstance(request, SlicedRequest) and settings.method in QUICK
@@ -108,7 +108,7 @@ def verdicts_requested(
         Needs(1.0),
         VERDICT_COLUMNS,
         count_verdicts,
-        place="one actor a part",
+        place="one actor per part",
         estimate=lambda left: f"{len(left):,} answers",
     )
     make_rows(run, [want], "answers")

@@ -25,7 +25,7 @@ MOST_BYTES = 16 * 2**20  # a hundred thousand tokens of any script take less tha
 MOST_WORDS_BYTES = 2**16  # of an error's body; the words that are kept are much shorter
 MOST_STEPS = 5  # redirects between paths of one server
 CODINGS = ("gzip", "x-gzip", "deflate")
-WINDOWS = (47, -15)  # zlib's: a header of gzip or zlib, then none, which some servers call deflate too
+WINDOWS = (47, -15)  # zlib's wbits: with a header, then raw, which some servers send as deflate
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Wire:
             raise NoAnswer(f"no whole answer within timeout_s, {self.timeout_s:g} s") from error
         except httpx2.HTTPError as error:
             raise NoAnswer(
-                f"no connection that lasts: {self.key.hide(describe(error)).rstrip(': ')}"
+                f"the connection failed or was lost: {self.key.hide(describe(error)).rstrip(': ')}"
             ) from error
 
     async def _send(self, request: httpx2.Request) -> Response:
@@ -118,7 +118,7 @@ def _origin(request: httpx2.Request) -> tuple[str, str, int | None]:
 
 
 def _leads_to(where: str, status: int) -> Refused:
-    told = f"HTTP {status}: it leads to {where[:200]}, where no key is sent; base_url has to name it"
+    told = f"HTTP {status}: the server redirects to {where[:200]}, where no key is sent; set base_url to it"
     return Refused(told, is_final=True, is_of_teacher=True)
 
 
@@ -130,7 +130,7 @@ def _run(loop: asyncio.AbstractEventLoop, client: httpx2.AsyncClient) -> None:
 
 
 def unpacked(raw: bytes, coding: str, most: int) -> bytes:
-    """Decompress a body. Of a longer one little more than the first `most` bytes are returned.
+    """Decompress a body. A longer body is cut shortly after `most` bytes.
 
     Raises:
         NoAnswer: the coding was not requested, or the body is not in it.
@@ -139,7 +139,7 @@ def unpacked(raw: bytes, coding: str, most: int) -> bytes:
     if coding in ("", "identity"):
         return raw
     if coding not in CODINGS:
-        raise NoAnswer(f"a body in the coding {coding[:40]}, which nobody asked for", is_final=True)
+        raise NoAnswer(f"a body in the coding {coding[:40]}, which was not requested", is_final=True)
     for window in WINDOWS:
         try:
             return zlib.decompressobj(window).decompress(raw, most + 1)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from cluster.errors import BadInput, TutelageError
 from jobs.experiment.miniature import MINIATURE
-from jobs.experiment.reading import parse_experiment, read_override, read_tree, set_key
+from jobs.experiment.parsing import parse_experiment, read_override, read_tree, set_key
 from jobs.experiment.schema import Experiment
 from jobs.experiment.study import MEMBERS, Part, Study
 

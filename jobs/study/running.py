@@ -12,7 +12,7 @@ import pandas as pd
 
 from cluster.errors import BadInput
 from cluster.storage import Place
-from jobs.experiment.reading import parse_experiment
+from jobs.experiment.parsing import parse_experiment
 from jobs.experiment.schema import Experiment
 from jobs.experiment.study import Part, Study, sources_of
 from jobs.miniature.full import WORLD

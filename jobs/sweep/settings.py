@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cluster.errors import BadInput, TutelageError
-from jobs.experiment.reading import parse_experiment, resolved, set_key
+from jobs.experiment.parsing import parse_experiment, resolved, set_key
 from jobs.experiment.schema import Experiment
 from jobs.experiment.sweep import Draw, Sweep
 from jobs.run.store import digest

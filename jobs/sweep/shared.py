@@ -4,7 +4,7 @@ training.
 
 from collections.abc import Sequence
 
-from jobs.experiment.reading import resolved
+from jobs.experiment.parsing import resolved
 from jobs.experiment.schema import Experiment
 from jobs.pipeline import begin, look
 from jobs.run.run import Run

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cluster.errors import BadInput
 from cluster.storage import Place, local_copy
-from jobs.experiment.reading import load_experiment
+from jobs.experiment.parsing import load_experiment
 from jobs.experiment.schema import Experiment
 from jobs.experiment.sweep import Sweep
 from jobs.pipeline import begin, look

@@ -25,10 +25,13 @@ def check_reading(
     judging: Judging,
 ) -> None:
     """Check, before any training, that the students make use of solutions. Each student answers some
-    questions twice: with the worked solution in the prompt, and without.
+    questions twice: with the worked solution in the prompt, and without. Nothing is checked if no arm needs
+        solutions, if `check_questions` is 0, if no question has a solution, or if students are judged by
+        loss.
 
     Raises:
-        BadInput: a student is not right more often with the solution than without.
+        BadInput: a student is not right more often with the solution than without; or `solution_field` is set
+            and no question has a worked solution.
     """
     drawn = e.drawn
     steers = [a for a in e.arms if isinstance(a, OglsArm) and a.steered is not None and a.target != "gkd"]
@@ -48,7 +51,7 @@ def check_reading(
         return
     if not some or e.evaluate.metric != "accuracy":
         why = "students are judged by loss" if some else "no question has a worked solution"
-        run.terminal.say(f"whether students can read solutions is not asked (check_questions): {why}")
+        run.terminal.say(f"the check that students use solutions (check_questions) is skipped: {why}")
         return
     told = [replace(q, prompt=shown(q.prompt, drawn.template, s)) for q, s in some]
     asked = {SHOWN[0]: told, SHOWN[1]: [q for q, _ in some]}
@@ -70,7 +73,7 @@ def check_reading(
         helped, alone = values_of_both(*pair)
         if not helped > alone:
             raise BadInput(
-                f"{name} cannot read solutions: shown one it is right no more often",
+                f"{name} does not use solutions: with one in the prompt it is not right more often",
                 f"{helped:.1%} of {len(some)} questions, {alone:.1%} without",
                 "more with a solution in the prompt",
                 "a student that can, another rollouts.template, or rollouts.check_questions=0",
@@ -94,7 +97,7 @@ def check_vocabularies(readers: Mapping[str, tuple[ModelState, ModelState]]) -> 
             raise BadInput(
                 f"{label}: the teacher {teacher.name} has another vocabulary than the student",
                 f"{len(words):,} tokens",
-                f"the student's {len(own):,}, each under the same number",
+                f"the student's {len(own):,}, with the same ids",
                 "choose a teacher of the same family",
             )
 
@@ -119,7 +122,7 @@ def refuse_unmoved(label: str, view: View, e: Experiment) -> None:
     if e.drawn.check_questions and kl == kl and kl < e.drawn.least_kl:
         raise BadInput(
             f"{label}: solutions in the prompt hardly change what the teacher says",
-            f"{kl:.4f} nats a token",
+            f"{kl:.4f} nats per token",
             f"at least {e.drawn.least_kl:g}, rollouts.least_kl",
             "a student that can read solutions, or another rollouts.template",
         )

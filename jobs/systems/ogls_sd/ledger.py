@@ -12,7 +12,7 @@ from jobs.systems.ogls_sd.usable import TRAINED
 
 TAIL = "tail_trained"
 NO_STEP = "no_step_left"  # the rollout was usable, but no step of the round drew it
-LEFT, CONTEXTS_OUT = "not drawn by a step", "contexts left out"  # names of a round's numbers
+LEFT, CONTEXTS_OUT = "not drawn by a step", "contexts left out"  # names of two figures in the report
 
 
 def final_states(
@@ -24,7 +24,7 @@ def final_states(
         why: for each rollout, `trained` or the reason why it is not trained on.
         lost: the state and reason of each rollout that should have been learned from and could not be read.
         tail: the right rollouts whose last tokens are learned.
-        drawn: the rollouts that the round's steps draw.
+        seen: the rollouts that at least one optimizer step of the round used.
     """
     final = dict(why) | {i: state for i, (state, _) in lost.items()} | dict.fromkeys(tail, TAIL)
     return {i: NO_STEP if s in (TRAINED, TAIL) and i not in drawn else s for i, s in final.items()}
@@ -36,7 +36,7 @@ def ledger_of(why: Mapping[str, str], questions: int, drawn: int, group: int) ->
     Args:
         why: the final state of each rollout.
         questions: the number of questions of the run.
-        drawn: how many of them were drawn in this round.
+        drawn: the number of questions that the round asked.
         group: the number of rollouts per drawn question.
 
     Raises:

@@ -16,17 +16,17 @@ WATCHED = {
     "clipped_entries": "entries clipped",
     "clipped_tokens": "tokens with a clipped entry",
     "target_entropy_nats": "entropy, target",
-    "base_entropy_nats": "entropy, unprivileged",
+    "base_entropy_nats": "entropy, teacher without solutions",
     "student_entropy_nats": "entropy, student",
-    "target_from_base_nats": "KL target from unprivileged",
+    "target_from_base_nats": "KL from target to teacher without solutions",
     "largest_delta": "largest difference",
     "agreement": "same likeliest token",
     "sampled_gain": "target minus student at the sampled token",
-    "staleness_nats": "staleness (log-probability of sampled tokens, then minus now)",
+    "staleness_nats": "staleness (log-probability of sampled tokens: when sampled, minus now)",
 }
 
 
-# Shown only for targets with a direction. Others have no reading without solutions to compare with.
+# Shown only for targets that use the difference of two readings.
 OF_A_DIRECTION = ("base_entropy_nats", "target_from_base_nats", "largest_delta")
 
 
@@ -86,8 +86,8 @@ def rows_apart(outcome: Outcome) -> list[str]:
         if known is not None and arm.target in CONTROLS and rows != known[1]:
             more, less = len(rows - known[1]), len(known[1] - rows)
             lines.append(
-                f"{path.label} learned from other rollouts than {known[0]} in round 1: {more} that it did "
-                f"not learn from, and {less} fewer of its {len(known[1])}"
+                f"{path.label}, round 1: learned from {more} rollouts that {known[0]} did not learn "
+                f"from, and did not learn from {less} of the {len(known[1])} that {known[0]} learned from"
             )
     return lines
 
@@ -116,7 +116,7 @@ def away_from_targets(rollouts: pd.DataFrame) -> list[str]:
         if abs(before) < NOTHING:
             lines.append(f"{where}: the target was the student itself when the round began")
         if after > before + MOVED:
-            lines.append(f"{where}: exact KL rose from {max(before, 0.0):.3f} to {after:.3f} nats a token")
+            lines.append(f"{where}: exact KL rose from {max(before, 0.0):.3f} to {after:.3f} nats per token")
     return lines
 
 
@@ -128,8 +128,8 @@ def sections(outcome: Outcome) -> Iterable[Section]:
     if not len(table):
         return
     notes = {
-        "To look at, from the first to the last step of a round (docs/ogls_sd.md says what a clip does; "
-        "where lambda rises, the target moves too):": away_from_targets(table),
+        "Changes between a round's first and last step that need attention (docs/ogls_sd.md says what a clip "
+        "does; a rising lambda also moves the target):": away_from_targets(table),
         "Controls that did not learn from the same rollouts, so they differ in more than their targets:": (
             rows_apart(outcome)
         ),
@@ -139,8 +139,8 @@ def sections(outcome: Outcome) -> Iterable[Section]:
         "rollouts",
         "Own rollouts",
         "What students said in each round, how much of it was learned from, and how far they were from "
-        "their targets: means over seeds, and over tokens that had a target. A clipped loss is no distance: "
-        "judge by the exact KL and by accuracy.",
+        "their targets: means over seeds, and over tokens that had a target. A clipped loss does not "
+        "measure the distance to the target. Use the exact KL and the accuracy.",
         means,
         notes,
     )

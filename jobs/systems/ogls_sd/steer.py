@@ -1,5 +1,6 @@
-"""Reading rollouts with a frozen teacher, to whose prompts solutions are added (`selection/steering.py`).
-Actors hold the teacher, and the rollouts are divided into shards.
+"""A frozen teacher reads rollouts (`selection/steering.py`). A reading is the result of its forward pass: its
+hidden states at every token of a rollout, once for each prompt. The prompts contain right solutions, wrong
+solutions, or none. Actors hold the teacher, and the rollouts are divided into shards.
 
 A reading depends on the teacher, its rendering, the wording of the prompts and the arrays that are read. It
 does not depend on lambda, clip or divergence. So a reading is made once and used for all of these settings.
@@ -41,8 +42,9 @@ class ToRead:
 
     Attributes:
         tokens: the sampled tokens, cut to the number that is read.
-        solution: the worked reference. Empty if it is not shown.
-        right, wrong: the texts of right and of wrong solutions.
+        solution: the worked solution of the questions' file. Empty if the teacher does not get it.
+        right, wrong: the contexts: texts of right and of wrong rollouts. The worked solution may be among the
+            right ones.
     """
 
     prompt: Prompt
@@ -196,15 +198,15 @@ class SteerHandler:
 
 
 def columns_of(arrays: Sequence[Array]) -> list[str]:
-    """The columns of a table of readings. Each array has two: its bytes (float32 [C, T, D]), and its number
-    of contexts C.
+    """The columns of a table of readings. Each array has two: its bytes (float32 [C, T, D]: C states, T
+    tokens, D width), and C. C is 1 if the mean over all contexts is stored, else the number of contexts.
     """
     return [*TOLD, *(name for array in arrays for name in (array, f"{array} contexts"))]
 
 
 def owner_of(teacher: ModelState, drawn: Rollouts, honest: bool, arrays: Sequence[Array]) -> Owner:
     """The owner of these readings. It depends on the teacher's weights, its rendering, the wording of the
-    prompts, the longest row and the arrays.
+    prompts, `max_length` and the arrays.
     """
     words = [drawn.template, drawn.wrong_template if honest else drawn.template]
     identity: dict[str, Any] = {"teacher": teacher.id, "rendering": teacher.rendering}

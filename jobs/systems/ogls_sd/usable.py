@@ -1,8 +1,8 @@
 """Decides which rollouts an arm learns from, and what the teacher is shown for each.
 
 A decision depends only on rollouts, verdicts and the arm's settings. So it is made again wherever it is
-needed, slice by slice. Every rollout is either trained on or has a reason why not. That reason is its state
-in the ledger.
+needed, slice by slice. Every rollout is either chosen for training or has a reason why not. The ledger's
+state is made later (`ledger.py`): a chosen rollout may lack a reading or a step.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -124,7 +124,7 @@ class Told:
     Attributes:
         why: for each rollout, `trained` or the reason why it is not trained on.
         reads: a digest of what the teacher reads.
-        readings: how many readings that are.
+        readings: the number of rollouts that the teacher reads.
     """
 
     why: Mapping[str, str]
@@ -154,7 +154,7 @@ def decide(run: Run, label: str, decision: Decision) -> Decided:
     """Decide about all slices."""
     tasks = [(f"{label} {k}", Task(decision.told, (k,))) for k in range(decision.rolled.count)]
     here = len(tasks) == 1 or run.mode != "make"
-    found = do_tasks(run, "steer", f"which rollouts of {label}", tasks, here=here)
+    found = do_tasks(run, "steer", f"choose rollouts of {label}", tasks, here=here)
     return Decided(decision, [found[name] for name, _ in tasks])
 
 
@@ -211,9 +211,9 @@ def _sibling(rollout: Rollout, rollouts: Sequence[Rollout]) -> Contexts:
 def contexts_of_others(
     rollouts: Mapping[str, Sequence[Rollout]], questions: Sequence[Question]
 ) -> dict[str, Contexts]:
-    """For each question of a slice, the contexts of a different question of it that has both right and wrong
-    solutions. So the shown outcomes are the same, and the content is unrelated. Without such a question the
-    entry is missing.
+    """For each question of a slice, the contexts of another question of the same slice. That question must
+    have right and wrong contexts. So the teacher sees right and wrong texts, but about another question.
+    There is no entry if there is no such question.
     """
     whole: dict[str, Contexts] = {}
     for question in questions:

@@ -202,7 +202,7 @@ def refuse_another_rendering(label: str, scores: PoolScores, student: ModelState
 def render_chosen(
     chosen: pd.DataFrame, pool: pd.DataFrame, questions: Mapping[str, Question], renderer: Renderer
 ) -> list[Example]:
-    """Render the chosen answers for training, joined by answer id, in the order of question ids."""
+    """Render the chosen answers for training, in the order of the rows of `chosen`."""
     wanted = pool[pool["answer_id"].isin(chosen["answer_id"].tolist())]
     columns = (wanted[c].tolist() for c in ("answer_id", "text", "tool_calls"))
     answers = {answer: said for answer, *said in zip(*columns, strict=True)}

@@ -10,7 +10,9 @@ from training.batches import count_steps
 
 
 def bound(e: Experiment, questions: int) -> Bound:
-    """The most answers to score and to measure under all students, and the most steps of one training."""
+    """Upper bounds: the answers to score and to measure in the first round, for all students together, and
+    the steps of one training.
+    """
     arms = [arm for arm in e.arms if isinstance(arm, SelectArm)]
     samples = max(e.generate.samples, e.generate.max_samples if e.generate.until_verified else 1)
     most = questions * len(e.teachers) * samples * len(e.students)
