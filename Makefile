@@ -8,13 +8,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 QUICK := $(wildcard tests/test_selection_verification*.py tests/test_selection_rules.py tests/test_selection_costs.py \
 	tests/test_jobs_files_*.py tests/test_jobs_experiment_*.py tests/test_jobs_standalone_*.py tests/test_docs_data.py)
 
-.PHONY: help install demo check quick test lint slow chaos clean
+.PHONY: help install demo check quick test long lint slow chaos clean
 
 help:
 	@echo "make demo     the miniature world, from nothing to a verdict and runs/quickstart/report.html"
 	@echo "make check    about a minute: ruff, mypy, import-linter, and quick tests that start no Ray"
-	@echo "make test     the default test suite with ruff, mypy and import-linter"
-	@echo "make slow     the tests that take minutes"
+	@echo "make test     the default test suite with ruff, mypy and import-linter: about ten minutes on two cores"
+	@echo "make long     whole runs on clusters, what is killed and goes on: about ten minutes more"
+	@echo "make slow     the tests that take minutes each"
 	@echo "make chaos    kill, tear and fill things at random points; everything must survive (SEED=N repeats a run, MINUTES=M stops after a while)"
 	@echo "make install  the environment in $(VENV) alone"
 
@@ -39,10 +40,13 @@ lint: install
 check: lint quick
 
 quick: install
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder -m 'not slow and not ray' $(QUICK)
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder -m 'not slow and not long and not ray' $(QUICK)
 
 test: lint
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder -m 'not slow and not long'
+
+long: install
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder -m 'long and not slow'
 
 slow: install
 	$(BIN)/pytest -m slow

@@ -221,6 +221,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.long
 def test_a_hub_model_without_a_revision_is_known_and_loaded_by_its_commit(
     tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -99,6 +99,7 @@ def test_actors_and_train_workers_land_where_their_labels_say_and_what_no_node_h
     assert "9999 GiB" in got["train_refused"]
 
 
+@pytest.mark.long
 def test_three_nodes_choose_byte_for_byte_what_one_does_also_when_one_of_them_dies(
     nodes: Nodes, small_world: dict[str, Any], tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ def test_ten_jobs_go_through_room_for_two_in_waves_on_reused_actors(
     assert len({pid for _, pid, _ in loads}) <= 2  # by two processes
 
 
+@pytest.mark.long
 def test_jobs_of_different_sizes_take_turns_instead_of_hanging(ray_cluster: Cluster, tmp_path: Path) -> None:
     sizes = [Needs(2.0), Needs(1.0), Needs(0.5), Needs(2.0), Needs(0.0)]
     with ActorPool() as pool:

@@ -66,6 +66,7 @@ def run_line(line: str, place: Path) -> tuple[int, str]:
 LONG = ("comparing-systems", "adding-a-selector")  # they train several times
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "guide",
     [

@@ -100,6 +100,7 @@ def test_dialects_differ_in_length_as_the_design_asks() -> None:
     assert mean["terse"] < mean["running"] < mean["equations"] < mean["wordy"]
 
 
+@pytest.mark.long
 def test_a_world_at_a_hundredth_of_its_steps_is_built_and_found_again(tmp_path: Path) -> None:
     settings = Miniature(train_questions=8, evaluate_questions=8, scale=0.01)
     place = Placement(train_workers=2)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from cluster.job import Job
 from cluster.metrics import Tally
@@ -57,6 +58,7 @@ def doubled(cluster: Cluster, folder: Path, poison: tuple[int, ...], dies_once: 
     return pd.concat([read_table(folder / f"s{k}.parquet") for k in range(2)], ignore_index=True)
 
 
+@pytest.mark.long
 def test_rows_that_kill_their_worker_are_set_aside_and_the_others_done(
     ray_cluster: Cluster, tmp_path: Path
 ) -> None:

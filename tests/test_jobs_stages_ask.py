@@ -73,6 +73,7 @@ def pool_of(here: Run, tree: dict[str, Any], questions: dict[str, Question]) -> 
     return build_pool(here, harvest_of(e), check_teachers(e), questions).answers
 
 
+@pytest.mark.long
 def test_an_endpoint_survives_429_500_slow_and_malformed_answers(
     openai_server: str,
     tiny_model: Path,
@@ -240,6 +241,7 @@ def hosted(tree: dict[str, Any], model: Path, **generate: Any) -> dict[str, Any]
     }
 
 
+@pytest.mark.long
 def test_hosted_answers_are_the_same_bytes_after_a_part_is_lost_and_with_other_replicas(
     ray_cluster: Cluster, tiny_model: Path, small_world: dict[str, Any], tmp_path: Path
 ) -> None:

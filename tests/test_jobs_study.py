@@ -79,6 +79,7 @@ def write_study(tree: dict[str, Any], tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.long
 def test_a_study_runs_its_parts_and_a_second_time_finds_everything(
     small_world: dict[str, Any], tmp_path: Path, tiny_model: Path
 ) -> None:

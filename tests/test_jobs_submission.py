@@ -118,6 +118,7 @@ def tutelage(head: dict[str, str], folder: Path, *arguments: str) -> subprocess.
     return call([sys.executable, "-P", "-m", "jobs", *arguments, "--address", head["HEAD"]], head, folder)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("again_by_ray", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_submitted_run_ends_with_its_verdict_and_a_second_one_goes_on_from_the_first(
     head: dict[str, str], workplace: Path, again_by_ray: bool
@@ -155,6 +156,7 @@ def test_a_submitted_run_ends_with_its_verdict_and_a_second_one_goes_on_from_the
     assert "0 stages made" in by_ray.stdout
 
 
+@pytest.mark.long
 def test_a_failed_job_returns_its_exit_status_and_its_one_line(head: dict[str, str], workplace: Path) -> None:
     done = tutelage(
         head, workplace, "submit", "mine.yaml", "teachers.0.path=answers/nobody.jsonl", "name=other"
@@ -163,6 +165,7 @@ def test_a_failed_job_returns_its_exit_status_and_its_one_line(head: dict[str, s
     assert "nobody.jsonl" in done.stdout
 
 
+@pytest.mark.long
 def test_a_job_can_be_looked_at_and_stopped(head: dict[str, str], workplace: Path) -> None:
     started = tutelage(head, workplace, "submit", "mine.yaml", "--no-wait", "name=long", "train.steps=100000")
     assert started.returncode == 0, started.stderr
@@ -174,6 +177,7 @@ def test_a_job_can_be_looked_at_and_stopped(head: dict[str, str], workplace: Pat
     assert "no such job there" in unknown.stderr
 
 
+@pytest.mark.long
 def test_a_wrong_token_and_a_mistake_in_the_file_end_in_one_line(
     head: dict[str, str], workplace: Path
 ) -> None:
@@ -201,6 +205,7 @@ def test_a_relative_store_leaves_the_jobs_copy_and_an_absolute_one_stays(
     assert keep_outside_job_copy(same, Path("/home/me")) == same
 
 
+@pytest.mark.long
 def test_a_cluster_without_tutelage_says_so_in_one_line(tmp_path: Path) -> None:
     """A head started from an environment that is not activated is enough: its `python` is another one."""
     python = tmp_path / "bin" / "python"

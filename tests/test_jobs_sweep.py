@@ -162,6 +162,7 @@ def kill_in_its_first_trial(file: Path, store: Path) -> Sweep:
     return sweep
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_killed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_sweep_asks_nobody_twice_gives_failed_trials_a_row_shows_no_key_and_goes_on_when_it_is_killed(
     small_world: dict[str, Any], tiny_model: Path, tmp_path: Path, is_killed: bool

@@ -92,6 +92,7 @@ def test_arms_share_what_they_have_in_common_and_a_new_arm_reuses_the_scores(
     assert {kind for kind, _ in new} == made
 
 
+@pytest.mark.long
 def test_results_do_not_depend_on_workers_or_on_deaths(
     ray_cluster: Cluster, small_world: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ def test_plan_starts_nothing_and_knows_what_is_cached(small_world: dict[str, Any
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_signal_in_the_middle_loses_nothing_and_the_next_run_goes_on(
     small_world: dict[str, Any], tmp_path: Path
@@ -125,6 +126,7 @@ def state_of(store: Path) -> dict[str, tuple[int, int]]:
     return {p.as_posix(): (p.stat().st_ino, p.stat().st_mtime_ns) for p in store.rglob("*")}
 
 
+@pytest.mark.long
 def test_a_finished_run_with_calls_that_failed_for_good_is_read_planned_and_replayed_and_nothing_is_written(
     small_world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +174,7 @@ def all_of(done: Run) -> list[tuple[str, Stage]]:
     return [(kind, stage) for (kind, _), stage in done.stages.items()]
 
 
+@pytest.mark.long
 def test_what_a_plan_calls_made_is_what_the_run_then_finds(
     small_world: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -235,6 +238,7 @@ def shas(done: Run) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 def test_a_run_on_an_object_store_is_the_same_run_and_goes_on_there(
     small_world: dict[str, Any], tmp_path: Path, s3_bucket: str
 ) -> None:

@@ -36,6 +36,7 @@ def weights_of(done: Run, number: int) -> Path:
     return done.stages["train", f"kid scas seed 0 round {number}"].directory.path / "model"
 
 
+@pytest.mark.long
 def test_the_last_rounds_weights_stay_and_the_others_are_made_again_when_they_are_needed(
     small_world: dict[str, Any], tmp_path: Path
 ) -> None:

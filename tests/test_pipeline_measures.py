@@ -28,6 +28,7 @@ ARMS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.long
 def test_each_measure_is_taken_once_and_shown_by_its_own_name(
     small_world: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -91,6 +92,7 @@ def test_more_gradients_than_allowed_are_refused_before_anybody_is_asked(
         make_plan(planned, parse_experiment(tree))
 
 
+@pytest.mark.long
 def test_students_may_differ_in_their_best_teacher(small_world: dict[str, Any], tmp_path: Path) -> None:
     single = [{"name": f"only-{t}", "rule": "teacher", "teacher": t} for t in ("ann", "bob", "cat")]
     arms = [{"name": "strongest", "rule": "strongest"}, *single]

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.counting import ASKED, CHECKED, SCORED, since
 from tests.runs import run
 
@@ -91,6 +93,7 @@ def test_a_larger_token_limit_asks_again_only_what_was_cut_off(
     assert longer["text"][kept].tolist() == answers["text"][kept].tolist()
 
 
+@pytest.mark.long
 def test_a_new_teacher_is_asked_and_scored_alone_and_a_second_student_asks_and_checks_nothing(
     small_world: dict[str, Any], tiny_model: Path, tmp_path: Path, made: Counter[str]
 ) -> None:

@@ -188,6 +188,7 @@ def test_many_slices_come_to_what_one_comes_to(
     assert list(replay_answer(one, last)) == list(replay_answer(many, last))
 
 
+@pytest.mark.long
 def test_a_plan_of_many_slices_says_what_it_can(
     small_world: dict[str, Any], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

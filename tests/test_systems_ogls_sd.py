@@ -25,6 +25,7 @@ from training.metrics import read_metrics
 VIEW_ARMS = ["ogls", "lambda_zero", "opsd_incorrect"]
 
 
+@pytest.mark.long
 def test_arms_that_are_views_share_rollouts_and_one_pass_of_the_teacher_and_go_on_from_their_own(
     own_world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def checked(own_world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[
     return own_world | {"rounds": 1}
 
 
+@pytest.mark.long
 def test_a_round_in_slices_learns_from_what_a_round_in_one_piece_does(
     checked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

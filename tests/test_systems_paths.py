@@ -14,6 +14,7 @@ from tests.runs import run, tutelage, write_experiment
 from tests.test_pipeline_rows import rewrite
 
 
+@pytest.mark.long
 def test_a_path_that_has_nothing_left_ends_and_the_others_go_on(
     own_world: dict[str, Any], tmp_path: Path
 ) -> None:

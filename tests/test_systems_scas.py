@@ -30,6 +30,7 @@ BUDGET = 2_000
 STUDY = {"name": "s", "experiment": {}, "parts": {"p": {"arms": [{"name": "r", "rule": "random"}]}}}
 
 
+@pytest.mark.long
 def test_arms_learn_from_equally_many_tokens_and_a_run_s_values_give_its_intervals_again(
     small_world: dict[str, Any], tmp_path: Path
 ) -> None:

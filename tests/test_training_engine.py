@@ -40,6 +40,7 @@ def plain_gradient(model: Path, rows: Examples) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in student.named_parameters()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("stage", "precision"),
     [
@@ -93,6 +94,7 @@ def test_a_steps_gradient_is_the_plain_one_whatever_shares_the_work(
         assert read_metrics(Place(j.output))[0]["passes"] > 1, "one pass accumulates nothing"
 
 
+@pytest.mark.long
 def test_zero_stages_and_worker_counts_give_the_same_losses_and_usable_exports(
     one: WorkerGroup, two: WorkerGroup, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:
@@ -137,6 +139,7 @@ def train_in_small_chunks(rank: int, jobs: list[TrainJob], checkpoints: Path) ->
     train(rank, jobs, checkpoints)
 
 
+@pytest.mark.long
 def test_workers_whose_micro_batches_need_more_chunks_than_others_do_not_wait_for_ever(
     two: WorkerGroup, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:
@@ -180,6 +183,7 @@ class OfPairs:
         )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_an_objective_may_attach_a_head_look_at_pairs_and_say_more_than_a_loss(
     tiny_model: Path, tmp_path: Path, stage: int

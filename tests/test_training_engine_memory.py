@@ -56,6 +56,7 @@ def let_go(rank: int, model: Path, settings: TrainSettings) -> list[str]:
     return [name for name, thing in alive.items() if thing() is not None]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lora", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "stage", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3]
@@ -96,6 +97,7 @@ def test_a_long_queue_takes_no_more_memory_than_a_short_one(
     assert max(seen[4:]) - max(seen[:4]) < 21 * 2**20, [f"{s / 2**20:.0f} MiB" for s in seen]
 
 
+@pytest.mark.long
 def test_what_a_lora_training_leaves_is_what_was_trained_also_on_a_bfloat16_base(
     one: WorkerGroup, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from training.metrics import read_metrics
 from training.settings import LoraSettings
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("stage", "lora"),
     [
@@ -73,6 +74,7 @@ def test_a_round_without_the_optimizer_of_the_one_before_is_refused_by_name(
         one.run(train, [lost], tmp_path / "checkpoints")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("stage", "lora", "precision"),
     [

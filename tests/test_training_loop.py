@@ -150,6 +150,7 @@ def test_a_finished_job_is_not_trained_again(
     assert not (Path(done.output) / "metrics.jsonl").exists()
 
 
+@pytest.mark.long
 def test_no_compiler_is_needed_and_a_loss_that_is_not_finite_stops_training_with_the_step_and_a_remedy(
     ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path
 ) -> None:

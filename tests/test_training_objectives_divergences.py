@@ -257,6 +257,7 @@ print(json.dumps([[few(k, b).sum().item() for k in (1, 4, 10)] for b in (0.0, 0.
 """
 
 
+@pytest.mark.long
 def test_trls_own_losses_give_the_same() -> None:
     """In a process of its own: other tests hide DeepSpeed, which TRL looks for when it is imported."""
     if importlib.util.find_spec("trl") is None:

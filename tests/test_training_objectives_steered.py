@@ -98,6 +98,7 @@ def teacher(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_the_loss_is_a_slow_version_s_whoever_shares_the_batch(
     one: WorkerGroup,
     two: WorkerGroup,

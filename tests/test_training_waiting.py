@@ -52,6 +52,7 @@ def tenant(ray_cluster: Cluster) -> Iterator[int]:
     ray.kill(actor)
 
 
+@pytest.mark.long
 def test_a_training_without_room_says_what_it_waits_for_and_ends(
     tenant: int, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +87,7 @@ def test_a_training_without_room_says_what_it_waits_for_and_ends(
     until(lambda: not any("placement group" in holder for holder in waiting.holders()))
 
 
+@pytest.mark.long
 def test_a_worker_that_stops_while_it_starts_is_named_and_nothing_of_it_is_left(
     ray_cluster: Cluster, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ def python(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.long
 def test_score_choose_and_verify_in_a_folder_of_hostile_names_without_any_extra(
     tmp_path: Path, tiny_model: Path, small_world: dict[str, Any]
 ) -> None:
@@ -112,6 +113,7 @@ NEEDS: list[tuple[list[str], str]] = [
 ]
 
 
+@pytest.mark.long
 def test_every_command_names_the_extra_that_it_lacks(tmp_path: Path, small_world: dict[str, Any]) -> None:
     """All of them in one child that forks, since what they import takes seconds."""
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(small_world))

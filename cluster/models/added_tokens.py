@@ -7,12 +7,13 @@ alone. So every process that loads the source gets the same model, and no copy o
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from cluster.errors import BadInput
 from cluster.halving import breaks_device
+
+if TYPE_CHECKING:
+    import torch
 
 NOISE = 0.01  # of a new row, in standard deviations of the embeddings
 
@@ -51,6 +52,8 @@ def add_to_model(model: Any, ids: Sequence[int], tokens: Sequence[str]) -> None:
     Raises:
         BadInput: this architecture cannot get further tokens.
     """
+    import torch
+
     try:
         before = _vocabulary(model)
         known = {name: weight.shape for name, weight in model.named_parameters()}
@@ -92,8 +95,10 @@ def _vocabulary(model: Any) -> int:
     return sizes.pop()
 
 
-def _fill(weight: torch.Tensor, ids: Sequence[int], tokens: Sequence[str], used: int) -> None:
+def _fill(weight: "torch.Tensor", ids: Sequence[int], tokens: Sequence[str], used: int) -> None:
     """Set the rows of added tokens: the mean of the first `used` rows, with noise. A bias gets its mean."""
+    import torch
+
     with torch.no_grad():
         rows = weight[:used].float()
         mean, spread = rows.mean(0), float(rows.std())
@@ -102,7 +107,9 @@ def _fill(weight: torch.Tensor, ids: Sequence[int], tokens: Sequence[str], used:
             weight[identity] = (mean + NOISE * spread * noise).to(weight.dtype)
 
 
-def _noise(token: str, width: int) -> torch.Tensor:
+def _noise(token: str, width: int) -> "torch.Tensor":
     """Standard normal numbers [width] that follow from the token's text."""
+    import torch
+
     seed = int.from_bytes(hashlib.sha256(token.encode()).digest()[:7], "big")
     return torch.randn(width, generator=torch.Generator().manual_seed(seed))
