@@ -60,12 +60,12 @@ def add_to_model(model: Any, ids: Sequence[int], tokens: Sequence[str]) -> None:
         if max(ids) >= before:  # some models have more rows than their tokenizer has tokens
             model.resize_token_embeddings(max(ids) + 1, mean_resizing=False)
         own = {id(m.weight) for m in embeddings_of(model)}
-        resized = [w for n, w in model.named_parameters() if w.shape != known[n] or id(w) in own]
+        resized = [w for n, w in model.named_parameters() if w.shape != known.get(n) or id(w) in own]
         for weight in resized:
             _fill(weight, ids, tokens, min(before, *ids))
         with torch.no_grad():
             model(input_ids=torch.tensor([ids]), use_cache=False)
-    except (AttributeError, IndexError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if breaks_device(error):
             raise
         told = " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -27,7 +27,7 @@ class Host(Protocol):
 
     @property
     def pool(self) -> ActorPool:
-        """The pool of hosting actors."""
+        """The pool of actors."""
 
     @property
     def room(self) -> dict[str, float] | None:
@@ -41,12 +41,12 @@ class Host(Protocol):
         placement: Placement,
         on_progress: Callable[[int, int], None],
     ) -> None:
-        """Train jobs after the hosting actors have been ended. A job that starts from another job's model is
+        """Train jobs after the pool's actors have been ended. A job that starts from another job's model is
         trained after it.
         """
 
     def release(self) -> None:
-        """End the hosting actors, so that others have the machine."""
+        """End the pool's actors, so that others have the machine."""
 
     def close(self) -> None:
         """End everything that was started here."""
@@ -88,7 +88,7 @@ class RayHost:
 
     @property
     def pool(self) -> ActorPool:
-        """The pool of hosting actors."""
+        """The pool of actors."""
         if self._pool is None:
             grows = self.cluster.grows
             pool = ActorPool(
@@ -144,7 +144,7 @@ class RayHost:
         )
 
     def release(self) -> None:
-        """End the hosting actors."""
+        """End the pool's actors."""
         if self._pool is not None:
             self._pool.release()
 

@@ -11,7 +11,7 @@ from jobs.run.keys import question_key
 from jobs.run.run import Run
 from jobs.run.slices import Made, Sliced, make_slices, slice_of, slices_for
 from jobs.run.store import digest
-from jobs.stages.questions import QUESTIONS, HeldQuestions, read_slice
+from jobs.stages.questions import QUESTIONS, HeldQuestions, read_slice, row_of
 
 VERSION = 1
 DRAWN = "drawn"
@@ -41,8 +41,10 @@ def drawn_slices(run: Run, label: str, questions: Sequence[Question], group: int
         Unmade: in a plan, if there are several slices that are still to be made.
     """
     count = slices_for(len(questions) * group, ROWS)
-    held = HeldDrawn(tuple(questions), count)
-    content = digest([[row, q.solution] for q, row in zip(questions, held.rows(), strict=True)])
+    held = HeldDrawn([[] for _ in range(count)])
+    for place, question in enumerate(questions):
+        held.slices[slice_of(question_key(question.prompt), count)].append((place, question))
+    content = digest([[repr(row_of(q)), q.solution] for q in questions])
     stage = run.store.stage(DRAWN, VERSION, {"slices": count}, {"content": content})
     sliced = Sliced(stage, (QUESTIONS, DRAWN), count)
     return make_slices(run, DRAWN, label, sliced, held, here=True, questions="questions")
@@ -54,19 +56,10 @@ class HeldDrawn:
     order and solutions.
     """
 
-    questions: Sequence[Question]
-    count: int
-
-    def rows(self) -> list[str]:
-        """One text for each question in order: its stored row without the solution."""
-        return [repr(HeldQuestions([[q]]).rows(0)) for q in self.questions]
+    slices: list[list[tuple[int, Question]]]
 
     def __call__(self, number: int) -> Made:
-        own = [
-            (place, q)
-            for place, q in enumerate(self.questions)
-            if slice_of(question_key(q.prompt), self.count) == number
-        ]
+        own = self.slices[number]
         made = HeldQuestions([[q for _, q in own]])(0)
         rows = [(q.id, place, q.solution) for place, q in own]
         table = pd.DataFrame(rows, columns=["question_id", "place", "solution"])

@@ -16,7 +16,7 @@ LEFT, CONTEXTS_OUT = "not drawn by a step", "contexts left out"  # names of two 
 
 
 def final_states(
-    why: Mapping[str, str], lost: Mapping[str, Sequence[str]], tail: Iterable[str], drawn: Collection[str]
+    why: Mapping[str, str], lost: Mapping[str, Sequence[str]], tail: Iterable[str], seen: Collection[str]
 ) -> dict[str, str]:
     """The final state of every rollout of a round.
 
@@ -27,7 +27,7 @@ def final_states(
         seen: the rollouts that at least one optimizer step of the round used.
     """
     final = dict(why) | {i: state for i, (state, _) in lost.items()} | dict.fromkeys(tail, TAIL)
-    return {i: NO_STEP if s in (TRAINED, TAIL) and i not in drawn else s for i, s in final.items()}
+    return {i: NO_STEP if s in (TRAINED, TAIL) and i not in seen else s for i, s in final.items()}
 
 
 def ledger_of(why: Mapping[str, str], questions: int, drawn: int, group: int) -> pd.DataFrame:

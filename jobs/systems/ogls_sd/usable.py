@@ -85,11 +85,11 @@ class Decision:
                     usable.items[identity] = ToRead(question.prompt, read, shows, own.right, own.wrong)
         return usable
 
-    def told(self, number: int) -> "Told":
+    def told(self, number: int) -> "DecidedSlice":
         """What the driver needs to know of one slice."""
         usable = self.of(number)
         keys = sorted({item.key.hex() for item in usable.items.values()})
-        return Told(usable.why, digest(keys), len(keys))
+        return DecidedSlice(usable.why, digest(keys), len(keys))
 
     def keys(self, number: int) -> list[bytes]:
         """The keys of what the teacher reads in one slice."""
@@ -118,7 +118,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Told:
+class DecidedSlice:
     """What a decision means for one slice.
 
     Attributes:
@@ -137,7 +137,7 @@ class Decided:
     """A decision about all slices, as the driver knows it."""
 
     decision: Decision
-    slices: Sequence[Told]
+    slices: Sequence[DecidedSlice]
 
     @property
     def why(self) -> dict[str, str]:
