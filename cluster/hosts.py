@@ -6,8 +6,10 @@ An error that leaves a GPU broken ends the actor's process: nothing it computed 
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
+from cluster.engine.own import end_engine
 from cluster.errors import TutelageError
 from cluster.halving import breaks_device
 from cluster.last_words import last_words
@@ -16,6 +18,7 @@ from cluster.placement import KINDS, Needs, Node
 from cluster.threads import wait_asleep
 
 Handler = Callable[[Any], Any]
+LEAVES_S = 60.0  # seconds in which a host ends what it keeps
 BROKEN_DEVICE = 70  # exit code of a process whose GPU cannot be used any more
 
 
@@ -53,6 +56,11 @@ class Hosts(Protocol):
     def end(self, host: Any) -> None:
         """End a host and what it runs."""
 
+    def leave(self, host: Any) -> None:
+        """Let an idle host end what it keeps between jobs, such as an engine, and wait for that. What follows
+        may need its memory.
+        """
+
     def now(self) -> float:
         """The time in seconds, from any fixed moment."""
 
@@ -74,6 +82,11 @@ class Host:
             self._handler = make()
         except SystemExit as error:  # otherwise the process would end without a reason
             raise RuntimeError(f"SystemExit: {error}") from error
+
+    def leave(self) -> None:
+        """End what this process keeps between jobs."""
+        self._handler = None
+        end_engine()
 
     def run(self, payload: Any) -> Any:
         if self._handler is None:
@@ -144,6 +157,12 @@ class RayHosts:
         import ray
 
         ray.kill(host, no_restart=True)
+
+    def leave(self, host: Any) -> None:
+        import ray
+
+        with suppress(ray.exceptions.RayError):  # it is gone, or takes too long: it is ended anyhow
+            ray.get(host.leave.remote(), timeout=LEAVES_S)
 
     def now(self) -> float:
         return time.monotonic()

@@ -31,6 +31,8 @@ class Needs:
     Attributes:
         labels: (name, value) pairs that its node must carry.
         at_once: how many shards it works on at the same time, if it mostly waits.
+        keeps: what it keeps from one job for the next, such as a running engine. Actors that keep something
+            else are other actors.
     """
 
     num_cpus: float = 1.0
@@ -38,6 +40,7 @@ class Needs:
     memory_gib: float = 0.0
     labels: tuple[tuple[str, str], ...] = ()
     at_once: int = 1
+    keeps: str = ""
 
     @property
     def amounts(self) -> dict[str, float]:

@@ -128,4 +128,6 @@ class Slots:
     def drop(self, slot: Slot) -> None:
         """End a host."""
         self._slots.remove(slot)
+        if slot.needs.keeps and slot.placed and not slot.in_flight:
+            self.hosts.leave(slot.host)
         self.hosts.end(slot.host)

@@ -11,7 +11,7 @@ from cluster.placement import Node, check_fits
 from cluster.session import refuse_more_than_here
 from jobs.experiment.questions import Fields
 from jobs.experiment.schema import Experiment
-from jobs.experiment.teachers import FileTeacher, ModelTeacher
+from jobs.experiment.teachers import FileTeacher, ModelTeacher, ServerTeacher
 from jobs.files.columns import value_at
 from jobs.files.overlap import overlaps
 from jobs.files.questions import Question, ReadQuestions, read_questions, take_rows
@@ -123,7 +123,7 @@ def check_teachers(experiment: Experiment) -> dict[str, ModelState]:
     """
     hosted = {}
     for teacher in experiment.teachers:
-        if isinstance(teacher, ModelTeacher):
+        if isinstance(teacher, ModelTeacher | ServerTeacher):
             hosted[teacher.name] = first_state(teacher)
         elif isinstance(teacher, FileTeacher):
             check_source(teacher.path, f"answers of teacher {teacher.name}")
@@ -143,7 +143,10 @@ def check_placement(run: Run, experiment: Experiment) -> None:
     if e.ray.num_cpus is not None:
         refuse_more_than_here(e.ray)
     wanted = {"the student": e.placement.needs}
-    wanted |= {f"teacher {t.name}": t.needs for t in e.teachers if isinstance(t, ModelTeacher)}
+    wanted |= {
+        f"teacher {t.name}": t.needs for t in e.teachers if isinstance(t, ModelTeacher | ServerTeacher)
+    }
+    wanted |= {f"the engine of student {s.name}": s.server.needs_for(s.path) for s in e.students if s.server}
     for name, needs in wanted.items():
         check_fits(name, needs, [Node(room)])
     workers = e.placement.train_workers * e.placement.train_lanes

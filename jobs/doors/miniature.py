@@ -12,12 +12,14 @@ from jobs.experiment.parsing import load_experiment
 from jobs.run.progress import Terminal
 from jobs.run.run import open_run
 
-WORLDS = ("quick", "full", "reading")
+WORLDS = ("quick", "full", "reading", "pretrained")
 
 
 def miniature(
     out: Annotated[Path, typer.Option(help="Store to build in.")] = Path("store"),
-    world: Annotated[str, typer.Option(help="quick (the demo's), full (the study's), reading.")] = "quick",
+    world: Annotated[
+        str, typer.Option(help="quick (the demo's), full (the study's), reading, pretrained.")
+    ] = "quick",
     seed: int = 0,
     train_questions: int = 400,
     evaluate_questions: int = 300,
@@ -38,5 +40,5 @@ def miniature(
         directory = build_world(run, settings, experiment.placement)
     for kind, models in models_of(directory).items():
         for name, path in models.items():
-            print(f"{kind:8} {name:32} {directory / path / 'model'}")
+            print(f"{kind:8} {name:32} {directory / path}")
     print(f"questions           {directory / 'train.jsonl'} {directory / 'evaluate.jsonl'}")

@@ -10,11 +10,11 @@ MINIATURE = "miniature:"
 
 
 class Miniature(Section):
-    """The miniature world: the demo's quick one, the study's full one, or that of models which read
-    solutions in their prompts; by which seed, and how many questions it offers.
+    """The miniature world: the demo's quick one, the study's full one, that of models which read solutions in
+    their prompts, or that of pretrained language models; by which seed, and how many questions it offers.
     """
 
-    world: Literal["quick", "full", "reading"] = "quick"
+    world: Literal["quick", "full", "reading", "pretrained"] = "quick"
     seed: int = 0
     train_questions: int = Field(400, ge=8)
     evaluate_questions: int = Field(300, ge=8)

@@ -19,10 +19,11 @@ from jobs.experiment.placement import Placement
 from jobs.experiment.questions import Fields, QuestionSet
 from jobs.experiment.rollouts import Rollouts
 from jobs.experiment.schema import Experiment
+from jobs.experiment.server import Server
 from jobs.experiment.stages import Evaluate, Generate, Score
 from jobs.experiment.students import Student
 from jobs.experiment.sweep import Draw, Sweep
-from jobs.experiment.teachers import EndpointTeacher, FileTeacher, ModelTeacher
+from jobs.experiment.teachers import EndpointTeacher, FileTeacher, ModelTeacher, ServerTeacher
 from jobs.experiment.url import shown
 from selection.verification import VerifySettings
 from training.settings import LoraSettings, TrainSettings, check_settings
@@ -151,8 +152,8 @@ def _item(items: list[Any], part: str, key: str) -> Any:
 
 SECTIONS: dict[str, tuple[type, ...]] = {
     "questions": (QuestionSet, Fields),
-    "teachers": (ModelTeacher, EndpointTeacher, FileTeacher, Fields),
-    "students": (Student,),
+    "teachers": (ModelTeacher, ServerTeacher, EndpointTeacher, FileTeacher, Fields),
+    "students": (Student, Server),
     "rollouts": (Rollouts,),
     "generate": (Generate,),
     "verify": (VerifySettings,),

@@ -1,7 +1,9 @@
-"""Who answers the questions: a model hosted here, an endpoint, or a file of answers."""
+"""Who answers the questions: a model hosted here, a model behind an engine that is started here, an endpoint,
+or a file of answers.
+"""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -9,16 +11,16 @@ from cluster.models.loading import DType
 from cluster.placement import Needs
 from jobs.experiment.questions import Fields
 from jobs.experiment.section import Name, Section
+from jobs.experiment.server import Server
 from jobs.experiment.url import check_url
 
 
-class ModelTeacher(Section):
-    """A teacher hosted in Ray actors from a local directory or a hub id; `labels` are those its node must
-    carry. `ask_system` is told to the teacher before what a question says, and never trained on.
-    Teachers that are checkpoints of one training have the same `lineage`, as students do.
+class LocalTeacher(Section):
+    """A teacher whose weights the cluster has, in a local directory or by a hub id. `ask_system` is told to
+    the teacher before what a question says, and never trained on. Teachers that are checkpoints of one
+    training have the same `lineage`, as students do.
     """
 
-    kind: Literal["model"] = "model"
     name: Name
     path: str
     revision: str | None = None
@@ -29,16 +31,39 @@ class ModelTeacher(Section):
     ask_system: str | None = None
     family: str | None = None
     lineage: str | None = None
+
+
+class ModelTeacher(LocalTeacher):
+    """A teacher hosted in Ray actors; `labels` are those its node must carry."""
+
+    kind: Literal["model"] = "model"
     replicas: int = Field(1, ge=1)
     num_cpus: float = Field(1.0, ge=0)
     num_gpus: float = Field(0.0, ge=0, le=1)
     memory_gib: float = Field(0.0, ge=0)
     labels: dict[str, str] = Field(default_factory=dict)
+    server: ClassVar[None] = None
 
     @property
     def needs(self) -> Needs:
         """What one replica asks of the cluster."""
         return Needs(self.num_cpus, self.num_gpus, self.memory_gib, tuple(sorted(self.labels.items())))
+
+
+class ServerTeacher(LocalTeacher, Server):
+    """A teacher behind an inference engine, such as vLLM, that the cluster starts itself."""
+
+    kind: Literal["server"]
+
+    @property
+    def server(self) -> Server:
+        """How the engine is started."""
+        return Server(**{name: getattr(self, name) for name in Server.model_fields})
+
+    @property
+    def needs(self) -> Needs:
+        """What one replica asks of the cluster."""
+        return self.needs_for(self.path)
 
 
 class EndpointTeacher(Section):
@@ -94,7 +119,7 @@ class FileTeacher(Section):
     lineage: str | None = None
 
 
-Teacher = Annotated[ModelTeacher | EndpointTeacher | FileTeacher, Field(discriminator="kind")]
+Teacher = Annotated[ModelTeacher | ServerTeacher | EndpointTeacher | FileTeacher, Field(discriminator="kind")]
 
 
 def check_teacher(arm: str, name: str | None, teachers: Sequence[Teacher], is_hosted: bool = False) -> None:

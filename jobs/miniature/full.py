@@ -18,18 +18,13 @@ from dataclasses import asdict, dataclass
 from cluster.models.messages import plain
 from jobs.experiment.miniature import Miniature
 from jobs.experiment.placement import Placement
-from jobs.experiment.stages import Evaluate, Score
-from jobs.experiment.students import Student
 from jobs.files.questions import Question
-from jobs.miniature.making import Workshop, write_questions
+from jobs.miniature.making import Workshop, accuracies_of, write_questions
 from jobs.miniature.recipes import START, Recipe, upbringing
 from jobs.miniature.tasks import FAMILIES, Episode, draw_episodes
 from jobs.run.run import Run
 from jobs.run.store import Stage
-from jobs.stages.check import Checks
-from jobs.stages.evaluate import Judging, evaluate_students
-from jobs.stages.states import first_state
-from selection.verification import VerifySettings
+from training.job import WEIGHTS
 
 LANGUAGES = ("equations", "running", "prefix")
 WIDTHS = (64, 96)
@@ -193,14 +188,8 @@ def judge(
 ) -> dict[str, float]:
     """The share of practice questions that each model gets right."""
     questions = [Question(e.question_id, plain(e.question), (e.result,), e.family) for e in practice]
-    judging = Judging(
-        Evaluate(max_new_tokens=MAX_NEW_TOKENS), Checks(VerifySettings("exact")), Score(), shop.settings.seed
-    )
-    states = {
-        name: first_state(Student(name=name, path=str(shop.directory / name / "model"))) for name in names
-    }
-    stages = evaluate_students(shop.run, states, questions, judging, placement)
-    return {name: float(stage.manifest()["counts"]["value"]) for name, stage in stages.items()}
+    places = {name: shop.directory / name / WEIGHTS for name in names}
+    return accuracies_of(shop.run, places, questions, MAX_NEW_TOKENS, "exact", shop.settings.seed, placement)
 
 
 def members(

@@ -2,19 +2,26 @@
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from cluster.models.loading import ModelSource, load_tokenizer
 from cluster.models.rendering import Renderer
 from cluster.storage import Place
 from jobs.experiment.miniature import Miniature
 from jobs.experiment.placement import Placement
+from jobs.experiment.stages import Evaluate, Score
+from jobs.experiment.students import Student
+from jobs.files.questions import Question
 from jobs.miniature.initial_model import make_initial_model
 from jobs.miniature.recipes import BATCH, START, Recipe
 from jobs.miniature.tasks import Episode, draw_episodes, work_out
 from jobs.run.run import Run
 from jobs.run.slices import Task, do_tasks
+from jobs.stages.check import Checks
+from jobs.stages.evaluate import Judging, evaluate_students
+from jobs.stages.states import first_state
 from jobs.stages.train import run_queue
+from selection.verification import Method, VerifySettings
 from training.data import SUFFIX, Example, write_examples
 from training.job import TrainJob
 from training.settings import TrainSettings
@@ -67,6 +74,27 @@ class Workshop:
             jobs.append(job)
         do_tasks(self.run, "draw", "the world's examples", tasks)
         run_queue(self.run, jobs, placement)
+
+
+def accuracies_of(
+    run: Run,
+    places: Mapping[str, Place],
+    questions: Sequence[Question],
+    max_new_tokens: int,
+    method: Method,
+    seed: int,
+    placement: Placement,
+) -> dict[str, float]:
+    """The share of questions that each model gets right, greedily.
+
+    Args:
+        places: the models' directories by name.
+        method: how answers are verified.
+    """
+    judging = Judging(Evaluate(max_new_tokens=max_new_tokens), Checks(VerifySettings(method)), Score(), seed)
+    states = {name: first_state(Student(name=name, path=str(place))) for name, place in places.items()}
+    stages = evaluate_students(run, states, questions, judging, placement)
+    return {name: float(stage.manifest()["counts"]["value"]) for name, stage in stages.items()}
 
 
 def scaled(steps: int, settings: Miniature) -> int:

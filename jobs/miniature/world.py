@@ -14,11 +14,13 @@ from jobs.miniature import full, quick, reading
 from jobs.miniature.full import WORLD, make_full
 from jobs.miniature.initial_model import HEADS, LAYERS, VOCABULARY
 from jobs.miniature.making import RIGHT_SHOWN, SHOWS, Workshop, write_questions
+from jobs.miniature.pretrained.world import installed, make_pretrained, recipe_of
 from jobs.miniature.reading import make_reading
 from jobs.miniature.recipes import Recipe
 from jobs.miniature.tasks import FAMILIES, QUICK_FAMILIES, draw_episodes
 from jobs.run.run import Planned, Run
 from jobs.run.store import Stage
+from training.job import WEIGHTS
 
 VERSION = 2
 
@@ -32,7 +34,7 @@ def resolve(experiment: Experiment, directory: Place) -> Experiment:
         name = text.removeprefix(MINIATURE)
         if name in ("train", "evaluate"):
             return str(directory / f"{name}.jsonl")
-        return str(directory / inside.get(name, name) / "model")
+        return str(directory / inside.get(name, f"{name}/{WEIGHTS}"))
 
     inside = {name: path for models in models_of(directory).values() for name, path in models.items()}
 
@@ -47,14 +49,17 @@ def resolve(experiment: Experiment, directory: Place) -> Experiment:
 
 
 def models_of(directory: Place) -> dict[str, dict[str, str]]:
-    """The paths of a built world's teachers and students in its directory, by name."""
+    """The places of a built world's teachers' and students' weights in its directory, by name."""
     place = directory / WORLD
     if not place.is_file():
         quick_ones = {"teacher": quick.TEACHERS, "student": quick.STUDENTS}
-        return {kind: {name: name for name in names} for kind, names in quick_ones.items()}
+        return {kind: {n: f"{n}/{WEIGHTS}" for n in names} for kind, names in quick_ones.items()}
     world = json.loads(place.read_text())
     kinds = {"teacher": world["teachers"], "student": world["students"]}
-    return {kind: {member["name"]: member["path"] for member in some} for kind, some in kinds.items()}
+    return {
+        kind: {m["name"]: m.get("weights") or f"{m['path']}/{WEIGHTS}" for m in own}
+        for kind, own in kinds.items()
+    }
 
 
 def build_world(run: Run, settings: Miniature, placement: Placement) -> Place:
@@ -81,7 +86,7 @@ def build_world(run: Run, settings: Miniature, placement: Placement) -> Place:
                 f"building the {settings.world} miniature world in {stage.directory}: its models are trained "
                 "once, then cached"
             )
-            make = {"quick": make_quick, "full": make_full, "reading": make_reading}[settings.world]
+            make = MAKERS[settings.world]
             make(run, settings, stage, placement)
     return stage.directory
 
@@ -93,6 +98,8 @@ def recipe_of_all(settings: Miniature) -> object:
     if settings.world == "reading":
         own = [plain_line(line) for line in reading.lines()]
         return [own, reading.BANDS, reading.LANGUAGES, full.ANNEAL, full.PRACTICE, SHOWS, RIGHT_SHOWN]
+    if settings.world == "pretrained":
+        return recipe_of(installed())
     students = full.raised_lines({f"{one}-{width}": "" for one in full.LANGUAGES for width in full.WIDTHS})
     lines = [plain_line(line) for line in (*full.base_lines(), *students)]
     return [lines, list(FAMILIES), full.ANNEAL, full.STRENGTHS, full.COMPETENCES, full.LEAVES, full.PRACTICE]
@@ -121,3 +128,6 @@ def make_quick(run: Run, settings: Miniature, stage: Stage, placement: Placement
     numbered = list(enumerate(quick.RECIPES))
     shop.train(numbered, placement)
     stage.finish([], models=len(numbered), questions=len(held))
+
+
+MAKERS = {"quick": make_quick, "full": make_full, "reading": make_reading, "pretrained": make_pretrained}

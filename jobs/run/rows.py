@@ -210,7 +210,9 @@ class PartWriter:
         reserved = usage_of(
             self.needs, time.monotonic() - began, self.run_id, tally.spend_usd, tally.waited_s
         )
-        part.table.write_part(part.name, part.keys, rows, reserved.record())
+        engine = getattr(self.handler, "engine_version", "")  # of a handler that has an engine
+        record = reserved.record() | ({"engine": engine} if engine else {})
+        part.table.write_part(part.name, part.keys, rows, record)
         return tally
 
     def _isolated(self, part: Part, compute: Callable[[Sequence[Any]], pd.DataFrame]) -> pd.DataFrame:

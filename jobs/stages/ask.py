@@ -14,7 +14,7 @@ from cluster.errors import Unrenderable
 from cluster.models.messages import Prompt
 from cluster.models.rendering import Renderer
 from cluster.placement import Needs, Node
-from jobs.experiment.teachers import EndpointTeacher, ModelTeacher
+from jobs.experiment.teachers import EndpointTeacher
 from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
 from jobs.run.tables import Owner, Request, SlicedRequest, Table, Wanted, unusual
@@ -25,27 +25,44 @@ from jobs.stages.endpoint import EndpointAsker
 from jobs.stages.hosted import Draw, ModelAsker
 from jobs.stages.journal import forget_journalled
 from jobs.stages.secret import Secret, read_key
+from jobs.stages.served import ServedAsker, weights_of
 from jobs.stages.states import ModelState
 
 
 @dataclass(frozen=True)
 class Hosted:
-    """A model that this cluster hosts: its state, how many actors hold it, and what each actor needs."""
+    """A model that this cluster hosts.
+
+    Attributes:
+        replicas, needs: how many actors hold it, and what each needs. If the state has a server, that says
+            so instead.
+        is_student: whether an engine's answers are learned from and judged as this model's own.
+    """
 
     state: ModelState
     replicas: int
     needs: Needs
+    is_student: bool = True
+
+    @property
+    def actors(self) -> tuple[int, Needs]:
+        """How many actors answer, and what each needs."""
+        server = self.state.server
+        if server is None:
+            return self.replicas, self.needs
+        return server.replicas, server.needs_for(weights_of(self.state, server).path)
+
+    def handler(self, draw: Draw) -> "partial[Any]":
+        """What answers, in an actor."""
+        if self.state.server is None:
+            return partial(ModelAsker, self.state, draw, self.needs.num_gpus)
+        return partial(ServedAsker, self.state, draw, self.is_student)
 
 
 # of an endpoint: while a call of one shard is slow, calls of the next shards are made
 SHARDS_AT_ONCE = 8
 
 Asked = Hosted | EndpointTeacher
-
-
-def hosted_teacher(teacher: ModelTeacher, state: ModelState) -> Hosted:
-    """A teacher with the resources that the experiment gives it."""
-    return Hosted(state, teacher.replicas, teacher.needs)
 
 
 def owner_of(asked: Asked, draw: Draw) -> Owner:
@@ -56,8 +73,8 @@ def owner_of(asked: Asked, draw: Draw) -> Owner:
     drawn = draw.identity()
     if isinstance(asked, Hosted):
         state = asked.state
-        about = {"name": state.name, **state.about, **drawn}
-        return Owner("answers", VERSION, {"model": state.id, **drawn}, about)
+        about = {"name": state.name, **state.about, **state.engine, **drawn}
+        return Owner("answers", VERSION, {"model": state.id, **state.engine, **drawn}, about)
     named: dict[str, Any] = {"endpoint": asked.name, "model": asked.model, "revision": asked.revision}
     told = {"extra_body": asked.extra_body, "limit_name": asked.limit_name}
     named |= unusual(told, {"extra_body": {}, "limit_name": "max_tokens"})
@@ -100,8 +117,8 @@ def ask(run: Run, kind: str, waves: Mapping[str, Wave], shard_size: int) -> dict
 def _want(run: Run, kind: str, label: str, wave: Wave, view: View, shard_size: int) -> Want:
     asked, draw = wave.asked, wave.draw
     if isinstance(asked, Hosted):
-        handler: Any = partial(ModelAsker, asked.state, draw, asked.needs.num_gpus)
-        workers, needs, have = asked.replicas, asked.needs, run.host.room
+        handler: Any = asked.handler(draw)
+        (workers, needs), have = asked.actors, run.host.room
         fits = "" if have is None or needs.fits_on(Node(have)) else "  DOES NOT FIT this machine"
         place = f"{workers} × ({needs}){fits}"
     else:

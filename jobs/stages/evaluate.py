@@ -64,7 +64,8 @@ def evaluate_stage(
     """The stage that holds a student's results on these questions: `value` is the share of its samples that
     are right, or minus the loss in nats per answer token. Higher is better.
     """
-    config = {**judging.identity(), "rendering": student.rendering}
+    engine = student.engine if judging.evaluate.metric == "accuracy" else {}
+    config = {**judging.identity(), **engine, "rendering": student.rendering}
     content = digest([content_of(q) for q in questions])
     return store.stage("evaluate", VERSION, config, {"student": student.id, "questions": content})
 

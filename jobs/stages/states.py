@@ -11,8 +11,9 @@ from cluster.models.identity import fingerprint, pinned
 from cluster.models.loading import ModelSource, import_transformers, load_tokenizer
 from cluster.models.rendering import Renderer
 from cluster.storage import Place
+from jobs.experiment.server import Server
 from jobs.experiment.students import Student
-from jobs.experiment.teachers import ModelTeacher
+from jobs.experiment.teachers import ModelTeacher, ServerTeacher
 from jobs.run.store import Stage, digest
 from selection.layers import find_layer
 from training.adapters import with_lora
@@ -36,6 +37,7 @@ class ModelState:
     Attributes:
         about: what `id` follows from, in words.
         trained_by: the training that made these weights and can make them again. None for a first state.
+        server: the engine that gives its answers. None if actors host it.
     """
 
     name: str
@@ -47,11 +49,17 @@ class ModelState:
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict, compare=False)
     trained_by: "Training | None" = field(default=None, compare=False)
+    server: Server | None = None
 
     def renderer(self) -> Renderer:
         return Renderer(
             load_tokenizer(self.tokenizer), self.chat_template, template_kwargs=self.template_kwargs
         )
+
+    @property
+    def engine(self) -> dict[str, str]:
+        """The name of its engine, which its answers depend on. Empty if actors host it."""
+        return {} if self.server is None else {"engine": self.server.name_of_engine}
 
     @property
     def is_there(self) -> bool:
@@ -137,7 +145,7 @@ class SharedOptimizer:
     is_last: bool
 
 
-def first_state(model: ModelTeacher | Student) -> ModelState:
+def first_state(model: ModelTeacher | ServerTeacher | Student) -> ModelState:
     """The state of a model before training, as the experiment names it. Its rendering is verified on probe
     rows.
 
@@ -162,6 +170,7 @@ def first_state(model: ModelTeacher | Student) -> ModelState:
         rendering=renderer.fingerprint,
         template_kwargs=kwargs,
         about=about,
+        server=model.server,
     )
 
 

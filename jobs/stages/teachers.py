@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 
 from jobs.experiment.stages import Generate
-from jobs.experiment.teachers import EndpointTeacher, FileTeacher, ModelTeacher, Teacher
+from jobs.experiment.teachers import EndpointTeacher, FileTeacher, ModelTeacher, ServerTeacher, Teacher
 from jobs.files.questions import Question, Refused
 from jobs.files.rows import guess_rows
 from jobs.run.run import Run
 from jobs.run.slices import Sliced, Task, do_tasks, slices_for
 from jobs.stages.answer_files import take_files
 from jobs.stages.answers import Ask, asks_of, request_of
-from jobs.stages.ask import Asked, Wave, ask, ask_again, hosted_teacher
+from jobs.stages.ask import Asked, Hosted, Wave, ask, ask_again
 from jobs.stages.check import Checks, to_check
 from jobs.stages.gather import Said, Source
 from jobs.stages.hosted import Draw
@@ -46,7 +46,7 @@ class Harvest:
     skip_broken: bool = False
 
     @property
-    def askable(self) -> list[ModelTeacher | EndpointTeacher]:
+    def askable(self) -> list[ModelTeacher | ServerTeacher | EndpointTeacher]:
         """The teachers that can be asked: all but files."""
         return [teacher for teacher in self.teachers if not isinstance(teacher, FileTeacher)]
 
@@ -184,11 +184,11 @@ def asked(
     ]
 
 
-def who(teacher: ModelTeacher | EndpointTeacher, hosted: Mapping[str, ModelState]) -> Asked:
+def who(teacher: ModelTeacher | ServerTeacher | EndpointTeacher, hosted: Mapping[str, ModelState]) -> Asked:
     """The model or endpoint to ask for a teacher."""
-    if isinstance(teacher, ModelTeacher):
-        return hosted_teacher(teacher, hosted[teacher.name])
-    return teacher
+    if isinstance(teacher, EndpointTeacher):
+        return teacher
+    return Hosted(hosted[teacher.name], teacher.replicas, teacher.needs, is_student=False)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,135 @@
+"""Engines that we start: nothing of one is left behind, however it or its owner ends. What it says when it
+fails is told.
+"""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cluster.engine.client import Refusal
+from cluster.engine.process import LONGEST, SOCKET, Engine, EngineCommand, private_directory
+from cluster.errors import BadInput
+from tests.runs import ROOT
+
+SCRIPT = f"{{python}} {Path(__file__).with_name('plain_engine.py')} --model {{path}}"
+LONG_S = 60.0
+
+
+def name_of_memory() -> str:
+    return f"tutelage-test-{secrets.token_hex(4)}"
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    until = time.monotonic() + LONG_S
+    while not what() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert what()
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended. Who is dead and not waited for yet has ended too."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_an_engine_serves_and_leaves_nothing(tmp_path: Path) -> None:
+    memory = name_of_memory()
+    how = EngineCommand(f"{SCRIPT} --uds {{socket}} --shared {memory}")
+    with Engine(how, "/weights", tmp_path / "log") as engine:
+        reply = engine.client.post("/v1/completions", {"prompt": [1, 2, 3]})
+        assert reply["choices"][0]["token_ids"] == [3, 2, 1]
+        assert engine.is_running
+        assert Path("/dev/shm", memory).exists()
+        assert os.getpgid(reply["pid"]) != os.getpgid(0)
+    assert not engine.is_running
+    assert is_gone(reply["pid"])
+    assert is_gone(reply["child"])
+    assert not Path("/dev/shm", memory).exists()
+
+
+@pytest.mark.parametrize("whom", ["owner", "engine"])
+def test_a_kill_of_the_owner_or_of_the_engines_first_process_leaves_nothing(
+    whom: str, tmp_path: Path
+) -> None:
+    memory = name_of_memory()
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, f"{SCRIPT} --uds {{socket}} --shared {memory}", str(tmp_path / "log")],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert owner.stdout is not None
+    pid, child = map(int, owner.stdout.readline().split())
+    assert Path("/dev/shm", memory).exists()
+    os.kill(owner.pid if whom == "owner" else pid, signal.SIGKILL)
+    wait_for(lambda: is_gone(pid) and is_gone(child))
+    wait_for(lambda: not Path("/dev/shm", memory).exists())
+    if whom == "engine":
+        assert owner.stdout.readline() == "ended\n"
+    owner.kill()
+    owner.wait()
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from cluster.engine.process import Engine, EngineCommand
+
+engine = Engine(EngineCommand(sys.argv[1]), "/weights", Path(sys.argv[2]))
+said = engine.client.post("/v1/completions", {"prompt": [1]})
+print(said["pid"], said["child"], flush=True)
+while engine.is_running:
+    time.sleep(0.05)
+print("ended", flush=True)
+"""
+
+
+def test_an_engine_that_ends_in_its_start_says_its_last_words(tmp_path: Path) -> None:
+    how = EngineCommand(f"{SCRIPT} --uds {{socket}} --dies 'CUDA out of memory: 40 GiB wanted'")
+    with pytest.raises(BadInput, match="ended in its start") as caught:
+        Engine(how, "/weights", tmp_path / "log")
+    assert "CUDA out of memory: 40 GiB wanted" in str(caught.value)
+    assert str(tmp_path / "log") in str(caught.value)
+
+
+def test_an_engine_that_is_never_ready_is_ended(tmp_path: Path) -> None:
+    memory = name_of_memory()
+    how = EngineCommand(f"{SCRIPT} --uds {{socket}} --shared {memory} --never-ready", start_timeout_s=3)
+    with pytest.raises(BadInput, match="was not ready after 3 s"):
+        Engine(how, "/weights", tmp_path / "log")
+    assert not Path("/dev/shm", memory).exists()
+
+
+def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no-such-engine"):
+        Engine(EngineCommand("no-such-engine {path} {socket}"), "/weights", tmp_path / "log")
+
+
+def test_an_engine_with_a_port_gets_a_key_by_its_environment(tmp_path: Path) -> None:
+    how = EngineCommand(f"{SCRIPT} --port {{port}}", env={"ENGINE_KEY": "{key}"})
+    with Engine(how, "/weights", tmp_path / "log") as engine:
+        assert engine.client.post("/v1/completions", {"prompt": [5, 6]})["choices"][0]["token_ids"] == [6, 5]
+        engine.client._http.headers["Authorization"] = "Bearer another"
+        with pytest.raises(Refusal, match="401"):
+            engine.client.post("/v1/completions", {"prompt": [5, 6]})
+
+
+def test_the_path_of_a_socket_is_short_whatever_the_directory_for_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    directory = private_directory()
+    assert len(str(directory / SOCKET)) <= LONGEST
+    assert directory.stat().st_mode & 0o077 == 0
+    directory.rmdir()
