@@ -12,6 +12,8 @@ from jobs.experiment.parsing import load_experiment
 from jobs.run.progress import Terminal
 from jobs.run.run import open_run
 
+# a language model keeps a core busy; the other worlds' small models share one
+WIDE = ("placement.train_lanes=2", "placement.train.num_cpus=1")
 WORLDS = ("quick", "full", "reading", "pretrained")
 
 
@@ -27,9 +29,11 @@ def miniature(
     """Build the miniature world alone and print where its models and questions are."""
     from jobs.miniature.world import build_world, models_of
 
-    experiment = load_experiment(Path(__file__).parents[1] / "miniature" / "world.yaml", [f"store={out}"])
     if world not in WORLDS:
         raise typer.BadParameter(f"{world}: {', '.join(WORLDS)}", param_hint="--world")
+    own = WIDE if world == "pretrained" else ()
+    file = Path(__file__).parents[1] / "miniature" / "world.yaml"
+    experiment = load_experiment(file, [f"store={out}", *own])
     counts = {"train_questions": train_questions, "evaluate_questions": evaluate_questions}
     settings = Miniature.model_validate({"world": world, "seed": seed, **counts})
     terminal = Terminal()

@@ -16,7 +16,7 @@ from typing import Literal
 
 Part = Literal["train", "evaluate"]
 Sign = Literal["+", "-", "*", "/"]
-MOST = 240  # no number of a problem is larger
+MOST = 150  # no number of a problem is larger
 
 _NAMES = """
 Ada Ahmed Aisha Akira Alba Amir Ana Anders Anna Arun Astrid Ben Bianca Bilal Carla Carlos Chen Chloe Clara
@@ -355,21 +355,21 @@ def _draw(rng: random.Random, count: int, part: Part) -> Problem | None:
     inner = count - (end != "") - (opening != "plain")
     if inner < 0:
         return None
-    value = rng.randint(3, 80)
+    value = rng.randint(3, 60)
     if opening == "plain":
         say(OPENINGS, n=value)
     elif opening == "sum":
-        a, b = rng.randint(2, 50), rng.randint(2, 50)
+        a, b = rng.randint(2, 35), rng.randint(2, 35)
         steps.append(Step(a, "+", b, a + b))
         say(SUMS, a=a, b=b)
     else:
-        a, b = rng.randint(2, 9), rng.randint(2, 12)
+        a, b = rng.randint(2, 9), rng.randint(2, 10)
         steps.append(Step(a, "*", b, a * b))
         say(PRODUCTS, a=a, b=b)
     value = steps[-1].value if steps else value
     for _ in range(inner):
         sign: Sign = rng.choice(("+", "-"))
-        most = 50 if sign == "+" else value - 2
+        most = min(30, value - 2) if sign == "-" else 30
         if most < 2:
             return None
         k = rng.randint(2, most)
@@ -385,7 +385,7 @@ def _draw(rng: random.Random, count: int, part: Part) -> Problem | None:
         steps.append(Step(value, "/", k, value // k))
         say(SHARES, k=k)
     elif end == "price":
-        k = rng.randint(2, 9)
+        k = rng.randint(2, 6)
         steps.append(Step(value, "*", k, value * k))
         say(PRICES, k=k)
         unit = "dollars"

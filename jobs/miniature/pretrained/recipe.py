@@ -21,11 +21,11 @@ BASES: dict[str, Packaged] = {model.name: model for model in (SMOLLM2, GEMMA)}
 LORA = LoraSettings(r=16, alpha=32)
 RATE, BATCH = 1e-3, 8
 VERSATILE = "versatile"
-EARLY, LATE = 30, 70  # steps of the versatile training
+EARLY, LATE = 30, 100  # steps of the versatile training
 STEPS = 12  # of a training in one manner
 ABLE = ("sentences", "equations", "wordy")  # manners that an able teacher has too
-BANDS = {"able": (0.08, 0.3), "strong": (0.3, 0.95)}
-SCHOOLING, SCHOOLED = (12, 20), (0.03, 0.25)
+BANDS = {"able": (0.04, 0.25), "strong": (0.25, 0.95)}
+SCHOOLING, SCHOOLED = (12, 20), (0.02, 0.25)
 PRACTICE = 60  # questions on which accuracy is measured
 MAX_NEW_TOKENS = 160  # the longest solution of any manner has less
 
