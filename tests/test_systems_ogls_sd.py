@@ -104,7 +104,7 @@ def test_a_run_without_an_arm_that_chooses_has_a_report_and_a_plan(
     assert planned.returncode == 0, planned.stderr
     for bound in (
         "24 answers, 975 prompt tokens, at most 288 answer tokens",
-        "at most 72 rollouts, each after at most 4",
+        "at most 72 rollouts, each after at most 4 solutions: 3,312 tokens",
     ):
         assert bound in planned.stdout, planned.stdout
     done = tutelage("run", file)

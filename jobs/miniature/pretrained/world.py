@@ -37,8 +37,6 @@ from training.job import WEIGHTS, TrainJob
 from training.settings import TrainSettings
 
 BASE = "base"
-# of a placement: the versatile training has all train workers, because the others go on from it
-ONE_BY_ONE = {"train_lanes": 1, "train_workers": 2}
 STEPS = ("no step", "one step", "two steps", "three steps")
 
 
@@ -87,7 +85,7 @@ def make_pretrained(run: Run, settings: Miniature, stage: Stage, placement: Plac
     held = write_held(place, settings)
     write_bases(run, place, bases)
     first = first_lines(bases)
-    train_lines(run, place, settings, first, held, placement.model_copy(update=ONE_BY_ONE))
+    train_lines(run, place, settings, first, held, one_by_one(placement))
     own = [*first, *lines(bases)]
     train_lines(run, place, settings, own, held, placement)
     paths = {name: f"{BASE}/{name}/{WEIGHTS}" for name in bases}
@@ -131,6 +129,13 @@ def start_of(line: Line, place: Place, settings: Miniature) -> Place:
 def name_of(line: Line, step: int) -> str:
     """What a line's export is called in the list of accuracies."""
     return f"{line.name}-at-{step}"
+
+
+def one_by_one(placement: Placement) -> Placement:
+    """A placement in which one training has what the lanes have together. The others go on from it."""
+    cpus = placement.train_lanes * placement.train_needs.num_cpus
+    train = placement.train.model_copy(update={"num_cpus": cpus})
+    return placement.model_copy(update={"train_lanes": 1, "train": train})
 
 
 def export_of(line: Line, step: int, settings: Miniature) -> str:

@@ -1,6 +1,7 @@
 """Upper bounds on the work of OGLS-SD, for a plan that cannot know the exact work yet."""
 
 from jobs.experiment.arms.ogls_sd import OglsArm
+from jobs.experiment.rollouts import Rollouts
 from jobs.experiment.schema import Experiment
 from jobs.run.run import Planned
 from jobs.systems.ogls_sd.usable import ONE_PASS
@@ -23,6 +24,23 @@ def bound(e: Experiment, questions: int) -> Bound:
     said = f"at most {asked:,} rollouts of at most {drawn.max_new_tokens:,} tokens"
     work = [Planned("roll out", "in all rounds", said, place)]
     if read:
-        shown = f"at most {read:,} rollouts, each after at most {drawn.group + 1} solutions"
+        tokens = teacher_tokens(drawn, read)
+        shown = (
+            f"at most {read:,} rollouts, each after at most {drawn.group + 1} solutions: {tokens:,} tokens"
+        )
+        shown += " beside the questions' own"
         work.append(Planned("steer", "in all rounds", shown, place))
     return Bound(work, drawn.steps_per_round)
+
+
+def teacher_tokens(drawn: Rollouts, rollouts: int) -> int:
+    """The most tokens that teachers compute, without those of the questions. The rollouts of a question share
+    its solutions: each solution is read once. Each rollout is read after every solution, and after none.
+
+    >>> teacher_tokens(Rollouts(group=8, max_new_tokens=8192, scored_tokens=1024), 8)
+    155648
+    """
+    solutions = drawn.group + 1
+    read = min(drawn.scored_tokens, drawn.max_new_tokens)
+    once = rollouts // drawn.group * solutions * drawn.max_new_tokens
+    return once + rollouts * (solutions + 1) * read
