@@ -182,7 +182,7 @@ def shared_experiment(study: Study) -> Experiment:
 
 
 def world_table(place: Place | None) -> pd.DataFrame:
-    """The models of a full miniature world, one in each row. Empty if there is no such world."""
+    """The models of a full or pretrained world, one in each row. Empty if there is no such world."""
     if place is None or not (place / WORLD).is_file():
         return pd.DataFrame()
     told_of = json.loads((place / WORLD).read_text())
@@ -191,10 +191,15 @@ def world_table(place: Place | None) -> pd.DataFrame:
 
 
 def lineages_in(world: pd.DataFrame) -> dict[str, str]:
-    """The lineage of each model of a full world: models that come from one training from scratch share it."""
+    """The lineage of each model of a world: models that come from one training from nothing, or from one
+    pretrained model, share it.
+    """
+    rows = {str(row["name"]): row for row in world.to_dict("records")}
+    if "base" in world.columns:
+        return {name: str(row["base"]) for name, row in rows.items()}
     return {
-        str(row["name"]): f"{row['language']}-{row['width']}{'-wordy' if row['wordy'] else ''}"
-        for row in world.to_dict("records")
+        name: f"{row['language']}-{row['width']}{'-wordy' if row['wordy'] else ''}"
+        for name, row in rows.items()
     }
 
 
