@@ -56,9 +56,9 @@ class Hosts(Protocol):
     def end(self, host: Any) -> None:
         """End a host and what it runs."""
 
-    def leave(self, host: Any) -> None:
-        """Let an idle host end what it keeps between jobs, such as an engine, and wait for that. What follows
-        may need its memory.
+    def leave(self, hosts: Sequence[Any]) -> None:
+        """Let idle hosts end what they keep between jobs, such as engines, and wait for that. What follows
+        may need their memory.
         """
 
     def now(self) -> float:
@@ -158,11 +158,11 @@ class RayHosts:
 
         ray.kill(host, no_restart=True)
 
-    def leave(self, host: Any) -> None:
+    def leave(self, hosts: Sequence[Any]) -> None:
         import ray
 
-        with suppress(ray.exceptions.RayError):  # it is gone, or takes too long: it is ended anyhow
-            ray.get(host.leave.remote(), timeout=LEAVES_S)
+        with suppress(ray.exceptions.RayError):  # one is gone, or takes too long: it is ended anyhow
+            ray.get([host.leave.remote() for host in hosts], timeout=LEAVES_S)
 
     def now(self) -> float:
         return time.monotonic()

@@ -63,8 +63,7 @@ class ActorPool:
 
     def release(self) -> None:
         """End all hosts."""
-        for slot in self._slots:
-            self._slots.drop(slot)
+        self._slots.drop(*self._slots)
 
     def check(self, jobs: Sequence[Job]) -> None:
         """Refuse a job of which not even one host can be placed.

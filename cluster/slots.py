@@ -125,9 +125,11 @@ class Slots:
             slot.running.outstanding -= len(slot.in_flight)
         self.drop(slot)
 
-    def drop(self, slot: Slot) -> None:
-        """End a host."""
-        self._slots.remove(slot)
-        if slot.needs.keeps and slot.placed and not slot.in_flight:
-            self.hosts.leave(slot.host)
-        self.hosts.end(slot.host)
+    def drop(self, *slots: Slot) -> None:
+        """End hosts."""
+        leaving = [s.host for s in slots if s.needs.keeps and s.placed and not s.in_flight]
+        if leaving:
+            self.hosts.leave(leaving)
+        for slot in slots:
+            self._slots.remove(slot)
+            self.hosts.end(slot.host)

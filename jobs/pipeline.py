@@ -75,6 +75,7 @@ def look(run: Run, experiment: Experiment) -> Looked:
         and not Table(run.store.root, judge_owner(e.judge)).is_there
     ):
         read_key(e.judge)  # before teachers are paid for answers that cannot be judged
+    check_engines(e)
     students = {s.name: first_state(s) for s in e.students}
     for student in students.values():
         check_student(student, e.score.target_layer, e.train.lora)
@@ -128,6 +129,24 @@ def check_teachers(experiment: Experiment) -> dict[str, ModelState]:
         elif isinstance(teacher, FileTeacher):
             check_source(teacher.path, f"answers of teacher {teacher.name}")
     return hosted
+
+
+def check_engines(e: Experiment) -> None:
+    """Refuse an engine that would lose what its student learns.
+
+    Raises:
+        BadInput: merged into weights of half precision, most of an adapter would be rounded away.
+    """
+    for student in e.students:
+        server = student.server
+        is_half = student.dtype != "float32" and e.train.lora is not None
+        if server is not None and is_half and not server.loads_adapters:
+            raise BadInput(
+                f"the engine of student {student.name} would load its adapter merged into {student.dtype}",
+                server.command[:200],
+                "an engine that keeps the adapter beside the weights",
+                "add --enable-lora to the command, and VLLM_ALLOW_RUNTIME_LORA_UPDATING to server.env",
+            )
 
 
 def check_placement(run: Run, experiment: Experiment) -> None:

@@ -85,8 +85,9 @@ class HostsHere:
     def end(self, host: Host) -> None:
         """Nothing to end."""
 
-    def leave(self, host: Host) -> None:
-        host.leave()
+    def leave(self, hosts: Sequence[Host]) -> None:
+        for host in hosts:
+            host.leave()
 
     def now(self) -> float:
         return 0.0

@@ -2,7 +2,11 @@
 /v1/chat/completions. It decodes the plain way, and can be told to be wrong.
 
     model_engine.py --uds PATH --model DIRECTORY --name NAME [--enable-lora] [--forgets] [--texts-only]
-        [--dies-once FILE]
+        [--dies-once FILE] [--busy N] [--room N] [--wrong WHAT]
+
+`--busy`: so many calls are answered 503. `--room`: what /v1/models says is the most tokens; longer prompts
+are refused. `--wrong`: `abort` ends every answer so, `few` leaves out log-probabilities, `hot` gives them
+after temperature, `prompt` adds a token to the prompt, `list` replies with a list.
 """
 
 import argparse
@@ -47,23 +51,42 @@ class Model:
             said = model(input_ids=torch.tensor([[*ids, *own]])).logits[0, -1].log_softmax(-1)
             hot = body["temperature"]
             chances = (said / (hot or 1.0)).softmax(-1)
+            if self.given.wrong == "hot":
+                said = chances.log()
             token = int(chances.argmax() if hot == 0 else chances.multinomial(1, generator=generator))
             own.append(token)
             logprobs.append(float(said[token]))
             if token in body["stop_token_ids"]:
                 finish = "stop"
                 break
-        choice = {"token_ids": own, "prompt_token_ids": ids, "finish_reason": finish}
-        return choice | {"logprobs": {"token_logprobs": logprobs}}
+        wrong = self.given.wrong
+        finish = "abort" if wrong == "abort" else finish
+        choice = {
+            "token_ids": own,
+            "prompt_token_ids": ids + [1] * (wrong == "prompt"),
+            "finish_reason": finish,
+        }
+        return choice | {"logprobs": {"token_logprobs": logprobs[wrong == "few" :]}}
 
 
 class ModelCalls(Calls):
     """The routes of the engine."""
 
+    def do_GET(self) -> None:  # noqa: N802
+        served = [{"id": model.given.name, "max_model_len": model.given.room or None}]
+        self.reply(200, {"data": served} if self.path == "/v1/models" else {})
+
     def do_POST(self) -> None:  # noqa: N802
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         given = model.given
         with model.lock:
+            if given.busy > 0:
+                given.busy -= 1
+                return self.reply(503, {"error": "busy"})
+            if given.wrong == "list":
+                return self.reply(200, [])
+            if given.room and body.get("max_tokens", 0) + len(body.get("prompt", ())) > given.room:
+                return self.reply(400, {"error": f"at most {given.room} tokens"})
             if self.path == "/v1/load_lora_adapter" and given.enable_lora:
                 model.by_name[body["lora_name"]] = model.load(body["lora_path"])
                 return self.reply(200, "Success")
@@ -87,8 +110,10 @@ class ModelCalls(Calls):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    for name in ("--uds", "--model", "--name", "--dies-once"):
+    for name in ("--uds", "--model", "--name", "--dies-once", "--wrong"):
         parser.add_argument(name)
+    for count in ("--busy", "--room"):
+        parser.add_argument(count, type=int, default=0)
     for flag in ("--enable-lora", "--forgets", "--texts-only"):
         parser.add_argument(flag, action="store_true")
     model = Model(parser.parse_args())

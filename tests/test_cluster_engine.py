@@ -7,10 +7,12 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cluster.engine.client import Refusal
@@ -109,11 +111,6 @@ def test_an_engine_that_is_never_ready_is_ended(tmp_path: Path) -> None:
     assert not Path("/dev/shm", memory).exists()
 
 
-def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no-such-engine"):
-        Engine(EngineCommand("no-such-engine {path} {socket}"), "/weights", tmp_path / "log")
-
-
 def test_an_engine_with_a_port_gets_a_key_by_its_environment(tmp_path: Path) -> None:
     how = EngineCommand(f"{SCRIPT} --port {{port}}", env={"ENGINE_KEY": "{key}"})
     with Engine(how, "/weights", tmp_path / "log") as engine:
@@ -133,3 +130,60 @@ def test_the_path_of_a_socket_is_short_whatever_the_directory_for_temporary_file
     assert len(str(directory / SOCKET)) <= LONGEST
     assert directory.stat().st_mode & 0o077 == 0
     directory.rmdir()
+
+
+def test_an_engine_outlives_no_guardian_that_was_killed(tmp_path: Path) -> None:
+    how = EngineCommand(f"{SCRIPT} --uds {{socket}}")
+    engine = Engine(how, "/weights", tmp_path / "log")
+    said = engine.client.post("/v1/completions", {"prompt": [1]})
+    directory = engine._directory
+    (guard,) = [p.pid for p in psutil.process_iter(["cmdline"]) if is_guardian(p, directory)]
+    os.kill(guard, signal.SIGTERM)
+    os.kill(guard, signal.SIGKILL)
+    wait_for(lambda: not engine.is_running)
+    engine.close()
+    wait_for(lambda: is_gone(said["pid"]) and is_gone(said["child"]))
+    assert not directory.exists()
+
+
+def is_guardian(process: psutil.Process, directory: Path) -> bool:
+    words = process.info["cmdline"] or []
+    return str(directory) in words and any("guardian.py" in word for word in words)
+
+
+def test_a_guardian_that_is_terminated_twice_ends_its_engine(tmp_path: Path) -> None:
+    engine = Engine(EngineCommand(f"{SCRIPT} --uds {{socket}}"), "/weights", tmp_path / "log")
+    said = engine.client.post("/v1/completions", {"prompt": [1]})
+    (guard,) = [p.pid for p in psutil.process_iter(["cmdline"]) if is_guardian(p, engine._directory)]
+    for _ in range(2):
+        os.kill(guard, signal.SIGTERM)
+        time.sleep(0.05)
+    wait_for(lambda: is_gone(said["pid"]) and is_gone(said["child"]))
+    wait_for(lambda: not engine.is_running)
+    engine.close()
+    assert not engine._directory.exists()
+
+
+def test_a_log_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    before = set(Path(tempfile.gettempdir()).glob("tutelage-*"))
+    with pytest.raises(BadInput, match="No such file or directory"):
+        Engine(EngineCommand(f"{SCRIPT} --uds {{socket}}"), "/weights", tmp_path / "none" / "log")
+    with pytest.raises(BadInput, match="no-such-engine"):
+        Engine(EngineCommand("no-such-engine {path} {socket}"), "/weights", tmp_path / "log")
+    assert set(Path(tempfile.gettempdir()).glob("tutelage-*")) <= before
+
+
+def test_the_cause_is_told_that_stands_far_above_the_last_line(tmp_path: Path) -> None:
+    words = "torch.OutOfMemoryError: CUDA out of memory" + chr(10) * 2 + chr(10).join(map(str, range(300)))
+    how = EngineCommand(f"{SCRIPT} --uds {{socket}} --dies '{words}'")
+    with pytest.raises(BadInput, match="CUDA out of memory"):
+        Engine(how, "/weights", tmp_path / "log")
+
+
+def test_the_engines_python_does_not_take_over_our_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/ours")
+    with Engine(EngineCommand(f"{SCRIPT} --uds {{socket}}"), "/weights", tmp_path / "log") as engine:
+        pid = engine.client.post("/v1/completions", {"prompt": [1]})["pid"]
+        assert "PYTHONPATH" not in psutil.Process(pid).environ()

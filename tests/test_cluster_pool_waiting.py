@@ -128,8 +128,8 @@ class SimulatedHosts:
     def end(self, host: Simulated) -> None:
         self.hosts.remove(host)
 
-    def leave(self, host: Simulated) -> None:
-        """It keeps nothing."""
+    def leave(self, hosts: Sequence[Simulated]) -> None:
+        """They keep nothing."""
 
     def now(self) -> float:
         return self.time

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from pydantic import ValidationError
 
+from cluster.engine.client import Refusal
 from cluster.engine.own import end_engine
 from cluster.errors import BadInput
 from cluster.models.loading import load_model
@@ -22,7 +23,7 @@ from jobs.experiment.parsing import parse_experiment
 from jobs.experiment.server import Server
 from jobs.experiment.students import Student
 from jobs.experiment.teachers import ServerTeacher
-from jobs.pipeline import harvest_of, look
+from jobs.pipeline import check_engines, harvest_of, look
 from jobs.run.run import Run
 from jobs.run.store import Stage
 from jobs.stages.answers import Ask
@@ -142,6 +143,80 @@ def test_texts_are_enough_for_a_teacher_and_not_for_a_student(tiny_model: Path) 
         ServedAsker(state, GREEDY, compares=True)
 
 
+def test_a_busy_engine_is_asked_again(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.stages.served.PAUSE_S", 0.01)
+    asker = ServedAsker(served(tiny_model, "--busy 3"), GREEDY, compares=False)
+    assert asker.takes_ids  # the first call was answered 503: that is no engine of texts
+    assert (asker.compute(ASKS[:2])["finish"] != "failed").all()
+
+
+def test_an_answer_ends_where_the_engine_has_no_room_left(tiny_model: Path) -> None:
+    state = served(tiny_model, "--room 40")
+    asker = ServedAsker(state, replace(GREEDY, limit=500), compares=False)
+    rows = asker.compute([ASKS[3], Ask(plain("7 " * 60), 0)])
+    room = 40 - rows["prompt_tokens"][0]
+    assert rows["finish"].tolist()[0] in ("length", "stop")
+    assert 0 < rows["answer_tokens"][0] <= room
+    assert rows["finish"][1] == "failed"
+    assert "the engine takes less than 40" in rows["error"][1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("abort", "the engine ended the answer: abort"),
+        ("few", "11 log-probabilities for 12 tokens"),
+        ("prompt", "changed the prompt's token ids"),
+        ("list", "cannot be read"),
+    ],
+)
+def test_a_reply_that_is_wrong_fails_its_row(
+    tiny_model: Path, wrong: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asker = ServedAsker(served(tiny_model), GREEDY, compares=False)
+    post = asker._post
+
+    def wrongly(route: str, body: dict[str, Any], as_text: bool = False) -> Any:
+        reply = post(route, body, as_text)
+        choice = reply["choices"][0]
+        if wrong == "list":
+            return []
+        if wrong == "abort":
+            choice["finish_reason"] = "abort"
+        elif wrong == "few":
+            choice["logprobs"]["token_logprobs"] = choice["logprobs"]["token_logprobs"][1:]
+        else:
+            choice["prompt_token_ids"] = [1, *choice["prompt_token_ids"]]
+        return reply
+
+    monkeypatch.setattr(asker, "_post", wrongly)
+    (row,) = asker.compute([Ask(plain("2+2?"), 0)]).to_dict("records")
+    assert row["finish"] == "failed"
+    assert words in row["error"]
+
+
+def test_log_probabilities_after_temperature_are_found(tiny_model: Path) -> None:
+    state = served(tiny_model, "--wrong hot")
+    ServedAsker(state, GREEDY, compares=True)  # greedy ones are the model's own
+    with pytest.raises(BadInput, match=r"at temperature 1.1.*SGLANG_RETURN_ORIGINAL_LOGPROB"):
+        ServedAsker(replace(state, id="another"), replace(GREEDY, temperature=1.1), compares=True)
+
+
+def test_an_engine_that_refuses_every_question_ends_the_run(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asker = ServedAsker(served(tiny_model), GREEDY, compares=False)
+
+    def refuse(*_: Any) -> Any:
+        raise Refusal(400, "max_tokens is too large")
+
+    monkeypatch.setattr(asker, "_post", refuse)
+    with pytest.raises(BadInput, match="refuses every question"):
+        asker.compute(ASKS)
+    asker._has_answered = True
+    assert asker.compute(ASKS)["finish"].tolist() == ["failed"] * 4
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [
@@ -149,10 +224,12 @@ def test_texts_are_enough_for_a_teacher_and_not_for_a_student(tiny_model: Path) 
         ("vllm serve {path}", "either {socket} or {port}"),
         ("vllm serve {path} --uds {socket} --port {port}", "either {socket} or {port}"),
         ("vllm serve '{path} --uds {socket}", "no command line"),
+        ("env A=1 vllm serve {path} --uds {socket}", "give engine: NAME"),
+        ("numactl -m 0 vllm serve {path} --uds {socket}", "give engine: NAME"),
     ],
 )
 def test_a_command_that_cannot_work_is_refused(command: str, words: str) -> None:
-    with pytest.raises(ValidationError, match="command") as caught:
+    with pytest.raises(ValidationError) as caught:
         Server(command=command)
     assert words in str(caught.value)
 
@@ -164,6 +241,8 @@ def test_a_command_that_cannot_work_is_refused(command: str, words: str) -> None
         ("{python} -m sglang.launch_server --model-path {path} --port {port}", "sglang"),
         ("/opt/bin/vllm serve {path} --uds {socket}", "vllm"),
         ("transformers serve {path} --port {port}", "transformers"),
+        ("numactl -m 0 {python} -m vllm.entrypoints.api --model {path} --uds {socket}", "vllm"),
+        ("{python} /opt/my_server.py {path} {port}", "my_server"),
     ],
 )
 def test_answers_are_known_by_the_engines_name(command: str, engine: str) -> None:
@@ -244,3 +323,24 @@ def wait_until_gone(words: str) -> None:
     while any(words in " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])):
         assert not patience.is_over
         time.sleep(0.2)
+
+
+def test_a_half_precision_student_does_not_lose_its_adapter(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
+    """Merged into bfloat16, most of a small update would be rounded away."""
+    student = {**small_world["students"][0], "dtype": "bfloat16", "server": {"command": ENGINE, "env": ENV}}
+    tree = {**small_world, "students": [student], "train": {"lora": {"r": 4}, "precision": "bfloat16"}}
+    with pytest.raises(BadInput, match="--enable-lora"):
+        check_engines(parse_experiment(tree))
+    student["server"] = {"command": f"{ENGINE} --enable-lora", "env": ENV}
+    check_engines(parse_experiment(tree))
+
+
+def test_a_misspelt_key_of_a_server_is_named_where_it_stands(small_world: dict[str, Any]) -> None:
+    tree = {**small_world, "teachers": [{"kind": "server", "name": "a", "path": "m", "comand": ENGINE}]}
+    with pytest.raises(BadInput, match=r"teachers\.0\.com?mand"):
+        parse_experiment(tree)
+    tree = {**small_world, "students": [{"name": "a", "path": "m", "server": {"comand": ENGINE}}]}
+    with pytest.raises(BadInput, match=r"students\.0\.server\.com?mand"):
+        parse_experiment(tree)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-CONNECT_S = 10.0
+CONNECT_S, HEALTH_S = 10.0, 10.0  # seconds for a connection, and for an engine's word that it is well
 MOST_WORDS = 400  # characters of an error's text that are kept
 
 
@@ -19,6 +19,11 @@ class Refusal(Exception):
         super().__init__(f"HTTP {status}: {' '.join(words.split())[:MOST_WORDS]}")
         self.status = status
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same call may be answered later: the engine is busy, starting, or about to end."""
+        return self.status in (408, 425, 429) or self.status >= 500
+
 
 class EngineClient:
     """The way to one engine.
@@ -26,9 +31,10 @@ class EngineClient:
     Args:
         key: a secret that calls carry, for an engine that listens on a port.
         socket: the path of its socket. None if it has a port.
+        timeout_s: the seconds that one call may take.
     """
 
-    def __init__(self, base: str, key: str, socket: str | None) -> None:
+    def __init__(self, base: str, key: str, socket: str | None, timeout_s: float) -> None:
         import httpx2
 
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
@@ -36,17 +42,23 @@ class EngineClient:
             base_url=base,
             headers={"Authorization": f"Bearer {key}"},
             transport=httpx2.HTTPTransport(uds=socket, limits=limits),
-            # an answer may take long; an engine that ends closes the connection
-            timeout=httpx2.Timeout(None, connect=CONNECT_S),
+            timeout=httpx2.Timeout(timeout_s, connect=CONNECT_S),
         )
 
     def get(self, path: str) -> int:
         """The status of a GET.
 
         Raises:
-            NoEngine: nothing answered.
+            NoEngine: nothing answered in time.
         """
-        return int(self._send("GET", path, None).status_code)
+        return int(self._send("GET", path, None, HEALTH_S).status_code)
+
+    def ask(self, path: str) -> Any:
+        """The JSON of a GET. None if there is none."""
+        try:
+            return self._send("GET", path, None, HEALTH_S).json()
+        except (NoEngine, ValueError):
+            return None
 
     def post(self, path: str, body: Mapping[str, Any], as_text: bool = False) -> Any:
         """Send a body and return the reply's JSON, or its text if it is not JSON or `as_text`.
@@ -65,13 +77,16 @@ class EngineClient:
         except ValueError:
             return reply.text
 
-    def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+    def _send(
+        self, method: str, path: str, body: Mapping[str, Any] | None, timeout_s: float | None = None
+    ) -> Any:
         import httpx2
 
         content = None if body is None else json.dumps(body, allow_nan=False).encode()
         headers = {"Content-Type": "application/json"} if content else {}
+        own = httpx2.USE_CLIENT_DEFAULT if timeout_s is None else httpx2.Timeout(timeout_s)
         try:
-            return self._http.request(method, path, content=content, headers=headers)
+            return self._http.request(method, path, content=content, headers=headers, timeout=own)
         except httpx2.HTTPError as error:
             raise NoEngine(f"{type(error).__name__}: {error}") from error
 

@@ -2,16 +2,16 @@
 the owner is gone, however the owner ended.
 
 An engine consists of several processes. If its first process is killed, the others stay, with the memory of
-the GPUs. A killed owner cannot end them. So this small process stands between both. The owner holds the other
-end of a pipe. When the pipe is closed, the guardian ends the engine's process group, removes the names in
-/dev/shm that the group had open, and removes the engine's directory.
+the GPUs. A killed owner cannot end them. So this small process watches the owner and ends the engine. The
+owner holds the other end of a pipe. When the pipe is closed, the guardian ends the engine's process group,
+removes the names in /dev/shm that the group had open, and removes the engine's directory.
 
-Run as a script by `cluster.engine.process`, with the standard library alone. It leaves the owner's process
-group and its children, because Ray kills those with the owner.
+Run as a script by `cluster.engine.process`, with the standard library alone. It is neither in the owner's
+process group nor the owner's child, because Ray kills both with the owner.
 
     guardian.py DIRECTORY LOG COMMAND...
 
-Its standard output says `pid N` when the engine has started, and `ended CODE` when all is over.
+Its standard output says `pid N` when the engine has started, and `ended REASON` when all is over.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ from pathlib import Path
 SHARED = Path("/dev/shm")
 LOOKS_S = 0.5  # seconds between two looks at the engine
 PATIENCE_S = 15.0  # seconds that a terminated engine may take before it is killed
+told_to_end: list[int] = []
 
 
 def main(directory: str, log: str, *command: str) -> None:
@@ -37,10 +38,10 @@ def main(directory: str, log: str, *command: str) -> None:
     os.setsid()
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: os.close(0))  # as if the owner had ended
-    before, opened = names(), set[Path]()
-    with open(log, "ab") as out:
-        try:
+    signal.signal(signal.SIGTERM, lambda number, _: told_to_end.append(number))
+    before, opened, reason = names(), set[Path](), ""
+    try:
+        with open(log, "ab") as out:
             engine = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -49,19 +50,20 @@ def main(directory: str, log: str, *command: str) -> None:
                 cwd=directory,
                 start_new_session=True,
             )
-        except OSError as error:
-            out.write(f"{error}\n".encode())
-            shutil.rmtree(directory, ignore_errors=True)
-            return
-    say(f"pid {engine.pid}")
-    while not owner_is_gone() and engine.poll() is None:
+    except OSError as error:
+        reason = str(error)
+    else:
+        say(f"pid {engine.pid}")
+        while not owner_is_gone() and engine.poll() is None:
+            opened |= opened_by(engine.pid)
         opened |= opened_by(engine.pid)
-    opened |= opened_by(engine.pid)
-    end(engine, opened)
+        end(engine, opened)
+        reason = f"with {engine.returncode}"
     for name in opened - before:
-        name.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            name.unlink()
     shutil.rmtree(directory, ignore_errors=True)
-    say(f"ended {engine.returncode}")
+    say(f"ended {reason}")
 
 
 def say(line: str) -> None:
@@ -71,12 +73,9 @@ def say(line: str) -> None:
 
 
 def owner_is_gone() -> bool:
-    """Wait a moment. Whether the owner's end of the pipe has been closed by then."""
-    try:
-        ready, _, _ = select.select([0], [], [], LOOKS_S)
-        return bool(ready) and not os.read(0, 1)
-    except (OSError, ValueError):  # closed by SIGTERM
-        return True
+    """Wait a moment. Whether the owner's end of the pipe has been closed by then, or SIGTERM has come."""
+    ready, _, _ = select.select([0], [], [], LOOKS_S)
+    return bool(told_to_end) or (bool(ready) and not os.read(0, 1))
 
 
 def end(engine: subprocess.Popen[bytes], opened: set[Path]) -> None:

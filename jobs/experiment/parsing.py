@@ -183,13 +183,15 @@ def known_keys(section: str | None) -> list[str]:
     return names
 
 
-KINDS = ("model", "endpoint", "file")
+KINDS = ("model", "server", "endpoint", "file")
 
 
 def _first_problem(error: ValidationError) -> tuple[str, str, str, str]:
     """One line about the first thing pydantic found."""
     problem = error.errors(include_url=False)[0]
-    loc = [str(part) for part in problem["loc"] if part not in KINDS]
+    whole = problem["loc"]
+    is_tagged = whole[:1] == ("teachers",) and len(whole) > 2  # by the kind, which stands in no file
+    loc = [str(part) for k, part in enumerate(whole) if not (is_tagged and k == 2 and part in KINDS)]
     where = ".".join(loc) or "the experiment"
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         names = known_keys(loc[0] if len(loc) > 1 else None)

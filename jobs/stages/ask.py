@@ -36,7 +36,7 @@ class Hosted:
     Attributes:
         replicas, needs: how many actors hold it, and what each needs. If the state has a server, that says
             so instead.
-        is_student: whether an engine's answers are learned from and judged as this model's own.
+        is_student: whether the answers count as the student's own. Then an engine is compared first.
     """
 
     state: ModelState
@@ -153,11 +153,12 @@ def asked_so_far(run: Run, table: Table) -> frozenset[bytes]:
 
 
 def ask_again(run: Run, label: str, wave: Wave, shard_size: int, kind: str = "generate") -> View:
-    """The view of a wave after failed calls were repeated. Only calls to endpoints are repeated: as often as
-    in earlier runs, and once more with `--retry-failed`.
+    """The view of a wave after failed calls were repeated. Only calls to endpoints and engines are repeated:
+    as often as in earlier runs, and once more with `--retry-failed`.
     """
     view, is_told = wave.view(run), run.retry_failed
-    for number in range(1, 100) if isinstance(wave.asked, EndpointTeacher) and view.is_finished else ():
+    is_called = isinstance(wave.asked, EndpointTeacher) or wave.asked.state.server is not None
+    for number in range(1, 100) if is_called and view.is_finished else ():
         again = replace(wave, retry=number)
         if not view.manifest()["counts"]["failed"]:
             break
