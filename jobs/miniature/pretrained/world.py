@@ -110,20 +110,11 @@ def make_pretrained(run: Run, settings: Miniature, stage: Stage, placement: Plac
     (place / WORLD).write_bytes(json.dumps(world, indent=1).encode())
     for missing in left_out:
         run.terminal.say(f"left out of the world: {missing}")
+    stage.finish([], models=len(able), teachers=len(teachers), students=1 + len(students))
     used = {member.weights for member in (*teachers, *students)}
     for line in own:
-        for path in [f"{line.name}/{WEIGHTS}", *(export_of(line, step, settings) for step in line.exports)]:
-            if path not in used:
-                (place / path).remove()
-    stage.finish([], models=len(able), teachers=len(teachers), students=1 + len(students))
-
-
-def start_of(line: Line, place: Place, settings: Miniature) -> Place:
-    """Where the weights are that a line goes on from."""
-    if line.start is None:
-        return base_of(place, line.base).weights
-    name, step = line.start
-    return place / f"{name}/step-{scaled(step, settings)}"
+        for path in {export_of(line, step, settings) for step in line.exports} - used:
+            (place / path).remove()  # each is half a gigabyte
 
 
 def name_of(line: Line, step: int) -> str:
@@ -139,8 +130,11 @@ def one_by_one(placement: Placement) -> Placement:
 
 
 def export_of(line: Line, step: int, settings: Miniature) -> str:
-    """Where a line's weights after a step are, inside the world's directory."""
-    return f"{line.name}/step-{scaled(step, settings)}"
+    """Where a line's weights after a step are, inside the world's directory. After the last step they are the
+    training's own.
+    """
+    folder = WEIGHTS if step == line.exports[-1] else f"step-{scaled(step, settings)}"
+    return f"{line.name}/{folder}"
 
 
 def members(
@@ -234,7 +228,8 @@ def train_lines(
     placement: Placement,
 ) -> None:
     """Train those lines that are not trained yet."""
-    jobs = [training_of(line, place, settings, k) for k, line in enumerate(own)]
+    by_name = {line.name: line for line in own}
+    jobs = [training_of(line, by_name, place, settings, k) for k, line in enumerate(own)]
     practice = frozenset(p.id for p in practice_of(settings, held))
     tasks = [
         (
@@ -251,19 +246,28 @@ def train_lines(
     run_queue(run, jobs, placement)
 
 
-def training_of(line: Line, place: Place, settings: Miniature, k: int) -> TrainJob:
-    """The training job of one line."""
-    output = place / line.name
-    exports = tuple(scaled(step, settings) for step in line.exports)
+def training_of(
+    line: Line, by_name: Mapping[str, Line], place: Place, settings: Miniature, k: int
+) -> TrainJob:
+    """The training job of one line.
+
+    Args:
+        by_name: the lines that it may go on from.
+    """
+    output, steps = place / line.name, [scaled(step, settings) for step in line.exports]
+    start = base_of(place, line.base).weights
+    if line.start is not None:
+        name, step = line.start
+        start = place / export_of(by_name[name], step, settings)
     return TrainJob(
         job_id=f"{place.name}-{line.name}",
-        source=ModelSource(str(start_of(line, place, settings))),
+        source=ModelSource(str(start)),
         examples=str(output / f"examples{SUFFIX}"),
         output=str(output),
         seed=settings.seed * 1000 + k,
         settings=TrainSettings(
             learning_rate=RATE,
-            steps=max(exports),
+            steps=steps[-1],
             batch_size=BATCH,
             warmup_ratio=0.1,
             schedule="constant" if line.start is None else "cosine",
@@ -272,7 +276,7 @@ def training_of(line: Line, place: Place, settings: Miniature, k: int) -> TrainJ
             checkpoint_every=10,
             deepspeed={"optimizer": {"params": {"betas": [0.9, 0.98]}}},
         ),
-        export_steps=exports,
+        export_steps=tuple(steps[:-1]),
     )
 
 
