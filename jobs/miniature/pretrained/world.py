@@ -84,10 +84,11 @@ def make_pretrained(run: Run, settings: Miniature, stage: Stage, placement: Plac
     bases, place = installed(), stage.directory
     held = write_held(place, settings)
     write_bases(run, place, bases)
-    first = first_lines(bases)
-    train_lines(run, place, settings, first, held, one_by_one(placement))
-    own = [*first, *lines(bases)]
-    train_lines(run, place, settings, own, held, placement)
+    first, then = first_lines(bases), lines(bases)
+    own = [*first, *then]
+    train_lines(run, place, settings, own, first, held, one_by_one(placement))
+    # without the first ones: in a queue, what goes on from one training would share its lane
+    train_lines(run, place, settings, own, then, held, placement)
     paths = {name: f"{BASE}/{name}/{WEIGHTS}" for name in bases}
     paths |= {name_of(line, step): export_of(line, step, settings) for line in own for step in line.exports}
     able = accuracies_of(
@@ -224,24 +225,26 @@ def train_lines(
     place: Place,
     settings: Miniature,
     own: Sequence[Line],
+    wanted: Sequence[Line],
     held: frozenset[str],
     placement: Placement,
 ) -> None:
-    """Train those lines that are not trained yet."""
+    """Train some of a world's lines, as far as they are not trained yet.
+
+    Args:
+        own: all lines of the world. Seeds follow from a line's place among them.
+    """
     by_name = {line.name: line for line in own}
-    jobs = [training_of(line, by_name, place, settings, k) for k, line in enumerate(own)]
-    practice = frozenset(p.id for p in practice_of(settings, held))
-    tasks = [
-        (
-            line.name,
-            Task(
-                write_worked,
-                (Place(job.examples), line, settings, base_of(place, line.base), held | practice, k),
-            ),
-        )
-        for k, (line, job) in enumerate(zip(own, jobs, strict=True))
-        if not Place(job.examples).is_file()
-    ]
+    kept_apart = held | {p.id for p in practice_of(settings, held)}
+    jobs, tasks = list[TrainJob](), list[tuple[str, Task]]()
+    for k, line in enumerate(own):
+        if line not in wanted:
+            continue
+        job = training_of(line, by_name, place, settings, k)
+        jobs.append(job)
+        if not Place(job.examples).is_file():
+            about = (Place(job.examples), line, settings, base_of(place, line.base), kept_apart, k)
+            tasks.append((line.name, Task(write_worked, about)))
     do_tasks(run, "draw", "the world's examples", tasks)
     run_queue(run, jobs, placement)
 
