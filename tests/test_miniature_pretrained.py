@@ -168,14 +168,17 @@ def test_a_small_world_is_built_once(
 
     lines = [
         recipe.Line(
-            "sentences", "smollm2-135m", ("sentences",), (1, 2), {"any": (0.0, 1.0), "none": (0.9, 1)}
+            "sentences", "smollm2-135m", ("sentences",), (1, 2), {"any": (0.0, 1.0), "none": (0.9, 1.0)}
         ),
-        recipe.Line("schooled", "smollm2-135m", ("equations",), (1,), {"schooled": (0.0, 1.0)}, True),
+        recipe.Line(
+            "schooled", "smollm2-135m", ("equations",), (1,), {"schooled": (0.0, 1.0)}, ("sentences", 1), True
+        ),
     ]
     monkeypatch.setattr(world, "installed", lambda: ["smollm2-135m"])
     monkeypatch.setattr("jobs.miniature.world.installed", lambda: ["smollm2-135m"])
     monkeypatch.setattr(world, "dequantise", write)
-    monkeypatch.setattr(world, "lines", lambda bases: lines)
+    monkeypatch.setattr(world, "first_lines", lambda bases: lines[:1])
+    monkeypatch.setattr(world, "lines", lambda bases: lines[1:])
     monkeypatch.setattr(world, "PRACTICE", 6)
     settings = Miniature(world="pretrained", train_questions=12, evaluate_questions=9, scale=0.05)
     store = Store(str(tmp_path / "store"))
