@@ -133,17 +133,18 @@ def test_the_path_of_a_socket_is_short_whatever_the_directory_for_temporary_file
 
 
 def test_an_engine_outlives_no_guardian_that_was_killed(tmp_path: Path) -> None:
-    how = EngineCommand(f"{SCRIPT} --uds {{socket}}")
+    memory = name_of_memory()
+    how = EngineCommand(f"{SCRIPT} --uds {{socket}} --shared {memory}")
     engine = Engine(how, "/weights", tmp_path / "log")
     said = engine.client.post("/v1/completions", {"prompt": [1]})
     directory = engine._directory
     (guard,) = [p.pid for p in psutil.process_iter(["cmdline"]) if is_guardian(p, directory)]
-    os.kill(guard, signal.SIGTERM)
     os.kill(guard, signal.SIGKILL)
     wait_for(lambda: not engine.is_running)
     engine.close()
     wait_for(lambda: is_gone(said["pid"]) and is_gone(said["child"]))
     assert not directory.exists()
+    assert not Path("/dev/shm", memory).exists()
 
 
 def is_guardian(process: psutil.Process, directory: Path) -> bool:

@@ -115,8 +115,9 @@ def test_a_killed_vllm_of_two_loses_nothing_and_leaves_nothing(
 
 
 def engines() -> list[int]:
-    """Processes of engines that are there now."""
-    return [p.pid for p in psutil.process_iter(["cmdline"]) if "vllm" in " ".join(p.info["cmdline"] or ())]
+    """Processes of engines that are there now, without their guardians."""
+    said = {p.pid: " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])}
+    return [pid for pid, words in said.items() if "vllm" in words and "guardian.py" not in words]
 
 
 class Killer:

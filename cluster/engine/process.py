@@ -188,6 +188,7 @@ class Guardian:
         self._owned: IO[bytes] | None = None
         self._said: IO[bytes] | None = None
         self._lines, self._is_closed = b"", True
+        self._before = guardian.names()
 
     def start(self, log: Path, words: list[str], env: Mapping[str, str]) -> None:
         """Start an engine under a guardian.
@@ -232,9 +233,16 @@ class Guardian:
         if b"ended" not in self._lines:
             started = re.search(rb"pid (\d+)", self._lines)
             if started is not None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(int(started[1]), signal.SIGKILL)
+                self._end_group(int(started[1]))
             shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _end_group(self, group: int) -> None:
+        """Kill an engine whose guardian was killed, and remove the shared memory that it has open."""
+        opened = guardian.opened_by(group) - self._before
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
+        for name in opened:
+            name.unlink(missing_ok=True)
 
 
 def filled(word: str, values: Mapping[str, Any]) -> str:
