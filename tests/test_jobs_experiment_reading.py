@@ -11,12 +11,13 @@ from cluster.errors import BadInput
 from cluster.placement import Needs
 from jobs.experiment.parsing import load_experiment, parse_experiment, resolved
 from jobs.experiment.placement import Placement, TrainPlacement
-from jobs.miniature import full
+from jobs.miniature import full, reading
+from jobs.miniature.pretrained import recipe
 from jobs.study.parts import cells_of, load_study, members_of
 
 HERE = Path(__file__).resolve().parents[1]
 # The full world's members, were every band reached.
-EVERYBODY = {
+FULL = {
     "teacher": [f"{line.recipe.name}-{band}" for line in full.base_lines() for band in full.STRENGTHS],
     "student": [
         f"{language}-{width}-kin-{kinship}-{band}"
@@ -26,6 +27,16 @@ EVERYBODY = {
         for band in full.COMPETENCES
     ],
 }
+READING = {
+    "teacher": [name for strong, weak, _ in reading.LANGUAGES.values() for name in (strong, weak)],
+    "student": [student for *_, student in reading.LANGUAGES.values()],
+}
+LINES = [*recipe.first_lines(list(recipe.BASES)), *recipe.lines(list(recipe.BASES))]
+PRETRAINED = {
+    "teacher": [name for line in LINES if not line.is_student for name in line.bands],
+    "student": ["smol", *(name for line in LINES if line.is_student for name in line.bands)],
+}
+EVERYBODY = {"full": FULL, "reading": READING, "pretrained": PRETRAINED}
 
 
 READY = sorted((HERE / "experiments").glob("*.yaml"))
@@ -41,7 +52,8 @@ def test_every_ready_experiment_is_valid_and_reads_back_to_itself(file: Path) ->
 @pytest.mark.parametrize("file", [f for f in READY if "study" in f.name], ids=lambda p: p.name)
 def test_every_ready_study_is_valid_in_every_part(file: Path) -> None:
     study = load_study(file)
-    members = members_of(study, EVERYBODY)
+    world = (study.experiment.get("miniature") or {}).get("world", "full")
+    members = members_of(study, EVERYBODY[world])
     for name in study.parts:
         assert cells_of(study, name, members)
     with pytest.raises(BadInput, match="is a study"):
