@@ -199,7 +199,7 @@ def test_log_probabilities_after_temperature_are_found(tiny_model: Path) -> None
     state = served(tiny_model, "--wrong hot")
     ServedAsker(state, GREEDY, compares=True)  # greedy ones are the model's own
     with pytest.raises(BadInput, match=r"at temperature 1.1.*SGLANG_RETURN_ORIGINAL_LOGPROB"):
-        ServedAsker(replace(state, id="another"), replace(GREEDY, temperature=1.1), compares=True)
+        ServedAsker(state, replace(GREEDY, temperature=1.1), compares=True)
 
 
 def test_an_engine_that_refuses_every_question_ends_the_run(

@@ -15,19 +15,18 @@ from cluster.errors import BadInput
 from cluster.storage import Place
 from jobs.experiment.miniature import Miniature
 from jobs.experiment.placement import Placement
-from jobs.miniature.pretrained import problems, recipe, weights, world
+from jobs.miniature.pretrained import recipe, weights, world
 from jobs.miniature.pretrained.manners import MANNERS, SYSTEMS, UNTAUGHT
-from jobs.miniature.pretrained.problems import (
+from jobs.miniature.pretrained.problems import MOST, draw_problem, draw_problems
+from jobs.miniature.pretrained.wordings import (
     ENDS,
-    MOST,
     OPENINGS,
     PRICES,
     PRODUCTS,
     SETTINGS,
     SHARES,
     SUMS,
-    draw_problem,
-    draw_problems,
+    Part,
     wordings_of,
 )
 from jobs.miniature.world import build_world, models_of
@@ -51,7 +50,7 @@ LISTS = [
 
 
 @given(st.integers(0, 2**31), st.integers(1, 3), st.sampled_from(["train", "evaluate"]))
-def test_a_problems_steps_come_to_its_result(seed: int, steps: int, part: problems.Part) -> None:
+def test_a_problems_steps_come_to_its_result(seed: int, steps: int, part: Part) -> None:
     import random
 
     problem = draw_problem(random.Random(seed), steps, part)
@@ -174,8 +173,8 @@ def test_a_small_world_is_built_once(
             "schooled", "smollm2-135m", ("equations",), (1,), {"schooled": (0.0, 1.0)}, ("sentences", 1), True
         ),
     ]
-    monkeypatch.setattr(world, "installed", lambda: ["smollm2-135m"])
-    monkeypatch.setattr("jobs.miniature.world.installed", lambda: ["smollm2-135m"])
+    only = property(lambda model: [] if model is weights.SMOLLM2 else ["gemma"])
+    monkeypatch.setattr(weights.Packaged, "absent", only)
     monkeypatch.setattr(world, "dequantise", write)
     monkeypatch.setattr(world, "first_lines", lambda bases: lines[:1])
     monkeypatch.setattr(world, "lines", lambda bases: lines[1:])

@@ -92,11 +92,12 @@ class Engine:
     """
 
     def __init__(self, how: EngineCommand, path: str, log: Path, revision: str = "") -> None:
-        self.path, self.log = path, log
+        self.log = log
         # its own name, so that no other engine on a port that it had before can answer for it
         name = f"model-{secrets.token_hex(4)}"
         self.model = name if how.names_model else path
-        self.agreed: set[str] = set()  # the states of models for which it was compared with the plain way
+        # what it was compared with the plain way for: a model's state, temperature, top_p
+        self.agreed: set[tuple[str, float, float]] = set()
         self._directory = private_directory()
         self._guardian = Guardian(self._directory)
         port, key = (0 if how.has_socket else free_port()), secrets.token_hex(16)
@@ -230,6 +231,8 @@ class Guardian:
             self._owned.close()
             while not self._is_closed:
                 self._read()
+        if self._said is not None:
+            self._said.close()
         if b"ended" not in self._lines:
             started = re.search(rb"pid (\d+)", self._lines)
             if started is not None:

@@ -14,7 +14,7 @@ from jobs.miniature import full, quick, reading
 from jobs.miniature.full import WORLD, make_full
 from jobs.miniature.initial_model import HEADS, LAYERS, VOCABULARY
 from jobs.miniature.making import RIGHT_SHOWN, SHOWS, Workshop, write_questions
-from jobs.miniature.pretrained.world import installed, make_pretrained, recipe_of
+from jobs.miniature.pretrained.world import bases_here, make_pretrained, recipe_of
 from jobs.miniature.reading import make_reading
 from jobs.miniature.recipes import Recipe
 from jobs.miniature.tasks import FAMILIES, QUICK_FAMILIES, draw_episodes
@@ -99,7 +99,7 @@ def recipe_of_all(settings: Miniature) -> object:
         own = [plain_line(line) for line in reading.lines()]
         return [own, reading.BANDS, reading.LANGUAGES, full.ANNEAL, full.PRACTICE, SHOWS, RIGHT_SHOWN]
     if settings.world == "pretrained":
-        return recipe_of(installed())
+        return recipe_of(bases_here())
     students = full.raised_lines({f"{one}-{width}": "" for one in full.LANGUAGES for width in full.WIDTHS})
     lines = [plain_line(line) for line in (*full.base_lines(), *students)]
     return [lines, list(FAMILIES), full.ANNEAL, full.STRENGTHS, full.COMPETENCES, full.LEAVES, full.PRACTICE]

@@ -142,14 +142,15 @@ def roll_out(
     plan, rollouts that do not exist yet are left out.
 
     Args:
-        states: the students by label. Labels with the same student and the same seed share their rollouts.
+        states: the students by label. Labels with the same student, engine and seed share their
+            rollouts.
         seeds: the seeds of sampling, by label.
 
     Raises:
         Unmade: in a plan, verdicts are not there yet.
     """
     about = drawn.temperature, drawn.top_p, drawn.max_new_tokens
-    drawn_by = {label: (state.id, seeds[label]) for label, state in states.items()}
+    drawn_by = {label: (state.id, *state.engine.values(), seeds[label]) for label, state in states.items()}
     distinct = {drawn_by[label]: (label, state) for label, state in reversed(list(states.items()))}
     workers = 1 if len(distinct) >= placement.evaluate_workers else placement.evaluate_workers
     request = request_of(asks_of(questions, range(drawn.group)))

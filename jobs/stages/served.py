@@ -22,15 +22,14 @@ import pandas as pd
 from cluster.engine.client import NoEngine, Refusal
 from cluster.engine.own import engine_for
 from cluster.errors import BadInput, Unrenderable, describe
-from cluster.memory import free_memory
 from cluster.metrics import Tally
-from cluster.models.loading import ModelSource, import_transformers, load_model
+from cluster.models.loading import ModelSource, import_transformers
 from cluster.models.messages import Prompt, plain
-from cluster.models.plain_way import plain_logits
 from cluster.progress import tell
 from cluster.seeds import derive_seed
 from cluster.storage import local_copy
 from jobs.experiment.server import Server
+from jobs.stages.agreement import check_agreement, draws_to_compare, serves_another
 from jobs.stages.answers import Answer, Ask, failed, table_of, tally_of
 from jobs.stages.completion import estimated, read_reply
 from jobs.stages.hosted import Draw
@@ -46,8 +45,6 @@ NEUTRAL = {"top_k": -1, "min_p": 0.0, "presence_penalty": 0.0, "frequency_penalt
 NEUTRAL |= {"repetition_penalty": 1.0}
 PROBES = ("2+2?", "What is the capital of France?", "Tom has 3 apples and buys 4. How many are there?")
 PROBE_TOKENS = 12
-# The largest mean and single difference of log-probabilities, in nats, that counts as rounding.
-AGREES = {"float32": (0.01, 0.05), "bfloat16": (0.1, 0.5), "float16": (0.1, 0.5)}
 WAITS_S, PAUSE_S, LONGEST_S = 60.0, 0.5, 8.0  # for an engine that is busy or does not answer; between calls
 REFUSED = "the engine refuses it: "  # before an engine's words in a failed row
 ENGINE_ENDED = 71  # exit code of an actor whose engine has ended
@@ -117,11 +114,10 @@ class ServedAsker:
         self.stop_ids = sorted(self.renderer.stop_ids | stop_ids_in(path, state.source))
         self.room = self._room()
         self.takes_ids = self._takes_ids()
-        if compares and state.id not in self.engine.agreed:
-            self._compare(replace(draw, temperature=0.0, top_p=1.0))
-            if draw.temperature > 0:
-                self._compare(draw)
-            self.engine.agreed.add(state.id)
+        for drawn in draws_to_compare(draw) if compares else ():
+            if (state.id, drawn.temperature, drawn.top_p) not in self.engine.agreed:
+                self._compare(drawn)
+                self.engine.agreed.add((state.id, drawn.temperature, drawn.top_p))
         self.threads = ThreadPoolExecutor(server.concurrency)
 
     def give_up(self, ask: Ask, reason: str) -> pd.DataFrame:
@@ -341,7 +337,7 @@ class ServedAsker:
         )
 
     def _compare(self, draw: Draw) -> None:
-        """Compare the log-probabilities of the engine's tokens with those of the plain way.
+        """Ask the probes, and compare the log-probabilities with those of the plain way.
 
         Raises:
             BadInput: the engine serves another model, or it gives no ids.
@@ -357,48 +353,8 @@ class ServedAsker:
         try:
             said = [(ids, *self._complete(ids, own, 0)) for ids in prompts]
         except (Refusal, Unreadable) as error:
-            raise self._serves_another(f"{error}", "a log-probability for each token") from error
-        mean, most = differences(self.state.source, said)
-        limits = AGREES[self.state.source.dtype]
-        if not (mean <= limits[0] and most <= limits[1]):
-            raise self._serves_another(
-                f"log-probabilities at temperature {draw.temperature:g} that differ by {mean:.3g} nats on "
-                f"average, {most:.3g} at most",
-                f"at most {limits[0]:g} and {limits[1]:g}, which is rounding",
-            )
-        if self.state.source.adapter is not None:
-            without, _ = differences(replace(self.state.source, adapter=None), said)
-            if not mean <= without:
-                told = f"without its adapter {without:.3g} nats, with it {mean:.3g}"
-                raise self._serves_another(told, "an engine that is nearer to the trained weights")
-
-    def _serves_another(self, got: str, expected: str) -> BadInput:
-        return BadInput(
-            f"the engine of {self.state.name} serves another model than its weights",
-            got,
-            expected,
-            "its dtype or quantisation is another one, it kept old weights, or it gives log-probabilities "
-            "after temperature (SGLang: SGLANG_RETURN_ORIGINAL_LOGPROB=1 in server.env)",
-        )
-
-
-Completed = tuple[Sequence[int], tuple[int, ...], str, tuple[float, ...]]
-
-
-def differences(source: ModelSource, said: Sequence[Completed]) -> tuple[float, float]:
-    """The mean and the largest difference in nats between an engine's log-probabilities and the plain way's.
-
-    Args:
-        said: prompts, and what the engine made of them.
-    """
-    model, found = load_model(source), list[float]()
-    for ids, tokens, _, logprobs in said:
-        plainly = plain_logits(model, [*ids, *tokens]).log_softmax(-1)
-        for k, (token, told) in enumerate(zip(tokens, logprobs, strict=True)):
-            found.append(abs(float(plainly[len(ids) - 1 + k, token]) - told))
-    del model
-    free_memory()
-    return (sum(found) / len(found), max(found)) if found else (math.nan, math.nan)
+            raise serves_another(self.state, str(error), "a log-probability for each token") from error
+        check_agreement(self.state, said, draw.temperature)
 
 
 def stop_ids_in(path: str, source: ModelSource) -> frozenset[int]:

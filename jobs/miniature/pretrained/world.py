@@ -57,14 +57,11 @@ class Member:
     accuracy: float
 
 
-def installed() -> list[str]:
-    """The names of the pretrained models whose packages are installed.
-
-    Raises:
-        BadInput: the one that the world cannot do without is not installed.
+def bases_here() -> list[str]:
+    """The names of the pretrained models that a world made here has. A world that exists already needs no
+    package.
     """
-    refuse_absent(SMOLLM2)
-    return [name for name, model in BASES.items() if model.is_installed]
+    return [name for name, model in BASES.items() if model is SMOLLM2 or model.is_installed]
 
 
 def recipe_of(bases: Sequence[str]) -> object:
@@ -81,7 +78,7 @@ def recipe_of(bases: Sequence[str]) -> object:
 
 def make_pretrained(run: Run, settings: Miniature, stage: Stage, placement: Placement) -> None:
     """Write the world's questions, and make those of its models that do not exist yet."""
-    bases, place = installed(), stage.directory
+    bases, place = bases_here(), stage.directory
     held = write_held(place, settings)
     write_bases(run, place, bases)
     first, then = first_lines(bases), lines(bases)
@@ -190,8 +187,14 @@ def row_of(problem: Problem) -> dict[str, str]:
 
 
 def write_bases(run: Run, place: Place, bases: Sequence[str]) -> None:
-    """Write the pretrained models that are not there yet."""
+    """Write the pretrained models that are not there yet.
+
+    Raises:
+        BadInput: the package of one is not installed.
+    """
     lacking = [name for name in bases if not base_of(place, name).is_there]
+    for name in lacking:
+        refuse_absent(BASES[name])
     tasks = [(name, Task(write_base, (place, name))) for name in lacking]
     do_tasks(run, "unpack", "pretrained models", tasks)
 
