@@ -20,6 +20,7 @@ from cluster.models.loading import load_model
 from cluster.models.messages import plain
 from cluster.session import Cluster
 from jobs.experiment.parsing import parse_experiment
+from jobs.experiment.rollouts import Rollouts
 from jobs.experiment.server import Server
 from jobs.experiment.students import Student
 from jobs.experiment.teachers import ServerTeacher
@@ -27,7 +28,9 @@ from jobs.pipeline import check_engines, harvest_of, look
 from jobs.run.run import Run
 from jobs.run.store import Stage
 from jobs.stages.answers import Ask
+from jobs.stages.check import Checks
 from jobs.stages.hosted import Draw, ModelAsker
+from jobs.stages.rollouts import roll_out
 from jobs.stages.served import ServedAsker, weights_of
 from jobs.stages.states import ModelState, first_state
 from jobs.stages.teachers import build_pool
@@ -286,6 +289,26 @@ def test_a_server_teacher_has_what_a_server_has() -> None:
     teacher = ServerTeacher(kind="server", name="big", path="/m", command="vllm {path} {socket}", num_gpus=4)
     assert teacher.server.num_gpus == teacher.needs.num_gpus == 4
     assert teacher.needs.keeps == teacher.server.needs_for("/m").keeps != teacher.server.needs_for("/n").keeps
+
+
+@pytest.mark.long
+def test_rollouts_of_a_hosted_and_of_a_served_student_are_not_shared(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
+    """Both have the same weights and seeds. Sampled answers differ between engines."""
+    drawn = Rollouts(group=2, questions=2, max_new_tokens=4)
+    e = parse_experiment(small_world)
+    with open_here(small_world, tmp_path) as here:
+        looked = look(here, e)
+        hosted = looked.students["kid"]
+        states = {"hosted": hosted, "twin": hosted}
+        states["served"] = replace(hosted, server=Server(command=ENGINE, env=ENV))
+        questions = list(looked.questions.values())[:2]
+        seeds = dict.fromkeys(states, 3)
+        found = roll_out(here, states, questions, drawn, Checks(e.verify, e.judge), seeds, e.placement)
+    assert found["hosted"].said == found["twin"].said
+    assert found["hosted"].said != found["served"].said
+    assert found["served"].told(0).shape[0] == 4
 
 
 @pytest.mark.long
