@@ -46,7 +46,8 @@ test: lint
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder -m 'not slow and not long'
 
 long: install
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder -m 'long and not slow'
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder -m 'long and not slow' \
+		$(if $(SECONDS_LEFT),--begin-none-after $(SECONDS_LEFT))
 
 slow: install
 	$(BIN)/pytest -m slow

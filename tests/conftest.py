@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,28 @@ settings.load_profile("tutelage")
 atexit.register(shutil.rmtree, os.environ["TUTELAGE_CACHE"], ignore_errors=True)
 DEATH = re.compile(r"Fatal|SIG[A-Z]{3,}|terminate called|core dumped|oom|out of memory|unexpected", re.I)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--begin-none-after", type=int, metavar="SECONDS", help="skip what has not begun by then")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With xdist the clock of the first process counts, also in a worker that is started later."""
+    seconds = config.getoption("begin_none_after")
+    given = getattr(config, "workerinput", {})
+    config.begin_none_after = given.get("ends", None if seconds is None else time.time() + seconds)  # type: ignore
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["ends"] = node.config.begin_none_after
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    ends = item.config.begin_none_after  # type: ignore
+    if ends is not None and time.time() > ends:
+        pytest.skip("no time is left to begin it")
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
