@@ -42,7 +42,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--begin-none-after", type=int, metavar="SECONDS", help="skip what has not begun by then")
+    told = "skip tests that have not begun by then"
+    parser.addoption("--begin-none-after", type=int, metavar="SECONDS", help=told)
 
 
 def pytest_configure(config: pytest.Config) -> None:
