@@ -100,6 +100,7 @@ class _JobRun:
         sharded = engine_config(self.settings, self.workers)["zero_optimization"]["stage"] > 0
         self.resized = sharded and self.found is not None and self.found[2] != self.workers
         objective = job.objective.make()
+        self.counts = objective.counts
         about = (self.settings, self.workers, self.device, self.resized, job.frozen)
         self.student = start(job.source, objective, *about)
         self.stepper = Stepper(
@@ -122,7 +123,7 @@ class _JobRun:
             means, mass, passes = self.stepper.take(step, batch)
             done, seconds = step + 1, round(time.monotonic() - began, 4)
             if metrics is not None:
-                row = {"step": done, "of": self.total, **means, "answer_tokens": mass, "seconds": seconds}
+                row = {"step": done, "of": self.total, **means, self.counts: mass, "seconds": seconds}
                 metrics.append(row | {"passes": passes})
             if done in self.job.export_steps:
                 self._export(f"step-{done}")

@@ -224,7 +224,7 @@ def finish_training(stage: Stage, run_id: str, placement: Placement) -> None:
         steps=len(rows),
         first_loss_nats=rows[0]["loss_nats"],
         last_loss_nats=rows[-1]["loss_nats"],
-        answer_tokens=sum(r["answer_tokens"] for r in rows),
+        **{name: sum(r[name] for r in rows) for name in ("answer_tokens", "pairs") if name in rows[0]},
     )
 
 

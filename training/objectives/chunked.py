@@ -1,4 +1,5 @@
-"""A loss over a large vocabulary. The logits never exist all at once, not even in the backward pass.
+"""A loss, or the tokens' log-probabilities, over a large vocabulary. The logits never exist all at once, not
+even in the backward pass.
 
 Shapes: D width, V vocabulary, N tokens with a loss.
 """
@@ -49,6 +50,67 @@ def chunked_loss(head: Head, hidden_ND: torch.Tensor, loss_of: ChunkLoss, blocks
 
         total = total + checkpoint(piece, hidden_ND[part], use_reentrant=False)
     return total
+
+
+def chunked_logprobs(head: Head, hidden_ND: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
+    """The log-probability of each label, natural log, float32 [N]. Only the logits of a few tokens exist at a
+    time, also in the backward pass.
+
+    If the projection is one matrix that is not trained, as with adapters, each token's gradient is computed
+    in the forward pass, and no logits are computed twice. Any other projection is computed again, chunk by
+    chunk, in the backward pass. With sharded weights (ZeRO-3) it is computed whole.
+    """
+    most = CHUNK_BYTES.get(hidden_ND.device.type, CHUNK_BYTES["cuda"])
+    rows = max(1, most // (4 * head.size))
+
+    def piece(hidden_nD: torch.Tensor, labels_n: torch.Tensor) -> torch.Tensor:
+        logits = head.logits(hidden_nD)
+        return -torch.nn.functional.cross_entropy(logits, labels_n, reduction="none")
+
+    if hasattr(head.weight, "ds_id") or len(hidden_ND) <= rows:
+        return piece(hidden_ND, labels_N)
+    if head.is_one_matrix and not any(
+        p.requires_grad for p in head.model.get_output_embeddings().parameters()
+    ):
+        given = (hidden_ND, labels_N, head, rows)
+        return _FixedMatrixLogprobs.apply(*given)  # type: ignore[no-any-return,no-untyped-call]
+    found = [
+        checkpoint(
+            piece, hidden_ND[start : start + rows], labels_N[start : start + rows], use_reentrant=False
+        )
+        for start in range(0, len(hidden_ND), rows)
+    ]
+    return torch.cat(found)
+
+
+class _FixedMatrixLogprobs(torch.autograd.Function):
+    """Log-probabilities through a matrix that is not trained. The forward pass keeps the gradient of each
+    token's log-probability in its hidden state [N, D].
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, hidden_ND: torch.Tensor, labels_N: torch.Tensor, head: Head, rows: int
+    ) -> torch.Tensor:
+        found, grads = [], torch.zeros_like(hidden_ND)
+        weight, bias = head.weight, head.model.get_output_embeddings().bias
+        for start in range(0, len(hidden_ND), rows):
+            part = slice(start, start + rows)
+            logits = torch.nn.functional.linear(hidden_ND[part], weight, bias).detach().requires_grad_(True)
+            with torch.enable_grad():
+                told = scaled(head.model, logits.float())
+                logprobs = -torch.nn.functional.cross_entropy(told, labels_N[part], reduction="none")
+                total = logprobs.sum()
+            (grad,) = torch.autograd.grad(total, logits)
+            torch.mm(grad, weight, out=grads[part])
+            found.append(logprobs.detach())
+        ctx.save_for_backward(grads)
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: torch.Tensor) -> tuple[Any, ...]:
+        (scale_N,), (grads,) = outputs, ctx.saved_tensors
+        return grads * scale_N.unsqueeze(1).to(grads.dtype), None, None, None
 
 
 class _OneMatrixLoss(torch.autograd.Function):

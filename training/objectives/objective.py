@@ -29,6 +29,7 @@ class Objective:
         loss: takes the head, the attached module and a micro-batch; returns sums. Rows with zero weights only
             exist because all workers make equally many passes, and must add nothing.
         mass: the contribution of each example to the divisor.
+        counts: what the mass is a number of, by the name that it has in the metrics.
         attach: makes a module that is trained or kept beside the model (a value head, a frozen copy). It gets
             the model and the source of a frozen model, if the training has one. What it registers is part of
             checkpoints and not of exports.
@@ -37,6 +38,7 @@ class Objective:
     loss: Callable[[Head, torch.nn.Module | None, Tensors], Sums]
     mass: Callable[[Examples], np.ndarray]
     attach: Callable[[Any, ModelSource | None], torch.nn.Module] | None = None
+    counts: str = "answer_tokens"
 
 
 def token_mass(examples: Examples) -> np.ndarray:
