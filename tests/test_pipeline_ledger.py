@@ -15,9 +15,9 @@ from jobs.experiment.parsing import parse_experiment
 from jobs.pipeline import load_questions
 from jobs.results.summary import summarise, verdict_lines
 from jobs.stages.evaluate import evaluate_students
+from jobs.stages.examples import refuse_another_rendering
 from jobs.stages.states import first_state
 from jobs.systems.paths import judging_of
-from jobs.systems.select.algorithm import refuse_another_rendering
 from tests.runs import choose, open_here, run, tutelage, write_experiment
 from tests.test_pipeline_rows import rewrite
 

@@ -8,30 +8,18 @@ the next round.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import pandas as pd
-
-from cluster.errors import BadInput
-from cluster.models.rendering import Renderer
-from cluster.storage import Place
-from jobs.experiment.stages import Evaluate
-from jobs.files.questions import Question
 from jobs.results.outcome import OnResult, Outcome, Round, Start, StudentPath
 from jobs.run.run import Run
-from jobs.run.slices import Sliced, Task, do_tasks
-from jobs.run.store import Stage
 from jobs.stages.evaluate import evaluate_stage, evaluate_students
+from jobs.stages.examples import examples_of, refuse_another_rendering, settings_for
 from jobs.stages.measures import Measuring, measure_pool, measuring_of
-from jobs.stages.pool import AnswerPool
-from jobs.stages.questions import read_slice
-from jobs.stages.score import PoolScores, score_pool
+from jobs.stages.score import score_pool
 from jobs.stages.select import Choice, select_answers
 from jobs.stages.states import ModelState, Training
-from jobs.stages.train import EXAMPLES, NothingToLearn, examples_stage, train_epochs, write_examples_of
+from jobs.stages.train import NothingToLearn, train_epochs
 from jobs.systems.paths import end_path, judging_of, path_seed, train_and_judge
-from training.data import SUFFIX, Example, Examples, join_examples, write_examples
-from training.settings import TrainSettings, with_steps
 
 
 def teach(
@@ -88,7 +76,7 @@ def choose(
             continue
         refuse_another_rendering(label, scores, state)
         try:
-            examples = examples_of(run, label, state, chosen, start)
+            examples = examples_of(run, label, state, chosen, pool, e.evaluate)
         except NothingToLearn as why:
             end_path(run, outcome, path, number, why)
             continue
@@ -96,13 +84,6 @@ def choose(
             trainings[path] = Training(label, state, examples, seed, settings_for(examples, e.train))
             outcome.rounds[path, number] = Round(scores, chosen, examples)
     return trainings
-
-
-def settings_for(examples: Stage, settings: TrainSettings) -> TrainSettings:
-    """The settings of a training on these examples. A token budget is converted into a number of steps."""
-    if settings.tokens is None:
-        return settings
-    return with_steps(settings, float(Examples(examples.part(EXAMPLES)).loss_tokens.mean()))
 
 
 def measurings(
@@ -124,112 +105,6 @@ def choosers(
     student. Otherwise it is the student before training, because only the answers' lengths are needed.
     """
     return {p: now[p] if p.choosing.cost is not None else start[p.student] for p in now}
-
-
-def examples_of(run: Run, label: str, student: ModelState, chosen: Sliced, start: Start) -> Stage:
-    """Write the chosen answers as training examples. Paths with the same choice and the same rendering share
-    them.
-    """
-    stage = examples_stage(run.store, "select", student.rendering, chosen.id)
-    render = RenderSlice(student, chosen, start.pool, start.experiment.evaluate.max_new_tokens)
-
-    def make(place: Place) -> int:
-        pieces = [stage.directory / f"piece-{k:05d}{SUFFIX}" for k in range(chosen.count)]
-        tasks = [(f"{label} {k}", Task(render, (k, piece))) for k, piece in enumerate(pieces)]
-        here = chosen.count == 1
-        try:
-            lengths = list(do_tasks(run, "examples", label, tasks, here).values())
-            check_lengths(label, lengths, start.experiment.evaluate)
-            joined = Task(join_examples, (pieces, place))
-            return int(do_tasks(run, "examples", f"{label} as one file", [("all", joined)], here)["all"])
-        finally:
-            for piece in pieces:
-                piece.unlink()
-
-    return write_examples_of(run, label, stage, make)
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Statistics of some examples: their number, the length of the longest answer in tokens, and the number
-    of answers that are longer than a limit.
-    """
-
-    examples: int
-    longest: int
-    cut: int
-
-
-@dataclass(frozen=True)
-class RenderSlice:
-    """Runs in a worker. Renders a slice's chosen answers for training, in the order in which they were
-    chosen.
-
-    Attributes:
-        limit: the number of tokens above which `Lengths` counts an answer as cut.
-    """
-
-    student: ModelState
-    chosen: Sliced
-    pool: AnswerPool
-    limit: int
-
-    def __call__(self, number: int, piece: Place) -> Lengths:
-        chosen = self.chosen.read("chosen", number)
-        questions = read_slice(self.pool.questions, number)
-        examples = render_chosen(chosen, self.pool.read(number), questions, self.student.renderer())
-        write_examples(piece, examples)
-        tokens = [x.loss_tokens for x in examples]
-        return Lengths(len(tokens), max(tokens, default=0), sum(n > self.limit for n in tokens))
-
-
-def refuse_another_rendering(label: str, scores: PoolScores, student: ModelState) -> None:
-    """Refuse costs that were computed on other tokens than training will use.
-
-    Raises:
-        BadInput: the renderings differ. Gives both.
-    """
-    scored_under = scores.rendering
-    if scored_under != student.rendering:
-        raise BadInput(
-            f"{label}: the costs were made under another rendering than training uses",
-            str(scored_under)[:12],
-            f"{student.rendering[:12]}, the student's own chat template",
-            "score again with the student as it is now",
-        )
-
-
-def render_chosen(
-    chosen: pd.DataFrame, pool: pd.DataFrame, questions: Mapping[str, Question], renderer: Renderer
-) -> list[Example]:
-    """Render the chosen answers for training, in the order of the rows of `chosen`."""
-    wanted = pool[pool["answer_id"].isin(chosen["answer_id"].tolist())]
-    columns = (wanted[c].tolist() for c in ("answer_id", "text", "tool_calls"))
-    answers = {answer: said for answer, *said in zip(*columns, strict=True)}
-    examples = []
-    columns = (chosen[c].tolist() for c in ("question_id", "answer_id", "weight"))
-    for question, answer, weight in zip(*columns, strict=True):
-        text, calls = answers[answer]
-        rendered = renderer.conversation(questions[question].prompt, text, calls=calls)
-        examples.append(Example(rendered.ids, rendered.prompt_length, rendered.answer_end, float(weight)))
-    return examples
-
-
-def check_lengths(label: str, lengths: Sequence[Lengths], evaluate: Evaluate) -> None:
-    """Refuse to train on answers that are longer than the student may generate in evaluation.
-
-    Raises:
-        BadInput: a chosen answer is longer than `evaluate.max_new_tokens`.
-    """
-    longest, cut = max(own.longest for own in lengths), sum(own.cut for own in lengths)
-    if cut and evaluate.metric == "accuracy" and not evaluate.allow_truncation:
-        raise BadInput(
-            f"{label}: {cut} of {sum(own.examples for own in lengths)} chosen answers are longer than the "
-            "student may generate",
-            f"up to {longest} tokens, evaluate.max_new_tokens {evaluate.max_new_tokens}",
-            "room for every chosen answer",
-            f"set evaluate.max_new_tokens={longest}, or evaluate.allow_truncation=true to go on knowingly",
-        )
 
 
 def judge_epochs(

@@ -1,0 +1,140 @@
+"""Chosen answers as training examples, for every system whose students learn from teachers' answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from cluster.errors import BadInput
+from cluster.models.rendering import Renderer
+from cluster.storage import Place
+from jobs.experiment.stages import Evaluate
+from jobs.files.questions import Question
+from jobs.run.run import Run
+from jobs.run.slices import Sliced, Task, do_tasks
+from jobs.run.store import Stage
+from jobs.stages.pool import AnswerPool
+from jobs.stages.questions import read_slice
+from jobs.stages.score import PoolScores
+from jobs.stages.states import ModelState
+from jobs.stages.train import EXAMPLES, examples_stage, write_examples_of
+from training.data import SUFFIX, Example, Examples, join_examples, write_examples
+from training.settings import TrainSettings, with_steps
+
+
+def settings_for(examples: Stage, settings: TrainSettings) -> TrainSettings:
+    """The settings of a training on these examples. A token budget is converted into a number of steps."""
+    if settings.tokens is None:
+        return settings
+    return with_steps(settings, float(Examples(examples.part(EXAMPLES)).loss_tokens.mean()))
+
+
+def examples_of(
+    run: Run, label: str, student: ModelState, chosen: Sliced, pool: AnswerPool, evaluate: Evaluate
+) -> Stage:
+    """Write the chosen answers as training examples. Paths with the same choice and the same rendering share
+    them.
+
+    Args:
+        evaluate: how the student is evaluated: it must be allowed to write what it learns from.
+    """
+    stage = examples_stage(run.store, "select", student.rendering, chosen.id)
+    render = RenderSlice(student, chosen, pool, evaluate.max_new_tokens)
+
+    def make(place: Place) -> int:
+        pieces = [stage.directory / f"piece-{k:05d}{SUFFIX}" for k in range(chosen.count)]
+        tasks = [(f"{label} {k}", Task(render, (k, piece))) for k, piece in enumerate(pieces)]
+        here = chosen.count == 1
+        try:
+            lengths = list(do_tasks(run, "examples", label, tasks, here).values())
+            check_lengths(label, lengths, evaluate)
+            joined = Task(join_examples, (pieces, place))
+            return int(do_tasks(run, "examples", f"{label} as one file", [("all", joined)], here)["all"])
+        finally:
+            for piece in pieces:
+                piece.unlink()
+
+    return write_examples_of(run, label, stage, make)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Statistics of some examples: their number, the length of the longest answer in tokens, and the number
+    of answers that are longer than a limit.
+    """
+
+    examples: int
+    longest: int
+    cut: int
+
+
+@dataclass(frozen=True)
+class RenderSlice:
+    """Runs in a worker. Renders a slice's chosen answers for training, in the order in which they were
+    chosen.
+
+    Attributes:
+        limit: the number of tokens above which `Lengths` counts an answer as cut.
+    """
+
+    student: ModelState
+    chosen: Sliced
+    pool: AnswerPool
+    limit: int
+
+    def __call__(self, number: int, piece: Place) -> Lengths:
+        chosen = self.chosen.read("chosen", number)
+        questions = read_slice(self.pool.questions, number)
+        examples = render_chosen(chosen, self.pool.read(number), questions, self.student.renderer())
+        write_examples(piece, examples)
+        tokens = [x.loss_tokens for x in examples]
+        return Lengths(len(tokens), max(tokens, default=0), sum(n > self.limit for n in tokens))
+
+
+def refuse_another_rendering(label: str, scores: PoolScores, student: ModelState) -> None:
+    """Refuse costs that were computed on other tokens than training will use.
+
+    Raises:
+        BadInput: the renderings differ. Gives both.
+    """
+    scored_under = scores.rendering
+    if scored_under != student.rendering:
+        raise BadInput(
+            f"{label}: the costs were made under another rendering than training uses",
+            str(scored_under)[:12],
+            f"{student.rendering[:12]}, the student's own chat template",
+            "score again with the student as it is now",
+        )
+
+
+def render_chosen(
+    chosen: pd.DataFrame, pool: pd.DataFrame, questions: Mapping[str, Question], renderer: Renderer
+) -> list[Example]:
+    """Render the chosen answers for training, in the order of the rows of `chosen`."""
+    wanted = pool[pool["answer_id"].isin(chosen["answer_id"].tolist())]
+    columns = (wanted[c].tolist() for c in ("answer_id", "text", "tool_calls"))
+    answers = {answer: said for answer, *said in zip(*columns, strict=True)}
+    examples = []
+    columns = (chosen[c].tolist() for c in ("question_id", "answer_id", "weight"))
+    for question, answer, weight in zip(*columns, strict=True):
+        text, calls = answers[answer]
+        rendered = renderer.conversation(questions[question].prompt, text, calls=calls)
+        examples.append(Example(rendered.ids, rendered.prompt_length, rendered.answer_end, float(weight)))
+    return examples
+
+
+def check_lengths(label: str, lengths: Sequence[Lengths], evaluate: Evaluate) -> None:
+    """Refuse to train on answers that are longer than the student may generate in evaluation.
+
+    Raises:
+        BadInput: a chosen answer is longer than `evaluate.max_new_tokens`.
+    """
+    longest, cut = max(own.longest for own in lengths), sum(own.cut for own in lengths)
+    if cut and evaluate.metric == "accuracy" and not evaluate.allow_truncation:
+        raise BadInput(
+            f"{label}: {cut} of {sum(own.examples for own in lengths)} chosen answers are longer than the "
+            "student may generate",
+            f"up to {longest} tokens, evaluate.max_new_tokens {evaluate.max_new_tokens}",
+            "room for every chosen answer",
+            f"set evaluate.max_new_tokens={longest}, or evaluate.allow_truncation=true to go on knowingly",
+        )
