@@ -29,6 +29,7 @@ CostName = Literal[
     "total_loss",
     "excess_loss",
     "worst_token",
+    "preference",
 ]
 Measure = Literal["sentences", "alone", "gradient", "sketch"]
 # The measure that a cost needs besides one forward pass over question and answer.
@@ -262,7 +263,9 @@ def compute_cost(
             "0 to 1",
             "change the arm's length_exponent",
         )
-    if settings.name in COSTS:
+    if settings.name == "preference":  # minus the student's score, which arms of kind `arte` find
+        cost = -table["score"].astype(float)
+    elif settings.name in COSTS:
         cost = COSTS[settings.name](table, settings).astype(float)
     else:
         known = of_teachers or {}

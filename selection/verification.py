@@ -7,7 +7,7 @@ module in a child process that is killed at a wall-clock limit.
 import inspect
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -130,6 +130,28 @@ def judge(text: str, given: str | tuple[str, ...], settings: VerifySettings, row
         return _by_function(text, references, settings, row)
     if not references:
         raise BadInput("no reference to check against", "", f"one, for method {settings.method}", "")
+    got, is_marked = result_in(text, settings)
+    if got is None:
+        return Verdict("unparsed", "")
+    compare, found, reason = COMPARISONS[settings.method], [], ""
+    for reference in references:
+        final = final_of_reference(reference, settings.pattern)
+        try:
+            found.append(compare(got, final, settings.tolerance))
+        except UnreadableReference as error:
+            reason = f"the reference {reference[:60]!r} is {error}"
+    if not found:
+        return Verdict("unreadable_reference", reason)
+    if True in found:
+        return Verdict("correct", got)
+    is_wrong = False in found and (is_marked or settings.method != "exact")
+    return Verdict("wrong" if is_wrong else "unparsed", got)
+
+
+def result_in(text: str, settings: VerifySettings) -> tuple[str | None, bool]:
+    """The final answer of a text, as it stands there, and whether a mark tells where it stands. None if there
+    is none.
+    """
     said = split_reasoning(text)[1]  # reasoning is no answer
     got = extract_final(said, settings.pattern)
     is_marked = got is not None or settings.pattern is not None
@@ -137,21 +159,39 @@ def judge(text: str, given: str | tuple[str, ...], settings: VerifySettings, row
         got = stands_alone(said)
     if got is None and settings.method == "choice":
         got = told_choice(said)
-    if got is None or not got.strip():
-        return Verdict("unparsed", "")
-    compare, found, reason = COMPARISONS[settings.method], [], ""
-    for reference in references:
-        final = final_of_reference(reference, settings.pattern)
-        try:
-            found.append(compare(got.strip(), final, settings.tolerance))
-        except UnreadableReference as error:
-            reason = f"the reference {reference[:60]!r} is {error}"
-    if not found:
-        return Verdict("unreadable_reference", reason)
-    if True in found:
-        return Verdict("correct", got.strip())
-    is_wrong = False in found and (is_marked or settings.method != "exact")
-    return Verdict("wrong" if is_wrong else "unparsed", got.strip())
+    return (got or "").strip() or None, is_marked
+
+
+def majority(texts: Sequence[str], settings: VerifySettings) -> str | None:
+    """The result that more texts end in than in any other. None if there is no such result.
+
+    >>> said = ["The answer is 12.", "Answer: 12.0", "Answer: 7", "I do not know"]
+    >>> majority(said, VerifySettings("numeric"))
+    '12'
+    >>> majority(["Answer: 3", "Answer: 4"], VerifySettings("numeric"))
+    """
+    found = [got for got, _ in (result_in(text, settings) for text in texts) if got is not None]
+    groups: list[list[str]] = []
+    for got in found:
+        own = next((group for group in groups if _equal(got, group[0], settings)), None)
+        if own is None:
+            groups.append([got])
+        else:
+            own.append(got)
+    sizes = sorted((len(group) for group in groups), reverse=True)
+    if not sizes or sizes[:2].count(sizes[0]) > 1:
+        return None
+    return max(groups, key=len)[0]
+
+
+def _equal(one: str, other: str, settings: VerifySettings) -> bool:
+    """Whether two results are the same one."""
+    if one == other or settings.method not in COMPARISONS:
+        return one == other
+    try:
+        return COMPARISONS[settings.method](one, other, settings.tolerance) is True
+    except UnreadableReference:
+        return False
 
 
 def unreadable(references: tuple[str, ...], settings: VerifySettings) -> str:

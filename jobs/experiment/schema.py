@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from cluster.session import RaySettings
 from jobs.experiment.arms import AnyArm
+from jobs.experiment.elicit import Elicit
 from jobs.experiment.judge import Judge
 from jobs.experiment.miniature import Miniature
 from jobs.experiment.placement import Placement
@@ -52,6 +53,7 @@ class Experiment(Section):
     placement: Placement = Placement()
     sweep: Sweep | None = None
     rollouts: Rollouts | None = None
+    elicit: Elicit | None = None
 
     @property
     def drawn(self) -> Rollouts:

@@ -100,18 +100,24 @@ class PoolSlice:
 
     Attributes:
         verdicts: the views of verdicts, by method.
+        takes_wrong: whether answers with a wrong result are used like right ones.
     """
 
     questions: Sliced
     gathered: Sliced
     verdicts: Mapping[str, Finished]
+    takes_wrong: bool = False
 
     def __call__(self, number: int) -> Made:
         answers = with_verdicts(self.gathered.read(GATHER, number), self.verdicts)
+        correct = answers["state"] == "correct"
+        if self.takes_wrong:
+            answers["state"] = answers["state"].replace("wrong", "correct")
         answers = answers.assign(characters=answers["text"].str.len())
         questions = read_slice(self.questions, number)
         pool = pool_states(answers, questions)
-        right = pool["state"].isin(["verified", "duplicate"]) & (pool["sample"] == 0)
+        is_right = pool["answer_id"].isin(answers["answer_id"][correct]) if self.takes_wrong else True
+        right = pool["state"].isin(["verified", "duplicate"]) & (pool["sample"] == 0) & is_right
         keys, states = pool["answer_key"].tolist(), pool["state"].tolist()
         rows = [list(row) for row in zip(pool["answer_id"].tolist(), keys, states, strict=True)]
         content = digest([rows, sorted(questions)])  # questions without an answer too: the ledger has them
@@ -131,9 +137,18 @@ def counted(values: pd.Series) -> dict[str, int]:
 
 
 def verified(
-    run: Run, checks: Checks, sources: Sequence[Source], questions: Sliced, label: str
+    run: Run,
+    checks: Checks,
+    sources: Sequence[Source],
+    questions: Sliced,
+    label: str,
+    takes_wrong: bool = False,
 ) -> AnswerPool:
     """Check all answers; returns them with their verdicts and states.
+
+    Args:
+        takes_wrong: whether answers with a wrong result count as verified, for a system that does not filter
+            by correctness.
 
     Raises:
         Unmade: in a plan, verdicts are not there yet.
@@ -142,6 +157,8 @@ def verified(
     views = check_gathered(run, "verify", "the pool", label, checks, questions, gathered)
     read = {method: view.finished for method, view in views.items()}
     inputs = {"gathered": gathered.stage.id} | {method: view.id for method, view in views.items()}
-    states = Sliced(run.store.stage(POOL, VERSION, {}, inputs), (POOL,), questions.count)
-    states = make_slices(run, POOL, label, states, PoolSlice(questions, gathered, read), answers="answers")
+    config = {"takes_wrong": True} if takes_wrong else {}
+    states = Sliced(run.store.stage(POOL, VERSION, config, inputs), (POOL,), questions.count)
+    make = PoolSlice(questions, gathered, read, takes_wrong)
+    states = make_slices(run, POOL, label, states, make, answers="answers")
     return AnswerPool(questions, gathered, states, {})

@@ -81,15 +81,21 @@ def train_stage(store: Store, t: Training) -> Stage:
     return store.stage("train", VERSION, config, inputs)
 
 
-def train_students(run: Run, trainings: Sequence[Training], placement: Placement) -> list[Stage]:
-    """Train every student. Returns the stages that hold them, in order. In a plan some are not finished."""
+def train_students(
+    run: Run, trainings: Sequence[Training], placement: Placement, kind: str = "train"
+) -> list[Stage]:
+    """Train every student. Returns the stages that hold them, in order. In a plan some are not finished.
+
+    Args:
+        kind: the work as users see it.
+    """
     stages = [train_stage(run.store, t) for t in trainings]
     for t, stage in zip(trainings, stages, strict=True):
-        run.note("train", t.label, stage)
+        run.note(kind, t.label, stage)
     if run.mode == "plan":
         for t, stage in zip(trainings, stages, strict=True):
             left = None if stage.is_finished else f"{_steps(t):,} steps"
-            run.planned.append(Planned("train", t.label, left, train_place(placement, t.settings)))
+            run.planned.append(Planned(kind, t.label, left, train_place(placement, t.settings)))
         return stages
     waiting = [t.student for t, s in zip(trainings, stages, strict=True) if not s.is_finished]
     bring_back(run, waiting, placement)
@@ -98,7 +104,7 @@ def train_students(run: Run, trainings: Sequence[Training], placement: Placement
         run_queue(run, [job_of(t, stage) for t, stage in unfinished.values()], placement)
         for t, stage in unfinished.values():
             finish_training(stage, run.registration.id, placement)
-            run.say_fallbacks(f"train {t.label}", stage.directory)
+            run.say_fallbacks(f"{kind} {t.label}", stage.directory)
     return stages
 
 

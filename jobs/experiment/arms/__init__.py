@@ -9,12 +9,13 @@ from typing import Annotated, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, PlainValidator
 
+from jobs.experiment.arms.arte import ArteArm
 from jobs.experiment.arms.ogls_sd import OglsArm
 from jobs.experiment.arms.select import SelectArm
 from jobs.experiment.section import Section
 from jobs.experiment.teachers import Teacher
 
-ARMS: dict[str, type[Section]] = {"select": SelectArm, "ogls_sd": OglsArm}
+ARMS: dict[str, type[Section]] = {"select": SelectArm, "ogls_sd": OglsArm, "arte": ArteArm}
 
 
 class Arm(Protocol):

@@ -116,6 +116,10 @@ class SelectArm(Section):
         """
         if not teachers:
             raise ValueError(f"arm {self.name} chooses among teachers' answers, and there are no teachers")
+        if self.cost == "preference":
+            raise ValueError(
+                f"arm {self.name}: cost preference is for arms of kind arte, variant best_scored"
+            )
         check_teacher(self.name, self.teacher, teachers)
 
 

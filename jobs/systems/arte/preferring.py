@@ -1,0 +1,251 @@
+"""What happens in an actor that holds a student, to find out which drafts it prefers. One row for each draft:
+its score, and the values that the score is the mean of.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cluster.errors import Unrenderable, describe
+from cluster.metrics import Tally
+from cluster.models.loading import load_model, pick_device
+from cluster.models.messages import plain
+from cluster.models.proof import SAMPLING, prove
+from cluster.models.rendering import Rendered, Renderer
+from cluster.models.sampling import Sampling, generation_stop_ids, sample
+from cluster.progress import tell
+from cluster.seeds import derive_seed
+from cluster.threads import one_thread
+from jobs.experiment.elicit import Elicit, Influence
+from jobs.files.answers import Row
+from jobs.files.questions import Question
+from jobs.run.keys import question_key
+from jobs.stages.states import ModelState
+from selection.checking import process_verifier
+from selection.influence import Prober
+from selection.preferences import standard_error
+from selection.verification import Case, VerifySettings
+from training.adapters import with_lora
+from training.settings import LoraSettings
+
+SCORED = "scored"
+COLUMNS = ["state", "reason", "conversation_tokens", "score", "error", "values"]
+MOST_ROWS = 16  # examples in one forward pass
+
+
+DraftRow = tuple[str, str, int, float, float, bytes]
+
+
+def row_of(values: Sequence[float] | np.ndarray) -> DraftRow:
+    """A draft's row, from the values that its score is the mean of."""
+    numbers = np.asarray(values, dtype="<f4")
+    return (
+        SCORED,
+        "",
+        0,
+        float(numbers.mean(dtype=float)),
+        standard_error(numbers.tolist()),
+        numbers.tobytes(),
+    )
+
+
+def lost(reason: str, state: str = "quarantined") -> DraftRow:
+    """The row of a draft without a score."""
+    return state, reason, 0, math.nan, math.nan, b""
+
+
+def values_in(row: bytes) -> np.ndarray:
+    """The values of a row."""
+    return np.frombuffer(row, "<f4")
+
+
+def shown_before(elicit: Elicit, draft: Row, item: str) -> str:
+    """The text of a user's turn that shows a draft as the only demonstration, then an item."""
+    said = {"question": draft.prompt.text, "rationale": draft.answer, "item": item}
+    return re.sub(r"\{(question|rationale|item)\}", lambda m: said[m[1]], elicit.demonstration)
+
+
+class _Handler:
+    """What both handlers share."""
+
+    fallbacks: dict[str, str]
+
+    def give_up(self, draft: Row, reason: str) -> pd.DataFrame:
+        return pd.DataFrame([lost(reason)], columns=COLUMNS)
+
+    def tally(self, table: pd.DataFrame) -> Tally:
+        return Tally(len(table), quarantined=int((table["state"] != SCORED).sum()))
+
+
+class InContext(_Handler):
+    """A draft's score is the share of items that the student gets right, greedily, with the draft before
+    them.
+    """
+
+    def __init__(
+        self,
+        student: ModelState,
+        elicit: Elicit,
+        items: Mapping[str, Sequence[Question]],
+        tasks: Mapping[str, str],
+        system: str | None,
+        verify: VerifySettings,
+        limit: int,
+        num_gpus: float,
+    ) -> None:
+        self.elicit, self.items, self.tasks, self.system, self.limit = elicit, items, tasks, system, limit
+        self.model = load_model(student.source, pick_device(num_gpus))
+        self.proof = prove(self.model, SAMPLING)
+        self.fallbacks = self.proof.lines
+        self.renderer = student.renderer()
+        self.verifier = process_verifier(verify)
+
+    def compute(self, drafts: Sequence[Row]) -> pd.DataFrame:
+        rows: list[tuple[object, ...] | None] = [None] * len(drafts)
+        prompts: list[Sequence[int]] = []
+        asked: list[tuple[int, Sequence[Question]]] = []
+        for number, draft in enumerate(drafts):
+            items = self.items[self.tasks[question_key(draft.prompt).hex()]]
+            try:
+                own = [
+                    self.renderer.prompt(plain(shown_before(self.elicit, draft, item.text), self.system))
+                    for item in items
+                ]
+            except Unrenderable as error:
+                rows[number] = lost(str(error), "unrenderable")
+                continue
+            prompts += own
+            asked.append((number, items))
+        stops = self.renderer.stop_ids | generation_stop_ids(self.model)
+        said = sample(self.model, prompts, Sampling(self.limit, stops, way=self.proof.way))
+        start = 0
+        for number, items in asked:
+            answers = said[start : start + len(items)]
+            start += len(items)
+            failed = next((x for x in answers if isinstance(x, Exception)), None)
+            if failed is not None:
+                rows[number] = lost(describe(failed))
+                continue
+            cases = [
+                Case(self.renderer.answer_text(x.ids) if x.finish == "stop" else "", item.references)
+                for x, item in zip(answers, items, strict=True)
+                if not isinstance(x, Exception)
+            ]
+            verdicts = self.verifier.check_all(cases)
+            rows[number] = row_of([float(v.state == "correct") for v in verdicts])
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+
+@dataclass(frozen=True)
+class Told:
+    """A worked answer to a question, for a student to read."""
+
+    question: Question
+    text: str
+
+
+class OneStep(_Handler):
+    """A draft's score is how much one optimizer step on it lowers the loss on reference answers."""
+
+    def __init__(
+        self,
+        student: ModelState,
+        settings: Influence,
+        references: Sequence[Told],
+        warm: Sequence[Told],
+        lora: LoraSettings | None,
+        seed: int,
+        num_gpus: float,
+    ) -> None:
+        self.settings, self.fallbacks = settings, {}
+        self.renderer = student.renderer()
+        torch.manual_seed(derive_seed(seed, "influence"))
+        model = load_model(student.source, pick_device(num_gpus))
+        self.model = model if lora is None else with_lora(model, lora)
+        if lora is None:
+            for parameter in self.model.parameters():
+                parameter.requires_grad_(True)
+        self.model.eval()  # no dropout: a probe says nothing of chance
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=0.0)
+        self.references = [rendered(self.renderer, told) for told in references]
+        self._warm_up(optimizer, [rendered(self.renderer, told) for told in warm], seed)
+        self.prober = Prober(
+            trained, optimizer, self._loss_of, self._reference_losses, self._reference_gradient
+        )
+
+    def _warm_up(self, optimizer: torch.optim.Optimizer, drafts: Sequence[Rendered], seed: int) -> None:
+        """Steps on drafts drawn by the seed, from which every probe begins."""
+        rng, size = np.random.default_rng(derive_seed(seed, "warm")), self.settings.batch_size
+        for _ in range(self.settings.warm_steps if drafts else 0):
+            optimizer.zero_grad(set_to_none=True)
+            for i in rng.integers(len(drafts), size=size):
+                (self._loss_of(drafts[i]) / size).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+    def _loss_of(self, row: Rendered) -> torch.Tensor:
+        """The mean loss of one answer's tokens, in nats."""
+        (loss,) = mean_losses(self.model, [row])
+        return loss
+
+    def _reference_losses(self) -> np.ndarray:
+        found = []
+        with torch.no_grad(), one_thread(self.model):
+            for start in range(0, len(self.references), MOST_ROWS):
+                found.append(mean_losses(self.model, self.references[start : start + MOST_ROWS]))
+        return torch.cat(found).double().cpu().numpy()  # type: ignore[no-any-return]
+
+    def _reference_gradient(self) -> None:
+        for start in range(0, len(self.references), MOST_ROWS):
+            some = self.references[start : start + MOST_ROWS]
+            (mean_losses(self.model, some).sum() / len(self.references)).backward()  # type: ignore[no-untyped-call]
+
+    def compute(self, drafts: Sequence[Row]) -> pd.DataFrame:
+        rows = []
+        for draft in drafts:
+            rows.append(self._probe(draft))
+            tell(1 / len(drafts))
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    def _probe(self, draft: Row) -> DraftRow:
+        try:
+            row = self.renderer.conversation(draft.prompt, draft.answer, calls=draft.calls)
+        except Unrenderable as error:
+            return lost(str(error), "unrenderable")
+        with one_thread(self.model):
+            if self.settings.form == "first_order":
+                value = self.prober.first_order(row, self.settings.learning_rate)
+                found = np.array([value])
+            else:
+                found = self.prober.exact(row)
+        return row_of(found) if np.isfinite(found).all() else lost("its influence is not finite")
+
+
+def rendered(renderer: Renderer, told: Told) -> Rendered:
+    """A worked answer as the student reads it."""
+    return renderer.conversation(told.question.prompt, told.text)
+
+
+def mean_losses(model: torch.nn.Module, rows: Sequence[Rendered]) -> torch.Tensor:
+    """The mean loss of each row's answer tokens [N], end token included, natural log, float32."""
+    device = next(model.parameters()).device
+    width = max(row.answer_end for row in rows)
+    ids = torch.tensor(
+        [[*row.ids[: row.answer_end], *[row.ids[0]] * (width - row.answer_end)] for row in rows],
+        device=device,
+    )
+    mask = torch.tensor(
+        [[1] * row.answer_end + [0] * (width - row.answer_end) for row in rows], device=device
+    )
+    labels = torch.full_like(ids, -100)
+    for place, row in enumerate(rows):
+        labels[place, row.prompt_length : row.answer_end] = ids[place, row.prompt_length : row.answer_end]
+    masked = {"attention_mask": mask} if len(rows) > 1 else {}
+    logits = model(input_ids=ids, use_cache=False, **masked).logits[:, :-1].float()
+    each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
+    return each.sum(dim=1) / (labels[:, 1:] != -100).sum(dim=1)
