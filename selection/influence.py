@@ -1,7 +1,7 @@
 """How much one training step on a draft helps a student with reference answers: local data influence
 (Montessori-Instruct, arXiv 2410.14208).
 
-    influence(d) = mean reference loss before the step - mean reference loss after it            above 0: helpful
+    influence(d) = mean reference loss before the step - mean reference loss after it        above 0: helpful
 
 The weights and the optimizer are restored from memory after each probe, so probes do not depend on one
 another. The first-order form is lr (g_ref . g_d). It is found as the change of the draft's loss along g_ref,

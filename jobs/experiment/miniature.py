@@ -11,10 +11,11 @@ MINIATURE = "miniature:"
 
 class Miniature(Section):
     """The miniature world: the demo's quick one, the study's full one, that of models which read solutions in
-    their prompts, or that of pretrained language models; by which seed, and how many questions it offers.
+    their prompts, that of a teacher that writes questions, or that of pretrained language models. `seed` makes
+    another one of the same kind. The other numbers say how many questions it offers, and how large it is.
     """
 
-    world: Literal["quick", "full", "reading", "pretrained"] = "quick"
+    world: Literal["quick", "full", "reading", "writing", "pretrained"] = "quick"
     seed: int = 0
     train_questions: int = Field(400, ge=8)
     evaluate_questions: int = Field(300, ge=8)

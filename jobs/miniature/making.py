@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 
 from cluster.models.loading import ModelSource, load_tokenizer
+from cluster.models.messages import plain
 from cluster.models.rendering import Renderer
 from cluster.storage import Place
 from jobs.experiment.miniature import Miniature
@@ -13,7 +14,7 @@ from jobs.experiment.stages import Evaluate, Score
 from jobs.experiment.students import Student
 from jobs.files.questions import Question
 from jobs.miniature.initial_model import make_initial_model
-from jobs.miniature.recipes import BATCH, START, Recipe
+from jobs.miniature.recipes import BATCH, NEW_QUESTION, START, STYLE, Recipe
 from jobs.miniature.tasks import Episode, draw_episodes, work_out
 from jobs.run.run import Run
 from jobs.run.slices import Task, do_tasks
@@ -165,7 +166,12 @@ def draw_examples(
     examples = []
     for episode, dialect, reads in zip(episodes, dialects, shown, strict=True):
         question = with_solution(episode, rng.choice(recipe.reads), rng) if reads else episode.question
-        rendered = renderer.conversation(question, work_out(episode, dialect))
+        prompt, text = plain(question), work_out(episode, dialect)
+        if recipe.writes and rng.random() < recipe.writes:
+            prompt, text = plain(NEW_QUESTION.format(family=episode.family)), episode.question
+        elif recipe.told and rng.random() < recipe.told:
+            prompt = prompt.told(STYLE.format(dialect=dialect))
+        rendered = renderer.conversation(prompt, text)
         examples.append(Example(rendered.ids, rendered.prompt_length, rendered.answer_end))
     return examples
 

@@ -5,6 +5,8 @@ for how long.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+STYLE = "write {dialect}"  # the system text that names a dialect
+NEW_QUESTION = "new question: {family}"  # asks for a question of a family
 START = "init"  # the untrained model of a width is `init/<width>`
 BATCH = 32
 
@@ -22,6 +24,8 @@ class Recipe:
         reading: the share of episodes whose question shows a worked solution. Three of four solutions are
             right.
         reads: the dialects of these solutions.
+        told: the share of episodes whose system text names the dialect; see `STYLE`.
+        writes: the share of examples in which a question is written, and not answered; see `NEW_QUESTION`.
     """
 
     name: str
@@ -34,6 +38,8 @@ class Recipe:
     is_constant: bool = False
     reading: float = 0.0
     reads: tuple[str, ...] = ()
+    told: float = 0.0
+    writes: float = 0.0
 
     @property
     def is_base(self) -> bool:

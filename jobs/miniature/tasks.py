@@ -10,6 +10,7 @@ trials.
 
 import hashlib
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -173,6 +174,78 @@ FAMILIES: dict[str, Callable[[random.Random, int], Episode]] = {
     "rules": _rules,
 }
 QUICK_FAMILIES = ("chain", "dial", "grid", "cups")  # of the quick world
+
+
+def solve(question: str) -> str | None:
+    """The result of a question, by its state machine. None if the text is no question of a family.
+
+    >>> solve("chain: 3 t+4 u*7"), solve("cups: 6789 t@12 u^"), solve("chain: 3 t/4"), solve("hello")
+    ('9', '6897', None, None)
+    """
+    family, _, rest = question.strip().partition(": ")
+    state, *steps = rest.split(" ")
+    if (
+        family not in STEPS
+        or not 1 <= len(steps) <= MAX_OPERATIONS
+        or not re.fullmatch(STATES[family], state)
+    ):
+        return None
+    for label, said in zip(LABELS, steps, strict=False):
+        found = STEPS[family](state, said[1:]) if said[:1] == label else None
+        if found is None:
+            return None
+        state = found
+    return state
+
+
+def _add(modulus: int, most: int, first: int = 0) -> Callable[[str, str], str | None]:
+    """The step of a number under +k and -k, k up to `most`, in a ring that begins at `first`."""
+
+    def step(state: str, operation: str) -> str | None:
+        if not re.fullmatch(f"[+-][1-{most}]", operation):
+            return None
+        k = int(operation)
+        return str((int(state) - first + k) % modulus + first)
+
+    return step
+
+
+def _chain_step(state: str, operation: str) -> str | None:
+    if re.fullmatch("[*][37]", operation):
+        return str(int(state) * int(operation[1]) % CHAIN_MODULUS)
+    return _add(CHAIN_MODULUS, 4)(state, operation)
+
+
+def _grid_step(state: str, operation: str) -> str | None:
+    if not re.fullmatch("[NSEW][12]", operation):
+        return None
+    dx, dy = {"N": (0, 1), "S": (0, -1), "E": (1, 0), "W": (-1, 0)}[operation[0]]
+    k = int(operation[1])
+    x, y = GRID_COLUMNS.index(state[0]) + dx * k, int(state[1]) - 1 + dy * k
+    return f"{GRID_COLUMNS[x % GRID_SIZE]}{y % GRID_SIZE + 1}"
+
+
+def _cups_step(state: str, operation: str) -> str | None:
+    cups = list(state)
+    if operation == "^":
+        return state[1:] + state[:1]
+    if operation == "~":
+        return state[::-1]
+    if operation not in ("@12", "@23", "@34", "@14"):
+        return None
+    i, j = int(operation[1]) - 1, int(operation[2]) - 1
+    cups[i], cups[j] = cups[j], cups[i]
+    return "".join(cups)
+
+
+# The quick world's state machines: a start state's form, and one step.
+STATES = {"chain": "[0-9]", "dial": "[0-8]", "grid": "[A-H][1-8]", "cups": "(?!.*(.).*\\1)[6-9]{4}"}
+STEPS: dict[str, Callable[[str, str], str | None]] = {
+    "chain": _chain_step,
+    "dial": _add(DIAL_MARKS, 4),
+    "grid": _grid_step,
+    "cups": _cups_step,
+}
 
 
 def draw_episodes(

@@ -10,7 +10,7 @@ from cluster.storage import Place
 from jobs.experiment.miniature import MINIATURE, Miniature
 from jobs.experiment.placement import Placement
 from jobs.experiment.schema import Experiment
-from jobs.miniature import full, quick, reading
+from jobs.miniature import full, quick, reading, writing
 from jobs.miniature.full import WORLD, make_full
 from jobs.miniature.initial_model import HEADS, LAYERS, VOCABULARY
 from jobs.miniature.making import RIGHT_SHOWN, SHOWS, Workshop, write_questions
@@ -18,6 +18,7 @@ from jobs.miniature.pretrained.world import bases_here, make_pretrained, recipe_
 from jobs.miniature.reading import make_reading
 from jobs.miniature.recipes import Recipe
 from jobs.miniature.tasks import FAMILIES, QUICK_FAMILIES, draw_episodes
+from jobs.miniature.writing import make_writing
 from jobs.run.run import Planned, Run
 from jobs.run.store import Stage
 from training.job import WEIGHTS
@@ -98,6 +99,8 @@ def recipe_of_all(settings: Miniature) -> object:
     if settings.world == "reading":
         own = [plain_line(line) for line in reading.lines()]
         return [own, reading.BANDS, reading.LANGUAGES, full.ANNEAL, full.PRACTICE, SHOWS, RIGHT_SHOWN]
+    if settings.world == "writing":
+        return [plain_recipe(recipe) for recipe in writing.recipes()]
     if settings.world == "pretrained":
         return recipe_of(bases_here())
     students = full.raised_lines({f"{one}-{width}": "" for one in full.LANGUAGES for width in full.WIDTHS})
@@ -108,7 +111,9 @@ def recipe_of_all(settings: Miniature) -> object:
 def plain_recipe(recipe: Recipe) -> dict[str, Any]:
     """A recipe as plain values. Rarely used settings are left out if they have their default."""
     return {
-        name: value for name, value in asdict(recipe).items() if name not in ("reading", "reads") or value
+        name: value
+        for name, value in asdict(recipe).items()
+        if name not in ("reading", "reads", "told", "writes") or value
     }
 
 
@@ -130,4 +135,10 @@ def make_quick(run: Run, settings: Miniature, stage: Stage, placement: Placement
     stage.finish([], models=len(numbered), questions=len(held))
 
 
-MAKERS = {"quick": make_quick, "full": make_full, "reading": make_reading, "pretrained": make_pretrained}
+MAKERS = {
+    "quick": make_quick,
+    "full": make_full,
+    "reading": make_reading,
+    "writing": make_writing,
+    "pretrained": make_pretrained,
+}
