@@ -14,13 +14,13 @@ from jobs.run.run import open_run
 
 # a language model keeps a core busy; the other worlds' small models share one
 WIDE = ("placement.train_lanes=2", "placement.train.num_cpus=1")
-WORLDS = ("quick", "full", "reading", "pretrained")
+WORLDS = ("quick", "full", "reading", "writing", "pretrained")
 
 
 def miniature(
     out: Annotated[Path, typer.Option(help="Store to build in.")] = Path("store"),
     world: Annotated[
-        str, typer.Option(help="quick (the demo's), full (the study's), reading, pretrained.")
+        str, typer.Option(help="quick (the demo's), full (the study's), reading, writing, pretrained.")
     ] = "quick",
     seed: int = 0,
     train_questions: int = 400,

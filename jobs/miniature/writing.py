@@ -6,6 +6,7 @@ The steps were fixed by the accuracies of teacher and students alone, before any
 """
 
 import json
+from dataclasses import replace
 
 from cluster.models.messages import plain
 from jobs.experiment.miniature import Miniature
@@ -30,12 +31,12 @@ TOLD, WRITES, KINSHIP = 0.75, 0.2, 0.5
 def recipes() -> list[Recipe]:
     """The teacher, annealed at its end, and the students with their bases."""
     every = dict.fromkeys(DIALECTS, 1.0)
-    own = {"told": TOLD, "writes": WRITES}
     base = f"{TEACHER}-base"
     found = [
-        Recipe(base, f"{START}/{WIDTH}", every, STEPS, ROWS, RATE, is_constant=True, **own),
-        Recipe(TEACHER, f"{base}/model", every, 60, 2_400, 1e-3, **own),
+        Recipe(base, f"{START}/{WIDTH}", every, STEPS, ROWS, RATE, is_constant=True),
+        Recipe(TEACHER, f"{base}/model", every, 60, 2_400, 1e-3),
     ]
+    found = [replace(recipe, told=TOLD, writes=WRITES) for recipe in found]
     for language, (student, leaves) in STUDENTS.items():
         start, mixture = f"base-{language}", upbringing(language, DIALECTS, KINSHIP)
         found.append(
