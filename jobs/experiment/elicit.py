@@ -2,12 +2,12 @@
 the teacher is aligned to it, for arms of kind `arte`."""
 
 import re
-import string
 from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cluster.errors import BadInput
 from jobs.experiment.section import Name, Section
 from training.preference_settings import PreferenceSettings, check_preference
 from training.settings import LoraSettings, TrainSettings
@@ -57,7 +57,10 @@ class Align(Section):
 
     @model_validator(mode="after")
     def _in_range(self) -> "Align":
-        check_preference(self.objective)
+        try:
+            check_preference(self.objective)
+        except BadInput as error:
+            raise ValueError(str(error)) from error
         return self
 
     @property
@@ -193,7 +196,7 @@ SLOTS: dict[str, tuple[set[str], set[str]]] = {
 
 def slots_of(template: str) -> set[str]:
     """The names in braces of a template."""
-    return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    return set(re.findall(r"\{([a-z_]+)\}", template))
 
 
 def told(names: Iterable[str]) -> str:

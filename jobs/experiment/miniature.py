@@ -11,8 +11,8 @@ MINIATURE = "miniature:"
 
 class Miniature(Section):
     """The miniature world: the demo's quick one, the study's full one, that of models which read solutions in
-    their prompts, that of a teacher that writes questions, or that of pretrained language models.
-    `seed` makes another one of the same kind. The other numbers say how many questions it offers, and how large it is.
+    their prompts, that of a teacher that writes questions, or that of pretrained language models. The other
+    numbers say by which seed, how many questions it offers, and how large it is.
     """
 
     world: Literal["quick", "full", "reading", "writing", "pretrained"] = "quick"
