@@ -112,7 +112,7 @@ def teach(run: Run, start: Start) -> Outcome:
     for kind, system in systems.items():
         system.teach(run, start, outcome, [path for path in outcome.paths if path.arm.kind == kind])
     if run.mode != "plan":
-        outcome.sections = [one for system in systems.values() for one in system.sections(outcome)]
+        outcome.sections += [one for system in systems.values() for one in system.sections(outcome)]
     return outcome
 
 

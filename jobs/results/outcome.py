@@ -162,7 +162,8 @@ class Outcome:
     Attributes:
         rounds: the results of every path in every round, in the order in which they were made.
         ended: for each path that had nothing left to learn from, the round in which it ended and the reason.
-        sections: the sections that the run's systems add to the report.
+        sections: the sections that the run's systems add to the report. A system may add some while it
+            teaches.
     """
 
     start: Start

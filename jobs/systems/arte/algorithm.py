@@ -34,6 +34,7 @@ from jobs.systems.arte.ledger import ledger_of
 from jobs.systems.arte.paths import aligned_label, arm_of, elicit_of, is_aligned, signal_label
 from jobs.systems.arte.prefer import Drafts, Preferred, drafts_of, prefer
 from jobs.systems.arte.questions import TaskSet, split_tasks
+from jobs.systems.arte.sections import of_alignments, of_preferences
 from jobs.systems.paths import end_path, path_seed, train_and_judge
 
 Tasks = Mapping[str, TaskSet]
@@ -80,6 +81,7 @@ def teach(
             trainings[path] = training
     now = {path: start.students[path.student] for path in trainings}
     train_and_judge(run, start, outcome, now, trainings, 1, on_result)
+    outcome.sections += [*of_preferences(preferred), *of_alignments(aligned)]
 
 
 def align_all(
