@@ -11,6 +11,7 @@ import torch
 
 from cluster.models.loading import ModelSource, load_model
 from cluster.models.proof import SAMPLING, prove
+from cluster.models.proof_of_decoding import refuse_shared_beginning
 from cluster.models.sampling import Completion, Sampling, choose_at, sample
 
 STOP = frozenset({2})
@@ -224,3 +225,38 @@ def test_draws_follow_the_distribution_and_top_p_cuts_its_tail() -> None:
     cut = torch.bincount(choose_at(logits, draws, 1.0, 0.7), minlength=4) / 4000
     assert cut[2] == cut[3] == 0
     assert abs(float(cut[0]) - 0.625) < 0.03
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3", "gemma2", "phi"])
+def test_a_beginning_that_all_rows_share_is_computed_once_and_changes_no_answer(kind: str) -> None:
+    from tests.architectures import tiny_model as tiny_model_of
+
+    model = tiny_model_of(kind)
+    assert refuse_shared_beginning(model) is None
+    g = torch.Generator().manual_seed(1)
+    known = model.get_input_embeddings().num_embeddings
+    beginning = torch.randint(3, known, (21,), generator=g).tolist()
+    rows = [beginning + [token % known for token in row] for row in prompts(7)]
+    shared = complete(model, rows, 16, shares_beginning=True)
+    assert shared == complete(model, rows, 16)
+
+
+def test_a_shared_beginning_is_read_as_often_as_there_are_batches(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    forward = model.forward
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        read.append(kwargs["input_ids"].numel())
+        return forward(*args, **kwargs)
+
+    beginning, ends = list(range(5, 45)), [[50 + k] for k in range(6)]
+    rows = [beginning + end for end in ends]
+    way = prove(model, SAMPLING).way
+    monkeypatch.setattr(model, "forward", counting)
+    sample(model, rows, Sampling(1, STOP, way=way, shares_beginning=True))
+    assert sum(read) == 40 + 6
+    read.clear()
+    sample(model, rows, Sampling(1, STOP, way=way))
+    assert sum(read) == 41 * 6

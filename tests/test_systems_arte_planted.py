@@ -1,6 +1,6 @@
 """A planted preference: a student that likes one dialect. The aligned teacher must write that dialect more
-often, and the one aligned to shuffled scores must not. In the miniature's writing world, which is built here or
-taken from the store that TUTELAGE_WRITING names.
+often, and the one aligned to shuffled scores must not. In the miniature's writing world, which is built here
+or taken from the store that TUTELAGE_WRITING names.
 """
 
 import os

@@ -27,18 +27,37 @@ ROOM = 64  # the least number of places by which a cache grows
 class CachedRows:
     """Left-padded rows with a key/value cache. The first call of `logits` takes no tokens, later calls take
     one for each row.
+
+    Args:
+        shared: how many first tokens all prompts have in common. They are computed once, if the model's cache
+            has plain layers alone.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
-        device, width, context = model.device, max(len(p) for p in prompts), context_length(model)
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], shared: int = 0) -> None:
+        device, context = model.device, context_length(model)
         self.model, self.last_position = model, None if context is None else context - 1
-        self.ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
-        self.mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-        self.positions = self._within((self.mask.cumsum(-1) - 1).clamp(min=0))
-        self.cache, self.compacts = _roomy_cache(model)
+        self.cache, self.compacts, is_plain = _roomy_cache(model)
         known = inspect.signature(model.forward).parameters
         self.options = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
         self.takes_positions = "position_ids" in known
+        shared = shared if is_plain else 0
+        rest = [list(p[shared:]) for p in prompts]
+        width = max(map(len, rest))
+        self.ids = torch.tensor([[0] * (width - len(p)) + p for p in rest], device=device)
+        mask = [[1] * shared + [0] * (width - len(p)) + [1] * len(p) for p in rest]
+        self.mask = torch.tensor(mask, device=device)
+        if shared:
+            self._compute_once(prompts[0][:shared], len(prompts))
+        self.positions = self._within((self.mask.cumsum(-1) - 1).clamp(min=0))[:, shared:]
+
+    def _compute_once(self, beginning: Sequence[int], rows: int) -> None:
+        """Fill the cache with tokens that all rows begin with."""
+        ids = torch.tensor([list(beginning)], device=self.model.device)
+        positions = self._within(torch.arange(len(beginning), device=self.model.device).unsqueeze(0))
+        inputs = {"position_ids": positions} if self.takes_positions else {}
+        cached = {"past_key_values": self.cache, "use_cache": True}
+        self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **inputs, **cached, **self.options)
+        self.cache.batch_repeat_interleave(rows)
 
     def _within(self, positions: torch.Tensor) -> torch.Tensor:
         """Positions limited to those that the model has. The logits of a row without further positions are
@@ -142,9 +161,9 @@ def _plain_generation(model: Any) -> Iterator[None]:
         model.generation_config = before
 
 
-def _roomy_cache(model: Any) -> tuple[Any, bool]:
+def _roomy_cache(model: Any) -> tuple[Any, bool, bool]:
     """A key/value cache whose plain layers grow by blocks. The second value says whether rows can be removed,
-    which only plain and sliding layers allow.
+    which only plain and sliding layers allow. The third one says whether all layers are plain.
     """
     transformers = import_transformers()
     plain = transformers.cache_utils.DynamicLayer
@@ -179,4 +198,5 @@ def _roomy_cache(model: Any) -> tuple[Any, bool]:
     cache = transformers.DynamicCache(config=model.config)
     cache.layers = [RoomyLayer() if type(layer) is plain else layer for layer in cache.layers]
     sliding = transformers.cache_utils.DynamicSlidingWindowLayer
-    return cache, all(type(layer) in (RoomyLayer, sliding) for layer in cache.layers)
+    kinds = {type(layer) for layer in cache.layers}
+    return cache, kinds <= {RoomyLayer, sliding}, kinds == {RoomyLayer}

@@ -48,6 +48,23 @@ def _test_batched(
     )
 
 
+def refuse_shared_beginning(model: Any) -> str | None:
+    """Why rows with a common beginning cannot share it in a cache. None if they can: their next logits are
+    those of rows that do not, for two tokens.
+    """
+    beginning, ends = [5, 6, 7, 8, 9, 10], ([11, 12, 13], [14])
+    prompts = [[*beginning, *end] for end in ends]
+
+    def logits(shared: int) -> list[torch.Tensor]:
+        rows = CachedRows(model, prompts, shared)
+        first = rows.logits()
+        second = rows.logits(torch.tensor([15, 16], device=model.device))
+        return [torch.stack([a, b]) for a, b in zip(first, second, strict=True)]
+
+    with torch.inference_mode():
+        return attempt(lambda: describe_difference(model, logits(len(beginning)), logits(0), "logits"))
+
+
 def _test_alone(
     model: Any, prompts: Sequence[list[int]], following: Sequence[list[int]], expected: Sequence[torch.Tensor]
 ) -> str | None:

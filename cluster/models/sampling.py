@@ -52,6 +52,8 @@ class Sampling:
         token_budget: rows per batch times their longest possible length.
         way: how the next token is found, as `cluster.models.proof` proved it.
         logprobs: whether to keep the log-probabilities of sampled tokens.
+        shares_beginning: whether tokens that all prompts of a batch begin with are computed once. It changes
+            numbers by rounding.
     """
 
     max_new_tokens: int
@@ -61,6 +63,7 @@ class Sampling:
     token_budget: int = DEFAULT_TOKEN_BUDGET
     way: Way = "batched"
     logprobs: bool = False
+    shares_beginning: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,12 +148,26 @@ def _sample_batch(model: Any, asked: Sequence[_Asked], settings: Sampling) -> li
         for row in short:
             generate_alone(model, row.asked.prompt, row.room(steady), row.take)
     elif short:
-        rows = CachedRows if settings.way == "batched" else RecomputedRows
-        _grow(rows(model, [row.text for row in short]), short, steady, settings)
+        texts = [row.text for row in short]
+        if settings.way == "batched":
+            shared = common_beginning(texts) if settings.shares_beginning else 0
+            _grow(CachedRows(model, texts, shared), short, steady, settings)
+        else:
+            _grow(RecomputedRows(model, texts), short, steady, settings)
     long = [row for row in growing if row.room(math.inf) > 0]
     if long:
         _grow(RecomputedRows(model, [row.text for row in long]), long, math.inf, settings)
     return [Completion(tuple(row.ids), row.finish or "length", tuple(row.logprobs)) for row in growing]
+
+
+def common_beginning(texts: Sequence[Sequence[int]]) -> int:
+    """How many first tokens all texts have in common, less than the shortest has.
+
+    >>> common_beginning([[1, 2, 3, 4], [1, 2, 5]]), common_beginning([[1, 2], [1, 2, 3]])
+    (2, 1)
+    """
+    least = min(map(len, texts)) - 1
+    return next((k for k in range(least) if len({text[k] for text in texts}) > 1), least)
 
 
 class _Growing:

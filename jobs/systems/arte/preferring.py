@@ -16,6 +16,7 @@ from cluster.metrics import Tally
 from cluster.models.loading import load_model, pick_device
 from cluster.models.messages import plain
 from cluster.models.proof import SAMPLING, prove
+from cluster.models.proof_of_decoding import refuse_shared_beginning
 from cluster.models.rendering import Rendered, Renderer
 from cluster.models.sampling import Sampling, generation_stop_ids, sample
 from cluster.progress import tell
@@ -101,44 +102,42 @@ class InContext(_Handler):
         self.elicit, self.items, self.tasks, self.system, self.limit = elicit, items, tasks, system, limit
         self.model = load_model(student.source, pick_device(num_gpus))
         self.proof = prove(self.model, SAMPLING)
-        self.fallbacks = self.proof.lines
+        why = refuse_shared_beginning(self.model) if self.proof.way == "batched" else None
+        self.shares = why is None
+        self.fallbacks = self.proof.lines | ({} if why is None else {"shared demonstrations": why})
         self.renderer = student.renderer()
         self.verifier = process_verifier(verify)
 
     def compute(self, drafts: Sequence[Row]) -> pd.DataFrame:
-        rows: list[tuple[object, ...] | None] = [None] * len(drafts)
-        prompts: list[Sequence[int]] = []
-        asked: list[tuple[int, Sequence[Question]]] = []
-        for number, draft in enumerate(drafts):
-            items = self.items[self.tasks[question_key(draft.prompt).hex()]]
-            try:
-                own = [
-                    self.renderer.prompt(plain(shown_before(self.elicit, draft, item.text), self.system))
-                    for item in items
-                ]
-            except Unrenderable as error:
-                rows[number] = lost(str(error), "unrenderable")
-                continue
-            prompts += own
-            asked.append((number, items))
-        stops = self.renderer.stop_ids | generation_stop_ids(self.model)
-        said = sample(self.model, prompts, Sampling(self.limit, stops, way=self.proof.way))
-        start = 0
-        for number, items in asked:
-            answers = said[start : start + len(items)]
-            start += len(items)
-            failed = next((x for x in answers if isinstance(x, Exception)), None)
-            if failed is not None:
-                rows[number] = lost(describe(failed))
-                continue
-            cases = [
-                Case(self.renderer.answer_text(x.ids) if x.finish == "stop" else "", item.references)
-                for x, item in zip(answers, items, strict=True)
-                if not isinstance(x, Exception)
-            ]
-            verdicts = self.verifier.check_all(cases)
-            rows[number] = row_of([float(v.state == "correct") for v in verdicts])
+        rows = []
+        for draft in drafts:
+            rows.append(self._score(draft))
+            tell(1 / len(drafts))
         return pd.DataFrame(rows, columns=COLUMNS)
+
+    def _score(self, draft: Row) -> DraftRow:
+        """Answer a draft's items. They share the demonstration, which is computed once."""
+        items = self.items[self.tasks[question_key(draft.prompt).hex()]]
+        try:
+            prompts = [
+                self.renderer.prompt(plain(shown_before(self.elicit, draft, item.text), self.system))
+                for item in items
+            ]
+        except Unrenderable as error:
+            return lost(str(error), "unrenderable")
+        stops = self.renderer.stop_ids | generation_stop_ids(self.model)
+        settings = Sampling(self.limit, stops, way=self.proof.way, shares_beginning=self.shares)
+        answers = sample(self.model, prompts, settings)
+        failed = next((x for x in answers if isinstance(x, Exception)), None)
+        if failed is not None:
+            return lost(describe(failed))
+        cases = [
+            Case(self.renderer.answer_text(x.ids) if x.finish == "stop" else "", item.references)
+            for x, item in zip(answers, items, strict=True)
+            if not isinstance(x, Exception)
+        ]
+        verdicts = self.verifier.check_all(cases)
+        return row_of([float(v.state == "correct") for v in verdicts])
 
 
 @dataclass(frozen=True)
