@@ -16,7 +16,6 @@ from jobs.systems.arte.rationales import Answering, answer_all
 from selection.preferences import standard_error
 from tests.runs import run
 
-LIKED = "running"
 STYLES = {d: f"write {d}" for d in ("equations", "running", "prefix")}
 
 
@@ -63,13 +62,14 @@ def tree(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("liked", ["running", "prefix"])
 def test_the_aligned_teacher_writes_what_the_student_likes_and_the_shuffled_one_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    liked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: dict[str, Any] = {}
 
     def planted(_run: Any, _e: Any, _elicit: Any, drafts: Any, _pool: Any, signals: Any) -> Any:
-        likes = (drafts.table["style"] == LIKED).astype(float)
+        likes = (drafts.table["style"] == liked).astype(float)
         return {label: Preferred(drafts.table.assign(score=likes, error=0.0), None) for label in signals}
 
     align_all = algorithm.align_all
@@ -82,7 +82,7 @@ def test_the_aligned_teacher_writes_what_the_student_likes_and_the_shuffled_one_
         whom = {label: Answering(who, questions, {"plain": None}) for label, who in asked.items()}
         for label, (said,) in answer_all(run, start.experiment, whom).items():
             rows = said.read(questions).sort_values("question_id")
-            told[label] = np.array([dialect_of(text) == LIKED for text in rows["text"]], dtype=float)
+            told[label] = np.array([dialect_of(text) == liked for text in rows["text"]], dtype=float)
         return found
 
     monkeypatch.setattr(algorithm, "prefer", planted)
@@ -93,7 +93,7 @@ def test_the_aligned_teacher_writes_what_the_student_likes_and_the_shuffled_one_
     for label, after in told.items():
         change = after - before
         mean, error = change.mean(), standard_error(change.tolist())
-        print(f"{label}: {LIKED} {before.mean():.3f} -> {after.mean():.3f}, {mean:+.3f} ± {1.96 * error:.3f}")
+        print(f"{label}: {liked} {before.mean():.3f} -> {after.mean():.3f}, {mean:+.3f} ± {1.96 * error:.3f}")
         if label.startswith("arte"):
             assert mean - 1.96 * error > 0, label
         else:
