@@ -90,11 +90,15 @@ def test_the_aligned_teacher_writes_what_the_student_likes_and_the_shuffled_one_
     run(tree(tmp_path), tmp_path)
     before = told.pop("as it was")
     assert len(before) == 200
-    for label, after in told.items():
-        change = after - before
-        mean, error = change.mean(), standard_error(change.tolist())
-        print(f"{label}: {liked} {before.mean():.3f} -> {after.mean():.3f}, {mean:+.3f} ± {1.96 * error:.3f}")
-        if label.startswith("arte"):
-            assert mean - 1.96 * error > 0, label
-        else:
-            assert mean - 1.96 * error <= 0, label
+    changes = {label.partition(",")[0]: after - before for label, after in told.items()}
+    low, high = {}, {}
+    for name, change in {**changes, "more than shuffled": changes["arte"] - changes["shuffled"]}.items():
+        mean, error = float(change.mean()), 1.96 * standard_error(change.tolist())
+        low[name], high[name] = mean - error, mean + error
+        print(f"{name}: {liked}, {before.mean():.3f} before, {mean:+.3f} ± {error:.3f}")
+    assert low["arte"] > 0
+    assert low["more than shuffled"] > 0
+    if before.mean() > 1 / len(
+        STYLES
+    ):  # DPO on shuffled scores evens a mixture out, so it lifts what is rare
+        assert low["shuffled"] <= 0
