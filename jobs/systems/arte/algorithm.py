@@ -60,6 +60,8 @@ def teach(
     tasks = split_tasks(elicit, start.questions, e.seed)
     teacher = hosted_of(start, elicit.teacher)
     first = harvest(run, start, tasks, {"first": Asked(teacher, teacher, elicit.styles)}).get("first")
+    if isinstance(first, NothingToLearn):
+        raise first
     if first is None or first.styled is None:
         return
     drafts = drafts_of(first.styled)
@@ -73,6 +75,8 @@ def teach(
         if own is None or path in outcome.ended:
             continue
         try:
+            if isinstance(own, NothingToLearn):
+                raise own
             training = training_of(run, start, outcome, path, tasks, first, own, preferred)
         except NothingToLearn as why:
             end_path(run, outcome, path, 1, why)
@@ -120,7 +124,7 @@ def align_all(
         if not read[label].is_finished:
             continue
         try:
-            examples = write_pairs(run, label, teacher.state, way.pairs.learned, read[label], way.chosen_only)
+            examples = write_pairs(run, teacher.state, way, read[label])
         except NothingToLearn as why:
             for path in paths:
                 if is_aligned(path) and aligned_label(path, shares_material=True) == label:

@@ -231,21 +231,27 @@ def key_of(row: Row) -> bytes:
 def logprobs_in(view: View) -> dict[bytes, float]:
     """The log-probability of each text that could be read, in nats."""
     rows = view.read()
+    if rows.empty:
+        return {}
     own = rows[rows["state"] == "scored"]
     return dict(zip(own[KEY], -own["answer_loss"], strict=True))
 
 
-def write_pairs(
-    run: Run, label: str, teacher: ModelState, pairs: Sequence[TextPair], view: View, chosen_only: bool
-) -> Stage:
-    """Write pairs as training examples with their log-probabilities under the teacher as it was.
-
-    Args:
-        chosen_only: write the chosen texts alone, for supervised training.
+def write_pairs(run: Run, teacher: ModelState, way: Alignment, view: View) -> Stage:
+    """Write an alignment's pairs as training examples, with their log-probabilities under the teacher as it
+    was.
 
     Raises:
         NothingToLearn: no pair is left.
     """
+    label, pairs, chosen_only, dropped = way.label, way.pairs.learned, way.chosen_only, way.pairs.dropped
+    if not pairs:
+        raise NothingToLearn(
+            f"{label}: no pair of a preferred and another text",
+            ", ".join(f"{n} {why}" for why, n in dropped.items()) or "no draft has a score",
+            "at least one",
+            "look at the scores: a pair needs one that is higher than another",
+        )
     about = [sorted(p.id for p in pairs), view.id, chosen_only]
     stage = examples_stage(run.store, "arte", teacher.rendering, digest(about))
 

@@ -10,6 +10,7 @@ from jobs.results.outcome import Start, StudentPath
 from jobs.run.run import Run
 from jobs.stages.ask import Hosted
 from jobs.stages.pool import AnswerPool
+from jobs.stages.train import NothingToLearn
 from jobs.systems.arte.align import Alignment
 from jobs.systems.arte.paths import aligned_label, arm_of, elicit_of, is_aligned
 from jobs.systems.arte.questions import TaskSet, Written, write_questions
@@ -82,9 +83,9 @@ def asked_again(
 
 def harvest(
     run: Run, start: Start, tasks: Mapping[str, TaskSet], asked: Mapping[str, Asked]
-) -> dict[str, Harvested]:
-    """Let teachers write questions and answer them. Returns label -> harvest. In a plan, harvests that are
-    not finished are left out.
+) -> dict[str, Harvested | NothingToLearn]:
+    """Let teachers write questions and answer them. Returns label -> harvest, or why nothing of it can be
+    used. In a plan, harvests that are not finished are left out.
 
     Raises:
         Unmade: in a plan, verdicts are not there yet.
@@ -106,13 +107,20 @@ def harvest(
         if (text := written[label]) is not None and text.questions
     }
     said = answer_all(run, e, answering)
-    found = {}
+    found: dict[str, Harvested | NothingToLearn] = {
+        label: no_question(label, text)
+        for label, text in written.items()
+        if text is not None and not text.questions
+    }
     for label, answers in said.items():
         text, own = written[label], asked[label]
         if text is None:
             continue
         truth = truth_of(run, e, elicit, label, text, answers)
         questions = checked(text, truth)
+        if not questions:
+            found[label] = no_result(label, text, elicit.truth)
+            continue
         styled = [one for one in answers if one.teacher != PLAIN]
         plain = [one for one in answers if one.teacher == PLAIN]
         pools = [
@@ -122,3 +130,23 @@ def harvest(
         if pools[1] is not None:
             found[label] = Harvested(text, truth.references, truth.by, pools[0], pools[1])
     return found
+
+
+def no_question(label: str, written: Written) -> NothingToLearn:
+    """A harvest without a question."""
+    return NothingToLearn(
+        f"{label} harvest: no question could be found in what the teacher wrote",
+        ", ".join(f"{n} {state}" for state, n in written.ledger().items()) or "no text",
+        "texts in which elicit.pattern finds questions",
+        "look at the teacher's texts, and change elicit.prompt or elicit.pattern",
+    )
+
+
+def no_result(label: str, written: Written, truth: str) -> NothingToLearn:
+    """A harvest of questions without a right result."""
+    return NothingToLearn(
+        f"{label} harvest: no right result is known of any question that the teacher wrote",
+        f"{len(written.questions)} questions, elicit.truth {truth}",
+        "at least one",
+        "look at the rationales: verify.method must find a result in them",
+    )
