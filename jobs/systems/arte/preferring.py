@@ -36,7 +36,7 @@ from training.settings import LoraSettings
 
 SCORED = "scored"
 COLUMNS = ["state", "reason", "conversation_tokens", "score", "error", "values"]
-MOST_ROWS = 16  # examples in one forward pass
+MOST_TOKENS = 8192  # in one forward pass over reference answers, padding included
 
 
 DraftRow = tuple[str, str, int, float, float, bytes]
@@ -172,7 +172,8 @@ class OneStep(_Handler):
         self.model.eval()  # no dropout: a probe says nothing of chance
         trained = [p for p in self.model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=0.0)
-        self.references = [rendered(self.renderer, told) for told in references]
+        every = sorted((rendered(self.renderer, told) for told in references), key=lambda row: row.answer_end)
+        self.references = batches_of(every)  # the order of references does not matter, as long as it stays
         self._warm_up(optimizer, [rendered(self.renderer, told) for told in warm], seed)
         self.prober = Prober(
             trained, optimizer, self._loss_of, self._reference_losses, self._reference_gradient
@@ -193,16 +194,14 @@ class OneStep(_Handler):
         return loss
 
     def _reference_losses(self) -> np.ndarray:
-        found = []
         with torch.no_grad(), one_thread(self.model):
-            for start in range(0, len(self.references), MOST_ROWS):
-                found.append(mean_losses(self.model, self.references[start : start + MOST_ROWS]))
+            found = [mean_losses(self.model, some) for some in self.references]
         return torch.cat(found).double().cpu().numpy()  # type: ignore[no-any-return]
 
     def _reference_gradient(self) -> None:
-        for start in range(0, len(self.references), MOST_ROWS):
-            some = self.references[start : start + MOST_ROWS]
-            (mean_losses(self.model, some).sum() / len(self.references)).backward()  # type: ignore[no-untyped-call]
+        count = sum(map(len, self.references))
+        for some in self.references:
+            (mean_losses(self.model, some).sum() / count).backward()  # type: ignore[no-untyped-call]
 
     def compute(self, drafts: Sequence[Row]) -> pd.DataFrame:
         rows = []
@@ -223,6 +222,20 @@ class OneStep(_Handler):
             else:
                 found = self.prober.exact(row)
         return row_of(found) if np.isfinite(found).all() else lost("its influence is not finite")
+
+
+def batches_of(rows: Sequence[Rendered]) -> list[list[Rendered]]:
+    """Rows in batches of at most `MOST_TOKENS` tokens with their padding.
+
+    Args:
+        rows: the shortest first.
+    """
+    found: list[list[Rendered]] = []
+    for row in rows:
+        if not found or (len(found[-1]) + 1) * row.answer_end > MOST_TOKENS:
+            found.append([])
+        found[-1].append(row)
+    return found
 
 
 def rendered(renderer: Renderer, told: Told) -> Rendered:
