@@ -23,9 +23,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.arena import TRIES, Arena, Failed, Fight, Missed, Skipped, arena, arena_of_rollouts
+from tests.chaos.arena import (
+    TRIES,
+    Arena,
+    Failed,
+    Fight,
+    Missed,
+    Skipped,
+    arena,
+    arena_of_rollouts,
+    arena_of_writing,
+)
 from tests.chaos.compare import check
-from tests.chaos.faults import FAULTS, ROLLOUT_FAULTS
+from tests.chaos.faults import FAULTS, ROLLOUT_FAULTS, WRITING_FAULTS
 
 AGENTS_NOTICE_S = 180.0  # Ray's agents ask their dead head for a minute or two before they give up
 
@@ -57,6 +67,8 @@ def strike(found: Arena, name: str) -> tuple[Fight, list[str]]:
     began = time.monotonic()
     if name in ROLLOUT_FAULTS:
         fault, fight = ROLLOUT_FAULTS[name], Fight(arena_of_rollouts(found), name, ())
+    elif name in WRITING_FAULTS:
+        fault, fight = WRITING_FAULTS[name], Fight(arena_of_writing(found), name, ())
     else:
         fault, keep = FAULTS[name]
         fight = Fight(found, name, keep)
@@ -108,7 +120,7 @@ def main() -> None:
     fights: list[tuple[Fight, list[str]]] = []
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     with arena(folder, seed) as found:
-        order = [name for name in (*FAULTS, *ROLLOUT_FAULTS) if given.only in name]
+        order = [name for name in (*FAULTS, *ROLLOUT_FAULTS, *WRITING_FAULTS) if given.only in name]
         if given.minutes is not None:
             random.Random(seed).shuffle(order)
         started = time.monotonic()

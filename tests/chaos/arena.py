@@ -22,11 +22,13 @@ import yaml
 from tests.conftest import make_small_world, with_solutions
 from tests.fault_proxy import FaultProxy
 from tests.openai_server import serve_model
+from tests.own_writing import ELICIT, written
 
 ROOT = Path(__file__).resolve().parents[2]
 # What a run goes through, as its stages.json names it; the first three are rows of tables.
 STAGES = ("generate", "verify", "score", "select", "examples", "train", "evaluate")
 EXACT = ("generate", "verify", "score", "select", "roll out", "verdicts on", "steer", "examples")
+EXACT += ("write questions", "read pairs")
 PATIENCE_S = 240.0
 MARK = "TUTELAGE_CHAOS"
 STEPS, ROUND_STEPS = 120, 40
@@ -269,6 +271,31 @@ def arena_of_rollouts(found: Arena) -> Arena:
             "check_questions": 0,
             "shard_size": 8,
         },
+    }
+    own = Arena(folder, tree, found.proxy, found.seed, ROUND_STEPS)
+    if not there:
+        Fight(own, "reference", ()).run_to_the_end()
+    return own
+
+
+def arena_of_writing(found: Arena) -> Arena:
+    """A teacher that writes questions and is aligned to the same student; run undisturbed when it is first
+    asked for.
+    """
+    folder = found.root / "writing"
+    tiny = Path(found.tree["students"][0]["path"])
+    there = folder.is_dir()
+    folder.mkdir(exist_ok=True)
+    arm = {"kind": "arte", "name": "arte", "signal": "scas"}
+    tree = written(make_small_world(folder, tiny), tiny, [arm])
+    align = ELICIT["align"] | {"epochs": 12.0}
+    tree |= {
+        "elicit": ELICIT | {"align": align, "questions": 12, "examples": None},
+        "generate": {"max_new_tokens": 16, "shard_size": 4},
+        "score": {"shard_size": 6},
+        "train": {"steps": ROUND_STEPS, "batch_size": 8, "learning_rate": 1e-3, "checkpoint_every": 5},
+        "evaluate": {"metric": "loss"},
+        "placement": {"max_failures": 5},
     }
     own = Arena(folder, tree, found.proxy, found.seed, ROUND_STEPS)
     if not there:

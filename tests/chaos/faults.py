@@ -58,7 +58,8 @@ def actor_dies(stage: str) -> Callable[[Fight], None]:
 def driver_dies(stage: str) -> Callable[[Fight], None]:
     def fault(fight: Fight) -> None:
         process = fight.start()
-        fight.wait(process, after_steps(fight) if stage == "train" else after_parts(fight, stage))
+        is_training = stage in ("train", "align")
+        fight.wait(process, after_steps(fight) if is_training else after_parts(fight, stage))
         fight.note_finished()
         time.sleep(fight.random.uniform(0, 0.1))
         process.kill()
@@ -75,6 +76,16 @@ def driver_dies_between_rounds(fight: Fight) -> None:
     process.kill()
     process.wait()
     fight.struck = "after the first of two rounds"
+    fight.run_to_the_end()
+
+
+def driver_dies_between_harvests(fight: Fight) -> None:
+    process = fight.start()
+    fight.wait(process, lambda: bool(list(fight.store.glob("train/*/manifest.json"))))
+    fight.note_finished()
+    process.kill()
+    process.wait()
+    fight.struck = "after the teacher was aligned"
     fight.run_to_the_end()
 
 
@@ -285,4 +296,12 @@ ROLLOUT_FAULTS: dict[str, Callable[[Fight], None]] = {
     "actor dies, steering": actor_dies("steer"),
     "driver dies, training on rollouts": driver_dies("train"),
     "driver dies between rounds": driver_dies_between_rounds,
+}
+
+WRITING_FAULTS: dict[str, Callable[[Fight], None]] = {
+    "driver dies, writing questions": driver_dies("write questions"),
+    "actor dies, preferring": actor_dies("score"),
+    "driver dies, reading pairs": driver_dies("read pairs"),
+    "driver dies, aligning": driver_dies("align"),
+    "driver dies between harvests": driver_dies_between_harvests,
 }
