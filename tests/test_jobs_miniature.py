@@ -18,7 +18,7 @@ from jobs.miniature import full, reading
 from jobs.miniature.full import base_lines, members, raised_lines
 from jobs.miniature.making import draw_examples, slipped, with_solution
 from jobs.miniature.quick import LANGUAGES, RECIPES, STUDENTS, TEACHERS, recipes_of
-from jobs.miniature.tasks import DIALECTS, FAMILIES, QUICK_FAMILIES, WORDY, draw_episodes, work_out
+from jobs.miniature.tasks import DIALECTS, FAMILIES, QUICK_FAMILIES, WORDY, draw_episodes, solve, work_out
 from jobs.miniature.world import build_world, models_of
 from jobs.run.progress import Terminal
 from jobs.run.run import Run
@@ -65,6 +65,24 @@ def test_every_state_follows_from_the_one_before() -> None:
             episode.states[:-1], episode.operations, episode.states[1:], strict=True
         ):
             assert replay(episode.family, before, operation) == after, (episode, operation)
+
+
+def test_a_quick_world_s_question_is_solved_from_its_text_and_nothing_else_is() -> None:
+    for episode in draw_episodes(800, seed=7, min_operations=1):
+        assert solve(episode.question) == episode.result
+        for odd in ("x", " t", "9", " z+1"):
+            assert solve(episode.question + odd) is None
+    for odd in (
+        "",
+        "chain",
+        "chain: ",
+        "chain: 3",
+        "cups: 6689 t^",
+        "dial: 9 t+1",
+        "lamps: 010 t^",
+        "grid: I1 tN1",
+    ):
+        assert solve(odd) is None
 
 
 def test_questions_are_all_different_evenly_spread_and_need_at_least_four_steps() -> None:

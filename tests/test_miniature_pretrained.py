@@ -17,7 +17,7 @@ from jobs.experiment.miniature import Miniature
 from jobs.experiment.placement import Placement
 from jobs.miniature.pretrained import recipe, weights, world
 from jobs.miniature.pretrained.manners import MANNERS, SYSTEMS, UNTAUGHT
-from jobs.miniature.pretrained.problems import MOST, draw_problem, draw_problems
+from jobs.miniature.pretrained.problems import MOST, draw_problem, draw_problems, solve
 from jobs.miniature.pretrained.wordings import (
     ENDS,
     OPENINGS,
@@ -47,6 +47,20 @@ LISTS = [
     *(s.more for s in SETTINGS),
     *(s.fewer for s in SETTINGS),
 ]
+
+
+@given(st.integers(0, 2**31), st.integers(1, 3), st.sampled_from(["train", "evaluate"]))
+def test_a_problem_is_solved_from_its_text_and_a_sentence_of_another_kind_makes_it_unknown(
+    seed: int, steps: int, part: Part
+) -> None:
+    import random
+
+    problem = draw_problem(random.Random(seed), steps, part)
+    assert solve(problem.question) == str(problem.result)
+    assert solve("  " + problem.question.replace(" ", "\n", 3)) == str(problem.result)
+    first, _, rest = problem.question.partition(". ")
+    assert solve(f"{first}. A bird sings. {rest}") is None
+    assert solve(problem.question.rpartition(". ")[0]) is None or "Count the" in problem.question
 
 
 @given(st.integers(0, 2**31), st.integers(1, 3), st.sampled_from(["train", "evaluate"]))

@@ -8,6 +8,7 @@ of it, or for what it is worth.
 
 import hashlib
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -157,3 +158,73 @@ def draw_problems(count: int, seed: int, part: Part, exclude: frozenset[str] = f
         if problem.id not in exclude:
             found.setdefault(problem.id, problem)
     return list(found.values())
+
+
+def solve(text: str) -> str | None:
+    """The result of a problem whose sentences are wordings of this world, whatever fills their gaps. None for
+    any other text, and where a share does not come out even.
+
+    >>> solve("Ada has 12 pears. Ada eats 4 of them. How many pears does Ada have now?")
+    '8'
+    >>> solve("Ada has 12 pears. A bird sings. How many pears does Ada have now?")
+    """
+    said = " ".join(text.split())
+    for opening, first in FORMS["opening"]:
+        found = first.match(said)
+        if found is None:
+            continue
+        n, a, b = (int(found[gap]) if gap in first.groupindex else 0 for gap in ("n", "a", "b"))
+        value = {"plain": n, "sum": a + b, "product": a * b}[opening]
+        result = _changed(said, found.end(), value)
+        if result is not None:
+            return str(result)
+    return None
+
+
+def _changed(said: str, at: int, value: int) -> int | None:
+    """The result of what follows after a place, where there are `value` things."""
+    for end, form in FORMS["end"]:
+        found = form.fullmatch(said, at)
+        if found is not None:
+            k = int(found["k"]) if "k" in form.groupindex else 1
+            if end == "share":
+                return value // k if k and value % k == 0 else None
+            return value * k if end == "price" else value
+    for sign, form in FORMS["change"]:
+        found = form.match(said, at)
+        if found is not None:
+            k = int(found["k"])
+            result = _changed(said, found.end(), value + k if sign == "more" else value - k)
+            if result is not None:
+                return result
+    return None
+
+
+def _form(wording: str) -> re.Pattern[str]:
+    """A wording with its gaps open, and the space after it."""
+    seen = set[str]()
+    found = ""
+    for text, gap in re.findall(r"([^{]*)(?:\{(\w+)\})?", wording):
+        found += re.escape(text)
+        if gap in ("n", "a", "b", "k"):
+            found += rf"(?P<{gap}>\d{{1,4}})"
+        elif gap:
+            kept = r"[\w'-]+"
+            found += f"(?P={gap})" if gap in seen else f"(?P<{gap}>{kept})"
+            seen.add(gap)
+    return re.compile(rf"{found}\s*")
+
+
+def _forms(**every: Sequence[str]) -> list[tuple[str, re.Pattern[str]]]:
+    return [(name, _form(wording)) for name, wordings in every.items() for wording in wordings]
+
+
+# The forms of sentences, each with what it says.
+FORMS = {
+    "opening": _forms(plain=OPENINGS, sum=SUMS, product=PRODUCTS),
+    "change": _forms(
+        more=[w for setting in SETTINGS for w in setting.more],
+        fewer=[w for setting in SETTINGS for w in setting.fewer],
+    ),
+    "end": _forms(plain=ENDS, share=SHARES, price=PRICES),
+}
