@@ -96,11 +96,25 @@ class _Fitting(threading.Thread):
 def progress_of(
     jobs: Sequence[TrainJob], on_progress: Callable[[int, int], None] | None
 ) -> Callable[[], None]:
-    """A function that reports the progress of a queue, from the metrics files that rank 0 appends to."""
+    """A function that reports the progress of a queue, from the metrics files that rank 0 appends to. Jobs
+    run one after another, so the files of finished jobs and of later ones are not read again.
+    """
     if on_progress is None:
         return lambda: None
-    total = sum(job.steps for job in jobs)
-    return lambda: on_progress(sum(len(read_metrics(Place(job.output))) for job in jobs), total)
+    steps = [job.steps for job in jobs]
+    finished = 0
+
+    def report() -> None:
+        nonlocal finished
+        under_way = 0
+        while finished < len(jobs):
+            under_way = len(read_metrics(Place(jobs[finished].output)))
+            if under_way < steps[finished]:
+                break
+            finished, under_way = finished + 1, 0
+        on_progress(sum(steps[:finished]) + under_way, sum(steps))
+
+    return report
 
 
 def torch_trainer() -> Any:
