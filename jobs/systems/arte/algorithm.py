@@ -188,7 +188,7 @@ def training_of(
     record.learned = frozenset(
         key for part in chosen.each("chosen", ["answer_id"]) for key in part["answer_id"].tolist()
     )
-    record.figures = figures_of(own, pool, scores, chosen.counts()["chosen"])
+    record.figures = figures_of(first, own, pool, scores, chosen.counts()["chosen"])
     return Training(label, student, examples, seed, settings_for(examples, e.train))
 
 
@@ -207,13 +207,18 @@ def chooser_of(most: int | None, path: StudentPath, own: Harvested) -> tuple[Sel
     return SelectArm(name=arm.name, rule=rule, most_questions=most), own.styled
 
 
-def figures_of(own: Harvested, pool: AnswerPool, scores: PoolScores, chosen: int) -> dict[str, float]:
+def figures_of(
+    first: Harvested, own: Harvested, pool: AnswerPool, scores: PoolScores, chosen: int
+) -> dict[str, float]:
     """Numbers about what a path learns from, for the report."""
+    known = first.written.questions.keys()
+    new = sum(i not in known for i in own.written.questions) if own is not first else 0
     states = pool.by_state
     tokens = sum(float(part["n_answer"].sum()) for part in scores.each())
     usable = max(1, states.get("verified", 0))
     return {
         "questions": float(own.usable),
+        "of them new in the second harvest": float(new),
         "rationales": float(pool.size),
         "usable": float(states.get("verified", 0)),
         "right": sum(pool.accuracy.values()) / max(1, len(pool.accuracy)),

@@ -75,6 +75,8 @@ def of_alignments(aligned: Mapping[str, Alignment]) -> Iterable[Section]:
             "pairs of rationales": kinds.count("rationale"),
             "pairs of questions": kinds.count("question"),
             "held out": len(way.pairs.held_out),
+            "mean characters, preferred": mean(len(p.chosen) for p in way.pairs.every),
+            "mean characters, other": mean(len(p.rejected) for p in way.pairs.every),
             "dropped": ", ".join(f"{n} {why}" for why, n in way.pairs.dropped.items()) or "none",
         }
         steps = [] if way.trained is None else read_metrics(way.trained.directory)
@@ -94,6 +96,12 @@ def of_alignments(aligned: Mapping[str, Alignment]) -> Iterable[Section]:
             if way.pairs.learned
         }
         yield Section("arte-alignment", "What the teacher was aligned to", about, pd.DataFrame(rows), notes)
+
+
+def mean(values: Iterable[int]) -> float:
+    """The mean of some numbers. NaN if there are none."""
+    every = list(values)
+    return sum(every) / len(every) if every else float("nan")
 
 
 def told_of(pairs: Sequence[TextPair]) -> list[str]:
