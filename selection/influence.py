@@ -53,9 +53,9 @@ class Prober:
         if self._before is None:
             self._before = self.reference_losses()
         self.optimizer.zero_grad(set_to_none=True)
-        self.loss_of(draft).backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
         try:
+            self.loss_of(draft).backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
             return self._before - self.reference_losses()
         finally:
             self.restore()
@@ -73,12 +73,15 @@ class Prober:
         length = float(torch.sqrt(sum((w.double() ** 2).sum() for w in self._weights)))  # type: ignore[arg-type]
         size = SHIFT * max(length, 1e-8)
         found = []
-        with torch.no_grad():
-            for sign in (1.0, -1.0):
-                for parameter, weight, along in zip(self.parameters, self._weights, self._along, strict=True):
-                    parameter.copy_(weight + sign * size * along)
-                found.append(float(self.loss_of(draft).double()))
-        self.restore()
+        try:
+            with torch.no_grad():
+                for sign in (1.0, -1.0):
+                    moved = zip(self.parameters, self._weights, self._along, strict=True)
+                    for parameter, weight, along in moved:
+                        parameter.copy_(weight + sign * size * along)
+                    found.append(float(self.loss_of(draft).double()))
+        finally:
+            self.restore()
         return learning_rate * self._norm * (found[0] - found[1]) / (2 * size)
 
     def _find_direction(self) -> None:

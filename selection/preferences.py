@@ -23,6 +23,7 @@ Pairing = Literal["random", "rank"]
 ABILITY_SD, LOG_DISCRIMINATION_SD, DIFFICULTY_SD = 1.0, 0.5, 1.0  # of the priors, all of mean 0
 SPLITS = 50  # how many times items are halved for a reliability
 K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -234,12 +235,12 @@ def helpful_pairs(influence: Mapping[str, float]) -> list[Pair]:
     return [Pair(g, b, influence[g], influence[b]) for g in good for b in bad]
 
 
-def shuffled_within(values: Mapping[K, float], groups: Mapping[K, str], seed: int) -> dict[K, float]:
+def shuffled_within(values: Mapping[K, V], groups: Mapping[K, str], seed: int) -> dict[K, V]:
     """The same values, permuted within each group. Whatever depends on them afterwards is no preference."""
     rng, members = np.random.default_rng(seed), dict[str, list[K]]()
     for name in sorted(values, key=str):
         members.setdefault(groups[name], []).append(name)
-    found: dict[K, float] = {}
+    found: dict[K, V] = {}
     for _, own in sorted(members.items()):
         found |= {own[i]: values[own[k]] for i, k in enumerate(rng.permutation(len(own)))}
     return found

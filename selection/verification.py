@@ -162,36 +162,39 @@ def result_in(text: str, settings: VerifySettings) -> tuple[str | None, bool]:
     return (got or "").strip() or None, is_marked
 
 
-def majority(texts: Sequence[str], settings: VerifySettings) -> str | None:
-    """The result that more texts end in than in any other. None if there is no such result.
+def majority(
+    texts: Sequence[str], settings: VerifySettings, check: Callable[[str, str], bool] | None = None
+) -> str | None:
+    """The result that more texts end in than in any other, and at least two. None if there is no such result.
+
+    Args:
+        check: whether a text comes to a result. By default in this process, with no time limit.
 
     >>> said = ["The answer is 12.", "Answer: 12.0", "Answer: 7", "I do not know"]
     >>> majority(said, VerifySettings("numeric"))
     '12'
     >>> majority(["Answer: 3", "Answer: 4"], VerifySettings("numeric"))
+    >>> majority(["Answer: 3"], VerifySettings("numeric"))
     """
-    found = [got for got, _ in (result_in(text, settings) for text in texts) if got is not None]
-    groups: list[list[str]] = []
-    for got in found:
-        own = next((group for group in groups if _equal(got, group[0], settings)), None)
+
+    def here(text: str, result: str) -> bool:
+        return judge(text, result, settings).state == "correct"
+
+    is_same = check or here
+    groups: list[tuple[str, int]] = []
+    for text in texts:
+        got, _ = result_in(text, settings)
+        if got is None:
+            continue
+        own = next((k for k, (first, _) in enumerate(groups) if first == got or is_same(text, first)), None)
         if own is None:
-            groups.append([got])
+            groups.append((got, 1))
         else:
-            own.append(got)
-    sizes = sorted((len(group) for group in groups), reverse=True)
-    if not sizes or sizes[:2].count(sizes[0]) > 1:
+            groups[own] = groups[own][0], groups[own][1] + 1
+    sizes = sorted((size for _, size in groups), reverse=True)
+    if not sizes or sizes[0] < 2 or sizes[:2].count(sizes[0]) > 1:
         return None
-    return max(groups, key=len)[0]
-
-
-def _equal(one: str, other: str, settings: VerifySettings) -> bool:
-    """Whether two results are the same one."""
-    if one == other or settings.method not in COMPARISONS:
-        return one == other
-    try:
-        return COMPARISONS[settings.method](one, other, settings.tolerance) is True
-    except UnreadableReference:
-        return False
+    return max(groups, key=lambda group: group[1])[0]
 
 
 def unreadable(references: tuple[str, ...], settings: VerifySettings) -> str:

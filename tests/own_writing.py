@@ -9,7 +9,8 @@ ELICIT: dict[str, Any] = {
     "tasks": {"chain": "Write a question of kind chain.", "grid": "Write a question of kind grid."},
     "styles": {"short": "Be short.", "long": "Explain.", "odd": "Be odd."},
     "prompt": "{description}\n{examples}\n{count}",
-    "pattern": r"(?s)\A(?P<question>.+)\Z",
+    "example": "{question}",
+    "pattern": r"(?s)\A(?P<question>.{1,8})",  # not to the end, because every text is cut off
     "truth": "tests.own_writing:result_of",
     "shown": 1,
     "count": 1,

@@ -74,7 +74,8 @@ def test_texts_without_a_question_end_the_run_with_their_states(
     small_world: dict[str, Any], tiny_model: Path, tmp_path: Path
 ) -> None:
     tree = written(small_world, tiny_model, arms("arte"))
-    tree["elicit"] = tree["elicit"] | {"pattern": "(?P<question>nobody writes this)"}
+    unusual = {"pattern": "<<(?P<question>.*?)>>", "example": "<<{question}>>"}
+    tree["elicit"] = tree["elicit"] | unusual
     told = refused(tree, tmp_path)
     assert "no question could be found in what the teacher wrote" in told
     assert "48 unparsed" in told  # as many calls as are allowed

@@ -40,6 +40,7 @@ def tree(tmp_path: Path) -> dict[str, Any]:
             "tasks": {f: f"new question: {f}" for f in ("chain", "dial", "grid", "cups")},
             "styles": STYLES,
             "prompt": "{description}",
+            "example": "{question}",
             "pattern": r"(?s)\A(?P<question>.+)\Z",
             "truth": "jobs.miniature.tasks:solve",
             "drafts": "verified",

@@ -16,6 +16,7 @@ from jobs.files.overlap import text_of
 from jobs.files.questions import Question
 from jobs.systems.arte.preferring import shown_before
 from jobs.systems.arte.questions import (
+    CUT_OFF,
     DUPLICATE,
     KEPT,
     KNOWN,
@@ -73,6 +74,20 @@ def test_every_text_and_every_question_found_in_it_has_one_state() -> None:
     assert all(q.family == "sums" for q in written.questions.values())
 
 
+def test_what_a_cut_off_text_ends_with_is_not_kept() -> None:
+    found = _Searching(elicit(), frozenset(), None, dict.fromkeys(TASKS, 0))
+    found.take("sums", tagged("2 + 2?") + tagged("3 + 3?"), "length")
+    found.take("sums", tagged("4 + 4?") + " and so", "length")
+    assert found.states["sums"] == Counter({KEPT: 2, CUT_OFF: 1})
+    assert [q.text for q in found.written().questions.values()] == ["2 + 2?", "4 + 4?"]
+
+
+def test_a_pattern_with_a_group_that_takes_no_part_finds_nothing_there() -> None:
+    e = elicit(pattern=r"Q: (?P<question>.+)|A: (?P<answer>.+)", truth="majority", example="Q: {question}")
+    found = search(e, "Q: 2 + 2?\nA: 4")
+    assert found.states["sums"] == Counter({KEPT: 1})
+
+
 def test_no_more_than_wanted_are_kept() -> None:
     found = search(elicit(questions=4), "\n".join(tagged(f"{k} + 1?") for k in range(7)))
     assert found.states["sums"] == Counter({KEPT: 4, SPARE: 3})
@@ -85,7 +100,9 @@ def test_a_question_without_a_result_is_kept_if_rationales_vote() -> None:
 
 @given(st.lists(st.text(max_size=40), max_size=6))
 def test_any_text_is_searched_and_counted(texts: list[str]) -> None:
-    found = search(elicit(truth="majority", pattern=r"(?s)\A(?P<question>.+)\Z"), *texts)
+    found = search(
+        elicit(truth="majority", example="{question}", pattern=r"(?s)\A(?P<question>.+)\Z"), *texts
+    )
     assert sum(found.states.get("sums", Counter()).values()) == len(texts)
     assert len(found.written().questions) == found.states.get("sums", Counter())[KEPT]
 
@@ -122,7 +139,7 @@ def test_prompts_follow_from_the_seed_and_fill_no_slot_inside_a_question() -> No
     text = prompt_for(e, "sums", one, 5)
     assert text.startswith("Write a sum.")
     assert text.count("what is {count} of") == 3
-    assert "Write 5 new ones" in text
+    assert "Write 5 new," in text
 
 
 def test_a_demonstration_keeps_braces_in_texts() -> None:
@@ -138,7 +155,7 @@ def test_a_demonstration_keeps_braces_in_texts() -> None:
         ({"shown": 4}, "shown are some of seeds"),
         ({"pattern": "("}, "no regular expression"),
         ({"pattern": "(?P<answer>x)"}, r"needs a group \(\?P<question>"),
-        ({"pattern": "(?P<question>x)"}, "truth tagged needs a group"),
+        ({"pattern": "<question>(?P<question>.*?)</question>"}, "truth tagged needs a group"),
         ({"truth": "best"}, "truth is tagged, majority"),
         ({"prompt": "no slot"}, "needs {description}"),
         ({"prompt": "{description} {seeds}"}, "knows"),
@@ -147,6 +164,8 @@ def test_a_demonstration_keeps_braces_in_texts() -> None:
         ({"styles": {"plain": "x", "y": "z"}}, "the naive prompt"),
         ({"temperature": 0.0, "shown": 0}, "gives one text"),
         ({"align": {"beta": 0}}, "beta is out of range"),
+        ({"example": "{question}"}, "pattern must find the question in example"),
+        ({"demonstration": "{item}\n{question} {rationale}"}, "the item comes after"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(given: dict[str, Any], told: str) -> None:

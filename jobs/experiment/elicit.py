@@ -17,7 +17,7 @@ PROMPT = """{description}
 Here are examples.
 {examples}
 
-Write {count} new ones of the same kind, different from these. Use the same form."""
+Write {count} new, of the same kind and different from these. Use the same form."""
 EXAMPLE = "<question>{question}</question>\n<answer>{reference}</answer>"
 PATTERN = r"(?s)<question>(?P<question>.*?)</question>(?:\s*<answer>(?P<answer>.*?)</answer>)?"
 DEMONSTRATION = "{question}\n{rationale}\n\n{item}"
@@ -94,7 +94,7 @@ class Influence(Section):
     """The signal `influence` (Montessori-Instruct, arXiv 2410.14208): a student takes one optimizer step on
     one draft, and the fall of its mean loss on reference answers is the draft's score.
 
-    `warm_steps`: steps on other drafts before, from which every probe begins. `references`: the most
+    `warm_steps`: steps on drafts drawn by the seed, from which every probe begins. `references`: the most
     reference answers. `form: first_order` ranks without a step, by how the draft's loss changes along the
     gradient of the reference answers.
     """
@@ -121,7 +121,8 @@ class Elicit(Section):
     with the majority where it returns None. `drafts: verified` uses only rationales with that result,
     `parsed` all whose result can be read.
 
-    `examples`: how many each arm's student learns from.
+    `examples`: the most that an arm's student learns from. All arms learn from as many as the arm that has
+    fewest.
     """
 
     teacher: Name
@@ -133,7 +134,7 @@ class Elicit(Section):
     pattern: str = PATTERN
     demonstration: str = DEMONSTRATION
     shown: int = Field(3, ge=0)
-    count: int = Field(5, ge=1)
+    count: int = Field(1, ge=1)
     questions: int = Field(60, ge=4)
     most_calls: float = Field(3.0, ge=1)
     seeds: int = Field(20, ge=0)
@@ -155,6 +156,8 @@ class Elicit(Section):
         found = slots_of(value)
         if not needed <= found <= known:
             raise ValueError(f"needs {told(needed)} and knows {told(known)}; got {told(found) or 'none'}")
+        if "item" in needed and value.index("{item}") < max(map(value.index, ("{question}", "{rationale}"))):
+            raise ValueError("the item comes after the demonstration")
         return value
 
     @field_validator("pattern")
@@ -172,6 +175,12 @@ class Elicit(Section):
     def _fits(self) -> "Elicit":
         if self.items > self.validation:
             raise ValueError("items are some of validation: set validation to at least items")
+        written = self.example.replace("{question}", "6 x 7?").replace("{reference}", "42")
+        found = re.search(self.pattern, written)
+        if found is None or (found["question"] or "").strip() != "6 x 7?":
+            raise ValueError(
+                "pattern must find the question in example: the teacher is shown and taught to write it so"
+            )
         if self.truth == TAGGED and "answer" not in re.compile(self.pattern).groupindex:
             raise ValueError("truth tagged needs a group (?P<answer>...) in pattern")
         if self.truth not in (TAGGED, MAJORITY) and ":" not in self.truth:

@@ -121,6 +121,8 @@ class PoolSlice:
         keys, states = pool["answer_key"].tolist(), pool["state"].tolist()
         rows = [list(row) for row in zip(pool["answer_id"].tolist(), keys, states, strict=True)]
         content = digest([rows, sorted(questions)])  # questions without an answer too: the ledger has them
+        if self.takes_wrong:  # the states do not tell which answers are right, and a rule may ask
+            content = digest([content, answers["answer_id"][correct].tolist()])
         counts = {
             "answers": len(pool),
             "content": content,

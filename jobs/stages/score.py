@@ -175,10 +175,19 @@ def owner_of(student: ModelState, settings: Score) -> Owner:
 
 
 def score_pool(
-    run: Run, students: Sequence[ModelState], pool: AnswerPool, settings: Score, placement: Placement
+    run: Run,
+    students: Sequence[ModelState],
+    pool: AnswerPool,
+    settings: Score,
+    placement: Placement,
+    which: str = "",
 ) -> dict[str, PoolScores]:
-    """Score a pool's verified answers under several students at once; returns student id -> statistics."""
-    views = score_students(run, students, ToScore(pool).request(), settings, placement)
+    """Score a pool's verified answers under several students at once; returns student id -> statistics.
+
+    Args:
+        which: the name of the pool as shown to users, if a run has several.
+    """
+    views = score_students(run, students, ToScore(pool).request(), settings, placement, which)
     return {i: PoolScores(view, pool) for i, view in views.items()}
 
 
@@ -196,13 +205,18 @@ def score_students(
     request: Request | SlicedRequest,
     settings: Score,
     placement: Placement,
+    which: str = "",
 ) -> dict[str, View]:
-    """Score the same answers under several students at once; returns student id -> its view."""
+    """Score the same answers under several students at once; returns student id -> its view.
+
+    Args:
+        which: the name of these answers as shown to users, if a run has several.
+    """
     distinct = {s.id: s for s in students}
     views = {i: run.view(owner_of(s, settings), request) for i, s in distinct.items()}
     bring_back(run, [s for i, s in distinct.items() if not views[i].is_finished], placement)
     wants = [
-        statistics_wanted("score", f"{s.name} {i[:8]}", views[i], s, settings, placement)
+        statistics_wanted("score", f"{s.name} {i[:8]} {which}".rstrip(), views[i], s, settings, placement)
         for i, s in distinct.items()
     ]
     make_rows(run, wants, "answers")

@@ -5,14 +5,13 @@ teacher as it was, and DPO on them.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cluster.errors import Unrenderable
 from cluster.models.messages import Prompt, plain
 from cluster.models.rendering import Renderer
 from cluster.seeds import derive_seed
@@ -28,13 +27,13 @@ from jobs.run.tables import KEY, Owner, Request, unusual
 from jobs.run.views import View
 from jobs.stages.ask import Hosted
 from jobs.stages.score import count_scores, left_to_score
-from jobs.stages.scorer import STATISTIC_COLUMNS, AnyScorer, ScoreHandler
+from jobs.stages.scorer import TOLD, AnyScorer, ScoreHandler, names_of
 from jobs.stages.states import ModelState, Training
 from jobs.stages.train import NothingToLearn, bring_back, examples_stage, write_examples_of
-from jobs.systems.arte.prefer import Drafts, Preferred
+from jobs.systems.arte.prefer import QUESTIONS, TASKS, Drafts, Preferred
 from jobs.systems.arte.questions import TaskSet, Written, example_of, naive_prompt, prompt_for, shown_in
+from selection.likelihood import Likelihood, Likelihoods
 from selection.preferences import Pair, helpful_pairs, question_pairs, rationale_pairs, shuffled_within
-from selection.scoring import Scorer
 from training.data import Example, write_examples
 from training.objective_settings import CROSS_ENTROPY
 from training.preference_settings import REFERENCE
@@ -56,6 +55,11 @@ class TextPair:
     @property
     def id(self) -> str:
         return digest([question_key(self.prompt).hex(), self.chosen, self.rejected])
+
+    @property
+    def group(self) -> str:
+        """What is held out together: all pairs of one question's rationales, or a pair of questions."""
+        return digest([question_key(self.prompt).hex()]) if self.kind == "rationale" else self.id
 
     @property
     def rows(self) -> tuple[Row, Row]:
@@ -130,12 +134,17 @@ def make_pairs(
     texts = {row.answer_id: row for row in drafts.rows}
     task_of = {q.id: q.family for q in written.questions.values()}
     if is_shuffled:
-        own = dict(zip(rows["answer_id"], rows["score"], strict=True))
-        groups = dict(zip(rows["answer_id"], rows["question_id"], strict=True))
+        ids = rows["answer_id"].tolist()
+        own = dict(zip(ids, zip(rows["score"], rows["error"], strict=True), strict=True))
+        groups = dict(zip(ids, rows["question_id"].tolist(), strict=True))
         moved = shuffled_within(own, groups, derive_seed(seed, "rationales"))
-        rows = rows.assign(score=[moved[i] for i in rows["answer_id"]])
+        rows = rows.assign(score=[moved[i][0] for i in ids], error=[moved[i][1] for i in ids])
     named = rows.rename(columns={"question_id": "question", "answer_id": "rationale"})
     found, dropped = list[TextPair](), Counter[str]()
+    least = -math.inf if a.force else a.least_reliability
+    if not preferred.repeats(QUESTIONS, least):
+        dropped["no pair of rationales: scores within questions do not repeat"] = len(rows)
+        named = named.iloc[:0]
     for question, pair in rationales_of(named, elicit, derive_seed(seed, "rationales"), dropped):
         prompt = naive_prompt(written.questions[question].prompt, elicit)
         chosen, rejected = texts[pair.chosen].answer, texts[pair.rejected].answer
@@ -144,14 +153,17 @@ def make_pairs(
     of_questions = {str(q): float(s) for q, s in means.items()}
     if is_shuffled:
         of_questions = shuffled_within(of_questions, task_of, derive_seed(seed, "questions"))
+    most = a.question_pairs
+    if not preferred.repeats(TASKS, least):
+        dropped["no pair of questions: scores within tasks do not repeat"] = len(of_questions)
+        most = 0
     for task, own_set in tasks.items():
         scores = {q: s for q, s in of_questions.items() if task_of[q] == task}
-        most = a.question_pairs
         own_pairs = question_pairs(scores, most, derive_seed(seed, "questions", task), a.pairing)
         dropped["no_preference between questions"] += min(most, len(scores) // 4) - len(own_pairs)
         for k, pair in enumerate(own_pairs):
             shown = shown_in(elicit, own_set.seeds, seed, "pair", task, k)
-            asked = plain(prompt_for(elicit, task, shown, 1))
+            asked = plain(prompt_for(elicit, task, shown, elicit.count))
             chosen, rejected = (
                 example_of(elicit, written.questions[q].text, references.get(q, ""))
                 for q in (pair.chosen, pair.rejected)
@@ -159,8 +171,9 @@ def make_pairs(
             found.append(TextPair("question", task, asked, chosen, rejected, scores_of(pair)))
     kept = [p for p in found if p.chosen != p.rejected]
     dropped["same text"] += len(found) - len(kept)
-    held = {p.id for p in kept if int(p.id[:8], 16) / 2**32 < a.held_out}
-    return Pairs([p for p in kept if p.id not in held], [p for p in kept if p.id in held], +dropped)
+    held = [int(p.group[:8], 16) / 2**32 < a.held_out for p in kept]
+    learned = [p for p, is_held in zip(kept, held, strict=True) if not is_held]
+    return Pairs(learned, [p for p, is_held in zip(kept, held, strict=True) if is_held], +dropped)
 
 
 def rationales_of(
@@ -184,15 +197,15 @@ def scores_of(pair: Pair) -> tuple[float, float]:
 
 
 class WholeText(ScoreHandler):
-    """Reads texts under a model with every token counted, the end token too, as training does."""
+    """Handler in an actor: reads whole texts under a model."""
 
     def scorer_of(self, model: Any, renderer: Renderer) -> AnyScorer:
-        return Scorer(model, frozenset(), self.settings.target_layer, self.settings.token_budget)
+        return Likelihoods(model)
 
 
 def owner_of(state: ModelState, settings: Score) -> Owner:
-    """The owner of these rows: the weights under one rendering."""
-    identity = {"model": state.id, "rendering": state.rendering}
+    """The owner of these rows: the weights under one rendering, in the precision of training."""
+    identity = {"model": state.id, "rendering": state.rendering, "dtype": state.source.dtype}
     identity |= unusual({"max_length": settings.max_length}, {"max_length": 4096})
     return Owner("likelihoods", VERSION, identity, {"name": state.name, **state.about})
 
@@ -200,28 +213,41 @@ def owner_of(state: ModelState, settings: Score) -> Owner:
 def read_texts(
     run: Run, e: Experiment, wanted: Mapping[str, tuple[Hosted, Sequence[TextPair]]]
 ) -> dict[str, View]:
-    """Find the log-probabilities of pairs' texts under models, in actors that hold them."""
+    """Find the log-probabilities of pairs' texts under models, in actors that hold them, in the precision of
+    training.
+    """
     wants = {}
     for label, (hosted, pairs) in wanted.items():
         keyed = {key_of(row): row for pair in pairs for row in pair.rows}
-        workers, needs = hosted.replicas, hosted.needs
+        state = replace(hosted.state, source=replace(hosted.state.source, dtype=e.train.precision))
         wants[label] = Want(
             "read pairs",
             label,
-            run.view(owner_of(hosted.state, e.score), Request(keyed)),
-            partial(WholeText, hosted.state, e.score, needs.num_gpus),
+            run.view(owner_of(state, e.score), Request(keyed)),
+            partial(WholeText, state, e.score, hosted.needs.num_gpus),
             e.score.shard_size,
-            workers,
-            needs,
-            STATISTIC_COLUMNS,
+            hosted.replicas,
+            hosted.needs,
+            [*TOLD, *names_of(Likelihood)],
             count_scores,
-            estimate=partial(left_to_score, hosted.state),
-            place=f"{workers} × ({needs})",
+            estimate=partial(left_to_score, state),
+            place=f"{hosted.replicas} × ({hosted.needs})",
         )
     unfinished = [wanted[label][0].state for label, want in wants.items() if not want.view.is_finished]
     bring_back(run, unfinished, e.placement)
     make_rows(run, list(wants.values()), "texts")
     return {label: want.view for label, want in wants.items()}
+
+
+def readable(pairs: Pairs, view: View) -> Pairs:
+    """The pairs of which both texts could be read. The others are counted."""
+    known = logprobs_in(view)
+    learned, held_out = (
+        [p for p in some if all(key_of(row) in known for row in p.rows)]
+        for some in (pairs.learned, pairs.held_out)
+    )
+    lost = len(pairs.every) - len(learned) - len(held_out)
+    return Pairs(learned, held_out, pairs.dropped + Counter({"could not be read": lost}))
 
 
 def key_of(row: Row) -> bytes:
@@ -234,7 +260,7 @@ def logprobs_in(view: View) -> dict[bytes, float]:
     if rows.empty:
         return {}
     own = rows[rows["state"] == "scored"]
-    return dict(zip(own[KEY], -own["answer_loss"], strict=True))
+    return dict(zip(own[KEY], own["logprob"], strict=True))
 
 
 def write_pairs(run: Run, teacher: ModelState, way: Alignment, view: View) -> Stage:
@@ -245,10 +271,11 @@ def write_pairs(run: Run, teacher: ModelState, way: Alignment, view: View) -> St
         NothingToLearn: no pair is left.
     """
     label, pairs, chosen_only, dropped = way.label, way.pairs.learned, way.chosen_only, way.pairs.dropped
+    told = dropped + Counter({"held out": len(way.pairs.held_out)})
     if not pairs:
         raise NothingToLearn(
             f"{label}: no pair of a preferred and another text",
-            ", ".join(f"{n} {why}" for why, n in dropped.items()) or "no draft has a score",
+            ", ".join(f"{n} {why}" for why, n in told.items()) or "no draft has a score",
             "at least one",
             "look at the scores: a pair needs one that is higher than another",
         )
@@ -259,12 +286,7 @@ def write_pairs(run: Run, teacher: ModelState, way: Alignment, view: View) -> St
         known, renderer, examples = logprobs_in(view), teacher.renderer(), list[Example]()
         for number, pair in enumerate(sorted(pairs, key=lambda p: p.id)):
             rows = pair.rows
-            if any(key_of(row) not in known for row in rows):
-                continue
-            try:
-                said = [renderer.conversation(row.prompt, row.answer) for row in rows]
-            except Unrenderable:
-                continue
+            said = [renderer.conversation(row.prompt, row.answer) for row in rows]
             for row, own in zip(rows[: 1 if chosen_only else 2], said, strict=False):
                 told = np.zeros((1, own.answer_end - own.prompt_length, 1), dtype=np.float32)
                 told[0, 0, 0] = known[key_of(row)]  # their sum counts, so it may stand at the first token
@@ -314,13 +336,16 @@ def refuse_unreliable(label: str, elicit: Elicit, preferred: Preferred) -> None:
     Raises:
         NothingToLearn: the reliability is too low. Says how low.
     """
-    told = preferred.reliability["of all drafts"]
-    is_measured = preferred.values is not None
-    if elicit.align.force or not is_measured or told >= elicit.align.least_reliability:
+    least = elicit.align.least_reliability
+    if elicit.align.force or any(preferred.repeats(within, least) for within in (TASKS, QUESTIONS)):
         return
+    told = (
+        f"{name} {'unknown, as all are tied' if math.isnan(value) else format(value, '.2f')}"
+        for name, value in preferred.reliability.items()
+    )
     raise NothingToLearn(
         f"{label}: the student's scores of drafts do not repeat, so the teacher is not aligned to them",
-        f"reliability {'unknown: all scores are tied' if math.isnan(told) else format(told, '.2f')}",
-        f"at least {elicit.align.least_reliability:g}, elicit.align.least_reliability",
+        f"reliability {', '.join(told)}",
+        f"at least {least:g}, elicit.align.least_reliability",
         "use more items, another signal, or set elicit.align.force to go on knowingly",
     )

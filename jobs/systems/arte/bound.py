@@ -9,8 +9,10 @@ from jobs.experiment.schema import Experiment
 from jobs.experiment.teachers import ModelTeacher, ServerTeacher
 from jobs.run.run import Planned
 from jobs.systems.arte.rationales import load_truth
+from jobs.systems.arte.respond import SHOTS
 from jobs.systems.record import Bound
 from training.batches import count_steps
+from training.settings import check_settings
 
 
 def arms_of(e: Experiment) -> list[ArteArm]:
@@ -46,6 +48,7 @@ def check(e: Experiment, questions: int) -> None:
         )
     if e.elicit.truth not in (TAGGED, MAJORITY):
         load_truth(e.elicit.truth)
+    check_settings(e.elicit.align.train(e.train))
 
 
 def check_teacher(e: Experiment, elicit: Elicit) -> None:
@@ -66,6 +69,13 @@ def check_teacher(e: Experiment, elicit: Elicit) -> None:
             f"kind {own.kind}",
             "a teacher of kind model or server",
             "host it, or use arms that choose among its answers",
+        )
+    if own.ask_system is not None:
+        raise BadInput(
+            f"teacher {own.name} has a system text of its own",
+            f"ask_system: {own.ask_system[:60]!r}",
+            "system texts in elicit.styles and elicit.plain alone",
+            "move it there",
         )
     server = own.server
     is_half = own.dtype != "float32" and elicit.align.lora is not None
@@ -90,9 +100,20 @@ def bound(e: Experiment, questions: int) -> Bound:
     calls = math.ceil(elicit.most_calls * elicit.questions / elicit.count) * tasks
     place = f"{e.placement.score_workers} × ({e.placement.needs})"
     work = [
-        Planned("write questions", "in all harvests", f"at most {calls * (1 + seconds):,} calls", ""),
-        Planned("generate", "in all harvests", f"at most {drafts * (styles + 1 + seconds):,} rationales", ""),
+        Planned("write questions", "", f"at most {calls:,} calls", ""),
+        Planned("generate", "drafts", f"at most {drafts * (styles + 1):,} rationales", ""),
     ]
+    if seconds:
+        told = f"at most {drafts * seconds:,} rationales"
+        work.append(Planned("write questions again", "", f"at most {calls * seconds:,} calls", ""))
+        work.append(Planned("generate again", "by aligned teachers", told, ""))
+    asked = {arm.signal for arm in arms if arm.needs_scores}
+    items = tasks * elicit.validation
+    if "icl" in asked:
+        answers = items * SHOTS * (len(e.students) + len(e.teachers))
+        work.append(Planned("respond", "to validation items", f"at most {answers:,} answers", place))
+    if "influence" in asked:
+        work.append(Planned("generate", "reference answers", f"at most {items * styles:,} answers", ""))
     signals = {(arm.signal, arm.items, arm.scas_lambda) for arm in arms if arm.needs_scores}
     for signal, _, _ in sorted(signals):
         rows = drafts * styles * len(e.students)
@@ -101,8 +122,10 @@ def bound(e: Experiment, questions: int) -> Bound:
             "influence": f"at most {rows:,} steps, {rows * elicit.influence.references:,} reference losses",
         }.get(signal, f"at most {rows:,} drafts")
         work.append(Planned("prefer", f"by {signal}", each, place))
-    pairs = drafts + tasks * min(elicit.align.question_pairs, elicit.questions // 4)
+    of_question = styles**2 // 4 if elicit.align.per_prompt == "all" else 1
+    pairs = drafts * of_question + tasks * min(elicit.align.question_pairs, elicit.questions // 4)
     if seconds:
+        work.append(Planned("read pairs", "", f"at most {2 * pairs * seconds:,} texts", ""))
         steps = count_steps(pairs, elicit.align.batch_size, elicit.align.epochs, None)
         said = f"at most {seconds:,} trainings of {steps:,} steps on {pairs:,} pairs"
         work.append(Planned("align", f"teacher {elicit.teacher}", said, ""))

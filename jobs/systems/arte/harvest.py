@@ -1,20 +1,21 @@
 """A harvest: questions that a teacher wrote, with rationales."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from jobs.experiment.elicit import PLAIN
+from jobs.experiment.elicit import PLAIN, TAGGED, Elicit
 from jobs.experiment.schema import Experiment
 from jobs.experiment.teachers import ModelTeacher, ServerTeacher
 from jobs.results.outcome import Start, StudentPath
 from jobs.run.run import Run
 from jobs.stages.ask import Hosted
+from jobs.stages.gather import Said
 from jobs.stages.pool import AnswerPool
 from jobs.stages.train import NothingToLearn
 from jobs.systems.arte.align import Alignment
 from jobs.systems.arte.paths import aligned_label, arm_of, elicit_of, is_aligned
 from jobs.systems.arte.questions import TaskSet, Written, write_questions
-from jobs.systems.arte.rationales import Answering, answer_all, checked, pool_of, truth_of
+from jobs.systems.arte.rationales import Answering, answer_all, checked, known_truth, pool_of, truth_of
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,15 @@ class Asked:
     """Who writes the questions, and who answers them.
 
     Attributes:
-        styles: the system texts of styles by name, beside the naive prompt.
-        written: the questions, if they exist already.
+        voter: the teacher as it was, whose rationales in all styles vote on results that are not known.
+        is_first: whether the rationales in all styles are part of the harvest.
+        written: the harvest whose questions are taken, if they exist already.
     """
 
     writes: Hosted
     answers: Hosted
-    styles: Mapping[str, str] = field(default_factory=dict)
+    voter: Hosted
+    is_first: bool = False
     written: "Harvested | None" = None
 
 
@@ -75,9 +78,8 @@ def asked_again(
             continue
         variant, now = arm_of(path).variant, way.hosted
         answers = teacher if variant == "question_only" else now
-        found[aligned_label(path)] = Asked(
-            now, answers, written=first if variant == "rationale_only" else None
-        )
+        taken = first if variant == "rationale_only" else None
+        found[aligned_label(path)] = Asked(now, answers, teacher, written=taken)
     return found
 
 
@@ -92,44 +94,79 @@ def harvest(
     """
     e: Experiment = start.experiment
     elicit = elicit_of(e)
+    again = "" if any(own.is_first for own in asked.values()) else " again"
     writers: dict[str, tuple[str, Hosted]] = {}  # by the writer's weights: paths share what it wrote
     for label, own in asked.items():
         if own.written is None:
             writers.setdefault(own.writes.state.id, (label, own.writes))
-    wrote = write_questions(run, e, elicit, dict(writers.values()), tasks, start.held_out)
+    kind = f"write questions{again}"
+    wrote = write_questions(run, e, elicit, dict(writers.values()), tasks, start.held_out, kind)
     written = {
         label: own.written.written if own.written else wrote.get(writers[own.writes.state.id][0])
         for label, own in asked.items()
     }
-    answering = {
-        label: Answering(own.answers, text.questions, {**own.styles, PLAIN: elicit.plain})
-        for label, own in asked.items()
-        if (text := written[label]) is not None and text.questions
+    there = {label: text for label, text in written.items() if text is not None and text.questions}
+    known = {
+        label: dict(old.references) if (old := asked[label].written) else known_truth(elicit, text)
+        for label, text in there.items()
     }
-    said = answer_all(run, e, answering)
+    plain = {PLAIN: elicit.plain}
+    every: Mapping[str, str | None] = {**elicit.styles, **plain}
+    answering = {
+        label: Answering(asked[label].answers, text.questions, every if asked[label].is_first else plain)
+        for label, text in there.items()
+    }
+    said = answer_all(run, e, answering, f"generate{again}")
+    voters = votes(run, e, elicit, asked, there, known, said)
     found: dict[str, Harvested | NothingToLearn] = {
         label: no_question(label, text)
         for label, text in written.items()
         if text is not None and not text.questions
     }
     for label, answers in said.items():
-        text, own = written[label], asked[label]
-        if text is None:
+        text, own = there[label], asked[label]
+        if label not in voters:
             continue
-        truth = truth_of(run, e, elicit, label, text, answers)
+        truth = truth_of(run, e, elicit, label, text, known[label], voters[label])
         questions = checked(text, truth)
         if not questions:
             found[label] = no_result(label, text, elicit.truth)
             continue
-        styled = [one for one in answers if one.teacher != PLAIN]
-        plain = [one for one in answers if one.teacher == PLAIN]
         pools = [
             pool_of(run, e, elicit, f"{label}, {name}", questions, some) if some else None
-            for name, some in (("styles", styled), (PLAIN, plain))
+            for name, some in (
+                ("styles", [one for one in answers if one.teacher != PLAIN]),
+                (PLAIN, [one for one in answers if one.teacher == PLAIN]),
+            )
         ]
         if pools[1] is not None:
             found[label] = Harvested(text, truth.references, truth.by, pools[0], pools[1])
     return found
+
+
+def votes(
+    run: Run,
+    e: Experiment,
+    elicit: Elicit,
+    asked: Mapping[str, Asked],
+    written: Mapping[str, Written],
+    known: Mapping[str, Mapping[str, str]],
+    said: Mapping[str, list[Said]],
+) -> dict[str, list[Said]]:
+    """The rationales that vote on results that are not known: those of the teacher as it was, in all styles
+    and under the naive prompt, whoever wrote the questions. So all harvests are checked alike.
+    """
+    found, further = dict[str, list[Said]](), dict[str, Answering]()
+    for label, text in written.items():
+        rest = {i: q for i, q in text.questions.items() if i not in known[label]}
+        if elicit.truth == TAGGED or not rest or asked[label].written is not None:
+            found[label] = []
+        elif asked[label].is_first:
+            found |= {label: said[label]} if label in said else {}
+        else:
+            systems = {**elicit.styles, PLAIN: elicit.plain}
+            further[label] = Answering(asked[label].voter, rest, systems)
+    return found | answer_all(run, e, further, "vote")
 
 
 def no_question(label: str, written: Written) -> NothingToLearn:

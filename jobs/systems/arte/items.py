@@ -22,8 +22,6 @@ from jobs.systems.arte.questions import TaskSet
 from jobs.systems.arte.rationales import Answering, answer_all
 from jobs.systems.arte.respond import Responses, refuse_no_ability, respond
 
-FEWEST = 2  # reference answers: with one, a mean says nothing
-
 
 def signals_of(
     run: Run,
@@ -74,7 +72,7 @@ def reference_answers(
     None in a plan, if they do not exist yet.
 
     Raises:
-        BadInput: there are too few right ones.
+        BadInput: there is no right one in a style.
     """
     e = start.experiment
     questions = {q.id: q for own in tasks.values() for q in own.validation}
@@ -88,17 +86,17 @@ def reference_answers(
         asked, own = read_slice(pool.questions, number), verified_in(pool.read(number))
         for question, style, text in zip(own["question_id"], own["teacher"], own["text"], strict=True):
             found[style].append(Told(asked[question], text))
-    each = max(1, elicit.influence.references // len(found))
+    none = sorted(style for style, own in found.items() if not own)
+    if none:
+        raise BadInput(
+            "signal influence needs right answers to the validation questions as references",
+            f"none in the style {none[0]}, of {pool.size} answers of teacher {teacher.state.name}",
+            "some in every style, so that no style is preferred because it alone is there",
+            "raise elicit.validation, leave that style out, or take a teacher that answers such questions",
+        )
+    each = min(max(1, elicit.influence.references // len(found)), *map(len, found.values()))
 
     def order(told: Told) -> str:
         return digest([e.seed, "reference", question_key(told.question.prompt).hex()])
 
-    told = [told for own in found.values() for told in sorted(own, key=order)[:each]]
-    if len(told) < FEWEST:
-        raise BadInput(
-            "signal influence needs right answers to the validation questions as references",
-            f"{len(told)}, of {pool.size} answers of teacher {teacher.state.name}",
-            f"at least {FEWEST}",
-            "raise elicit.validation, or take a teacher that answers such questions",
-        )
-    return told
+    return [told for own in found.values() for told in sorted(own, key=order)[:each]]

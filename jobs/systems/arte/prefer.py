@@ -27,14 +27,16 @@ from jobs.stages.pool import AnswerPool
 from jobs.stages.questions import read_slice
 from jobs.stages.score import ToScore, score_pool
 from jobs.stages.states import ModelState
+from jobs.stages.train import NothingToLearn
 from jobs.stages.verify import settings_config
 from jobs.systems.arte.preferring import COLUMNS, SCORED, InContext, OneStep, Told, values_in
 from selection.costs import CostSettings, compute_cost
 from selection.preferences import most_telling, reliability
 
 VERSION = 1
-NAMES = ["answer_id", "question_id", "style", "task", "score", "error", "tokens", "state"]
+NAMES = ["answer_id", "question_id", "style", "task", "score", "error", "tokens", "state", "reason"]
 SHARD = 16  # drafts, each with all its items
+TASKS, QUESTIONS = "within tasks", "within questions"  # where scores are compared
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,25 @@ class Preferred:
 
     @cached_property
     def reliability(self) -> dict[str, float]:
-        """How well scores repeat on other items: of all drafts, and within questions alone."""
-        if self.values is None or self.values.shape[1] < 2:
-            return {"of all drafts": math.nan, "within questions": math.nan}
-        questions = self.table.loc[self.table["score"].notna(), "question_id"].tolist()
+        """How well scores repeat on other items: differences within tasks, on which pairs of questions rest,
+        and within questions, on which pairs of rationales rest. NaN where it is not known.
+        """
+        if not self.is_measured or self.values is None:
+            return {TASKS: math.nan, QUESTIONS: math.nan}
+        known = self.table[self.table["score"].notna()]
         return {
-            "of all drafts": reliability(self.values),
-            "within questions": reliability(self.values, questions),
+            TASKS: reliability(self.values, known["task"].tolist()),
+            QUESTIONS: reliability(self.values, known["question_id"].tolist()),
         }
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether a score is a mean of several values, so that it can be told how well it repeats."""
+        return self.values is not None and self.values.shape[1] > 1
+
+    def repeats(self, within: str, least: float) -> bool:
+        """Whether differences within tasks or questions repeat well enough. Yes if it cannot be told."""
+        return not self.is_measured or self.reliability[within] >= least
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,9 @@ class Drafts:
 
     @cached_property
     def tasks(self) -> dict[str, str]:
-        """The task of each question, by the question's key."""
+        """The task of each question, by the question's key. It follows from the question, so it is no part of
+        an identity.
+        """
         keys = (question_key(row.prompt).hex() for row in self.rows)
         return dict(sorted(zip(keys, self.table["task"].tolist(), strict=True)))
 
@@ -124,7 +139,7 @@ def prefer(
             found[label] = Preferred(drafts.table.assign(score=drawn, error=0.0), None)
     by_cost = {label: s for label, s in signals.items() if s.arm.signal == "scas"}
     students = list({s.student.id: s.student for s in by_cost.values()}.values())
-    scored = score_pool(run, students, pool, e.score, e.placement) if students else {}
+    scored = score_pool(run, students, pool, e.score, e.placement, "of drafts") if students else {}
     for label, signal in by_cost.items():
         scores = scored[signal.student.id]
         if scores.is_finished:
@@ -138,8 +153,12 @@ def prefer(
 
 
 def drafts_of(pool: AnswerPool) -> Drafts:
-    """Read a pool's usable drafts: those of the first harvest, some thousands."""
-    rows, told = [], []
+    """Read a pool's usable drafts: those of the first harvest, some thousands.
+
+    Raises:
+        NothingToLearn: there is none.
+    """
+    rows, told = list[Row](), []
     for number in range(pool.count):
         questions = read_slice(pool.questions, number)
         lengths = pool.told(number).set_index("answer_id")["answer_tokens"]
@@ -148,10 +167,17 @@ def drafts_of(pool: AnswerPool) -> Drafts:
         told += [
             (
                 *(r.answer_id, r.question_id, r.teacher, questions[r.question_id].family),
-                *(math.nan, math.nan, int(lengths[r.answer_id]), SCORED),
+                *(math.nan, math.nan, int(lengths[r.answer_id]), SCORED, ""),
             )
             for r in own
         ]
+    if not rows:
+        raise NothingToLearn(
+            "no rationale of the first harvest can be used",
+            ", ".join(f"{n} {state}" for state, n in pool.by_state.items()) or "none",
+            "at least one",
+            "look at the rationales: verify.method must find a result in them, and elicit.drafts accept it",
+        )
     return Drafts(rows, pd.DataFrame(told, columns=NAMES))
 
 
@@ -199,7 +225,7 @@ def asker_of(
     shown = {t: [[question_key(q.prompt).hex(), list(q.references)] for q in own] for t, own in items.items()}
     limit = e.evaluate.max_new_tokens
     identity |= {"signal": "icl", "demonstration": elicit.demonstration, "limit": limit}
-    identity |= {"items": digest(shown), "verify": settings_config(e.verify), "tasks": digest(drafts.tasks)}
+    identity |= {"items": digest(shown), "verify": settings_config(e.verify)}
     given = (student, elicit, items, drafts.tasks, e.questions.system, e.verify, limit, gpus)
     return Owner("preferences", VERSION, identity, named), partial(InContext, *given)
 
@@ -233,7 +259,8 @@ def _read(drafts: Drafts, pool: AnswerPool, view: View) -> Preferred:
     rows = pd.concat([view.read_slice(number) for number in range(pool.count)], ignore_index=True)
     by_key = {key: k for k, key in enumerate(rows[KEY].tolist())}
     own = rows.iloc[[by_key[key] for key in drafts.keys]].reset_index(drop=True)
-    table = drafts.table.assign(score=own["score"], error=own["error"], state=own["state"])
+    told = {name: own[name] for name in ("score", "error", "state", "reason")}
+    table = drafts.table.assign(**told)
     values = [values_in(v) for v in own["values"][own["state"] == SCORED]]
     return Preferred(table, np.stack(values) if values else None, view)
 

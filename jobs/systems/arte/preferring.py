@@ -5,19 +5,22 @@ its score, and the values that the score is the mean of.
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 
-from cluster.errors import Unrenderable, describe
+from cluster.errors import BadInput, Unrenderable, describe
+from cluster.memory import free_memory
 from cluster.metrics import Tally
 from cluster.models.loading import load_model, pick_device
 from cluster.models.messages import plain
+from cluster.models.positions import context_length
 from cluster.models.proof import SAMPLING, prove
 from cluster.models.proof_of_decoding import refuse_shared_beginning
-from cluster.models.rendering import Rendered, Renderer
+from cluster.models.rendering import Rendered
 from cluster.models.sampling import Sampling, generation_stop_ids, sample
 from cluster.progress import tell
 from cluster.seeds import derive_seed
@@ -30,6 +33,7 @@ from jobs.stages.states import ModelState
 from selection.checking import process_verifier
 from selection.influence import Prober
 from selection.preferences import standard_error
+from selection.scoring import refusal
 from selection.verification import Case, VerifySettings
 from training.adapters import with_lora
 from training.settings import LoraSettings
@@ -125,6 +129,10 @@ class InContext(_Handler):
             ]
         except Unrenderable as error:
             return lost(str(error), "unrenderable")
+        longest = context_length(self.model)
+        length = max(map(len, prompts))
+        if longest is not None and length >= longest:
+            return lost(f"{length} tokens with an item, the student takes {longest}", "too_long")
         stops = self.renderer.stop_ids | generation_stop_ids(self.model)
         settings = Sampling(self.limit, stops, way=self.proof.way, shares_beginning=self.shares)
         answers = sample(self.model, prompts, settings)
@@ -172,12 +180,28 @@ class OneStep(_Handler):
         self.model.eval()  # no dropout: a probe says nothing of chance
         trained = [p for p in self.model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=0.0)
-        every = sorted((rendered(self.renderer, told) for told in references), key=lambda row: row.answer_end)
+        every = sorted(self._readable(references), key=lambda row: row.answer_end)
+        if not every:
+            raise BadInput(
+                f"student {student.name} can read none of the reference answers",
+                f"{len(references)} answers",
+                "at least one",
+                "look at the student's template, and at the teacher's answers to the validation questions",
+            )
         self.references = batches_of(every)  # the order of references does not matter, as long as it stays
-        self._warm_up(optimizer, [rendered(self.renderer, told) for told in warm], seed)
+        self._warm_up(optimizer, self._readable(warm), seed)
         self.prober = Prober(
             trained, optimizer, self._loss_of, self._reference_losses, self._reference_gradient
         )
+
+    def _readable(self, told: Sequence[Told]) -> list[Rendered]:
+        """The worked answers that the student can read."""
+        found = []
+        for one in told:
+            with suppress(Unrenderable):
+                row = self.renderer.conversation(one.question.prompt, one.text)
+                found += [row] if refusal(self.model, row) is None else []
+        return found
 
     def _warm_up(self, optimizer: torch.optim.Optimizer, drafts: Sequence[Rendered], seed: int) -> None:
         """Steps on drafts drawn by the seed, from which every probe begins."""
@@ -215,12 +239,18 @@ class OneStep(_Handler):
             row = self.renderer.conversation(draft.prompt, draft.answer, calls=draft.calls)
         except Unrenderable as error:
             return lost(str(error), "unrenderable")
-        with one_thread(self.model):
-            if self.settings.form == "first_order":
-                value = self.prober.first_order(row, self.settings.learning_rate)
-                found = np.array([value])
-            else:
-                found = self.prober.exact(row)
+        refused = refusal(self.model, row)
+        if refused is not None:
+            return lost(describe(refused), "too_long")
+        try:
+            with one_thread(self.model):
+                if self.settings.form == "first_order":
+                    found = np.array([self.prober.first_order(row, self.settings.learning_rate)])
+                else:
+                    found = self.prober.exact(row)
+        except RuntimeError as error:  # of torch, such as too little memory: it costs this draft alone
+            free_memory()
+            return lost(describe(error))
         return row_of(found) if np.isfinite(found).all() else lost("its influence is not finite")
 
 
@@ -236,11 +266,6 @@ def batches_of(rows: Sequence[Rendered]) -> list[list[Rendered]]:
             found.append([])
         found[-1].append(row)
     return found
-
-
-def rendered(renderer: Renderer, told: Told) -> Rendered:
-    """A worked answer as the student reads it."""
-    return renderer.conversation(told.question.prompt, told.text)
 
 
 def mean_losses(model: torch.nn.Module, rows: Sequence[Rendered]) -> torch.Tensor:

@@ -35,7 +35,7 @@ KEPT, UNPARSED, UNTAGGED, DUPLICATE, KNOWN, SPARE = (
     "known_item",
     "more_than_wanted",
 )
-FAILED = "failed"
+FAILED, CUT_OFF = "failed", "cut_off"
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,17 @@ class TaskSet:
     validation: tuple[Question, ...]
 
 
-def split_tasks(elicit: Elicit, questions: Mapping[str, Question], seed: int) -> dict[str, TaskSet]:
+def split_tasks(
+    elicit: Elicit, questions: Mapping[str, Question], seed: int, method: str = ""
+) -> dict[str, TaskSet]:
     """Divide the questions of each task by the seed.
 
+    Args:
+        method: the experiment's way of checking.
+
     Raises:
-        BadInput: a task has too few questions, or two of its questions have the same text.
+        BadInput: a task has too few questions, two of its questions have the same text, or one is checked in
+            a way of its own.
     """
     found = {}
     for task in elicit.tasks:
@@ -69,9 +75,26 @@ def split_tasks(elicit: Elicit, questions: Mapping[str, Question], seed: int) ->
                 f"{needed}: elicit.seeds {elicit.seeds} and elicit.validation {elicit.validation}",
                 "lower these numbers, or name a family of the file as the task",
             )
+        refuse_other_methods(own[:needed], method)
         refuse_alike(own[:needed])
         found[task] = TaskSet(tuple(own[: elicit.seeds]), tuple(own[elicit.seeds : needed]))
     return found
+
+
+def refuse_other_methods(questions: Sequence[Question], method: str) -> None:
+    """Refuse questions that are checked in a way of their own: what a teacher writes has none.
+
+    Raises:
+        BadInput: names one.
+    """
+    for question in questions:
+        if question.method not in ("", method):
+            raise BadInput(
+                "arms of kind arte check all questions of a task alike",
+                f"question {question.id}, method {question.method}",
+                f"verify.method {method}",
+                "leave the field method out of the questions' file",
+            )
 
 
 def refuse_alike(questions: Sequence[Question]) -> None:
@@ -129,10 +152,13 @@ class _Searching:
         if finish == "failed":
             states[FAILED] += 1
             return
-        matches = [m for m in re.finditer(self.elicit.pattern, text) if m["question"].strip()]
+        matches = [m for m in re.finditer(self.elicit.pattern, text) if (m["question"] or "").strip()]
         if not matches:
             states[UNPARSED] += 1
         for match in matches:
+            if finish == "length" and match.end() == len(text):  # it may have gone on
+                states[CUT_OFF] += 1
+                continue
             said = match["question"].strip()
             tag = (match.groupdict().get("answer") or "").strip()
             question = question_of(task, said, self.system)
@@ -189,6 +215,7 @@ def write_questions(
     teachers: Mapping[str, Hosted],
     tasks: Mapping[str, TaskSet],
     held_out: Sequence[Question],
+    kind: str = "write questions",
 ) -> dict[str, Written]:
     """Ask teachers for questions, until every task has as many new ones as wanted, or no more calls are
     allowed. Returns label -> what was written. In a plan, teachers whose texts do not exist yet are left out.
@@ -196,6 +223,7 @@ def write_questions(
     Args:
         teachers: by label. All get the same prompts.
         held_out: questions that nobody may learn from.
+        kind: the work as users see it.
     """
     every = [q for own in tasks.values() for q in (*own.seeds, *own.validation)]
     known = frozenset(text_of(q.prompt) for q in (*every, *held_out))
@@ -217,7 +245,7 @@ def write_questions(
             f"{label} {number}": Wave(teachers[label], draw, request_of(a for _, a in own))
             for label, own in asks.items()
         }
-        views = ask(run, "write questions", waves, e.generate.shard_size)
+        views = ask(run, kind, waves, e.generate.shard_size)
         for label, own in asks.items():
             view = views[f"{label} {number}"]
             if not view.is_finished:

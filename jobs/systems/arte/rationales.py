@@ -22,6 +22,7 @@ from jobs.stages.hosted import Draw
 from jobs.stages.pool import AnswerPool, verified
 from jobs.stages.questions import question_slices
 from jobs.systems.arte.questions import Written, with_references
+from selection.checking import process_verifier
 from selection.verification import VerifySettings, majority
 
 Systems = Mapping[str, str | None]  # the names of styles, with their system texts
@@ -36,9 +37,14 @@ class Answering:
     systems: Systems
 
 
-def answer_all(run: Run, e: Experiment, harvests: Mapping[str, Answering]) -> dict[str, list[Said]]:
+def answer_all(
+    run: Run, e: Experiment, harvests: Mapping[str, Answering], kind: str = "generate"
+) -> dict[str, list[Said]]:
     """Ask teachers for rationales. Returns label -> the answers of each style. In a plan, harvests whose
     answers do not exist yet are left out.
+
+    Args:
+        kind: the work as users see it.
     """
     g = e.generate
     draw = Draw(g.temperature, g.top_p, g.max_new_tokens, e.seed)
@@ -50,7 +56,7 @@ def answer_all(run: Run, e: Experiment, harvests: Mapping[str, Answering]) -> di
         )
         for label, h in harvests.items()
     }
-    views = ask(run, "generate", waves, g.shard_size)
+    views = ask(run, kind, waves, g.shard_size)
     return {
         label: [
             Said(style, views[label].id, views[label].finished, (0,), text)
@@ -94,37 +100,62 @@ class Truth:
     by: dict[str, int]
 
 
-def truth_of(
-    run: Run, e: Experiment, elicit: Elicit, label: str, written: Written, said: Sequence[Said]
-) -> Truth:
-    """Find the right results: those that the teacher wrote, a function's, or the majority of the
-    rationales.
-    """
+def known_truth(elicit: Elicit, written: Written) -> dict[str, str]:
+    """The right results that need no vote, by question id: what the teacher wrote, or a function's."""
     if elicit.truth == TAGGED:
-        return Truth(
-            {i: tag for i, tag in written.tagged.items() if tag}, {"the teacher's": len(written.tagged)}
-        )
-    known: dict[str, str] = {}
-    if elicit.truth != MAJORITY:
-        check = load_truth(elicit.truth)
-        known = {i: str(found) for i, q in written.questions.items() if (found := check(q.text)) is not None}
+        return {identity: tag for identity, tag in written.tagged.items() if tag}
+    if elicit.truth == MAJORITY:
+        return {}
+    check, found = load_truth(elicit.truth), {}
+    for identity, question in written.questions.items():
+        try:
+            result = check(question.text)
+        except Exception:  # a user's function may raise anything on a text that a model wrote
+            continue
+        if result is not None and str(result).strip():
+            found[identity] = str(result).strip()
+    return found
+
+
+def truth_of(
+    run: Run,
+    e: Experiment,
+    elicit: Elicit,
+    label: str,
+    written: Written,
+    known: Mapping[str, str],
+    voters: Sequence[Said],
+) -> Truth:
+    """The right results of questions: those that are known, and of the others the majority of rationales.
+
+    Args:
+        voters: the rationales of the teacher as it was, in all styles.
+    """
+    how = "the teacher's" if elicit.truth == TAGGED else elicit.truth
     rest = {i: q for i, q in written.questions.items() if i not in known}
-    voted: dict[str, str] = {}
-    if rest:
-        task = Task(vote, (rest, tuple(said), e.verify))
-        voted = do_tasks(run, "vote", label, [("all", task)], here=True)["all"]
-    return Truth(known | voted, {elicit.truth: len(known)} | {MAJORITY: len(voted)})
+    if elicit.truth == TAGGED or not rest or not voters:
+        return Truth(dict(known), {how: len(known)})
+    task = Task(vote, (rest, tuple(voters), e.verify))
+    voted = do_tasks(run, "vote", label, [("all", task)], here=run.mode != "make")["all"]
+    return Truth(dict(known) | voted, {how: len(known)} | {MAJORITY: len(voted)})
 
 
 def vote(questions: Mapping[str, Question], said: Sequence[Said], verify: VerifySettings) -> dict[str, str]:
-    """Runs in a worker. The result that more rationales of a question end in than in any other."""
+    """Runs in a worker. The result that more rationales of a question end in than in any other. Results are
+    compared in a process of their own, which is ended if it takes too long.
+    """
     texts: dict[str, list[str]] = {}
     for own in said:
         table: pd.DataFrame = own.read(questions)
         for question, text, finish in zip(table["question_id"], table["text"], table["finish"], strict=True):
             if finish == "stop":
                 texts.setdefault(question, []).append(text)
-    found = {question: majority(sorted(own), verify) for question, own in texts.items()}
+    with process_verifier(verify) as verifier:
+
+        def same(text: str, result: str) -> bool:
+            return verifier.check(text, result).state == "correct"
+
+        found = {question: majority(sorted(own), verify, same) for question, own in texts.items()}
     return {question: result for question, result in found.items() if result is not None}
 
 

@@ -61,8 +61,9 @@ def respond(
         shown = demonstrations(e, drafts, task)
         for shots in range(SHOTS):
             text = "".join(beginning(elicit, row) for row in shown[:shots])
+            end = elicit.demonstration.partition("{item}")[2] if shots else ""
             asks[task, shots] = [
-                (q, Ask(plain(text + q.text, e.questions.system), 0)) for q in own.validation
+                (q, Ask(plain(text + q.text + end, e.questions.system), 0)) for q in own.validation
             ]
     draw = Draw(0.0, 1.0, e.evaluate.max_new_tokens, e.seed)
     request = request_of(one for own in asks.values() for _, one in own)
