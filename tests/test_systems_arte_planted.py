@@ -98,7 +98,7 @@ def test_the_aligned_teacher_writes_what_the_student_likes_and_the_shuffled_one_
         low[name] = mean - error
         print(f"{name}: {liked}, {before.mean():.3f} before, {mean:+.3f} ± {error:.3f}")
     assert low["arte"] > 0
-    # One draw of shuffled scores moves the teacher too, either way, and towards an even mixture. Where the liked
-    # dialect is rare there is room to tell the two apart.
+    # One draw of shuffled scores moves the teacher too, either way, and towards an even mixture. Where the
+    # liked dialect is rare there is room to tell the two apart.
     if before.mean() < 1 / len(STYLES):
         assert low["more than shuffled"] > 0
