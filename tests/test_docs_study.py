@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from jobs.study.parts import PLACEHOLDER, cells_of, load_study, members_of
+from jobs.study.published import compared_again
 from jobs.study.running import lineages_in
 from training.comparison import over_lineages
 
@@ -41,11 +42,11 @@ def together(part: str, arm: str, against: str, only: str = "") -> str:
 @pytest.mark.parametrize(
     ("pages", "part", "arm", "against", "only"),
     [
-        (["docs/study.md"], "selectors", "scas", "strongest", ""),
-        (["docs/study.md", "README.md"], "selectors", "mean loss", "strongest", ""),
+        (["docs/study.md", "README.md"], "selectors", "scas", "strongest", ""),
+        (["docs/study.md"], "selectors", "mean loss", "strongest", ""),
         (["docs/study.md"], "kinship", "mean loss", "scas", ""),
         (["docs/study.md"], "kinship", "scas", "strongest without filler", ""),
-        (["docs/study.md", "README.md"], "kinship", "scas", "strongest without filler", "kin-50-middle"),
+        (["docs/study.md"], "kinship", "scas", "strongest without filler", "kin-50-middle"),
         (["docs/study.md"], "kinship", "scas", "strongest", ""),
         (["docs/study.md"], "kinship", "mean loss", "strongest", ""),
         (["docs/study.md"], "kinship", "mean loss", "strongest without filler", ""),
@@ -73,6 +74,40 @@ def test_what_is_said_of_all_students_together_follows_from_the_tables(
     for page in pages:
         said = words(page)
         assert re.search(rf"{value}.{{0,40}}\({low} to {high}", said), (page, value, low, high)
+
+
+SECOND = STUDY / "second"
+
+
+def test_what_is_said_of_the_second_study_follows_from_its_questions() -> None:
+    again = compared_again(SECOND / "tokens-questions.parquet")["contrasts"]
+    published = pd.read_csv(SECOND / "tokens-contrasts.csv")
+    named = ["setting", "arm", "against"]
+    both = again.merge(published, on=named, suffixes=("", " published"))
+    assert len(both) == len(again) == len(published) == 18
+    for column in ("difference", "low_students", "high_students"):
+        np.testing.assert_allclose(both[column], both[f"{column} published"], atol=1e-4)
+    own = both[both["setting"].str.contains("=0.001")].set_index(["arm", "against"])
+    readme, page = words("README.md"), words("docs/study.md")
+    for arm, against, pages in (
+        ("scas", "strongest", (readme, page)),
+        ("scas", "random", (readme, page)),
+        ("mean loss", "strongest", (page,)),
+        ("mean loss", "random", (page,)),
+        ("random", "strongest", (page,)),
+        ("scas", "strongest without filler", (page,)),
+    ):
+        row = own.loc[(arm, against)]
+        value, low, high = (100 * row[c] for c in ("difference", "low_students", "high_students"))
+        for said in pages:
+            assert f"{value:+.1f} " in said
+            assert f"({low:.1f} to {high:.1f})" in said, (arm, against)
+    values = pd.read_csv(SECOND / "tokens-values.csv")
+    of_students = values.groupby(["setting", "student", "arm"])["value"].mean()
+    means = 100 * of_students.groupby(["setting", "arm"]).mean()
+    for rate in ("0.001", "3.1e-05"):
+        for name, mean in means.loc[f"train.tokens=61000 train.learning_rate={rate}"].items():
+            assert f"{mean:.1f} %" in page, (rate, name)
 
 
 def test_the_strongest_won_by_one_question_and_without_filler_the_order_is_reversed() -> None:
