@@ -52,7 +52,7 @@ def tree(tmp_path: Path) -> dict[str, Any]:
             "questions": 60,
             "max_new_tokens": 64,
             "examples": 32,
-            "align": {"learning_rate": 1e-3, "lora": None, "zero_stage": 0, "question_pairs": 0},
+            "align": {"learning_rate": 3e-4, "lora": None, "zero_stage": 0, "question_pairs": 0},
         },
         "generate": {"max_new_tokens": 240},
         "verify": {"method": "exact"},

@@ -121,8 +121,8 @@ class Elicit(Section):
     with the majority where it returns None. `drafts: verified` uses only rationales with that result,
     `parsed` all whose result can be read.
 
-    `examples`: the most that an arm's student learns from. All arms learn from as many as the arm that has
-    fewest.
+    `examples`: the most that a student learns from under an arm. All arms of a student learn from as many as
+    the arm that has fewest.
     """
 
     teacher: Name

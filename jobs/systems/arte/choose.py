@@ -1,4 +1,4 @@
-"""What each path of ARTE learns from. All paths learn from equally many examples."""
+"""What each path of ARTE learns from. All paths of a student learn from equally many examples."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -72,14 +72,11 @@ def trainings_of(
             continue
         materials[path], chosen[path] = material, choice
     counts = {path: int(choice.counts()["chosen"]) for path, choice in chosen.items()}
-    least = min(counts.values(), default=0)
-    if most is not None and least < most and counts:
-        fewest = min(counts, key=lambda p: counts[p])
-        run.terminal.say(f"all arms of arte learn from {least} examples: {fewest.label} has no more")
+    least = fewest_by_student(run, counts, most)
     trainings = {}
     for path, material in materials.items():
-        if counts[path] > least:
-            fewer = material.rule.model_copy(update={"most_questions": least})
+        if counts[path] > least[path.student]:
+            fewer = material.rule.model_copy(update={"most_questions": least[path.student]})
             materials[path] = material = replace(material, rule=fewer)
             again = choose(run, start, path, material)
             if again is None:
@@ -90,6 +87,19 @@ def trainings_of(
             trainings[path] = training
             outcome.round(path, 1).set_aside = lost_drafts(path, preferred)
     return trainings
+
+
+def fewest_by_student(run: Run, counts: Mapping[StudentPath, int], most: int | None) -> dict[str, int]:
+    """How many examples all paths of a student can have. It is said if one of them has fewer than wanted."""
+    least: dict[str, int] = {}
+    for path, count in sorted(counts.items(), key=lambda item: item[1]):
+        if path.student not in least:
+            least[path.student] = count
+            if most is not None and count < most:
+                run.terminal.say(
+                    f"all arms of {path.student} learn from {count} examples: {path.label} has no more"
+                )
+    return least
 
 
 def material_of(
