@@ -100,6 +100,7 @@ def test_scores_that_are_all_tied_end_a_path_by_name_and_the_others_go_on(
     assert [p.arm.name for p, _, _ in outcome.evaluated()] == ["original"]
 
 
+@pytest.mark.long
 def test_scores_that_do_not_repeat_align_nobody_unless_forced(
     small_world: dict[str, Any], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,6 +67,7 @@ def test_the_influence_of_a_draft_does_not_depend_on_the_others(student: ModelSt
     assert (together["score"] > 0).any()  # a step on worked answers helps an untrained model with others
 
 
+@pytest.mark.long
 def test_the_first_order_ranks_drafts_as_small_steps_do(student: ModelState) -> None:
     rows = drafts(24)
     exact = one_step(student, learning_rate=1e-5).compute(rows)["score"]

@@ -196,6 +196,7 @@ def slow_loss(model: Any, rows: list[Example], beta: float) -> float:
     return total / mass
 
 
+@pytest.mark.long
 def test_a_batch_s_loss_is_a_slow_version_s_whoever_shares_it(
     one: WorkerGroup, two: WorkerGroup, tiny_model: Path, pairs: Place, tmp_path: Path
 ) -> None:
