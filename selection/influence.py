@@ -70,8 +70,7 @@ class Prober:
             self._find_direction()
         if self._norm == 0:
             return 0.0
-        length = float(torch.sqrt(sum((w.double() ** 2).sum() for w in self._weights)))  # type: ignore[arg-type]
-        size = SHIFT * max(length, 1e-8)
+        size = SHIFT * max(_length(self._weights), 1e-8)
         found = []
         try:
             with torch.no_grad():
@@ -91,7 +90,7 @@ class Prober:
         self.reference_gradient()
         grads = [torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for p in self.parameters]
         self.optimizer.zero_grad(set_to_none=True)
-        self._norm = float(torch.sqrt(sum((g.double() ** 2).sum() for g in grads)))  # type: ignore[arg-type]
+        self._norm = _length(grads)
         self._along = [g / self._norm if self._norm else g for g in grads]
 
     def restore(self) -> None:
@@ -101,3 +100,8 @@ class Prober:
                 parameter.copy_(weight)
         self.optimizer.load_state_dict(copy.deepcopy(self._state))
         self.optimizer.zero_grad(set_to_none=True)
+
+
+def _length(tensors: Sequence[torch.Tensor]) -> float:
+    """The length of several tensors as one vector."""
+    return float(torch.stack([(t.double() ** 2).sum() for t in tensors]).sum().sqrt())

@@ -50,7 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """With xdist the clock of the first process counts, also in a worker that is started later."""
     seconds = config.getoption("begin_none_after")
     given = getattr(config, "workerinput", {})
-    config.begin_none_after = given.get("ends", None if seconds is None else time.time() + seconds)  # type: ignore
+    ends = None if seconds is None else time.time() + seconds
+    config.begin_none_after = given.get("ends", ends)  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -59,7 +60,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    ends = item.config.begin_none_after  # type: ignore
+    ends = item.config.begin_none_after  # type: ignore[attr-defined]
     if ends is not None and time.time() > ends:
         pytest.skip("no time is left to begin it")
 

@@ -72,9 +72,5 @@ class ArteArm(Section):
     def needs_scores(self) -> bool:
         return self.variant in SCORED
 
-    @property
-    def needs_alignment(self) -> bool:
-        return self.variant in ALIGNED
-
     def check(self, teachers: Sequence[Teacher]) -> None:
         """The section `elicit` names the teacher, so an arm alone checks nothing."""

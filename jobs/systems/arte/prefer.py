@@ -91,13 +91,6 @@ class Signal:
     items: Mapping[str, Sequence[Question]]
     references: Sequence[Told]
 
-    @property
-    def key(self) -> str:
-        """Signals with the same key give the same scores."""
-        items = {t: [question_key(q.prompt).hex() for q in own] for t, own in self.items.items()}
-        about = [self.arm.signal, self.student.id, items if self.arm.signal == "icl" else ""]
-        return digest([*about, self.arm.scas_lambda if self.arm.signal == "scas" else ""])
-
 
 @dataclass(frozen=True)
 class Drafts:
