@@ -34,6 +34,36 @@ def in_fresh_process(
     return dict(json.loads(lines[-1].removeprefix(RESULT)))
 
 
+def against_the_best(
+    module: str, folder: str, steps: int, turns: int, sides: Sequence[str], rate: str
+) -> dict[str, Any]:
+    """All sides of a training in turns. Each ratio is against that turn's best other side than `ours`.
+
+    Args:
+        module: measures one side: `--measure FOLDER STEPS SIDE`.
+        rate: the name of the figure that is compared. A side that packs makes other batches, so its losses
+            are not compared.
+    """
+    ratios, worst = list[float](), 0.0
+    rates, peaks = {side: list[float]() for side in sides}, {side: list[float]() for side in sides}
+    for _ in range(turns):
+        turn = {side: in_fresh_process(module, "--measure", folder, str(steps), side) for side in sides}
+        for side, got in turn.items():
+            rates[side].append(got[rate])
+            peaks[side].append(got["peak_mib"])
+            if not side.startswith("packed"):
+                pairs = zip(turn["ours"]["losses"], got["losses"], strict=True)
+                worst = max(worst, *(abs(a - b) for a, b in pairs))
+        ratios.append(turn["ours"][rate] / max(t[rate] for s, t in turn.items() if s != "ours"))
+    return {
+        "speedup": statistics.median(ratios),
+        "speedups": ratios,
+        "largest_loss_difference": worst,
+        rate: rates,
+        "peak_mib": peaks,
+    }
+
+
 def emit(figures: Mapping[str, Any]) -> None:
     """Hand figures to the parent process."""
     print(RESULT + json.dumps(figures), flush=True)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measurement import emit, finish, in_fresh_process, spread
+from benchmarks.measurement import against_the_best, emit, finish, in_fresh_process, spread
 
 if TYPE_CHECKING:
     from training.settings import TrainSettings
@@ -234,32 +234,6 @@ def report(
     )
 
 
-def compare(folder: str, steps: int, turns: int, sides: Sequence[str]) -> dict[str, Any]:
-    """All sides in turns; each ratio is against that turn's best other side."""
-    ratios, worst = list[float](), 0.0
-    rates, peaks = {side: list[float]() for side in sides}, {side: list[float]() for side in sides}
-    for _ in range(turns):
-        turn = {
-            side: in_fresh_process(__spec__.name, "--measure", folder, str(steps), side) for side in sides
-        }
-        for side, got in turn.items():
-            rates[side].append(got["tokens_per_s"])
-            peaks[side].append(got["peak_mib"])
-            if side.startswith("padd"):
-                pairs = zip(turn["ours"]["losses"], got["losses"], strict=True)
-                worst = max(worst, *(abs(a - b) for a, b in pairs))
-        ratios.append(
-            turn["ours"]["tokens_per_s"] / max(t["tokens_per_s"] for s, t in turn.items() if s != "ours")
-        )
-    return {
-        "speedup": statistics.median(ratios),
-        "speedups": ratios,
-        "largest_loss_difference": worst,
-        "tokens_per_s": rates,
-        "peak_mib": peaks,
-    }
-
-
 def say(found: dict[str, Any], parameters: int, steps: int) -> None:
     """Print the comparison for a reader."""
     print(
@@ -291,7 +265,7 @@ def main() -> None:
     sides = ("ours", "padded 32", "padded 8") if options.quick else SIDES
     with tempfile.TemporaryDirectory() as name:
         prepared = in_fresh_process(__spec__.name, "--measure", name, str(steps), "prepare")
-        found = compare(name, steps, turns, sides)
+        found = against_the_best(__spec__.name, name, steps, turns, sides, "tokens_per_s")
     say(found, prepared["parameters"], steps)
     return finish("training", found | {"parameters": prepared["parameters"]})
 
