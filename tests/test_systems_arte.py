@@ -38,7 +38,11 @@ def test_every_variant_is_planned_run_and_told(
         assert counts["question"] == 24, name
     done = tutelage("run", file)
     assert done.returncode == 0, done.stderr
-    assert "What teachers wrote" in (tmp_path / "runs" / "small" / "report.html").read_text()
+    page = (tmp_path / "runs" / "small" / "report.html").read_text()
+    assert "What teachers wrote" in page
+    kinds = ("Questions", "Written questions, first harvest", "Usable questions", "Rationales")
+    for kind in kinds:
+        assert f"<h3>{kind}</h3>" in page
 
 
 @pytest.mark.parametrize("given", [{"teachers": []}])

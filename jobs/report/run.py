@@ -63,9 +63,9 @@ def render_report(results: Results, pages: Sequence[Sequence[dict[str, Any]]] | 
         quartiles=_quartiles(results.costs),
         bars=bars,
         by_family=_family_shares(results.chosen),
-        ledger_questions=_ledger_table(results.ledger, "question"),
-        ledger_answers=_ledger_table(results.ledger, "answer"),
-        ledger_rollouts=_ledger_table(results.ledger, "rollout"),
+        ledger={
+            _plural(kind): _ledger_table(results.ledger, kind) for kind in results.ledger["kind"].unique()
+        },
         resolved=yaml.safe_dump(results.experiment, sort_keys=False, allow_unicode=True),
     )
 
@@ -161,6 +161,16 @@ def _family_shares(chosen: pd.DataFrame) -> pd.DataFrame:
     seeds = chosen["seed"].nunique()
     wide = last.groupby(["student", "arm", "family"])["share"].sum().div(seeds).unstack(fill_value=0)
     return wide.reset_index()
+
+
+def _plural(kind: str) -> str:
+    """The heading of a kind of things in the ledger.
+
+    >>> _plural("question"), _plural("written question, first harvest")
+    ('Questions', 'Written questions, first harvest')
+    """
+    what, comma, which = kind.partition(",")
+    return f"{what.capitalize()}s{comma}{which}"
 
 
 def _ledger_table(ledger: pd.DataFrame, kind: str) -> pd.DataFrame:

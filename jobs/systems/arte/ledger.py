@@ -34,7 +34,7 @@ def ledger_of(
     found: Counter[tuple[str, str]] = Counter()
     for part in chosen.each("ledger", ["kind", "state"]):
         found.update(zip(part["kind"].tolist(), part["state"].tolist(), strict=True))
-    names = {"question": "question to choose for", "answer": "rationale"}
+    names = {"question": "usable question", "answer": "rationale"}
     rows += [(names[kind], state, n) for (kind, state), n in sorted(found.items())]
     if sum(n for (kind, _), n in found.items() if kind == "question") != usable:
         raise RuntimeError(f"the ledger has not all of the {usable} questions to choose for")
