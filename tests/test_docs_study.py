@@ -103,6 +103,16 @@ def test_what_is_said_of_the_second_study_follows_from_its_questions() -> None:
             assert f"{value:+.1f} " in said
             assert f"({low:.1f} to {high:.1f})" in said, (arm, against)
     values = pd.read_csv(SECOND / "tokens-values.csv")
+    larger = values[values["setting"].str.contains("=0.001")]
+    own = larger.groupby(["student", "arm"])["value"].mean().unstack()
+    for arm in ("random", "scas", "mean loss", "strongest"):
+        since = own[arm] - own["before training"]
+        sure = over_lineages(since.to_numpy(), ["-".join(name.split("-")[:2]) for name in since.index])
+        assert sure is not None
+        found = sure.around(float(since.mean()))
+        low, high = 100 * found.low, 100 * found.high
+        value = re.escape(f"{100 * found.value:+.1f}")
+        assert re.search(rf"{value}.{{0,10}}[ (]{low:.1f} to {high:.1f}[;)]", page), arm
     of_students = values.groupby(["setting", "student", "arm"])["value"].mean()
     means = 100 * of_students.groupby(["setting", "arm"]).mean()
     for rate in ("0.001", "3.1e-05"):
