@@ -1,7 +1,7 @@
 """A loss, or the tokens' log-probabilities, over a large vocabulary. The logits never exist all at once, not
 even in the backward pass.
 
-Shapes: D width, V vocabulary, N tokens with a loss.
+Shapes: D width, V vocabulary, N tokens with a loss, n of them in a chunk, K values of each.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,8 @@ from cluster.models.vocabulary import Head, scaled
 # Takes float32 logits [n, V] of some of the N tokens and the slice of these tokens. Returns the sum of their
 # losses.
 ChunkLoss = Callable[[torch.Tensor, slice], torch.Tensor]
+# As `ChunkLoss`, and returns a few values of each token, [n, K].
+ChunkValues = Callable[[torch.Tensor, slice], torch.Tensor]
 # of float32 logits that exist at once; their gradients need as much again
 CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**29}
 
@@ -53,64 +55,80 @@ def chunked_loss(head: Head, hidden_ND: torch.Tensor, loss_of: ChunkLoss, blocks
 
 
 def chunked_logprobs(head: Head, hidden_ND: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
-    """The log-probability of each label, natural log, float32 [N]. Only the logits of a few tokens exist at a
-    time, also in the backward pass.
+    """The log-probability of each label, natural log, float32 [N], as `chunked_values`."""
 
-    If the projection is one matrix that is not trained, as with adapters, each token's gradient is computed
+    def of(logits: torch.Tensor, part: slice) -> torch.Tensor:
+        return -torch.nn.functional.cross_entropy(logits, labels_N[part], reduction="none").unsqueeze(1)
+
+    return chunked_values(head, hidden_ND, of).squeeze(1)
+
+
+def chunked_values(
+    head: Head, hidden_ND: torch.Tensor, values_of: ChunkValues, blocks: int = 1
+) -> torch.Tensor:
+    """A few values of each token's logits, float32 [N, K]. Only the logits of a few tokens exist at a time,
+    also in the backward pass.
+
+    If the projection is one matrix that is not trained, as with adapters, each value's gradient is computed
     in the forward pass, and no logits are computed twice. Any other projection is computed again, chunk by
     chunk, in the backward pass. With sharded weights (ZeRO-3) it is computed whole.
+
+    Args:
+        values_of: must depend on the logits alone. Nothing else that it reads gets a gradient.
+        blocks: as for `chunked_loss`.
     """
     most = CHUNK_BYTES.get(hidden_ND.device.type, CHUNK_BYTES["cuda"])
-    rows = max(1, most // (4 * head.size))
-
-    def piece(hidden_nD: torch.Tensor, labels_n: torch.Tensor) -> torch.Tensor:
-        logits = head.logits(hidden_nD)
-        return -torch.nn.functional.cross_entropy(logits, labels_n, reduction="none")
-
+    rows = max(1, most // (4 * head.size * blocks))
     if hasattr(head.weight, "ds_id") or len(hidden_ND) <= rows:
-        return piece(hidden_ND, labels_N)
+        return values_of(head.logits(hidden_ND), slice(0, len(hidden_ND)))
     if head.is_one_matrix and not any(
         p.requires_grad for p in head.model.get_output_embeddings().parameters()
     ):
-        given = (hidden_ND, labels_N, head, rows)
-        return _FixedMatrixLogprobs.apply(*given)  # type: ignore[no-any-return,no-untyped-call]
-    found = [
-        checkpoint(
-            piece, hidden_ND[start : start + rows], labels_N[start : start + rows], use_reentrant=False
-        )
-        for start in range(0, len(hidden_ND), rows)
-    ]
+        given = (hidden_ND, values_of, head, rows)
+        return _FixedMatrixValues.apply(*given)  # type: ignore[no-any-return,no-untyped-call]
+    found = []
+    for start in range(0, len(hidden_ND), rows):
+        part = slice(start, min(start + rows, len(hidden_ND)))
+
+        def piece(hidden: torch.Tensor, part: slice = part) -> torch.Tensor:
+            return values_of(head.logits(hidden), part)
+
+        found.append(checkpoint(piece, hidden_ND[part], use_reentrant=False))
     return torch.cat(found)
 
 
-class _FixedMatrixLogprobs(torch.autograd.Function):
-    """Log-probabilities through a matrix that is not trained. The forward pass keeps the gradient of each
-    token's log-probability in its hidden state [N, D].
+class _FixedMatrixValues(torch.autograd.Function):
+    """Values of logits through a matrix that is not trained. The forward pass keeps the gradient of each
+    token's values in its hidden state [K, N, D].
     """
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, hidden_ND: torch.Tensor, labels_N: torch.Tensor, head: Head, rows: int
+        ctx: Any, hidden_ND: torch.Tensor, values_of: ChunkValues, head: Head, rows: int
     ) -> torch.Tensor:
-        found, grads = [], torch.zeros_like(hidden_ND)
+        found, grads = [], list[torch.Tensor]()
         weight, bias = head.weight, head.model.get_output_embeddings().bias
         for start in range(0, len(hidden_ND), rows):
-            part = slice(start, start + rows)
+            part = slice(start, min(start + rows, len(hidden_ND)))
             logits = torch.nn.functional.linear(hidden_ND[part], weight, bias).detach().requires_grad_(True)
             with torch.enable_grad():
-                told = scaled(head.model, logits.float())
-                logprobs = -torch.nn.functional.cross_entropy(told, labels_N[part], reduction="none")
-                total = logprobs.sum()
-            (grad,) = torch.autograd.grad(total, logits)
-            torch.mm(grad, weight, out=grads[part])
-            found.append(logprobs.detach())
-        ctx.save_for_backward(grads)
+                values = values_of(scaled(head.model, logits.float()), part)
+                totals = values.sum(0).unbind()
+            count = len(totals)
+            grads = grads or [torch.zeros_like(hidden_ND) for _ in range(count)]
+            for k in range(count):
+                (grad,) = torch.autograd.grad(totals[k], logits, retain_graph=k + 1 < count)
+                torch.mm(grad, weight, out=grads[k][part])
+            found.append(values.detach())
+        ctx.save_for_backward(*grads)
         return torch.cat(found)
 
     @staticmethod
     def backward(ctx: Any, *outputs: torch.Tensor) -> tuple[Any, ...]:
-        (scale_N,), (grads,) = outputs, ctx.saved_tensors
-        return grads * scale_N.unsqueeze(1).to(grads.dtype), None, None, None
+        (scale_NK,), grads = outputs, ctx.saved_tensors
+        scales = scale_NK.unbind(1)
+        total = sum(g * s.unsqueeze(1).to(g.dtype) for g, s in zip(grads, scales, strict=True))
+        return total, None, None, None
 
 
 class _OneMatrixLoss(torch.autograd.Function):
