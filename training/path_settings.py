@@ -14,8 +14,8 @@ PATH = "path"  # the array that says what each token of a rollout is, one row of
 # The reward of the decision. Its part (PARTS). 1 if the student called for help. 1 if it might have called.
 # 1 if the rollout is the student's own.
 PATH_COLUMNS = ("reward", "part", "is_call", "may_call", "is_own")
-# NOT_DECIDED: a token that another model wrote. DECISION: one of the student's. STATE_ONLY: the last decision of
-# a rollout that was cut. Only the state before it is used: its value stands for what would follow.
+# NOT_DECIDED: another model wrote the token. DECISION: the student's. STATE_ONLY: the last decision of a
+# rollout that was cut. Only the state before it is used: its value stands for what would follow.
 NOT_DECIDED, DECISION, STATE_ONLY = 0, 1, 2
 
 ValueKind = Literal["head", "logits", "zero"]

@@ -109,7 +109,7 @@ def sample(
 
     # a model whose positions stretch keeps the longest row it has seen
     lanes = lanes_of(model) if stretched_above(model) == math.inf else 1
-    batches = _batches(prompts, settings, lanes)
+    batches = batches_of(prompts, settings.max_new_tokens, settings.token_budget, lanes)
     with one_thread(model):
         for rows, found in zip(batches, side_by_side(lanes, sampled, batches), strict=True):
             for i, completion in zip(rows, found, strict=True):
@@ -118,17 +118,22 @@ def sample(
     return [c for c in completions if c is not None]
 
 
-def _batches(prompts: Sequence[Sequence[int]], settings: Sampling, lanes: int) -> list[list[int]]:
+def batches_of(
+    prompts: Sequence[Sequence[int]], further: int, token_budget: int, lanes: int
+) -> list[list[int]]:
     """The batches of prompts, as their places. Longest first, each up to a lane's share of the token budget
     and of the prompts.
+
+    Args:
+        further: by how many tokens a row may grow.
     """
     share = max(LEAST_ROWS, math.ceil(len(prompts) / lanes)) if lanes > 1 else len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     batches: list[list[int]] = []
     start = 0
     while start < len(order):
-        longest = len(prompts[order[start]]) + settings.max_new_tokens
-        count = max(1, min(share, settings.token_budget // lanes // longest))
+        longest = len(prompts[order[start]]) + further
+        count = max(1, min(share, token_budget // lanes // longest))
         batches.append(order[start : start + count])
         start += count
     return batches
