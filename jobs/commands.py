@@ -20,6 +20,7 @@ from jobs.doors.interruption import signals_as_interrupts, told_when_interrupted
 from jobs.doors.look import export, plan, replay, report
 from jobs.doors.miniature import miniature
 from jobs.doors.quickstart import quickstart
+from jobs.doors.relay import relay
 from jobs.doors.run import run
 from jobs.doors.standalone import audit, score, select, verify
 from jobs.doors.study import study
@@ -52,7 +53,22 @@ def options(
         raise typer.Exit
 
 
-DOORS = (quickstart, run, plan, sweep, study, submit, status, stop, export, report, replay, gc, miniature)
+DOORS = (
+    quickstart,
+    run,
+    plan,
+    sweep,
+    study,
+    submit,
+    status,
+    stop,
+    export,
+    report,
+    replay,
+    relay,
+    gc,
+    miniature,
+)
 STAGES_ALONE = (score, select, verify, audit)
 for door in (*DOORS, *STAGES_ALONE):  # in the order of --help
     app.command()(told_when_interrupted(door))

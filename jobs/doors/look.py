@@ -62,7 +62,7 @@ def export(
     for name in formats or ():
         if name not in FORMATS:
             raise BadInput("--format", name, ", ".join(FORMATS), "")
-    experiment, directory = _saved(run_name, runs)
+    experiment, directory = saved_run(run_name, runs)
     check_out_folder(out, [str(directory), experiment.store, *_folders_read(experiment, out)])
     with open_run(experiment, directory, Terminal(), "read") as run:
         for path in export_run(run_pipeline(run, experiment), out, formats or ()):
@@ -71,7 +71,7 @@ def export(
 
 def report(run_name: RunName, runs: str = "runs") -> None:
     """Write a finished run's report again, and print its verdict. Starts no model."""
-    experiment, directory = _saved(run_name, runs)
+    experiment, directory = saved_run(run_name, runs)
     with open_run(experiment, directory, Terminal(), "read") as run:
         make_results(run, experiment)
 
@@ -88,7 +88,7 @@ def replay(
     from jobs.pipeline import run_pipeline
     from jobs.report.replay import replay_answer
 
-    experiment, directory = _saved(run_name, runs)
+    experiment, directory = saved_run(run_name, runs)
     with open_run(experiment, directory, Terminal(), "read") as run:
         for line in replay_answer(run_pipeline(run, experiment), answer, number):
             run.terminal.say(line)
@@ -104,7 +104,7 @@ def _folders_read(experiment: Experiment, out: Path) -> list[Path]:
     return [out for path in given if not is_uri(path) and Path(path).resolve().parent in written]
 
 
-def _saved(run_name: str, runs: str) -> tuple[Experiment, Place]:
+def saved_run(run_name: str, runs: str) -> tuple[Experiment, Place]:
     """Read the experiment that a run's directory holds. Returns it with the directory.
 
     Raises:

@@ -21,6 +21,7 @@ from jobs.experiment.stages import Evaluate, Generate, Score
 from jobs.experiment.students import Student
 from jobs.experiment.sweep import Sweep
 from jobs.experiment.teachers import Teacher
+from jobs.experiment.wheels import Wheels
 from selection.verification import VerifySettings
 from training.settings import TrainSettings
 
@@ -54,6 +55,7 @@ class Experiment(Section):
     sweep: Sweep | None = None
     rollouts: Rollouts | None = None
     elicit: Elicit | None = None
+    wheels: Wheels | None = None
 
     @property
     def drawn(self) -> Rollouts:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from jobs.report.page import PALETTE, as_svg, new_figure
 from jobs.results.judged import ArmResult
+from jobs.results.outcome import Curves
 from jobs.results.summary import Results
 
 MOST_BOXES = 60  # of the chart of costs
@@ -148,6 +149,23 @@ def compatibility_chart(wins: pd.DataFrame) -> str:
     svg = as_svg(figure, "Strength of teachers against the mean cost of their right answers")
     plt.close(figure)
     return svg
+
+
+def curves_chart(curves: Curves, title: str) -> str:
+    """The points of each line with their intervals, joined in the order of x."""
+    figure, axis = new_figure(9, 4)
+    for k, (name, points) in enumerate(curves.lines.items()):
+        own = sorted(points, key=lambda p: p.x)
+        x, y = [p.x for p in own], [p.y for p in own]
+        spread = [[p.y - p.low for p in own], [p.high - p.y for p in own]]
+        style = {"marker": "osD^vPX*"[k % 8], "color": PALETTE[k % len(PALETTE)], "ms": 4, "lw": 1}
+        axis.errorbar(x, y, yerr=spread, capsize=2, elinewidth=0.7, label=name, **style)
+    axis.set_xlabel(curves.x)
+    axis.set_ylabel(curves.y)
+    axis.grid(color="#e6e9ed")
+    axis.set_axisbelow(True)
+    axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return as_svg(figure, title)
 
 
 def rounds_chart(results: Results) -> str:

@@ -10,10 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from markupsafe import Markup
 
 from cluster.storage import Place
 from jobs.report.cards import bars, card_of_teacher, map_of
-from jobs.report.charts import arm_chart, chosen_chart, compatibility_chart, cost_chart, rounds_chart
+from jobs.report.charts import (
+    arm_chart,
+    chosen_chart,
+    compatibility_chart,
+    cost_chart,
+    curves_chart,
+    rounds_chart,
+)
 from jobs.report.claims import claim_lines, corrected_p, p_words
 from jobs.report.lineage import SCRIPT, further_pages, in_pages, remove_stale, section_of
 from jobs.report.page import render_page
@@ -50,6 +58,7 @@ def render_report(results: Results, pages: Sequence[Sequence[dict[str, Any]]] | 
         costs_map=map_of(results.cards.wins, "teacher", "student", "mean cost", by_column=True, lower=True),
         agreement=agreement_maps(results.cards.agreement),
         **section_of(results.lineage, pages, 0, teachers),
+        curves=lambda part: Markup(curves_chart(part.curves, part.title)),
         interval=lambda i: format_interval(i, results.metric),
         short=lambda i: (
             ""

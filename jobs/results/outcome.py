@@ -103,6 +103,25 @@ class SetAside:
 
 
 @dataclass(frozen=True)
+class Point:
+    """A point of a curve, with its interval."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Points by line, which a report draws in one figure. `x` and `y` are the names of the axes."""
+
+    x: str
+    y: str
+    lines: Mapping[str, Sequence[Point]]
+
+
+@dataclass(frozen=True)
 class Section:
     """A section that a system adds to a run's report.
 
@@ -111,6 +130,7 @@ class Section:
         about: one or two sentences below the heading.
         table: the section's numbers.
         notes: lists of lines, each by the sentence that introduces it.
+        curves: a figure of some of the numbers.
     """
 
     id: str
@@ -118,6 +138,7 @@ class Section:
     about: str
     table: pd.DataFrame
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    curves: Curves | None = None
 
 
 ALONE = "alone"  # the condition of an evaluation in which the student answers by itself

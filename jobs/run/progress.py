@@ -4,7 +4,7 @@ and then.
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from cluster.progress import listening
 
@@ -102,6 +103,19 @@ class Terminal:
     def say(self, text: str) -> None:
         """Print one line. Nothing in it is read as markup, and its control characters are escaped."""
         self.console.print(printable(text), markup=False)
+
+    def say_marked(self, pieces: Sequence[tuple[str, bool]]) -> None:
+        """Print a text whose marked pieces are in colour on a terminal, and in brackets elsewhere. Control
+        characters but line breaks are escaped.
+        """
+        text = Text()
+        for piece, is_marked in pieces:
+            shown = printable(piece)
+            if self.console.is_terminal:
+                text.append(shown, style="bold magenta" if is_marked else "")
+            else:
+                text.append(f"[{shown}]" if is_marked else shown)
+        self.console.print(text)
 
     def show(self, table: Table) -> None:
         """Print a table, wide enough for a log file. Its cells are not read as markup."""

@@ -114,7 +114,7 @@ def evaluate_students(
         still = {label: s for label, s in left.items() if not stages[label].is_finished}
         judge = _losses if judging.evaluate.metric == "loss" else _verdicts
         for label, results in judge(run, still, questions, judging, placement).items():
-            _finish(stages[label], questions, results)
+            finish_evaluation(stages[label], questions, results)
     return stages
 
 
@@ -143,7 +143,7 @@ class StudentResults:
     views: Sequence[View]
 
 
-def _finish(stage: Stage, questions: Sequence[Question], results: StudentResults) -> None:
+def finish_evaluation(stage: Stage, questions: Sequence[Question], results: StudentResults) -> None:
     """Write the results of one student, in the order of the questions."""
     families = {q.id: q.family for q in questions}
     table = results.table.set_index("question_id").loc[[q.id for q in questions]].reset_index()
@@ -174,10 +174,26 @@ def _verdicts(
         for label, state in students.items()
     }
     views = ask(run, "answers of", waves, judging.evaluate.shard_size)
-    ids, by_id = ids_by_key(questions), {q.id: q for q in questions}
+    return judge_answers(run, views, ids_by_key(questions), questions, judging)
+
+
+def judge_answers(
+    run: Run,
+    views: Mapping[str, View],
+    ids: Mapping[bytes, list[str]],
+    questions: Sequence[Question],
+    judging: Judging,
+) -> dict[str, StudentResults]:
+    """Verify students' answers, and take the share of right ones question by question.
+
+    Args:
+        views: the finished views of answers by label, at least one.
+        ids: the ids of the questions by the keys that they were asked under.
+    """
+    by_id = {q.id: q for q in questions}
     tables = [answers_to(view.read(), ids).assign(label=name) for name, view in views.items()]
     answers = pd.concat(tables, ignore_index=True)
-    first, *others = students
+    first, *others = views
     label = f"{first} and {len(others)} more" if others else first
     checked = check_answers(run, "verdicts on", label, label, judging.checks, answers, by_id)
     told = checked.answers

@@ -12,10 +12,16 @@ from pydantic import BaseModel, PlainValidator
 from jobs.experiment.arms.arte import ArteArm
 from jobs.experiment.arms.ogls_sd import OglsArm
 from jobs.experiment.arms.select import SelectArm
+from jobs.experiment.arms.training_wheels import WheelsArm
 from jobs.experiment.section import Section
 from jobs.experiment.teachers import Teacher
 
-ARMS: dict[str, type[Section]] = {"select": SelectArm, "ogls_sd": OglsArm, "arte": ArteArm}
+ARMS: dict[str, type[Section]] = {
+    "select": SelectArm,
+    "ogls_sd": OglsArm,
+    "arte": ArteArm,
+    "training_wheels": WheelsArm,
+}
 
 
 class Arm(Protocol):

@@ -1,0 +1,148 @@
+"""One question to a trained student that may ask its teacher, for `tutelage relay`: the answer in pieces,
+and who wrote each.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cluster.errors import BadInput
+from cluster.models.asked import Reading, why_not_cached
+from cluster.models.decoding import Way
+from cluster.models.loading import load_model, pick_device
+from cluster.models.messages import plain
+from cluster.models.proof import prove
+from cluster.models.relay import Calls, Relayed, Side, relay
+from cluster.models.sampling import Sampling, generation_stop_ids
+from jobs.experiment.arms.training_wheels import WheelsArm
+from jobs.results.outcome import Outcome, StudentPath
+from jobs.stages.states import ModelState
+from jobs.systems.training_wheels.paths import help_of, teacher_of, wheels_of
+from jobs.systems.training_wheels.relays import SHORTCUTS
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Neighbouring tokens of one writer, as text."""
+
+    text: str
+    by_teacher: bool
+
+
+@dataclass(frozen=True)
+class Told:
+    """An answer in pieces, and a line on what it took."""
+
+    pieces: Sequence[Piece]
+    line: str
+
+
+def answer(
+    outcome: Outcome,
+    question: str,
+    budget: int,
+    student: str | None = None,
+    arm: str | None = None,
+    seed: int = 0,
+    is_hard: bool = False,
+    temperature: float = 0.0,
+    num_gpus: float = 0.0,
+) -> Told:
+    """Let a student of a finished run answer, in this process.
+
+    Args:
+        student, arm, seed: whose path. None means the first of this kind.
+        is_hard: whether calls are limited to the budget, instead of by its sentence alone.
+        temperature: of both models. Draws follow from the path's seed.
+
+    Raises:
+        BadInput: the run has no such student, its weights are gone, or the budget is no number below 50.
+    """
+    e = outcome.start.experiment
+    if not 0 <= budget < 50:
+        raise BadInput("--budget", budget, "calls per 100 tokens: 0 to 49", "")
+    path, state = trained_state(outcome, student, arm, seed)
+    wheels, teacher = wheels_of(e), teacher_of(outcome.start, path)
+    help_id, limit = help_of(state, wheels), e.evaluate.max_new_tokens
+    calls = Calls("student" if budget else "never", help_id)
+    if is_hard:
+        calls = replace(calls, most=math.ceil(budget / 100 * limit), share=budget / 100)
+    device = pick_device(num_gpus)
+    models = [load_model(one.source, device) for one in (state, teacher)]
+    proofs = [prove(model, SHORTCUTS) for model in models]
+    reading: Reading = "cached" if why_not_cached(proofs[1].head) is None else "recomputed"
+    way: Way = "batched" if proofs[0].way == "batched" else "recomputed"
+    renderer, asked = state.renderer(), plain(question, e.questions.system)
+    stop = renderer.stop_ids | generation_stop_ids(models[0])
+    prompts = [renderer.prompt(asked.told(wheels.told(budget))), teacher.renderer().prompt(asked)]
+    own, other = (
+        Side(proof.head, [list(prompt)], [seed + k])
+        for k, (proof, prompt) in enumerate(zip(proofs, prompts, strict=True))
+    )
+    (found,) = relay(
+        own, other if budget else None, Sampling(limit, stop, temperature, way=way), calls, reading
+    )
+    written = len(found.by_teacher)
+    known = (
+        ""
+        if budget in wheels.budgets
+        else f"; it practised {', '.join(map(str, wheels.budgets))} and not {budget}"
+    )
+    line = (
+        f"{found.calls} of {written} tokens by {teacher.name}, which read {found.processed}; {path.label}, "
+        f"at most {budget} in 100{' (a hard limit)' if is_hard else ''}{known}"
+    )
+    line += "; cut at the limit" if found.finish == "length" else ""
+    return Told(pieces_of(renderer.tokenizer, found), line)
+
+
+def trained_state(
+    outcome: Outcome, student: str | None, arm: str | None, seed: int
+) -> tuple[StudentPath, ModelState]:
+    """A path of this kind and its student after the last round.
+
+    Raises:
+        BadInput: there is none, or its weights are gone.
+    """
+    start = outcome.start
+    paths = [p for p in outcome.paths if isinstance(p.arm, WheelsArm)]
+    fitting = [
+        p for p in paths if student in (None, p.student) and arm in (None, p.arm.name) and p.seed == seed
+    ]
+    if not fitting:
+        known = ", ".join(p.label for p in paths) or "no arm of kind training_wheels"
+        raise BadInput(
+            "the run has no such student that may ask a teacher",
+            f"{student or 'any'}, {arm or 'any'}, seed {seed}",
+            known,
+            "",
+        )
+    path = fitting[0]
+    numbers = [n for n in range(1, start.experiment.rounds + 1) if outcome.trained(path, n) is not None]
+    if not numbers:
+        raise BadInput(f"{path.label} was not trained", "", "a finished run", "run the experiment first")
+    stage = outcome.trained(path, max(numbers))
+    first = start.students[path.student].with_tokens([wheels_of(start.experiment).help])
+    state = first if stage is None else first.after(stage)
+    if not state.is_there:
+        raise BadInput(
+            f"the weights of {path.label} are gone", "", "keep: last or keep: all", "run the experiment again"
+        )
+    return path, state
+
+
+def pieces_of(tokenizer: Any, found: Relayed) -> list[Piece]:
+    """The answer's text by writer. A character of several tokens belongs to the writer of its last one."""
+    pieces: list[Piece] = []
+    before = ""
+    for k, by_teacher in enumerate(found.by_teacher[: len(found.ids)]):
+        text = tokenizer.decode(list(found.ids[: k + 1]), skip_special_tokens=True)
+        if text.endswith("\ufffd") and k + 1 < len(found.ids):
+            continue
+        new, before = text[len(before) :], text
+        if pieces and pieces[-1].by_teacher == by_teacher:
+            pieces[-1] = Piece(pieces[-1].text + new, by_teacher)
+        elif new:
+            pieces.append(Piece(new, by_teacher))
+    return pieces

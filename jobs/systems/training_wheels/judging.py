@@ -1,0 +1,221 @@
+"""Evaluates students under every budget, and beside controls: as many calls at other places."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cluster.models.relay import Caller, Calls
+from jobs.experiment.wheels import Wheels
+from jobs.files.questions import Question
+from jobs.results.outcome import ALONE, Outcome, Start, StudentPath
+from jobs.run.run import Run
+from jobs.run.store import Stage, digest
+from jobs.run.views import View
+from jobs.stages.answers import ids_by_key
+from jobs.stages.evaluate import (
+    Judging,
+    content_of,
+    evaluate_students,
+    finish_evaluation,
+    judge_answers,
+)
+from jobs.stages.states import ModelState
+from jobs.systems.paths import judging_of
+from jobs.systems.training_wheels.paths import help_of, teacher_of
+from jobs.systems.training_wheels.relays import PARTS, Relays, asking_of, call_share, relays
+
+VERSION = 1
+CAPPED, RANDOM, ENTROPY, ORACLE = "capped", "at random", "where unsure", "farthest from the teacher"
+CONTROLS = (CAPPED, RANDOM, ENTROPY, ORACLE)
+TEACHER = "teacher alone"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way in which a student answers the held-out questions.
+
+    Attributes:
+        name: as results show it.
+        sentence: before the question.
+        is_read: whether both models read the answers again.
+    """
+
+    name: str
+    sentence: str
+    calls: Calls
+    is_read: bool = False
+
+
+def by_budget(wheels: Wheels, help_id: int) -> list[Condition]:
+    """Every budget as the sentence alone enforces it. For 0 calls are closed."""
+    return [
+        Condition(
+            name_of(budget),
+            wheels.told(budget),
+            Calls("student" if budget else "never", help_id),
+            is_read=True,
+        )
+        for budget in wheels.budgets
+    ]
+
+
+def name_of(budget: int) -> str:
+    return f"{budget} in 100" if budget else ALONE
+
+
+def controls_of(
+    wheels: Wheels, help_id: int, shares: Mapping[int, float], alone: pd.DataFrame, limit: int
+) -> list[Condition]:
+    """For each budget: a hard limit on calls, and as many calls as the student made, at other places. The
+    student is told that it may not ask, and other rules call.
+
+    Args:
+        shares: calls per decision of the student, by budget.
+        alone: its answers without calls to the same questions, columns entropies and kl. The thresholds of
+            the other rules follow from these. No verdict is used.
+        limit: of an answer, in tokens.
+    """
+    found, told = [], wheels.told(0)
+    values = {c: np.concatenate([[], *(np.asarray(v) for v in alone[c])]) for c in ("entropies", "kl")}
+    for budget, share in shares.items():
+        most = math.ceil(budget / 100 * limit)
+        hard = Calls("student", help_id, most=most, share=budget / 100)
+        found.append(Condition(f"{name_of(budget)}, {CAPPED}", wheels.told(budget), hard))
+        if not 0 < share < 1 or not len(values["kl"]):
+            continue
+        found.append(Condition(f"{name_of(budget)}, {RANDOM}", told, Calls("random", help_id, share)))
+        rules: tuple[tuple[str, Caller, str], ...] = (
+            (ENTROPY, "entropy", "entropies"),
+            (ORACLE, "oracle", "kl"),
+        )
+        for name, caller, column in rules:
+            threshold = float(np.quantile(values[column], 1 - share))
+            calls = Calls(caller, help_id, threshold)
+            found.append(Condition(f"{name_of(budget)}, {name}", told, calls))
+    return found
+
+
+def judge_by_budget(
+    run: Run,
+    start: Start,
+    outcome: Outcome,
+    states: Mapping[StudentPath, ModelState],
+    number: int,
+    wheels: Wheels,
+) -> dict[StudentPath, Stage]:
+    """Evaluate students after a round under every budget, and after the last one beside the controls.
+    Returns the evaluations without calls. In a plan, paths whose evaluations do not exist yet are left out.
+    """
+    judging = judging_of(start.experiment)
+    wanted: dict[StudentPath, list[Condition]] = {}
+    for path, state in states.items():
+        wanted[path] = by_budget(wheels, help_of(state, wheels))
+    judged = judge(run, start, outcome, states, wanted, number, judging)
+    if wheels.controls and number == start.experiment.rounds:
+        further = {}
+        for path in judged:
+            help_id = help_of(states[path], wheels)
+            views = {c.name: wants_of(start, path, states[path], c, judging).view(run) for c in wanted[path]}
+            shares = {b: call_share(views[name_of(b)].manifest()["counts"]) for b in wheels.budgets if b}
+            alone, limit = views[ALONE].read(), judging.evaluate.max_new_tokens
+            further[path] = controls_of(wheels, help_id, shares, alone, limit)
+        judge(run, start, outcome, states, further, number, judging)
+        judge_teachers(run, start, outcome, list(judged), number, judging)
+    return judged
+
+
+def judge_teachers(
+    run: Run, start: Start, outcome: Outcome, paths: Sequence[StudentPath], number: int, judging: Judging
+) -> None:
+    """Evaluate the teachers without a student, on the same questions."""
+    teachers = {teacher_of(start, path).name: teacher_of(start, path) for path in paths}
+    stages = evaluate_students(
+        run, teachers, start.held_out, judging, start.experiment.placement, "evaluate teachers"
+    )
+    for path in paths:
+        stage = stages[teacher_of(start, path).name]
+        if stage.is_finished:
+            outcome.round(path, number).evaluations[TEACHER] = stage
+
+
+def wants_of(
+    start: Start, path: StudentPath, state: ModelState, condition: Condition, judging: Judging
+) -> Relays:
+    """The answers of a student under a condition."""
+    request = asking_of(start.held_out, condition.sentence, judging.evaluate.samples)
+    given = condition.calls, judging.draw, condition.is_read, request
+    return Relays(state, teacher_of(start, path), *given)
+
+
+def judge(
+    run: Run,
+    start: Start,
+    outcome: Outcome,
+    states: Mapping[StudentPath, ModelState],
+    wanted: Mapping[StudentPath, Sequence[Condition]],
+    number: int,
+    judging: Judging,
+) -> dict[StudentPath, Stage]:
+    """Evaluate every student under its conditions. Returns the evaluations without calls that exist."""
+    e, questions = start.experiment, start.held_out
+    labels, asked, stages, told = {}, {}, {}, {}
+    for path, conditions in wanted.items():
+        for condition in conditions:
+            label = f"{path.label} round {number}, {condition.name}"
+            asked[label] = wants_of(start, path, states[path], condition, judging)
+            view = asked[label].view(run)
+            stages[label] = stage_of(run, judging, states[path], questions, view)
+            labels[label], told[label] = (path, condition), condition.sentence
+            run.note("evaluate", label, stages[label])
+    left = {label: one for label, one in asked.items() if not stages[label].is_finished}
+    views = relays(run, "evaluate", left, judging.evaluate.shard_size, e.placement) if left else {}
+    with run.claimed(stages[label] for label in left):
+        for sentence in dict.fromkeys(told[label] for label in left) if run.mode == "make" else ():
+            own = {label: view for label, view in views.items() if told[label] == sentence}
+            found = judge_answers(run, own, ids_by_key(questions, sentence), questions, judging)
+            for label, results in found.items():
+                if not stages[label].is_finished:
+                    finish_evaluation(stages[label], questions, results)
+    for label, (path, condition) in labels.items():
+        if stages[label].is_finished:
+            outcome.round(path, number).evaluations[condition.name] = stages[label]
+            counts = asked[label].view(run).manifest()["counts"]
+            outcome.round(path, number).figures |= figures_of(condition.name, counts)
+    return {
+        path: stages[label]
+        for label, (path, condition) in labels.items()
+        if condition.name == ALONE and stages[label].is_finished
+    }
+
+
+def stage_of(
+    run: Run, judging: Judging, state: ModelState, questions: Sequence[Question], view: View
+) -> Stage:
+    """The stage that holds a student's results under one condition."""
+    config = {**judging.identity(), "rendering": state.rendering}
+    content = digest([content_of(q) for q in questions])
+    inputs = {"student": state.id, "questions": content, "answers": view.id}
+    return run.store.stage("evaluate", VERSION, {**config, "relay": VERSION}, inputs)
+
+
+def figures_of(name: str, counts: Mapping[str, Any]) -> dict[str, float]:
+    """What answering under a condition cost: calls per written token, tokens that the teacher read per
+    written token, and an actor's seconds for each written token.
+    """
+    written = counts["decisions"]
+    if not written:
+        return {}
+    found = {
+        f"calls, {name}": counts["calls"] / written,
+        f"teacher tokens, {name}": counts["processed"] / written,
+        f"seconds, {name}": counts["seconds"] / written,
+        f"length, {name}": written / counts["answers"],
+    }
+    for what in ("kl", "overlap", *(f"help {k + 1}" for k in range(PARTS))):
+        if what in counts:
+            found[f"{what}, {name}"] = counts[what]
+    return found

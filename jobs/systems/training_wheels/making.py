@@ -1,0 +1,59 @@
+"""Makes a path's examples, and remembers where each answer ended."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jobs.run.run import Run
+from jobs.run.slices import Task, do_tasks
+from jobs.run.store import Stage
+from jobs.stages.train import EXAMPLES, NothingToLearn, examples_stage
+from jobs.systems.training_wheels.examples import WritePaths
+
+HERE = 2_000  # answers that this process makes examples of; more are made in a worker
+
+
+@dataclass(frozen=True)
+class Made:
+    """The examples of one path and round.
+
+    Attributes:
+        states: of the answers, in the order of the examples: `usable`, or why it is no example.
+        is_own: whether each answer is the student's own rollout.
+        questions: how many questions were drawn.
+    """
+
+    stage: Stage
+    states: Sequence[str]
+    is_own: Sequence[bool]
+    questions: int
+
+
+def make_paths(run: Run, label: str, writes: WritePaths) -> Made | None:
+    """Write the examples, unless they exist already. None in a plan, if they do not exist.
+
+    Raises:
+        NothingToLearn: no answer has a decision to learn from.
+    """
+    stage = examples_stage(run.store, "training_wheels", writes.state.rendering, writes.id)
+    run.note("examples", label, stage)
+    is_own = [source.is_own for source in writes.sources for _ in source.entries]
+    with run.claimed([stage]):
+        if not stage.is_finished and run.mode == "make":
+            task = Task(writes, (stage.part(EXAMPLES),))
+            here = len(is_own) <= HERE
+            states = do_tasks(run, "examples", label, [("paths", task)], here)["paths"]
+            count = states.count("usable")
+            stage.finish([EXAMPLES] if count else [], about={"states": states}, examples=count)
+    if not stage.is_finished:
+        return None
+    manifest = stage.manifest()
+    states = manifest["about"]["states"]
+    if not manifest["counts"]["examples"]:
+        told = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+        raise NothingToLearn(
+            f"{label}: no answer has a decision to learn from",
+            told,
+            "at least one",
+            "more questions (wheels.questions), or a larger wheels.max_new_tokens",
+        )
+    return Made(stage, states, is_own, len(writes.questions))
