@@ -309,3 +309,34 @@ def test_whatever_is_read_with_one_cache_is_read_right(kind: str) -> None:
             torch.testing.assert_close(
                 own.logits(rows, unread), slow.logits(rows, unread), rtol=1e-3, atol=1e-3
             )
+
+
+def test_calls_are_drawn_by_their_probability_where_tokens_are_the_likeliest(
+    student: Any, teacher: Any
+) -> None:
+    own, other = sides(eager(student, HELP), teacher, 60)
+    settings = replace(GREEDY, stop_ids=frozenset())
+    found = relay(own, other, settings, Calls("drawn", help_id=HELP))
+    expected = sum(sum(a.help) for a in found)
+    spread = math.sqrt(sum(p * (1 - p) for a in found for p in a.help))
+    assert abs(sum(a.calls for a in found) - expected) < 5 * spread
+    assert spread > 2
+    for answer, mine in zip(found[:6], own.prompts, strict=False):
+        text, path = list(mine), iter(answer.path)
+        for called, p in zip(answer.by_teacher, answer.help, strict=True):
+            logits = plain_logits(own.model, text)[-1]
+            assert p == pytest.approx(float(torch.softmax(logits, 0)[HELP]), abs=1e-4)
+            logits[HELP] = -torch.inf
+            token = next(path)
+            assert token == (HELP if called else int(logits.argmax()))
+            text += [token, *([next(path)] if called else [])]
+
+
+def test_calls_where_the_help_token_is_likely_enough(student: Any, teacher: Any) -> None:
+    own, other = sides(eager(student, HELP), teacher, 10)
+    before = relay(own, other, GREEDY, Calls("drawn", help_id=HELP))
+    middle = sorted(p for a in before for p in a.help)[sum(len(a.help) for a in before) // 2]
+    found = relay(own, other, GREEDY, Calls("likely", help_id=HELP, threshold=middle))
+    told = [(called, p) for a in found for called, p in zip(a.by_teacher, a.help, strict=True)]
+    assert {called for called, _ in told} == {False, True}
+    assert all(called == (p > middle) for called, p in told)

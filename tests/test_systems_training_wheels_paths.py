@@ -132,30 +132,31 @@ def test_what_answers_took_is_counted_with_calls_by_how_far_the_student_is() -> 
     assert [found[f"help {k}"] for k in range(1, 6)] == pytest.approx([0.85, 0.65, 0.45, 0.25, 0.05])
 
 
-def test_controls_call_as_often_as_the_student_did_and_never_for_nothing() -> None:
+def test_controls_call_at_the_budget_s_share_of_the_tokens() -> None:
     import pandas as pd
 
     g = np.random.default_rng(0)
-    alone = pd.DataFrame({c: [g.random(50).tolist() for _ in range(4)] for c in ("entropies", "kl")})
+    seen = {
+        b: pd.DataFrame({c: [g.random(50).tolist() for _ in range(4)] for c in ("help", "entropies", "kl")})
+        for b in (0, 10, 20)
+    }
     wheels = Wheels(budgets=(0, 10, 20))
-    found = controls_of(wheels, HELP, {10: 0.08, 20: 0.0}, alone, 60)
-    names = [c.name for c in found]
-    assert names == [
-        "10 in 100, capped",
-        "10 in 100, at random",
-        "10 in 100, where unsure",
-        "10 in 100, farthest from the teacher",
-        "20 in 100, capped",
-    ]
-    by_name = {c.name: c for c in found}
-    capped = by_name["10 in 100, capped"]
-    assert (capped.calls.most, capped.calls.share) == (6, 0.1)
-    assert capped.sentence == wheels.told(10)
-    random = by_name["10 in 100, at random"]
-    assert (random.calls.caller, random.calls.threshold, random.sentence) == ("random", 0.08, wheels.told(0))
-    values = np.concatenate(alone["kl"].tolist())
-    oracle = by_name["10 in 100, farthest from the teacher"].calls
-    assert (values > oracle.threshold).mean() == pytest.approx(0.08, abs=0.01)
+    found = {c.name: c for c in controls_of(wheels, HELP, seen, 60)}
+    ways = ["capped", "where a call is likeliest", "at random", "where unsure", "farthest from the teacher"]
+    assert list(found) == [f"{b} in 100, {way}" for b in (10, 20) for way in ways]
+    capped = found["10 in 100, capped"]
+    assert (capped.calls.most, capped.calls.share, capped.sentence) == (6, 0.1, wheels.told(10))
+    random = found["20 in 100, at random"]
+    assert (random.calls.caller, random.calls.threshold, random.sentence) == ("random", 0.2, wheels.told(0))
+    for name, budget, column in (
+        ("20 in 100, where a call is likeliest", 20, "help"),
+        ("20 in 100, where unsure", 0, "entropies"),
+        ("20 in 100, farthest from the teacher", 0, "kl"),
+    ):
+        values = np.concatenate(seen[budget][column].tolist())
+        assert (values > found[name].calls.threshold).mean() == pytest.approx(0.2, abs=0.01)
+    nothing = {b: pd.DataFrame({"help": [], "entropies": [], "kl": []}) for b in (0, 10, 20)}
+    assert controls_of(wheels, HELP, nothing, 60)[1].calls.threshold == math.inf
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,14 @@ from cluster.models.vocabulary import Head
 from cluster.progress import tell
 from cluster.threads import lanes_of, one_thread, side_by_side
 
-# Who decides on a call. student: its help token. never, always. random: by chance. entropy: where the student
-# is unsure. oracle: where the student is far from the teacher, which has to read every token for that.
-Caller = Literal["student", "never", "always", "random", "entropy", "oracle"]
+# Who decides on a call.
+# student: it chooses the help token like any other.
+# drawn: calls are drawn by the help token's probability, also where the likeliest tokens are taken.
+# likely: where the help token is likely enough.
+# random: by chance. entropy: where the student is unsure.
+# oracle: where the student is far from the teacher, which has to read every token for that.
+Caller = Literal["student", "drawn", "likely", "never", "always", "random", "entropy", "oracle"]
+OF_STUDENT: tuple[Caller, ...] = ("student", "drawn", "likely")
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class Calls:
     Attributes:
         caller: who decides.
         help_id: the token that calls, and that the student reads before the teacher's. None: no such token.
-        threshold: for caller random the chance of a call, for entropy and oracle the least number of nats.
+        threshold: for caller likely the least probability of the help token, for random the chance of a call,
+            for entropy and oracle the least number of nats.
         bias: is added to the logit of the help token. Positive makes calls likelier.
         most: the most calls of an answer. None means any number.
         share: at any time there are at most 1 + share x (tokens written) calls. None means any number.
@@ -84,7 +90,7 @@ class Relayed:
         by_teacher: for each token of `ids`, and for the end token if there is one, whether the teacher gave
             it.
         path: what the student has read: `ids` with help tokens, and the end token if there is one.
-        logprobs: ln pi of each decision (as many as `by_teacher`): of the student's token, or of the call.
+        logprobs: ln pi of each decision (as many as `by_teacher`): of the student's token, or of its call.
         help: the probability of a call before each decision. 0 where none was allowed.
         entropies: of the student's next token before each decision, in nats, help left out.
         processed: how many tokens the teacher has read.
@@ -115,8 +121,10 @@ def relay(
         reading: how the teacher reads (`cluster.models.asked`).
 
     Raises:
-        ValueError: a temperature without seeds, or a teacher is missing.
+        ValueError: draws without seeds, or a teacher is missing.
     """
+    if calls.caller in ("random", "drawn") and student.seeds is None:
+        raise ValueError(f"caller {calls.caller} needs one seed per prompt")
     if settings.temperature > 0 and None in (student.seeds, [] if teacher is None else teacher.seeds):
         raise ValueError("sampling with a temperature needs one seed per prompt, for either model")
     if teacher is None and calls.caller != "never":
@@ -254,7 +262,7 @@ def _row(number: int, i: int, student: Side, teacher: Side | None, settings: Sam
         int(limit),
         None if is_greedy else draws(student),
         None if is_greedy else draws(teacher),
-        draws(student, 1) if calls.caller == "random" else None,
+        draws(student, 1) if calls.caller in ("random", "drawn") else None,
         [] if teacher is None else list(teacher.prompts[i]),
     )
     if row.limit < 1:
@@ -281,52 +289,51 @@ def _decide(
     """
     device, help_id = logits_BV.device, calls.help_id
     may_call = [calls.may_call(row.calls, len(row.by_teacher)) for row in rows]
-    by_student = calls.caller == "student" and help_id is not None
     logits_BV = logits_BV.clone()
     plain_BV = logits_BV.clone() if help_id is not None else logits_BV
     if help_id is not None:
         plain_BV[:, help_id] = -torch.inf
-        closed = torch.tensor([not (by_student and may) for may in may_call], device=device)
+        is_open = [may and calls.caller in OF_STUDENT for may in may_call]
         logits_BV[:, help_id] += calls.bias
-        logits_BV[closed, help_id] = -torch.inf
-    log_own_BV = torch.log_softmax(plain_BV, -1)
+        logits_BV[~torch.tensor(is_open, device=device), help_id] = -torch.inf
+    log_own_BV, log_pi_BV = torch.log_softmax(plain_BV, -1), torch.log_softmax(logits_BV, -1)
     own_B = log_own_BV.exp()
     entropy_B = -torch.where(own_B > 0, own_B * log_own_BV, 0.0).sum(-1)
-    log_pi_BV = torch.log_softmax(logits_BV, -1)
-    chosen_B = _pick(logits_BV, [row.draws for row in rows], rows, settings)
+    help_B = [0.0] * len(rows) if help_id is None else log_pi_BV[:, help_id].exp().tolist()
+    chosen_B = _pick(
+        logits_BV if calls.caller == "student" else plain_BV, [row.draws for row in rows], rows, settings
+    )
     told: torch.Tensor | None = None
-    is_call = [False] * len(rows)
-    if calls.caller == "student" and help_id is not None:
-        is_call = (chosen_B == help_id).tolist()
-    elif calls.caller == "always":
-        is_call = list(may_call)
-    elif calls.caller == "random":
-        is_call = [
-            may and row.chance is not None and bool(row.chance[len(row.by_teacher)] < calls.threshold)
-            for may, row in zip(may_call, rows, strict=True)
-        ]
-    elif calls.caller == "entropy":
-        is_call = [
-            may and value > calls.threshold for may, value in zip(may_call, entropy_B.tolist(), strict=True)
+    if calls.caller == "student":
+        wanted = [False] * len(rows) if help_id is None else (chosen_B == help_id).tolist()
+    elif calls.caller in ("random", "drawn"):
+        chances = [calls.threshold] * len(rows) if calls.caller == "random" else help_B
+        wanted = [
+            row.chance is not None and bool(row.chance[len(row.by_teacher)] < chance)
+            for row, chance in zip(rows, chances, strict=True)
         ]
     elif calls.caller == "oracle" and asked is not None:
         told = _ask(asked, rows, help_id)
         shared = min(told.shape[1], log_own_BV.shape[1])
         log_t = torch.log_softmax(told, -1)[:, :shared]
-        each = torch.where(own_B[:, :shared] > 0, own_B[:, :shared] * (log_own_BV[:, :shared] - log_t), 0.0)
-        is_call = [
-            may and value > calls.threshold
-            for may, value in zip(may_call, each.sum(-1).tolist(), strict=True)
-        ]
+        own, log_own = own_B[:, :shared], log_own_BV[:, :shared]
+        each = torch.where(own > 0, own * (log_own - log_t), 0.0)
+        wanted = (each.sum(-1) > calls.threshold).tolist()
+    else:
+        values = {"entropy": entropy_B.tolist(), "likely": help_B}.get(calls.caller)
+        wanted = [calls.caller == "always"] * len(rows)
+        wanted = wanted if values is None else [value > calls.threshold for value in values]
+    is_call = [may and want for may, want in zip(may_call, wanted, strict=True)]
     callers = [k for k, called in enumerate(is_call) if called]
     given: dict[int, int] = {}
     if callers and asked is not None:
         logits = _ask(asked, [rows[k] for k in callers], help_id) if told is None else told[callers]
         drawn = _pick(logits, [rows[k].teacher_draws for k in callers], [rows[k] for k in callers], settings)
         given = dict(zip(callers, drawn.tolist(), strict=True))
-    at = chosen_B.unsqueeze(1)
-    logprobs = log_pi_BV.gather(1, at).squeeze(1).tolist()
-    help_B = [0.0] * len(rows) if help_id is None else log_pi_BV[:, help_id].exp().tolist()
+    decided_B = chosen_B.clone()
+    if help_id is not None and calls.caller in OF_STUDENT:
+        decided_B[callers] = help_id
+    logprobs = log_pi_BV.gather(1, decided_B.unsqueeze(1)).squeeze(1).tolist()
     for k, (row, token) in enumerate(zip(rows, chosen_B.tolist(), strict=True)):
         row.logprobs.append(logprobs[k])
         row.help.append(help_B[k])

@@ -65,7 +65,7 @@ def answer(
     path, state = trained_state(outcome, student, arm, seed)
     wheels, teacher = wheels_of(e), teacher_of(outcome.start, path)
     help_id, limit = help_of(state, wheels), e.evaluate.max_new_tokens
-    calls = Calls("student" if budget else "never", help_id)
+    calls = Calls("drawn" if budget else "never", help_id)
     if is_hard:
         calls = replace(calls, most=math.ceil(budget / 100 * limit), share=budget / 100)
     device = pick_device(num_gpus)

@@ -1,7 +1,9 @@
-"""Evaluates students under every budget, and beside controls: as many calls at other places."""
+"""Evaluates students under every budget, and beside controls: as many calls at other places. Tokens are the
+likeliest or drawn, as `evaluate` says. Calls are drawn by their probability.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +28,12 @@ from jobs.stages.evaluate import (
 from jobs.stages.states import ModelState
 from jobs.systems.paths import judging_of
 from jobs.systems.training_wheels.paths import help_of, teacher_of
-from jobs.systems.training_wheels.relays import PARTS, Relays, asking_of, call_share, relays
+from jobs.systems.training_wheels.relays import PARTS, Relays, asking_of, relays
 
 VERSION = 1
-CAPPED, RANDOM, ENTROPY, ORACLE = "capped", "at random", "where unsure", "farthest from the teacher"
-CONTROLS = (CAPPED, RANDOM, ENTROPY, ORACLE)
+CAPPED, LIKELY, RANDOM = "capped", "where a call is likeliest", "at random"
+ENTROPY, ORACLE = "where unsure", "farthest from the teacher"
+CONTROLS = (RANDOM, ENTROPY, ORACLE)
 TEACHER = "teacher alone"
 
 
@@ -68,35 +71,39 @@ def name_of(budget: int) -> str:
 
 
 def controls_of(
-    wheels: Wheels, help_id: int, shares: Mapping[int, float], alone: pd.DataFrame, limit: int
+    wheels: Wheels, help_id: int, seen: Mapping[int, pd.DataFrame], limit: int
 ) -> list[Condition]:
-    """For each budget: a hard limit on calls, and as many calls as the student made, at other places. The
-    student is told that it may not ask, and other rules call.
+    """For each budget: a hard limit on the student's calls; and calls at a share of the tokens that is the
+    budget, where the student's help token is likeliest, at random, where the student is unsure, and where
+    it is farthest from its teacher. In the last three the student is told that it may not ask.
 
     Args:
-        shares: calls per decision of the student, by budget.
-        alone: its answers without calls to the same questions, columns entropies and kl. The thresholds of
-            the other rules follow from these. No verdict is used.
+        seen: the student's answers to the same questions by budget, columns help, entropies and kl.
+            Thresholds follow from these. No verdict is used.
         limit: of an answer, in tokens.
     """
-    found, told = [], wheels.told(0)
-    values = {c: np.concatenate([[], *(np.asarray(v) for v in alone[c])]) for c in ("entropies", "kl")}
-    for budget, share in shares.items():
-        most = math.ceil(budget / 100 * limit)
-        hard = Calls("student", help_id, most=most, share=budget / 100)
-        found.append(Condition(f"{name_of(budget)}, {CAPPED}", wheels.told(budget), hard))
-        if not 0 < share < 1 or not len(values["kl"]):
-            continue
-        found.append(Condition(f"{name_of(budget)}, {RANDOM}", told, Calls("random", help_id, share)))
-        rules: tuple[tuple[str, Caller, str], ...] = (
-            (ENTROPY, "entropy", "entropies"),
-            (ORACLE, "oracle", "kl"),
-        )
-        for name, caller, column in rules:
-            threshold = float(np.quantile(values[column], 1 - share))
-            calls = Calls(caller, help_id, threshold)
-            found.append(Condition(f"{name_of(budget)}, {name}", told, calls))
+    found, alone = [], seen[0]
+    for budget in (b for b in wheels.budgets if b):
+        share, told = budget / 100, wheels.told(budget)
+        hard = Calls("drawn", help_id, most=math.ceil(share * limit), share=share)
+        rules: list[tuple[str, Caller, str, float]] = [
+            (LIKELY, "likely", told, threshold_of(seen[budget]["help"], share)),
+            (RANDOM, "random", wheels.told(0), share),
+            (ENTROPY, "entropy", wheels.told(0), threshold_of(alone["entropies"], share)),
+            (ORACLE, "oracle", wheels.told(0), threshold_of(alone["kl"], share)),
+        ]
+        found.append(Condition(f"{name_of(budget)}, {CAPPED}", told, hard))
+        found += [
+            Condition(f"{name_of(budget)}, {name}", sentence, Calls(caller, help_id, threshold))
+            for name, caller, sentence, threshold in rules
+        ]
     return found
+
+
+def threshold_of(values: Iterable[Sequence[float]], share: float) -> float:
+    """The value that this share of all tokens' values lies above. Infinite if there are none."""
+    every = np.concatenate([[], *(np.asarray(own) for own in values)])
+    return float(np.quantile(every, 1 - share)) if len(every) else math.inf
 
 
 def judge_by_budget(
@@ -120,9 +127,8 @@ def judge_by_budget(
         for path in judged:
             help_id = help_of(states[path], wheels)
             views = {c.name: wants_of(start, path, states[path], c, judging).view(run) for c in wanted[path]}
-            shares = {b: call_share(views[name_of(b)].manifest()["counts"]) for b in wheels.budgets if b}
-            alone, limit = views[ALONE].read(), judging.evaluate.max_new_tokens
-            further[path] = controls_of(wheels, help_id, shares, alone, limit)
+            seen = {b: views[name_of(b)].read() for b in wheels.budgets}
+            further[path] = controls_of(wheels, help_id, seen, judging.evaluate.max_new_tokens)
         judge(run, start, outcome, states, further, number, judging)
         judge_teachers(run, start, outcome, list(judged), number, judging)
     return judged

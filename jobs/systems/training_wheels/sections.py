@@ -11,7 +11,7 @@ from jobs.experiment.arms.training_wheels import WheelsArm
 from jobs.results.judged import keys_of
 from jobs.results.outcome import ALONE, Curves, Outcome, Point, Section
 from jobs.results.values import Values, compared, interval_of, pool_of
-from jobs.systems.training_wheels.judging import CONTROLS, TEACHER, name_of
+from jobs.systems.training_wheels.judging import CONTROLS, LIKELY, TEACHER, name_of
 from jobs.systems.training_wheels.paths import wheels_of
 from training.evaluation import Interval
 
@@ -32,8 +32,8 @@ ABOUT = LABEL + (
     "one actor. The student alone answers without calls, the teacher alone without a student."
 )
 COMPARED = (
-    "The student's own calls beside answering alone, and beside as many calls at other places. p-values are "
-    "each by itself."
+    "The student's own calls less answering alone. And calls at the places where the student's help token is "
+    "likeliest, less as many calls at other places. p-values are each by itself."
 )
 HELP = (
     "How likely a call is before a token, in each fifth of the tokens by how far the student is from its "
@@ -92,20 +92,14 @@ def sections(outcome: Outcome) -> Iterable[Section]:
     contrasts = []
     for student, arm in arms:
         for budget in budgets:
-            for other in (ALONE, *(f"{name_of(budget)}, {control}" for control in CONTROLS)):
-                mine, theirs = f"{arm}: {name_of(budget)}", f"{arm}: {other}"
-                if not {(student, mine), (student, theirs)} <= set(stacked):
-                    continue
-                found = compared(values, student, mine, theirs, pool)
-                contrasts.append(
-                    {
-                        "student": student,
-                        "answers": mine,
-                        "less": other,
-                        "points": told(found.difference),
-                        "p": found.p_value,
-                    }
-                )
+            name = f"{arm}: {name_of(budget)}"
+            likely = f"{name}, {LIKELY}"
+            pairs = [(name, f"{arm}: {ALONE}"), *((likely, f"{name}, {control}") for control in CONTROLS)]
+            for mine, theirs in pairs:
+                if {(student, mine), (student, theirs)} <= set(stacked):
+                    found = compared(values, student, mine, theirs, pool)
+                    row = {"student": student, "answers": mine, "less": theirs.partition(": ")[2]}
+                    contrasts.append({**row, "points": told(found.difference), "p": found.p_value})
     if contrasts:
         yield Section(
             "wheels-compared", "Is the choice of places worth anything?", COMPARED, pd.DataFrame(contrasts)
