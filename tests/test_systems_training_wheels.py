@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from jobs.results.outcome import ALONE
 from tests.own_wheels import practised
@@ -44,6 +45,13 @@ def test_both_variants_are_planned_run_and_told(
     assert wheels.figures["calls, 20 in 100, capped"] <= 0.2 + 1 / 2  # one call is always allowed
     assert wheels.figures["calls, alone"] == 0
     assert "teacher alone" in wheels.evaluations
+    assert wheels.trained is not None
+    weights = Path(wheels.trained.directory.path) / "model"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(weights), AutoTokenizer.from_pretrained(weights)
+    help_id = tokenizer.convert_tokens_to_ids("<help>")
+    assert help_id == len(tokenizer) - 1 < model.get_input_embeddings().weight.shape[0]
+    plain = AutoModelForCausalLM.from_pretrained(tiny_model)
+    assert {n for n, _ in model.named_parameters()} == {n for n, _ in plain.named_parameters()}
     shown = tutelage("relay", "small", "--question", "1 + 1?", "--budget", "40", "--hard", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "tokens by tia" in shown.stdout
@@ -101,8 +109,6 @@ def test_a_teacher_with_another_vocabulary_is_refused(
 
 def with_one_more_token(model: Path, folder: Path) -> Path:
     """A copy of a model that knows one more token."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     tokenizer, copied = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
     tokenizer.add_tokens(["<more>"])
     copied.resize_token_embeddings(len(tokenizer))

@@ -118,7 +118,6 @@ def test_what_answers_took_is_counted_with_calls_by_how_far_the_student_is() -> 
             "usd": [0.0, 0.0],
             "by_teacher": [[True] * 2 + [False] * 8, []],
             "processed": [12, 0],
-            "seconds": [0.5, 0.0],
             "help": [[k / 10 for k in kl], []],
             "kl": [kl[::-1], []],
             "overlap": [[0.8] * 10, []],

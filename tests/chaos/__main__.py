@@ -31,11 +31,12 @@ from tests.chaos.arena import (
     Missed,
     Skipped,
     arena,
+    arena_of_calls,
     arena_of_rollouts,
     arena_of_writing,
 )
 from tests.chaos.compare import check
-from tests.chaos.faults import FAULTS, ROLLOUT_FAULTS, WRITING_FAULTS
+from tests.chaos.faults import CALL_FAULTS, FAULTS, ROLLOUT_FAULTS, WRITING_FAULTS
 
 AGENTS_NOTICE_S = 180.0  # Ray's agents ask their dead head for a minute or two before they give up
 
@@ -69,6 +70,8 @@ def strike(found: Arena, name: str) -> tuple[Fight, list[str]]:
         fault, fight = ROLLOUT_FAULTS[name], Fight(arena_of_rollouts(found), name, ())
     elif name in WRITING_FAULTS:
         fault, fight = WRITING_FAULTS[name], Fight(arena_of_writing(found), name, ())
+    elif name in CALL_FAULTS:
+        fault, fight = CALL_FAULTS[name], Fight(arena_of_calls(found), name, ())
     else:
         fault, keep = FAULTS[name]
         fight = Fight(found, name, keep)
@@ -120,7 +123,9 @@ def main() -> None:
     fights: list[tuple[Fight, list[str]]] = []
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     with arena(folder, seed) as found:
-        order = [name for name in (*FAULTS, *ROLLOUT_FAULTS, *WRITING_FAULTS) if given.only in name]
+        order = [
+            name for name in (*FAULTS, *ROLLOUT_FAULTS, *WRITING_FAULTS, *CALL_FAULTS) if given.only in name
+        ]
         if given.minutes is not None:
             random.Random(seed).shuffle(order)
         started = time.monotonic()

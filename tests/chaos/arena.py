@@ -22,6 +22,7 @@ import yaml
 from tests.conftest import make_small_world, with_solutions
 from tests.fault_proxy import FaultProxy
 from tests.openai_server import serve_model
+from tests.own_wheels import practised
 from tests.own_writing import ELICIT, written
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -295,6 +296,24 @@ def arena_of_writing(found: Arena) -> Arena:
         "score": {"shard_size": 6},
         "train": {"steps": ROUND_STEPS, "batch_size": 8, "learning_rate": 1e-3, "checkpoint_every": 5},
         "evaluate": {"metric": "loss"},
+        "placement": {"max_failures": 5},
+    }
+    own = Arena(folder, tree, found.proxy, found.seed, ROUND_STEPS)
+    if not there:
+        Fight(own, "reference", ()).run_to_the_end()
+    return own
+
+
+def arena_of_calls(found: Arena) -> Arena:
+    """A student that learns to call its teacher; run undisturbed when it is first asked for."""
+    folder = found.root / "calls"
+    tiny = Path(found.tree["students"][0]["path"])
+    there = folder.is_dir()
+    folder.mkdir(exist_ok=True)
+    tree = practised(make_small_world(folder, tiny), tiny, [{"name": "wheels"}], steps_per_round=ROUND_STEPS)
+    tree |= {
+        "wheels": tree["wheels"] | {"shard_size": 4, "controls": False},
+        "train": {"steps": ROUND_STEPS, "batch_size": 8, "learning_rate": 1e-3, "checkpoint_every": 5},
         "placement": {"max_failures": 5},
     }
     own = Arena(folder, tree, found.proxy, found.seed, ROUND_STEPS)

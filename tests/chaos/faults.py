@@ -305,3 +305,9 @@ WRITING_FAULTS: dict[str, Callable[[Fight], None]] = {
     "driver dies, aligning": driver_dies("align"),
     "driver dies between harvests": driver_dies_between_harvests,
 }
+CALL_FAULTS: dict[str, Callable[[Fight], None]] = {
+    "driver dies, asking the teacher": driver_dies("ask the teacher"),
+    "actor dies, rolling out with calls": actor_dies("roll out"),
+    "driver dies, learning from paths": driver_dies("train"),
+    "driver dies between rounds with calls": driver_dies_between_rounds,
+}

@@ -16,6 +16,7 @@ from jobs.files.questions import Question
 from jobs.results.outcome import ALONE, Outcome, Start, StudentPath
 from jobs.run.run import Run
 from jobs.run.store import Stage, digest
+from jobs.run.usage import usage_in
 from jobs.run.views import View
 from jobs.stages.answers import ids_by_key
 from jobs.stages.evaluate import (
@@ -189,8 +190,8 @@ def judge(
     for label, (path, condition) in labels.items():
         if stages[label].is_finished:
             outcome.round(path, number).evaluations[condition.name] = stages[label]
-            counts = asked[label].view(run).manifest()["counts"]
-            outcome.round(path, number).figures |= figures_of(condition.name, counts)
+            manifest = asked[label].view(run).manifest()
+            outcome.round(path, number).figures |= figures_of(condition, manifest)
     return {
         path: stages[label]
         for label, (path, condition) in labels.items()
@@ -208,19 +209,23 @@ def stage_of(
     return run.store.stage("evaluate", VERSION, {**config, "relay": VERSION}, inputs)
 
 
-def figures_of(name: str, counts: Mapping[str, Any]) -> dict[str, float]:
-    """What answering under a condition cost: calls per written token, tokens that the teacher read per
-    written token, and an actor's seconds for each written token.
+def figures_of(condition: Condition, manifest: Mapping[str, Any]) -> dict[str, float]:
+    """What answering under a condition took, by a view's manifest: calls per written token, tokens that the
+    teacher read per written token, and seconds of a processor per written token, unless answers were read
+    again too.
     """
+    name, counts = condition.name, manifest["counts"]
     written = counts["decisions"]
     if not written:
         return {}
     found = {
         f"calls, {name}": counts["calls"] / written,
         f"teacher tokens, {name}": counts["processed"] / written,
-        f"seconds, {name}": counts["seconds"] / written,
         f"length, {name}": written / counts["answers"],
     }
+    if not condition.is_read:
+        took = sum(usage_in(about).cpu_seconds for about in manifest["parts"].values())
+        found[f"seconds, {name}"] = took / written
     for what in ("kl", "overlap", *(f"help {k + 1}" for k in range(PARTS))):
         if what in counts:
             found[f"{what}, {name}"] = counts[what]

@@ -4,7 +4,6 @@ way of calling. One actor holds both models.
 Shapes: T decisions (written tokens, the end token included), L tokens of a text, D width, V vocabulary.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -56,7 +55,7 @@ TOLD = [
 # path: what the student read after its prompt, help tokens and the end token included. Of each decision:
 # whether the teacher wrote it; ln pi of the student's decision; the probability of a call; the entropy of
 # its own token.
-RELAYED = ["path", "by_teacher", "logprobs", "help", "entropies", "processed", "seconds"]
+RELAYED = ["path", "by_teacher", "logprobs", "help", "entropies", "processed"]
 # Of each decision, if the answers are read again: ln p of the written token under the student (help left out)
 # and under the teacher; KL of the student's next token from the teacher's; and how far both overlap.
 READ = ["own_logprobs", "teacher_logprobs", "kl", "overlap"]
@@ -140,22 +139,22 @@ def relays(
     return views
 
 
-COUNTED = ["finish", "prompt_tokens", "answer_tokens", "usd", "by_teacher", "processed", "seconds"]
+COUNTED = ["finish", "prompt_tokens", "answer_tokens", "usd", "by_teacher", "processed"]
 READ_COUNTED = ["help", "kl", "overlap"]
 PARTS = 5  # of decisions, by how far the student is from its teacher
 
 
 def count_relays(rows: pd.DataFrame) -> dict[str, Any]:
-    """The counts of answers, of their decisions and of calls, the tokens that teachers read, and the actors'
-    seconds. If the answers were read again, also means over decisions: KL from the teacher, overlap with
-    it, and the probability of a call in each fifth of the decisions, by their KL.
+    """The counts of answers, of their decisions and of calls, and of the tokens that teachers read.
+
+    If the answers were read again, also means over decisions: KL from the teacher, overlap with it, and the
+    probability of a call in each fifth of the decisions, by their KL.
     """
     found = {
         **count_answers(rows),
         "decisions": int(sum(len(own) for own in rows["by_teacher"])),
         "calls": int(sum(sum(own) for own in rows["by_teacher"])),
         "processed": int(rows["processed"].sum()),
-        "seconds": float(rows["seconds"].sum()),
     }
     if "kl" not in rows or not found["decisions"]:
         return found
@@ -229,18 +228,16 @@ class RelayHandler:
             Side(proof.head, [both[k] for both in prompts.values()], seeds[k])
             for k, proof in enumerate(self.proofs)
         )
-        began = time.monotonic()
         found = relay(
             own, None if self.calls.caller == "never" else other, sampling, self.calls, self.reading
         )
-        seconds = (time.monotonic() - began) / len(found)
         read = self._read(list(prompts.values()), found) if self.is_read else [{}] * len(found)
         return [
-            self._told(answer, len(mine), seconds) | more
+            self._told(answer, len(mine)) | more
             for answer, (mine, _), more in zip(found, prompts.values(), read, strict=True)
         ]
 
-    def _told(self, answer: Relayed, prompt: int, seconds: float) -> dict[str, Any]:
+    def _told(self, answer: Relayed, prompt: int) -> dict[str, Any]:
         return {
             "text": self.renderers[0].answer_text(answer.ids),
             "finish": answer.finish,
@@ -257,13 +254,12 @@ class RelayHandler:
             "help": answer.help,
             "entropies": answer.entropies,
             "processed": answer.processed,
-            "seconds": seconds,
         }
 
     def _failed(self, reason: str) -> dict[str, Any]:
         """The row of a question that could not be asked."""
         nothing = Relayed((), "length", (), (), (), (), (), 0)
-        row = self._told(nothing, 0, 0.0) | {"text": "", "finish": "failed", "error": reason}
+        row = self._told(nothing, 0) | {"text": "", "finish": "failed", "error": reason}
         return row | (dict.fromkeys(READ, ()) if self.is_read else {})
 
     def _table(self, rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -19,7 +19,7 @@ DRAFTS = (2, 4, 8)  # tokens of a draft in speculative decoding
 FIGURES = {
     "calls": "calls per token",
     "teacher tokens": "tokens read by the teacher per token",
-    "seconds": "seconds per token",
+    "seconds": "processor-seconds per token",
     "length": "tokens per answer",
     "kl": "KL from the teacher, nats per token",
 }
@@ -28,8 +28,9 @@ LABEL = (
     "derived by us. "
 )
 ABOUT = LABEL + (
-    "After the last round, means over seeds. A call writes one token of the teacher. Seconds are those of "
-    "one actor. The student alone answers without calls, the teacher alone without a student."
+    "After the last round, means over seeds. A call writes one token of the teacher. Where both models "
+    "read the answers again to compare them, no seconds are shown. Alone: without calls. Teacher alone: "
+    "without a student."
 )
 COMPARED = (
     "The student's own calls less answering alone. And calls at the places where the student's help token is "
