@@ -68,8 +68,16 @@ class Place:
             or (is_uri(self.text) and "?" in below)
         ):
             raise BadInput("a name leads out of its directory", repr(below), f"a name below {self}", "")
-        base, mark, query = self.text.partition("?") if is_uri(self.text) else (self.text, "", "")
-        return Place(f"{base.rstrip('/')}/{below}{mark}{query}")
+        found = object.__new__(
+            Place
+        )  # this place is resolved already, and doing so again would look at the disk
+        if is_uri(self.text):
+            base, mark, query = self.text.partition("?")
+            text = f"{base.rstrip('/')}/{below}{mark}{query}"
+        else:
+            text = os.path.normpath(f"{self.text.rstrip('/')}/{below}")
+        object.__setattr__(found, "text", text)
+        return found
 
     @property
     def name(self) -> str:
