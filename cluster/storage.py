@@ -68,9 +68,7 @@ class Place:
             or (is_uri(self.text) and "?" in below)
         ):
             raise BadInput("a name leads out of its directory", repr(below), f"a name below {self}", "")
-        found = object.__new__(
-            Place
-        )  # this place is resolved already, and doing so again would look at the disk
+        found = object.__new__(Place)  # this place is resolved already; again would look at the disk
         if is_uri(self.text):
             base, mark, query = self.text.partition("?")
             text = f"{base.rstrip('/')}/{below}{mark}{query}"

@@ -209,6 +209,8 @@ def values_table(outcome: Outcome, judged: Judged) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows)
     whole = [c for c in ("cut_off", "questions", "examples", "answer_tokens", "steps") if c in table]
+    if "answer_tokens" in table:  # each token counts as much as its example weighs
+        table["answer_tokens"] = table["answer_tokens"].round()
     return table.astype(dict.fromkeys(whole, "Int64"))  # missing before training, whole numbers after
 
 
