@@ -120,6 +120,36 @@ def test_what_is_said_of_the_second_study_follows_from_its_questions() -> None:
             assert f"{mean:.1f} %" in page, (rate, name)
 
 
+def test_the_table_of_all_selectors_follows_from_its_questions() -> None:
+    again = compared_again(SECOND / "selectors-questions.parquet")["contrasts"]
+    published = pd.read_csv(SECOND / "selectors-contrasts.csv")
+    both = again.merge(published, on=["arm", "against"], suffixes=("", " published"))
+    assert len(both) == len(again) == len(published) == 42
+    for column in ("difference", "low_students", "high_students", "p_students_corrected"):
+        np.testing.assert_allclose(both[column], both[f"{column} published"], atol=1e-3)
+    page = words("docs/study.md")
+    values = pd.read_csv(SECOND / "selectors-values.csv")
+    after = values[values["round"] == 1]
+    right = 100 * values.groupby(["student", "arm"])["value"].mean().groupby("arm").mean()
+    lengths = (61_000 / (32 * after["steps"])).groupby(after["arm"]).mean()
+    own = both[both["against"] == "strongest"].set_index("arm")
+    shown = {name: name for name in right.index} | {"strongest without filler": "another strong teacher"}
+    for name, value in right.items():
+        cells = [shown[str(name)], f"{value:.1f} %"]
+        if name in lengths.index:
+            cells.append(f"{lengths[name]:.0f}")
+        if name in own.index:
+            row = own.loc[name]
+            told = [100 * row[c] for c in ("difference", "low_students", "high_students")]
+            cells.append("{:+.1f} ({:.1f} to {:.1f})".format(*told))
+        assert " | ".join(cells) in page, (name, cells)
+    of_random = both[both["against"] == "random"].set_index("arm")["p_students_corrected"]
+    assert f"Among these 42 comparisons its p is {of_random['scas']:.3f}" in page
+    cut = after.groupby("arm")["cut_off"].mean() / 300
+    worst = 100 * cut[["ifd", "lark", "longest"]]
+    assert f"in {worst.min():.0f} to {worst.max():.0f} % of their answers" in page
+
+
 def test_the_strongest_won_by_one_question_and_without_filler_the_order_is_reversed() -> None:
     pairs = pd.read_csv(STUDY / "matrix-pairs.csv")
     right = (800 * pairs.groupby("teacher")["teacher accuracy"].mean()).sort_values().round()
