@@ -46,10 +46,10 @@ class PathSettings:
 
     alpha: float = 1.0
     gamma: float = 1.0
-    lengths: tuple[int, ...] = (1, 4, 0)
+    lengths: tuple[int, ...] = (1, 4)
     value: ValueKind = "head"
     slow: float = 0.995
-    value_rate: float = 10.0
+    value_rate: float = 100.0
     clip: float = 20.0
     consistency: float = 1.0
     cloning: float = 0.0

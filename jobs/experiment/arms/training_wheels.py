@@ -35,7 +35,7 @@ class WheelsArm(Section):
     reward_of_call: Literal["zero", "logprob"] = "zero"
     alpha: float = Field(1.0, gt=0)
     gamma: float = Field(1.0, gt=0, le=1)
-    lengths: tuple[int, ...] = (1, 4, 0)
+    lengths: tuple[int, ...] = (1, 4)
     value: ValueKind = "head"
     slow: float = 0.995
     clip: float = Field(20.0, gt=0)
