@@ -340,3 +340,44 @@ def test_calls_where_the_help_token_is_likely_enough(student: Any, teacher: Any)
     told = [(called, p) for a in found for called, p in zip(a.by_teacher, a.help, strict=True)]
     assert {called for called, _ in told} == {False, True}
     assert all(called == (p > middle) for called, p in told)
+
+
+def test_one_row_s_defect_costs_one_row(student: Any, teacher: Any) -> None:
+    broken = copy.deepcopy(student)
+    with torch.no_grad():
+        broken.get_input_embeddings().weight[31] = torch.nan
+    own, other = sides(broken, teacher, 5)
+    rows = [[40, 41, 42] for _ in range(5)]
+    rows[2] = [40, 31, 42]
+    own, other = replace(own, prompts=rows), replace(other, prompts=[[40, 41]] * 5)
+    found = relay(own, other, GREEDY, Calls("never"))
+    assert [isinstance(a, Exception) for a in found] == [False, False, True, False, False]
+    assert "not numbers" in str(found[2])
+
+
+def test_a_teacher_gives_no_token_that_the_student_lacks(student: Any, teacher: Any) -> None:
+    """Rows of a vocabulary that is padded to a rounder size are no tokens."""
+    wide = copy.deepcopy(teacher)
+    size = wide.config.vocab_size
+    wide.resize_token_embeddings(size + 7, mean_resizing=False)
+    with torch.no_grad():
+        wide.get_output_embeddings().weight[size:] = 5 * wide.get_output_embeddings().weight[:size].mean(0)
+    add_to_bias_of_all(wide, range(size, size + 7))
+    own, other = sides(student, teacher, 6)
+    told = relay(own, Side(head_of(wide), other.prompts, other.seeds, tokens=size), GREEDY, Calls("always"))
+    assert all(token < size for answer in told for token in answer.ids)
+    unlimited = relay(
+        own,
+        Side(head_of(wide), other.prompts, other.seeds),
+        replace(GREEDY, max_new_tokens=1),
+        Calls("always"),
+    )
+    assert all(answer.ids[0] >= size for answer in unlimited)
+
+
+def add_to_bias_of_all(model: Any, tokens: Any) -> None:
+    """Make some tokens of a model the likeliest everywhere."""
+    head = model.get_output_embeddings()
+    head.bias = torch.nn.Parameter(torch.zeros(head.weight.shape[0]))
+    with torch.no_grad():
+        head.bias[list(tokens)] = 1e6

@@ -128,3 +128,38 @@ def test_what_does_not_fit_is_refused_by_name(
     assert "variant cloning reads no alpha" in refused(
         practised(small_world, tiny_model, [{"name": "w", "variant": "cloning", "alpha": 2.0}]), tmp_path
     )
+
+
+def test_round_1_alone_is_refused_as_path_learning(
+    small_world: dict[str, Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    tree = practised(small_world, tiny_model, [{"name": "wheels"}])
+    assert "only clones" in refused(tree | {"rounds": 1}, tmp_path)
+
+
+def test_a_student_that_cannot_be_told_a_budget_is_refused(
+    small_world: dict[str, Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    tree = practised(small_world, tiny_model, [{"name": "wheels"}])
+    template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    )
+    template += "{{ m.role }} {{ m.content }} {% endfor %}{% if add_generation_prompt %}assistant {% endif %}"
+    (tmp_path / "strict.jinja").write_text(template)
+    tree["students"] = [own | {"chat_template": str(tmp_path / "strict.jinja")} for own in tree["students"]]
+    assert "cannot be told a budget" in refused(tree, tmp_path)
+    known = practised(small_world, tiny_model, [{"name": "wheels"}]) | {"name": "other"}
+    known["wheels"] = dict(known["wheels"])
+    known["wheels"]["help"] = next(iter(AutoTokenizer.from_pretrained(tiny_model).get_vocab()))
+    assert "cannot add these tokens" in refused(known, tmp_path)
+
+
+@pytest.mark.long
+def test_weights_that_were_removed_are_made_again_for_other_answers(
+    small_world: dict[str, Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    tree = practised(small_world, tiny_model, [{"name": "wheels"}], controls=False) | {"keep": "last"}
+    run(tree, tmp_path)
+    further = {"evaluate": {"max_new_tokens": 9, "allow_truncation": True}}
+    _, outcome = run(tree, tmp_path / "again", **further)
+    assert len([own for own in outcome.rounds.values() if own.evaluation is not None]) == 3

@@ -5,9 +5,11 @@ import math
 import numpy as np
 import pytest
 
+from cluster.models.relay import Relayed
 from jobs.experiment.wheels import Wheels
 from jobs.systems.training_wheels.examples import Rewards, Written, cloned_calls, path_of, without_calls
-from jobs.systems.training_wheels.judging import controls_of
+from jobs.systems.training_wheels.handler import Texts
+from jobs.systems.training_wheels.judging import by_budget, controls_of
 from jobs.systems.training_wheels.ledger import ledger_of
 from jobs.systems.training_wheels.price import first_price, prices_after
 from jobs.systems.training_wheels.relays import count_relays
@@ -72,19 +74,24 @@ def test_cloned_calls_stand_where_the_student_is_weakest_or_anywhere() -> None:
     assert {sum(own) for own in drawn} == {3}
     assert len(set(drawn)) > 10
     assert cloned_calls([], 40, "weakest", 0) == []
+    # answers too short for a whole call get one now and then
+    short = [sum(cloned_calls([-1.0, -2.0], 10, "weakest", seed)) for seed in range(400)]
+    assert set(short) == {0, 1}
+    assert 40 < sum(short) < 130
 
 
 def test_prices_begin_where_an_able_student_keeps_them_and_follow_calls() -> None:
     assert first_price(0.1) == pytest.approx(2.197225, abs=1e-6)
     assert first_price(0.0) == 0.0
-    wheels = Wheels(budgets=(0, 10, 20), price_rollouts=100)
+    wheels = Wheels(budgets=(0, 10, 20))
     counts = {
-        0: {"answers": 64, "calls": 0, "decisions": 640},
-        10: {"answers": 64, "calls": 192, "decisions": 640},  # one step: 2 (0.3 - 0.1)
-        20: {"answers": 250, "calls": 0, "decisions": 2500},  # two steps down
+        0: {"calls": 0, "decisions": 640},
+        10: {"calls": 192, "decisions": 640},  # 2 (0.3 - 0.1)
+        20: {"calls": 0, "decisions": 2500},  # 2 (0 - 0.2)
     }
     found = prices_after({0: 0.0, 10: 2.0, 20: 0.5}, counts, wheels)
-    assert found == pytest.approx({0: 0.0, 10: 2.4, 20: 0.0})
+    assert found == pytest.approx({0: 0.0, 10: 2.4, 20: 0.1})
+    assert prices_after({0: 0.0, 10: 2.0, 20: 0.3}, counts, wheels)[20] == 0.0  # never below
     assert prices_after({0: 0.0, 10: 2.0, 20: 0.5}, {}, wheels) == {0: 0.0, 10: 2.0, 20: 0.5}
 
 
@@ -168,3 +175,26 @@ def test_speculative_decoding_s_arithmetic(draft: int, tokens: float, passes: fl
     assert passes_per_token(0.0, draft) == 1.0
     assert passes_per_token(0.8, draft) >= 1 - 0.8
     assert math.isclose(sum(0.8**k for k in range(draft + 1)), tokens, abs_tol=1e-6)
+
+
+def test_every_budget_s_calls_are_drawn_and_none_are_possible_under_0() -> None:
+    found = {c.name: c.calls for c in by_budget(Wheels(budgets=(0, 10)), HELP)}
+    assert {name: calls.caller for name, calls in found.items()} == {"alone": "never", "10 in 100": "drawn"}
+
+
+@pytest.mark.parametrize("help_id", [HELP, None])
+def test_an_answer_as_either_model_reads_it(help_id: int | None) -> None:
+    """The teacher ended it with its own end token, 50. The student's is 60."""
+    calls = [HELP] if help_id is not None else []
+    path = (5, *calls, 6, 7, *calls, 50)
+    answer = Relayed((5, 6, 7), "stop", (False, True, False, True), path, (), (), (), 0)
+    own = Texts.of(([1, 2], [3]), answer, help_id, frozenset({60}), 60)
+    assert own.written == [5, 6, 7, 60]
+    assert own.written_theirs == [5, 6, 7, 50]
+    assert own.theirs == [3, 5, 6, 7]
+    assert own.before_theirs == [0, 1, 2, 3]
+    assert own.mine == [1, 2, *path[:-1]]
+    # before a call the student has not read its help token
+    assert own.before == ([1, 2, 4, 5] if help_id is not None else [1, 2, 3, 4])
+    cut = Relayed((5,), "length", (False,), (5,), (), (), (), 0)
+    assert Texts.of(([1], [3]), cut, help_id, frozenset({60}), 60).mine == [1]

@@ -86,10 +86,11 @@ def slow_loss(model: Any, rows: list[Example], s: PathSettings) -> float:
             logits = logits.double().clone()
             if not may_call:
                 logits[HELP] = -torch.inf
-            whole = s.alpha * torch.logsumexp(logits / s.alpha, 0)
-            value = float(whole) if s.value == "logits" else 0.0
-            log_pi = float(logits[row.ids[row.loss_start + at]] - whole)
-            path.append((part == DECISION, value, float(reward) - log_pi, bool(is_call), log_pi))
+            heat = s.alpha if s.value == "logits" else 1.0  # of the policy that acts
+            whole = torch.logsumexp(logits / heat, 0)
+            value = heat * float(whole) if s.value == "logits" else 0.0
+            log_pi = float(logits[row.ids[row.loss_start + at]] / heat - whole)
+            path.append((part == DECISION, value, float(reward) - s.alpha * log_pi, bool(is_call), log_pi))
         decisions = [p for p in path if p[0]]
         values = [p[1] for p in path] + [0.0] * (len(path) == len(decisions))
         is_own = bool(table[0, 4])
@@ -103,13 +104,13 @@ def slow_loss(model: Any, rows: list[Example], s: PathSettings) -> float:
                 half = c * c / 2 if abs(c) <= s.clip else s.clip * (abs(c) - s.clip / 2)
                 total += s.consistency * row.weight * half / (stop - i) / len(s.lengths)
             if not is_own:
-                total -= s.cloning * row.weight * decisions[i][4] / s.alpha
+                total -= s.cloning * row.weight * decisions[i][4]
         mass += row.weight * len(decisions)
     return total / mass
 
 
 SETTINGS = (
-    PathSettings(value="zero", help_id=HELP),
+    PathSettings(value="zero", help_id=HELP, alpha=0.5, lengths=(1, 4, 0)),
     PathSettings(value="logits", help_id=HELP, alpha=0.7, gamma=0.9, lengths=(1, 2, 0), cloning=0.3),
     PathSettings(help_id=HELP, clip=3.0, cloning=0.5),
     PathSettings(help_id=HELP, consistency=0.0, cloning=1.0),
@@ -212,6 +213,7 @@ def test_the_average_moves_once_a_step_and_stays_in_float32() -> None:
     values.sum().backward()  # type: ignore[no-untyped-call]
     assert states.grad is None  # values do not change the model's states
     assert head.weight.grad is not None
+    assert head.weight.grad.tolist() == [[3.0] * 4]  # of the plain value: the rate is not in it
     assert not ahead.requires_grad
 
 

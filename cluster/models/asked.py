@@ -15,6 +15,7 @@ import torch
 
 from cluster.models.loading import import_transformers
 from cluster.models.plain_way import attempt, describe_difference, plain_logits, probe_texts
+from cluster.models.positions import steady_positions, stretched_above
 from cluster.models.vocabulary import Head, decoder_of
 
 Reading = Literal["cached", "recomputed"]
@@ -104,6 +105,8 @@ class RecomputedReader:
         for row, tokens in zip(rows, unread, strict=True):
             self.texts[row] += tokens
             self.processed[row] += len(self.texts[row])
+            if len(self.texts[row]) > stretched_above(self.model):
+                steady_positions(self.model)
             found.append(plain_logits(self.model, self.texts[row])[-1])
         return torch.stack(found)
 

@@ -10,19 +10,21 @@ Shapes: B rows under way, V vocabulary.
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from cluster.halving import run_halving
 from cluster.models.asked import CachedReader, Reading, RecomputedReader, reader
 from cluster.models.decoding import CachedRows, RecomputedRows
 from cluster.models.positions import context_length, stretched_above
 from cluster.models.sampling import LEAVE_TOGETHER, Finish, Sampling, batches_of, choose_at
 from cluster.models.vocabulary import Head
 from cluster.progress import tell
-from cluster.threads import lanes_of, one_thread, side_by_side
+from cluster.threads import is_small, lanes_of, one_thread, side_by_side
 
 # Who decides on a call.
 # student: it chooses the help token like any other.
@@ -70,11 +72,14 @@ class Side:
         head: of the model, whose projection has been proved.
         prompts: token ids of each row, none empty.
         seeds: of each row's draws. Needed if the temperature is above 0.
+        tokens: a teacher cannot give ids from this one on: they are rows of its vocabulary that the student
+            has no token for. None means it can give all.
     """
 
     head: Head
     prompts: Sequence[Sequence[int]]
     seeds: Sequence[int] | None = None
+    tokens: int | None = None
 
     @property
     def model(self) -> Any:
@@ -112,8 +117,9 @@ class Relayed:
 
 def relay(
     student: Side, teacher: Side | None, settings: Sampling, calls: Calls, reading: Reading = "cached"
-) -> list[Relayed]:
-    """Generate one answer for each prompt, in their order.
+) -> list[Relayed | Exception]:
+    """Generate one answer for each prompt, in their order. A row that fails by itself gets its exception
+    instead.
 
     Args:
         teacher: None if it cannot be called.
@@ -129,7 +135,7 @@ def relay(
         raise ValueError("sampling with a temperature needs one seed per prompt, for either model")
     if teacher is None and calls.caller != "never":
         raise ValueError("there is no teacher to call")
-    found: list[Relayed | None] = [None] * len(student.prompts)
+    found: list[Relayed | Exception | None] = [None] * len(student.prompts)
     sides = [s for s in (student, teacher) if s is not None]
     steady = all(stretched_above(s.model) == math.inf for s in sides)
     lanes = min(lanes_of(s.model) for s in sides) if steady else 1
@@ -137,10 +143,12 @@ def relay(
     # with help tokens a text is up to twice as long
     batches = batches_of(longest, 2 * settings.max_new_tokens, settings.token_budget, lanes)
 
-    def relayed(rows: Sequence[int]) -> list[Relayed]:
-        return _relay_batch(student, teacher, settings, calls, reading, rows)
+    def relayed(rows: Sequence[int]) -> list[Relayed | Exception]:
+        return run_halving(rows, lambda some: _relay_batch(student, teacher, settings, calls, reading, some))
 
-    with one_thread(student.model):
+    # a large model would lose its threads: both must be small
+    quiet = one_thread(student.model) if all(is_small(s.model) for s in sides) else nullcontext()
+    with quiet:
         for rows, answers in zip(batches, side_by_side(lanes, relayed, batches), strict=True):
             for i, answer in zip(rows, answers, strict=True):
                 found[i] = answer
@@ -201,22 +209,27 @@ def _relay_batch(
 ) -> list[Relayed]:
     """Decode a batch step by step. In each step every row of the student reads one token."""
     growing = [_row(k, i, student, teacher, settings, calls) for k, i in enumerate(rows)]
-    prompts = [student.prompts[i] for i in rows]
-    cached = settings.way == "batched" and all(
-        _fits(student.model, row, p) for row, p in zip(growing, prompts, strict=True)
-    )
-    own: CachedRows | RecomputedRows = (CachedRows if cached else RecomputedRows)(student.model, prompts)
+    under_way = [row for row in growing if row.finish is None]  # the others have no room for a token
+    read = None
     asked: CachedReader | RecomputedReader | None = None
+    own: CachedRows | RecomputedRows | None = None
+    if under_way:
+        prompts = [student.prompts[rows[row.number]] for row in under_way]
+        cached = settings.way == "batched" and all(
+            _fits(student.model, row, p) for row, p in zip(under_way, prompts, strict=True)
+        )
+        own = (CachedRows if cached else RecomputedRows)(student.model, prompts)
     if teacher is not None:
         longest = max(len(teacher.prompts[i]) for i in rows) + settings.max_new_tokens
-        asked = reader(teacher.head, reading, len(rows), longest)
-    under_way, read = list(growing), None
-    while True:
+        steady = longest <= stretched_above(teacher.model)
+        asked = reader(teacher.head, reading if steady else "recomputed", len(rows), longest)
+    given = (asked, teacher, settings, calls)
+    while own is not None:
         logits_BV = own.logits(read)
         deciding = [place for place, row in enumerate(under_way) if not row.to_read and row.finish is None]
         if deciding:
             at = torch.tensor(deciding, device=logits_BV.device)
-            _decide(logits_BV[at], [under_way[place] for place in deciding], asked, settings, calls)
+            _decide(logits_BV[at], [under_way[place] for place in deciding], *given)
         kept = [place for place, row in enumerate(under_way) if row.finish is None]
         if not kept:
             break
@@ -279,6 +292,7 @@ def _decide(
     logits_BV: torch.Tensor,
     rows: Sequence[_Row],
     asked: CachedReader | RecomputedReader | None,
+    teacher: Side | None,
     settings: Sampling,
     calls: Calls,
 ) -> None:
@@ -288,6 +302,7 @@ def _decide(
         ArithmeticError: a logit is not a number.
     """
     device, help_id = logits_BV.device, calls.help_id
+    tokens = None if teacher is None else teacher.tokens
     may_call = [calls.may_call(row.calls, len(row.by_teacher)) for row in rows]
     logits_BV = logits_BV.clone()
     plain_BV = logits_BV.clone() if help_id is not None else logits_BV
@@ -313,7 +328,7 @@ def _decide(
             for row, chance in zip(rows, chances, strict=True)
         ]
     elif calls.caller == "oracle" and asked is not None:
-        told = _ask(asked, rows, help_id)
+        told = _ask(asked, rows, help_id, tokens)
         shared = min(told.shape[1], log_own_BV.shape[1])
         log_t = torch.log_softmax(told, -1)[:, :shared]
         own, log_own = own_B[:, :shared], log_own_BV[:, :shared]
@@ -327,7 +342,7 @@ def _decide(
     callers = [k for k, called in enumerate(is_call) if called]
     given: dict[int, int] = {}
     if callers and asked is not None:
-        logits = _ask(asked, [rows[k] for k in callers], help_id) if told is None else told[callers]
+        logits = _ask(asked, [rows[k] for k in callers], help_id, tokens) if told is None else told[callers]
         drawn = _pick(logits, [rows[k].teacher_draws for k in callers], [rows[k] for k in callers], settings)
         given = dict(zip(callers, drawn.tolist(), strict=True))
     decided_B = chosen_B.clone()
@@ -341,15 +356,19 @@ def _decide(
         row.write(given.get(k, token), k in given, settings, calls)
 
 
-def _ask(asked: CachedReader | RecomputedReader, rows: Sequence[_Row], help_id: int | None) -> torch.Tensor:
+def _ask(
+    asked: CachedReader | RecomputedReader, rows: Sequence[_Row], help_id: int | None, tokens: int | None
+) -> torch.Tensor:
     """The teacher's logits [B, V] for the next token of these rows, after it has read what it had not. It
-    cannot give the help token, whose id may be one of its unused ones.
+    cannot give the help token, whose id may be one of its unused ones, nor ids from `tokens` on.
     """
     logits = asked.logits([row.number for row in rows], [row.unread for row in rows])
     for row in rows:
         row.unread = []
     if help_id is not None and help_id < logits.shape[1]:
         logits[:, help_id] = -torch.inf
+    if tokens is not None:
+        logits[:, tokens:] = -torch.inf
     return logits
 
 

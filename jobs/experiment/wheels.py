@@ -11,17 +11,19 @@ class Wheels(Section):
     """Round 1 clones a teacher's own answers, in which calls stand for some tokens. Each later round rolls
     the student out under every budget, and trains it by path consistency.
 
-    `budgets` are calls per 100 written tokens. Each stands as a sentence before the question: `sentence`, or
-    `no_help` for 0. `help` is the token that calls. Both rounds ask `questions` questions, drawn by the seed.
-    `samples`: answers of the teacher to each question. A later round trains for `steps_per_round` steps, half
-    of them from the student's own rollouts, with `learning_rate` if it is not that of `train`.
+    `budgets` are calls per 100 written tokens. Each stands as a sentence before the question: `sentence`,
+    or `no_help` for 0. `help` is the token that calls. Round 1 asks `cloning_questions` questions, drawn by
+    the seed, each later round the next `questions` of them. `samples`: answers of the teacher to each
+    question. A later round trains for `steps_per_round` steps, with `learning_rate` if it is not that of
+    `train`, on the student's own rollouts and on as many of the teacher's answers (times `samples`).
 
-    Each budget has a price per call. It begins at ln((1 - b) / b), which is right for a student that could be
-    the teacher itself, and changes by `price_rate` times how far calls are from the budget, once every
-    `price_rollouts` rollouts. `floor`: the least reward of a token, in nats.
+    Each budget has a price per call. It begins at ln((1 - b) / b), which is right for a student that could
+    be the teacher itself. After each round it changes by `price_rate` times how far calls were from the
+    budget. `floor`: the least reward of a token, in nats.
 
-    `controls`: after the last round each budget is also judged with a hard limit on calls, and as many
-    calls are placed at random, where the student is unsure, and where it is farthest from the teacher.
+    `controls`: after the last round students also answer under a hard limit on calls; and with calls at a
+    share of the tokens that is the budget: where their help token is likeliest, at random, where they are
+    unsure, and where they are farthest from the teacher.
     """
 
     budgets: tuple[int, ...] = (0, 5, 10, 20, 40)
@@ -34,7 +36,6 @@ class Wheels(Section):
     steps_per_round: int = Field(16, ge=1)
     learning_rate: float | None = Field(None, gt=0)
     price_rate: float = Field(2.0, ge=0)
-    price_rollouts: int = Field(256, ge=1)
     floor: float = Field(-10.0, lt=0)
     max_new_tokens: int = Field(240, ge=1)
     shard_size: int = Field(64, ge=1)

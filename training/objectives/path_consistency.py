@@ -99,7 +99,10 @@ class ValueHead(torch.nn.Module):
                 self.slow.mul_(self.keeps).add_(now * (1 - self.keeps))
                 self.step.fill_(step)
         states = hidden_MD.detach().float()
-        values = self.rate * (states @ weight[0] + bias)
+        plain = states @ weight[0] + bias
+        # the value is `rate` times as large, and its gradient is not: it would rule the clipped norm
+        # otherwise
+        values = plain + (self.rate - 1) * plain.detach()
         slow = self.rate * (states @ self.slow[:-1] + self.slow[-1])
         return values, slow
 
@@ -131,19 +134,22 @@ def path_loss(settings: PathSettings, head: Head, attached: torch.nn.Module | No
     number_M = (firsts.cumsum(0) - 1)[used]
     closed_M = told_M[:, MAY_CALL] == 0
 
+    # the student samples softmax(q). Where its logits are values too, it is softmax(q / alpha)
+    heat = settings.alpha if settings.value == "logits" else 1.0
+
     def values_of(logits: torch.Tensor, part: slice) -> torch.Tensor:
-        """alpha ln pi of each decision, and alpha times the log-sum-exp of the logits [n, 2]."""
+        """ln pi of each decision, and alpha times the log-sum-exp of the logits over alpha [n, 2]."""
         if settings.help_id is not None and bool(closed_M[part].any()):
             is_help = torch.arange(logits.shape[1], device=logits.device) == settings.help_id
             logits = logits.masked_fill(closed_M[part].unsqueeze(1) & is_help, -torch.inf)
-        whole = settings.alpha * torch.logsumexp(logits / settings.alpha, dim=1)
-        own = logits.gather(1, labels_M[part].unsqueeze(1)).squeeze(1)
-        return torch.stack([own - whole, whole], dim=1)
+        whole = torch.logsumexp(logits / heat, dim=1)
+        own = logits.gather(1, labels_M[part].unsqueeze(1)).squeeze(1) / heat
+        return torch.stack([own - whole, heat * whole], dim=1)
 
     log_pi_M, soft_M = chunked_values(head, hidden_MD, values_of, blocks=2).unbind(1)
     paths = Paths.of(told_M, number_M)
     weights_PL = paths.laid(weights_M) * paths.is_decision
-    log_pi_PL = paths.laid(log_pi_M)[:, :-1] / settings.alpha
+    log_pi_PL = paths.laid(log_pi_M)[:, :-1]
     total = hidden.sum() * 0.0
     metrics = {"calls": (paths.laid(told_M[:, IS_CALL]) * weights_PL).sum()}
     own_PL = weights_PL * paths.is_own.unsqueeze(1)
@@ -155,7 +161,7 @@ def path_loss(settings: PathSettings, head: Head, attached: torch.nn.Module | No
         else:
             values_M = soft_M if settings.value == "logits" else torch.zeros_like(soft_M)
             ahead_M = values_M.detach()
-        gains_PL = paths.laid(told_M[:, REWARD] - log_pi_M)[:, :-1]
+        gains_PL = paths.laid(told_M[:, REWARD] - settings.alpha * log_pi_M)[:, :-1]
         own_loss, about = consistency(
             settings, paths, paths.laid(values_M), paths.laid(ahead_M), gains_PL, weights_PL
         )

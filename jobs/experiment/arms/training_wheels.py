@@ -47,6 +47,8 @@ class WheelsArm(Section):
             for name in ("reward_of_call", "alpha", "gamma", "lengths", "value", "slow", "clip", "cloning"):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"variant cloning reads no {name}")
+        if self.alpha != 1 and self.value == "logits":
+            raise ValueError("value logits needs alpha 1, because rollouts are drawn at temperature 1")
         try:
             check_paths(self.paths(None, 0))
         except BadInput as error:

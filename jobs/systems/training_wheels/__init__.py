@@ -1,6 +1,6 @@
 """Arms of kind `training_wheels`, after the idea of Training Wheels (arXiv 2502.17717): a student learns
-when to
-ask its teacher for a token."""
+when to ask its teacher for a token.
+"""
 
 from jobs.systems.record import System
 from jobs.systems.training_wheels.algorithm import teach

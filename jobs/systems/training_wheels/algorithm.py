@@ -16,7 +16,7 @@ from cluster.seeds import derive_seed
 from jobs.experiment.arms.training_wheels import cloned
 from jobs.experiment.wheels import Wheels
 from jobs.files.questions import Question
-from jobs.results.outcome import OnResult, Outcome, Start, StudentPath
+from jobs.results.outcome import OnResult, Outcome, SetAside, Start, StudentPath
 from jobs.run.keys import question_key
 from jobs.run.run import Run
 from jobs.run.store import digest
@@ -27,16 +27,17 @@ from jobs.stages.states import SharedOptimizer, Training
 from jobs.stages.train import EXAMPLES, NothingToLearn, train_students
 from jobs.systems.paths import end_path, let_weights_go, path_seed
 from jobs.systems.training_wheels.examples import Entry, Rewards, Source, WritePaths
+from jobs.systems.training_wheels.handler import Asking
 from jobs.systems.training_wheels.judging import judge_by_budget
 from jobs.systems.training_wheels.ledger import ledger_of
 from jobs.systems.training_wheels.making import Made, make_paths
 from jobs.systems.training_wheels.paths import Learner, arm_of, help_of, label_of, teacher_of, wheels_of
 from jobs.systems.training_wheels.price import first_price, prices_after
 from jobs.systems.training_wheels.relays import (
-    Asking,
     Relays,
     asking_of,
     call_share,
+    needs_of,
     relays,
 )
 from training.batches import count_steps, drawn_in
@@ -65,7 +66,7 @@ def teach(
     }
     for number in range(1, e.rounds + 1):
         questions = drawn(start.questions, wheels, e.seed, number)
-        taught = ask_teachers(run, start, now, questions)
+        taught = ask_teachers(run, start, now, questions, number)
         rolled = roll_out(run, start, now, questions, number)
         trainings: dict[StudentPath, Training] = {}
         for path, learner in now.items():
@@ -116,7 +117,7 @@ def drawn(questions: Mapping[str, Question], wheels: Wheels, seed: int, number: 
 
 
 def ask_teachers(
-    run: Run, start: Start, now: Mapping[StudentPath, Learner], questions: Sequence[Question]
+    run: Run, start: Start, now: Mapping[StudentPath, Learner], questions: Sequence[Question], number: int
 ) -> dict[StudentPath, View]:
     """Draw teachers' own answers, and let the students as they were before training read them: their
     probabilities decide where cloned answers call.
@@ -128,10 +129,14 @@ def ask_teachers(
     for path in now:
         first = start.students[path.student].with_tokens([wheels.help])
         # without a help token: these are the teacher's texts
-        wanted[path] = Relays(first, teacher_of(start, path), Calls("always"), draw, True, request)
-    labels = {f"{path.student}, {arm_of(path).teacher}": one for path, one in wanted.items()}
-    views = relays(run, "ask the teacher", labels, wheels.shard_size, e.placement)
-    return {path: views[f"{path.student}, {arm_of(path).teacher}"] for path in now}
+        needs = needs_of(e, arm_of(path).teacher)
+        about = help_of(first, wheels), Calls("always"), draw, True, request, needs
+        wanted[path] = Relays(first, teacher_of(start, path), *about)
+    labels = {path: f"{path.student}, {arm_of(path).teacher}, round {number}" for path in now}
+    views = relays(
+        run, "ask the teacher", {labels[p]: one for p, one in wanted.items()}, wheels.shard_size, e.placement
+    )
+    return {path: views[labels[path]] for path in now}
 
 
 def roll_out(
@@ -152,7 +157,8 @@ def roll_out(
         for budget in wheels.budgets:
             calls = Calls("student" if budget else "never", help_id)
             request = asking_of(questions, wheels.told(budget), 1)
-            wanted[path, budget] = Relays(learner.state, teacher, calls, draw, True, request)
+            needs = needs_of(e, teacher.name)
+            wanted[path, budget] = Relays(learner.state, teacher, help_id, calls, draw, True, request, needs)
     labels = {(p, b): f"{label_of(p, number)}, {b} in 100" for p, b in wanted}
     views = relays(
         run, "roll out", {labels[k]: one for k, one in wanted.items()}, wheels.shard_size, e.placement
@@ -205,6 +211,7 @@ def training_of(
     else:
         steps, rate = wheels.steps_per_round, wheels.learning_rate or e.train.learning_rate
         settings = replace(e.train, steps=steps, tokens=None, learning_rate=rate)
+    own.set_aside = [SetAside(f"{label}: {q}", "relay", "failed", why) for q, why in made.lost.items()]
     seen = frozenset(drawn_in(count, settings.batch_size, seed, steps))
     own.ledger = ledger_of(made.states, made.is_own, seen, len(start.questions), made.questions)
     if number == 1:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cluster.errors import BadInput
+from cluster.errors import BadInput, describe
 from cluster.models.asked import Reading, why_not_cached
 from cluster.models.decoding import Way
 from cluster.models.loading import load_model, pick_device
@@ -18,8 +18,8 @@ from cluster.models.sampling import Sampling, generation_stop_ids
 from jobs.experiment.arms.training_wheels import WheelsArm
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.stages.states import ModelState
+from jobs.systems.training_wheels.handler import SHORTCUTS
 from jobs.systems.training_wheels.paths import help_of, teacher_of, wheels_of
-from jobs.systems.training_wheels.relays import SHORTCUTS
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def answer(
     help_id, limit = help_of(state, wheels), e.evaluate.max_new_tokens
     calls = Calls("drawn" if budget else "never", help_id)
     if is_hard:
-        calls = replace(calls, most=math.ceil(budget / 100 * limit), share=budget / 100)
+        calls = replace(calls, most=math.ceil(budget * limit / 100), share=budget / 100)
     device = pick_device(num_gpus)
     models = [load_model(one.source, device) for one in (state, teacher)]
     proofs = [prove(model, SHORTCUTS) for model in models]
@@ -75,14 +75,17 @@ def answer(
     way: Way = "batched" if proofs[0].way == "batched" else "recomputed"
     renderer, asked = state.renderer(), plain(question, e.questions.system)
     stop = renderer.stop_ids | generation_stop_ids(models[0])
+    stop |= teacher.renderer().stop_ids | generation_stop_ids(models[1])
     prompts = [renderer.prompt(asked.told(wheels.told(budget))), teacher.renderer().prompt(asked)]
     own, other = (
-        Side(proof.head, [list(prompt)], [seed + k])
+        Side(proof.head, [list(prompt)], [seed + k], len(renderer.tokenizer))
         for k, (proof, prompt) in enumerate(zip(proofs, prompts, strict=True))
     )
     (found,) = relay(
         own, other if budget else None, Sampling(limit, stop, temperature, way=way), calls, reading
     )
+    if isinstance(found, Exception):
+        raise BadInput("the question could not be answered", describe(found), "an answer", "")
     written = len(found.by_teacher)
     known = (
         ""
@@ -122,10 +125,11 @@ def trained_state(
     numbers = [n for n in range(1, start.experiment.rounds + 1) if outcome.trained(path, n) is not None]
     if not numbers:
         raise BadInput(f"{path.label} was not trained", "", "a finished run", "run the experiment first")
-    stage = outcome.trained(path, max(numbers))
     first = start.students[path.student].with_tokens([wheels_of(start.experiment).help])
-    state = first if stage is None else first.after(stage)
-    if not state.is_there:
+    stages = [outcome.trained(path, n) for n in reversed(numbers)]
+    states = [first.after(stage) for stage in stages if stage is not None]
+    state = next((own for own in states if own.is_there), None)  # `keep: best` keeps another than the last
+    if state is None:
         raise BadInput(
             f"the weights of {path.label} are gone", "", "keep: last or keep: all", "run the experiment again"
         )

@@ -1,16 +1,22 @@
 """What an experiment of this system needs, checked before anything is asked, and upper bounds on its work."""
 
-from cluster.errors import BadInput
+from cluster.errors import BadInput, Unrenderable
+from cluster.models.added_tokens import add_to_tokenizer
 from cluster.models.directory import check_model_directory
 from cluster.models.identity import pinned
 from cluster.models.loading import ModelSource, load_tokenizer
+from cluster.models.messages import plain
+from cluster.models.rendering import Renderer
 from jobs.experiment.arms.training_wheels import WheelsArm
 from jobs.experiment.schema import Experiment
 from jobs.experiment.students import Student
 from jobs.experiment.teachers import ModelTeacher
+from jobs.experiment.wheels import Wheels
 from jobs.run.run import Planned
 from jobs.systems.record import Bound
+from jobs.systems.training_wheels.judging import CAPPED, CONTROLS, LIKELY
 from jobs.systems.training_wheels.paths import wheels_of
+from training.batches import count_steps
 
 
 def arms_of(e: Experiment) -> list[WheelsArm]:
@@ -39,10 +45,42 @@ def check(e: Experiment, questions: int) -> None:
             "remove their server for this experiment",
         )
 
+    if e.rounds < 2 and any(arm.variant == "wheels" for arm in arms_of(e)):
+        raise BadInput(
+            "round 1 of arms of kind training_wheels only clones",
+            f"rounds: {e.rounds}",
+            "2 or more; from round 2 on the student learns from its own answers",
+            "set rounds, or variant: cloning",
+        )
+    for student in e.students:
+        check_renders(student, wheels_of(e))
     teachers = {t.name: t for t in e.teachers if isinstance(t, ModelTeacher)}
     for student in e.students:
         for name in dict.fromkeys(arm.teacher for arm in arms_of(e)):
             check_same_vocabulary(student, teachers[name])
+
+
+def check_renders(student: Student, wheels: Wheels) -> None:
+    """Refuse a student that cannot be told a budget, or that cannot get the help token.
+
+    Raises:
+        BadInput: names the student.
+    """
+    check_model_directory(student.path)
+    source = pinned(ModelSource(student.path, student.dtype, student.revision, student.trust_remote_code))
+    tokenizer = load_tokenizer(source)
+    renderer = Renderer(tokenizer, student.chat_template, template_kwargs=student.chat_template_kwargs)
+    try:
+        for budget in wheels.budgets:
+            renderer.prompt(plain("1 + 1?").told(wheels.told(budget)))
+    except Unrenderable as error:
+        raise BadInput(
+            f"student {student.name} cannot be told a budget",
+            error,
+            "a template with a place for a system text",
+            "give the student another chat_template",
+        ) from error
+    add_to_tokenizer(tokenizer, [wheels.help])
 
 
 def check_same_vocabulary(student: Student, teacher: ModelTeacher) -> None:
@@ -73,11 +111,26 @@ def bound(e: Experiment, questions: int) -> Bound:
     place = f"{e.placement.evaluate_workers} × ({e.placement.needs}), both models"
     students, tokens = len(e.students), f"of at most {wheels.max_new_tokens:,} tokens"
     teachers = len({arm.teacher for arm in arms})
-    asked = min(questions, wheels.cloning_questions) * wheels.samples * students * teachers
+    asked = min(questions, max(wheels.cloning_questions, (e.rounds - 1) * wheels.questions))
+    asked *= wheels.samples * students * teachers
     practising = [arm for arm in arms if arm.variant == "wheels"]
     each = min(questions, wheels.questions) * len(wheels.budgets)
     rolled = each * (e.rounds - 1) * len(practising) * e.seeds * students
     work = [Planned("ask the teacher", "in all rounds", f"at most {asked:,} answers {tokens}", place)]
     if rolled:
         work.append(Planned("roll out", "in all rounds", f"at most {rolled:,} rollouts {tokens}", place))
-    return Bound(work, wheels.steps_per_round)
+    paths = len(arms) * students * e.seeds
+    work.append(
+        Planned("evaluate with calls", "in all rounds", told_conditions(wheels, e.rounds, paths), place)
+    )
+    first = count_steps(asked, e.train.batch_size, e.train.epochs, e.train.steps)
+    return Bound(work, max(wheels.steps_per_round, first))
+
+
+def told_conditions(wheels: Wheels, rounds: int, paths: int) -> str:
+    """How many evaluations with calls there are at most, in words."""
+    budgets = len(wheels.budgets) - 1
+    count = paths * (
+        rounds * budgets + (len((CAPPED, LIKELY, *CONTROLS)) * budgets if wheels.controls else 0)
+    )
+    return f"at most {count:,} evaluations"

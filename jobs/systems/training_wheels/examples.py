@@ -16,7 +16,7 @@ from jobs.stages.states import ModelState
 from training.data import Example, write_examples
 from training.path_settings import DECISION, NOT_DECIDED, PATH, PATH_COLUMNS, STATE_ONLY
 
-COLUMNS = ["path", "by_teacher", "finish", "own_logprobs", "teacher_logprobs"]
+COLUMNS = ["path", "by_teacher", "finish", "error", "own_logprobs", "teacher_logprobs"]
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,14 @@ def cloned_calls(own_logprobs: Sequence[float], budget: int, positions: str, see
     """Where a teacher's answer gets calls: at a share of its tokens, those that the student finds least
     likely, or random ones.
 
-    >>> cloned_calls([-1.0, -3.0, -0.1, -2.0], 40, "weakest", 0)
-    [False, True, False, True]
+    >>> cloned_calls([-1.0, -3.0, -0.1, -2.0, -0.5], 40, "weakest", 0)
+    [False, True, False, True, False]
     """
-    count = round(len(own_logprobs) * budget / 100)
+    rng = np.random.default_rng(seed)
+    share = len(own_logprobs) * budget / 100
+    count = int(share) + int(rng.random() < share - int(share))  # short answers get calls now and then
     if positions == "random":
-        chosen = np.random.default_rng(seed).permutation(len(own_logprobs))[:count]
+        chosen = rng.permutation(len(own_logprobs))[:count]
     else:
         chosen = np.argsort(own_logprobs, kind="stable")[:count]
     wanted = set(chosen.tolist())
@@ -128,7 +130,8 @@ class Source:
 
 @dataclass(frozen=True)
 class WritePaths:
-    """Writes examples, possibly in a worker. Returns the states of the answers, in their order.
+    """Writes examples, possibly in a worker. Returns the states of the answers, in their order, and the
+    reason of each that failed.
 
     Attributes:
         sentences: of each budget.
@@ -143,18 +146,22 @@ class WritePaths:
     help_id: int
     positions: str
 
-    def __call__(self, place: Place) -> list[str]:
-        renderer, examples, states = self.state.renderer(), list[Example](), list[str]()
+    def __call__(self, place: Place) -> tuple[list[str], dict[int, str]]:
+        renderer, examples = self.state.renderer(), list[Example]()
+        states, reasons = list[str](), dict[int, str]()
         for source in self.sources:
             rows = source.said.rows(sorted({entry.key for entry in source.entries}), COLUMNS)
             by_key = {row[KEY]: {str(k): v for k, v in row.items()} for row in rows.to_dict("records")}
             for entry in source.entries:
-                made = self._example(renderer, source.is_own, by_key[entry.key], entry)
+                row = by_key[entry.key]
+                made = self._example(renderer, source.is_own, row, entry)
+                if row["finish"] == "failed":
+                    reasons[len(states)] = str(row["error"])
                 states.append(made if isinstance(made, str) else "usable")
                 if not isinstance(made, str):
                     examples.append(made)
         write_examples(place, examples, {PATH: len(PATH_COLUMNS)})
-        return states
+        return states, reasons
 
     @property
     def id(self) -> str:

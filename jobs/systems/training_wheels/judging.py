@@ -4,7 +4,7 @@ likeliest or drawn, as `evaluate` says. Calls are drawn by their probability.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from cluster.models.relay import Caller, Calls
 from jobs.experiment.wheels import Wheels
 from jobs.files.questions import Question
 from jobs.results.outcome import ALONE, Outcome, Start, StudentPath
-from jobs.run.run import Run
+from jobs.run.run import Planned, Run
 from jobs.run.store import Stage, digest
 from jobs.run.usage import usage_in
 from jobs.run.views import View
@@ -27,9 +27,10 @@ from jobs.stages.evaluate import (
     judge_answers,
 )
 from jobs.stages.states import ModelState
+from jobs.stages.train import bring_back
 from jobs.systems.paths import judging_of
-from jobs.systems.training_wheels.paths import help_of, teacher_of
-from jobs.systems.training_wheels.relays import PARTS, Relays, asking_of, relays
+from jobs.systems.training_wheels.paths import help_of, teacher_of, wheels_of
+from jobs.systems.training_wheels.relays import PARTS, Relays, asking_of, needs_of, relays
 
 VERSION = 1
 CAPPED, LIKELY, RANDOM = "capped", "where a call is likeliest", "at random"
@@ -57,12 +58,7 @@ class Condition:
 def by_budget(wheels: Wheels, help_id: int) -> list[Condition]:
     """Every budget as the sentence alone enforces it. For 0 calls are closed."""
     return [
-        Condition(
-            name_of(budget),
-            wheels.told(budget),
-            Calls("student" if budget else "never", help_id),
-            is_read=True,
-        )
+        Condition(name_of(budget), wheels.told(budget), Calls("drawn" if budget else "never", help_id))
         for budget in wheels.budgets
     ]
 
@@ -86,7 +82,7 @@ def controls_of(
     found, alone = [], seen[0]
     for budget in (b for b in wheels.budgets if b):
         share, told = budget / 100, wheels.told(budget)
-        hard = Calls("drawn", help_id, most=math.ceil(share * limit), share=share)
+        hard = Calls("drawn", help_id, most=math.ceil(budget * limit / 100), share=share)
         rules: list[tuple[str, Caller, str, float]] = [
             (LIKELY, "likely", told, threshold_of(seen[budget]["help"], share)),
             (RANDOM, "random", wheels.told(0), share),
@@ -127,8 +123,24 @@ def judge_by_budget(
         further = {}
         for path in judged:
             help_id = help_of(states[path], wheels)
-            views = {c.name: wants_of(start, path, states[path], c, judging).view(run) for c in wanted[path]}
-            seen = {b: views[name_of(b)].read() for b in wheels.budgets}
+            read = {
+                b: wants_of(start, path, states[path], replace(c, is_read=True), judging)
+                for b, c in zip(wheels.budgets, wanted[path], strict=True)
+            }
+            labels = {b: f"{path.label} round {number}, {name_of(b)}" for b in read}
+            views = relays(
+                run,
+                "compare with the teacher",
+                {labels[b]: one for b, one in read.items()},
+                judging.evaluate.shard_size,
+                start.experiment.placement,
+            )
+            if not all(view.is_finished for view in views.values()):
+                continue
+            for condition, b in zip(wanted[path], read, strict=True):
+                counts = views[labels[b]].manifest()["counts"]
+                outcome.round(path, number).figures |= compared_figures(condition, counts)
+            seen = {b: views[labels[b]].read() for b in read}
             further[path] = controls_of(wheels, help_id, seen, judging.evaluate.max_new_tokens)
         judge(run, start, outcome, states, further, number, judging)
         judge_teachers(run, start, outcome, list(judged), number, judging)
@@ -154,8 +166,9 @@ def wants_of(
 ) -> Relays:
     """The answers of a student under a condition."""
     request = asking_of(start.held_out, condition.sentence, judging.evaluate.samples)
-    given = condition.calls, judging.draw, condition.is_read, request
-    return Relays(state, teacher_of(start, path), *given)
+    e, teacher = start.experiment, teacher_of(start, path)
+    needs, help_id = needs_of(e, teacher.name), help_of(state, wheels_of(e))
+    return Relays(state, teacher, help_id, condition.calls, judging.draw, condition.is_read, request, needs)
 
 
 def judge(
@@ -177,9 +190,16 @@ def judge(
             view = asked[label].view(run)
             stages[label] = stage_of(run, judging, states[path], questions, view)
             labels[label], told[label] = (path, condition), condition.sentence
-            run.note("evaluate", label, stages[label])
+            kind = "evaluate" if condition.name == ALONE else "evaluate with calls"
+            run.note(kind, label, stages[label])
+            if run.mode == "plan":
+                left_over = None if stages[label].is_finished else len(view.missing())
+                run.planned.append(Planned(kind, label, left_over, ""))
     left = {label: one for label, one in asked.items() if not stages[label].is_finished}
-    views = relays(run, "evaluate", left, judging.evaluate.shard_size, e.placement) if left else {}
+    if run.mode == "plan":
+        bring_back(run, [asked[label].student for label in left], e.placement)
+        left = {}
+    views = relays(run, "answers of", left, judging.evaluate.shard_size, e.placement) if left else {}
     with run.claimed(stages[label] for label in left):
         for sentence in dict.fromkeys(told[label] for label in left) if run.mode == "make" else ():
             own = {label: view for label, view in views.items() if told[label] == sentence}
@@ -211,8 +231,7 @@ def stage_of(
 
 def figures_of(condition: Condition, manifest: Mapping[str, Any]) -> dict[str, float]:
     """What answering under a condition took, by a view's manifest: calls per written token, tokens that the
-    teacher read per written token, and seconds of a processor per written token, unless answers were read
-    again too.
+    teacher read per written token, and seconds of a processor per written token.
     """
     name, counts = condition.name, manifest["counts"]
     written = counts["decisions"]
@@ -223,10 +242,13 @@ def figures_of(condition: Condition, manifest: Mapping[str, Any]) -> dict[str, f
         f"teacher tokens, {name}": counts["processed"] / written,
         f"length, {name}": written / counts["answers"],
     }
-    if not condition.is_read:
-        took = sum(usage_in(about).cpu_seconds for about in manifest["parts"].values())
-        found[f"seconds, {name}"] = took / written
-    for what in ("kl", "overlap", *(f"help {k + 1}" for k in range(PARTS))):
-        if what in counts:
-            found[f"{what}, {name}"] = counts[what]
-    return found
+    took = sum(usage_in(about).cpu_seconds for about in manifest["parts"].values())
+    return found | {f"seconds, {name}": took / written}
+
+
+def compared_figures(condition: Condition, counts: Mapping[str, Any]) -> dict[str, float]:
+    """How far a student is from its teacher under a condition, by the counts of answers that both read
+    again.
+    """
+    names = ("kl", "overlap", *(f"help {k + 1}" for k in range(PARTS)))
+    return {f"{what}, {condition.name}": counts[what] for what in names if what in counts}

@@ -1,6 +1,6 @@
 """Makes a path's examples, and remembers where each answer ended."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.run.run import Run
@@ -20,12 +20,14 @@ class Made:
         states: of the answers, in the order of the examples: `usable`, or why it is no example.
         is_own: whether each answer is the student's own rollout.
         questions: how many questions were drawn.
+        lost: the questions of answers that failed, with the reasons.
     """
 
     stage: Stage
     states: Sequence[str]
     is_own: Sequence[bool]
     questions: int
+    lost: Mapping[str, str]
 
 
 def make_paths(run: Run, label: str, writes: WritePaths) -> Made | None:
@@ -41,19 +43,26 @@ def make_paths(run: Run, label: str, writes: WritePaths) -> Made | None:
         if not stage.is_finished and run.mode == "make":
             task = Task(writes, (stage.part(EXAMPLES),))
             here = len(is_own) <= HERE
-            states = do_tasks(run, "examples", label, [("paths", task)], here)["paths"]
+            states, reasons = do_tasks(run, "examples", label, [("paths", task)], here)["paths"]
             count = states.count("usable")
-            stage.finish([EXAMPLES] if count else [], about={"states": states}, examples=count)
+            stage.finish(
+                [EXAMPLES] if count else [],
+                about={"states": states, "reasons": {str(k): why for k, why in reasons.items()}},
+                examples=count,
+            )
     if not stage.is_finished:
         return None
     manifest = stage.manifest()
-    states = manifest["about"]["states"]
+    states, reasons = manifest["about"]["states"], manifest["about"]["reasons"]
     if not manifest["counts"]["examples"]:
         told = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+        told += f"; the first failed because: {next(iter(reasons.values()))}" if reasons else ""
         raise NothingToLearn(
             f"{label}: no answer has a decision to learn from",
             told,
             "at least one",
             "more questions (wheels.questions), or a larger wheels.max_new_tokens",
         )
-    return Made(stage, states, is_own, len(writes.questions))
+    names = [entry.question for source in writes.sources for entry in source.entries]
+    lost = {f"{names[int(k)]}": why for k, why in reasons.items()}
+    return Made(stage, states, is_own, len(writes.questions), lost)

@@ -40,17 +40,15 @@ def price_after(price: float, calls: float, decisions: float, budget: float, rat
 def prices_after(
     prices: Mapping[int, float], counts: Mapping[int, Mapping[str, Any]], wheels: Wheels
 ) -> dict[int, float]:
-    """The prices after a round: one step for every `price_rollouts` rollouts under a budget, at least one.
+    """The prices after a round.
 
     Args:
-        counts: what was counted of the rollouts, by budget. Budgets without rollouts keep their prices.
+        counts: what was counted of the round's rollouts, by budget. Budgets without rollouts keep their
+            prices.
     """
     found = dict(prices)
     for budget, counted in counts.items():
-        if budget == 0:
-            continue
-        steps = max(1, counted["answers"] // wheels.price_rollouts)
-        for _ in range(steps):
+        if budget:
             told = counted["calls"], counted["decisions"], budget / 100, wheels.price_rate
             found[budget] = price_after(found[budget], *told)
     return found

@@ -2,7 +2,8 @@
 cost.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from jobs.systems.training_wheels.judging import CONTROLS, LIKELY, TEACHER, name
 from jobs.systems.training_wheels.paths import wheels_of
 from training.evaluation import Interval
 
+KNOWN = ("calls", "teacher tokens", "seconds", "length", "kl", "overlap", *(f"help {k}" for k in range(1, 6)))
 DRAFTS = (2, 4, 8)  # tokens of a draft in speculative decoding
 FIGURES = {
     "calls": "calls per token",
@@ -28,13 +30,13 @@ LABEL = (
     "derived by us. "
 )
 ABOUT = LABEL + (
-    "After the last round, means over seeds. A call writes one token of the teacher. Where both models "
-    "read the answers again to compare them, no seconds are shown. Alone: without calls. Teacher alone: "
-    "without a student."
+    "After the last round, means over seeds. A call writes one token of the teacher. Alone: without calls. "
+    "Teacher alone: without a student. Seconds are those of the reserved processors, loading left out."
 )
 COMPARED = (
-    "The student's own calls less answering alone. And calls at the places where the student's help token is "
-    "likeliest, less as many calls at other places. p-values are each by itself."
+    "The student's own calls less answering alone. And calls where the student's help token is likeliest, "
+    "less about as many calls at other places; how many there were stands beside. p-values are each by "
+    "itself."
 )
 HELP = (
     "How likely a call is before a token, in each fifth of the tokens by how far the student is from its "
@@ -47,114 +49,162 @@ SPECULATIVE = (
 )
 
 
+@dataclass(frozen=True)
+class Answers:
+    """How an arm's student answered: by itself, under a budget, or under a control."""
+
+    student: str
+    arm: str
+    condition: str
+
+    @property
+    def path(self) -> tuple[str, str]:
+        """The name under which values are compared."""
+        return self.student, f"{self.arm}: {self.condition}"
+
+
 def sections(outcome: Outcome) -> Iterable[Section]:
     """What all arms of this kind came to."""
-    last = {
-        path: own
-        for (path, number), own in outcome.rounds.items()
-        if isinstance(path.arm, WheelsArm)
-        and number == outcome.start.experiment.rounds
-        and ALONE in own.evaluations
-    }
     yield from prices_of(outcome)
-    if not last:
+    e = outcome.start.experiment
+    found = Conditions(outcome)
+    if not found.figures:
         return
-    tables: dict[tuple[str, str], list[np.ndarray]] = {}
-    figures: dict[tuple[str, str], list[dict[str, float]]] = {}
-    order = [q.id for q in outcome.start.held_out]
-    for path, own in last.items():
-        for name, stage in own.evaluations.items():
-            key = path.student, f"{path.arm.name}: {name}"
-            table = stage.read().set_index("question_id")["value"].loc[order]
-            tables.setdefault(key, []).append(table.to_numpy(float))
-            known = {what: own.figures.get(f"{what}, {name}", float("nan")) for what in (*FIGURES, *FURTHER)}
-            figures.setdefault(key, []).append(known)
-    families = np.array([q.family for q in outcome.start.held_out], dtype=object)
-    stacked = {key: np.stack(own) for key, own in tables.items()}
-    values = Values("accuracy", keys_of(outcome.start.held_out), families, stacked, {})
-    pool = pool_of([values])
-    mean = {key: pd.DataFrame(own).mean() for key, own in figures.items()}
-    intervals = {key: interval_of(values, key, pool) for key in stacked}
-    rows = [
-        {
-            "student": student,
-            "answers": name,
-            "accuracy": told(intervals[student, name]),
-            **{FIGURES[what]: mean[student, name][what] for what in FIGURES},
-        }
-        for student, name in stacked
-    ]
-    arms = list(dict.fromkeys((path.student, path.arm.name) for path in last))
-    notes = {SPECULATIVE: [line for s, a in arms if (line := speculative_line(s, a, mean)) is not None]}
     yield Section(
-        "wheels", "With and without help", ABOUT, pd.DataFrame(rows), notes, curves(arms, intervals, mean)
+        "wheels",
+        "With and without help",
+        ABOUT,
+        pd.DataFrame(found.rows()),
+        {SPECULATIVE: found.speculative_lines()},
+        found.curves(),
     )
-    budgets = [b for b in wheels_of(outcome.start.experiment).budgets if b]
-    contrasts = []
-    for student, arm in arms:
-        for budget in budgets:
-            name = f"{arm}: {name_of(budget)}"
-            likely = f"{name}, {LIKELY}"
-            pairs = [(name, f"{arm}: {ALONE}"), *((likely, f"{name}, {control}") for control in CONTROLS)]
-            for mine, theirs in pairs:
-                if {(student, mine), (student, theirs)} <= set(stacked):
-                    found = compared(values, student, mine, theirs, pool)
-                    row = {"student": student, "answers": mine, "less": theirs.partition(": ")[2]}
-                    contrasts.append({**row, "points": told(found.difference), "p": found.p_value})
+    budgets = [b for b in wheels_of(e).budgets if b]
+    contrasts = [
+        row for student, arm in found.arms for b in budgets for row in found.contrasts(student, arm, b)
+    ]
     if contrasts:
-        yield Section(
-            "wheels-compared", "Is the choice of places worth anything?", COMPARED, pd.DataFrame(contrasts)
-        )
+        title = "Is the choice of places worth anything?"
+        yield Section("wheels-compared", title, COMPARED, pd.DataFrame(contrasts))
     rows = [
         {
-            "student": student,
-            "answers": f"{arm}: {name_of(budget)}",
-            **{f"fifth {k}": mean[student, f"{arm}: {name_of(budget)}"][f"help {k}"] for k in range(1, 6)},
+            "student": own.student,
+            "answers": own.path[1],
+            **{f"fifth {k}": told[f"help {k}"] for k in range(1, 6)},
         }
-        for student, arm in arms
-        for budget in budgets
-        if (student, f"{arm}: {name_of(budget)}") in mean
+        for own, told in found.figures.items()
+        if own.condition in [name_of(b) for b in budgets] and "help 1" in told
     ]
-    yield Section("wheels-help", "Where students call", HELP, pd.DataFrame(rows))
+    if rows:
+        yield Section("wheels-help", "Where students call", HELP, pd.DataFrame(rows))
 
 
-FURTHER = ("overlap", *(f"help {k}" for k in range(1, 6)))
+class Conditions:
+    """All ways in which students answered after the last round, with means over seeds.
+
+    Attributes:
+        figures: by name, of every way of answering.
+        arms: student and arm of every path, in order.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        e, held_out = outcome.start.experiment, outcome.start.held_out
+        order = [q.id for q in held_out]
+        tables: dict[Answers, list[np.ndarray]] = {}
+        figures: dict[Answers, list[dict[str, float]]] = {}
+        self.teachers: dict[str, str] = {}
+        for (path, number), own in outcome.rounds.items():
+            if not isinstance(path.arm, WheelsArm) or number != e.rounds or ALONE not in own.evaluations:
+                continue
+            for name, stage in own.evaluations.items():
+                who = Answers(path.student, path.arm.name, name)
+                if name == TEACHER:  # it is the same for every seed and arm
+                    who = Answers(path.student, path.arm.teacher, TEACHER)
+                    if who in tables:
+                        continue
+                table = stage.read().set_index("question_id")["value"].loc[order]
+                tables.setdefault(who, []).append(table.to_numpy(float))
+                suffix = f", {name}"
+                told = {n.removesuffix(suffix): v for n, v in own.figures.items() if n.endswith(suffix)}
+                figures.setdefault(who, []).append({n: v for n, v in told.items() if n in KNOWN})
+        families = np.array([q.family for q in held_out], dtype=object)
+        self.figures = {who: dict(pd.DataFrame(own).mean()) for who, own in figures.items()}
+        self.arms = list(dict.fromkeys((w.student, w.arm) for w in tables if w.condition == ALONE))
+        paths = {who.path: np.stack(own) for who, own in tables.items()}
+        self.values = Values("accuracy", keys_of(held_out), families, paths, {})
+        # seeds differ by training: ways of answering of one training are no further paths
+        of_trainings = {who.path: paths[who.path] for who in tables if who.condition == ALONE}
+        self.pool = pool_of([replace(self.values, paths=of_trainings)])
+        self.intervals = {who: interval_of(self.values, who.path, self.pool) for who in tables}
+
+    def rows(self) -> list[dict[str, object]]:
+        """A row for every way of answering."""
+        return [
+            {
+                "student": who.student,
+                "answers": who.path[1],
+                "accuracy": told(interval),
+                **{words: self.figures[who].get(what, float("nan")) for what, words in FIGURES.items()},
+            }
+            for who, interval in self.intervals.items()
+        ]
+
+    def contrasts(self, student: str, arm: str, budget: int) -> Iterable[dict[str, object]]:
+        """A student's own calls less none, and calls at its likeliest places less calls elsewhere."""
+        name = name_of(budget)
+        own, likely = Answers(student, arm, name), Answers(student, arm, f"{name}, {LIKELY}")
+        others = [Answers(student, arm, f"{name}, {control}") for control in CONTROLS]
+        for mine, theirs in [(own, Answers(student, arm, ALONE)), *((likely, other) for other in others)]:
+            if not {mine, theirs} <= set(self.intervals):
+                continue
+            found = compared(self.values, student, mine.path[1], theirs.path[1], self.pool)
+            yield {
+                "student": student,
+                "answers": mine.path[1],
+                "less": theirs.condition,
+                "points": told(found.difference),
+                "p": found.p_value,
+                "calls per token": self.figures[mine].get("calls", float("nan")),
+                "of the other": self.figures[theirs].get("calls", float("nan")),
+            }
+
+    def curves(self) -> Curves:
+        """Accuracy against calls: the student's own, limited, at other places, and speculative decoding."""
+        lines: dict[str, list[Point]] = {}
+        for who, i in self.intervals.items():
+            at = [100 * self.figures[who].get("calls", float("nan"))]
+            place = who.condition.partition(", ")[2]
+            line = f"{who.student} · {who.arm}" + (f", {place}" if place else "")
+            if who.condition == TEACHER:
+                at, line = [100.0], f"{who.student} · {TEACHER} ({who.arm})"
+            points = [Point(x, 100 * i.value, 100 * i.low, 100 * i.high) for x in at if x == x]
+            lines.setdefault(line, []).extend(points)
+        for who, i in self.intervals.items():
+            for student, arm in self.arms if who.condition == TEACHER else ():
+                overlap = self.figures[Answers(student, arm, ALONE)].get("overlap", float("nan"))
+                if student == who.student and 0 <= overlap < 1:
+                    xs = [100 * passes_per_token(overlap, k) for k in DRAFTS]
+                    points = [Point(x, 100 * i.value, 100 * i.low, 100 * i.high) for x in xs]
+                    lines[f"{student} · {arm}, speculative decoding (arithmetic)"] = points
+        return Curves(
+            "calls, or passes of the teacher, per 100 tokens", "accuracy, % (95 % intervals)", lines
+        )
+
+    def speculative_lines(self) -> list[str]:
+        """What speculative decoding would need with each student as its draft."""
+        lines = []
+        for student, arm in self.arms:
+            overlap = float(self.figures[Answers(student, arm, ALONE)].get("overlap", float("nan")))
+            if 0 <= overlap < 1:
+                passes = ", ".join(f"{passes_per_token(overlap, k):.3f} with drafts of {k}" for k in DRAFTS)
+                lines.append(f"{student} · {arm}: overlap {overlap:.3f}: {passes}")
+        return lines
 
 
 def told(interval: Interval) -> str:
     """An interval in percent."""
+    if not np.isfinite(interval.low):
+        return f"{100 * interval.value:.1f}"
     return f"{100 * interval.value:.1f} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
-
-
-def curves(
-    arms: Sequence[tuple[str, str]],
-    intervals: dict[tuple[str, str], Interval],
-    mean: dict[tuple[str, str], pd.Series],
-) -> Curves:
-    """Accuracy against calls: the student's own, with a limit, and at other places."""
-    lines: dict[str, list[Point]] = {}
-    for (student, name), interval in intervals.items():
-        arm, _, answers = name.partition(": ")
-        if (student, arm) not in arms:
-            continue
-        place = answers.partition(", ")[2] or "own calls"
-        line = f"{student} · {arm}" + ("" if place == "own calls" else f", {place}")
-        if answers == TEACHER:
-            line = f"{student} · {TEACHER}"
-        calls = 1.0 if answers == TEACHER else float(mean[student, name]["calls"])
-        lines.setdefault(line, []).append(
-            Point(100 * calls, 100 * interval.value, 100 * interval.low, 100 * interval.high)
-        )
-    return Curves("calls per 100 tokens", "accuracy, % (95 % intervals)", lines)
-
-
-def speculative_line(student: str, arm: str, mean: dict[tuple[str, str], pd.Series]) -> str | None:
-    """What speculative decoding would need. None if the overlap is not known."""
-    overlap = float(mean[student, f"{arm}: {ALONE}"].get("overlap", float("nan")))
-    if not 0 <= overlap < 1:
-        return None
-    passes = ", ".join(f"{passes_per_token(overlap, k):.3f} with drafts of {k}" for k in DRAFTS)
-    return f"{student} · {arm}: overlap {overlap:.3f}: {passes}"
 
 
 def passes_per_token(overlap: float, draft: int) -> float:
@@ -178,7 +228,7 @@ def prices_of(outcome: Outcome) -> Iterable[Section]:
             **{name: v for name, v in own.figures.items() if name.startswith(("price", "calls in training"))},
         }
         for (path, number), own in outcome.rounds.items()
-        if isinstance(path.arm, WheelsArm) and number > 1
+        if isinstance(path.arm, WheelsArm) and path.arm.variant == "wheels" and number > 1
     ]
     if rows:
         yield Section("wheels-prices", "What a call costs", LABEL + PRICES, pd.DataFrame(rows))
