@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
+from jobs.results.values import Values, compared, pool_of
 from jobs.study.parts import PLACEHOLDER, cells_of, load_study, members_of
 from jobs.study.published import compared_again
 from jobs.study.running import lineages_in
@@ -148,6 +149,33 @@ def test_the_table_of_all_selectors_follows_from_its_questions() -> None:
     cut = after.groupby("arm")["cut_off"].mean() / 300
     worst = 100 * cut[["ifd", "lark", "longest"]]
     assert f"in {worst.min():.0f} to {worst.max():.0f} % of their answers" in page
+
+
+def test_what_is_said_of_aligned_teachers_follows_from_the_questions() -> None:
+    rows = pd.read_parquet("docs/arte/questions.parquet")
+    keys = list(dict.fromkeys(rows["question"]))
+    paths = {
+        (str(student), str(arm)): np.stack(
+            [own.set_index("question")["value"].loc[keys].to_numpy(float) for _, own in group.groupby("seed")]
+        )
+        for (student, arm), group in rows.groupby(["student", "arm"])
+    }
+    values = Values("accuracy", keys, np.array([""] * len(keys), dtype=object), paths, {})
+    pool, page = pool_of([values]), words("docs/arte.md")
+    students = ("sue", "ron", "pam")
+    for arm in {name for _, name in paths}:
+        shown = "original: the teacher as it was" if arm == "original" else arm
+        cells = [f"{100 * values.mean((student, arm)):.1f}" for student in students]
+        assert " | ".join([shown, *cells]) in page, arm
+    for other in ("original", "shuffled", "best scored", "scas"):
+        cells = [f"arte - {other}" + (" (primary)" if other == "original" else "")]
+        for student in students:
+            d = compared(values, student, "arte", other, pool).difference
+            told = "{:+.1f} ({:.1f} to {:.1f})".format(*(100 * x + 0.0 for x in (d.value, d.low, d.high)))
+            cells.append(told.replace("-0.0 to", "0.0 to"))
+        assert " | ".join(cells) in page, cells
+    d = compared(values, "ron", "question only", "original", pool).difference
+    assert f"by {100 * d.value:.1f} points ({100 * d.low:.1f} to {100 * d.high:.1f})" in page
 
 
 def test_the_strongest_won_by_one_question_and_without_filler_the_order_is_reversed() -> None:

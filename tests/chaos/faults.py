@@ -307,7 +307,7 @@ WRITING_FAULTS: dict[str, Callable[[Fight], None]] = {
 }
 CALL_FAULTS: dict[str, Callable[[Fight], None]] = {
     "driver dies, asking the teacher": driver_dies("ask the teacher"),
-    "actor dies, rolling out with calls": actor_dies("roll out"),
+    "actor dies, rolling out with calls": actor_dies("roll out with calls"),
     "driver dies, learning from paths": driver_dies("train"),
     "driver dies between rounds with calls": driver_dies_between_rounds,
 }

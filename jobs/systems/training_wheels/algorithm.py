@@ -160,9 +160,8 @@ def roll_out(
             needs = needs_of(e, teacher.name)
             wanted[path, budget] = Relays(learner.state, teacher, help_id, calls, draw, True, request, needs)
     labels = {(p, b): f"{label_of(p, number)}, {b} in 100" for p, b in wanted}
-    views = relays(
-        run, "roll out", {labels[k]: one for k, one in wanted.items()}, wheels.shard_size, e.placement
-    )
+    named = {labels[key]: one for key, one in wanted.items()}
+    views = relays(run, "roll out with calls", named, wheels.shard_size, e.placement)
     return {path: {b: views[labels[path, b]] for b in wheels.budgets} for path in practising}
 
 

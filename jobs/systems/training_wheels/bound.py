@@ -118,7 +118,8 @@ def bound(e: Experiment, questions: int) -> Bound:
     rolled = each * (e.rounds - 1) * len(practising) * e.seeds * students
     work = [Planned("ask the teacher", "in all rounds", f"at most {asked:,} answers {tokens}", place)]
     if rolled:
-        work.append(Planned("roll out", "in all rounds", f"at most {rolled:,} rollouts {tokens}", place))
+        most = f"at most {rolled:,} rollouts {tokens}"
+        work.append(Planned("roll out with calls", "in all rounds", most, place))
     paths = len(arms) * students * e.seeds
     work.append(
         Planned("evaluate with calls", "in all rounds", told_conditions(wheels, e.rounds, paths), place)

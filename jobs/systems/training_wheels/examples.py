@@ -16,6 +16,7 @@ from jobs.stages.states import ModelState
 from training.data import Example, write_examples
 from training.path_settings import DECISION, NOT_DECIDED, PATH, PATH_COLUMNS, STATE_ONLY
 
+VERSION = 1
 COLUMNS = ["path", "by_teacher", "finish", "error", "own_logprobs", "teacher_logprobs"]
 
 
@@ -170,7 +171,9 @@ class WritePaths:
             [s.id, s.is_own, [[e.key.hex(), e.budget, e.seed] for e in s.entries]] for s in self.sources
         ]
         rewards = [sorted(self.rewards.prices.items()), self.rewards.counts_call, self.rewards.floor]
-        return digest([sources, sorted(self.sentences.items()), rewards, self.help_id, self.positions])
+        return digest(
+            [VERSION, sources, sorted(self.sentences.items()), rewards, self.help_id, self.positions]
+        )
 
     def _example(
         self, renderer: Renderer, is_own: bool, row: Mapping[str, Any], entry: Entry
