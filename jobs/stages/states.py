@@ -1,6 +1,8 @@
 """A model, teacher or student, at one point of its training, and the training that leads to the next point.
 Asking, scoring, training and evaluating read what they need from it."""
 
+import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +27,10 @@ from training.settings import LoraSettings, TrainSettings
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 # files in a training's weights whose presence shows that the weights exist
 CONFIGS = (CONFIG, f"{ADAPTER}/{ADAPTER_CONFIG}")
+
+
+MOST_RENDERERS = 32
+_RENDERERS: dict[tuple[Any, ...], Renderer] = {}
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,19 @@ class ModelState:
     server: Server | None = None
 
     def renderer(self) -> Renderer:
-        return Renderer(
-            load_tokenizer(self.tokenizer), self.chat_template, template_kwargs=self.template_kwargs
-        )
+        """Its renderer. Loading a tokenizer takes a tenth of a second, so those of last use are kept: one for
+        each thread, and another one when the rendering changes.
+        """
+        kwargs = json.dumps(dict(self.template_kwargs), sort_keys=True, default=repr)
+        about = self.tokenizer, self.chat_template, kwargs, self.rendering, threading.get_ident()
+        found = _RENDERERS.get(about)
+        if found is None:
+            if len(_RENDERERS) >= MOST_RENDERERS:
+                _RENDERERS.clear()
+            tokenizer = load_tokenizer(self.tokenizer)
+            found = Renderer(tokenizer, self.chat_template, template_kwargs=self.template_kwargs)
+            _RENDERERS[about] = found
+        return found
 
     @property
     def engine(self) -> dict[str, str]:
