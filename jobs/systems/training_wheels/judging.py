@@ -120,31 +120,49 @@ def judge_by_budget(
         wanted[path] = by_budget(wheels, help_of(state, wheels))
     judged = judge(run, start, outcome, states, wanted, number, judging)
     if wheels.controls and number == start.experiment.rounds:
-        further = {}
-        for path in judged:
-            help_id = help_of(states[path], wheels)
-            read = {
-                b: wants_of(start, path, states[path], replace(c, is_read=True), judging)
-                for b, c in zip(wheels.budgets, wanted[path], strict=True)
-            }
-            labels = {b: f"{path.label} round {number}, {name_of(b)}" for b in read}
-            views = relays(
-                run,
-                "compare with the teacher",
-                {labels[b]: one for b, one in read.items()},
-                judging.evaluate.shard_size,
-                start.experiment.placement,
-            )
-            if not all(view.is_finished for view in views.values()):
-                continue
-            for condition, b in zip(wanted[path], read, strict=True):
-                counts = views[labels[b]].manifest()["counts"]
-                outcome.round(path, number).figures |= compared_figures(condition, counts)
-            seen = {b: views[labels[b]].read() for b in read}
-            further[path] = controls_of(wheels, help_id, seen, judging.evaluate.max_new_tokens)
+        given = {path: states[path] for path in judged}
+        further = compare_with_teachers(run, start, outcome, given, wanted, number, wheels)
         judge(run, start, outcome, states, further, number, judging)
         judge_teachers(run, start, outcome, list(judged), number, judging)
     return judged
+
+
+def compare_with_teachers(
+    run: Run,
+    start: Start,
+    outcome: Outcome,
+    states: Mapping[StudentPath, ModelState],
+    wanted: Mapping[StudentPath, Sequence[Condition]],
+    number: int,
+    wheels: Wheels,
+) -> dict[StudentPath, list[Condition]]:
+    """Let students answer under every budget once more, and both models read the answers. Returns the
+    controls of each path, whose thresholds follow from that.
+    """
+    e, judging = start.experiment, judging_of(start.experiment)
+    read = {
+        f"{path.label} round {number}, {condition.name}": (path, condition)
+        for path in states
+        for condition in wanted[path]
+    }
+    asked = {
+        label: wants_of(start, path, states[path], replace(condition, is_read=True), judging)
+        for label, (path, condition) in read.items()
+    }
+    views = relays(run, "compare with the teacher", asked, judging.evaluate.shard_size, e.placement)
+    found = {}
+    for path in states:
+        own = {read[label][1].name: view for label, view in views.items() if read[label][0] == path}
+        if not all(view.is_finished for view in own.values()):
+            continue
+        for condition in wanted[path]:
+            counts = own[condition.name].manifest()["counts"]
+            outcome.round(path, number).figures |= compared_figures(condition, counts)
+        seen = {b: own[name_of(b)].read() for b in wheels.budgets}
+        found[path] = controls_of(
+            wheels, help_of(states[path], wheels), seen, judging.evaluate.max_new_tokens
+        )
+    return found
 
 
 def judge_teachers(
