@@ -3,6 +3,7 @@ study that is to be run next is one that can be run.
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,45 @@ def test_what_is_said_of_aligned_teachers_follows_from_the_questions() -> None:
         assert " | ".join(cells) in page, cells
     d = compared(values, "ron", "question only", "original", pool).difference
     assert f"by {100 * d.value:.1f} points ({100 * d.low:.1f} to {100 * d.high:.1f})" in page
+
+
+def test_what_is_said_of_calls_follows_from_the_questions() -> None:
+    rows = pd.read_parquet("docs/training_wheels/questions.parquet")
+    figures = pd.read_csv("docs/training_wheels/figures.csv")
+    keys = list(dict.fromkeys(rows["question"]))
+    paths = {
+        ("sue", f"{arm}: {answers}"): np.stack(
+            [own.set_index("question")["value"].loc[keys].to_numpy(float) for _, own in group.groupby("seed")]
+        )
+        for (arm, answers), group in rows.groupby(["arm", "answers"])
+    }
+    values = Values("accuracy", keys, np.array([""] * len(keys), dtype=object), paths, {})
+    calls = 100 * figures.groupby(["arm", "answers"])["calls"].mean()
+    page = words("docs/training_wheels.md")
+    for arm, place in (
+        ("wheels", ""),
+        *(("cloning", p) for p in ("", "at random", "where a call is likeliest", "where unsure")),
+        ("cloning", "farthest from the teacher"),
+    ):
+        names = [f"{b} in 100" + (f", {place}" if place else "") for b in (5, 10, 20, 40)]
+        cells = [f"{100 * values.mean(('sue', f'{arm}: {n}')):.1f} ({calls[arm, n]:.0f})" for n in names]
+        assert " | ".join([f"`{arm}`, {place or 'its own calls'}", *cells]) in page, cells
+    alone = [f"`{arm}` {100 * values.mean(('sue', f'{arm}: alone')):.1f}" for arm in ("wheels", "cloning")]
+    assert f"Without calls: {', '.join(alone)}" in page
+    of_trainings = {p: t for p, t in paths.items() if p[1].endswith(": alone")}
+    pool = pool_of([replace(values, paths=of_trainings)])
+    for budget, mine, theirs, sign in (
+        (40, "where a call is likeliest", "at random", "+"),
+        (5, "where unsure", "where a call is likeliest", ""),
+        (10, "where unsure", "where a call is likeliest", ""),
+    ):
+        one, other = (f"cloning: {budget} in 100, {place}" for place in (mine, theirs))
+        d = compared(values, "sue", one, other, pool).difference
+        value, low, high = (100 * x for x in (d.value, d.low, d.high))
+        assert re.search(rf"{re.escape(sign)}{value:.1f}( points)? \({low:.1f} to {high:.1f}\)", page), (
+            value,
+            low,
+        )
 
 
 def test_the_strongest_won_by_one_question_and_without_filler_the_order_is_reversed() -> None:
