@@ -77,6 +77,7 @@ class CachedReader:
         mask = torch.zeros(seen.shape, dtype=self.model.dtype, device=device)
         mask.masked_fill_(~seen, torch.finfo(self.model.dtype).min)
         self.places.rows = torch.tensor(list(rows), device=device)
+        self.places.are_all = list(rows) == list(range(len(self.processed)))  # then nothing is copied
         self.places.of, self.places.length = positions_RC, length
         output = decoder_of(self.model)(
             input_ids=ids_RC,
@@ -112,11 +113,12 @@ class RecomputedReader:
 
 
 class _Places:
-    """Where the keys and values of a pass belong: the rows [R], the places of their tokens [R, C], and how
-    many places are looked at.
+    """Where the keys and values of a pass belong: the rows [R], whether these are all of them in order, the
+    places of their tokens [R, C], and how many places are looked at.
     """
 
     rows: torch.Tensor
+    are_all = False
     of: torch.Tensor
     length = 0
 
@@ -151,10 +153,8 @@ def _cache_by_places(model: Any, rows: int, longest: int, places: _Places) -> An
             # what padding tokens write is written over later, or lies at the last place, which nobody reads
             own = places.of.clamp(max=block.shape[2] - 1)
             block[places.rows.unsqueeze(1), :, own] = new.transpose(1, 2)
-            if len(places.rows) == len(block):
-                whole = torch.arange(len(block), device=block.device)
-                if torch.equal(places.rows, whole):
-                    return block[:, :, : places.length]
+            if places.are_all:
+                return block[:, :, : places.length]
             return block[places.rows, :, : places.length]
 
         def get_seq_length(self) -> int:

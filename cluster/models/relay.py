@@ -21,7 +21,7 @@ from cluster.halving import run_halving
 from cluster.models.asked import CachedReader, Reading, RecomputedReader, reader
 from cluster.models.decoding import CachedRows, RecomputedRows
 from cluster.models.positions import context_length, stretched_above
-from cluster.models.sampling import LEAVE_TOGETHER, Finish, Sampling, batches_of, choose_at
+from cluster.models.sampling import LEAVE_TOGETHER, Finish, Sampling, batches_of, choose
 from cluster.models.vocabulary import Head
 from cluster.progress import tell
 from cluster.threads import is_small, lanes_of, one_thread, side_by_side
@@ -182,6 +182,10 @@ class _Row:
     calls: int = 0
     finish: Finish | None = None
 
+    def draw_of(self, draws: np.ndarray | None) -> float:
+        """The draw for this place of the answer. 0 if nothing is drawn."""
+        return 0.0 if draws is None else float(draws[len(self.by_teacher)])
+
     def write(self, token: int, is_call: bool, settings: Sampling, calls: Calls) -> None:
         """Take a token of either model."""
         self.by_teacher.append(is_call)
@@ -315,16 +319,15 @@ def _decide(
     own_B = log_own_BV.exp()
     entropy_B = -torch.where(own_B > 0, own_B * log_own_BV, 0.0).sum(-1)
     help_B = [0.0] * len(rows) if help_id is None else log_pi_BV[:, help_id].exp().tolist()
-    chosen_B = _pick(
-        logits_BV if calls.caller == "student" else plain_BV, [row.draws for row in rows], rows, settings
-    )
+    open_BV = logits_BV if calls.caller == "student" else plain_BV
+    chosen_B = choose(open_BV, [row.draw_of(row.draws) for row in rows], settings)
     told: torch.Tensor | None = None
     if calls.caller == "student":
         wanted = [False] * len(rows) if help_id is None else (chosen_B == help_id).tolist()
     elif calls.caller in ("random", "drawn"):
         chances = [calls.threshold] * len(rows) if calls.caller == "random" else help_B
         wanted = [
-            row.chance is not None and bool(row.chance[len(row.by_teacher)] < chance)
+            row.chance is not None and row.draw_of(row.chance) < chance
             for row, chance in zip(rows, chances, strict=True)
         ]
     elif calls.caller == "oracle" and asked is not None:
@@ -343,7 +346,7 @@ def _decide(
     given: dict[int, int] = {}
     if callers and asked is not None:
         logits = _ask(asked, [rows[k] for k in callers], help_id, tokens) if told is None else told[callers]
-        drawn = _pick(logits, [rows[k].teacher_draws for k in callers], [rows[k] for k in callers], settings)
+        drawn = choose(logits, [rows[k].draw_of(rows[k].teacher_draws) for k in callers], settings)
         given = dict(zip(callers, drawn.tolist(), strict=True))
     decided_B = chosen_B.clone()
     if help_id is not None and calls.caller in OF_STUDENT:
@@ -370,25 +373,3 @@ def _ask(
     if tokens is not None:
         logits[:, tokens:] = -torch.inf
     return logits
-
-
-def _pick(
-    logits_BV: torch.Tensor, draws: Sequence[np.ndarray | None], rows: Sequence[_Row], settings: Sampling
-) -> torch.Tensor:
-    """One token per row: the likeliest, or the one at the row's draw for this place of the answer.
-
-    Raises:
-        ArithmeticError: a logit is not a number.
-    """
-    if settings.temperature == 0:
-        tokens_B = logits_BV.argmax(-1)
-    else:
-        now = [
-            0.0 if own is None else float(own[len(row.by_teacher)])
-            for own, row in zip(draws, rows, strict=True)
-        ]
-        at = torch.tensor(now, dtype=torch.float64, device=logits_BV.device)
-        tokens_B = choose_at(logits_BV, at, settings.temperature, settings.top_p)
-    if logits_BV.gather(-1, tokens_B.unsqueeze(-1)).isnan().any():
-        raise ArithmeticError("a model gives logits that are not numbers")
-    return tokens_B

@@ -221,7 +221,7 @@ class _Growing:
     def take(self, logits_V: torch.Tensor) -> int | None:
         """Choose and add the next token. None if the answer ends with it."""
         logits_1V = logits_V.unsqueeze(0)
-        tokens_1 = _choose(logits_1V, [self], self.settings)
+        tokens_1 = choose(logits_1V, [self.draw], self.settings)
         token = int(tokens_1[0])
         self.add(token, _logprobs(logits_1V, tokens_1, self.settings)[0])
         return None if self.finish is not None else token
@@ -237,7 +237,7 @@ def _grow(
     chosen: torch.Tensor | None = None
     while True:
         logits_BV = rows.logits(chosen)
-        chosen = _choose(logits_BV, under_way, settings)
+        chosen = choose(logits_BV, [row.draw for row in under_way], settings)
         logprobs = _logprobs(logits_BV, chosen, settings)
         for row, token, logprob in zip(under_way, chosen.tolist(), logprobs, strict=True):
             if row.room(length):
@@ -251,9 +251,12 @@ def _grow(
             chosen, under_way = chosen[places], [under_way[place] for place in kept]
 
 
-def _choose(logits_BV: torch.Tensor, rows: Sequence[_Growing], settings: Sampling) -> torch.Tensor:
+def choose(logits_BV: torch.Tensor, draws: Sequence[float], settings: Sampling) -> torch.Tensor:
     """Pick one token per row: the largest logit, or the inverse of the cumulative distribution at the row's
     draw.
+
+    Args:
+        draws: one in [0, 1) for each row. Not read at temperature 0.
 
     Raises:
         ArithmeticError: a logit is not a number.
@@ -261,7 +264,7 @@ def _choose(logits_BV: torch.Tensor, rows: Sequence[_Growing], settings: Samplin
     if settings.temperature == 0:
         tokens_B = logits_BV.argmax(-1)
     else:
-        draws_B = torch.tensor([row.draw for row in rows], dtype=torch.float64, device=logits_BV.device)
+        draws_B = torch.tensor(draws, dtype=torch.float64, device=logits_BV.device)
         tokens_B = choose_at(logits_BV, draws_B, settings.temperature, settings.top_p)
     if logits_BV.gather(-1, tokens_B.unsqueeze(-1)).isnan().any():  # the largest of numbers and NaN is NaN
         raise ArithmeticError("the model gives logits that are not numbers")

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from jobs.experiment.rollouts import Rollouts
 from jobs.files.questions import Question
 from jobs.run.keys import question_key
 from jobs.run.run import Run
@@ -19,16 +18,14 @@ DRAWN = "drawn"
 ROWS = 2_048
 
 
-def drawn_questions(
-    questions: Mapping[str, Question], drawn: Rollouts, seed: int, number: int
-) -> list[Question]:
-    """The questions of one round. Each round takes the next part of all questions. After the last question
-    the first one follows again. All arms get the same. The order depends on the questions' content and the
-    seed.
+def drawn_questions(questions: Mapping[str, Question], count: int, seed: int, number: int) -> list[Question]:
+    """The questions of one round, `count` or all if there are fewer. Each round takes the next part of all
+    questions. After the last question the first one follows again. All arms get the same. The order depends
+    on the questions' content and the seed.
     """
     order = sorted(questions.values(), key=lambda q: (digest([seed, question_key(q.prompt).hex()]), q.id))
-    start = (number - 1) * drawn.questions
-    return [order[(start + k) % len(order)] for k in range(min(drawn.questions, len(order)))]
+    start = (number - 1) * count
+    return [order[(start + k) % len(order)] for k in range(min(count, len(order)))]
 
 
 def drawn_slices(run: Run, label: str, questions: Sequence[Question], group: int) -> Sliced:

@@ -56,7 +56,7 @@ def teach(
     check_reading(run, e, students, start.questions.values(), judging_of(e))
     before: dict[StudentPath, Stage] = {}
     for number in range(1, e.rounds + 1):
-        questions = drawn_questions(start.questions, e.drawn, e.seed, number)
+        questions = drawn_questions(start.questions, e.drawn.questions, e.seed, number)
         labels = {path: f"{path.label} round {number}" for path in now}
         states = {labels[path]: state for path, state in now.items()}
         seeds = {labels[path]: rollout_seed(e, path, number) for path in now}

@@ -19,11 +19,11 @@ from jobs.files.questions import Question
 from jobs.results.outcome import OnResult, Outcome, SetAside, Start, StudentPath
 from jobs.run.keys import question_key
 from jobs.run.run import Run
-from jobs.run.store import digest
 from jobs.run.views import View
+from jobs.stages.drawn import drawn_questions
 from jobs.stages.examples import settings_for
 from jobs.stages.hosted import Draw
-from jobs.stages.states import SharedOptimizer, Training
+from jobs.stages.states import ModelState, SharedOptimizer, Training
 from jobs.stages.train import EXAMPLES, NothingToLearn, train_students
 from jobs.systems.paths import end_path, let_weights_go, path_seed
 from jobs.systems.training_wheels.examples import Entry, Rewards, Source, WritePaths
@@ -61,12 +61,11 @@ def teach(
         by_epoch: has no effect here, because a round's rollouts come from the student at its beginning.
     """
     e, wheels = start.experiment, wheels_of(start.experiment)
-    now = {
-        p: Learner(start.students[p.student].with_tokens([wheels.help]), first_prices(wheels)) for p in paths
-    }
+    first = {s: start.students[s].with_tokens([wheels.help]) for s in dict.fromkeys(p.student for p in paths)}
+    now = {p: Learner(first[p.student], first_prices(wheels)) for p in paths}
     for number in range(1, e.rounds + 1):
         questions = drawn(start.questions, wheels, e.seed, number)
-        taught = ask_teachers(run, start, now, questions, number)
+        taught = ask_teachers(run, start, first, list(now), questions, number)
         rolled = roll_out(run, start, now, questions, number)
         trainings: dict[StudentPath, Training] = {}
         for path, learner in now.items():
@@ -106,37 +105,40 @@ def first_prices(wheels: Wheels) -> dict[int, float]:
 
 
 def drawn(questions: Mapping[str, Question], wheels: Wheels, seed: int, number: int) -> list[Question]:
-    """The questions of one round, the same for all arms. Rounds after the first take one part after another
-    of all questions, in an order by content and seed.
+    """The questions of one round, the same for all arms. Rounds after the first one begin with the first part
+    again.
     """
-    order = sorted(questions.values(), key=lambda q: (digest([seed, question_key(q.prompt).hex()]), q.id))
     if number == 1:
-        return order[: wheels.cloning_questions]
-    start = (number - 2) * wheels.questions
-    return [order[(start + k) % len(order)] for k in range(min(wheels.questions, len(order)))]
+        return drawn_questions(questions, wheels.cloning_questions, seed, 1)
+    return drawn_questions(questions, wheels.questions, seed, number - 1)
 
 
 def ask_teachers(
-    run: Run, start: Start, now: Mapping[StudentPath, Learner], questions: Sequence[Question], number: int
+    run: Run,
+    start: Start,
+    first: Mapping[str, ModelState],
+    paths: Sequence[StudentPath],
+    questions: Sequence[Question],
+    number: int,
 ) -> dict[StudentPath, View]:
-    """Draw teachers' own answers, and let the students as they were before training read them: their
-    probabilities decide where cloned answers call.
+    """Draw teachers' own answers, and let the students read them: their probabilities decide where cloned
+    answers call.
+
+    Args:
+        first: the students as they were before training, with their help token.
     """
     e, wheels = start.experiment, wheels_of(start.experiment)
     draw = Draw(1.0, 1.0, wheels.max_new_tokens, derive_seed(e.seed, "teacher's answers"))
     request = asking_of(questions, wheels.told(0), wheels.samples)
+    labels = {path: f"{path.student}, {arm_of(path).teacher}, round {number}" for path in paths}
     wanted = {}
-    for path in now:
-        first = start.students[path.student].with_tokens([wheels.help])
+    for path, label in labels.items():
+        state, needs = first[path.student], needs_of(e, arm_of(path).teacher)
         # without a help token: these are the teacher's texts
-        needs = needs_of(e, arm_of(path).teacher)
-        about = help_of(first, wheels), Calls("always"), draw, True, request, needs
-        wanted[path] = Relays(first, teacher_of(start, path), *about)
-    labels = {path: f"{path.student}, {arm_of(path).teacher}, round {number}" for path in now}
-    views = relays(
-        run, "ask the teacher", {labels[p]: one for p, one in wanted.items()}, wheels.shard_size, e.placement
-    )
-    return {path: views[labels[path]] for path in now}
+        about = help_of(state, wheels), Calls("always"), draw, True, request, needs
+        wanted[label] = Relays(state, teacher_of(start, path), *about)
+    views = relays(run, "ask the teacher", wanted, wheels.shard_size, e.placement)
+    return {path: views[labels[path]] for path in paths}
 
 
 def roll_out(

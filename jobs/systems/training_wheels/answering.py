@@ -7,18 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cluster.errors import BadInput, describe
-from cluster.models.asked import Reading, why_not_cached
-from cluster.models.decoding import Way
-from cluster.models.loading import load_model, pick_device
+from cluster.errors import BadInput
 from cluster.models.messages import plain
-from cluster.models.proof import prove
-from cluster.models.relay import Calls, Relayed, Side, relay
-from cluster.models.sampling import Sampling, generation_stop_ids
+from cluster.models.relay import Calls
+from cluster.placement import Needs
 from jobs.experiment.arms.training_wheels import WheelsArm
 from jobs.results.outcome import Outcome, StudentPath
+from jobs.stages.hosted import Draw
 from jobs.stages.states import ModelState
-from jobs.systems.training_wheels.handler import SHORTCUTS
+from jobs.systems.training_wheels.examples import without_calls
+from jobs.systems.training_wheels.handler import Asking, RelayHandler
 from jobs.systems.training_wheels.paths import help_of, teacher_of, wheels_of
 
 
@@ -47,14 +45,13 @@ def answer(
     seed: int = 0,
     is_hard: bool = False,
     temperature: float = 0.0,
-    num_gpus: float = 0.0,
 ) -> Told:
     """Let a student of a finished run answer, in this process.
 
     Args:
         student, arm, seed: whose path. None means the first of this kind.
         is_hard: whether calls are limited to the budget, instead of by its sentence alone.
-        temperature: of both models. Draws follow from the path's seed.
+        temperature: of both models. Draws are those of the run's evaluations.
 
     Raises:
         BadInput: the run has no such student, its weights are gone, or the budget is no number below 50.
@@ -68,36 +65,25 @@ def answer(
     calls = Calls("drawn" if budget else "never", help_id)
     if is_hard:
         calls = replace(calls, most=math.ceil(budget * limit / 100), share=budget / 100)
-    device = pick_device(num_gpus)
-    models = [load_model(one.source, device) for one in (state, teacher)]
-    proofs = [prove(model, SHORTCUTS) for model in models]
-    reading: Reading = "cached" if why_not_cached(proofs[1].head) is None else "recomputed"
-    way: Way = "batched" if proofs[0].way == "batched" else "recomputed"
-    renderer, asked = state.renderer(), plain(question, e.questions.system)
-    stop = renderer.stop_ids | generation_stop_ids(models[0])
-    stop |= teacher.renderer().stop_ids | generation_stop_ids(models[1])
-    prompts = [renderer.prompt(asked.told(wheels.told(budget))), teacher.renderer().prompt(asked)]
-    own, other = (
-        Side(proof.head, [list(prompt)], [seed + k], len(renderer.tokenizer))
-        for k, (proof, prompt) in enumerate(zip(proofs, prompts, strict=True))
-    )
-    (found,) = relay(
-        own, other if budget else None, Sampling(limit, stop, temperature, way=way), calls, reading
-    )
-    if isinstance(found, Exception):
-        raise BadInput("the question could not be answered", describe(found), "an answer", "")
-    written = len(found.by_teacher)
+    draw = Draw(temperature, 1.0, limit, e.seed)
+    handler = RelayHandler(state, teacher, help_id, calls, draw, False, Needs())
+    asking = Asking(plain(question, e.questions.system), wheels.told(budget), 0)
+    (row,) = handler.compute([asking]).to_dict("records")
+    if row["finish"] == "failed":
+        raise BadInput("the question could not be answered", row["error"], "an answer", "")
+    by_teacher = [bool(called) for called in row["by_teacher"]]
+    tokens = without_calls(row["path"], by_teacher)[: row["answer_tokens"]]
     known = (
         ""
         if budget in wheels.budgets
         else f"; it practised {', '.join(map(str, wheels.budgets))} and not {budget}"
     )
     line = (
-        f"{found.calls} of {written} tokens by {teacher.name}, which read {found.processed}; {path.label}, "
-        f"at most {budget} in 100{' (a hard limit)' if is_hard else ''}{known}"
+        f"{sum(by_teacher)} of {len(by_teacher)} tokens by {teacher.name}, which read {row['processed']}; "
+        f"{path.label}, at most {budget} in 100{' (a hard limit)' if is_hard else ''}{known}"
     )
-    line += "; cut at the limit" if found.finish == "length" else ""
-    return Told(pieces_of(renderer.tokenizer, found), line)
+    line += "; cut at the limit" if row["finish"] == "length" else ""
+    return Told(pieces_of(state.renderer().tokenizer, tokens, by_teacher), line)
 
 
 def trained_state(
@@ -136,17 +122,17 @@ def trained_state(
     return path, state
 
 
-def pieces_of(tokenizer: Any, found: Relayed) -> list[Piece]:
-    """The answer's text by writer. A character of several tokens belongs to the writer of its last one."""
+def pieces_of(tokenizer: Any, tokens: Sequence[int], by_teacher: Sequence[bool]) -> list[Piece]:
+    """An answer's text by writer. A character of several tokens belongs to the writer of its last one."""
     pieces: list[Piece] = []
     before = ""
-    for k, by_teacher in enumerate(found.by_teacher[: len(found.ids)]):
-        text = tokenizer.decode(list(found.ids[: k + 1]), skip_special_tokens=True)
-        if text.endswith("\ufffd") and k + 1 < len(found.ids):
+    for k, called in enumerate(by_teacher[: len(tokens)]):
+        text = tokenizer.decode(list(tokens[: k + 1]), skip_special_tokens=True)
+        if text.endswith("\ufffd") and k + 1 < len(tokens):
             continue
         new, before = text[len(before) :], text
-        if pieces and pieces[-1].by_teacher == by_teacher:
-            pieces[-1] = Piece(pieces[-1].text + new, by_teacher)
+        if pieces and pieces[-1].by_teacher == called:
+            pieces[-1] = Piece(pieces[-1].text + new, called)
         elif new:
-            pieces.append(Piece(new, by_teacher))
+            pieces.append(Piece(new, called))
     return pieces

@@ -1,5 +1,7 @@
 """What an experiment of this system needs, checked before anything is asked, and upper bounds on its work."""
 
+from typing import Any
+
 from cluster.errors import BadInput, Unrenderable
 from cluster.models.added_tokens import add_to_tokenizer
 from cluster.models.directory import check_model_directory
@@ -44,7 +46,6 @@ def check(e: Experiment, questions: int) -> None:
             "students that actors host",
             "remove their server for this experiment",
         )
-
     if e.rounds < 2 and any(arm.variant == "wheels" for arm in arms_of(e)):
         raise BadInput(
             "round 1 of arms of kind training_wheels only clones",
@@ -52,23 +53,33 @@ def check(e: Experiment, questions: int) -> None:
             "2 or more; from round 2 on the student learns from its own answers",
             "set rounds, or variant: cloning",
         )
-    for student in e.students:
-        check_renders(student, wheels_of(e))
     teachers = {t.name: t for t in e.teachers if isinstance(t, ModelTeacher)}
+    asked = {name: tokenizer_of(teachers[name]) for name in dict.fromkeys(arm.teacher for arm in arms_of(e))}
     for student in e.students:
-        for name in dict.fromkeys(arm.teacher for arm in arms_of(e)):
-            check_same_vocabulary(student, teachers[name])
+        own = tokenizer_of(student)
+        for name, other in asked.items():
+            check_same_vocabulary(student.name, own, name, other)
+        check_renders(student, own, wheels_of(e))
 
 
-def check_renders(student: Student, wheels: Wheels) -> None:
-    """Refuse a student that cannot be told a budget, or that cannot get the help token.
+def tokenizer_of(model: Student | ModelTeacher) -> Any:
+    """A model's tokenizer.
+
+    Raises:
+        BadInput: the model does not exist.
+    """
+    check_model_directory(model.path)
+    return load_tokenizer(
+        pinned(ModelSource(model.path, model.dtype, model.revision, model.trust_remote_code))
+    )
+
+
+def check_renders(student: Student, tokenizer: Any, wheels: Wheels) -> None:
+    """Refuse a student that cannot be told a budget, or whose tokenizer cannot get the help token.
 
     Raises:
         BadInput: names the student.
     """
-    check_model_directory(student.path)
-    source = pinned(ModelSource(student.path, student.dtype, student.revision, student.trust_remote_code))
-    tokenizer = load_tokenizer(source)
     renderer = Renderer(tokenizer, student.chat_template, template_kwargs=student.chat_template_kwargs)
     try:
         for budget in wheels.budgets:
@@ -83,22 +94,19 @@ def check_renders(student: Student, wheels: Wheels) -> None:
     add_to_tokenizer(tokenizer, [wheels.help])
 
 
-def check_same_vocabulary(student: Student, teacher: ModelTeacher) -> None:
+def check_same_vocabulary(student: str, own: Any, teacher: str, other: Any) -> None:
     """Refuse a teacher whose tokens are not the student's: its distribution is read at the student's tokens.
+
+    Args:
+        own, other: their tokenizers.
 
     Raises:
         BadInput: names both.
     """
-    vocabularies = []
-    for model in (student, teacher):
-        check_model_directory(model.path)
-        source = pinned(ModelSource(model.path, model.dtype, model.revision, model.trust_remote_code))
-        vocabularies.append(load_tokenizer(source).get_vocab())
-    own, other = vocabularies
-    differing = sorted(set(own.items()) ^ set(other.items()))
+    differing = sorted(set(own.get_vocab().items()) ^ set(other.get_vocab().items()))
     if differing:
         raise BadInput(
-            f"student {student.name} and teacher {teacher.name} do not share their vocabulary",
+            f"student {student} and teacher {teacher} do not share their vocabulary",
             f"{len(differing):,} tokens differ, such as {differing[0][0]!r}",
             "a teacher with the student's tokenizer, because its probabilities are read at student's tokens",
             "choose a teacher of the same family, or another kind of arm",

@@ -29,7 +29,7 @@ from jobs.stages.evaluate import (
 from jobs.stages.states import ModelState
 from jobs.stages.train import bring_back
 from jobs.systems.paths import judging_of
-from jobs.systems.training_wheels.paths import help_of, teacher_of, wheels_of
+from jobs.systems.training_wheels.paths import help_of, label_of, teacher_of, wheels_of
 from jobs.systems.training_wheels.relays import PARTS, Relays, asking_of, needs_of, relays
 
 VERSION = 1
@@ -141,7 +141,7 @@ def compare_with_teachers(
     """
     e, judging = start.experiment, judging_of(start.experiment)
     read = {
-        f"{path.label} round {number}, {condition.name}": (path, condition)
+        f"{label_of(path, number)}, {condition.name}": (path, condition)
         for path in states
         for condition in wanted[path]
     }
@@ -203,7 +203,7 @@ def judge(
     labels, asked, stages, told = {}, {}, {}, {}
     for path, conditions in wanted.items():
         for condition in conditions:
-            label = f"{path.label} round {number}, {condition.name}"
+            label = f"{label_of(path, number)}, {condition.name}"
             asked[label] = wants_of(start, path, states[path], condition, judging)
             view = asked[label].view(run)
             stages[label] = stage_of(run, judging, states[path], questions, view)
