@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from cluster.errors import BadInput
 from cluster.models.added_tokens import add_to_model
 from cluster.models.asked import CachedReader, RecomputedReader, why_not_cached
 from cluster.models.plain_way import plain_logits
@@ -289,7 +290,10 @@ def test_which_models_are_read_with_one_cache(kind: str, is_cached: bool) -> Non
 @pytest.mark.parametrize("kind", model_types())
 def test_whatever_is_read_with_one_cache_is_read_right(kind: str) -> None:
     """On longer texts than the probe's, and by more rows."""
-    head = head_of(tiny_model(kind))
+    try:
+        head = head_of(tiny_model(kind))
+    except BadInput as refused:  # for every use, by the proof
+        pytest.skip(str(refused))
     if why_not_cached(head) is not None:
         pytest.skip("read again from the first token")
     g = torch.Generator().manual_seed(3)

@@ -1,19 +1,27 @@
 """Answers as paths: where calls stand, what each decision is rewarded with, and what a cut answer leaves."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from cluster.models.relay import Relayed
+from cluster.models.relay import Calls, Relayed
+from cluster.placement import Needs
+from jobs.experiment.students import Student
 from jobs.experiment.wheels import Wheels
+from jobs.run.tables import Request
+from jobs.stages.hosted import Draw
+from jobs.stages.states import first_state
 from jobs.systems.training_wheels.examples import Rewards, Written, cloned_calls, path_of, without_calls
 from jobs.systems.training_wheels.handler import Texts
 from jobs.systems.training_wheels.judging import by_budget, controls_of
 from jobs.systems.training_wheels.ledger import ledger_of
 from jobs.systems.training_wheels.price import first_price, prices_after
-from jobs.systems.training_wheels.relays import count_relays
+from jobs.systems.training_wheels.relays import Relays, count_relays
 from jobs.systems.training_wheels.sections import passes_per_token
+from tests.runs import open_here
 from training.path_settings import DECISION, NOT_DECIDED, PATH, STATE_ONLY
 
 HELP = 99
@@ -198,3 +206,18 @@ def test_an_answer_as_either_model_reads_it(help_id: int | None) -> None:
     assert own.before == ([1, 2, 4, 5] if help_id is not None else [1, 2, 3, 4])
     cut = Relayed((5,), "length", (False,), (5,), (), (), (), 0)
     assert Texts.of(([1], [3]), cut, help_id, frozenset({60}), 60).mine == [1]
+
+
+def test_an_answer_that_ended_stays_when_the_limit_changes(
+    small_world: dict[str, Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    """The limit is a column of answers, as everywhere, and no part of whose they are."""
+    state = first_state(Student(name="kid", path=str(tiny_model)))
+    here = open_here(small_world, tmp_path)
+    views = [
+        Relays(state, state, 7, Calls(), Draw(0.0, 1.0, limit, seed), False, Request({}), Needs()).view(here)
+        for limit, seed in ((10, 0), (20, 0), (10, 1))
+    ]
+    assert views[0].table.owner.id == views[1].table.owner.id
+    assert views[0].id != views[1].id
+    assert views[0].table.owner.id != views[2].table.owner.id  # calls are drawn

@@ -20,7 +20,7 @@ from jobs.run.rows import Want, make_rows
 from jobs.run.run import Run
 from jobs.run.tables import Owner, Request, unusual
 from jobs.run.views import View
-from jobs.stages.answers import count_answers
+from jobs.stages.answers import count_answers, within
 from jobs.stages.hosted import Draw
 from jobs.stages.states import ModelState
 from jobs.stages.train import bring_back
@@ -61,11 +61,11 @@ class Relays:
 
     def view(self, run: Run) -> View:
         calls = unusual(asdict(self.calls), asdict(Calls()))
-        drawn = {**self.draw.identity(), "limit": self.draw.limit, "read": self.is_read}
-        drawn |= {"seed": self.draw.seed}  # calls are drawn where tokens are the likeliest, too
+        # the seed always: calls are drawn where tokens are the likeliest, too
+        drawn = {**self.draw.identity(), "seed": self.draw.seed, "read": self.is_read}
         identity = {"student": self.student.id, "teacher": self.teacher.id, "calls": calls, **drawn}
         about = {"name": self.student.name, "teacher": self.teacher.name, **identity}
-        return run.view(Owner("relay", VERSION, identity, about), self.request)
+        return run.view(Owner("relay", VERSION, identity, about), self.request, within(self.draw.limit))
 
 
 def needs_of(e: Experiment, teacher: str) -> Needs:
