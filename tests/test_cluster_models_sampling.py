@@ -13,6 +13,7 @@ from cluster.models.loading import ModelSource, load_model
 from cluster.models.proof import SAMPLING, prove
 from cluster.models.proof_of_decoding import refuse_shared_beginning
 from cluster.models.sampling import Completion, Sampling, choose_at, sample
+from cluster.progress import listening
 
 STOP = frozenset({2})
 
@@ -167,11 +168,30 @@ def test_memory_that_runs_out_halves_the_batch_and_changes_no_answer(model: Any)
             raise torch.OutOfMemoryError("out of memory")
 
     handle = model.get_input_embeddings().register_forward_pre_hook(tight)
-    got = sample(model, rows, Sampling(8, STOP))
+    heard: list[float] = []
+    with listening(heard.append):
+        got = sample(model, rows, Sampling(8, STOP))
     handle.remove()
     assert got == expected
+    assert sum(heard) == pytest.approx(1), "what is computed again is reported once"
     assert max(fed) == 9
     assert 2 in fed
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("way", ["batched", "alone", "recomputed"])
+def test_progress_is_told_while_a_batch_is_under_way(
+    model: Any, way: Any, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of long answers by a large model takes minutes."""
+    monkeypatch.setattr("cluster.models.sampling.lanes_of", lambda _: lanes)
+    monkeypatch.setattr("cluster.models.sampling.LEAST_ROWS", 2)
+    heard: list[float] = []
+    with listening(heard.append):
+        sample(model, prompts(4), Sampling(10, frozenset(), way=way))
+    assert sum(heard) == pytest.approx(1)
+    assert len(heard) >= (4 if way == "alone" else 10)
+    assert min(heard) > 0
 
 
 def test_logits_that_are_not_numbers_fail_their_row() -> None:

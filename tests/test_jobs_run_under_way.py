@@ -126,7 +126,7 @@ class Slow:
         if len(items) == 8:
             for _ in range(3):
                 tell(0.25)
-            wait_until(lambda: "squares: 6 of 8 numbers" in self.said.getvalue(), 60)
+            wait_until(lambda: "squares them: 6 of 8 numbers" in self.said.getvalue(), 60)
         return pd.DataFrame([(n * n,) for n in items], columns=COLUMNS)
 
     def give_up(self, item: int, reason: str) -> pd.DataFrame:
@@ -154,7 +154,7 @@ def squares(folder: Path, numbers: int, size: int) -> str:
 def test_a_run_shows_what_its_workers_have_done_within_a_shard(tmp_path: Path) -> None:
     """The handler waits until its own progress has been shown."""
     said = squares(tmp_path, 8, 8)
-    counts = [int(line.split()[1]) for line in said.splitlines() if line.startswith("squares: ")]
+    counts = [int(line.split()[2]) for line in said.splitlines() if line.startswith("squares them: ")]
     assert 6 in counts
     assert counts[-1] == 8
     assert not list(tmp_path.rglob(f"*{under_way.NOTE}"))

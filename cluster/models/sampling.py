@@ -6,7 +6,7 @@ floating-point rounding.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import torch
 from cluster.halving import run_halving
 from cluster.models.decoding import CachedRows, RecomputedRows, Way, generate_alone
 from cluster.models.positions import context_length, stretched_above
-from cluster.progress import tell
+from cluster.progress import Piece
 from cluster.threads import lanes_of, one_thread, side_by_side
 
 Finish = Literal["stop", "length"]
@@ -104,17 +104,25 @@ def sample(
     asked = [_Asked(prompt, seed) for prompt, seed in zip(prompts, drawn, strict=True)]
     completions: list[Completion | Exception | None] = [None] * len(prompts)
 
-    def sampled(rows: Sequence[int]) -> list[Completion | Exception]:
-        return run_halving([asked[i] for i in rows], lambda some: _sample_batch(model, some, settings))
+    def sampled(batch: tuple[Sequence[int], Piece]) -> list[Completion | Exception]:
+        rows, piece = batch
+        found = run_halving(
+            [asked[i] for i in rows],
+            lambda some: _sample_batch(
+                model, some, settings, lambda done: piece.reach(done * len(some) / len(rows))
+            ),
+        )
+        piece.reach(1.0)
+        return found
 
     # a model whose positions stretch keeps the longest row it has seen
     lanes = lanes_of(model) if stretched_above(model) == math.inf else 1
-    batches = batches_of(prompts, settings.max_new_tokens, settings.token_budget, lanes)
+    parts = batches_of(prompts, settings.max_new_tokens, settings.token_budget, lanes)
+    batches = [(rows, Piece(len(rows) / len(prompts))) for rows in parts]
     with one_thread(model):
-        for rows, found in zip(batches, side_by_side(lanes, sampled, batches), strict=True):
+        for (rows, _), found in zip(batches, side_by_side(lanes, sampled, batches), strict=True):
             for i, completion in zip(rows, found, strict=True):
                 completions[i] = completion
-            tell(len(rows) / len(prompts))
     return [c for c in completions if c is not None]
 
 
@@ -140,28 +148,39 @@ def batches_of(
 
 
 @torch.inference_mode()
-def _sample_batch(model: Any, asked: Sequence[_Asked], settings: Sampling) -> list[Completion]:
+def _sample_batch(
+    model: Any, asked: Sequence[_Asked], settings: Sampling, tell: Callable[[float], None]
+) -> list[Completion]:
     """Sample a batch. Rows that grow beyond the length at which a model stretches its positions continue
     without a cache.
+
+    Args:
+        tell: is told the finished share of the batch after every step. A row that goes on counts by its
+            tokens.
     """
     growing = [_Growing(a, settings) for a in asked]
     longest, steady = context_length(model) or math.inf, stretched_above(model)
     for row in growing:
         row.limit = int(min(settings.max_new_tokens, longest - len(row.asked.prompt)))
     short = [row for row in growing if row.room(steady) > 0]
+
+    def told() -> None:
+        tell(sum(row.share for row in growing) / len(growing))
+
     if settings.way == "alone":
         for row in short:
             generate_alone(model, row.asked.prompt, row.room(steady), row.take)
+            told()
     elif short:
         texts = [row.text for row in short]
         if settings.way == "batched":
             shared = common_beginning(texts) if settings.shares_beginning else 0
-            _grow(CachedRows(model, texts, shared), short, steady, settings)
+            _grow(CachedRows(model, texts, shared), short, steady, settings, told)
         else:
-            _grow(RecomputedRows(model, texts), short, steady, settings)
+            _grow(RecomputedRows(model, texts), short, steady, settings, told)
     long = [row for row in growing if row.room(math.inf) > 0]
     if long:
-        _grow(RecomputedRows(model, [row.text for row in long]), long, math.inf, settings)
+        _grow(RecomputedRows(model, [row.text for row in long]), long, math.inf, settings, told)
     return [Completion(tuple(row.ids), row.finish or "length", tuple(row.logprobs)) for row in growing]
 
 
@@ -197,6 +216,11 @@ class _Growing:
         return 0 if self.finish is not None else int(max(0, left))
 
     @property
+    def share(self) -> float:
+        """How much of the answer is done. 1 if it has ended; what it may still grow is not known before."""
+        return 1.0 if self.finish is not None else len(self.ids) / max(1, self.limit)
+
+    @property
     def draw(self) -> float:
         """The draw for the next token, in [0, 1)."""
         return (
@@ -228,10 +252,17 @@ class _Growing:
 
 
 def _grow(
-    rows: CachedRows | RecomputedRows, growing: Sequence[_Growing], length: float, settings: Sampling
+    rows: CachedRows | RecomputedRows,
+    growing: Sequence[_Growing],
+    length: float,
+    settings: Sampling,
+    told: Callable[[], None],
 ) -> None:
     """Decode step by step until no row has room within `length`. Rows without room leave the batch, several
     at a time.
+
+    Args:
+        told: is called after every step.
     """
     under_way = list(growing)  # the answer of each place in the batch
     chosen: torch.Tensor | None = None
@@ -242,6 +273,7 @@ def _grow(
         for row, token, logprob in zip(under_way, chosen.tolist(), logprobs, strict=True):
             if row.room(length):
                 row.add(token, logprob)
+        told()
         kept = [place for place, row in enumerate(under_way) if row.room(length)]
         if not kept:
             return

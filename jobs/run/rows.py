@@ -123,7 +123,7 @@ def _make(run: Run, wants: Sequence[Want], unit: str) -> None:
         is_here = all(isinstance(part, Part) for _, part in todo)
         tables = list({want.view.table.path: want.view.table.directory for want, _ in todo}.values())
         with (
-            run.terminal.bar(wants[0].kind, rows, unit if is_here else "shards") as bar,
+            run.terminal.bar(_named(wants), rows, unit if is_here else "shards") as bar,
             followed(bar, tables, is_here) as all_of_it,
         ):
             for result in run.host.pool.run(jobs_of(todo, run.registration.id)):
@@ -135,6 +135,12 @@ def _make(run: Run, wants: Sequence[Want], unit: str) -> None:
             want.view.finish(partial(_counted, want), want.counted)
         want.settle()
         run.say_fallbacks(f"{want.kind} {want.label}", want.view.table.directory)
+
+
+def _named(wants: Sequence[Want]) -> str:
+    """The name of the work on these views: `generate ada and 2 more`. The wants come last first."""
+    name = f"{wants[-1].kind} {wants[-1].label}"
+    return f"{name} and {len(wants) - 1} more" if len(wants) > 1 else name
 
 
 def _counted(want: Want, rows: pd.DataFrame) -> Mapping[str, Any]:
