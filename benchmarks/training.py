@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,25 @@ SHAPE = {
     "num_attention_heads": 5,
     "num_key_value_heads": 5,
 }
-BATCH, WARM, RATE = 32, 4, 5e-4
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What both sides do.
+
+    Attributes:
+        batch: examples a step.
+        warm: first steps that are not counted.
+        lora: rank and alpha of an adapter on all linear layers; None trains all weights.
+    """
+
+    batch: int = 32
+    warm: int = 4
+    rate: float = 5e-4
+    lora: tuple[int, int] | None = None
+
+
+SETUP = Setup()
 
 
 def prepare(folder: Path, steps: int) -> None:
@@ -48,22 +67,33 @@ def prepare(folder: Path, steps: int) -> None:
 
 
 def write_inputs(folder: Path, tokenizer: Any, steps: int) -> None:
-    """Write the examples for this project, and the rows for TRL in the order of this project's batches."""
+    """Write GSM8K's training examples, as many as the steps take."""
     from cluster.models.rendering import Renderer
+
+    data = SHARED / "data" / "gsm8k" / "train.jsonl"
+    rows = map(json.loads, data.read_text(encoding="utf-8").splitlines()[: steps * SETUP.batch])
+    texts = [(row["question"], row["answer"]) for row in rows]
+    write_examples_in_order(folder, Renderer(tokenizer), texts, steps, SETUP.batch)
+
+
+def write_examples_in_order(
+    folder: Path, renderer: Any, texts: Sequence[tuple[str, str]], steps: int, batch: int
+) -> None:
+    """Write the examples for this project, and the rows for TRL in the order of this project's batches.
+
+    Args:
+        texts: question and answer of each example.
+    """
     from cluster.storage import Place
     from training.batches import global_batches
     from training.data import Example, write_examples
 
-    renderer = Renderer(tokenizer)
-    lines = (
-        (SHARED / "data" / "gsm8k" / "train.jsonl").read_text(encoding="utf-8").splitlines()[: steps * BATCH]
-    )
     examples = []
-    for row in map(json.loads, lines):
-        r = renderer.conversation(row["question"], row["answer"])
+    for question, answer in texts:
+        r = renderer.conversation(question, answer)
         examples.append(Example(r.ids[: r.answer_end], r.prompt_length, r.answer_end))
     write_examples(Place(str(folder / "examples.arrow")), examples)
-    ordered = [examples[i] for batch in global_batches(len(examples), BATCH, 0, 0, steps) for i in batch]
+    ordered = [examples[i] for some in global_batches(len(examples), batch, 0, 0, steps) for i in some]
     rows = [
         {"input_ids": list(e.ids), "completion_mask": [int(t >= e.loss_start) for t in range(e.length)]}
         for e in ordered
@@ -93,7 +123,7 @@ def write_student(directory: Path, tokenizer: Any) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def measure_ours(folder: Path, steps: int) -> None:
+def measure_ours(folder: Path, steps: int, setup: Setup = SETUP) -> None:
     """The training loop as an experiment runs it: Ray Train and DeepSpeed, one worker."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     from cluster.models.loading import ModelSource
@@ -106,7 +136,7 @@ def measure_ours(folder: Path, steps: int) -> None:
 
     output = folder / f"ours-{time.monotonic_ns()}"
     source, examples = ModelSource(str(folder / "student")), str(folder / "examples.arrow")
-    job = TrainJob("bench", source, examples, str(output), 0, our_settings(steps))
+    job = TrainJob("bench", source, examples, str(output), 0, our_settings(steps, setup))
     cpus = os.cpu_count() or 1
     with connect(RaySettings(num_cpus=cpus, object_store_mib=100), folder / "ray.log"):
         train_jobs(
@@ -117,28 +147,28 @@ def measure_ours(folder: Path, steps: int) -> None:
         )
     rows = read_metrics(Place(str(output)))
     peak = json.loads((output / DONE).read_text(encoding="utf-8"))["peak_memory_mib"]
-    report(
-        [r["seconds"] for r in rows], [r["answer_tokens"] for r in rows], [r["loss_nats"] for r in rows], peak
-    )
+    seconds, tokens = [r["seconds"] for r in rows], [r["answer_tokens"] for r in rows]
+    report(seconds, tokens, [r["loss_nats"] for r in rows], peak, setup.warm)
 
 
-def our_settings(steps: int) -> "TrainSettings":
+def our_settings(steps: int, setup: Setup = SETUP) -> "TrainSettings":
     """A constant rate without warm-up or decay, as TRL is given it."""
-    from training.settings import TrainSettings
+    from training.settings import LoraSettings, TrainSettings
 
     return TrainSettings(
-        learning_rate=RATE,
+        learning_rate=setup.rate,
         steps=steps,
-        batch_size=BATCH,
+        batch_size=setup.batch,
         micro_batch_tokens=16_384,
         schedule="constant",
         warmup_ratio=0.0,
         weight_decay=0.0,
         zero_stage=0,
+        lora=LoraSettings(*setup.lora) if setup.lora else None,
     )
 
 
-def measure_trl(folder: Path, steps: int, side: str) -> None:
+def measure_trl(folder: Path, steps: int, side: str, setup: Setup = SETUP) -> None:
     """SFTTrainer on the same examples in the same order."""
     import torch
     from datasets import Dataset
@@ -152,10 +182,11 @@ def measure_trl(folder: Path, steps: int, side: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder / "student")
     trainer = SFTTrainer(
         model=str(folder / "student"),
-        args=trl_settings(folder / "trl", steps, layout, int(per_device)),
+        args=trl_settings(folder / "trl", steps, layout, int(per_device), setup),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         callbacks=[clock(times, losses)],
+        peft_config=_adapter(setup),
     )
     trainer.train()
     if layout == "packed":
@@ -163,23 +194,36 @@ def measure_trl(folder: Path, steps: int, side: str) -> None:
         tokens = [answer / len(times)] * len(times)
     else:
         tokens = [
-            float(sum(sum(r["completion_mask"]) for r in rows[k * BATCH : (k + 1) * BATCH]))
+            float(sum(sum(r["completion_mask"]) for r in rows[k * setup.batch :][: setup.batch]))
             for k in range(len(times))
         ]
-    report(times, tokens, losses, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    report(times, tokens, losses, peak, setup.warm)
 
 
-def trl_settings(output: Path, steps: int, layout: str, per_device: int) -> Any:
+def _adapter(setup: Setup) -> Any:
+    """The adapter as peft is given it, or None."""
+    from peft import LoraConfig
+
+    if setup.lora is None:
+        return None
+    rank, alpha = setup.lora
+    return LoraConfig(
+        r=rank, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"
+    )
+
+
+def trl_settings(output: Path, steps: int, layout: str, per_device: int, setup: Setup) -> Any:
     """TRL's configuration of one side: padded, padding-free or packed."""
     from trl import SFTConfig
 
     config = SFTConfig(
         output_dir=str(output),
         per_device_train_batch_size=per_device,
-        gradient_accumulation_steps=1 if layout == "packed" else BATCH // per_device,
+        gradient_accumulation_steps=1 if layout == "packed" else setup.batch // per_device,
         max_steps=steps if layout != "packed" else -1,
         num_train_epochs=1,
-        learning_rate=RATE,
+        learning_rate=setup.rate,
         lr_scheduler_type="constant",
         weight_decay=0.0,
         max_grad_norm=1.0,
@@ -221,9 +265,9 @@ def clock(times: list[float], losses: list[float]) -> Any:
 
 
 def report(
-    seconds: Sequence[float], tokens: Sequence[float], losses: Sequence[float], peak_mib: float
+    seconds: Sequence[float], tokens: Sequence[float], losses: Sequence[float], peak_mib: float, warm: int
 ) -> None:
-    rates = [t / s for t, s in zip(tokens[WARM:], seconds[WARM:], strict=True)]
+    rates = [t / s for t, s in zip(tokens[warm:], seconds[warm:], strict=True)]
     emit(
         {
             "tokens_per_s": statistics.median(rates),
@@ -234,12 +278,9 @@ def report(
     )
 
 
-def say(found: dict[str, Any], parameters: int, steps: int) -> None:
+def say(found: dict[str, Any], about: str, steps: int) -> None:
     """Print the comparison for a reader."""
-    print(
-        f"{parameters / 1e6:.1f}M parameters, GSM8K, float32: {spread(found['speedups'])} times "
-        "the best of TRL, wanted 1.5"
-    )
+    print(f"{about}, float32: {spread(found['speedups'])} times the best of TRL, wanted 1.5")
     for side, rates in found["tokens_per_s"].items():
         print(
             f"    {side:16} {statistics.median(rates):8,.0f} answer tokens/s, peak "
@@ -266,7 +307,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         prepared = in_fresh_process(__spec__.name, "--measure", name, str(steps), "prepare")
         found = against_the_best(__spec__.name, name, steps, turns, sides, "tokens_per_s")
-    say(found, prepared["parameters"], steps)
+    say(found, f"{prepared['parameters'] / 1e6:.1f}M parameters, GSM8K", steps)
     return finish("training", found | {"parameters": prepared["parameters"]})
 
 
