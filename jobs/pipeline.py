@@ -22,6 +22,7 @@ from jobs.run.run import Run
 from jobs.run.tables import Table
 from jobs.stages.check import Checkable, Checks, check_checks, true_solutions
 from jobs.stages.evaluate import evaluate_students
+from jobs.stages.examples import RARE
 from jobs.stages.judge import judge_owner
 from jobs.stages.secret import read_key
 from jobs.stages.states import ModelState, check_student, first_state
@@ -76,6 +77,8 @@ def look(run: Run, experiment: Experiment) -> Looked:
     ):
         read_key(e.judge)  # before teachers are paid for answers that cannot be judged
     check_engines(e)
+    if line := longer_than_judged(e):
+        run.terminal.say(line)
     students = {s.name: first_state(s) for s in e.students}
     for student in students.values():
         check_student(student, e.score.target_layer, e.train.lora)
@@ -96,6 +99,21 @@ def begin(run: Run, looked: Looked) -> Start:
     if harvest.teachers and not pool.by_state.get("verified"):
         raise nothing_verified(pool)
     return Start(e, questions, looked.held_out, pool, students, before, looked.data, looked.hosted)
+
+
+def longer_than_judged(e: Experiment) -> str:
+    """A line if teachers may write longer answers than students may be judged by: such a run ends after its
+    teachers were paid, if it chooses many of them. Empty otherwise.
+    """
+    written, judged = e.generate.max_new_tokens, e.evaluate.max_new_tokens
+    asked = [t for t in e.teachers if not isinstance(t, FileTeacher)]
+    is_tolerated = e.evaluate.metric != "accuracy" or e.evaluate.allow_truncation
+    if not asked or is_tolerated or written <= judged:
+        return ""
+    return (
+        f"beware: teachers may write {written:,} tokens (generate.max_new_tokens) and students {judged:,} "
+        f"(evaluate.max_new_tokens): the run ends if more than {RARE:.0%} of chosen answers are longer"
+    )
 
 
 def harvest_of(e: Experiment) -> Harvest:

@@ -1,6 +1,7 @@
 """The ledger on a small world, and clear ends for bad input."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 
 from cluster.errors import BadInput
 from jobs.experiment.parsing import parse_experiment
-from jobs.pipeline import load_questions
+from jobs.experiment.stages import Evaluate
+from jobs.pipeline import load_questions, longer_than_judged
+from jobs.results.judged import Judged
 from jobs.results.summary import summarise, verdict_lines
 from jobs.stages.evaluate import evaluate_students
-from jobs.stages.examples import refuse_another_rendering
+from jobs.stages.examples import answer_tokens, check_lengths, refuse_another_rendering
 from jobs.stages.states import first_state
 from jobs.systems.paths import judging_of
 from tests.runs import choose, open_here, run, tutelage, write_experiment
@@ -58,6 +61,46 @@ def test_chosen_answers_longer_than_the_student_may_generate_stop_the_run_before
     with pytest.raises(BadInput, match=r"longer than the student may generate.*evaluate\.max_new_tokens="):
         run(small_world, tmp_path, evaluate={"max_new_tokens": 10})
     assert not list(Path(small_world["store"]).glob("train/*/metrics.jsonl"))
+
+
+def test_few_longer_answers_are_learned_and_told_of() -> None:
+    """A text may have more tokens than its teacher wrote it in: one such answer ended a run of 78."""
+    tokens = np.array([161] + 77 * [90])
+    line = check_lengths("kid scas", tokens, Evaluate(max_new_tokens=160))
+    assert line.startswith("kid scas: 1 of 78 chosen answers are longer")
+    with pytest.raises(BadInput, match=r"5 of 78 .* got up to 161 tokens.*evaluate\.max_new_tokens=161"):
+        check_lengths("kid scas", np.array(5 * [161] + 73 * [90]), Evaluate(max_new_tokens=160))
+    assert check_lengths("kid scas", tokens, Evaluate(max_new_tokens=161)) == ""
+
+
+def test_longer_teachers_than_students_are_told_of_before_anybody_is_asked(
+    small_world: dict[str, Any],
+) -> None:
+    teachers = [{"name": "ann", "path": "somewhere"}]
+    judged = {"evaluate": {"max_new_tokens": 100}, "generate": {"max_new_tokens": 101}}
+    tree = small_world | judged | {"teachers": teachers}
+    assert "101 tokens (generate.max_new_tokens)" in longer_than_judged(parse_experiment(tree))
+    for calm in (
+        {"generate": {"max_new_tokens": 100}},
+        {"evaluate": {"max_new_tokens": 100, "allow_truncation": True}},
+        {"teachers": small_world["teachers"]},
+    ):
+        assert longer_than_judged(parse_experiment(tree | calm)) == ""
+
+
+def test_a_report_counts_answers_that_are_longer_than_the_student_may_generate(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
+    outcome = run(small_world, tmp_path)[1]
+    own = [round_.examples for round_ in outcome.rounds.values() if round_.examples is not None]
+    longer = sum(int((answer_tokens(stage) > 48).sum()) for stage in own)
+    (line,) = [line for line in Judged(outcome).notes() if "longer than evaluate" in line]
+    assert "evaluate.max_new_tokens (48)" in line
+    assert sum(map(int, re.findall(r"\w+ (\d+)", line.partition("seeds: ")[2]))) == longer > 0
+    e = outcome.start.experiment
+    evaluate = e.evaluate.model_copy(update={"max_new_tokens": 500})
+    roomy = replace(outcome.start, experiment=e.model_copy(update={"evaluate": evaluate}))
+    assert not [line for line in Judged(replace(outcome, start=roomy)).notes() if "longer" in line]
 
 
 def test_answers_over_the_scoring_limit_are_too_long_in_the_ledger(

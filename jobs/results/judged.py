@@ -27,6 +27,7 @@ from jobs.results.values import (
 )
 from jobs.run.keys import question_key
 from jobs.run.store import Stage
+from jobs.stages.examples import answer_tokens
 from training.comparison import Comparison
 from training.evaluation import Interval, SeedVariance
 
@@ -171,9 +172,20 @@ class Judged:
 
     def notes(self) -> list[str]:
         """Paths that could not be judged, and those whose seeds lie much farther apart than the others', in
-        words.
+        words. Then choices with answers that are longer than the student may generate.
         """
-        return [*unjudged_lines([self.last]), *loud_lines([self.last])]
+        return [*unjudged_lines([self.last]), *loud_lines([self.last]), *self._longer()]
+
+    def _longer(self) -> list[str]:
+        """One line for all arms that chose such answers."""
+        evaluate, found = self.experiment.evaluate, dict[str, int]()
+        for (path, _), own in self.outcome.rounds.items():
+            if own.chosen is not None and own.examples is not None and evaluate.metric == "accuracy":
+                longer = int((answer_tokens(own.examples) > evaluate.max_new_tokens).sum())
+                found[path.arm.name] = found.get(path.arm.name, 0) + longer
+        told = ", ".join(f"{arm} {count}" for arm, count in found.items() if count)
+        limit = f"evaluate.max_new_tokens ({evaluate.max_new_tokens:,})"
+        return [f"chosen answers that are longer than {limit}, all rounds and seeds: {told}"] if told else []
 
     def chose_alike(self, student: str, arm: str, baseline: str) -> bool:
         """Whether two arms trained on the same answers, with the same weights, in every round and seed, and
