@@ -1,6 +1,7 @@
 """Which teacher's answer should this student learn from? The front door for Python.
 
     score(student, questions, answers)   what each answer would cost the student to learn, as a DataFrame
+    rank(student, questions, answers)    which teacher's answers cost it least, and how sure that is
     choose(costs, rule="groups")         which answers to train on
     verify(answers, references)          which answers are right
     audit(student, questions, answers)   whether the costs rank answers as their gradient norms do
@@ -27,6 +28,7 @@ for _line in _claim():
 # where each name is defined; its type stands in tutelage.pyi
 _PLACES = {
     "score": "jobs.standalone.score",
+    "rank": "jobs.standalone.rank",
     "choose": "jobs.standalone.select",
     "verify": "jobs.standalone.verify",
     "audit": "jobs.standalone.audit",

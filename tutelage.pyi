@@ -5,6 +5,7 @@ from jobs.doors.python import RunResults as RunResults
 from jobs.doors.python import read_results as read_results
 from jobs.doors.python import run as run
 from jobs.standalone.audit import audit as audit
+from jobs.standalone.rank import rank as rank
 from jobs.standalone.score import score as score
 from jobs.standalone.select import choose as choose
 from jobs.standalone.verify import verify as verify

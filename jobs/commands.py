@@ -22,7 +22,7 @@ from jobs.doors.miniature import miniature
 from jobs.doors.quickstart import quickstart
 from jobs.doors.relay import relay
 from jobs.doors.run import run
-from jobs.doors.standalone import audit, score, select, verify
+from jobs.doors.standalone import audit, rank, score, select, verify
 from jobs.doors.study import study
 from jobs.doors.sweep import sweep
 from jobs.run.progress import printable
@@ -69,7 +69,7 @@ DOORS = (
     gc,
     miniature,
 )
-STAGES_ALONE = (score, select, verify, audit)
+STAGES_ALONE = (score, rank, select, verify, audit)
 for door in (*DOORS, *STAGES_ALONE):  # in the order of --help
     app.command()(told_when_interrupted(door))
 

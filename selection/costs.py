@@ -112,7 +112,7 @@ def naturalness(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
 
 def local_naturalness(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
     """Mean over sentences of a sentence's mean loss, given the question and a few sentences before it (arXiv
-    2510.03988). `selection/windows.py` cuts the sentences.
+    2510.03988, whose second version calls it LALP). `selection/windows.py` cuts the sentences.
     """
     return table["local_loss"]
 

@@ -1,4 +1,4 @@
-"""Stages alone, on the user's own files: `tutelage score`, `select`, `verify` and `audit`."""
+"""Stages alone, on the user's own files: `tutelage score`, `rank`, `select`, `verify` and `audit`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -84,6 +84,73 @@ def score(
             num_gpus=num_gpus,
         )
     )
+
+
+def rank(
+    out: Annotated[Path, typer.Option(help="Folder for ranking.html and its tables.")],
+    answers: TeacherFiles = "",
+    student: Annotated[str, typer.Option(help="Directory or hub id of the student.")] = "",
+    questions: Annotated[
+        str | None, typer.Option(help="File with the references, where the answers' own rows have none.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="How answers are checked: math, exact, numeric, choice, or none.")
+    ] = "math",
+    cost: Annotated[str, typer.Option(help="The cost that the summary speaks of.")] = "scas",
+    family: Annotated[
+        list[str] | None,
+        typer.Option(help="TEACHER=FAMILY of its model, such as ann=qwen3; once for each teacher."),
+    ] = None,
+    student_family: Annotated[str | None, typer.Option(help="Family of the student's model.")] = None,
+    statistics: Annotated[
+        Path | None,
+        typer.Option(help="statistics.parquet of an earlier ranking: nothing is scored, --student unused."),
+    ] = None,
+    scas_lambda: QuestionWeight = 0.5,
+    chat_template: ChatTemplate = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Device = "auto",
+    max_length: Annotated[int, typer.Option(help="Longer conversations are left out.")] = 4096,
+    limit: Limit = None,
+    skip_broken_lines: KeepGoodLines = False,
+    draws: Annotated[int, typer.Option(help="Draws of the questions, for intervals.")] = 2000,
+    seed: int = 0,
+    address: Annotated[
+        str | None,
+        typer.Option(help="A Ray cluster's address, or auto: score there. Without it, in this process."),
+    ] = None,
+    store: Annotated[
+        str, typer.Option(help="On a cluster: where statistics are kept and found again.")
+    ] = "store",
+    workers: Annotated[int, typer.Option(help="On a cluster: the most actors that hold the student.")] = 1,
+    num_gpus: Annotated[float, typer.Option(help="On a cluster: GPUs of each actor.")] = 0.0,
+) -> None:
+    """Rank teachers for your student before anything is trained, and say what speaks against the order."""
+    check_out_folder(out, [one for one in (answers, student) if one])
+    from jobs.results.ranking import RankSettings
+    from jobs.standalone.rank import RankOptions, families_of, rank_files
+    from jobs.standalone.score import ScoreOptions
+
+    scoring = ScoreOptions(
+        student=student,
+        answers=answers,
+        out=out,
+        scas_lambda=scas_lambda,
+        compat="ours",
+        target_layer=None,
+        chat_template=chat_template,
+        dtype=dtype,
+        device=device,
+        max_length=max_length,
+        limit=limit,
+        skip_broken_lines=skip_broken_lines,
+        address=address,
+        store=store,
+        workers=workers,
+        num_gpus=num_gpus,
+    )
+    settings = RankSettings(cost, scas_lambda, draws, seed, families_of(family or []), student_family)
+    rank_files(RankOptions(scoring, settings, method, questions, statistics))
 
 
 def audit(

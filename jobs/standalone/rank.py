@@ -1,0 +1,310 @@
+"""Which teacher a student should learn from, told from their answers before anything is trained."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+from rich.table import Table
+
+from cluster.errors import BadInput
+from cluster.storage import Place
+from jobs.experiment.questions import Fields
+from jobs.files.answers import answer_and_references
+from jobs.files.given import Column, Lists, Rows, read_given
+from jobs.files.layouts import Answers, read_teacher_files
+from jobs.files.questions import read_questions
+from jobs.files.refusals import NotUnderstood
+from jobs.report.ranking import write_ranking
+from jobs.results.ranking import Ranking, RankSettings, rank_answers
+from jobs.run.progress import Terminal
+from jobs.standalone.score import ScoreOptions, check_cost, check_options, score_here, score_in_shards
+from jobs.standalone.student import Student, open_student
+from jobs.standalone.verify import check_method
+from selection.checking import Verifier
+from selection.costs import CostName
+from selection.scoring import STATISTIC_NAMES, Scorer
+from selection.verification import VerifySettings
+
+STATISTICS = "statistics.parquet"
+SHOWN = 30  # teachers in the terminal's table
+
+
+def rank(
+    student: Student | None,
+    questions: Column | None = None,
+    answers: Lists | Rows | None = None,
+    *,
+    cost: CostName = "scas",
+    scas_lambda: float = 0.5,
+    references: Column | None = None,
+    method: str = "math",
+    families: Mapping[str, str] | None = None,
+    student_family: str | None = None,
+    chat_template: str | None = None,
+    max_length: int = 4096,
+    dtype: str = "float32",
+    device: str = "auto",
+    draws: int = 2000,
+    seed: int = 0,
+    verbose: bool = False,
+) -> Ranking:
+    """Teachers in the order of what their answers would cost this student to learn. One forward pass an
+    answer, no Ray, no training.
+
+    Args:
+        student, questions, answers: as in `tutelage.score`, of two teachers or more. With `student` None,
+            `answers` is what `tutelage.score` returned: nothing is computed again. It may have a column
+            `verdict`.
+        cost: the cost that the summary and the warnings speak of. All costs of one pass are ranked.
+        scas_lambda: weight of the answer-question block of `scas`, 0 to 1.
+        references: one entry a question, as in `tutelage.verify`. Rows may hold them instead.
+        method: how answers are checked against references: `math`, `exact`, `numeric`, `choice`; `none`
+            checks nothing.
+        families: teacher -> the family of its model, such as qwen3. Checkpoints and sizes of one model are
+            one family.
+        student_family: the student's.
+        chat_template, max_length, dtype, device: as in `tutelage.score`.
+        draws, seed: of the resampled questions.
+        verbose: show progress.
+
+    Returns:
+        A `Ranking`: `order`, `agreement`, `stability` and `teachers` are DataFrames, `warnings` says what
+        speaks against believing the order. `jobs.report.ranking.write_ranking` writes its page.
+
+    Raises:
+        BadInput: fewer than two teachers, no question that all of them answered, an option out of range, a
+            model that cannot be loaded.
+
+    Example:
+        >>> import tutelage
+        >>> answers = {"ann": ["A: 3"], "bob": ["3, because 1 + 2 = 3"]}
+        >>> tutelage.rank("path/to/student", ["1 + 2?"], answers).order  # doctest: +SKIP
+    """
+    check_cost(cost, scas_lambda)
+    settings = RankSettings(cost, scas_lambda, draws, seed, dict(families or {}), student_family)
+    check_rank(settings, method)
+    if student is None:
+        return rank_answers(_of_scores(answers), "", settings)
+    if answers is None:
+        raise BadInput("no answers", "", "lists beside the questions, or rows that hold both", "")
+    found, terminal = read_given(questions, answers), Terminal(quiet=not verbose)
+    with open_student(student, chat_template, "ours", dtype, device) as (model, renderer):
+        scorer = Scorer(model, renderer.special_ids)
+        scores = score_in_shards(found.in_order(), renderer, scorer, max_length, terminal)
+    known = {} if references is None else _listed(references)
+    return rank_answers(judged(scores, found, known, method, terminal), _name_of(student), settings)
+
+
+def _of_scores(answers: object) -> pd.DataFrame:
+    """Scored answers, as `tutelage.score` returned them.
+
+    Raises:
+        BadInput: it is no such table.
+    """
+    needed = ["question_id", "teacher", "state", *STATISTIC_NAMES]
+    lacking = [name for name in needed if not isinstance(answers, pd.DataFrame) or name not in answers]
+    if lacking:
+        raise BadInput(
+            "no student, and no scored answers",
+            f"lacks {', '.join(lacking[:4])}",
+            "the table that tutelage.score returned, or a student",
+            "",
+        )
+    assert isinstance(answers, pd.DataFrame)
+    return answers
+
+
+def _read_statistics(path: Path) -> pd.DataFrame:
+    """The scored answers of an earlier ranking.
+
+    Raises:
+        BadInput: there is no such file.
+    """
+    try:
+        return _of_scores(pd.read_parquet(path))
+    except (OSError, pa.ArrowInvalid) as error:
+        remedy = "the statistics.parquet of an earlier ranking"
+        raise BadInput("no table of scored answers", path, remedy, "") from error
+
+
+def _name_of(student: Student) -> str:
+    return str(student) if isinstance(student, str | Path) else type(student[0]).__name__
+
+
+def _listed(references: Column) -> dict[str, tuple[str, ...]]:
+    """References by the ids of listed questions, which are their places."""
+    return {
+        str(k): tuple(str(r) for r in (own if isinstance(own, list | tuple) else [own]) if r is not None)
+        for k, own in enumerate(references)
+    }
+
+
+def check_rank(settings: RankSettings, method: str) -> None:
+    """Refuse settings that no answer is scored for.
+
+    Raises:
+        BadInput: with what is possible.
+    """
+    if method != "none":
+        check_method(method)
+    if method == "function":
+        raise BadInput("--method", method, "math, exact, numeric, choice or none", "verify the answers first")
+    if settings.draws < 1:
+        raise BadInput("--draws", settings.draws, "1 or more; 2000 is usual", "")
+
+
+def judged(
+    scores: pd.DataFrame,
+    found: Answers,
+    references: Mapping[str, tuple[str, ...]],
+    method: str,
+    terminal: Terminal,
+) -> pd.DataFrame:
+    """The scores with a column `verdict`, empty where no reference is known or the method cannot read it.
+
+    Args:
+        references: by question. A question that is not there has those of its answers' own rows.
+    """
+    if method == "none" or "verdict" in scores:
+        return scores
+    known = {
+        row.answer_id: _references_of(row.question_id, found.sources[row.answer_id], references)
+        for row in found.rows
+    }
+    verdicts, scored = {}, set(scores.loc[scores["state"] == "scored", "answer_id"])
+    to_check = [row for row in found.rows if known[row.answer_id] and row.answer_id in scored]
+    if not to_check:
+        return scores
+    settings = VerifySettings(method)  # type: ignore[arg-type]
+    with Verifier(settings) as verifier, terminal.bar("verify", len(to_check), "answers") as bar:
+        for row in to_check:
+            state = verifier.check(row.answer, known[row.answer_id]).state
+            verdicts[row.answer_id] = "" if state == "unreadable_reference" else state
+            bar.advance()
+    return scores.assign(verdict=[verdicts.get(i, "") for i in scores["answer_id"]])
+
+
+def _references_of(
+    question: str, row: Mapping[str, object], references: Mapping[str, tuple[str, ...]]
+) -> tuple[str, ...]:
+    if question in references:
+        return references[question]
+    try:
+        return answer_and_references(row, None, None)[1]
+    except NotUnderstood:
+        return ()
+
+
+@dataclass(frozen=True)
+class RankOptions:
+    """The options of `tutelage rank`."""
+
+    score: ScoreOptions
+    settings: RankSettings
+    method: str = "math"
+    questions: str | None = None
+    statistics: Path | None = None
+
+
+def rank_files(options: RankOptions) -> None:
+    """Score the answers, rank their teachers, and write the page with its tables.
+
+    Raises:
+        BadInput: an option out of its range, a defect of a file.
+    """
+    check_rank(options.settings, options.method)
+    if options.statistics is None and not (options.score.student and options.score.answers):
+        got = "no student" if options.score.answers else "no answers"
+        raise BadInput("nothing to rank", got, "--student and --answers, or --statistics", "")
+    terminal, out = Terminal(), options.score.out
+    if options.statistics is not None:
+        answers = _read_statistics(options.statistics)
+        terminal.say(f"{options.statistics}: {len(answers):,} scored answers")
+    else:
+        answers = _scored(options, terminal)
+        out.mkdir(parents=True, exist_ok=True)
+        answers.to_parquet(out / STATISTICS, index=False)
+    ranking = rank_answers(answers, options.score.student, options.settings)
+    paths = write_ranking(ranking, Place(str(out)))
+    shared = f"{ranking.questions:,} questions that all of them answered"
+    terminal.say(f"teachers by {ranking.settings.primary}, on {shared}")
+    terminal.show(as_table(ranking))
+    for line in ranking.warnings:
+        terminal.say(f"beware: {line}")
+    terminal.say(f"wrote {', '.join(str(p) for p in paths)}")
+
+
+def _scored(options: RankOptions, terminal: Terminal) -> pd.DataFrame:
+    """The statistics and verdicts of all answers in files."""
+    check_options(options.score)
+    on_broken = terminal.say if options.score.skip_broken_lines else None
+    found = read_teacher_files(options.score.answers, on_broken, options.score.limit)
+    for line in [str(found), *found.notes]:
+        terminal.say(line)
+    if len({row.teacher for row in found.rows}) < 2:
+        names = ", ".join(sorted({row.teacher for row in found.rows})) or "nobody"
+        raise BadInput("nothing to rank", f"answers of {names}", "answers of two teachers or more", "")
+    references: dict[str, tuple[str, ...]] = {}
+    if options.questions is not None:
+        read = read_questions(options.questions, Fields(), on_broken=on_broken)
+        terminal.say(str(read))
+        references = {q.id: q.references for q in read.questions}
+    if options.score.address is None:
+        scores = score_here(options.score, found.in_order(), terminal)
+    else:
+        from jobs.standalone.cluster import score_on_cluster
+
+        scores = score_on_cluster(options.score, found.in_order(), terminal)
+    return judged(scores, found, references, options.method, terminal)
+
+
+def as_table(ranking: Ranking) -> Table:
+    """The order of the primary cost for the terminal."""
+    shown = Table()
+    for column in (
+        "place",
+        "teacher",
+        ranking.settings.primary,
+        "95 %",
+        "first in",
+        "behind the first",
+        "tokens",
+        "right",
+    ):
+        shown.add_column(column)
+    about = ranking.teachers.set_index("teacher")
+    for _, r in ranking.primary.head(SHOWN).iterrows():
+        right, behind = about.loc[r["teacher"], "right"], "–"
+        if r["place"] > 1:
+            behind = f"{r['behind']:.3g} ({r['behind_low']:.3g} to {r['behind_high']:.3g})"
+        shown.add_row(
+            str(r["place"]),
+            str(r["teacher"]),
+            f"{r['mean']:.4g}",
+            f"{r['low']:.4g} to {r['high']:.4g}",
+            f"{r['is_first']:.0%}",
+            behind,
+            f"{about.loc[r['teacher'], 'tokens']:,.0f}",
+            "" if pd.isna(right) else f"{right:.0%}",
+        )
+    return shown
+
+
+def families_of(named: Sequence[str]) -> dict[str, str]:
+    """Families given as TEACHER=FAMILY.
+
+    Raises:
+        BadInput: one is not of that form.
+
+    >>> families_of(["ann=qwen3", "a=b=c"])
+    {'ann': 'qwen3', 'a=b': 'c'}
+    """
+    found = {}
+    for one in named:
+        teacher, equals, family = one.rpartition("=")
+        if not equals or not teacher or not family:
+            raise BadInput("--family", one, "TEACHER=FAMILY, such as ann=qwen3", "")
+        found[teacher] = family
+    return found

@@ -1,0 +1,361 @@
+"""Ranks teachers by what their answers cost one student, on questions that all of them answered.
+
+A teacher's cost is the mean over questions of the mean over its answers to a question. Questions are drawn
+again, with replacement, for everything that is said about chance. No model is needed here.
+
+Shapes: T teachers, Q questions, B draws, P pairs of teachers.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from cluster.errors import BadInput
+
+LEVEL = 0.05
+POWER = 0.8  # of the number of questions that would tell two teachers apart
+SIZES = (10, 30, 100, 300, 1000)  # of the nested parts whose orders are compared
+DRAWS_AT_ONCE = 200
+FEW_FAMILIES = 4  # with fewer, families are not drawn again
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Costs of teachers on the questions that all of them answered.
+
+    Attributes:
+        values: by cost, [T, Q]; lower is better.
+        tokens: [T, Q], answer tokens, mean over a teacher's answers to a question.
+        logs: [T, Q], the same of their natural logarithm.
+        unmatched: how many questions a teacher answered that some other did not.
+        instead: a teacher whose absence would leave the most questions, and how many these are.
+    """
+
+    teachers: tuple[str, ...]
+    questions: tuple[str, ...]
+    values: Mapping[str, np.ndarray]
+    tokens: np.ndarray
+    logs: np.ndarray
+    unmatched: Mapping[str, int]
+    instead: tuple[str, int] | None = None
+
+
+def match(answers: pd.DataFrame, costs: Sequence[str]) -> Matched:
+    """The costs on the questions that every teacher answered.
+
+    Args:
+        answers: one row an answer: `question_id`, `teacher`, `n_answer` (tokens, at least 1) and a column
+            for each cost. A cost may be NaN; such an answer counts as none.
+
+    Raises:
+        BadInput: fewer than two teachers, or no question that all of them answered.
+    """
+    known = answers[answers[[*costs, "n_answer"]].notna().all(axis=1)]
+    known = known.assign(_log=np.log(known["n_answer"].astype(float).clip(lower=1.0)))
+    teachers = tuple(sorted(answers["teacher"].unique()))
+    if len(teachers) < 2:
+        raise BadInput(
+            "nothing to rank", f"answers of {', '.join(teachers) or 'nobody'}", "two teachers or more", ""
+        )
+    answered = {str(t): set(known.loc[known["teacher"] == t, "question_id"]) for t in teachers}
+    shared = set.intersection(*answered.values())
+    instead = _left_out(answered) if len(teachers) > 2 else None
+    if not shared:
+        remedy = ""
+        if instead is not None and instead[1]:
+            remedy = f"leave out {instead[0]}: then {instead[1]:,} questions are answered by all"
+        got = ", ".join(f"{t} {len(q):,}" for t, q in answered.items())
+        raise BadInput(
+            "no question that all teachers answered",
+            f"questions with a cost: {got}",
+            "the same questions, under the same ids, for all teachers",
+            remedy,
+        )
+    questions = tuple(sorted(shared))
+    columns = [*costs, "n_answer", "_log"]
+    means = known[known["question_id"].isin(shared)].groupby(["teacher", "question_id"])[columns].mean()
+
+    def table(name: str) -> np.ndarray:
+        return means[name].unstack().loc[list(teachers), list(questions)].to_numpy(float)
+
+    return Matched(
+        teachers,
+        questions,
+        {cost: table(cost) for cost in costs},
+        table("n_answer"),
+        table("_log"),
+        {t: len(q) - len(shared) for t, q in answered.items()},
+        instead if instead is not None and instead[1] > len(shared) else None,
+    )
+
+
+def _left_out(answered: Mapping[str, set[str]]) -> tuple[str, int]:
+    """The teacher without which most questions are answered by all others, and how many."""
+    counts = {t: len(set.intersection(*(q for other, q in answered.items() if other != t))) for t in answered}
+    return max(counts.items(), key=lambda item: item[1])
+
+
+class Draws:
+    """Means of teachers over questions that are drawn again. The draws are the same for every cost.
+
+    Args:
+        draws: B, how many.
+        size: how many questions a draw has; by default as many as there are.
+    """
+
+    def __init__(self, questions: int, draws: int, seed: int, size: int | None = None) -> None:
+        self.questions, self.draws, self.seed, self.size = questions, draws, seed, size or questions
+
+    def means(self, values_TQ: np.ndarray) -> np.ndarray:
+        """[B, T]."""
+        return self.weighted(values_TQ)[..., 0]
+
+    def weighted(self, *values_TQ: np.ndarray) -> np.ndarray:
+        """The means of several tables: [B, T, number of tables]."""
+        rng, stacked = np.random.default_rng(self.seed), np.concatenate(values_TQ)
+        parts = []
+        for start in range(0, self.draws, DRAWS_AT_ONCE):
+            many = min(DRAWS_AT_ONCE, self.draws - start)
+            drawn = rng.integers(self.questions, size=(many, self.size))
+            drawn += np.arange(many)[:, None] * self.questions
+            weights_BQ = np.bincount(drawn.ravel(), minlength=many * self.questions).reshape(many, -1)
+            parts.append(weights_BQ @ stacked.T / self.size)
+        found = np.concatenate(parts)
+        return found.reshape(self.draws, len(values_TQ), -1).swapaxes(1, 2)
+
+
+def interval(draws_B: np.ndarray, questions: int) -> tuple[float, float]:
+    """A 95 % interval from means of drawn questions: percentiles that are moved out as far as Student's t is
+    wider than what percentiles of so few questions give (the expanded percentile interval, arXiv 1411.5279).
+    NaN with a single question.
+    """
+    if questions < 2:
+        return math.nan, math.nan
+    wide = math.sqrt(questions / (questions - 1)) * stats.t.ppf(1 - LEVEL / 2, questions - 1)
+    share = float(stats.norm.cdf(-wide))
+    low, high = np.quantile(draws_B, [share, 1 - share])
+    return float(low), float(high)
+
+
+def questions_to_tell(differences_Q: np.ndarray) -> float:
+    """How many questions would tell a difference from 0 in 80 % of cases, if it is what was seen. Infinite
+    if nothing was seen; NaN with a single question.
+
+    >>> questions_to_tell(np.array([1.0, 0.0, 1.0, 2.0]))  # mean 1, variance 2/3: 2.8^2 * 2/3 = 5.2
+    6.0
+    """
+    if len(differences_Q) < 2:
+        return math.nan
+    mean, deviation = float(differences_Q.mean()), float(differences_Q.std(ddof=1))
+    if mean == 0:
+        return math.inf
+    return (
+        math.ceil(((stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER)) * deviation / mean) ** 2 or 1.0)
+        + 0.0
+    )
+
+
+def order_table(matched: Matched, draws: int, seed: int) -> pd.DataFrame:
+    """The teachers in the order of every cost.
+
+    Returns:
+        Columns `cost`, `place` (from 1), `teacher`, `mean`, `low`, `high`; `is_first` (the probability of
+        being first); `behind`, `behind_low`, `behind_high` (mean less the first teacher's, paired over
+        questions); `questions_to_tell` it from the first; and the same at equal length (`at_equal_length`).
+    """
+    found, drawn = [], Draws(len(matched.questions), draws, seed)
+    for cost, values_TQ in matched.values.items():
+        means_T, means_BT = values_TQ.mean(axis=1), drawn.means(values_TQ)
+        order = sorted(range(len(means_T)), key=lambda t: (means_T[t], matched.teachers[t]))
+        first, shares = order[0], first_shares(means_BT)
+        even = at_equal_length(matched, cost, drawn)
+        for place, t in enumerate(order, start=1):
+            low, high = interval(means_BT[:, t], len(matched.questions))
+            behind = interval(means_BT[:, t] - means_BT[:, first], len(matched.questions))
+            tell = math.nan if t == first else questions_to_tell(values_TQ[t] - values_TQ[first])
+            found.append(
+                {
+                    "cost": cost,
+                    "place": place,
+                    "teacher": matched.teachers[t],
+                    "mean": means_T[t],
+                    "low": low,
+                    "high": high,
+                    "is_first": shares[t],
+                    "behind": means_T[t] - means_T[first],
+                    "behind_low": behind[0],
+                    "behind_high": behind[1],
+                    "questions_to_tell": tell,
+                    **even.loc[t].to_dict(),
+                }
+            )
+    return pd.DataFrame(found)
+
+
+def first_shares(means_BT: np.ndarray) -> np.ndarray:
+    """The share of draws in which each teacher is first. Teachers that are equal share a draw.
+
+    >>> first_shares(np.array([[1.0, 2.0], [1.0, 1.0]])).tolist()
+    [0.75, 0.25]
+    """
+    is_least = means_BT == means_BT.min(axis=1, keepdims=True)
+    return np.asarray((is_least / is_least.sum(axis=1, keepdims=True)).mean(axis=0))
+
+
+def at_equal_length(matched: Matched, cost: str, drawn: Draws) -> pd.DataFrame:
+    """The teachers' costs as if all answers were equally long: a teacher's effect beside the logarithm of an
+    answer's tokens, in a linear model with an effect of each question and each teacher.
+
+    Returns:
+        For each teacher `even_place` and `even_behind` with `even_low` and `even_high`, behind the first of
+        this order. NaN where length explains nothing, because within a teacher it does not vary.
+    """
+    y_TQ, x_TQ = matched.values[cost], matched.logs
+    y_TQ, x_TQ = y_TQ - y_TQ.mean(axis=0), x_TQ - x_TQ.mean(axis=0)
+    names = ["even_place", "even_behind", "even_low", "even_high"]
+    whole = Draws(len(matched.questions), 1, 0)
+    whole_T = _effects(*_moments(whole, y_TQ, x_TQ, every=True))[0]
+    if np.isnan(whole_T).any() or cost in ("shortest", "longest"):
+        return pd.DataFrame(np.nan, index=range(len(matched.teachers)), columns=names)
+    effects_BT = _effects(*_moments(drawn, y_TQ, x_TQ))
+    order = sorted(range(len(whole_T)), key=lambda t: (whole_T[t], matched.teachers[t]))
+    rows = {}
+    for place, t in enumerate(order, start=1):
+        behind_B = effects_BT[:, t] - effects_BT[:, order[0]]
+        bounds = interval(behind_B[~np.isnan(behind_B)], len(matched.questions))
+        rows[t] = [place, whole_T[t] - whole_T[order[0]], *bounds]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=names)
+
+
+def _moments(
+    drawn: Draws, y_TQ: np.ndarray, x_TQ: np.ndarray, every: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Means over questions of y, x, x times y and x squared, each [B, T]."""
+    tables = (y_TQ, x_TQ, x_TQ * y_TQ, x_TQ**2)
+    if every:
+        return tuple(table.mean(axis=1)[None] for table in tables)  # type: ignore[return-value]
+    found_BT4 = drawn.weighted(*tables)
+    return tuple(found_BT4[..., k] for k in range(4))  # type: ignore[return-value]
+
+
+def _effects(y_BT: np.ndarray, x_BT: np.ndarray, xy_BT: np.ndarray, xx_BT: np.ndarray) -> np.ndarray:
+    """The teachers' effects beside length, from means of what is left within questions. [B, T]."""
+    shared_B = (xy_BT - x_BT * y_BT).sum(axis=1)
+    varied_B = (xx_BT - x_BT**2).sum(axis=1)
+    varied_B = np.where(varied_B > 1e-9, varied_B, np.nan)
+    return np.asarray(y_BT - (shared_B / varied_B)[:, None] * x_BT)
+
+
+def signs(means_BT: np.ndarray) -> np.ndarray:
+    """The order of every pair of teachers, as -1, 0 or 1: [B, P]."""
+    first, second = np.triu_indices(means_BT.shape[1], 1)
+    return np.sign(means_BT[:, first] - means_BT[:, second])
+
+
+def tau(a_BP: np.ndarray, b_BP: np.ndarray, weights_BP: np.ndarray | None = None) -> np.ndarray:
+    """Kendall's tau-b of two orders, from the signs of their pairs: [B]. NaN where an order has no pair.
+
+    >>> float(tau(signs(np.array([[1.0, 2.0, 3.0]])), signs(np.array([[1.0, 3.0, 2.0]])))[0])
+    0.3333333333333333
+    """
+    weights = np.ones_like(a_BP) if weights_BP is None else weights_BP
+    both = (weights * a_BP * b_BP).sum(axis=-1)
+    size = np.sqrt((weights * a_BP**2).sum(axis=-1) * (weights * b_BP**2).sum(axis=-1))
+    return np.asarray(np.divide(both, size, out=np.full_like(both, np.nan), where=size > 0))
+
+
+def family_weights(families: Sequence[str], draws: int, seed: int) -> np.ndarray | None:
+    """Weights of all pairs of teachers when their families are drawn again: [B, P]. None if there are fewer
+    than four families: then the teachers are taken as they are.
+
+    A family that is drawn twice counts twice, its own pairs too. Copies of a teacher make no pair.
+    """
+    names, own = np.unique(list(families), return_inverse=True)
+    if len(names) < FEW_FAMILIES:
+        return None
+    rng = np.random.default_rng(seed)
+    counts_BF = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws).astype(float)
+    first, second = np.triu_indices(len(own), 1)
+    across = counts_BF[:, own[first]] * counts_BF[:, own[second]]
+    return np.where(own[first] == own[second], counts_BF[:, own[first]], across)
+
+
+def agreement_table(
+    matched: Matched, draws: int, seed: int, families: Sequence[str], truth: Mapping[str, float] | None = None
+) -> pd.DataFrame:
+    """Kendall's tau-b between the orders of all costs, or between each of them and the truth.
+
+    Args:
+        families: of each teacher. Teachers of one family (checkpoints of a training, sizes of a model) are
+            drawn together.
+        truth: what each teacher really gave; more is better. Then each cost is compared with it alone.
+
+    Returns:
+        Columns `cost`, `with` (another cost, or `truth`), `tau`; `low` and `high` over questions, for these
+        teachers; `low_teachers` and `high_teachers` over questions and families, NaN with fewer than four
+        families.
+    """
+    drawn, count = Draws(len(matched.questions), draws, seed), len(matched.questions)
+    whole = {cost: signs(values.mean(axis=1)[None]) for cost, values in matched.values.items()}
+    again = {cost: signs(drawn.means(values)) for cost, values in matched.values.items()}
+    names = list(matched.values)
+    pairs = [(a, b) for k, a in enumerate(names) for b in names[k + 1 :]]
+    if truth is not None:
+        means_1T = -np.array([[truth[t] for t in matched.teachers]])
+        whole["truth"], again["truth"] = signs(means_1T), np.repeat(signs(means_1T), draws, axis=0)
+        pairs = [(a, "truth") for a in names]
+    weights_BP, rows = family_weights(families, draws, seed + 1), []
+    for a, b in pairs:
+        low, high = interval_of_tau(tau(again[a], again[b]), count)
+        wide = (math.nan, math.nan)
+        if weights_BP is not None:
+            wide = interval_of_tau(tau(again[a], again[b], weights_BP), len(set(families)))
+        rows.append((a, b, float(tau(whole[a], whole[b])[0]), low, high, *wide))
+    columns = ["cost", "with", "tau", "low", "high", "low_teachers", "high_teachers"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def interval_of_tau(taus_B: np.ndarray, count: int) -> tuple[float, float]:
+    """Percentiles of drawn taus. Draws without a tau (all teachers equal) are left out.
+
+    Args:
+        count: how many questions or families were drawn.
+    """
+    known = taus_B[~np.isnan(taus_B)]
+    return interval(known, count) if len(known) else (math.nan, math.nan)
+
+
+def stability_table(matched: Matched, draws: int, seed: int) -> pd.DataFrame:
+    """How an order holds when there are fewer questions: nested parts of 10, 30, 100, 300 and 1,000
+    questions, and all of them.
+
+    Returns:
+        Columns `cost`, `questions`, `order` (on this part), `repeats` and `first_repeats` (the share of draws
+        of as many questions from the part that give the same whole order, and the same first teacher), `tau`
+        (of the part's order with that on all questions).
+    """
+    count = len(matched.questions)
+    shuffled, rows = np.random.default_rng(seed).permutation(count), []
+    for cost, values_TQ in matched.values.items():
+        means_T = values_TQ.mean(axis=1)
+        for size in [*(s for s in SIZES if s < count), count]:
+            part_TQ = values_TQ[:, shuffled[:size]]
+            own_T = part_TQ.mean(axis=1)
+            order = sorted(range(len(own_T)), key=lambda t: (own_T[t], matched.teachers[t]))
+            means_BT = Draws(size, draws, seed).means(part_TQ)
+            ordered = np.diff(means_BT[:, order], axis=1) >= 0
+            rows.append(
+                {
+                    "cost": cost,
+                    "questions": size,
+                    "order": " < ".join(matched.teachers[t] for t in order),
+                    "repeats": float(ordered.all(axis=1).mean()),
+                    "first_repeats": float((means_BT.argmin(axis=1) == order[0]).mean()),
+                    "tau": float(tau(signs(own_T[None]), signs(means_T[None]))[0]),
+                }
+            )
+    return pd.DataFrame(rows)

@@ -1,0 +1,144 @@
+"""`tutelage rank` and `tutelage.rank`: real files, a real student, and what people bring."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import tutelage as front
+from cluster.errors import BadInput
+from tests.runs import tutelage
+
+TEACHERS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+
+
+@pytest.fixture(scope="module")
+def answers(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden answers, one file a teacher, with references."""
+    folder = tmp_path_factory.mktemp("answers")
+    for file in sorted((golden / "candidates").glob("*.jsonl")):
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        kept = [row for row in rows if row["id"] in {r["id"] for r in rows[:30]}]
+        (folder / file.name).write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ranked(golden: Path, answers: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("ranking")
+    done = tutelage(
+        "rank", "--student", golden / "student", "--answers", answers, "--out", out, "--method", "numeric"
+    )
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_the_order_is_that_of_mean_scores_and_lies_in_every_file(
+    ranked: tuple[Path, str], answers: Path, golden: Path
+) -> None:
+    out, said = ranked
+    order = pd.read_csv(out / "order.csv")
+    own = order[order["cost"] == "scas"]
+    costs = front.score(str(golden / "student"), answers=answers)
+    means = costs.groupby("teacher")["cost"].mean().sort_values()
+    assert own["teacher"].tolist() == means.index.tolist()
+    assert own["mean"].to_numpy() == pytest.approx(means.to_numpy(), rel=1e-4)
+    kept = json.loads((out / "ranking.json").read_text())
+    assert kept["questions"] == 30
+    assert [row["teacher"] for row in kept["order"][: len(own)]] == own["teacher"].tolist()
+    page = (out / "ranking.html").read_text()
+    assert page.index(own["teacher"].iloc[0]) < page.index(own["teacher"].iloc[-1])
+    assert "30 questions" in said
+
+
+def test_a_second_ranking_needs_no_student(ranked: tuple[Path, str], tmp_path: Path) -> None:
+    out, _ = ranked
+    done = tutelage(
+        "rank", "--statistics", out / "statistics.parquet", "--out", tmp_path, "--cost", "naturalness"
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = (pd.read_csv(folder / "order.csv") for folder in (out, tmp_path))
+    assert second["cost"].iloc[0] == "naturalness"
+    for cost in set(first["cost"]):
+        one, other = (t[t["cost"] == cost].reset_index(drop=True) for t in (first, second))
+        pd.testing.assert_frame_equal(one, other)
+
+
+def test_python_gives_the_same_and_says_what_speaks_against_it(
+    ranked: tuple[Path, str], answers: Path, golden: Path
+) -> None:
+    families = {t.stem: t.stem.split("_")[0] for t in answers.iterdir()}
+    found = front.rank(
+        str(golden / "student"), answers=answers, method="numeric", families=families, student_family="6b"
+    )
+    order = pd.read_csv(ranked[0] / "order.csv")
+    assert found.primary["teacher"].tolist() == order[order["cost"] == "scas"]["teacher"].tolist()
+    assert "other family" in set(found.order["cost"])
+    assert any("own family (6b)" in line for line in found.warnings)
+    again = front.rank(None, answers=front.score(str(golden / "student"), answers=answers))
+    assert any("no answer was checked" in line for line in again.warnings)
+
+
+def test_an_answer_without_a_cost_costs_its_question_and_not_the_ranking(
+    answers: Path, golden: Path, tmp_path: Path
+) -> None:
+    files = sorted(answers.iterdir())
+    for file in files:
+        lines = file.read_text(encoding="utf-8").splitlines()
+        if file == files[0]:
+            lines[0] = json.dumps({**json.loads(lines[0]), "teacher_output": "word " * 5000})
+        (tmp_path / file.name).write_text("\n".join(lines), encoding="utf-8")
+    found = front.rank(str(golden / "student"), answers=tmp_path)
+    assert found.questions == 29
+    assert any(f"without {files[0].stem} it would be 30" in line for line in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--student", "S"), "got no answers"),
+        (("--answers", "A"), "got no student"),
+        (("--student", "S", "--answers", "A", "--family", "annqwen"), "TEACHER=FAMILY"),
+        (("--student", "S", "--answers", "A", "--family", "nobody=x"), "no answers; got nobody"),
+        (("--student", "S", "--answers", "A", "--method", "guess"), "--method; got guess"),
+        (("--student", "S", "--answers", "A", "--draws", "0"), "--draws; got 0"),
+        (("--student", "S", "--answers", "A", "--cost", "grace"), "grace"),
+        (("--student", "S", "--answers", "ONE"), "two teachers or more"),
+        (("--statistics", "ONE"), "statistics"),
+    ],
+)
+def test_bad_options_end_in_one_line(
+    options: tuple[str, ...], said: str, answers: Path, golden: Path, tmp_path: Path
+) -> None:
+    one = next(answers.iterdir())
+    given = {"S": golden / "student", "A": answers, "ONE": one}
+    done = tutelage("rank", *(given.get(o, o) for o in options), "--out", tmp_path / "out")
+    assert done.returncode == 2, done.stdout
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_teachers_name_cannot_write_into_the_page(golden: Path, tmp_path: Path) -> None:
+    questions = [f"{k} + 1?" for k in range(6)]
+    said: dict[str, Any] = {
+        "<script>alert(1)</script>": [f"A: {k}" for k in range(6)],
+        "=1+1": [f"The answer is {k}" for k in range(6)],
+    }
+    found = front.rank(str(golden / "student"), questions, said, references=list(range(6)), method="numeric")
+    assert found.teachers.set_index("teacher")["right"].to_dict() == dict.fromkeys(said, 1.0)
+    from cluster.storage import Place
+    from jobs.report.ranking import write_ranking
+
+    write_ranking(found, Place(str(tmp_path)))
+    page = (tmp_path / "ranking.html").read_text()
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;" in page
+    assert not re.search(r"(^|,)=1\+1", (tmp_path / "order.csv").read_text(), re.M)
+
+
+def test_lists_of_teachers_without_a_common_question_are_refused(golden: Path) -> None:
+    with pytest.raises(BadInput, match="no question that all teachers answered"):
+        front.rank(str(golden / "student"), ["1?", "2?"], {"ann": ["A: 1", None], "bob": [None, "A: 2"]})
