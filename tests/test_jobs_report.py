@@ -21,7 +21,7 @@ from jobs.experiment.parsing import parse_experiment
 from jobs.report.claims import claim_lines
 from jobs.report.lineage import in_pages
 from jobs.report.run import render_report, write_report
-from jobs.results.summary import Results, summarise
+from jobs.results.summary import Results, summarise, write_results
 from jobs.study.published import compared_again
 from tests.conftest import make_small_world
 from tests.runs import open_here, run
@@ -226,6 +226,27 @@ def test_ten_thousand_long_answers_stay_within_ten_megabytes_a_page(results: Res
     sizes = [file.stat().st_size for file in [page, *tmp_path.glob("lineage-*.html")]]
     assert len(sizes) > 1
     assert max(sizes) < 10_000_000
+
+
+def test_teachers_are_ranked_by_what_right_answers_of_shared_questions_cost(
+    results: Results, page: Path, tmp_path: Path
+) -> None:
+    (student,) = results.rankings
+    ranking = results.rankings[student]
+    assert 0 < ranking.questions < 24
+    costs = results.costs.assign(question=results.costs["answer_id"].str.split("/").str[1])
+    answered = costs.groupby("question")["teacher"].nunique()
+    shared = costs[costs["question"].isin(answered.index[answered == costs["teacher"].nunique()])]
+    assert shared["question"].nunique() == ranking.questions
+    means = shared.groupby("teacher")["scas"].mean().sort_values()
+    assert ranking.primary["teacher"].tolist() == means.index.tolist()
+    assert ranking.primary["mean"].tolist() == pytest.approx(means.tolist())
+    text = page.read_text()
+    assert '<section id="ranking">' in text
+    assert f"by scas, {ranking.questions} questions" in text
+    write_results(results, Place(str(tmp_path)))
+    kept = json.loads((tmp_path / "results.json").read_text())["ranking"][student]
+    assert [row["teacher"] for row in kept if row["cost"] == "scas"] == means.index.tolist()
 
 
 def test_the_report_is_the_same_page_when_written_again(results: Results) -> None:

@@ -46,7 +46,7 @@ def render_ranking(ranking: Ranking) -> str:
         "ranking.html.j2",
         {"order": order_chart(ranking)},
         r=ranking,
-        primary=_primary_table(ranking),
+        primary=primary_table(ranking),
         places=places_table(ranking),
         agreement=_agreement_table(ranking),
         stability=_stability_table(ranking),
@@ -82,7 +82,8 @@ def _range(low: float, high: float) -> str:
     return "" if np.isnan(low) else f"{low:.3g} to {high:.3g}"
 
 
-def _primary_table(r: Ranking) -> pd.DataFrame:
+def primary_table(r: Ranking) -> pd.DataFrame:
+    """The order of the primary cost, in words."""
     about, rows = r.teachers.set_index("teacher"), []
     for _, own in r.primary.iterrows():
         known = about.loc[own["teacher"]]

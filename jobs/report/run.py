@@ -25,6 +25,7 @@ from jobs.report.charts import (
 from jobs.report.claims import claim_lines, corrected_p, p_words
 from jobs.report.lineage import SCRIPT, further_pages, in_pages, remove_stale, section_of
 from jobs.report.page import render_page
+from jobs.report.ranking import places_table, primary_table
 from jobs.results.summary import Results, format_interval
 
 MOST_COLOURS = 12  # the most teachers whose colours can be told apart
@@ -69,6 +70,7 @@ def render_report(results: Results, pages: Sequence[Sequence[dict[str, Any]]] | 
         lengths=_lengths(results.chosen),
         shares=_shares(results.chosen),
         shares_map=shares_map(results.chosen),
+        rankings={s: (primary_table(r), places_table(r), r) for s, r in results.rankings.items()},
         quartiles=_quartiles(results.costs),
         bars=bars,
         by_family=_family_shares(results.chosen),

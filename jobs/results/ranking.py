@@ -1,13 +1,16 @@
 """Teachers in the order of what their answers cost one student, and what speaks against believing it."""
 
+import contextlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from cluster.errors import BadInput
+from jobs.results.outcome import Outcome
+from jobs.results.tables import first_scored, scas_settings
 from selection.costs import COSTS, COSTS_OF_STATISTICS, CostSettings
 from selection.ranking import Matched, agreement_table, match, order_table, stability_table
 
@@ -108,6 +111,27 @@ def rank_answers(answers: pd.DataFrame, student: str, settings: RankSettings) ->
     return ranking
 
 
+def rank_run(outcome: Outcome) -> dict[str, Ranking]:
+    """The teachers of a run for each of its students, from the costs before training of right answers: all of
+    them in a run of one slice, else those of the first slices. Students without such costs are left out, and
+    so is everything if no question was answered rightly by all teachers.
+    """
+    e, found = outcome.start.experiment, dict[str, Ranking]()
+    families = {t.name: getattr(t, "lineage", None) or t.family or "" for t in e.teachers}
+    for student in e.students:
+        paths = (path for path in outcome.paths if path.student == student.name)
+        scores = next((s for path in paths if (s := outcome.scores(path, 1)) is not None), None)
+        if scores is None:
+            continue
+        scored = first_scored(replace(scores, further=()))
+        named = {t: f for t, f in families.items() if f and t in set(scored["teacher"])}
+        lambda_ = scas_settings(outcome).scas_lambda
+        settings = RankSettings("scas", lambda_, families=named, student_family=student.lineage)
+        with contextlib.suppress(BadInput):  # one teacher alone, or no question that all of them answered
+            found[student.name] = rank_answers(scored.assign(verdict="correct"), student.name, settings)
+    return found
+
+
 def costs_of(table: pd.DataFrame, cost: str, scas_lambda: float) -> pd.Series:
     """A cost of every answer. NaN where it is no finite number, which costs only that answer."""
     found = COSTS[cost](table, CostSettings(cost, scas_lambda)).astype(float)  # type: ignore[arg-type]
@@ -115,10 +139,11 @@ def costs_of(table: pd.DataFrame, cost: str, scas_lambda: float) -> pd.Series:
 
 
 def _judged(answers: pd.DataFrame) -> pd.Series | None:
-    """1 for every answer that is not right. None unless all answers were judged."""
+    """1 for every answer that is not right. None unless all answers were judged and one is not right."""
     if "verdict" not in answers or not answers["verdict"].isin(JUDGED).all():
         return None
-    return (answers["verdict"] != "correct").astype(float)
+    wrong = (answers["verdict"] != "correct").astype(float)
+    return wrong if wrong.any() else None
 
 
 def _teachers(

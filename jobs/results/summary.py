@@ -16,6 +16,7 @@ from jobs.results.ledger import drop_bias, nothing_to_choose, run_ledger
 from jobs.results.lineage import Lineage, lineage_of
 from jobs.results.outcome import Outcome, Section
 from jobs.results.quarantine import name_in_commands, quarantine
+from jobs.results.ranking import Ranking, rank_run
 from jobs.results.strongest import baselines_of, strongest_lines, strongest_table
 from jobs.results.tables import (
     chosen_table,
@@ -61,6 +62,7 @@ class Results:
     spent: pd.DataFrame
     fallbacks: pd.DataFrame
     cards: Cards
+    rankings: dict[str, Ranking]
     lineage: Lineage
     sections: list[Section]
     ended: list[str]
@@ -110,6 +112,7 @@ def summarise(run: Run, outcome: Outcome) -> Results:
         spent=usage_table(run),
         fallbacks=fallbacks(run),
         cards=cards_of(outcome),
+        rankings=rank_run(outcome),
         lineage=lineage_of(outcome),
         sections=outcome.sections,
         ended=[f"ended: {why}" for _, why in outcome.ended.values()],
@@ -163,6 +166,7 @@ def write_results(results: Results, directory: Place) -> None:
             for (s, a, c), p in zip(results.comparisons, corrected, strict=True)
         ],
         "strongest": results.strongest.to_dict("records"),
+        "ranking": {s: r.order.to_dict("records") for s, r in results.rankings.items()},
         "notes": results.notes,
         "questions": results.questions,
         "nothing_to_choose": results.nothing_to_choose,

@@ -124,7 +124,7 @@ def cost_table(outcome: Outcome) -> pd.DataFrame:
         stage = replace(scores, further=())
         if any(t["student"].iloc[0] == path.student for t in tables):
             continue
-        scored = _first_scored(stage)
+        scored = first_scored(stage)
         if len(scored) == 0:
             continue
         table = scored[["answer_id", "teacher"]].assign(student=path.student)
@@ -133,7 +133,7 @@ def cost_table(outcome: Outcome) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _first_scored(scores: PoolScores) -> pd.DataFrame:
+def first_scored(scores: PoolScores) -> pd.DataFrame:
     """The scored answers of the first slices."""
     found = pd.DataFrame()
     for own in scores.each():
