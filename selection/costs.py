@@ -23,6 +23,8 @@ CostName = Literal[
     "gradient_norm",
     "car",
     "grace",
+    "aslec_drop",
+    "aslec_casl",
     "learned",
     "shortest",
     "longest",
@@ -31,13 +33,15 @@ CostName = Literal[
     "worst_token",
     "preference",
 ]
-Measure = Literal["sentences", "alone", "gradient", "sketch"]
+Measure = Literal["sentences", "alone", "gradient", "sketch", "steps"]
 # The measure that a cost needs besides one forward pass over question and answer.
 MEASURE_OF: dict[str, Measure] = {
     "local_naturalness": "sentences",
     "ifd": "alone",
     "gradient_norm": "gradient",
     "grace": "sketch",
+    "aslec_drop": "steps",
+    "aslec_casl": "steps",
 }
 FEATURES = (
     "mean_loss",
@@ -129,6 +133,32 @@ def ifd(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
     alone = (table["alone_loss"] / table["n_alone"]).clip(lower=1e-12)
     ratio = table["answer_loss"] / table["n_answer"] / alone
     return ratio.where(ratio >= 1, -ratio)
+
+
+def aslec_drop(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
+    """Mean loss per answer token without the first token of every step (ASLEC-drop, arXiv 2604.06834). An
+    answer whose every token begins a step keeps its mean loss; the published program gives it the best score.
+
+    >>> table = pd.DataFrame({"answer_loss": [6.0, 4.0], "n_answer": [4, 1]})
+    >>> aslec_drop(table.assign(first_loss=[3.0, 4.0], n_first=[1, 1]), CostSettings("aslec_drop")).tolist()
+    [1.0, 4.0]
+    """
+    left = table["n_answer"] - table["n_first"]
+    mean = table["answer_loss"] / table["n_answer"]
+    return ((table["answer_loss"] - table["first_loss"]) / left.clip(lower=1)).where(left > 0, mean)
+
+
+def aslec_casl(table: pd.DataFrame, of_teachers: Mapping[str, float]) -> pd.Series:
+    """Mean loss per answer token without what the share of first tokens explains (ASLEC-casl, arXiv
+    2604.06834): L - gamma F, with F the number of steps over that of tokens, and gamma of the answer's
+    teacher (`selection/teacher_costs.py` fits it).
+
+    >>> table = pd.DataFrame({"answer_loss": [6.0], "n_answer": [4], "n_first": [1], "teacher": ["ann"]})
+    >>> aslec_casl(table, {"ann": 2.0}).tolist()
+    [1.0]
+    """
+    gamma = np.array([of_teachers[t] for t in table["teacher"].tolist()])
+    return table["answer_loss"] / table["n_answer"] - gamma * table["n_first"] / table["n_answer"]
 
 
 def gradient_norm(table: pd.DataFrame, settings: CostSettings) -> pd.Series:
@@ -230,6 +260,7 @@ COSTS: dict[str, Callable[[pd.DataFrame, CostSettings], pd.Series]] = {
     "lark": lark,
     "ifd": ifd,
     "gradient_norm": gradient_norm,
+    "aslec_drop": aslec_drop,
     "learned": learned,
     "shortest": shortest,
     "longest": longest,
@@ -248,8 +279,8 @@ def compute_cost(
     """The cost of every answer in the table.
 
     Args:
-        of_teachers: the teachers' costs, for costs that belong to teachers and not to answers
-            (`selection/teacher_costs.py`).
+        of_teachers: a number of each teacher (`selection/teacher_costs.py`): its cost, for costs that belong
+            to teachers and not to answers; for `aslec_casl` its gamma.
 
     Raises:
         BadInput: a parameter is out of range, or a cost is not finite (names the answer).
@@ -265,6 +296,8 @@ def compute_cost(
         )
     if settings.name == "preference":  # minus the student's score, which arms of kind `arte` find
         cost = -table["score"].astype(float)
+    elif settings.name == "aslec_casl":
+        cost = aslec_casl(table, of_teachers or {}).astype(float)
     elif settings.name in COSTS:
         cost = COSTS[settings.name](table, settings).astype(float)
     else:

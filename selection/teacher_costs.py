@@ -1,5 +1,5 @@
 """Published costs of teachers. All answers of a teacher have the same cost, which is computed from all of
-them. Lower costs are chosen earlier.
+them. Lower costs are chosen earlier. One cost of answers needs a number of its teacher too (`casl`).
 
 Each takes the scored answers, table by table, with the columns of `Statistics` and of further measures, and
 returns teacher -> cost.
@@ -13,6 +13,7 @@ import pandas as pd
 from selection.costs import CostSettings
 
 SPLITS, TEST_SHARE, SMOOTHING = 10, 0.1, 1e-3
+FEWEST = 5  # answers of a teacher from which four coefficients are fitted
 # Fractions of a nat. Losses are summed as whole numbers, so that the order of answers does not change the
 # last digit.
 STEPS = 2**32
@@ -91,6 +92,39 @@ def grace_of(gradients_NK: np.ndarray, questions: list[str]) -> float:
     return float(np.mean(found))
 
 
+def casl(
+    answers: Iterable[pd.DataFrame], accuracy: Mapping[str, float], settings: CostSettings
+) -> dict[str, float]:
+    """Gamma of ASLEC-casl (arXiv 2604.06834) for every teacher: the coefficient of F in the regression of an
+    answer's mean loss on the mean loss of its steps' first tokens, that of its other tokens, and F, the share
+    of first tokens. Fitted on the teacher's own answers, as in the published program. 0 for a teacher with
+    fewer than five answers that have both kinds of tokens: four coefficients cannot be told from them.
+    """
+    own: dict[str, list[np.ndarray]] = {}
+    for table in answers:
+        known = table[(table["n_first"] > 0) & (table["n_first"] < table["n_answer"])]
+        n, first = known["n_answer"].to_numpy(float), known["n_first"].to_numpy(float)
+        loss, of_first = known["answer_loss"].to_numpy(float), known["first_loss"].to_numpy(float)
+        rows = np.column_stack([loss / n, (loss - of_first) / (n - first), of_first / first, first / n])
+        for teacher in known["teacher"].unique():
+            own.setdefault(str(teacher), []).append(rows[(known["teacher"] == teacher).to_numpy()])
+    return dict.fromkeys(accuracy, 0.0) | {t: casl_of(np.concatenate(rows)) for t, rows in own.items()}
+
+
+def casl_of(rows_N4: np.ndarray) -> float:
+    """Gamma from the answers of one teacher, whatever their order.
+
+    Args:
+        rows_N4: mean loss, that of other tokens, that of first tokens, and the share of first tokens.
+    """
+    if len(rows_N4) < FEWEST:
+        return 0.0
+    rows = rows_N4[np.lexsort(rows_N4.T)]
+    centred = rows - rows.mean(axis=0)
+    found = np.linalg.lstsq(centred[:, 1:], centred[:, 0], rcond=None)[0]
+    return float(found[2])
+
+
 TEACHER_COSTS: dict[
     str, Callable[[Iterable[pd.DataFrame], Mapping[str, float], CostSettings], dict[str, float]]
-] = {"car": car, "grace": grace}
+] = {"car": car, "grace": grace, "aslec_casl": casl}

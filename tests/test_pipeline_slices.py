@@ -42,6 +42,8 @@ ARMS: list[dict[str, Any]] = [
     {"name": "strongest", "rule": "strongest"},
     {"name": "local", "rule": "minimum", "cost": "local_naturalness", "window": 1},
     {"name": "ifd", "rule": "minimum", "cost": "ifd"},
+    {"name": "drop", "rule": "minimum", "cost": "aslec_drop"},
+    {"name": "casl", "rule": "minimum", "cost": "aslec_casl"},
     {"name": "gradient", "rule": "minimum", "cost": "gradient_norm"},
     {"name": "car", "rule": "minimum", "cost": "car", "beta": 3},
     {

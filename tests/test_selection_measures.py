@@ -22,7 +22,8 @@ from selection.answer_alone import Unconditioned, UnconditionedStatistics
 from selection.costs import CostSettings, compute_cost
 from selection.gradients import Gradients, GradientStatistics, SketchStatistics
 from selection.scoring import EmptySpan, Scorer
-from selection.teacher_costs import grace, grace_of
+from selection.steps import Steps, StepStatistics
+from selection.teacher_costs import casl, grace, grace_of
 from selection.windows import LocalStatistics, Windows, sentence_ends, texts_of
 from tests.test_cluster_models_loading import random_model
 
@@ -82,6 +83,56 @@ def test_sentences_are_read_behind_the_question_and_those_before_them(kind: str,
     for one, row in zip(got, rows, strict=True):
         assert isinstance(one, LocalStatistics)
         assert one.local_loss == pytest.approx(slow_local(model, row, window), rel=1e-5)
+
+
+def slow_first(model: Any, row: Rendered) -> tuple[float, int]:
+    """The loss of the first counted token of every sentence, and how many there are."""
+    own = losses(model, row.ids[: row.answer_end])
+    total, count, is_open = 0.0, 0, True
+    for t in range(row.prompt_length, row.answer_end):
+        token = row.ids[t]
+        if is_open and token not in SPECIAL:
+            total, count, is_open = total + own[t], count + 1, False
+        if token % 5 == 2:
+            is_open = True
+    return total, count
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_token_of_every_step_is_told_apart(kind: str) -> None:
+    rows = [draw_row(seed, 3 + seed, 5 + 6 * seed) for seed in range(5)]
+    got = Steps(random_model(kind), Words(), SPECIAL).score([*rows, Rendered((5, 6, 0, 1), 2, 4)])
+    assert isinstance(got.pop(), EmptySpan)
+    model = random_model(kind)
+    for one, row in zip(got, rows, strict=True):
+        assert isinstance(one, StepStatistics)
+        loss, count = slow_first(model, row)
+        assert one.n_first == count
+        assert one.first_loss == pytest.approx(loss, rel=1e-5)
+
+
+def test_gamma_of_casl_is_the_share_of_first_tokens_in_a_regression_of_a_teachers_answers() -> None:
+    """Mean losses are made as 0.9 of other tokens', 0.1 of first tokens' and 3 times the share; steps of one
+    token and a teacher of few answers say nothing.
+    """
+    rng = np.random.default_rng(0)
+    n, first = rng.integers(20, 60, 40), rng.integers(2, 9, 40)
+    of_first, others = rng.uniform(1, 4, 40), rng.uniform(0.1, 1, 40)
+    mean = 0.9 * others + 0.1 * of_first + 3 * first / n
+    # the mean of other tokens follows from both sums, so it is kept by solving for the other columns
+    table = pd.DataFrame({"teacher": "ann", "n_answer": n, "n_first": first, "first_loss": of_first * first})
+    table["answer_loss"] = mean * n
+    kept = (table["answer_loss"] - table["first_loss"]) / (n - first)
+    design = np.column_stack([np.ones(40), kept, of_first, first / n])
+    slow = np.linalg.solve(design.T @ design, design.T @ mean)
+    alone = pd.DataFrame({"teacher": "bob", "n_answer": [3, 9], "n_first": [3, 2], "answer_loss": 5.0})
+    every = pd.concat([table, alone.assign(first_loss=2.0)], ignore_index=True)
+    found = casl([every.iloc[:11], every.iloc[11:]], {"ann": 1.0, "bob": 1.0, "cyd": 1.0}, CostSettings())
+    assert found == {"ann": pytest.approx(slow[3]), "bob": 0.0, "cyd": 0.0}
+    whole = casl([every.sample(frac=1.0, random_state=1)], {"ann": 1.0}, CostSettings())
+    assert whole["ann"] == found["ann"], "the order of answers changes no digit"
+    costs = compute_cost(table, CostSettings("aslec_casl"), found)
+    assert costs.to_numpy() == pytest.approx(mean - slow[3] * first / n)
 
 
 def test_with_all_sentences_before_it_one_sentence_is_global_naturalness() -> None:

@@ -82,6 +82,27 @@ def test_python_gives_the_same_and_says_what_speaks_against_it(
     assert any("no answer was checked" in line for line in again.warnings)
 
 
+def test_further_measures_bring_their_costs_and_are_kept(answers: Path, golden: Path, tmp_path: Path) -> None:
+    done = tutelage(
+        *("rank", "--student", golden / "student", "--answers", answers, "--out", tmp_path / "one"),
+        *("--measures", "steps, sentences,alone", "--cost", "aslec_drop", "--limit", "8"),
+    )
+    assert done.returncode == 0, done.stderr
+    order = pd.read_csv(tmp_path / "one" / "order.csv")
+    assert {"aslec_drop", "aslec_casl", "local_naturalness", "ifd"} <= set(order["cost"])
+    kept = pd.read_parquet(tmp_path / "one" / "statistics.parquet")
+    means = ((kept["answer_loss"] - kept["first_loss"]) / (kept["n_answer"] - kept["n_first"])).groupby(
+        kept["teacher"]
+    )
+    own = order[order["cost"] == "aslec_drop"].set_index("teacher")["mean"]
+    assert own.sort_index().to_numpy() == pytest.approx(means.mean().sort_index().to_numpy(), rel=1e-4)
+    again = tutelage(
+        *("rank", "--statistics", tmp_path / "one" / "statistics.parquet", "--out", tmp_path / "two"),
+        *("--cost", "local_naturalness"),
+    )
+    assert again.returncode == 0, again.stderr
+
+
 def test_an_answer_without_a_cost_costs_its_question_and_not_the_ranking(
     answers: Path, golden: Path, tmp_path: Path
 ) -> None:
@@ -105,7 +126,9 @@ def test_an_answer_without_a_cost_costs_its_question_and_not_the_ranking(
         (("--student", "S", "--answers", "A", "--family", "nobody=x"), "no answers; got nobody"),
         (("--student", "S", "--answers", "A", "--method", "guess"), "--method; got guess"),
         (("--student", "S", "--answers", "A", "--draws", "0"), "--draws; got 0"),
-        (("--student", "S", "--answers", "A", "--cost", "grace"), "grace"),
+        (("--student", "S", "--answers", "A", "--cost", "grace"), "--cost; got grace"),
+        (("--student", "S", "--answers", "A", "--cost", "ifd"), "--measures alone"),
+        (("--student", "S", "--answers", "A", "--measures", "all"), "--measures; got all"),
         (("--student", "S", "--answers", "ONE"), "two teachers or more"),
         (("--statistics", "ONE"), "statistics"),
     ],

@@ -113,6 +113,13 @@ def rank(
     max_length: Annotated[int, typer.Option(help="Longer conversations are left out.")] = 4096,
     limit: Limit = None,
     skip_broken_lines: KeepGoodLines = False,
+    measures: Annotated[
+        str,
+        typer.Option(
+            help="Further passes, with commas: sentences (for local_naturalness), alone (ifd), steps "
+            "(aslec_drop, aslec_casl), gradient (gradient_norm)."
+        ),
+    ] = "",
     draws: Annotated[int, typer.Option(help="Draws of the questions, for intervals.")] = 2000,
     seed: int = 0,
     address: Annotated[
@@ -150,7 +157,8 @@ def rank(
         num_gpus=num_gpus,
     )
     settings = RankSettings(cost, scas_lambda, draws, seed, families_of(family or []), student_family)
-    rank_files(RankOptions(scoring, settings, method, questions, statistics))
+    named = tuple(name.strip() for name in measures.split(",") if name.strip())
+    rank_files(RankOptions(scoring, settings, method, questions, statistics, named))
 
 
 def audit(

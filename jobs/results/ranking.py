@@ -11,10 +11,19 @@ import pandas as pd
 from cluster.errors import BadInput
 from jobs.results.outcome import Outcome
 from jobs.results.tables import first_scored, scas_settings
-from selection.costs import COSTS, COSTS_OF_STATISTICS, CostSettings
+from selection.costs import COSTS, COSTS_OF_STATISTICS, CostSettings, aslec_casl
 from selection.ranking import Matched, agreement_table, match, order_table, stability_table
+from selection.teacher_costs import casl
 
 WRONG, OTHER_FAMILY = "wrong answers", "other family"
+# costs of further measures, and the columns that each needs
+FURTHER = {
+    "local_naturalness": ("local_loss",),
+    "ifd": ("alone_loss", "n_alone"),
+    "aslec_drop": ("first_loss", "n_first"),
+    "aslec_casl": ("first_loss", "n_first"),
+    "gradient_norm": ("gradient_norm",),
+}
 CONTROLS = ("shortest", "longest", WRONG, OTHER_FAMILY)
 JUDGED = ("correct", "wrong", "unparsed", "timed_out", "checker_error")
 LIKE_LENGTH = 0.6  # a tau with length from which an order is said to be that of length
@@ -81,15 +90,16 @@ def rank_answers(answers: pd.DataFrame, student: str, settings: RankSettings) ->
     Raises:
         BadInput: an unknown cost or family, fewer than two teachers, no question that all answered.
     """
-    if settings.primary not in COSTS_OF_STATISTICS:
-        raise BadInput("--cost", settings.primary, ", ".join(COSTS_OF_STATISTICS), "")
     every = sorted(answers["teacher"].unique())
     if unknown := sorted(set(settings.families) - set(every)):
         raise BadInput("a family of a teacher that has no answers", unknown[0], ", ".join(every), "")
     scored = answers.assign(n_answer=answers["n_answer"].where(answers["state"] == "scored"))
     shared = match(scored, [])
     own = scored[scored["question_id"].isin(set(shared.questions)) & scored["n_answer"].notna()]
-    costs = [settings.primary, *(c for c in COSTS_OF_STATISTICS if c != settings.primary)]
+    known = [*COSTS_OF_STATISTICS, *(c for c, needs in FURTHER.items() if set(needs) <= set(own))]
+    if settings.primary not in known:
+        raise BadInput("--cost", settings.primary, ", ".join(known), "")
+    costs = [settings.primary, *(c for c in known if c != settings.primary)]
     own = own.assign(**{cost: costs_of(own, cost, settings.scas_lambda) for cost in costs})
     judged = _judged(own)
     if judged is not None:
@@ -134,7 +144,11 @@ def rank_run(outcome: Outcome) -> dict[str, Ranking]:
 
 def costs_of(table: pd.DataFrame, cost: str, scas_lambda: float) -> pd.Series:
     """A cost of every answer. NaN where it is no finite number, which costs only that answer."""
-    found = COSTS[cost](table, CostSettings(cost, scas_lambda)).astype(float)  # type: ignore[arg-type]
+    settings = CostSettings(cost, scas_lambda)  # type: ignore[arg-type]
+    if cost == "aslec_casl":
+        found = aslec_casl(table, casl([table], dict.fromkeys(table["teacher"], 1.0), settings))
+    else:
+        found = COSTS[cost](table, settings).astype(float)
     return found.where(np.isfinite(found))
 
 

@@ -30,6 +30,7 @@ from selection.answer_alone import Unconditioned, UnconditionedStatistics
 from selection.costs import MEASURE_OF, Measure
 from selection.gradients import Gradients, GradientStatistics, SketchStatistics
 from selection.scoring import Scorer
+from selection.steps import Steps, StepStatistics
 from selection.windows import LocalStatistics, Windows
 
 VERSION = 2
@@ -38,6 +39,7 @@ RESULTS: dict[Measure, type] = {
     "alone": UnconditionedStatistics,
     "gradient": GradientStatistics,
     "sketch": SketchStatistics,
+    "steps": StepStatistics,
 }
 GRACE_QUESTIONS = 512  # as many as GRACE's program takes; here those with the smallest keys
 
@@ -122,6 +124,8 @@ class MeasureHandler(ScoreHandler):
     def scorer_of(self, model: Any, renderer: Renderer) -> AnyScorer:
         if self.measuring.takes_gradients:
             return Gradients(model, renderer.special_ids, self.measuring.name == "sketch")
+        if self.measuring.name == "steps":
+            return Steps(model, renderer.tokenizer, renderer.special_ids)
         settings = self.settings
         scorer = Scorer(model, renderer.special_ids, settings.target_layer, settings.token_budget)
         if self.measuring.name == "sentences":

@@ -1,17 +1,19 @@
 """Which teacher a student should learn from, told from their answers before anything is trained."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 from rich.table import Table
 
 from cluster.errors import BadInput
+from cluster.models.rendering import Renderer
 from cluster.storage import Place
 from jobs.experiment.questions import Fields
-from jobs.files.answers import answer_and_references
+from jobs.files.answers import Row, answer_and_references
 from jobs.files.given import Column, Lists, Rows, read_given
 from jobs.files.layouts import Answers, read_teacher_files
 from jobs.files.questions import read_questions
@@ -19,13 +21,18 @@ from jobs.files.refusals import NotUnderstood
 from jobs.report.ranking import write_ranking
 from jobs.results.ranking import Ranking, RankSettings, rank_answers
 from jobs.run.progress import Terminal
-from jobs.standalone.score import ScoreOptions, check_cost, check_options, score_here, score_in_shards
+from jobs.stages.scorer import AnyScorer
+from jobs.standalone.score import ScoreOptions, check_cost, check_options, score_in_shards
 from jobs.standalone.student import Student, open_student
 from jobs.standalone.verify import check_method
+from selection.answer_alone import Unconditioned
 from selection.checking import Verifier
-from selection.costs import CostName
+from selection.costs import COSTS_OF_STATISTICS, MEASURE_OF, CostName, CostSettings
+from selection.gradients import Gradients
 from selection.scoring import STATISTIC_NAMES, Scorer
+from selection.steps import Steps
 from selection.verification import VerifySettings
+from selection.windows import Windows
 
 STATISTICS = "statistics.parquet"
 SHOWN = 30  # teachers in the terminal's table
@@ -46,6 +53,7 @@ def rank(
     max_length: int = 4096,
     dtype: str = "float32",
     device: str = "auto",
+    measures: Sequence[str] = (),
     draws: int = 2000,
     seed: int = 0,
     verbose: bool = False,
@@ -66,6 +74,9 @@ def rank(
             one family.
         student_family: the student's.
         chat_template, max_length, dtype, device: as in `tutelage.score`.
+        measures: further passes over the answers, each for its own costs: `sentences` (local_naturalness,
+            also named LALP), `alone` (ifd), `steps` (aslec_drop, aslec_casl), `gradient` (gradient_norm; a
+            backward pass each).
         draws, seed: of the resampled questions.
         verbose: show progress.
 
@@ -82,19 +93,57 @@ def rank(
         >>> answers = {"ann": ["A: 3"], "bob": ["3, because 1 + 2 = 3"]}
         >>> tutelage.rank("path/to/student", ["1 + 2?"], answers).order  # doctest: +SKIP
     """
-    check_cost(cost, scas_lambda)
+    check_cost("scas", scas_lambda)
     settings = RankSettings(cost, scas_lambda, draws, seed, dict(families or {}), student_family)
-    check_rank(settings, method)
+    check_rank(settings, method, None if student is None else measures)
     if student is None:
         return rank_answers(_of_scores(answers), "", settings)
     if answers is None:
         raise BadInput("no answers", "", "lists beside the questions, or rows that hold both", "")
     found, terminal = read_given(questions, answers), Terminal(quiet=not verbose)
-    with open_student(student, chat_template, "ours", dtype, device) as (model, renderer):
-        scorer = Scorer(model, renderer.special_ids)
-        scores = score_in_shards(found.in_order(), renderer, scorer, max_length, terminal)
+    reading = Reading(chat_template, dtype, device, max_length)
+    scores = read_answers_of(student, reading, found.in_order(), measures, terminal)
     known = {} if references is None else _listed(references)
     return rank_answers(judged(scores, found, known, method, terminal), _name_of(student), settings)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a student reads answers in this process."""
+
+    chat_template: str | None = None
+    dtype: str = "float32"
+    device: str = "auto"
+    max_length: int = 4096
+
+
+def read_answers_of(
+    student: Student, how: Reading, rows: Sequence[Row], measures: Sequence[str], terminal: Terminal
+) -> pd.DataFrame:
+    """The statistics of all answers, and the columns of further measures. An answer that a measure failed for
+    has no values in its columns.
+    """
+    with open_student(student, how.chat_template, "ours", how.dtype, how.device) as (model, renderer):
+        scorer = Scorer(model, renderer.special_ids)
+        for line in scorer.proof.lines.values():
+            terminal.say(line)
+        scores = score_in_shards(rows, renderer, scorer, how.max_length, terminal)
+        for name in measures:
+            measure = MEASURES[name](model, renderer, scorer)
+            table = score_in_shards(rows, renderer, measure, how.max_length, terminal, name)
+            columns = [field.name for field in fields(measure.result)]
+            table[columns] = table[columns].astype(float).where(table["state"] == "scored")
+            scores = scores.join(table.set_index("answer_id")[columns], on="answer_id")
+    return scores
+
+
+# the further passes, by the name of their measure
+MEASURES: dict[str, Callable[[Any, Renderer, Scorer], AnyScorer]] = {
+    "sentences": lambda _, renderer, scorer: Windows(scorer, renderer.tokenizer, CostSettings().window),
+    "alone": lambda _, renderer, scorer: Unconditioned(scorer, renderer.header_ids),
+    "steps": lambda model, renderer, _: Steps(model, renderer.tokenizer, renderer.special_ids),
+    "gradient": lambda model, renderer, _: Gradients(model, renderer.special_ids),
+}
 
 
 def _of_scores(answers: object) -> pd.DataFrame:
@@ -141,12 +190,22 @@ def _listed(references: Column) -> dict[str, tuple[str, ...]]:
     }
 
 
-def check_rank(settings: RankSettings, method: str) -> None:
+def check_rank(settings: RankSettings, method: str, measures: Sequence[str] | None) -> None:
     """Refuse settings that no answer is scored for.
+
+    Args:
+        measures: those that are taken. None if the answers have been scored before.
 
     Raises:
         BadInput: with what is possible.
     """
+    if unknown := [name for name in measures or () if name not in MEASURES]:
+        raise BadInput("--measures", unknown[0], ", ".join(MEASURES), "")
+    made = [cost for cost, measure in MEASURE_OF.items() if measures is None or measure in measures]
+    if settings.primary not in (*COSTS_OF_STATISTICS, *made):
+        remedy = f"--measures {MEASURE_OF[settings.primary]}" if settings.primary in MEASURE_OF else ""
+        remedy = "" if settings.primary == "grace" else remedy  # a cost of a whole teacher
+        raise BadInput("--cost", settings.primary, ", ".join((*COSTS_OF_STATISTICS, *made)), remedy)
     if method != "none":
         check_method(method)
     if method == "function":
@@ -206,6 +265,7 @@ class RankOptions:
     method: str = "math"
     questions: str | None = None
     statistics: Path | None = None
+    measures: tuple[str, ...] = ()
 
 
 def rank_files(options: RankOptions) -> None:
@@ -214,7 +274,10 @@ def rank_files(options: RankOptions) -> None:
     Raises:
         BadInput: an option out of its range, a defect of a file.
     """
-    check_rank(options.settings, options.method)
+    is_scored = options.statistics is not None
+    check_rank(options.settings, options.method, None if is_scored else options.measures)
+    if options.measures and options.score.address is not None:
+        raise BadInput("--measures", "with --address", "one of them", "take the measures in this process")
     if options.statistics is None and not (options.score.student and options.score.answers):
         got = "no student" if options.score.answers else "no answers"
         raise BadInput("nothing to rank", got, "--student and --answers, or --statistics", "")
@@ -252,7 +315,9 @@ def _scored(options: RankOptions, terminal: Terminal) -> pd.DataFrame:
         terminal.say(str(read))
         references = {q.id: q.references for q in read.questions}
     if options.score.address is None:
-        scores = score_here(options.score, found.in_order(), terminal)
+        o = options.score
+        how = Reading(o.chat_template, o.dtype, o.device, o.max_length)
+        scores = read_answers_of(o.student, how, found.in_order(), options.measures, terminal)
     else:
         from jobs.standalone.cluster import score_on_cluster
 

@@ -208,11 +208,16 @@ def check_options(options: ScoreOptions) -> None:
 
 
 def score_in_shards(
-    rows: Sequence[Row], renderer: Renderer, scorer: AnyScorer, max_length: int, terminal: Terminal
+    rows: Sequence[Row],
+    renderer: Renderer,
+    scorer: AnyScorer,
+    max_length: int,
+    terminal: Terminal,
+    name: str = "score",
 ) -> pd.DataFrame:
     """The statistics of all rows, with a bar that advances as answers are finished."""
     tables = []
-    with terminal.bar("score", len(rows), "answers") as bar:
+    with terminal.bar(name, len(rows), "answers") as bar:
         for _, chunk in shards_of(rows, SHARD):
             with bar.call(len(chunk)):
                 tables.append(score_rows(chunk, renderer, scorer, max_length))

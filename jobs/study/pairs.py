@@ -16,6 +16,7 @@ from jobs.results.judged import Judged
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.stages.score import PoolScores
 from selection.costs import COSTS, MEASURE_OF, CostSettings, compute_cost, features_of
+from selection.teacher_costs import TEACHER_COSTS
 
 CALLED_SO = {"naturalness": "mean loss"}  # other names of costs
 # Costs of one forward pass, by the names of their columns. The learned cost is not among them.
@@ -89,7 +90,7 @@ def further_costs(paths: Iterable[StudentPath]) -> dict[str, tuple[StudentPath, 
     found: dict[str, tuple[StudentPath, CostSettings]] = {}
     for path in paths:
         settings = path.choosing.cost_settings
-        if settings is not None and MEASURE_OF.get(settings.name) and settings.name != "grace":
+        if settings is not None and MEASURE_OF.get(settings.name) and settings.name not in TEACHER_COSTS:
             found.setdefault(settings.name, (path, settings))
     return found
 
