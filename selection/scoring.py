@@ -81,6 +81,7 @@ class _Member:
     row: int
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+    is_context: np.ndarray  # the tokens of the answer that the student does not write
 
 
 @dataclass(frozen=True)
@@ -170,13 +171,13 @@ class Scorer:
 
     def _member(self, i: int, row: Rendered) -> _Member | None:
         """The answer, cut after its last countable token. None for an empty one."""
-        answer = row.ids[row.prompt_length : row.answer_end]
-        countable = np.flatnonzero(~np.isin(np.array(answer, dtype=np.int64), self.special_ids))
-        return (
-            _Member(i, row.ids[: row.prompt_length], answer[: int(countable[-1]) + 1])
-            if len(countable)
-            else None
-        )
+        answer, context = row.ids[row.prompt_length : row.answer_end], row.is_context
+        is_special = np.isin(np.array(answer, dtype=np.int64), self.special_ids)
+        countable = np.flatnonzero(~is_special & ~context)
+        if not len(countable):
+            return None
+        end = int(countable[-1]) + 1
+        return _Member(i, row.ids[: row.prompt_length], answer[:end], context[:end])
 
     def _families(self, members: Sequence[_Member]) -> list[_Family]:
         """Group answers by their prompt where it can be shared, within the token budget;
@@ -236,6 +237,8 @@ class Scorer:
         ]
         layout = Layout(trees)
         counted = ~np.isin(layout.ids, self.special_ids)
+        for member, span in zip(members, (s for spans in layout.branches for s in spans), strict=True):
+            counted[span] &= ~member.is_context
         sums = UnitSums(layout, counted, self.layer)
         hidden_TD = forward(self.model, layout, self.shares, self.layer.module, sums)
         if not len(sums.sums_SH):

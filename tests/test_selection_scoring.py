@@ -102,7 +102,8 @@ def slow_statistics(model: Any, row: Rendered, special: frozenset[int], layer: s
         logits = model(input_ids=torch.tensor([row.ids])).logits[0].double()
     handle.remove()
     log_p = torch.log_softmax(logits, -1)
-    a = [t for t in range(row.prompt_length, row.answer_end) if row.ids[t] not in special]
+    written = row.spans or ((row.prompt_length, row.answer_end),)
+    a = [t for start, end in written for t in range(start, end) if row.ids[t] not in special]
     q = [t for t in range(row.prompt_length) if row.ids[t] not in special]
     loss = {t: -float(log_p[t - 1, row.ids[t]]) for t in [*a, *q] if t > 0}
     u = seen[0] / seen[0].norm(dim=-1, keepdim=True)

@@ -30,8 +30,8 @@ from cluster.errors import BadInput, Unrenderable
 from cluster.models.chat_template import choose_template
 from cluster.models.chat_text import ChatText, refuse_another_start
 from cluster.models.kept import pieces_in, refuse_lost, said_until, texts_of
-from cluster.models.messages import Message, Prompt, ToolCall, plain, read_calls
-from cluster.models.reasoning import OPENED, split_reasoning
+from cluster.models.messages import Message, Prompt, ToolCall, plain, read_calls, write_calls
+from cluster.models.reasoning import OPENED, split_reasoning, with_reasoning
 
 Compat = Literal["ours", "reference"]
 RENDERING_VERSION = 3
@@ -46,15 +46,41 @@ THINKING_PROBE = ("2+2?", "<think>2 and 2</think>4")
 
 @dataclass(frozen=True)
 class Rendered:
-    """Token ids of one conversation, with `prompt_length` and `answer_end` in tokens."""
+    """Token ids of one conversation, with `prompt_length` and `answer_end` in tokens.
+
+    Attributes:
+        spans: of a trajectory, the tokens that the student writes: one span for each turn of the assistant,
+            the first at `prompt_length`, the last to `answer_end`. What lies between them is context. Empty
+            for an answer of one turn.
+    """
 
     ids: tuple[int, ...]
     prompt_length: int
     answer_end: int
+    spans: tuple[tuple[int, int], ...] = ()
 
     @property
     def length(self) -> int:
         return len(self.ids)
+
+    @property
+    def is_context(self) -> np.ndarray:
+        """For each token from `prompt_length` to `answer_end`, whether the student does not write it."""
+        found = np.full(self.answer_end - self.prompt_length, bool(self.spans))
+        for start, end in self.spans:
+            found[start - self.prompt_length : end - self.prompt_length] = False
+        return found
+
+
+def _rewritten(before: str, now: str) -> Unrenderable:
+    """A template writes an earlier turn otherwise when another turn follows."""
+    at = next((k for k, (a, b) in enumerate(zip(before, now, strict=False)) if a != b), len(now))
+    return Unrenderable(
+        "the template rewrites an earlier turn when another one follows",
+        f"{before[at : at + 30]!r}, then {now[at : at + 30]!r}",
+        "the same text, as it was generated",
+        "take each turn alone (--turns each), or a template that keeps earlier turns",
+    )
 
 
 class Renderer:
@@ -170,24 +196,73 @@ class Renderer:
                 in its span, the template loses a turn, or a text holds a special token of the tokenizer,
                 which would forge a turn.
         """
-        prompt, called = self._prompt(question, system), read_calls(calls)
+        prompt = self._prompt(question, system)
         if self.compat == "reference":
-            return self._reference(prompt, answer, called)
+            return self._reference(prompt, answer, read_calls(calls))
+        return self._answered([], "", prompt, answer, calls)[0]
+
+    def trajectory(self, question: str | Prompt, turns: Sequence[Message]) -> Rendered:
+        """Render a question with all turns after it, of which the student writes the assistant's.
+
+        Each turn of the assistant stands after the very text that the template writes when that turn is
+        generated. So a template that rewrites earlier turns (drops their reasoning, numbers calls anew)
+        cannot render a trajectory.
+
+        Args:
+            turns: the first and the last one are the assistant's.
+
+        Raises:
+            Unrenderable: as in `conversation`; the template rewrites an earlier turn, or writes no end of a
+                turn.
+        """
+        asked = self._prompt(question, None)
+        if self.compat == "reference":
+            raise Unrenderable("a trajectory in the authors' program", "", "an answer of one turn", "")
+        ids: list[int] = []
+        text, spans = "", list[tuple[int, int]]()
+        for k, turn in enumerate(turns):
+            if turn.role != "assistant":
+                continue
+            prompt = Prompt((*asked.turns, *turns[:k]), asked.tools)
+            said = with_reasoning(turn.reasoning, turn.content)
+            rendered, text, has_end = self._answered(ids, text, prompt, said, write_calls(turn.tool_calls))
+            if not has_end and k < len(turns) - 1:
+                raise Unrenderable(
+                    "the template writes no end of a turn of the assistant",
+                    repr(text[-30:]),
+                    "an end-of-turn token before the next turn",
+                    "take each turn alone (--turns each)",
+                )
+            ids = list(rendered.ids)
+            spans.append((rendered.prompt_length, rendered.answer_end))
+        return Rendered(tuple(ids), spans[0][0], spans[-1][1], tuple(spans) if len(spans) > 1 else ())
+
+    def _answered(
+        self, ids: list[int], text: str, prompt: Prompt, answer: str, calls: str
+    ) -> tuple[Rendered, str, bool]:
+        """Render a prompt and its answer behind what has been rendered before: ids and their text. Returns
+        them with the text of all, and whether the template itself has written the end of the turn.
+        """
+        called = read_calls(calls)
         reasoning, content = split_reasoning(answer)
-        for text, which in ((reasoning or "", "reasoning"), (content, "answer"), (calls, "tool call")):
-            self._refuse_markers(text, which)
+        for piece, which in ((reasoning or "", "reasoning"), (content, "answer"), (calls, "tool call")):
+            self._refuse_markers(piece, which)
         if not content.strip() and not called:
             raise Unrenderable(
                 "the answer has no text after its reasoning", answer[:60], "an answer", "the row is left out"
             )
         prompt_text = self._prompt_text(prompt)
+        if not prompt_text.startswith(text):
+            raise _rewritten(text, prompt_text)
         invented, rest = self._chat.continuation(prompt, prompt_text, reasoning, content, called)
-        ids = self._encode(prompt_text, start=True)
+        further = prompt_text[len(text) :]
+        ids = self._joined(ids, text, further) if ids else self._encode(prompt_text, start=True)
         ids = self._joined(ids, prompt_text, invented)
         prompt_length = len(ids)
         ids = self._joined(ids, prompt_text + invented, rest)
         pieces = [reasoning or "", content.strip()]
-        return self._with_end_of_turn(ids, prompt_length, rest, pieces, called)
+        rendered = self._with_end_of_turn(ids, prompt_length, rest, pieces, called)
+        return rendered, prompt_text + invented + rest, len(rendered.ids) == len(ids)
 
     def _reference(self, prompt: Prompt, answer: str, calls: tuple[ToolCall, ...]) -> Rendered:
         """Render like the SCAS authors' program: the answer runs to the end of the text."""

@@ -25,6 +25,12 @@ QuestionWeight = Annotated[
         help="Weight of the answer-question block, 0 to 1; the authors' program has the longer name.",
     ),
 ]
+Turns = Annotated[
+    str,
+    typer.Option(
+        help="Which turns of the assistant are an answer, in rows of several turns: last, all, or each alone."
+    ),
+]
 KeepGoodLines = Annotated[
     bool, typer.Option("--skip-broken-lines", help="Keep the good lines of a file with broken ones.")
 ]
@@ -48,6 +54,7 @@ def score(
     max_length: Annotated[
         int, typer.Option(help="Longer conversations get an error instead of a score.")
     ] = 4096,
+    turns: Turns = "last",
     limit: Limit = None,
     skip_broken_lines: KeepGoodLines = False,
     address: Annotated[
@@ -82,6 +89,7 @@ def score(
             store=store,
             workers=workers,
             num_gpus=num_gpus,
+            turns=turns,  # type: ignore[arg-type]
         )
     )
 
@@ -111,6 +119,7 @@ def rank(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     device: Device = "auto",
     max_length: Annotated[int, typer.Option(help="Longer conversations are left out.")] = 4096,
+    turns: Turns = "last",
     limit: Limit = None,
     skip_broken_lines: KeepGoodLines = False,
     measures: Annotated[
@@ -155,6 +164,7 @@ def rank(
         store=store,
         workers=workers,
         num_gpus=num_gpus,
+        turns=turns,  # type: ignore[arg-type]
     )
     settings = RankSettings(cost, scas_lambda, draws, seed, families_of(family or []), student_family)
     named = tuple(name.strip() for name in measures.split(",") if name.strip())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import BadInput
-from cluster.models.messages import Message, Prompt, read_calls, write_calls
+from cluster.models.messages import Conversation, Message, Prompt, read_calls, write_calls
 from cluster.models.reasoning import split_reasoning, with_reasoning
 from cluster.models.repair import begun
 from jobs.experiment.questions import Fields
@@ -52,7 +52,12 @@ class FoundAnswer:
 
 @dataclass(frozen=True)
 class Row:
-    """One answer to score."""
+    """One answer to score.
+
+    Attributes:
+        answer, calls: text and tool calls of its last turn.
+        turns: of an answer of many turns, those before its last one.
+    """
 
     answer_id: str
     question_id: str
@@ -60,6 +65,12 @@ class Row:
     prompt: Prompt
     answer: str
     calls: str = ""
+    turns: Conversation = ()
+
+    @property
+    def whole(self) -> Conversation:
+        """All turns after the question."""
+        return (*self.turns, answer_turn(self.answer, self.calls))
 
 
 @dataclass

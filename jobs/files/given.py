@@ -16,6 +16,7 @@ from cluster.errors import BadInput
 from jobs.files.layouts import Answers, Reading, read_teacher_files
 from jobs.files.loaded import one_split, row_of_columns
 from jobs.files.rows import numbered, read_rows
+from jobs.files.trajectories import WhichTurns
 from jobs.files.values import is_nan, whole
 
 NAME = "answers"  # the teacher of answers that nobody names a teacher of
@@ -44,21 +45,22 @@ Rows: TypeAlias = pd.DataFrame | DataSet | Sequence[Mapping[str, Any]] | str | P
 Row: TypeAlias = dict[str, Any]
 
 
-def read_given(questions: Column | None, answers: Lists | Rows) -> Answers:
+def read_given(questions: Column | None, answers: Lists | Rows, which: WhichTurns = "last") -> Answers:
     """Answers with their questions, read like those of files.
 
     Args:
         questions: texts or lists of messages; None where rows hold them.
         answers: lists, rows, or a path of what `--answers` takes.
+        which: the turns of the assistant that an answer in rows is made of.
 
     Raises:
         BadInput: lists of different lengths, questions beside rows, nothing that can be understood.
     """
     _refuse_beside(questions, answers, "questions")
     if isinstance(answers, str | Path):
-        return read_teacher_files(str(answers))
+        return read_teacher_files(str(answers), which=which)
     rows = rows_of(answers) if questions is None else listed(questions, answers)
-    reading = Reading(Answers(), is_numbered=questions is not None)
+    reading = Reading(Answers(), is_numbered=questions is not None, which=which)
     left_out, named = reading.take_all(NAME, NAME, numbered(rows))
     if not named:
         raise BadInput("no answers", "an empty list", "one at least", "")

@@ -14,8 +14,8 @@ from urllib.parse import quote, unquote
 import pandas as pd
 
 from cluster.errors import BadInput
-from cluster.models.messages import Prompt, write_calls
-from jobs.files.answers import Row, answer_text, answer_turn, body_of
+from cluster.models.messages import Conversation, Prompt, write_calls
+from jobs.files.answers import Row, answer_text, body_of
 from jobs.files.columns import ANSWER_NAMES, QUESTION_NAMES, id_of, teacher_of, value_at
 from jobs.files.folders import SCORES_SUFFIX, listing, shard_of, teachers_of
 from jobs.files.json_rows import OnBroken
@@ -23,6 +23,7 @@ from jobs.files.loaded import HUB, is_saved
 from jobs.files.questions import question_id_of
 from jobs.files.refusals import NO_ANSWER, NO_QUESTION, LeftOut, Missing, NotUnderstood, told_of
 from jobs.files.rows import check_source, read_rows
+from jobs.files.trajectories import WhichTurns, question_and_turns
 from jobs.files.turns import Turns, turns_of
 from jobs.files.values import is_nothing
 from jobs.run.store import write_atomically
@@ -61,18 +62,21 @@ class Answers:
         return told + told_of(Counter(reason for _, _, reason in self.refused))
 
 
-def read_teacher_files(where: str, on_broken: OnBroken = None, limit: int | None = None) -> Answers:
+def read_teacher_files(
+    where: str, on_broken: OnBroken = None, limit: int | None = None, which: WhichTurns = "last"
+) -> Answers:
     """Read every teacher's answers, in any layout. A row belongs to the teacher that it names. Other rows
     belong to the teacher after which the file or its folder is named. Several answers of a teacher to a
     question are its samples.
 
     Args:
         limit: the most answers of one teacher. All rows are checked, also beyond it.
+        which: the turns of the assistant that an answer is made of.
 
     Raises:
         BadInput: there is no file, or a file has no row with a question and an answer.
     """
-    reading = Reading(Answers(), limit)
+    reading = Reading(Answers(), limit, which=which)
     for source, name in sources_in(where, reading.found.notes):
         left_out, named = reading.take_all(source, name, read_rows(source, on_broken))
         reading.found.notes += [*told_of_names(source, where, name, named), *left_out.first]
@@ -127,6 +131,7 @@ class Reading:
     found: Answers
     limit: int | None = None
     is_numbered: bool = False
+    which: WhichTurns = "last"
     texts: dict[str, tuple[Prompt, str]] = field(default_factory=dict)
     samples: Counter[tuple[str, str]] = field(default_factory=Counter)
     of_teacher: Counter[str] = field(default_factory=Counter)
@@ -162,27 +167,51 @@ class Reading:
             NotUnderstood: it has no question or no answer, or its id belongs to another question.
         """
         turns = turns_of(row)
-        item = self._item(row, turns, teacher)
-        prompt, file = self.texts.setdefault(item.question_id, (item.prompt, source))
-        if body_of(prompt) != body_of(item.prompt):
-            raise AnotherText(item.question_id, file, source)
-        self.samples[teacher, item.question_id] += 1
+        asked, said = self._divided(row, turns)
+        items = self._items(row, asked, said, teacher)
+        question = items[0].question_id
+        prompt, file = self.texts.setdefault(question, (asked, source))
+        if body_of(prompt) != body_of(asked):
+            raise AnotherText(question, file, source)
+        self.samples[teacher, question] += 1
         self.of_teacher[teacher] += 1
         if self.limit is None or self.of_teacher[teacher] <= self.limit:
-            self.found.rows.append(item)
-            self.found.sources[item.answer_id] = row
+            self.found.rows += items
+            self.found.sources |= {item.answer_id: row for item in items}
             self.found.layouts[turns.layout] += 1
 
-    def _item(self, row: Mapping[str, Any], turns: Turns, teacher: str) -> Row:
+    def _divided(self, row: Mapping[str, Any], turns: Turns) -> tuple[Prompt, Conversation]:
+        """A row's question, and the turns after it, of which the last one is the assistant's."""
         if turns.prompt is None:
             raise Missing(NO_QUESTION, row, " or ".join(QUESTION_NAMES), "name its column so")
+        if self.which != "last":
+            asked, said = question_and_turns(turns.prompt, turns.answer)
+            if said:
+                return asked, said
         if turns.answer is None:
             raise Missing(NO_ANSWER, row, " or ".join(ANSWER_NAMES), "name its column so")
-        identity = id_of(row) or question_id_of(turns.prompt)
+        return turns.prompt, (turns.answer,)
+
+    def _items(self, row: Mapping[str, Any], asked: Prompt, said: Conversation, teacher: str) -> list[Row]:
+        """The answers in a row: one, or one for each turn of the assistant."""
+        identity = id_of(row) or question_id_of(asked)
         sample = row["sample"] if self.is_numbered else self.samples[teacher, identity]
         name = f"{teacher}/{identity}/{sample}"
-        calls = write_calls(turns.answer.tool_calls)
-        return Row(name, identity, teacher, turns.prompt, answer_text(turns.answer), calls)
+        if self.which != "each" or len(said) == 1:
+            calls = write_calls(said[-1].tool_calls)
+            return [Row(name, identity, teacher, asked, answer_text(said[-1]), calls, said[:-1])]
+        places = [k for k, turn in enumerate(said) if turn.role == "assistant"]
+        return [
+            Row(
+                f"{name}/turn {number}",
+                identity,
+                teacher,
+                Prompt((*asked.turns, *said[:k]), asked.tools),
+                answer_text(said[k]),
+                write_calls(said[k].tool_calls),
+            )
+            for number, k in enumerate(places, start=1)
+        ]
 
 
 class AnotherText(NotUnderstood):
@@ -204,8 +233,8 @@ def in_authors_words(item: Row, source: Mapping[str, Any]) -> dict[str, Any]:
     row = {**source, "id": item.question_id, "instruction": item.prompt.text, "teacher_output": item.answer}
     if item.prompt.system is not None:
         row["system"] = item.prompt.system
-    if not item.prompt.is_plain or item.calls:
-        row["messages"] = [*item.prompt.for_template(), answer_turn(item.answer, item.calls).for_template()]
+    if not item.prompt.is_plain or item.calls or item.turns:
+        row["messages"] = [*item.prompt.for_template(), *(turn.for_template() for turn in item.whole)]
         if item.prompt.tools:
             row["tools"] = item.prompt.tools
     return row

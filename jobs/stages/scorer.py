@@ -14,7 +14,7 @@ from cluster.models.proof import Proof
 from cluster.models.rendering import Rendered, Renderer
 from jobs.experiment.stages import Score
 from jobs.files.answers import Row
-from jobs.run.keys import answer_key, question_key
+from jobs.run.keys import answer_key, question_key, row_key
 from jobs.run.store import digest
 from jobs.stages.states import ModelState
 from selection.scoring import STATISTIC_NAMES, EmptySpan, Scorer
@@ -47,6 +47,9 @@ def key_of(row: Row) -> bytes:
     """The key of an answer's statistics. It follows from its question's messages and its own text and tool
     calls.
     """
+    if row.turns:
+        turns = [turn.for_template() for turn in row.turns]
+        return row_key(question_key(row.prompt), row.answer, row.calls, turns)
     return answer_key(question_key(row.prompt), row.answer, row.calls)
 
 
@@ -68,7 +71,7 @@ class ScoreHandler:
         return pd.DataFrame([told], columns=[*TOLD, *names_of(self.scorer.result)])
 
     def compute(self, rows: Sequence[Row]) -> pd.DataFrame:
-        keyed = [Row(key_of(r).hex(), "", "", r.prompt, r.answer, r.calls) for r in rows]
+        keyed = [Row(key_of(r).hex(), "", "", r.prompt, r.answer, r.calls, r.turns) for r in rows]
         found = score_rows(keyed, self.renderer, self.scorer, self.settings.max_length)
         return found.drop(columns=NAMED)
 
@@ -95,9 +98,13 @@ def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: AnyScorer, max_l
     for row in rows:
         head = [row.answer_id, row.question_id, row.teacher]
         try:
-            conversation = renderer.conversation(row.prompt, row.answer, calls=row.calls)
+            conversation = rendered_of(row, renderer)
         except Unrenderable as error:
             table[row.answer_id] = [*head, "unrenderable", str(error), 0, *nothing]
+            continue
+        if conversation.spans and not isinstance(scorer, Scorer):
+            why = "this measure reads answers of one turn: take each turn alone"
+            table[row.answer_id] = [*head, "unrenderable", why, 0, *nothing]
             continue
         length = conversation.length
         if length > limit:
@@ -115,6 +122,17 @@ def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: AnyScorer, max_l
             entry[6:] = astuple(result)
     columns = [*NAMED, *TOLD, *names_of(scorer.result)]
     return pd.DataFrame([table[row.answer_id] for row in rows], columns=columns)
+
+
+def rendered_of(row: Row, renderer: Renderer) -> Rendered:
+    """An answer of one turn or of many, rendered.
+
+    Raises:
+        Unrenderable: the template cannot render it.
+    """
+    if row.turns:
+        return renderer.trajectory(row.prompt, row.whole)
+    return renderer.conversation(row.prompt, row.answer, calls=row.calls)
 
 
 def shards_of(rows: Sequence[Row], size: int) -> list[tuple[str, list[Row]]]:

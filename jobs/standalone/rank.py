@@ -18,11 +18,12 @@ from jobs.files.given import Column, Lists, Rows, read_given
 from jobs.files.layouts import Answers, read_teacher_files
 from jobs.files.questions import read_questions
 from jobs.files.refusals import NotUnderstood
+from jobs.files.trajectories import WhichTurns
 from jobs.report.ranking import write_ranking
 from jobs.results.ranking import Ranking, RankSettings, rank_answers
 from jobs.run.progress import Terminal
 from jobs.stages.scorer import AnyScorer
-from jobs.standalone.score import ScoreOptions, check_cost, check_options, score_in_shards
+from jobs.standalone.score import ScoreOptions, check_cost, check_options, check_turns, score_in_shards
 from jobs.standalone.student import Student, open_student
 from jobs.standalone.verify import check_method
 from selection.answer_alone import Unconditioned
@@ -51,6 +52,7 @@ def rank(
     student_family: str | None = None,
     chat_template: str | None = None,
     max_length: int = 4096,
+    turns: WhichTurns = "last",
     dtype: str = "float32",
     device: str = "auto",
     measures: Sequence[str] = (),
@@ -73,7 +75,8 @@ def rank(
         families: teacher -> the family of its model, such as qwen3. Checkpoints and sizes of one model are
             one family.
         student_family: the student's.
-        chat_template, max_length, dtype, device: as in `tutelage.score`.
+        chat_template, max_length, turns, dtype, device: as in `tutelage.score`. With turns `each` a teacher's
+            cost of a question is the mean over its turns.
         measures: further passes over the answers, each for its own costs: `sentences` (local_naturalness,
             also named LALP), `alone` (ifd), `steps` (aslec_drop, aslec_casl), `gradient` (gradient_norm; a
             backward pass each).
@@ -100,7 +103,8 @@ def rank(
         return rank_answers(_of_scores(answers), "", settings)
     if answers is None:
         raise BadInput("no answers", "", "lists beside the questions, or rows that hold both", "")
-    found, terminal = read_given(questions, answers), Terminal(quiet=not verbose)
+    check_turns(turns)
+    found, terminal = read_given(questions, answers, turns), Terminal(quiet=not verbose)
     reading = Reading(chat_template, dtype, device, max_length)
     scores = read_answers_of(student, reading, found.in_order(), measures, terminal)
     known = {} if references is None else _listed(references)
@@ -303,7 +307,7 @@ def _scored(options: RankOptions, terminal: Terminal) -> pd.DataFrame:
     """The statistics and verdicts of all answers in files."""
     check_options(options.score)
     on_broken = terminal.say if options.score.skip_broken_lines else None
-    found = read_teacher_files(options.score.answers, on_broken, options.score.limit)
+    found = read_teacher_files(options.score.answers, on_broken, options.score.limit, options.score.turns)
     for line in [str(found), *found.notes]:
         terminal.say(line)
     if len({row.teacher for row in found.rows}) < 2:

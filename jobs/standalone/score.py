@@ -13,6 +13,7 @@ from jobs.files.columns import id_of
 from jobs.files.given import Column, Lists, Rows, read_given
 from jobs.files.layouts import Answers, read_teacher_files, state_of, write_scores
 from jobs.files.refusals import warn_of
+from jobs.files.trajectories import WHICH_TURNS, WhichTurns
 from jobs.run.progress import Terminal
 from jobs.stages.scorer import AnyScorer, score_rows, shards_of
 from jobs.standalone.student import COMPATS, DTYPES, Student, open_student
@@ -32,6 +33,7 @@ def score(
     chat_template: str | None = None,
     target_layer: str | None = None,
     max_length: int = 4096,
+    turns: WhichTurns = "last",
     dtype: str = "float32",
     device: str = "auto",
     compat: str = "ours",
@@ -53,6 +55,9 @@ def score(
         chat_template: None for the tokenizer's own, a Jinja file, or the word `plain`.
         target_layer: dotted name of the module whose output is h_t; None for the last layer's `mlp.up_proj`.
         max_length: tokens of question and answer; longer ones get no cost.
+        turns: which turns of the assistant are the answer, in rows of several turns: the `last` one, `all` of
+            them after the question, or `each` as an answer of its own. What tools and users say between them
+            is context.
         dtype, device: of a student that is loaded here: float32, bfloat16 or float16; cpu, cuda or auto.
         compat: `reference` reproduces the program of the SCAS authors.
         verbose: show progress.
@@ -82,7 +87,8 @@ def score(
     check_cost(cost, scas_lambda)
     if answers is None:
         raise BadInput("no answers", "", "lists beside the questions, or rows that hold both", "")
-    found = read_given(questions, answers)
+    check_turns(turns)
+    found = read_given(questions, answers, turns)
     terminal = Terminal(quiet=not verbose)
     with open_student(student, chat_template, compat, dtype, device) as (model, renderer):
         scorer = Scorer(model, renderer.special_ids, target_layer)
@@ -158,6 +164,7 @@ class ScoreOptions:
     store: str = "store"
     workers: int = 1
     num_gpus: float = 0.0
+    turns: WhichTurns = "last"
 
 
 def score_files(options: ScoreOptions) -> None:
@@ -169,7 +176,7 @@ def score_files(options: ScoreOptions) -> None:
     check_options(options)
     terminal = Terminal()
     on_broken = terminal.say if options.skip_broken_lines else None
-    found = read_teacher_files(options.answers, on_broken, options.limit)
+    found = read_teacher_files(options.answers, on_broken, options.limit, options.turns)
     for line in [str(found), *found.notes]:
         terminal.say(line)
     if not found.rows:
@@ -205,6 +212,17 @@ def check_options(options: ScoreOptions) -> None:
     if options.address is not None and compat != "ours":
         raise BadInput("--address", f"with --compat {compat}", "--compat ours", "score in this process")
     check_cost("scas", options.scas_lambda)
+    check_turns(options.turns)
+
+
+def check_turns(turns: str) -> None:
+    """Refuse another word than those for the turns of an answer.
+
+    Raises:
+        BadInput: with these words.
+    """
+    if turns not in WHICH_TURNS:
+        raise BadInput("--turns", turns, ", ".join(WHICH_TURNS), "")
 
 
 def score_in_shards(
