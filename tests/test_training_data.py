@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,15 @@ from cluster.errors import BadInput
 from cluster.seeds import derive_seed
 from cluster.storage import Place
 from training.batches import IGNORED, Layout, collate, count_steps, deal, deal_groups, global_batches, pack
-from training.data import ALONE, Example, Examples, count_examples, count_groups, write_examples
+from training.data import (
+    ALONE,
+    Example,
+    Examples,
+    count_examples,
+    count_groups,
+    join_examples,
+    write_examples,
+)
 
 EXAMPLES = [
     Example(tuple(range(10, 10 + n)), n // 3, n - n // 5, 0.5 + n % 2) for n in (30, 12, 25, 7, 18, 41, 9, 22)
@@ -36,6 +45,27 @@ def test_examples_survive_a_round_trip(tmp_path: Path) -> None:
     assert count_examples(place) == 8
     write_examples(place, [])
     assert list(Examples(place)) == []
+
+
+def test_gaps_survive_a_round_trip_and_have_no_loss(tmp_path: Path) -> None:
+    """A trajectory of three turns, with what others say between them."""
+    whole = Example(tuple(range(50, 80)), 5, 28, 2.0, gaps=((9, 14), (20, 22)))
+    one, other, both, plain = (Place(str(tmp_path / name)) for name in ("one", "other", "both", "plain"))
+    write_examples(one, [EXAMPLES[0], whole])
+    write_examples(other, EXAMPLES[1:3])
+    write_examples(plain, [EXAMPLES[0]])
+    assert join_examples([one, other, plain], both) == 5
+    found = Examples(both)
+    assert list(found) == [EXAMPLES[0], whole, *EXAMPLES[1:3], EXAMPLES[0]]
+    assert found.loss_tokens.tolist() == [e.loss_tokens for e in found]
+    assert found.loss_tokens[1] == 23 - 7
+    assert "gaps" not in pa.ipc.open_file(str(other)).schema.names, "other files are as they were"
+    batch = collate([[0, 1]], [whole, EXAMPLES[1]])
+    learned = [i for i, label in enumerate(batch.labels[0][: whole.length]) if label != IGNORED]
+    assert learned == [*range(5, 9), *range(14, 20), *range(22, 28)]
+    arrays = {"a": np.zeros((1, 16, 1), np.float32)}
+    with pytest.raises(ValueError, match="gaps and arrays"):
+        write_examples(one, [Example(whole.ids, 5, 28, gaps=whole.gaps, arrays=arrays)])
 
 
 def test_examples_are_mapped_and_not_held(tmp_path: Path) -> None:

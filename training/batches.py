@@ -268,7 +268,10 @@ def collate(rows: Sequence[Sequence[int]], examples: Sequence[Example]) -> Micro
             e = drawn[i]
             ids += e.ids[: e.length]
             positions += range(e.length)
-            labels += [IGNORED] * e.loss_start + list(e.ids[e.loss_start : e.loss_end])
+            own = [IGNORED] * e.loss_start + list(e.ids[e.loss_start : e.loss_end])
+            for start, end in e.gaps:
+                own[start:end] = [IGNORED] * (end - start)
+            labels += own
             weights += [e.weight] * e.length
             owners += [i] * e.length
             groups += [e.group] * e.length

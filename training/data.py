@@ -16,6 +16,7 @@ SUFFIX = ".arrow"
 ALONE = -1  # the group number of an example that belongs to no group
 GROUPS = b"groups"  # in the file's metadata: the number of groups; an example of no group counts as one
 WIDTHS = b"widths"  # in the metadata of a file whose examples have further arrays: their widths by name
+GAPS = "gaps"  # the column of gaps, in a file with any: begin and end of each, one after another
 ARRAY = "array "  # before an array's name: its column, and in a micro-batch the array [C, N, D]
 COUNTS = "count "  # before an array's name, in a micro-batch: how many of C each of its N tokens has
 SCHEMA = pa.schema(
@@ -39,6 +40,8 @@ class Example:
     Attributes:
         arrays: values for each token with a loss, which the objective reads: float32 [C, T, D] by name. C may
             differ between examples, and an example may have no array.
+        gaps: ranges of tokens within [loss_start, loss_end) that have no loss: what others say between the
+            turns of a trajectory. An example with gaps has no arrays.
     """
 
     ids: tuple[int, ...]
@@ -47,6 +50,7 @@ class Example:
     weight: float = 1.0
     group: int = ALONE
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
+    gaps: tuple[tuple[int, int], ...] = ()
 
     @property
     def length(self) -> int:
@@ -55,7 +59,7 @@ class Example:
 
     @property
     def loss_tokens(self) -> int:
-        return self.loss_end - self.loss_start
+        return self.loss_end - self.loss_start - sum(end - start for start, end in self.gaps)
 
 
 def write_examples(
@@ -68,12 +72,15 @@ def write_examples(
         widths: the widths of arrays that the objective reads, in case no example has any.
 
     Raises:
-        ValueError: a group's examples are not neighbours.
+        ValueError: a group's examples are not neighbours, or an example has gaps and arrays.
     """
     groups = [e.group for e in examples]
+    has_gaps = any(e.gaps for e in examples)
+    if any(e.gaps and e.arrays for e in examples):
+        raise ValueError("an example has gaps and arrays")
     found = {name: array.shape[2] for e in examples for name, array in e.arrays.items()}
     widths = {**(widths or {}), **found}
-    schema = _counted_schema(np.array(groups, dtype=np.int64), widths)
+    schema = _counted_schema(np.array(groups, dtype=np.int64), widths, has_gaps)
     columns: dict[str, Any] = {
         "ids": [list(e.ids) for e in examples],
         "loss_start": [e.loss_start for e in examples],
@@ -81,6 +88,8 @@ def write_examples(
         "weight": [e.weight for e in examples],
         "group": groups,
     }
+    if has_gaps:
+        columns[GAPS] = [[place for gap in e.gaps for place in gap] for e in examples]
     for name in sorted(widths):
         arrays = (e.arrays.get(name) for e in examples)
         columns[ARRAY + name] = [
@@ -112,19 +121,22 @@ def join_examples(pieces: Sequence[Place], place: Place, widths: Mapping[str, in
     found = {name: width for t in tables for name, width in _widths(t.schema).items()}
     if any(own and own != found for own in (_widths(t.schema) for t in tables)):
         raise ValueError("the files' examples have different arrays")
-    schema = _counted_schema(
-        np.concatenate([t["group"].to_numpy() for t in tables]), {**(widths or {}), **found}
-    )
+    has_gaps = any(GAPS in t.column_names for t in tables)
+    groups = np.concatenate([t["group"].to_numpy() for t in tables])
+    schema = _counted_schema(groups, {**(widths or {}), **found}, has_gaps)
     table = pa.concat_tables([_with_arrays(t, schema) for t in tables])
     place.write_with(partial(_write, table.combine_chunks(), schema))
     return int(table.num_rows)
 
 
 def _with_arrays(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with all columns of the schema. Its examples lack the arrays that it has no column for."""
-    for field_ in list(schema)[table.num_columns :]:
-        table = table.append_column(field_, pa.nulls(table.num_rows, field_.type))
-    return table.replace_schema_metadata(schema.metadata)
+    """The table with all columns of the schema. Its examples lack the gaps and arrays that it has no column
+    for.
+    """
+    for field_ in schema:
+        if field_.name not in table.column_names:
+            table = table.append_column(field_, pa.nulls(table.num_rows, field_.type))
+    return table.select(schema.names).replace_schema_metadata(schema.metadata)
 
 
 def _opened(place: Place) -> Any:
@@ -138,8 +150,8 @@ def _widths(schema: pa.Schema) -> dict[str, int]:
     return dict(json.loads((schema.metadata or {}).get(WIDTHS, b"{}")))
 
 
-def _counted_schema(groups: np.ndarray, widths: Mapping[str, int]) -> pa.Schema:
-    """The schema with the number of groups, and with columns for arrays if there are any.
+def _counted_schema(groups: np.ndarray, widths: Mapping[str, int], has_gaps: bool) -> pa.Schema:
+    """The schema with the number of groups, and with columns for gaps and arrays if there are any.
 
     Raises:
         ValueError: a group's examples are not neighbours.
@@ -149,9 +161,10 @@ def _counted_schema(groups: np.ndarray, widths: Mapping[str, int]) -> pa.Schema:
     if len(named) != len(np.unique(named)):
         raise ValueError("examples of one group are not neighbours")
     told = {GROUPS: str(len(starts)).encode()}
+    base = [*SCHEMA, *([pa.field(GAPS, pa.list_(pa.int32()))] if has_gaps else [])]
     if not widths:
-        return SCHEMA.with_metadata(told)
-    schema = pa.schema([*SCHEMA, *(pa.field(ARRAY + name, pa.large_binary()) for name in sorted(widths))])
+        return pa.schema(base).with_metadata(told)
+    schema = pa.schema([*base, *(pa.field(ARRAY + name, pa.large_binary()) for name in sorted(widths))])
     return schema.with_metadata(told | {WIDTHS: json.dumps(dict(sorted(widths.items()))).encode()})
 
 
@@ -185,6 +198,11 @@ class Examples(Sequence[Example]):
         self.group: np.ndarray = table["group"].to_numpy()
         self.lengths: np.ndarray = self._end.astype(np.int64)
         self.loss_tokens: np.ndarray = (self._end - self._start).astype(np.int64)
+        self._gaps: dict[int, tuple[tuple[int, int], ...]] = {}
+        if GAPS in table.column_names:
+            self._gaps = {i: _paired(own) for i, own in enumerate(table[GAPS].to_pylist()) if own}
+            for i, gaps in self._gaps.items():
+                self.loss_tokens[i] -= sum(end - start for start, end in gaps)
         self.widths = _widths(table.schema)
         self._arrays = {name: _chunk(table[ARRAY + name]) for name in self.widths}
         starts = _starts(self.group)
@@ -201,7 +219,8 @@ class Examples(Sequence[Example]):
         arrays = {
             name: array for name in self.widths for array in [self._array(name, i)] if array is not None
         }
-        return Example(tuple(ids.tolist()), *span, float(self.weight[i]), int(self.group[i]), arrays)
+        weight, group, gaps = float(self.weight[i]), int(self.group[i]), self._gaps.get(i, ())
+        return Example(tuple(ids.tolist()), *span, weight, group, arrays, gaps)
 
     def _array(self, name: str, i: int) -> np.ndarray | None:
         """One array of one example [C, T, D], as it lies in the file."""
@@ -219,6 +238,11 @@ class Examples(Sequence[Example]):
     def members(self, number: int) -> range:
         """The examples of a group, by its number in the file."""
         return range(int(self._bounds[number]), int(self._bounds[number + 1]))
+
+
+def _paired(places: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Begins and ends, one after another, as ranges."""
+    return tuple(zip(places[::2], places[1::2], strict=True))
 
 
 def _chunk(column: Any) -> Any:
