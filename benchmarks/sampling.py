@@ -44,8 +44,10 @@ def miniature_world(store: str) -> Path:
     return Path(line.split()[1]).parent
 
 
-def measure(model_path: str, questions: str, count: str, side: str, device: str) -> None:
-    """One side of one turn: seconds, tokens, and the texts' ids."""
+def measure(model_path: str, questions: str, count: str, side: str, device: str, repeats: str) -> None:
+    """One side of one turn: seconds, tokens, and the texts' ids. The median of some repeats counts, after one
+    that is not timed.
+    """
     from cluster.models.loading import ModelSource, load_model, load_tokenizer
     from cluster.models.rendering import Renderer
 
@@ -64,7 +66,7 @@ def measure(model_path: str, questions: str, count: str, side: str, device: str)
     else:
         work = partial(_generate, model, prompts, int(side.split()[1]), side.endswith("sorted"), stop, pad)
     found = work()
-    seconds = statistics.median(timed(work, device) for _ in range(3))
+    seconds = statistics.median(timed(work, device) for _ in range(int(repeats)))
     emit({"seconds": seconds, "tokens": sum(len(f) for f in found), "answers": len(found), "texts": found})
 
 
@@ -136,13 +138,28 @@ def _before_stop(ids: Sequence[int], stop: frozenset[int]) -> list[int]:
 
 
 def compare(
-    model: Path, questions: Path, count: int, turns: int, device: str, sides: Sequence[str]
+    model: Path,
+    questions: Path,
+    count: int,
+    turns: int,
+    device: str,
+    sides: Sequence[str],
+    repeats: int = 3,
 ) -> dict[str, Any]:
     """All sides in turns for one teacher; each ratio is against that turn's best other side."""
     ratios, rates, differing = [], {side: list[float]() for side in sides}, dict[str, int]()
     for _ in range(turns):
         turn = {
-            s: in_fresh_process(__spec__.name, "--measure", str(model), str(questions), str(count), s, device)
+            s: in_fresh_process(
+                "benchmarks.sampling",
+                "--measure",
+                str(model),
+                str(questions),
+                str(count),
+                s,
+                device,
+                str(repeats),
+            )
             for s in sides
         }
         for side, got in turn.items():
@@ -178,7 +195,7 @@ def main() -> None:
         "--store", default="store", help="where the miniature world is, or will be built (two minutes)"
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--measure", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         return measure(*options.measure)

@@ -179,6 +179,23 @@ def test_what_is_said_of_aligned_teachers_follows_from_the_questions() -> None:
     assert f"by {100 * d.value:.1f} points ({100 * d.low:.1f} to {100 * d.high:.1f})" in page
 
 
+def test_what_is_said_of_the_pretrained_run_follows_from_the_questions() -> None:
+    rows = pd.read_parquet("docs/pretrained/questions.parquet")
+    means = 100 * rows.groupby(["student", "arm", "round"])["value"].mean()
+    page = words("docs/miniature.md")
+    for student in ("smol", "schooled"):
+        assert f"{student}, scas | {means[student, 'before training', 0]:.1f} (" in page
+        for arm in ("scas", "random", "strongest"):
+            (row,) = re.findall(rf"\| {student}, {arm} \|(.*?)\|(.*?)\|(.*?)\|", page)
+            told = [cell.split("(")[0].strip() for cell in row[1:]]
+            assert told == [f"{means[student, arm, number]:.1f}" for number in (1, 2)], (student, arm)
+    found = compared_again(Path("docs/pretrained/questions.parquet"))["comparisons"]
+    for row in found[found["arm"] == "scas"].to_dict("records"):
+        told = "{:+.1f} ({:.1f} to {:.1f})".format(*(100 * row[c] for c in ("difference", "low", "high")))
+        assert told in page
+    assert not (found["called"] != "cannot tell").any()
+
+
 def test_what_is_said_of_calls_follows_from_the_questions() -> None:
     rows = pd.read_parquet("docs/training_wheels/questions.parquet")
     figures = pd.read_csv("docs/training_wheels/figures.csv")

@@ -110,7 +110,7 @@ def test_the_loader_of_datasets_reads_every_format(
 
 
 def of(prompt: Prompt, answer: Message) -> ChosenAnswer:
-    return ChosenAnswer(Question("q", prompt, ("r",)), answer, "ann", ABOUT)
+    return ChosenAnswer(Question("q", prompt, ("r",)), (answer,), "ann", ABOUT)
 
 
 TOOL_TALK = Prompt(
@@ -130,7 +130,7 @@ TOOL_TALK = Prompt(
 def test_conversations_come_back_as_they_were(form: str, chosen: ChosenAnswer) -> None:
     found = turns_of(json.loads(json.dumps(FORMATS[form](chosen))))
     assert found.prompt == chosen.question.prompt
-    answer = chosen.answer
+    (answer,) = chosen.said
     if form == "llama-factory" and answer.reasoning:
         answer = Message("assistant", f"<think>\n{answer.reasoning}\n</think>\n\n{answer.content}")
     assert found.answer == answer
@@ -141,7 +141,7 @@ def test_conversations_come_back_as_they_were(form: str, chosen: ChosenAnswer) -
     [
         ("llama-factory", of(plain("q"), Message("assistant", "I will", tool_calls=(CALL,)))),
         ("verl", of(TOOL_TALK, Message("assistant", "three"))),
-        ("verl", ChosenAnswer(Question("q", plain("q")), Message("assistant", "a"), "ann", ABOUT)),
+        ("verl", ChosenAnswer(Question("q", plain("q")), (Message("assistant", "a"),), "ann", ABOUT)),
         ("preference", of(plain("q"), Message("assistant", "a"))),
     ],
 )

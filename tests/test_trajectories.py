@@ -190,6 +190,7 @@ DONE = {"role": "assistant", "content": "A: 5"}
             trace(DONE, {"role": "user", "content": "more"}, TOLD, DONE),
             "a tool's result after a turn of the user",
         ),
+        (trace({**DONE, "weight": 0}, TOLD, DONE), "a mark that it is not to be learnt, weight"),
         (trace(calling(), TOLD, DONE, tools=[*ADD, *ADD]), "two tools of the name add"),
     ],
 )

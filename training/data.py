@@ -89,7 +89,7 @@ def write_examples(
         "group": groups,
     }
     if has_gaps:
-        columns[GAPS] = [[place for gap in e.gaps for place in gap] for e in examples]
+        columns[GAPS] = [[place for gap in e.gaps for place in gap] or None for e in examples]
     for name in sorted(widths):
         arrays = (e.arrays.get(name) for e in examples)
         columns[ARRAY + name] = [

@@ -163,6 +163,16 @@ def read_calls(text: str) -> tuple[ToolCall, ...]:
     )
 
 
+def write_turns(turns: Sequence[Message]) -> str:
+    """Turns as JSON text; empty for none."""
+    return json.dumps([turn.for_template() for turn in turns], ensure_ascii=False) if turns else ""
+
+
+def read_turns(text: str) -> Conversation:
+    """Read turns that `write_turns` wrote."""
+    return tuple(_turn(turn) for turn in json.loads(text)) if text else ()
+
+
 def _turn(turn: Mapping[str, Any]) -> Message:
     """A turn that `Message.for_template` wrote."""
     calls = read_calls(json.dumps(turn.get("tool_calls", []), ensure_ascii=False))

@@ -108,11 +108,15 @@ class EndpointTeacher(Section):
 
 
 class FileTeacher(Section):
-    """A teacher whose answers exist in a file. `rows_of` takes only the rows that name this teacher."""
+    """A teacher whose answers exist in a file. `rows_of` takes only the rows that name this teacher. With
+    `turns: all` an answer is everything after the question, and the student learns all turns of the
+    assistant in it.
+    """
 
     kind: Literal["file"]
     name: Name
     path: str
+    turns: Literal["last", "all"] = "last"
     fields: Fields = Fields()
     rows_of: str | None = None
     family: str | None = None

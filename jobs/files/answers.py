@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import BadInput
-from cluster.models.messages import Conversation, Message, Prompt, read_calls, write_calls
+from cluster.models.messages import Conversation, Message, Prompt, read_calls, write_calls, write_turns
 from cluster.models.reasoning import split_reasoning, with_reasoning
 from cluster.models.repair import begun
 from jobs.experiment.questions import Fields
@@ -25,7 +25,8 @@ from jobs.files.json_rows import OnBroken
 from jobs.files.questions import question_id_of
 from jobs.files.refusals import NO_ANSWER, NO_REFERENCE, LeftOut, Missing, NotUnderstood, told_of
 from jobs.files.rows import read_rows, unread_in
-from jobs.files.turns import COLUMNS, turns_of
+from jobs.files.trajectories import WhichTurns, question_and_turns
+from jobs.files.turns import COLUMNS, refuse_marked_turns, turns_of
 from jobs.files.values import as_text, is_nothing
 
 USUAL = Fields()
@@ -39,6 +40,7 @@ class FoundAnswer:
         prompt: its question. None if the row only names an id.
         text: the answer's text, with its reasoning in think tags.
         calls: its tool calls as JSON text.
+        turns: of an answer of many turns, those before its last one, as JSON text.
         problem: why the row is not understood. Empty if it is.
     """
 
@@ -48,6 +50,7 @@ class FoundAnswer:
     calls: str = ""
     sample: int = 0
     problem: str = ""
+    turns: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ def each_answer_of(
     on_broken: OnBroken,
     told: Mapping[str | None, ReadAnswers],
     check: Callable[[FoundAnswer], None] = lambda answer: None,
+    which: WhichTurns = "last",
 ) -> Iterator[tuple[str | None, FoundAnswer]]:
     """The answers of several teachers in one file, which is read once for all of them; see `each_answer`.
 
@@ -150,6 +154,7 @@ def each_answer_of(
         told: by the names of the teachers whose rows are taken. None takes all rows, and must be the only
             key.
         check: raises `NotUnderstood` for an answer that cannot be used.
+        which: the turns of the assistant that an answer is made of; not `each`.
     """
     counts: dict[str | None, Counter[str]] = {name: Counter() for name in told}
     left_out = {name: LeftOut(path) for name in told}
@@ -163,7 +168,7 @@ def each_answer_of(
         if whose not in told:
             continue
         own, plain = told[whose], plain_answer(row, counts[whose]) if is_usual else None
-        answer, layout, why = plain or _answer_in(row, fields, place, counts[whose])
+        answer, layout, why = plain or _answer_in(row, fields, place, counts[whose], which)
         try:
             check(answer)
         except NotUnderstood as error:
@@ -244,14 +249,18 @@ def plain_answer(row: Mapping[str, Any], counts: Counter[str]) -> tuple[FoundAns
 
 
 def _answer_in(
-    row: Mapping[str, Any], fields: Fields, place: str, counts: Counter[str]
+    row: Mapping[str, Any], fields: Fields, place: str, counts: Counter[str], which: WhichTurns
 ) -> tuple[FoundAnswer, str, NotUnderstood | None]:
     """One row's answer, its layout, and why it is missing or not understood."""
     identity, prompt, why = id_of(row, fields.id), None, None
-    layout = said = calls = ""
+    layout = said = calls = before = ""
     try:
         turns = turns_of(row, fields)
         prompt, layout = turns.prompt, turns.layout
+        if which == "all" and prompt is not None:
+            refuse_marked_turns(row)
+            prompt, every = question_and_turns(prompt, turns.answer)
+            before = write_turns(every[:-1])
         if identity is None and prompt is None:
             expected, remedy = "an id or the question's text", "name it with fields.id"
             raise Missing("neither an id nor a question", row, expected, remedy, "names no question")
@@ -263,7 +272,7 @@ def _answer_in(
         why = error
     key = identity or (place if prompt is None else question_id_of(prompt))
     counts[key] += 1
-    return FoundAnswer(key, prompt, said, calls, counts[key] - 1), layout, why
+    return FoundAnswer(key, prompt, said, calls, counts[key] - 1, turns=before), layout, why
 
 
 def answer_and_references(

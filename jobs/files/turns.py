@@ -114,6 +114,19 @@ def refuse_marked(row: Mapping[str, Any], named: str | None = None) -> None:
             refuse_unlearned(last)
 
 
+def refuse_marked_turns(row: Mapping[str, Any]) -> None:
+    """Refuse a row of which any turn of the assistant is marked as not to be learnt, where all are learned.
+
+    Raises:
+        NotUnderstood: with the mark.
+    """
+    for name in LISTS_OF_TURNS:
+        turns = row.get(name)
+        for turn in turns if isinstance(turns, list) else ():
+            if isinstance(turn, Mapping) and SPEAKERS.get(speaker_of(turn)) == "assistant":
+                refuse_unlearned(turn)
+
+
 def _found(row: Mapping[str, Any], answered: bool) -> tuple[str, list[Message]]:
     """The first layout whose keys a row has, and the row's turns in it."""
     named = (("messages", MESSAGES), ("conversations", SHAREGPT), ("conversation", SHAREGPT))

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.models.messages import Conversation, read_turns
 from cluster.storage import Place
 from jobs.files.answers import Row, answer_turn
 from jobs.files.layouts import in_authors_words
@@ -104,7 +105,7 @@ def chosen_answers(
     return [
         ChosenAnswer(
             questions[str(r["question_id"])],
-            answer_turn(rows[str(r["answer_id"])]["text"], rows[str(r["answer_id"])]["tool_calls"]),
+            _said(rows[str(r["answer_id"])]),
             str(r["teacher"]),
             {name: r[name] for name in ABOUT if name != "teacher"},
             _rejected(str(r["answer_id"]), float(r["cost"]), worse.get(str(r["question_id"]), ()), rows),
@@ -146,12 +147,14 @@ def _rejected(
         if cost <= own_cost:
             continue
         row = rows[answer]
-        if answer != chosen and (row["text"], row["tool_calls"]) != (
-            rows[chosen]["text"],
-            rows[chosen]["tool_calls"],
-        ):
-            return answer_turn(row["text"], row["tool_calls"]), str(row["teacher"]), why
+        if answer != chosen and _said(row) != _said(rows[chosen]):
+            return _said(row), str(row["teacher"]), why
     return None
+
+
+def _said(row: Mapping[str, Any]) -> Conversation:
+    """All turns of an answer."""
+    return (*read_turns(row["turns"]), answer_turn(row["text"], row["tool_calls"]))
 
 
 def write_format(
@@ -185,7 +188,8 @@ def write_format(
 def _in_words(outcome: Outcome, row: Mapping[str, Any]) -> dict[str, Any]:
     question = outcome.start.questions[str(row["question_id"])]
     names = (str(row["answer_id"]), question.id, str(row["teacher"]))
-    answer = Row(*names, question.prompt, str(row["text"]), str(row["tool_calls"]))
+    said = str(row["text"]), str(row["tool_calls"]), read_turns(row["turns"])
+    answer = Row(*names, question.prompt, *said)
     references = question.references
     reference = question.reference if len(references) < 2 else list(references)
     return in_authors_words(answer, {"reference_answer": reference})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.models.messages import Message, Prompt
+from cluster.models.messages import Conversation, Message, Prompt
 from cluster.models.reasoning import with_reasoning
 from jobs.files.questions import Question
 
@@ -23,16 +23,17 @@ class ChosenAnswer:
     """An answer that an arm chose, with facts about it.
 
     Attributes:
+        said: the turns after the question, of which the last one is the assistant's.
         about: teacher, cost, rank, candidates and weight.
-        worse: another answer to the question, its teacher, and whether it is `wrong` or `costlier`. None if
-            there is none.
+        worse: the turns of another answer to the question, its teacher, and whether it is `wrong` or
+            `costlier`. None if there is none.
     """
 
     question: Question
-    answer: Message
+    said: Conversation
     teacher: str
     about: Mapping[str, Any]
-    worse: tuple[Message, str, str] | None = None
+    worse: tuple[Conversation, str, str] | None = None
 
     @property
     def ids(self) -> dict[str, Any]:
@@ -44,7 +45,7 @@ class ChosenAnswer:
 
 def as_messages(chosen: ChosenAnswer) -> dict[str, Any]:
     """OpenAI's `messages`. The answer is the last one, with its reasoning in a separate field."""
-    turns = [*chosen.question.prompt.turns, chosen.answer]
+    turns = [*chosen.question.prompt.turns, *chosen.said]
     row = {"messages": [turn.for_server() | reasoning_of(turn) for turn in turns]}
     return row | tools_of(chosen.question.prompt) | chosen.ids
 
@@ -53,7 +54,8 @@ def as_prompt_completion(chosen: ChosenAnswer) -> dict[str, Any]:
     """TRL's conversational prompt and completion. Arguments of tool calls are objects, because TRL's
     templates loop over them.
     """
-    row = {"prompt": chosen.question.prompt.for_template(), "completion": [chosen.answer.for_template()]}
+    said = [turn.for_template() for turn in chosen.said]
+    row = {"prompt": chosen.question.prompt.for_template(), "completion": said}
     return row | tools_of(chosen.question.prompt) | chosen.ids
 
 
@@ -63,7 +65,7 @@ def as_llama_factory(chosen: ChosenAnswer) -> dict[str, Any]:
     Raises:
         CannotHold: a turn has both text and a tool call, or turns do not alternate.
     """
-    turns = [_sharegpt(turn) for turn in (*chosen.question.prompt.turns, chosen.answer)]
+    turns = [_sharegpt(turn) for turn in (*chosen.question.prompt.turns, *chosen.said)]
     speakers = [turn["from"] for turn in turns if turn["from"] != "system"]
     if any((who in ASKING) != (place % 2 == 0) for place, who in enumerate(speakers)):
         raise CannotHold("turns that do not alternate")
@@ -75,14 +77,16 @@ def as_verl(chosen: ChosenAnswer) -> dict[str, Any]:
     """verl's row for reinforcement learning: the prompt, and the first reference as ground truth.
 
     Raises:
-        CannotHold: a turn has tool calls, there are tools, or there is no reference.
+        CannotHold: a turn has tool calls, there are tools or several turns, or there is no reference.
     """
     q = chosen.question
     if q.prompt.tools or any(turn.tool_calls or turn.role == "tool" for turn in q.prompt.turns):
         raise CannotHold("tools")
+    if len(chosen.said) > 1:
+        raise CannotHold("an answer of many turns")
     if not q.references:
         raise CannotHold("a question without a reference answer")
-    extra = {"id": q.id, "teacher_id": chosen.teacher, "answer": chosen.answer.content}
+    extra = {"id": q.id, "teacher_id": chosen.teacher, "answer": chosen.said[-1].content}
     return {
         "data_source": q.family or "tutelage",
         "prompt": [{"role": turn.role, "content": turn.content} for turn in q.prompt.turns],
@@ -101,11 +105,11 @@ def as_preference(chosen: ChosenAnswer) -> dict[str, Any]:
     """
     if chosen.worse is None:
         raise CannotHold("a question with no other answer to reject")
-    turn, teacher, why = chosen.worse
+    turns, teacher, why = chosen.worse
     row = {
         "prompt": chosen.question.prompt.for_template(),
-        "chosen": [chosen.answer.for_template()],
-        "rejected": [turn.for_template()],
+        "chosen": [turn.for_template() for turn in chosen.said],
+        "rejected": [turn.for_template() for turn in turns],
         "rejected_teacher_id": teacher,
         "rejected_because": why,
     }

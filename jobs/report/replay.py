@@ -12,6 +12,7 @@ import pandas as pd
 
 from cluster.errors import BadInput
 from cluster.models.loading import load_model
+from cluster.models.messages import read_turns
 from jobs.experiment.schema import Experiment
 from jobs.experiment.stages import Score
 from jobs.files.answers import Row
@@ -42,8 +43,8 @@ def replay_answer(outcome: Outcome, answer: str, number: int = 1) -> Iterator[st
     ):
         return
     yield from check_again(outcome.start.experiment, question, str(row["text"]), str(row["tool_calls"]))
-    text, calls = str(row["text"]), str(row["tool_calls"])
-    asked = Row(answer, question.id, str(row["teacher"]), question.prompt, text, calls)
+    text, calls, turns = str(row["text"]), str(row["tool_calls"]), read_turns(row["turns"])
+    asked = Row(answer, question.id, str(row["teacher"]), question.prompt, text, calls, turns)
     seen: set[str] = set()
     for path in outcome.paths:
         stage = outcome.scores(path, number)

@@ -27,8 +27,12 @@ def question_key(prompt: Prompt) -> bytes:
     return _digest([prompt.for_template(), prompt.tools])
 
 
-def answer_key(question: bytes, text: str, calls: str = "") -> bytes:
-    """The key of an answer's statistics, from its question, text and tool calls."""
+def answer_key(question: bytes, text: str, calls: str = "", turns: str = "") -> bytes:
+    """The key of an answer's statistics, from its question, text, tool calls and the turns before its last
+    one.
+    """
+    if turns:
+        return row_key(question, text, calls, turns)
     return row_key(question, text, calls) if calls else row_key(question, text)
 
 

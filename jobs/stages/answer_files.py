@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from jobs.run.keys import question_key
 from jobs.run.run import Planned, Run
 from jobs.run.slices import Sliced, Task, do_tasks, slice_of
 from jobs.run.store import Stage
+from jobs.run.tables import unusual
 from jobs.stages.questions import QuestionIndex, body_digest, index_of
 
 VERSION = 2
@@ -43,6 +44,7 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
     ]
 )
+TURNS = pa.field("turns", pa.large_string())  # a further column, of answers of many turns
 SLICES = b"slices"  # in a chunk's metadata: the slice of each row group
 
 
@@ -99,10 +101,12 @@ class TakeFile:
     Attributes:
         stages: for each teacher's name in the file, the stage that gets its answers. The name None stands for
             all rows and is then the only one.
+        turns: the turns of the assistant that an answer is made of: last or all.
     """
 
     path: str
     fields: Fields
+    turns: Literal["last", "all"]
     stages: Mapping[str | None, Stage]
     questions: Sliced
     skip_broken: bool
@@ -117,15 +121,15 @@ class TakeFile:
         held: dict[str | None, list[tuple[Any, ...]]] = {whose: [] for whose in told}
         sizes = dict.fromkeys(told, 0)
         check = CheckQuestion(index, self.path)
-        for whose, answer in each_answer_of(self.path, self.fields, on_broken, told, check):
+        for whose, answer in each_answer_of(self.path, self.fields, on_broken, told, check, self.turns):
             held[whose] += rows_of(answer, index)
-            sizes[whose] += len(answer.text)
+            sizes[whose] += len(answer.text) + len(answer.turns)
             if len(held[whose]) * len(told) >= CHUNK or sizes[whose] * len(told) >= CHUNK_CHARACTERS:
-                yield whose, table_of(held[whose])
+                yield whose, table_of(held[whose], self.turns)
                 held[whose], sizes[whose] = [], 0
         for whose, rows in held.items():
             if rows or not told[whose].count:
-                yield whose, table_of(rows)
+                yield whose, table_of(rows, self.turns)
 
     def __call__(self) -> None:
         told = {whose: ReadAnswers(self.path) for whose in self.stages}
@@ -151,11 +155,14 @@ def first_broken(broken: Sequence[str]) -> list[str]:
     return [*broken[:MOST_BROKEN], *more]
 
 
-def table_of(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
-    """Convert rows to an Arrow table."""
-    columns = zip(*rows, strict=True) if rows else [[] for _ in SCHEMA]
-    arrays = [pa.array(own, field.type) for own, field in zip(columns, SCHEMA, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+def table_of(rows: Sequence[tuple[Any, ...]], turns: str) -> pa.Table:
+    """Convert rows to an Arrow table. The turns before an answer's last one are a column where they are
+    taken.
+    """
+    schema = SCHEMA if turns == "last" else SCHEMA.append(TURNS)
+    columns = list(zip(*rows, strict=True)) if rows else [() for _ in [*SCHEMA, TURNS]]
+    arrays = [pa.array(own, field.type) for own, field in zip(columns, schema, strict=False)]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def rows_of(answer: FoundAnswer, index: QuestionIndex) -> list[tuple[Any, ...]]:
@@ -164,7 +171,8 @@ def rows_of(answer: FoundAnswer, index: QuestionIndex) -> list[tuple[Any, ...]]:
     """
     is_refused = answer.problem not in ("", NO_ANSWER)  # an empty answer gets the state `empty` in the ledger
     said = ("", "") if answer.problem else (answer.text, answer.calls)
-    found = (answer.sample, *said, "refused" if is_refused else "stop", answer.problem)
+    turns = "" if answer.problem else answer.turns
+    found = (answer.sample, *said, "refused" if is_refused else "stop", answer.problem, turns)
     return [(identity, key_of(identity, index), *found) for identity in ids_of(answer, index)]
 
 
@@ -185,7 +193,7 @@ def write_chunk(stage: Stage, part: str, chunk: pa.Table, count: int) -> None:
     table = chunk.take(order)
     own, starts = np.unique(slices[order], return_index=True)
     ends = [*starts[1:], len(order)][: len(starts)]  # an empty chunk has no slices
-    schema = SCHEMA.with_metadata({SLICES: json.dumps(own.tolist()).encode()})
+    schema = table.schema.with_metadata({SLICES: json.dumps(own.tolist()).encode()})
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=["finish", "error"]) as writer:
         for start, end in zip(starts.tolist(), ends, strict=True):
@@ -199,6 +207,7 @@ def take_stage(run: Run, teacher: FileTeacher, content: str, questions: Sliced, 
     """
     fields = {name: value for name, value in teacher.fields.model_dump().items() if value is not None}
     config = {"fields": fields, "rows_of": teacher.rows_of, "skip_broken": skip_broken}
+    config |= unusual({"turns": teacher.turns}, {"turns": "last"})
     return run.store.stage(TAKE, VERSION, config, {"file": content, "questions": questions.stage.id})
 
 
@@ -243,13 +252,16 @@ def files_of(
     """The files to read. Teachers share one reading if each has named rows in the same file and uses the same
     fields.
     """
-    groups: dict[tuple[str, str, bool], dict[str | None, Stage]] = {}
-    fields = {}
+    groups: dict[tuple[str, str, bool, str], dict[str | None, Stage]] = {}
+    first: dict[tuple[str, str, bool, str], FileTeacher] = {}
     for teacher, stage in left:
-        key = (teacher.path, teacher.fields.model_dump_json(), teacher.rows_of is None)
+        key = (teacher.path, teacher.fields.model_dump_json(), teacher.rows_of is None, teacher.turns)
         groups.setdefault(key, {})[teacher.rows_of] = stage
-        fields[key] = teacher.fields
-    return [TakeFile(key[0], fields[key], own, questions, skip_broken) for key, own in groups.items()]
+        first[key] = teacher
+    return [
+        TakeFile(first[key].path, first[key].fields, first[key].turns, own, questions, skip_broken)
+        for key, own in groups.items()
+    ]
 
 
 def is_for_workers(run: Run, file: TakeFile) -> bool:
@@ -336,9 +348,13 @@ class AnotherText(NotUnderstood):
         text = answer.prompt.text if answer.prompt is not None else ""
         self.what = f"question {known.id} has two different texts"
         self.got = f"{text[:50]!r} in {path}, {known.text[:50]!r} among the questions"
+        turns = answer.prompt.turns if answer.prompt is not None else ()
+        self.has_many = any(turn.role == "assistant" for turn in turns)
 
     def stopping(self, where: str) -> BadInput:
         remedy = "these are different questions: give them different ids"
+        if self.has_many:
+            remedy = "if its answers have many turns, set the teacher's turns: all; else give them other ids"
         return BadInput(self.what, self.got, "one text for each id", remedy)
 
 

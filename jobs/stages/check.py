@@ -229,21 +229,24 @@ def to_check(
     """The checker's input for each of these answers."""
     with_rows = settings.method == "function" and reads_rows(settings)
     keys = {q: question_key(questions[q].prompt) for q in answers["question_id"].unique()}
-    columns = (answers[c].tolist() for c in ("question_id", "text", "tool_calls"))
+    columns = [answers[c].tolist() for c in ("question_id", "text", "tool_calls")]
+    turns = answers["turns"].tolist() if "turns" in answers else [""] * len(answers)
     return [
         Checked(
-            keys[q], Case(text, questions[q].references, row_of(questions[q], calls) if with_rows else "")
+            keys[q],
+            Case(text, questions[q].references, row_of(questions[q], calls, before) if with_rows else ""),
         )
-        for q, text, calls in zip(*columns, strict=True)
+        for q, text, calls, before in zip(*columns, turns, strict=True)
     ]
 
 
-def row_of(question: Question, calls: str) -> str:
+def row_of(question: Question, calls: str, turns: str = "") -> str:
     """The row that a user's function gets beside answer and reference: all columns of the question's file,
-    its messages, and the answer's tool calls.
+    its messages, the answer's tool calls, and of an answer of many turns those before its last one.
     """
     row = json.loads(question.row) if question.row else {}
     row |= {"messages": question.prompt.for_template(), "tool_calls": json.loads(calls) if calls else []}
+    row |= {"turns": json.loads(turns)} if turns else {}
     return json.dumps(row, ensure_ascii=False, sort_keys=True)
 
 
@@ -286,7 +289,8 @@ def pool_states(answers: pd.DataFrame, questions: Mapping[str, Question]) -> pd.
     pool.loc[pool["finish"] == "refused", "state"] = "not_understood"
     pool = pool.sort_values(["question_id", "teacher", "sample"]).reset_index(drop=True)
     right = pool["state"] == "verified"
-    repeated = pool[right].duplicated(["question_id", "teacher", "text", "tool_calls"])
+    same = ["question_id", "teacher", "text", "tool_calls", *(["turns"] if "turns" in pool else [])]
+    repeated = pool[right].duplicated(same)
     pool.loc[repeated.index[repeated], "state"] = "duplicate"
     lost = pool["state"].isna() | (pool["state"] == "")
     if lost.any():

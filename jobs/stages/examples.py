@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
 from cluster.errors import BadInput
+from cluster.models.messages import read_turns
 from cluster.models.rendering import Renderer
 from cluster.storage import Place
 from jobs.experiment.stages import Evaluate
+from jobs.files.answers import Row
 from jobs.files.questions import Question
 from jobs.run.run import Run
 from jobs.run.slices import Sliced, Task, do_tasks
@@ -17,6 +20,7 @@ from jobs.run.store import Stage
 from jobs.stages.pool import AnswerPool
 from jobs.stages.questions import read_slice
 from jobs.stages.score import PoolScores
+from jobs.stages.scorer import rendered_of
 from jobs.stages.states import ModelState
 from jobs.stages.train import EXAMPLES, examples_stage, write_examples_of
 from training.data import SUFFIX, Example, Examples, join_examples, write_examples
@@ -106,14 +110,16 @@ def render_chosen(
 ) -> list[Example]:
     """Render the chosen answers for training, in the order of the rows of `chosen`."""
     wanted = pool[pool["answer_id"].isin(chosen["answer_id"].tolist())]
-    columns = (wanted[c].tolist() for c in ("answer_id", "text", "tool_calls"))
+    columns = (wanted[c].tolist() for c in ("answer_id", "text", "tool_calls", "turns"))
     answers = {answer: said for answer, *said in zip(*columns, strict=True)}
     examples = []
     columns = (chosen[c].tolist() for c in ("question_id", "answer_id", "weight"))
     for question, answer, weight in zip(*columns, strict=True):
-        text, calls = answers[answer]
-        rendered = renderer.conversation(questions[question].prompt, text, calls=calls)
-        examples.append(Example(rendered.ids, rendered.prompt_length, rendered.answer_end, float(weight)))
+        text, calls, turns = answers[answer]
+        row = Row(answer, question, "", questions[question].prompt, text, calls, read_turns(turns))
+        r = rendered_of(row, renderer)
+        gaps = tuple((end, start) for (_, end), (start, _) in pairwise(r.spans))
+        examples.append(Example(r.ids, r.prompt_length, r.answer_end, float(weight), gaps=gaps))
     return examples
 
 

@@ -34,6 +34,7 @@ SAID: Mapping[str, Any] = {
     "answer_tokens": 0,
     "usd": 0.0,
 }
+TURNS = "turns"  # a further column, of slices with answers of many turns: those before the last one, as JSON
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,14 @@ class Gather:
     def __call__(self, number: int) -> Made:
         questions = read_slice(self.questions, number)
         frames = [_of_source(source, number, questions) for source in self.sources]
-        answers = joined(frames or [pd.DataFrame(columns=["question_id", "teacher", "sample", *SAID])])
+        blank = pd.DataFrame(columns=["question_id", "teacher", "sample", *SAID, TURNS])
+        answers = joined(frames or [blank])
         answers = answers.sort_values(["question_id", "teacher", "sample"], ignore_index=True)
         refuse_twice(answers)
         names = (answers[c].tolist() for c in ("teacher", "question_id", "sample"))
         answers["answer_id"] = [f"{t}/{q}/{sample}" for t, q, sample in zip(*names, strict=True)]
         keys = {q.id: question_key(q.prompt) for q in questions.values()}
-        said = (answers[c].tolist() for c in ("question_id", "text", "tool_calls"))
+        said = (answers[c].tolist() for c in ("question_id", "text", "tool_calls", TURNS))
         answers["answer_key"] = [
             answer_key(keys[q], *what).hex() if q in keys else "" for q, *what in zip(*said, strict=True)
         ]
@@ -94,14 +96,18 @@ class Gather:
             answers.loc[places, "check_key"] = pd.Series(given, index=own.index, dtype=object)
             by_method[method] = digest(sorted({key.hex() for key in given}))
         rows = {method: int((answers["method"] == method).sum()) for method in by_method}
-        return Made({GATHER: answers}, {"answers": len(answers), "keys": by_method, "rows": rows})
+        counts = {"answers": len(answers), "keys": by_method, "rows": rows}
+        if many := int((answers[TURNS] != "").sum()):
+            return Made({GATHER: answers}, {**counts, TURNS: many})
+        return Made({GATHER: answers.drop(columns=TURNS)}, counts)
 
 
 def _of_source(source: Source, number: int, questions: Mapping[str, Question]) -> pd.DataFrame:
     """One teacher's answers in a slice, with the columns that all teachers share."""
     found = source.read(number) if isinstance(source, Taken) else source.read(questions)
-    missing = {name: value for name, value in SAID.items() if name not in found}
-    return found.assign(teacher=source.teacher, **missing)[["question_id", "teacher", "sample", *SAID]]
+    missing = {name: value for name, value in [*SAID.items(), (TURNS, "")] if name not in found}
+    found = found.assign(teacher=source.teacher, **missing)
+    return found[["question_id", "teacher", "sample", *SAID, TURNS]]
 
 
 def refuse_twice(answers: pd.DataFrame) -> None:

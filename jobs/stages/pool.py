@@ -12,7 +12,7 @@ from jobs.run.slices import Made, Sliced, joined, make_slices
 from jobs.run.store import digest
 from jobs.run.views import Finished
 from jobs.stages.check import Checks, pool_states
-from jobs.stages.gather import GATHER, Source, check_gathered, gather, with_verdicts
+from jobs.stages.gather import GATHER, TURNS, Source, check_gathered, gather, with_verdicts
 from jobs.stages.judge import Agreement
 from jobs.stages.questions import read_slice
 
@@ -77,8 +77,13 @@ class AnswerPool:
 
     def read(self, number: int) -> pd.DataFrame:
         """One slice's answers with their texts, ordered by question, teacher and sample."""
-        said = self.gathered.read(GATHER, number, ["text", "tool_calls"])
-        return self.states.read(POOL, number).join(said)
+        names = ["text", "tool_calls"]
+        if self.gathered.counts().get(TURNS):
+            said = self.gathered.read(GATHER, number)
+        else:
+            said = self.gathered.read(GATHER, number, names)
+        said = said if TURNS in said else said.assign(turns="")
+        return self.states.read(POOL, number).join(said[[*names, TURNS]])
 
     def told(self, number: int) -> pd.DataFrame:
         """One slice's answers without their texts. `characters` holds the texts' lengths."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from cluster.models.messages import read_turns
 from jobs.experiment.placement import Placement
 from jobs.experiment.stages import Score
 from jobs.files.answers import Row
@@ -134,7 +135,7 @@ def with_measure(
     return scored.assign(**told).join(own[list(names)])
 
 
-ROW_COLUMNS = ["answer_key", "answer_id", "question_id", "teacher", "text", "tool_calls"]
+ROW_COLUMNS = ["answer_key", "answer_id", "question_id", "teacher", "text", "tool_calls", "turns"]
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,8 @@ class ToScore:
         own = verified_in(self.pool.read(number))
         columns = (own[c].tolist() for c in ROW_COLUMNS)
         return {
-            bytes.fromhex(key): Row(answer, q, teacher, questions[q].prompt, text, calls)
-            for key, answer, q, teacher, text, calls in zip(*columns, strict=True)
+            bytes.fromhex(key): Row(answer, q, teacher, questions[q].prompt, text, calls, read_turns(turns))
+            for key, answer, q, teacher, text, calls, turns in zip(*columns, strict=True)
         }
 
     def request(self) -> Request | SlicedRequest:

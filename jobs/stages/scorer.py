@@ -10,11 +10,12 @@ import pandas as pd
 from cluster.errors import Unrenderable, describe
 from cluster.metrics import Tally
 from cluster.models.loading import load_model, pick_device
+from cluster.models.messages import write_turns
 from cluster.models.proof import Proof
 from cluster.models.rendering import Rendered, Renderer
 from jobs.experiment.stages import Score
 from jobs.files.answers import Row
-from jobs.run.keys import answer_key, question_key, row_key
+from jobs.run.keys import answer_key, question_key
 from jobs.run.store import digest
 from jobs.stages.states import ModelState
 from selection.scoring import STATISTIC_NAMES, EmptySpan, Scorer
@@ -44,13 +45,10 @@ class AnyScorer(Protocol):
 
 
 def key_of(row: Row) -> bytes:
-    """The key of an answer's statistics. It follows from its question's messages and its own text and tool
-    calls.
+    """The key of an answer's statistics. It follows from its question's messages and its own text, tool calls
+    and turns.
     """
-    if row.turns:
-        turns = [turn.for_template() for turn in row.turns]
-        return row_key(question_key(row.prompt), row.answer, row.calls, turns)
-    return answer_key(question_key(row.prompt), row.answer, row.calls)
+    return answer_key(question_key(row.prompt), row.answer, row.calls, write_turns(row.turns))
 
 
 class ScoreHandler:
