@@ -68,7 +68,7 @@ def test_a_second_ranking_needs_no_student(ranked: tuple[Path, str], tmp_path: P
 
 
 def test_python_gives_the_same_and_says_what_speaks_against_it(
-    ranked: tuple[Path, str], answers: Path, golden: Path
+    ranked: tuple[Path, str], answers: Path, golden: Path, tiny_model: Path
 ) -> None:
     families = {t.stem: t.stem.split("_")[0] for t in answers.iterdir()}
     found = front.rank(
@@ -78,6 +78,13 @@ def test_python_gives_the_same_and_says_what_speaks_against_it(
     assert found.primary["teacher"].tolist() == order[order["cost"] == "scas"]["teacher"].tolist()
     assert "other family" in set(found.order["cost"])
     assert any("own family (6b)" in line for line in found.warnings)
+    models = {"6b_verification": str(golden / "student"), "6b_finetuning": str(tiny_model)}
+    kin = front.rank(str(golden / "student"), answers=answers, teacher_models=models)
+    told = [line for line in kin.warnings if "it may be of the student's family" in line]
+    assert [line.partition(":")[0] for line in told] == [
+        "6b_finetuning has the student's chat template",
+        "6b_verification has the student's vocabulary and chat template",
+    ]
     again = front.rank(None, answers=front.score(str(golden / "student"), answers=answers))
     assert any("no answer was checked" in line for line in again.warnings)
 
@@ -122,7 +129,9 @@ def test_an_answer_without_a_cost_costs_its_question_and_not_the_ranking(
     [
         (("--student", "S"), "got no answers"),
         (("--answers", "A"), "got no student"),
-        (("--student", "S", "--answers", "A", "--family", "annqwen"), "TEACHER=FAMILY"),
+        (("--student", "S", "--answers", "A", "--family", "annqwen"), "TEACHER=NAME"),
+        (("--student", "S", "--answers", "A", "--teacher-model", "nobody=S"), "model of a teacher"),
+        (("--statistics", "ONE", "--teacher-model", "ann=S"), "no student to compare with"),
         (("--student", "S", "--answers", "A", "--family", "nobody=x"), "no answers; got nobody"),
         (("--student", "S", "--answers", "A", "--method", "guess"), "--method; got guess"),
         (("--student", "S", "--answers", "A", "--draws", "0"), "--draws; got 0"),
@@ -138,7 +147,8 @@ def test_bad_options_end_in_one_line(
 ) -> None:
     one = next(answers.iterdir())
     given = {"S": golden / "student", "A": answers, "ONE": one}
-    done = tutelage("rank", *(given.get(o, o) for o in options), "--out", tmp_path / "out")
+    whole = [str(given.get(o, o)).replace("=S", f"={golden / 'student'}") for o in options]
+    done = tutelage("rank", *whole, "--out", tmp_path / "out")
     assert done.returncode == 2, done.stdout
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -110,6 +110,12 @@ def rank(
         typer.Option(help="TEACHER=FAMILY of its model, such as ann=qwen3; once for each teacher."),
     ] = None,
     student_family: Annotated[str | None, typer.Option(help="Family of the student's model.")] = None,
+    teacher_model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="TEACHER=PATH of its model, whose tokenizer is compared with the student's; once for each."
+        ),
+    ] = None,
     statistics: Annotated[
         Path | None,
         typer.Option(help="statistics.parquet of an earlier ranking: nothing is scored, --student unused."),
@@ -144,7 +150,7 @@ def rank(
     """Rank teachers for your student before anything is trained, and say what speaks against the order."""
     check_out_folder(out, [one for one in (answers, student) if one])
     from jobs.results.ranking import RankSettings
-    from jobs.standalone.rank import RankOptions, families_of, rank_files
+    from jobs.standalone.rank import RankOptions, families_of, kin_of, rank_files
     from jobs.standalone.score import ScoreOptions
 
     scoring = ScoreOptions(
@@ -166,7 +172,10 @@ def rank(
         num_gpus=num_gpus,
         turns=turns,  # type: ignore[arg-type]
     )
-    settings = RankSettings(cost, scas_lambda, draws, seed, families_of(family or []), student_family)
+    models = families_of(teacher_model or [], "--teacher-model")
+    kin = kin_of(student, models, chat_template)
+    named_families = families_of(family or [])
+    settings = RankSettings(cost, scas_lambda, draws, seed, named_families, student_family, kin)
     named = tuple(name.strip() for name in measures.split(",") if name.strip())
     rank_files(RankOptions(scoring, settings, method, questions, statistics, named))
 

@@ -40,6 +40,8 @@ class RankSettings:
         primary: the cost that the summary speaks of.
         families: teacher -> the family of its model. Teachers without one are families of their own.
         student_family: the student's, if it is known.
+        kin: teacher -> in what its tokenizer is the student's: vocabulary, chat template, or both. Empty if
+            in nothing.
     """
 
     primary: str = "scas"
@@ -48,6 +50,7 @@ class RankSettings:
     seed: int = 0
     families: Mapping[str, str] = field(default_factory=dict)
     student_family: str | None = None
+    kin: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,8 @@ def rank_answers(answers: pd.DataFrame, student: str, settings: RankSettings) ->
         BadInput: an unknown cost or family, fewer than two teachers, no question that all answered.
     """
     every = sorted(answers["teacher"].unique())
-    if unknown := sorted(set(settings.families) - set(every)):
-        raise BadInput("a family of a teacher that has no answers", unknown[0], ", ".join(every), "")
+    if unknown := sorted({*settings.families, *settings.kin} - set(every)):
+        raise BadInput("a family or model of a teacher that has no answers", unknown[0], ", ".join(every), "")
     scored = answers.assign(n_answer=answers["n_answer"].where(answers["state"] == "scored"))
     shared = match(scored, [])
     own = scored[scored["question_id"].isin(set(shared.questions)) & scored["n_answer"].notna()]
@@ -243,13 +246,19 @@ def _of_length(r: Ranking) -> list[str]:
 def _of_families(r: Ranking) -> list[str]:
     """Costs of likelihood favour the student's own family."""
     own = r.teachers.loc[r.teachers["is_students_family"], "teacher"].tolist()
-    if r.settings.student_family is None:
+    like = [
+        f"{teacher} has the student's {how}: it may be of the student's family"
+        for teacher, how in sorted(r.settings.kin.items())
+        if how and teacher not in own
+    ]
+    if r.settings.student_family is None and not r.settings.kin:
         return ["the student's family is not named, so nothing is known of teachers of its own family"]
     if not own:
-        return []
+        return like
     return [
+        *like,
         f"{', '.join(own)}: of the student's own family ({r.settings.student_family}); what a model's "
-        "relatives write is likelier to it, whether or not it learns more from that"
+        "relatives write is likelier to it, whether or not it learns more from that",
     ]
 
 

@@ -1,5 +1,6 @@
 """Which teacher a student should learn from, told from their answers before anything is trained."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,6 +11,7 @@ import pyarrow as pa
 from rich.table import Table
 
 from cluster.errors import BadInput
+from cluster.models.loading import ModelSource, load_tokenizer
 from cluster.models.rendering import Renderer
 from cluster.storage import Place
 from jobs.experiment.questions import Fields
@@ -50,6 +52,7 @@ def rank(
     method: str = "math",
     families: Mapping[str, str] | None = None,
     student_family: str | None = None,
+    teacher_models: Mapping[str, str] | None = None,
     chat_template: str | None = None,
     max_length: int = 4096,
     turns: WhichTurns = "last",
@@ -75,6 +78,8 @@ def rank(
         families: teacher -> the family of its model, such as qwen3. Checkpoints and sizes of one model are
             one family.
         student_family: the student's.
+        teacher_models: teacher -> directory or hub id of its model. Only its tokenizer is read: a teacher
+            with the student's vocabulary or chat template is told of.
         chat_template, max_length, turns, dtype, device: as in `tutelage.score`. With turns `each` a teacher's
             cost of a question is the mean over its turns.
         measures: further passes over the answers, each for its own costs: `sentences` (local_naturalness,
@@ -97,7 +102,8 @@ def rank(
         >>> tutelage.rank("path/to/student", ["1 + 2?"], answers).order  # doctest: +SKIP
     """
     check_cost("scas", scas_lambda)
-    settings = RankSettings(cost, scas_lambda, draws, seed, dict(families or {}), student_family)
+    kin = kin_of(student, teacher_models or {}, chat_template)
+    settings = RankSettings(cost, scas_lambda, draws, seed, dict(families or {}), student_family, kin)
     check_rank(settings, method, None if student is None else measures)
     if student is None:
         return rank_answers(_of_scores(answers), "", settings)
@@ -361,8 +367,32 @@ def as_table(ranking: Ranking) -> Table:
     return shown
 
 
-def families_of(named: Sequence[str]) -> dict[str, str]:
-    """Families given as TEACHER=FAMILY.
+def kin_of(
+    student: Student | None, models: Mapping[str, str], chat_template: str | None = None
+) -> dict[str, str]:
+    """In what each teacher's tokenizer is the student's: vocabulary, chat template, or both.
+
+    Raises:
+        BadInput: there is no student, or a model that cannot be loaded.
+    """
+    if not models:
+        return {}
+    if student is None or student == "":
+        raise BadInput("--teacher-model", "no student to compare with", "--student too", "")
+    own = load_tokenizer(ModelSource(str(student))) if isinstance(student, str | Path) else student[1]
+    template = Renderer(own, chat_template).template
+    found = {}
+    for teacher, path in models.items():
+        other = load_tokenizer(ModelSource(path))
+        alike = ["vocabulary"] if other.get_vocab() == own.get_vocab() else []
+        with contextlib.suppress(BadInput):  # a base model has no template
+            alike += ["chat template"] if Renderer(other).template == template else []
+        found[teacher] = " and ".join(alike)
+    return found
+
+
+def families_of(named: Sequence[str], option: str = "--family") -> dict[str, str]:
+    """Families, or models, given as TEACHER=FAMILY.
 
     Raises:
         BadInput: one is not of that form.
@@ -374,6 +404,6 @@ def families_of(named: Sequence[str]) -> dict[str, str]:
     for one in named:
         teacher, equals, family = one.rpartition("=")
         if not equals or not teacher or not family:
-            raise BadInput("--family", one, "TEACHER=FAMILY, such as ann=qwen3", "")
+            raise BadInput(option, one, "TEACHER=NAME, such as ann=qwen3", "")
         found[teacher] = family
     return found
