@@ -8,7 +8,7 @@ Shapes: T teachers, Q questions, B draws, P pairs of teachers.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,8 @@ POWER = 0.8  # of the number of questions that would tell two teachers apart
 SIZES = (10, 30, 100, 300, 1000)  # of the nested parts whose orders are compared
 DRAWS_AT_ONCE = 200
 FEW_FAMILIES = 4  # with fewer, families are not drawn again
+FEW_QUESTIONS = 10  # with fewer, percentiles of drawn means are too narrow, and Student's t is taken
+EQUAL = 1e-6  # costs of one question that differ by less, of the largest, differ by rounding alone
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Matched:
         values: by cost, [T, Q]; lower is better.
         tokens: [T, Q], answer tokens, mean over a teacher's answers to a question.
         logs: [T, Q], the same of their natural logarithm.
+        left_out: further costs that some teacher lacks on some of these questions, and on how many.
         unmatched: how many questions a teacher answered that some other did not.
         instead: a teacher whose absence would leave the most questions, and how many these are.
     """
@@ -41,15 +44,18 @@ class Matched:
     tokens: np.ndarray
     logs: np.ndarray
     unmatched: Mapping[str, int]
+    left_out: Mapping[str, int] = field(default_factory=dict)
     instead: tuple[str, int] | None = None
 
 
-def match(answers: pd.DataFrame, costs: Sequence[str]) -> Matched:
+def match(answers: pd.DataFrame, costs: Sequence[str], further: Sequence[str] = ()) -> Matched:
     """The costs on the questions that every teacher answered.
 
     Args:
         answers: one row an answer: `question_id`, `teacher`, `n_answer` (tokens, at least 1) and a column
-            for each cost. A cost may be NaN; such an answer counts as none.
+            for each cost.
+        costs: an answer of which one of them is NaN counts as none.
+        further: costs that an answer may lack. One that a teacher lacks on a whole question is left out.
 
     Raises:
         BadInput: fewer than two teachers, or no question that all of them answered.
@@ -76,21 +82,39 @@ def match(answers: pd.DataFrame, costs: Sequence[str]) -> Matched:
             remedy,
         )
     questions = tuple(sorted(shared))
-    columns = [*costs, "n_answer", "_log"]
+    columns = [*costs, *further, "n_answer", "_log"]
     means = known[known["question_id"].isin(shared)].groupby(["teacher", "question_id"])[columns].mean()
 
     def table(name: str) -> np.ndarray:
         return means[name].unstack().loc[list(teachers), list(questions)].to_numpy(float)
 
+    tables = {cost: table(cost) for cost in [*costs, *further]}
+    lacking = {cost: int(np.isnan(own).any(axis=0).sum()) for cost, own in tables.items()}
     return Matched(
         teachers,
         questions,
-        {cost: table(cost) for cost in costs},
+        {cost: levelled(own) for cost, own in tables.items() if not lacking[cost]},
         table("n_answer"),
         table("_log"),
         {t: len(q) - len(shared) for t, q in answered.items()},
+        {cost: count for cost, count in lacking.items() if count},
         instead if instead is not None and instead[1] > len(shared) else None,
     )
+
+
+def levelled(values_TQ: np.ndarray) -> np.ndarray:
+    """The same values with those of one question made equal that differ by rounding alone. Two teachers with
+    the same answers would be told apart by it otherwise.
+    """
+    order_TQ = values_TQ.argsort(axis=0, kind="stable")
+    sorted_TQ = np.take_along_axis(values_TQ, order_TQ, axis=0)
+    close = EQUAL * np.abs(values_TQ).max(axis=0)
+    for t in range(1, len(sorted_TQ)):
+        is_same = sorted_TQ[t] - sorted_TQ[t - 1] <= close
+        sorted_TQ[t] = np.where(is_same, sorted_TQ[t - 1], sorted_TQ[t])
+    found = np.empty_like(values_TQ)
+    np.put_along_axis(found, order_TQ, sorted_TQ, axis=0)
+    return found
 
 
 def _left_out(answered: Mapping[str, set[str]]) -> tuple[str, int]:
@@ -141,41 +165,95 @@ def interval(draws_B: np.ndarray, questions: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def questions_to_tell(differences_Q: np.ndarray) -> float:
-    """How many questions would tell a difference from 0 in 80 % of cases, if it is what was seen. Infinite
-    if nothing was seen; NaN with a single question.
+def bounds(values_Q: np.ndarray, draws_B: np.ndarray) -> tuple[float, float]:
+    """A 95 % interval of the mean over questions: `interval`, or Student's t with few questions, because a
+    drawn mean does not leave the range of what was seen.
 
-    >>> questions_to_tell(np.array([1.0, 0.0, 1.0, 2.0]))  # mean 1, variance 2/3: 2.8^2 * 2/3 = 5.2
-    6.0
+    Args:
+        draws_B: the same mean in every draw.
+    """
+    count = len(values_Q)
+    if count >= FEW_QUESTIONS:
+        return interval(draws_B, count)
+    if count < 2:
+        return math.nan, math.nan
+    half = float(stats.t.ppf(1 - LEVEL / 2, count - 1) * values_Q.std(ddof=1) / math.sqrt(count))
+    return float(values_Q.mean()) - half, float(values_Q.mean()) + half
+
+
+def told_from(values_TQ: np.ndarray, means_BT: np.ndarray, first: int) -> np.ndarray:
+    """Whether each teacher is told from the first one, [T], at 95 % for all pairs of teachers together: the
+    first one was picked because it came out first. The bound is the largest studentised difference of any
+    pair in a draw (the bootstrap's max-T), widened as Student's t is.
+    """
+    count, means_T = values_TQ.shape[1], values_TQ.mean(axis=1)
+    if count < 2:
+        return np.zeros(len(means_T), dtype=bool)
+    one, other = np.triu_indices(len(means_T), 1)
+    covariance = np.atleast_2d(np.cov(values_TQ))
+    variance_P = covariance[one, one] + covariance[other, other] - 2 * covariance[one, other]
+    error_P = np.sqrt(np.maximum(variance_P, 0) / count)
+    moved_BP = (means_BT[:, one] - means_BT[:, other]) - (means_T[one] - means_T[other])
+    known = error_P > 1e-9 * np.abs(means_T).max()
+    most = 0.0
+    if known.any():
+        largest_B = (np.abs(moved_BP[:, known]) / error_P[known]).max(axis=1)
+        most = float(np.quantile(largest_B, 1 - LEVEL))
+        most *= float(stats.t.ppf(1 - LEVEL / 2, count - 1) / stats.norm.ppf(1 - LEVEL / 2))
+    behind_T = means_T - means_T[first]
+    own_T = np.array([_error(covariance, t, first, count) for t in range(len(means_T))])
+    return np.asarray(behind_T > most * own_T)
+
+
+def _error(covariance: np.ndarray, t: int, first: int, count: int) -> float:
+    variance = covariance[t, t] + covariance[first, first] - 2 * covariance[t, first]
+    return math.sqrt(max(float(variance), 0.0) / count)
+
+
+def questions_to_tell(differences_Q: np.ndarray) -> float:
+    """How many questions would tell a difference from 0 in 80 % of cases by Student's t, if it is what was
+    seen. Infinite if nothing was seen; NaN with a single question.
+
+    >>> questions_to_tell(np.array([1.0, 0.0, 1.0, 2.0]))  # mean 1, variance 2/3; by the normal law 5.2
+    8.0
     """
     if len(differences_Q) < 2:
         return math.nan
     mean, deviation = float(differences_Q.mean()), float(differences_Q.std(ddof=1))
     if mean == 0:
         return math.inf
-    return (
-        math.ceil(((stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER)) * deviation / mean) ** 2 or 1.0)
-        + 0.0
-    )
+    ratio = min((deviation / mean) ** 2, 1e12)
+    needed = max(2, math.ceil((stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER)) ** 2 * ratio))
+    while (wanted := _wanted(needed, ratio)) > needed:  # the quantiles depend on the number that is sought
+        needed += max(1, (wanted - needed) // 4)
+    return float(needed)
+
+
+def _wanted(count: int, ratio: float) -> int:
+    """How many questions are needed, with the quantiles of `count`."""
+    times = float(stats.t.ppf(1 - LEVEL / 2, count - 1) + stats.t.ppf(POWER, count - 1))
+    return math.ceil(times**2 * ratio)
 
 
 def order_table(matched: Matched, draws: int, seed: int) -> pd.DataFrame:
     """The teachers in the order of every cost.
 
     Returns:
-        Columns `cost`, `place` (from 1), `teacher`, `mean`, `low`, `high`; `is_first` (the probability of
-        being first); `behind`, `behind_low`, `behind_high` (mean less the first teacher's, paired over
-        questions); `questions_to_tell` it from the first; and the same at equal length (`at_equal_length`).
+        Columns `cost`, `place` (from 1), `teacher`, `mean`, `low`, `high`; `is_first` (the share of draws in
+        which it is first); `behind`, `behind_low`, `behind_high` (mean less the first teacher's, paired over
+        questions, the interval of this pair alone); `told` (from the first, for all pairs together);
+        `questions_to_tell` it from the first; and the same at equal length (`at_equal_length`).
     """
     found, drawn = [], Draws(len(matched.questions), draws, seed)
     for cost, values_TQ in matched.values.items():
         means_T, means_BT = values_TQ.mean(axis=1), drawn.means(values_TQ)
-        order = sorted(range(len(means_T)), key=lambda t: (means_T[t], matched.teachers[t]))
+        order = ordered(values_TQ, matched.teachers)
         first, shares = order[0], first_shares(means_BT)
+        told_T = told_from(values_TQ, means_BT, first)
         even = at_equal_length(matched, cost, drawn)
         for place, t in enumerate(order, start=1):
-            low, high = interval(means_BT[:, t], len(matched.questions))
-            behind = interval(means_BT[:, t] - means_BT[:, first], len(matched.questions))
+            low, high = bounds(values_TQ[t], means_BT[:, t])
+            behind = bounds(values_TQ[t] - values_TQ[first], means_BT[:, t] - means_BT[:, first])
             tell = math.nan if t == first else questions_to_tell(values_TQ[t] - values_TQ[first])
             found.append(
                 {
@@ -189,11 +267,20 @@ def order_table(matched: Matched, draws: int, seed: int) -> pd.DataFrame:
                     "behind": means_T[t] - means_T[first],
                     "behind_low": behind[0],
                     "behind_high": behind[1],
+                    "told": bool(told_T[t]),
                     "questions_to_tell": tell,
                     **even.loc[t].to_dict(),
                 }
             )
     return pd.DataFrame(found)
+
+
+def ordered(values_TQ: np.ndarray, teachers: Sequence[str]) -> list[int]:
+    """The teachers' numbers, the lowest mean first; of equal ones by name. Means that differ by rounding are
+    equal.
+    """
+    means_T = levelled(values_TQ.mean(axis=1)[:, None])[:, 0]
+    return sorted(range(len(means_T)), key=lambda t: (means_T[t], teachers[t]))
 
 
 def first_shares(means_BT: np.ndarray) -> np.ndarray:
@@ -202,8 +289,14 @@ def first_shares(means_BT: np.ndarray) -> np.ndarray:
     >>> first_shares(np.array([[1.0, 2.0], [1.0, 1.0]])).tolist()
     [0.75, 0.25]
     """
-    is_least = means_BT == means_BT.min(axis=1, keepdims=True)
+    least_B1 = means_BT.min(axis=1, keepdims=True)
+    is_least = means_BT - least_B1 <= EQUAL * 1e-3 * np.abs(means_BT).max()
     return np.asarray((is_least / is_least.sum(axis=1, keepdims=True)).mean(axis=0))
+
+
+def first_in(means_BT: np.ndarray, teacher: int) -> np.ndarray:
+    """Whether a teacher is first in each draw, alone or with others, [B]."""
+    return np.asarray(means_BT[:, teacher] - means_BT.min(axis=1) <= EQUAL * 1e-3 * np.abs(means_BT).max())
 
 
 def at_equal_length(matched: Matched, cost: str, drawn: Draws) -> pd.DataFrame:
@@ -226,8 +319,9 @@ def at_equal_length(matched: Matched, cost: str, drawn: Draws) -> pd.DataFrame:
     rows = {}
     for place, t in enumerate(order, start=1):
         behind_B = effects_BT[:, t] - effects_BT[:, order[0]]
-        bounds = interval(behind_B[~np.isnan(behind_B)], len(matched.questions))
-        rows[t] = [place, whole_T[t] - whole_T[order[0]], *bounds]
+        span = interval(behind_B[~np.isnan(behind_B)], len(matched.questions))
+        span = span if len(matched.questions) >= FEW_QUESTIONS else (math.nan, math.nan)
+        rows[t] = [place, whole_T[t] - whole_T[order[0]], *span]
     return pd.DataFrame.from_dict(rows, orient="index", columns=names)
 
 
@@ -251,9 +345,11 @@ def _effects(y_BT: np.ndarray, x_BT: np.ndarray, xy_BT: np.ndarray, xx_BT: np.nd
 
 
 def signs(means_BT: np.ndarray) -> np.ndarray:
-    """The order of every pair of teachers, as -1, 0 or 1: [B, P]."""
+    """The order of every pair of teachers, as -1, 0 or 1: [B, P]. Differences by rounding are 0."""
     first, second = np.triu_indices(means_BT.shape[1], 1)
-    return np.sign(means_BT[:, first] - means_BT[:, second])
+    apart_BP = means_BT[:, first] - means_BT[:, second]
+    close = EQUAL * 1e-3 * np.abs(means_BT).max()
+    return np.where(np.abs(apart_BP) <= close, 0.0, np.sign(apart_BP))
 
 
 def tau(a_BP: np.ndarray, b_BP: np.ndarray, weights_BP: np.ndarray | None = None) -> np.ndarray:
@@ -345,16 +441,16 @@ def stability_table(matched: Matched, draws: int, seed: int) -> pd.DataFrame:
         for size in [*(s for s in SIZES if s < count), count]:
             part_TQ = values_TQ[:, shuffled[:size]]
             own_T = part_TQ.mean(axis=1)
-            order = sorted(range(len(own_T)), key=lambda t: (own_T[t], matched.teachers[t]))
+            order = ordered(part_TQ, matched.teachers)
             means_BT = Draws(size, draws, seed).means(part_TQ)
-            ordered = np.diff(means_BT[:, order], axis=1) >= 0
+            rises = np.diff(means_BT[:, order], axis=1) >= -EQUAL * 1e-3 * np.abs(means_BT).max()
             rows.append(
                 {
                     "cost": cost,
                     "questions": size,
                     "order": " < ".join(matched.teachers[t] for t in order),
-                    "repeats": float(ordered.all(axis=1).mean()),
-                    "first_repeats": float((means_BT.argmin(axis=1) == order[0]).mean()),
+                    "repeats": float(rises.all(axis=1).mean()),
+                    "first_repeats": float(first_in(means_BT, order[0]).mean()),
                     "tau": float(tau(signs(own_T[None]), signs(means_T[None]))[0]),
                 }
             )

@@ -18,7 +18,7 @@ from jobs.pipeline import load_questions, longer_than_judged
 from jobs.results.judged import Judged
 from jobs.results.summary import summarise, verdict_lines
 from jobs.stages.evaluate import evaluate_students
-from jobs.stages.examples import answer_tokens, check_lengths, refuse_another_rendering
+from jobs.stages.examples import check_lengths, refuse_another_rendering, turn_tokens
 from jobs.stages.states import first_state
 from jobs.systems.paths import judging_of
 from tests.runs import choose, open_here, run, tutelage, write_experiment
@@ -93,7 +93,7 @@ def test_a_report_counts_answers_that_are_longer_than_the_student_may_generate(
 ) -> None:
     outcome = run(small_world, tmp_path)[1]
     own = [round_.examples for round_ in outcome.rounds.values() if round_.examples is not None]
-    longer = sum(int((answer_tokens(stage) > 48).sum()) for stage in own)
+    longer = sum(int((turn_tokens(stage) > 48).sum()) for stage in own)
     (line,) = [line for line in Judged(outcome).notes() if "longer than evaluate" in line]
     assert "evaluate.max_new_tokens (48)" in line
     assert sum(map(int, re.findall(r"\w+ (\d+)", line.partition("seeds: ")[2]))) == longer > 0

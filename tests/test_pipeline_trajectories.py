@@ -121,6 +121,22 @@ def test_slices_change_nothing(
     refuse_difference(held, everything(done, many))
 
 
+def test_a_trajectory_with_tools_that_the_question_does_not_offer_is_refused(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
+    """The student would be shown none of them, and learn their calls."""
+    tree = traces(small_world)
+    path = Path(tree["teachers"][0]["path"])
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    tool = {"type": "function", "function": {"name": "add", "description": "adds", "parameters": {}}}
+    write_jsonl(path, [rows[0] | {"tools": [tool]}, *rows[1:]])
+    _, outcome = choices(tree | {"arms": tree["arms"][:1]}, tmp_path)
+    pool = outcome.start.pool.answers
+    refused = pool[(pool["question_id"] == rows[0]["id"]) & (pool["teacher"] == "ann")]
+    assert refused["state"].tolist() == ["not_understood"]
+    assert "tools that the question does not offer" in refused["error"].iloc[0]
+
+
 def test_answers_of_many_turns_that_are_read_as_one_are_refused_with_the_remedy(
     small_world: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -121,7 +121,13 @@ def test_an_answer_without_a_cost_costs_its_question_and_not_the_ranking(
         (tmp_path / file.name).write_text("\n".join(lines), encoding="utf-8")
     found = front.rank(str(golden / "student"), answers=tmp_path)
     assert found.questions == 29
-    assert any(f"without {files[0].stem} it would be 30" in line for line in found.warnings)
+    assert found.questions == 29
+    whole = [line for line in found.warnings if line.startswith("only 29 of 30 questions")]
+    assert whole[0].endswith(f"without {files[0].stem} it would be 30")
+    assert found.teachers.set_index("teacher")["answered"].to_dict() == {
+        file.stem: 29 if file == files[0] else 30 for file in files
+    }
+    assert f"answers of {files[0].stem} without a cost: 1 too_long, of 30" in found.warnings
 
 
 @pytest.mark.parametrize(
@@ -135,6 +141,7 @@ def test_an_answer_without_a_cost_costs_its_question_and_not_the_ranking(
         (("--student", "S", "--answers", "A", "--family", "nobody=x"), "no answers; got nobody"),
         (("--student", "S", "--answers", "A", "--method", "guess"), "--method; got guess"),
         (("--student", "S", "--answers", "A", "--draws", "0"), "--draws; got 0"),
+        (("--student", "S", "--answers", "A", "--seed", "-1"), "--seed; got -1"),
         (("--student", "S", "--answers", "A", "--cost", "grace"), "--cost; got grace"),
         (("--student", "S", "--answers", "A", "--cost", "ifd"), "--measures alone"),
         (("--student", "S", "--answers", "A", "--measures", "all"), "--measures; got all"),
@@ -152,6 +159,32 @@ def test_bad_options_end_in_one_line(
     assert done.returncode == 2, done.stdout
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_statistics_keep_their_students_name_and_options_that_do_nothing_are_refused(
+    ranked: tuple[Path, str], golden: Path, tmp_path: Path
+) -> None:
+    known = ("--statistics", ranked[0] / "statistics.parquet", "--out", tmp_path / "out")
+    done = tutelage("rank", *known)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "ranking.json").read_text())["student"] == str(golden / "student")
+    for more in (("--student", "another"), ("--turns", "all"), ("--limit", "3"), ("--measures", "steps")):
+        done = tutelage("rank", *known, *more)
+        assert done.returncode == 2
+        assert f"{more[0]}; got with --statistics" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"questions": ["1?", "2?"], "answers": {"ann": ["1", "2"], "bob": ["1", "2"]}, "references": ["1"]},
+        {"questions": ["1?"], "answers": {"ann": ["1"], "bob": ["1"]}, "references": "1"},
+        {"answers": [{"id": "1", "question": "1?", "response": "1"}], "references": ["1"]},
+    ],
+)
+def test_references_that_cannot_be_joined_by_place_are_refused(given: dict[str, Any], golden: Path) -> None:
+    with pytest.raises(BadInput, match="references"):
+        front.rank(str(golden / "student"), **given)
 
 
 def test_a_teachers_name_cannot_write_into_the_page(golden: Path, tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def test_gaps_survive_a_round_trip_and_have_no_loss(tmp_path: Path) -> None:
     assert list(found) == [EXAMPLES[0], whole, *EXAMPLES[1:3], EXAMPLES[0]]
     assert found.loss_tokens.tolist() == [e.loss_tokens for e in found]
     assert found.loss_tokens[1] == 23 - 7
+    assert found.longest_turn.tolist() == [e.loss_tokens if not e.gaps else 6 for e in found]
     assert "gaps" not in pa.ipc.open_file(str(other)).schema.names, "other files are as they were"
     batch = collate([[0, 1]], [whole, EXAMPLES[1]])
     learned = [i for i, label in enumerate(batch.labels[0][: whole.length]) if label != IGNORED]

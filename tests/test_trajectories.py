@@ -184,7 +184,12 @@ DONE = {"role": "assistant", "content": "A: 5"}
         (trace(calling(), TOLD), "a trajectory that ends with a turn of the tool"),
         (trace(calling(), DONE), "a turn of the assistant where a user or a tool should"),
         (trace(calling(), {"role": "user", "content": "?"}, DONE), "a call of add without a result"),
-        (trace(calling(), TOLD, TOLD, DONE), "more results of tools than calls"),
+        (trace(calling(), TOLD, TOLD, DONE), "two results of tools for one call"),
+        (
+            trace(calling(), TOLD, {"role": "tool", "content": "6"}, DONE),
+            "more results of tools than calls",
+        ),
+        (trace(DONE, calling(), TOLD, DONE), "two turns of the assistant in a row"),
         (trace(calling(), {**TOLD, "tool_call_id": "c9"}, DONE), "a tool's result for the call c9"),
         (
             trace(DONE, {"role": "user", "content": "more"}, TOLD, DONE),
@@ -197,11 +202,25 @@ DONE = {"role": "assistant", "content": "A: 5"}
 def test_a_broken_trajectory_is_refused_by_name_and_costs_its_row_alone(
     row: dict[str, Any], why: str, golden: Path
 ) -> None:
-    good = trace(calling(), TOLD, DONE, tools=ADD) | {"id": "good", "teacher": "ann"}
+    good = trace(DONE, {"role": "user", "content": "sure?"}, DONE) | {"id": "good", "teacher": "ann"}
     with pytest.warns(UserWarning, match="no cost"):
         found = front.score(str(golden / "student"), answers=[row | {"teacher": "ann"}, good], turns="all")
     assert any(why in reason for reason in found["reason"]), found["reason"].tolist()
-    assert found["question_id"].tolist().count("good") == 1
+    assert found.set_index("question_id")["state"]["good"] == "scored"
+
+
+def test_the_prompt_of_a_row_that_divides_it_is_the_question_whole(golden: Path) -> None:
+    """Few-shot examples in a prompt are no answers of the teacher."""
+    shots = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "A: 2"}]
+    rows = [
+        {"teacher": "ann", "prompt": [*shots, {"role": "user", "content": f"{k}+1?"}], "completion": said}
+        for k, said in enumerate(([DONE], [DONE, {"role": "user", "content": "sure?"}, DONE]))
+    ]
+    whole = front.score(str(golden / "student"), answers=rows, turns="all")
+    last = front.score(str(golden / "student"), answers=rows)
+    assert whole["question"].tolist() == ["0+1?", "1+1?"]
+    assert whole["n_answer"].iloc[0] == last["n_answer"].iloc[0]
+    assert whole["n_answer"].iloc[1] == 2 * last["n_answer"].iloc[1]
 
 
 def test_files_of_agents_are_ranked_by_all_their_turns(golden: Path, tmp_path: Path) -> None:
@@ -229,8 +248,28 @@ def test_files_of_agents_are_ranked_by_all_their_turns(golden: Path, tmp_path: P
     assert "--turns; got first; expected last, all, each" in bad.stderr
 
 
+def test_each_turn_is_ranked_and_the_last_one_alone_is_checked(golden: Path) -> None:
+    first = {"role": "assistant", "content": "I add."}
+    rows = [
+        trace(first, {"role": "user", "content": "go on"}, {"role": "assistant", "content": f"A: {said}"})
+        | {"id": str(k), "teacher": teacher, "reference": "5"}
+        for k in range(3)
+        for teacher, said in (("ann", 5), ("bob", 6))
+    ]
+    for turns in ("all", "each"):
+        found = front.rank(str(golden / "student"), answers=rows, turns=turns, method="numeric")
+        assert found.teachers.set_index("teacher")["right"].to_dict() == {"ann": 1.0, "bob": 0.0}, turns
+        assert found.questions == 3
+        assert (found.teachers["tokens"] > 5).all(), "of whole answers"
+    tokens = [
+        front.rank(str(golden / "student"), answers=rows, turns=t).teachers["tokens"].tolist()
+        for t in ("all", "each")
+    ]
+    assert tokens[0] == tokens[1]
+
+
 def test_a_trajectory_longer_than_the_limit_is_told_of(golden: Path) -> None:
-    turns = [turn for _ in range(20) for turn in (DONE, {"role": "user", "content": "again"})]
+    turns = [turn for _ in range(1000) for turn in (DONE, {"role": "user", "content": "again"})]
     rows = [trace(*turns, DONE) | {"teacher": "ann"}, trace(DONE) | {"id": "short", "teacher": "ann"}]
     with pytest.warns(UserWarning, match="1 too_long"):
         found = front.score(str(golden / "student"), answers=rows, turns="all", max_length=100)

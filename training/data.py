@@ -72,12 +72,12 @@ def write_examples(
         widths: the widths of arrays that the objective reads, in case no example has any.
 
     Raises:
-        ValueError: a group's examples are not neighbours, or an example has gaps and arrays.
+        ValueError: a group's examples are not neighbours, or there are gaps and arrays.
     """
     groups = [e.group for e in examples]
     has_gaps = any(e.gaps for e in examples)
-    if any(e.gaps and e.arrays for e in examples):
-        raise ValueError("an example has gaps and arrays")
+    if has_gaps and (widths or any(e.arrays for e in examples)):
+        raise ValueError("examples have gaps and arrays")
     found = {name: array.shape[2] for e in examples for name, array in e.arrays.items()}
     widths = {**(widths or {}), **found}
     schema = _counted_schema(np.array(groups, dtype=np.int64), widths, has_gaps)
@@ -180,6 +180,7 @@ class Examples(Sequence[Example]):
     Attributes:
         lengths: int64, the tokens of each example in the forward pass.
         loss_tokens: int64, tokens of each with a loss.
+        longest_turn: int64, the most of them without a gap between: the longest turn of a trajectory.
         weight: float64, of each example.
         group: int64, the group of each example; -1 for none.
         group_lengths: int64, the tokens of each group. An example of no group is a group of its own.
@@ -201,8 +202,12 @@ class Examples(Sequence[Example]):
         self._gaps: dict[int, tuple[tuple[int, int], ...]] = {}
         if GAPS in table.column_names:
             self._gaps = {i: _paired(own) for i, own in enumerate(table[GAPS].to_pylist()) if own}
-            for i, gaps in self._gaps.items():
-                self.loss_tokens[i] -= sum(end - start for start, end in gaps)
+        self.longest_turn: np.ndarray = self.loss_tokens.copy()
+        for i, gaps in self._gaps.items():
+            self.loss_tokens[i] -= sum(end - start for start, end in gaps)
+            begins, ends = zip(*gaps, strict=True)
+            turns = zip([int(self._start[i]), *ends], [*begins, int(self._end[i])], strict=True)
+            self.longest_turn[i] = max(end - start for start, end in turns)
         self.widths = _widths(table.schema)
         self._arrays = {name: _chunk(table[ARRAY + name]) for name in self.widths}
         starts = _starts(self.group)

@@ -83,6 +83,10 @@ def _rewritten(before: str, now: str) -> Unrenderable:
     )
 
 
+class TooLong(Unrenderable):
+    """A trajectory has more tokens than are allowed."""
+
+
 class Renderer:
     """Turns a question and an answer into ids and spans through one tokenizer's chat template.
 
@@ -201,7 +205,9 @@ class Renderer:
             return self._reference(prompt, answer, read_calls(calls))
         return self._answered([], "", prompt, answer, calls)[0]
 
-    def trajectory(self, question: str | Prompt, turns: Sequence[Message]) -> Rendered:
+    def trajectory(
+        self, question: str | Prompt, turns: Sequence[Message], limit: int | None = None
+    ) -> Rendered:
         """Render a question with all turns after it, of which the student writes the assistant's.
 
         Each turn of the assistant stands after the very text that the template writes when that turn is
@@ -210,8 +216,10 @@ class Renderer:
 
         Args:
             turns: the first and the last one are the assistant's.
+            limit: the most tokens. Rendering ends where there are more: it takes longer with each turn.
 
         Raises:
+            TooLong: there are more tokens than the limit.
             Unrenderable: as in `conversation`; the template rewrites an earlier turn, or writes no end of a
                 turn.
         """
@@ -235,6 +243,8 @@ class Renderer:
                 )
             ids = list(rendered.ids)
             spans.append((rendered.prompt_length, rendered.answer_end))
+            if limit is not None and len(ids) > limit:
+                raise TooLong(f"more than {limit} tokens", f"{k + 1} of {len(turns)} turns", "fewer", "")
         return Rendered(tuple(ids), spans[0][0], spans[-1][1], tuple(spans) if len(spans) > 1 else ())
 
     def _answered(

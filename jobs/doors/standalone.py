@@ -118,7 +118,7 @@ def rank(
     ] = None,
     statistics: Annotated[
         Path | None,
-        typer.Option(help="statistics.parquet of an earlier ranking: nothing is scored, --student unused."),
+        typer.Option(help="statistics.parquet of an earlier ranking: nothing is scored again."),
     ] = None,
     scas_lambda: QuestionWeight = 0.5,
     chat_template: ChatTemplate = None,
@@ -150,7 +150,7 @@ def rank(
     """Rank teachers for your student before anything is trained, and say what speaks against the order."""
     check_out_folder(out, [one for one in (answers, student) if one])
     from jobs.results.ranking import RankSettings
-    from jobs.standalone.rank import RankOptions, families_of, kin_of, rank_files
+    from jobs.standalone.rank import RankOptions, families_of, kin_of, models_of, rank_files
     from jobs.standalone.score import ScoreOptions
 
     scoring = ScoreOptions(
@@ -172,7 +172,7 @@ def rank(
         num_gpus=num_gpus,
         turns=turns,  # type: ignore[arg-type]
     )
-    models = families_of(teacher_model or [], "--teacher-model")
+    models = models_of(teacher_model or [])
     kin = kin_of(student, models, chat_template)
     named_families = families_of(family or [])
     settings = RankSettings(cost, scas_lambda, draws, seed, named_families, student_family, kin)

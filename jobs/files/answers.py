@@ -60,6 +60,7 @@ class Row:
     Attributes:
         answer, calls: text and tool calls of its last turn.
         turns: of an answer of many turns, those before its last one.
+        is_last: whether it ends its row. False for a turn that is an answer of its own, and not the last.
     """
 
     answer_id: str
@@ -69,6 +70,7 @@ class Row:
     answer: str
     calls: str = ""
     turns: Conversation = ()
+    is_last: bool = True
 
     @property
     def whole(self) -> Conversation:
@@ -259,7 +261,7 @@ def _answer_in(
         prompt, layout = turns.prompt, turns.layout
         if which == "all" and prompt is not None:
             refuse_marked_turns(row)
-            prompt, every = question_and_turns(prompt, turns.answer)
+            prompt, every = question_and_turns(prompt, turns.answer, turns.said)
             before = write_turns(every[:-1])
         if identity is None and prompt is None:
             expected, remedy = "an id or the question's text", "name it with fields.id"

@@ -186,7 +186,7 @@ class Reading:
             raise Missing(NO_QUESTION, row, " or ".join(QUESTION_NAMES), "name its column so")
         if self.which != "last":
             refuse_marked_turns(row)
-            asked, said = question_and_turns(turns.prompt, turns.answer)
+            asked, said = question_and_turns(turns.prompt, turns.answer, turns.said)
             if said:
                 return asked, said
         if turns.answer is None:
@@ -210,6 +210,7 @@ class Reading:
                 Prompt((*asked.turns, *said[:k]), asked.tools),
                 answer_text(said[k]),
                 write_calls(said[k].tool_calls),
+                is_last=number == len(places),
             )
             for number, k in enumerate(places, start=1)
         ]

@@ -4,6 +4,7 @@ turns of a user between them. The student learns all turns of the assistant.
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from cluster.models.messages import Conversation, Message, Prompt
@@ -14,18 +15,24 @@ WhichTurns = Literal["last", "all", "each"]
 WHICH_TURNS: tuple[WhichTurns, ...] = ("last", "all", "each")
 
 
-def question_and_turns(prompt: Prompt, answer: Message | None) -> tuple[Prompt, Conversation]:
+def question_and_turns(
+    prompt: Prompt, answer: Message | None, said: int | None = None
+) -> tuple[Prompt, Conversation]:
     """Divide a conversation into the question, up to the first turn of the assistant, and all turns after it.
 
     Args:
         prompt: the turns up to the last turn of the assistant, if there is one.
         answer: that turn.
+        said: how many of the last turns are the answer's, if the row says so: earlier turns of the assistant
+            are then part of the question.
 
     Raises:
         NotUnderstood: the conversation goes on after the assistant's last turn, or its calls and results do
             not fit.
     """
     first = next((k for k, turn in enumerate(prompt.turns) if turn.role == "assistant"), len(prompt.turns))
+    if said is not None:
+        first = max(0, len(prompt.turns) - max(0, said - 1))
     if not any(turn.role == "user" for turn in prompt.turns[:first]):
         raise NotUnderstood("a trajectory that begins with the assistant")
     if answer is None:
@@ -47,6 +54,9 @@ def refuse_unmatched(turns: Sequence[Message]) -> None:
     Raises:
         NotUnderstood: names the tool or the call.
     """
+    for turn, further in pairwise(turns):
+        if turn.role == further.role == "assistant":
+            raise NotUnderstood("two turns of the assistant in a row")
     at = 0
     while at < len(turns) - 1:
         turn, at = turns[at], at + 1
@@ -64,6 +74,9 @@ def refuse_unmatched(turns: Sequence[Message]) -> None:
         )
         if strange is not None:
             raise NotUnderstood(f"a tool's result for the call {strange}, which nobody made")
+        named = [r.tool_call_id for r in results if r.tool_call_id]
+        if len(set(named)) < len(named):
+            raise NotUnderstood("two results of tools for one call")
         if calls and len(results) < len(calls):
             raise NotUnderstood(f"a call of {calls[len(results)].name} without a result")
         if calls and len(results) > len(calls):

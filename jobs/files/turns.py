@@ -51,11 +51,14 @@ class Turns:
         layout: the name of the row's layout.
         prompt: the turns up to the one to be answered. None for columns without a question.
         answer: the assistant's turn after them. None if the row has none.
+        said: how many of the last turns are the answer's, if the row divides them from the question. None if
+            it does not.
     """
 
     layout: str
     prompt: Prompt | None
     answer: Message | None = None
+    said: int | None = None
 
 
 def turns_of(
@@ -81,13 +84,23 @@ def turns_of(
     if not is_nothing(row.get("chosen")) and not is_nothing(row.get("rejected")):
         raise NotUnderstood("a preference pair, which has two answers of which one is wrong")
     layout, turns = _named(row, named) if named.question is not None else _found(row, answered)
+    said = _said_in(row, layout)
     if answered and (named.answer is not None or named.question is not None):
-        turns = [*_unanswered(turns), *_answer_named(row, named)]
+        own = _answer_named(row, named)
+        turns, said = [*_unanswered(turns), *own], len(own)
     tools = tools_of(row)
     if layout not in (MESSAGES, SHAREGPT) and all(turn.role == "assistant" for turn in turns):
         return Turns(layout, None, turns[-1] if turns else None)
     question, answer = question_and_answer([*system_of(row, turns, named.system), *turns])
-    return Turns(layout, Prompt(question, tools), answer)
+    return Turns(layout, Prompt(question, tools), answer, said)
+
+
+def _said_in(row: Mapping[str, Any], layout: str) -> int | None:
+    """How many turns a row holds as the answer. None if question and answer are one list of turns."""
+    if layout in (MESSAGES, SHAREGPT):
+        return None
+    given = row.get("completion")
+    return len(turns_in(given)) if layout == PROMPT_COMPLETION and isinstance(given, list) else 1
 
 
 def refuse_label(row: Mapping[str, Any]) -> None:

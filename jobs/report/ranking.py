@@ -98,6 +98,7 @@ def primary_table(r: Ranking) -> pd.DataFrame:
                 "first in": f"{own['is_first']:.0%}",
                 "behind the first": f"{own['behind']:.3g}",
                 "95 % of that": "" if own["place"] == 1 else _range(own["behind_low"], own["behind_high"]),
+                "told from it": "" if own["place"] == 1 else "yes" if own["told"] else "no",
                 "questions to tell": ""
                 if np.isnan(needed)
                 else "∞"

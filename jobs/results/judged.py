@@ -27,7 +27,7 @@ from jobs.results.values import (
 )
 from jobs.run.keys import question_key
 from jobs.run.store import Stage
-from jobs.stages.examples import answer_tokens
+from jobs.stages.examples import turn_tokens
 from training.comparison import Comparison
 from training.evaluation import Interval, SeedVariance
 
@@ -181,7 +181,7 @@ class Judged:
         evaluate, found = self.experiment.evaluate, dict[str, int]()
         for (path, _), own in self.outcome.rounds.items():
             if own.chosen is not None and own.examples is not None and evaluate.metric == "accuracy":
-                longer = int((answer_tokens(own.examples) > evaluate.max_new_tokens).sum())
+                longer = int((turn_tokens(own.examples) > evaluate.max_new_tokens).sum())
                 found[path.arm.name] = found.get(path.arm.name, 0) + longer
         told = ", ".join(f"{arm} {count}" for arm, count in found.items() if count)
         limit = f"evaluate.max_new_tokens ({evaluate.max_new_tokens:,})"

@@ -24,8 +24,10 @@ FURTHER = {
     "aslec_casl": ("first_loss", "n_first"),
     "gradient_norm": ("gradient_norm",),
 }
+TURN_OF = r"/turn \d+$"  # the end of the id of a turn that is an answer of its own
 CONTROLS = ("shortest", "longest", WRONG, OTHER_FAMILY)
 JUDGED = ("correct", "wrong", "unparsed", "timed_out", "checker_error")
+FEW = 20  # questions
 LIKE_LENGTH = 0.6  # a tau with length from which an order is said to be that of length
 FEWEST_FOR_TAU = 4  # teachers
 VERBOSE = 1.5  # times as many tokens
@@ -42,6 +44,7 @@ class RankSettings:
         student_family: the student's, if it is known.
         kin: teacher -> in what its tokenizer is the student's: vocabulary, chat template, or both. Empty if
             in nothing.
+        are_right: whether only right answers are ranked, so that nothing is said of wrong ones.
     """
 
     primary: str = "scas"
@@ -51,6 +54,7 @@ class RankSettings:
     families: Mapping[str, str] = field(default_factory=dict)
     student_family: str | None = None
     kin: Mapping[str, str] = field(default_factory=dict)
+    are_right: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,10 @@ class Ranking:
         order: a row for each cost and teacher (`selection.ranking.order_table`), the primary cost first.
         agreement: Kendall's tau-b between costs, with intervals (`agreement_table`).
         stability: how orders hold on fewer questions (`stability_table`).
-        teachers: a row for each teacher: `teacher`, `family`, `is_students_family`, `answered` (questions
-            with a cost), `tokens` (mean of an answer on the shared questions), `right` (share of judged
-            answers there; NaN if none was judged).
+        teachers: a row for each teacher: `teacher`, `family`, `is_students_family`, `given` (its answers),
+            `lost` (how many of them have no cost, by state), `answered` (questions with a cost), `tokens`
+            (mean of an answer on the shared questions), `right` (share of judged answers there; NaN if none
+            was judged).
         questions: how many all teachers answered.
         warnings: what speaks against believing the order.
     """
@@ -88,39 +93,49 @@ def rank_answers(answers: pd.DataFrame, student: str, settings: RankSettings) ->
 
     Args:
         answers: one row an answer, as `tutelage.score` returns: `question_id`, `teacher`, `state` and the
-            statistics of those that were scored. A column `verdict` says which are right.
+            statistics of those that were scored. A column `verdict` says which are right; it is empty for
+            answers that were not judged.
 
     Raises:
         BadInput: an unknown cost or family, fewer than two teachers, no question that all answered.
     """
+    answers = answers.assign(teacher=answers["teacher"].astype(str))
+    answers = answers.assign(question_id=answers["question_id"].astype(str))
     every = sorted(answers["teacher"].unique())
     if unknown := sorted({*settings.families, *settings.kin} - set(every)):
         raise BadInput("a family or model of a teacher that has no answers", unknown[0], ", ".join(every), "")
     scored = answers.assign(n_answer=answers["n_answer"].where(answers["state"] == "scored"))
     shared = match(scored, [])
     own = scored[scored["question_id"].isin(set(shared.questions)) & scored["n_answer"].notna()]
-    known = [*COSTS_OF_STATISTICS, *(c for c, needs in FURTHER.items() if set(needs) <= set(own))]
-    if settings.primary not in known:
-        raise BadInput("--cost", settings.primary, ", ".join(known), "")
-    costs = [settings.primary, *(c for c in known if c != settings.primary)]
-    own = own.assign(**{cost: costs_of(own, cost, settings.scas_lambda) for cost in costs})
-    judged = _judged(own)
-    if judged is not None:
-        own, costs = own.assign(**{WRONG: judged}), [*costs, WRONG]
-    matched = match(own, costs)
+    further = [cost for cost, needs in FURTHER.items() if set(needs) <= set(own)]
+    if settings.primary not in (*COSTS_OF_STATISTICS, *further):
+        raise BadInput("--cost", settings.primary, ", ".join((*COSTS_OF_STATISTICS, *further)), "")
+    every_cost = (*COSTS_OF_STATISTICS, *further)
+    own = own.assign(**{cost: costs_of(own, cost, settings.scas_lambda) for cost in every_cost})
+    own = own.assign(**{WRONG: _wrong(own)})
+    matched = match(own, COSTS_OF_STATISTICS, [*further, *([WRONG] if own[WRONG].any() else [])])
+    if settings.primary not in matched.values:
+        raise BadInput(
+            f"the cost {settings.primary} is not known for all teachers",
+            f"lacking on {matched.left_out[settings.primary]:,} of {len(matched.questions):,} questions",
+            "a value for each teacher and question",
+            "take another cost",
+        )
+    costs = [settings.primary, *(c for c in matched.values if c != settings.primary)]
+    values = {cost: matched.values[cost] for cost in costs}
     families = [settings.families.get(t, t) for t in matched.teachers]
     if settings.student_family is not None and settings.families:
-        others = np.array([float(f != settings.student_family) for f in families])
-        values = {**matched.values, OTHER_FAMILY: np.repeat(others[:, None], len(matched.questions), 1)}
-        matched = Matched(
-            matched.teachers, matched.questions, values, matched.tokens, matched.logs, matched.unmatched
-        )
+        others = np.array([float(not _same(f, settings.student_family)) for f in families])
+        values[OTHER_FAMILY] = np.repeat(others[:, None], len(matched.questions), 1)
+    lost = len(shared.questions) - len(matched.questions)
+    unmatched = {teacher: count + lost for teacher, count in shared.unmatched.items()}
+    matched = replace(matched, values=values, unmatched=unmatched, instead=shared.instead)
     order = order_table(matched, settings.draws, settings.seed)
     agreement = agreement_table(matched, settings.draws, settings.seed, families)
     stability = stability_table(matched, settings.draws, settings.seed)
-    teachers = _teachers(matched, shared, own, settings)
+    teachers = _teachers(matched, answers, own, settings)
     ranking = Ranking(student, settings, order, agreement, stability, teachers, len(matched.questions), [])
-    ranking.warnings.extend(_warnings(ranking, shared))
+    ranking.warnings.extend(_warnings(ranking, matched, answers["question_id"].replace("", None).nunique()))
     return ranking
 
 
@@ -139,9 +154,14 @@ def rank_run(outcome: Outcome) -> dict[str, Ranking]:
         scored = first_scored(replace(scores, further=()))
         named = {t: f for t, f in families.items() if f and t in set(scored["teacher"])}
         lambda_ = scas_settings(outcome).scas_lambda
-        settings = RankSettings("scas", lambda_, families=named, student_family=student.lineage)
+        settings = RankSettings(
+            "scas", lambda_, families=named, student_family=student.lineage, are_right=True
+        )
         with contextlib.suppress(BadInput):  # one teacher alone, or no question that all of them answered
-            found[student.name] = rank_answers(scored.assign(verdict="correct"), student.name, settings)
+            ranking = rank_answers(scored, student.name, settings)
+            if outcome.start.pool.count > 1:
+                ranking.warnings.append(f"it rests on the run's first {len(scored):,} right answers")
+            found[student.name] = ranking
     return found
 
 
@@ -155,67 +175,95 @@ def costs_of(table: pd.DataFrame, cost: str, scas_lambda: float) -> pd.Series:
     return found.where(np.isfinite(found))
 
 
-def _judged(answers: pd.DataFrame) -> pd.Series | None:
-    """1 for every answer that is not right. None unless all answers were judged and one is not right."""
-    if "verdict" not in answers or not answers["verdict"].isin(JUDGED).all():
-        return None
+def _wrong(answers: pd.DataFrame) -> pd.Series:
+    """1 for every judged answer that is not right, 0 for right ones, NaN for those that were not judged."""
+    if "verdict" not in answers:
+        return pd.Series(math.nan, index=answers.index)
     wrong = (answers["verdict"] != "correct").astype(float)
-    return wrong if wrong.any() else None
+    return wrong.where(answers["verdict"].isin(JUDGED))
+
+
+def _same(family: str, other: str) -> bool:
+    return family.casefold() == other.casefold()
 
 
 def _teachers(
-    matched: Matched, shared: Matched, answers: pd.DataFrame, settings: RankSettings
+    matched: Matched, given: pd.DataFrame, scored: pd.DataFrame, settings: RankSettings
 ) -> pd.DataFrame:
-    known = answers[answers["question_id"].isin(set(matched.questions))]
-    right = pd.Series(math.nan, index=list(matched.teachers))
-    if "verdict" in known:
-        judged = known[known["verdict"].isin(JUDGED)]
-        is_right = (judged["verdict"] == "correct").astype(float)
-        right = is_right.groupby(judged["teacher"]).mean().reindex(right.index)
+    known = scored[scored["question_id"].isin(set(matched.questions))]
+    whole = known["answer_id"].str.replace(TURN_OF, "", regex=True) if "answer_id" in known else known.index
+    tokens = known.groupby(["teacher", "question_id", whole])["n_answer"].sum()
+    tokens = tokens.groupby(level=[0, 1]).mean().groupby(level=0).mean()
+    right = 1 - known[WRONG].groupby(known["teacher"]).mean()
+    lost = given[given["state"] != "scored"]
     families = [settings.families.get(t, "") for t in matched.teachers]
     return pd.DataFrame(
         {
             "teacher": matched.teachers,
             "family": families,
-            "is_students_family": [f != "" and f == settings.student_family for f in families],
-            "answered": [len(shared.questions) + shared.unmatched[t] for t in matched.teachers],
-            "tokens": matched.tokens.mean(axis=1),
-            "right": right.to_numpy(float),
+            "is_students_family": [
+                f != "" and settings.student_family is not None and _same(f, settings.student_family)
+                for f in families
+            ],
+            "given": [int((given["teacher"] == t).sum()) for t in matched.teachers],
+            "lost": [
+                ", ".join(
+                    f"{n} {s}" for s, n in lost.loc[lost["teacher"] == t, "state"].value_counts().items()
+                )
+                for t in matched.teachers
+            ],
+            "answered": [len(matched.questions) + matched.unmatched[t] for t in matched.teachers],
+            "tokens": tokens.reindex(list(matched.teachers)).to_numpy(float),
+            "right": right.reindex(list(matched.teachers)).to_numpy(float),
         }
     )
 
 
-def _warnings(r: Ranking, shared: Matched) -> list[str]:
-    return [*_of_chance(r), *_of_questions(r, shared), *_of_length(r), *_of_families(r), *_of_answers(r)]
+def _warnings(r: Ranking, matched: Matched, questions: int) -> list[str]:
+    return [
+        *_of_chance(r),
+        *_of_questions(r, matched, questions),
+        *_of_length(r),
+        *_of_families(r),
+        *_of_answers(r),
+    ]
 
 
 def _of_chance(r: Ranking) -> list[str]:
     """Too few questions to tell the first teacher from others."""
+    if r.questions == 1:
+        return ["one question: nothing is known of chance"]
+    found = []
+    if r.questions < FEW:
+        found.append(f"{r.questions} questions are few: with other ones the order may be another")
     others = r.primary.iloc[1:]
-    near = others[~(others["behind_low"] > 0)]
+    near = others[~others["told"]]
     if near.empty:
-        return []
+        return found
     first, names = r.primary["teacher"].iloc[0], ", ".join(near["teacher"])
-    needed = near["questions_to_tell"].iloc[0]
-    more = ""
+    needed, more = near["questions_to_tell"].iloc[0], ""
     if math.isfinite(needed):
         more = (
             f" If the difference is as seen, about {needed:,.0f} questions would tell {first} from the next."
         )
-    return [
-        f"{r.settings.primary} does not tell {first} from {names}: the intervals of differences hold 0.{more}"
-    ]
+    told = f"{r.settings.primary} does not tell {first} from {names}, all pairs of teachers taken together"
+    return [*found, f"{told}.{more}"]
 
 
-def _of_questions(r: Ranking, shared: Matched) -> list[str]:
-    """Questions that not all teachers answered."""
-    most = int(r.teachers["answered"].max())
-    if most == r.questions:
-        return []
-    told = f"only {r.questions:,} of up to {most:,} questions have answers with a cost from all teachers"
-    if shared.instead is not None:
-        told += f"; without {shared.instead[0]} it would be {shared.instead[1]:,}"
-    return [told]
+def _of_questions(r: Ranking, matched: Matched, questions: int) -> list[str]:
+    """Questions that not all teachers answered, answers without a cost, and costs that were left out."""
+    found = []
+    if r.questions < questions:
+        told = f"only {r.questions:,} of {questions:,} questions have answers with a cost from all teachers"
+        if matched.instead is not None:
+            told += f"; without {matched.instead[0]} it would be {matched.instead[1]:,}"
+        found.append(told)
+    for _, own in r.teachers.iterrows():
+        if own["lost"]:
+            found.append(f"answers of {own['teacher']} without a cost: {own['lost']}, of {own['given']:,}")
+    for cost, count in matched.left_out.items():
+        found.append(f"{cost} is left out: it is not known for some teacher on {count:,} of the questions")
+    return found
 
 
 def _of_length(r: Ranking) -> list[str]:
@@ -265,6 +313,8 @@ def _of_families(r: Ranking) -> list[str]:
 def _of_answers(r: Ranking) -> list[str]:
     """Wrong answers, which no cost of likelihood sees."""
     right = r.teachers.set_index("teacher")["right"].dropna()
+    if r.settings.are_right:
+        return []
     if right.empty:
         return ["no answer was checked: a teacher of wrong answers may be first"]
     first = r.primary["teacher"].iloc[0]

@@ -120,7 +120,7 @@ class TakeFile:
         index, on_broken = index_of(self.questions), broken.append if self.skip_broken else None
         held: dict[str | None, list[tuple[Any, ...]]] = {whose: [] for whose in told}
         sizes = dict.fromkeys(told, 0)
-        check = CheckQuestion(index, self.path)
+        check = CheckQuestion(index, self.path, self.turns == "all")
         for whose, answer in each_answer_of(self.path, self.fields, on_broken, told, check, self.turns):
             held[whose] += rows_of(answer, index)
             sizes[whose] += len(answer.text) + len(answer.turns)
@@ -320,12 +320,14 @@ class CheckQuestion:
 
     index: QuestionIndex
     path: str
+    with_tools: bool = False
 
     def __call__(self, answer: FoundAnswer) -> None:
         """Check an answer's question.
 
         Raises:
-            NotUnderstood: our question with this id has other turns. Or several of our questions differ from
+            NotUnderstood: our question with this id has other turns, or (`with_tools`) other tools, of which
+                the student would be shown none. Or several of our questions differ from
                 the answer's in the system text alone, so it is unknown which one it belongs to.
         """
         if answer.prompt is None:
@@ -334,10 +336,22 @@ class CheckQuestion:
         if place is not None:
             if body_digest(answer.prompt) != self.index.bodies[place]:
                 raise AnotherText(answer, self.index.question(answer.question_id), self.path)
+            if self.with_tools and answer.prompt.tools:
+                refuse_other_tools(answer.prompt, self.index.question(answer.question_id).prompt)
         elif question_key(answer.prompt) not in self.index.by_key:
             near = near_to(answer.prompt, self.index)
             if len(near) > 1:
                 raise OneOfSeveral([identity for own in near for identity in own])
+
+
+def refuse_other_tools(prompt: Prompt, known: Prompt) -> None:
+    """Refuse a trajectory with tools that our question does not offer: the student is shown our question's.
+
+    Raises:
+        NotUnderstood: the tools differ.
+    """
+    if not known.tools or json.loads(prompt.tools) != json.loads(known.tools):
+        raise NotUnderstood("tools that the question does not offer: put them into the questions' file too")
 
 
 class AnotherText(NotUnderstood):

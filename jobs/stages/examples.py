@@ -61,14 +61,14 @@ def examples_of(
                 piece.unlink()
 
     write_examples_of(run, label, stage, make)
-    if stage.is_finished and (line := check_lengths(label, answer_tokens(stage), evaluate)):
+    if stage.is_finished and (line := check_lengths(label, turn_tokens(stage), evaluate)):
         run.terminal.say(line)
     return stage
 
 
-def answer_tokens(examples: Stage) -> np.ndarray:
-    """How many tokens of each example are learned."""
-    return Examples(examples.part(EXAMPLES)).loss_tokens
+def turn_tokens(examples: Stage) -> np.ndarray:
+    """How many tokens of each example are learned; of an answer of many turns, those of its longest turn."""
+    return Examples(examples.part(EXAMPLES)).longest_turn
 
 
 @dataclass(frozen=True)

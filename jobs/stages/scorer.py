@@ -12,7 +12,7 @@ from cluster.metrics import Tally
 from cluster.models.loading import load_model, pick_device
 from cluster.models.messages import write_turns
 from cluster.models.proof import Proof
-from cluster.models.rendering import Rendered, Renderer
+from cluster.models.rendering import Rendered, Renderer, TooLong
 from jobs.experiment.stages import Score
 from jobs.files.answers import Row
 from jobs.run.keys import answer_key, question_key
@@ -96,7 +96,10 @@ def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: AnyScorer, max_l
     for row in rows:
         head = [row.answer_id, row.question_id, row.teacher]
         try:
-            conversation = rendered_of(row, renderer)
+            conversation = rendered_of(row, renderer, limit)
+        except TooLong as error:
+            table[row.answer_id] = [*head, "too_long", str(error), limit, *nothing]
+            continue
         except Unrenderable as error:
             table[row.answer_id] = [*head, "unrenderable", str(error), 0, *nothing]
             continue
@@ -122,14 +125,18 @@ def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: AnyScorer, max_l
     return pd.DataFrame([table[row.answer_id] for row in rows], columns=columns)
 
 
-def rendered_of(row: Row, renderer: Renderer) -> Rendered:
+def rendered_of(row: Row, renderer: Renderer, limit: int | None = None) -> Rendered:
     """An answer of one turn or of many, rendered.
 
+    Args:
+        limit: the most tokens of an answer of many turns.
+
     Raises:
+        TooLong: it has more.
         Unrenderable: the template cannot render it.
     """
     if row.turns:
-        return renderer.trajectory(row.prompt, row.whole)
+        return renderer.trajectory(row.prompt, row.whole, limit)
     return renderer.conversation(row.prompt, row.answer, calls=row.calls)
 
 

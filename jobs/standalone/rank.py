@@ -16,8 +16,9 @@ from cluster.models.rendering import Renderer
 from cluster.storage import Place
 from jobs.experiment.questions import Fields
 from jobs.files.answers import Row, answer_and_references
+from jobs.files.columns import id_of
 from jobs.files.given import Column, Lists, Rows, read_given
-from jobs.files.layouts import Answers, read_teacher_files
+from jobs.files.layouts import Answers, read_teacher_files, state_of
 from jobs.files.questions import read_questions
 from jobs.files.refusals import NotUnderstood
 from jobs.files.trajectories import WhichTurns
@@ -39,6 +40,7 @@ from selection.windows import Windows
 
 STATISTICS = "statistics.parquet"
 SHOWN = 30  # teachers in the terminal's table
+FEWEST_DRAWS = 200  # of the questions: fewer give no bounds of 95 %
 
 
 def rank(
@@ -106,15 +108,18 @@ def rank(
     settings = RankSettings(cost, scas_lambda, draws, seed, dict(families or {}), student_family, kin)
     check_rank(settings, method, None if student is None else measures)
     if student is None:
-        return rank_answers(_of_scores(answers), "", settings)
+        scored = _of_scores(answers)
+        return rank_answers(scored, _student_in(scored), settings)
     if answers is None:
         raise BadInput("no answers", "", "lists beside the questions, or rows that hold both", "")
     check_turns(turns)
+    check_references(questions, references)
     found, terminal = read_given(questions, answers, turns), Terminal(quiet=not verbose)
     reading = Reading(chat_template, dtype, device, max_length)
     scores = read_answers_of(student, reading, found.in_order(), measures, terminal)
     known = {} if references is None else _listed(references)
-    return rank_answers(judged(scores, found, known, method, terminal), _name_of(student), settings)
+    scores = with_refused(judged(scores, found, known, method, terminal), found)
+    return rank_answers(scores, _name_of(student), settings)
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,15 @@ def _of_scores(answers: object) -> pd.DataFrame:
             "",
         )
     assert isinstance(answers, pd.DataFrame)
+    if answers["teacher"].isna().any() or answers["question_id"].isna().any():
+        raise BadInput("scored answers without a teacher or a question", "an empty cell", "names", "")
     return answers
+
+
+def _student_in(scores: pd.DataFrame) -> str:
+    """The student that statistics of an earlier ranking name. Empty if they name none."""
+    names = scores["student"].unique().tolist() if "student" in scores else []
+    return str(names[0]) if len(names) == 1 else ""
 
 
 def _read_statistics(path: Path) -> pd.DataFrame:
@@ -190,6 +203,35 @@ def _read_statistics(path: Path) -> pd.DataFrame:
 
 def _name_of(student: Student) -> str:
     return str(student) if isinstance(student, str | Path) else type(student[0]).__name__
+
+
+def check_references(questions: Column | None, references: Column | None) -> None:
+    """Refuse references that cannot be joined to the questions by place.
+
+    Raises:
+        BadInput: they are a text, there are no questions, or not as many.
+    """
+    if references is None:
+        return
+    if questions is None or isinstance(references, str):
+        raise BadInput(
+            "references in a list, without a list of questions",
+            str(references)[:40],
+            "both lists, or rows that hold their references",
+            "leave out references where answers come as rows",
+        )
+    if len(references) != len(questions):
+        got = f"{len(references):,} and {len(questions):,}"
+        raise BadInput("the references are not as many as the questions", got, "one entry a question", "")
+
+
+def with_refused(scores: pd.DataFrame, found: Answers) -> pd.DataFrame:
+    """The scores with a row for each answer that could not be understood, so that it is counted."""
+    refused = [
+        {"question_id": id_of(row) or "", "teacher": teacher, "state": state_of(reason), "reason": reason}
+        for teacher, row, reason in found.refused
+    ]
+    return pd.concat([scores, pd.DataFrame(refused)], ignore_index=True) if refused else scores
 
 
 def _listed(references: Column) -> dict[str, tuple[str, ...]]:
@@ -220,8 +262,10 @@ def check_rank(settings: RankSettings, method: str, measures: Sequence[str] | No
         check_method(method)
     if method == "function":
         raise BadInput("--method", method, "math, exact, numeric, choice or none", "verify the answers first")
-    if settings.draws < 1:
-        raise BadInput("--draws", settings.draws, "1 or more; 2000 is usual", "")
+    if settings.draws < FEWEST_DRAWS:
+        raise BadInput("--draws", settings.draws, f"{FEWEST_DRAWS} or more; 2000 is usual", "")
+    if settings.seed < 0:
+        raise BadInput("--seed", settings.seed, "0 or more", "")
 
 
 def judged(
@@ -243,7 +287,7 @@ def judged(
         for row in found.rows
     }
     verdicts, scored = {}, set(scores.loc[scores["state"] == "scored", "answer_id"])
-    to_check = [row for row in found.rows if known[row.answer_id] and row.answer_id in scored]
+    to_check = [r for r in found.rows if known[r.answer_id] and r.answer_id in scored and r.is_last]
     if not to_check:
         return scores
     settings = VerifySettings(method)  # type: ignore[arg-type]
@@ -293,17 +337,20 @@ def rank_files(options: RankOptions) -> None:
         raise BadInput("nothing to rank", got, "--student and --answers, or --statistics", "")
     terminal, out = Terminal(), options.score.out
     if options.statistics is not None:
+        refuse_unread(options)
         answers = _read_statistics(options.statistics)
-        terminal.say(f"{options.statistics}: {len(answers):,} scored answers")
+        terminal.say(f"{options.statistics}: {len(answers):,} answers")
     else:
-        answers = _scored(options, terminal)
+        answers = _scored(options, terminal).assign(student=options.score.student)
         out.mkdir(parents=True, exist_ok=True)
         answers.to_parquet(out / STATISTICS, index=False)
-    ranking = rank_answers(answers, options.score.student, options.settings)
+    ranking = rank_answers(answers, _student_in(answers), options.settings)
     paths = write_ranking(ranking, Place(str(out)))
     shared = f"{ranking.questions:,} questions that all of them answered"
     terminal.say(f"teachers by {ranking.settings.primary}, on {shared}")
     terminal.show(as_table(ranking))
+    if len(ranking.teachers) > SHOWN:
+        terminal.say(f"and {len(ranking.teachers) - SHOWN} more teachers, in order.csv")
     for line in ranking.warnings:
         terminal.say(f"beware: {line}")
     terminal.say(f"wrote {', '.join(str(p) for p in paths)}")
@@ -332,7 +379,28 @@ def _scored(options: RankOptions, terminal: Terminal) -> pd.DataFrame:
         from jobs.standalone.cluster import score_on_cluster
 
         scores = score_on_cluster(options.score, found.in_order(), terminal)
-    return judged(scores, found, references, options.method, terminal)
+    return with_refused(judged(scores, found, references, options.method, terminal), found)
+
+
+def refuse_unread(options: RankOptions) -> None:
+    """Refuse options that do nothing where the answers have been scored before.
+
+    Raises:
+        BadInput: names the first.
+    """
+    o = options.score
+    given = {
+        "--answers": o.answers,
+        "--student": o.student and not options.settings.kin,
+        "--measures": options.measures,
+        "--questions": options.questions,
+        "--turns": o.turns != "last",
+        "--limit": o.limit is not None,
+        "--address": o.address,
+    }
+    name = next((name for name, value in given.items() if value), None)
+    if name is not None:
+        raise BadInput(name, "with --statistics", "one of them", "the answers have been scored before")
 
 
 def as_table(ranking: Ranking) -> Table:
@@ -391,8 +459,20 @@ def kin_of(
     return found
 
 
-def families_of(named: Sequence[str], option: str = "--family") -> dict[str, str]:
-    """Families, or models, given as TEACHER=FAMILY.
+def models_of(named: Sequence[str]) -> dict[str, str]:
+    """Models given as TEACHER=PATH. A path may hold an equals sign, a teacher's name may not.
+
+    Raises:
+        BadInput: one is not of that form.
+
+    >>> models_of(["ann=/models/run=3"])
+    {'ann': '/models/run=3'}
+    """
+    return {one.partition("=")[0]: one.partition("=")[2] for one in named if families_of([one])}
+
+
+def families_of(named: Sequence[str]) -> dict[str, str]:
+    """Families given as TEACHER=FAMILY.
 
     Raises:
         BadInput: one is not of that form.
@@ -404,6 +484,6 @@ def families_of(named: Sequence[str], option: str = "--family") -> dict[str, str
     for one in named:
         teacher, equals, family = one.rpartition("=")
         if not equals or not teacher or not family:
-            raise BadInput(option, one, "TEACHER=NAME, such as ann=qwen3", "")
+            raise BadInput("--family or --teacher-model", one, "TEACHER=NAME, such as ann=qwen3", "")
         found[teacher] = family
     return found
