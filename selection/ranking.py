@@ -239,7 +239,7 @@ def order_table(matched: Matched, draws: int, seed: int) -> pd.DataFrame:
     """The teachers in the order of every cost.
 
     Returns:
-        Columns `cost`, `place` (from 1), `teacher`, `mean`, `low`, `high`; `is_first` (the share of draws in
+        Columns `cost`, `place` (from 1; equal teachers share one), `teacher`, `mean`, `low`, `high`; `is_first` (the share of draws in
         which it is first); `behind`, `behind_low`, `behind_high` (mean less the first teacher's, paired over
         questions, the interval of this pair alone); `told` (from the first, for all pairs together);
         `questions_to_tell` it from the first; and the same at equal length (`at_equal_length`).
@@ -251,14 +251,15 @@ def order_table(matched: Matched, draws: int, seed: int) -> pd.DataFrame:
         first, shares = order[0], first_shares(means_BT)
         told_T = told_from(values_TQ, means_BT, first)
         even = at_equal_length(matched, cost, drawn)
-        for place, t in enumerate(order, start=1):
+        level_T = levelled(means_T[:, None])[:, 0]
+        for t in order:
             low, high = bounds(values_TQ[t], means_BT[:, t])
             behind = bounds(values_TQ[t] - values_TQ[first], means_BT[:, t] - means_BT[:, first])
             tell = math.nan if t == first else questions_to_tell(values_TQ[t] - values_TQ[first])
             found.append(
                 {
                     "cost": cost,
-                    "place": place,
+                    "place": int((level_T < level_T[t]).sum()) + 1,
                     "teacher": matched.teachers[t],
                     "mean": means_T[t],
                     "low": low,

@@ -113,6 +113,7 @@ def test_teachers_with_the_same_answers_are_equal_whatever_the_rounding() -> Non
     found = order_table(matched, 300, 0)
     assert found["teacher"].tolist() == ["ann", "bob", "cyd"]
     assert found["is_first"].tolist() == [0.5, 0.5, 0.0]
+    assert found["place"].tolist() == [1, 1, 3]
     assert found["told"].tolist() == [False, False, True]
     assert found["questions_to_tell"].iloc[1] == math.inf
     assert stability_table(matched, 100, 0)["repeats"].iloc[-1] == 1.0
