@@ -239,10 +239,11 @@ def order_table(matched: Matched, draws: int, seed: int) -> pd.DataFrame:
     """The teachers in the order of every cost.
 
     Returns:
-        Columns `cost`, `place` (from 1; equal teachers share one), `teacher`, `mean`, `low`, `high`; `is_first` (the share of draws in
-        which it is first); `behind`, `behind_low`, `behind_high` (mean less the first teacher's, paired over
-        questions, the interval of this pair alone); `told` (from the first, for all pairs together);
-        `questions_to_tell` it from the first; and the same at equal length (`at_equal_length`).
+        Columns `cost`, `place` (from 1; equal teachers share one), `teacher`, `mean`, `low`, `high`;
+        `is_first` (the share of draws in which it is first); `behind`, `behind_low`, `behind_high` (mean less
+        the first teacher's, paired over questions, the interval of this pair alone); `told` (from the first,
+        for all pairs together); `questions_to_tell` it from the first; and the same at equal length
+        (`at_equal_length`).
     """
     found, drawn = [], Draws(len(matched.questions), draws, seed)
     for cost, values_TQ in matched.values.items():

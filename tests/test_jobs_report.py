@@ -24,6 +24,7 @@ from jobs.report.run import render_report, write_report
 from jobs.results.summary import Results, summarise, write_results
 from jobs.study.published import compared_again
 from tests.conftest import make_small_world
+from tests.patience import wait_until
 from tests.runs import open_here, run
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> $5_$6"
@@ -206,6 +207,8 @@ def test_lineage_too_large_for_one_page_lies_in_pages_beside_it(
     seen = len(browser.find_elements("css selector", "#l-list li"))
     for number, other in enumerate(beside):
         browser.find_element("css selector", f".pages a[href='{other.name}']").click()
+        wait_until(lambda: browser.title.startswith("tutelage · small, lineage"), 30)
+        wait_until(lambda: browser.execute_script("return document.readyState") == "complete", 30)
         assert browser.title == f"tutelage · small, lineage {number + 1}"
         rows = browser.find_elements("css selector", "#l-list li button")
         rows[0].click()
