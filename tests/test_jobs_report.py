@@ -124,9 +124,10 @@ def test_a_click_on_a_trained_row_tells_where_it_comes_from(
     page: Path, results: Results, browser: Any
 ) -> None:
     browser.get(page.as_uri())
+    wait_until(lambda: len(browser.find_elements("css selector", "#l-list li button")) == 24, 30)
     rows = browser.find_elements("css selector", "#l-list li button")
-    assert len(rows) == 24
     rows[0].send_keys(Keys.ENTER)  # by keyboard
+    wait_until(lambda: browser.find_elements("css selector", "#l-list li .detail"), 30)
     detail = browser.find_element("css selector", "#l-list li .detail")
     traced = next(q for q in results.lineage.questions if q.turns[0]["content"] in detail.text)
     which = next(k for k, p in enumerate(results.lineage.paths) if p.arm == "scas")
@@ -146,7 +147,7 @@ def test_a_click_on_a_trained_row_tells_where_it_comes_from(
     assert len(cells) == 1 + len(traced.answers)
     assert {row[1].partition(":")[0] for row in cells[1:]} == {a.state for a in traced.answers}
     rows[0].click()
-    assert browser.find_elements("css selector", "#l-list li .detail") == []
+    wait_until(lambda: browser.find_elements("css selector", "#l-list li .detail") == [], 30)
 
 
 def test_filters_show_the_questions_that_they_say(page: Path, results: Results, browser: Any) -> None:
@@ -212,6 +213,7 @@ def test_lineage_too_large_for_one_page_lies_in_pages_beside_it(
         assert browser.title == f"tutelage · small, lineage {number + 1}"
         rows = browser.find_elements("css selector", "#l-list li button")
         rows[0].click()
+        wait_until(lambda: browser.find_elements("css selector", ".detail"), 30)
         assert "took the answer of" in browser.find_element("css selector", ".detail").text
         seen += len(rows)
     assert seen == 24
