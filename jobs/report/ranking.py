@@ -110,6 +110,7 @@ def primary_table(r: Ranking) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows)
+    table = table if (table["right"] != "").any() else table.drop(columns="right")
     return table if r.settings.families else table.drop(columns="family")
 
 
