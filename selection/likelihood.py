@@ -4,9 +4,9 @@ Shapes: T answer tokens, D width.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,6 +18,22 @@ from cluster.models.vocabulary import decoder_of
 from cluster.progress import tell
 from cluster.threads import one_thread
 from selection.scoring import refusal
+
+R = TypeVar("R")
+
+
+def one_by_one(model: Any, rows: Sequence[Rendered], read: Callable[[Rendered], R]) -> list[R | Exception]:
+    """What `read` finds of each text, one text a pass. One that fails by itself gets its exception."""
+    found: list[R | Exception] = []
+    for row in rows:
+        refused = refusal(model, row)
+        if refused is None:
+            with one_thread(model), torch.inference_mode():
+                found += run_halving([row], lambda some: [read(one) for one in some])
+        else:
+            found.append(refused)
+        tell(1 / len(rows))
+    return found
 
 
 @dataclass(frozen=True)
@@ -47,16 +63,7 @@ class Likelihoods:
 
     def score(self, rows: Sequence[Rendered]) -> list[Likelihood | Exception]:
         """The likelihood of each text. One that fails by itself gets its exception."""
-        found: list[Likelihood | Exception] = []
-        for row in rows:
-            refused = refusal(self.model, row)
-            if refused is None:
-                with one_thread(self.model), torch.inference_mode():
-                    found += run_halving([row], lambda some: [self._read(one) for one in some])
-            else:
-                found.append(refused)
-            tell(1 / len(rows))
-        return found
+        return one_by_one(self.model, rows, self._read)
 
     def _read(self, row: Rendered) -> Likelihood:
         start = max(1, row.prompt_length)

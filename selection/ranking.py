@@ -134,12 +134,8 @@ class Draws:
     def __init__(self, questions: int, draws: int, seed: int, size: int | None = None) -> None:
         self.questions, self.draws, self.seed, self.size = questions, draws, seed, size or questions
 
-    def means(self, values_TQ: np.ndarray) -> np.ndarray:
-        """[B, T]."""
-        return self.weighted(values_TQ)[..., 0]
-
-    def weighted(self, *values_TQ: np.ndarray) -> np.ndarray:
-        """The means of several tables: [B, T, number of tables]."""
+    def means(self, *values_TQ: np.ndarray) -> list[np.ndarray]:
+        """The means of several tables in the same draws: [B, T] of each."""
         rng, stacked = np.random.default_rng(self.seed), np.concatenate(values_TQ)
         parts = []
         for start in range(0, self.draws, DRAWS_AT_ONCE):
@@ -148,8 +144,7 @@ class Draws:
             drawn += np.arange(many)[:, None] * self.questions
             weights_BQ = np.bincount(drawn.ravel(), minlength=many * self.questions).reshape(many, -1)
             parts.append(weights_BQ @ stacked.T / self.size)
-        found = np.concatenate(parts)
-        return found.reshape(self.draws, len(values_TQ), -1).swapaxes(1, 2)
+        return np.split(np.concatenate(parts), len(values_TQ), axis=1)
 
 
 def interval(draws_B: np.ndarray, questions: int) -> tuple[float, float]:
@@ -189,25 +184,24 @@ def told_from(values_TQ: np.ndarray, means_BT: np.ndarray, first: int) -> np.nda
     count, means_T = values_TQ.shape[1], values_TQ.mean(axis=1)
     if count < 2:
         return np.zeros(len(means_T), dtype=bool)
-    one, other = np.triu_indices(len(means_T), 1)
     covariance = np.atleast_2d(np.cov(values_TQ))
-    variance_P = covariance[one, one] + covariance[other, other] - 2 * covariance[one, other]
-    error_P = np.sqrt(np.maximum(variance_P, 0) / count)
+    variance = np.diag(covariance)
+    error_TT = np.sqrt(np.maximum(variance[:, None] + variance - 2 * covariance, 0) / count)
+    one, other = np.triu_indices(len(means_T), 1)
+    error_P = error_TT[one, other]
     moved_BP = (means_BT[:, one] - means_BT[:, other]) - (means_T[one] - means_T[other])
-    known = error_P > 1e-9 * np.abs(means_T).max()
+    known = error_P > rounding(means_T)
     most = 0.0
     if known.any():
         largest_B = (np.abs(moved_BP[:, known]) / error_P[known]).max(axis=1)
         most = float(np.quantile(largest_B, 1 - LEVEL))
         most *= float(stats.t.ppf(1 - LEVEL / 2, count - 1) / stats.norm.ppf(1 - LEVEL / 2))
-    behind_T = means_T - means_T[first]
-    own_T = np.array([_error(covariance, t, first, count) for t in range(len(means_T))])
-    return np.asarray(behind_T > most * own_T)
+    return np.asarray(means_T - means_T[first] > most * error_TT[first])
 
 
-def _error(covariance: np.ndarray, t: int, first: int, count: int) -> float:
-    variance = covariance[t, t] + covariance[first, first] - 2 * covariance[t, first]
-    return math.sqrt(max(float(variance), 0.0) / count)
+def rounding(means: np.ndarray) -> float:
+    """Means that differ by less differ by rounding alone."""
+    return 1e-3 * EQUAL * float(np.abs(means).max())
 
 
 def questions_to_tell(differences_Q: np.ndarray) -> float:
@@ -246,12 +240,14 @@ def order_table(matched: Matched, draws: int, seed: int) -> pd.DataFrame:
         (`at_equal_length`).
     """
     found, drawn = [], Draws(len(matched.questions), draws, seed)
-    for cost, values_TQ in matched.values.items():
-        means_T, means_BT = values_TQ.mean(axis=1), drawn.means(values_TQ)
+    evens = at_equal_length(matched, drawn)
+    for (cost, values_TQ), means_BT in zip(
+        matched.values.items(), drawn.means(*matched.values.values()), strict=True
+    ):
+        means_T = values_TQ.mean(axis=1)
         order = ordered(values_TQ, matched.teachers)
         first, shares = order[0], first_shares(means_BT)
         told_T = told_from(values_TQ, means_BT, first)
-        even = at_equal_length(matched, cost, drawn)
         level_T = levelled(means_T[:, None])[:, 0]
         for t in order:
             low, high = bounds(values_TQ[t], means_BT[:, t])
@@ -271,7 +267,7 @@ def order_table(matched: Matched, draws: int, seed: int) -> pd.DataFrame:
                     "behind_high": behind[1],
                     "told": bool(told_T[t]),
                     "questions_to_tell": tell,
-                    **even.loc[t].to_dict(),
+                    **evens[cost].loc[t].to_dict(),
                 }
             )
     return pd.DataFrame(found)
@@ -291,54 +287,55 @@ def first_shares(means_BT: np.ndarray) -> np.ndarray:
     >>> first_shares(np.array([[1.0, 2.0], [1.0, 1.0]])).tolist()
     [0.75, 0.25]
     """
-    least_B1 = means_BT.min(axis=1, keepdims=True)
-    is_least = means_BT - least_B1 <= EQUAL * 1e-3 * np.abs(means_BT).max()
-    return np.asarray((is_least / is_least.sum(axis=1, keepdims=True)).mean(axis=0))
+    is_first = firsts(means_BT)
+    return np.asarray((is_first / is_first.sum(axis=1, keepdims=True)).mean(axis=0))
 
 
-def first_in(means_BT: np.ndarray, teacher: int) -> np.ndarray:
-    """Whether a teacher is first in each draw, alone or with others, [B]."""
-    return np.asarray(means_BT[:, teacher] - means_BT.min(axis=1) <= EQUAL * 1e-3 * np.abs(means_BT).max())
+def firsts(means_BT: np.ndarray) -> np.ndarray:
+    """Whether each teacher is first in each draw, alone or with others, [B, T]."""
+    return np.asarray(means_BT - means_BT.min(axis=1, keepdims=True) <= rounding(means_BT))
 
 
-def at_equal_length(matched: Matched, cost: str, drawn: Draws) -> pd.DataFrame:
-    """The teachers' costs as if all answers were equally long: a teacher's effect beside the logarithm of an
-    answer's tokens, in a linear model with an effect of each question and each teacher.
+def at_equal_length(matched: Matched, drawn: Draws) -> dict[str, pd.DataFrame]:
+    """For each cost the teachers as if all answers were equally long: a teacher's effect beside the logarithm
+    of an answer's tokens, in a linear model with an effect of each question and each teacher.
 
     Returns:
-        For each teacher `even_place` and `even_behind` with `even_low` and `even_high`, behind the first of
-        this order. NaN where length explains nothing, because within a teacher it does not vary.
+        For each cost, by teacher, `even_place` and `even_behind` with `even_low` and `even_high`, behind the
+        first of this order. NaN where length explains nothing, because within a teacher it does not vary.
     """
-    y_TQ, x_TQ = matched.values[cost], matched.logs
-    y_TQ, x_TQ = y_TQ - y_TQ.mean(axis=0), x_TQ - x_TQ.mean(axis=0)
-    names = ["even_place", "even_behind", "even_low", "even_high"]
-    whole = Draws(len(matched.questions), 1, 0)
-    whole_T = _effects(*_moments(whole, y_TQ, x_TQ, every=True))[0]
-    if np.isnan(whole_T).any() or cost in ("shortest", "longest"):
+    x_TQ = matched.logs - matched.logs.mean(axis=0)
+    ys = [values_TQ - values_TQ.mean(axis=0) for values_TQ in matched.values.values()]
+    tables = [x_TQ, x_TQ**2, *ys, *(x_TQ * y_TQ for y_TQ in ys)]
+    whole, again = [table.mean(axis=1)[None] for table in tables], drawn.means(*tables)
+    found = {}
+    for k, cost in enumerate(matched.values):
+        at = (0, 1, 2 + k, 2 + len(ys) + k)
+        whole_1T, effects_BT = (_effects(*(own[i] for i in at)) for own in (whole, again))
+        found[cost] = _even(matched, whole_1T[0], effects_BT, cost in ("shortest", "longest"))
+    return found
+
+
+def _even(matched: Matched, whole_T: np.ndarray, effects_BT: np.ndarray, is_length: bool) -> pd.DataFrame:
+    """The table of `at_equal_length` for one cost.
+
+    Args:
+        is_length: the cost is the length itself, so nothing is left beside it.
+    """
+    names, rows = ["even_place", "even_behind", "even_low", "even_high"], {}
+    if np.isnan(whole_T).any() or is_length:
         return pd.DataFrame(np.nan, index=range(len(matched.teachers)), columns=names)
-    effects_BT = _effects(*_moments(drawn, y_TQ, x_TQ))
     order = sorted(range(len(whole_T)), key=lambda t: (whole_T[t], matched.teachers[t]))
-    rows = {}
     for place, t in enumerate(order, start=1):
         behind_B = effects_BT[:, t] - effects_BT[:, order[0]]
-        span = interval(behind_B[~np.isnan(behind_B)], len(matched.questions))
-        span = span if len(matched.questions) >= FEW_QUESTIONS else (math.nan, math.nan)
+        span = (math.nan, math.nan)
+        if len(matched.questions) >= FEW_QUESTIONS:
+            span = interval(behind_B[~np.isnan(behind_B)], len(matched.questions))
         rows[t] = [place, whole_T[t] - whole_T[order[0]], *span]
     return pd.DataFrame.from_dict(rows, orient="index", columns=names)
 
 
-def _moments(
-    drawn: Draws, y_TQ: np.ndarray, x_TQ: np.ndarray, every: bool = False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Means over questions of y, x, x times y and x squared, each [B, T]."""
-    tables = (y_TQ, x_TQ, x_TQ * y_TQ, x_TQ**2)
-    if every:
-        return tuple(table.mean(axis=1)[None] for table in tables)  # type: ignore[return-value]
-    found_BT4 = drawn.weighted(*tables)
-    return tuple(found_BT4[..., k] for k in range(4))  # type: ignore[return-value]
-
-
-def _effects(y_BT: np.ndarray, x_BT: np.ndarray, xy_BT: np.ndarray, xx_BT: np.ndarray) -> np.ndarray:
+def _effects(x_BT: np.ndarray, xx_BT: np.ndarray, y_BT: np.ndarray, xy_BT: np.ndarray) -> np.ndarray:
     """The teachers' effects beside length, from means of what is left within questions. [B, T]."""
     shared_B = (xy_BT - x_BT * y_BT).sum(axis=1)
     varied_B = (xx_BT - x_BT**2).sum(axis=1)
@@ -350,8 +347,7 @@ def signs(means_BT: np.ndarray) -> np.ndarray:
     """The order of every pair of teachers, as -1, 0 or 1: [B, P]. Differences by rounding are 0."""
     first, second = np.triu_indices(means_BT.shape[1], 1)
     apart_BP = means_BT[:, first] - means_BT[:, second]
-    close = EQUAL * 1e-3 * np.abs(means_BT).max()
-    return np.where(np.abs(apart_BP) <= close, 0.0, np.sign(apart_BP))
+    return np.where(np.abs(apart_BP) <= rounding(means_BT), 0.0, np.sign(apart_BP))
 
 
 def tau(a_BP: np.ndarray, b_BP: np.ndarray, weights_BP: np.ndarray | None = None) -> np.ndarray:
@@ -399,8 +395,8 @@ def agreement_table(
     """
     drawn, count = Draws(len(matched.questions), draws, seed), len(matched.questions)
     whole = {cost: signs(values.mean(axis=1)[None]) for cost, values in matched.values.items()}
-    again = {cost: signs(drawn.means(values)) for cost, values in matched.values.items()}
     names = list(matched.values)
+    again = dict(zip(names, map(signs, drawn.means(*matched.values.values())), strict=True))
     pairs = [(a, b) for k, a in enumerate(names) for b in names[k + 1 :]]
     if truth is not None:
         means_1T = -np.array([[truth[t] for t in matched.teachers]])
@@ -436,24 +432,24 @@ def stability_table(matched: Matched, draws: int, seed: int) -> pd.DataFrame:
         of as many questions from the part that give the same whole order, and the same first teacher), `tau`
         (of the part's order with that on all questions).
     """
-    count = len(matched.questions)
-    shuffled, rows = np.random.default_rng(seed).permutation(count), []
-    for cost, values_TQ in matched.values.items():
-        means_T = values_TQ.mean(axis=1)
-        for size in [*(s for s in SIZES if s < count), count]:
-            part_TQ = values_TQ[:, shuffled[:size]]
-            own_T = part_TQ.mean(axis=1)
+    count, rows = len(matched.questions), []
+    shuffled = np.random.default_rng(seed).permutation(count)
+    for size in [*(s for s in SIZES if s < count), count]:
+        parts = [values_TQ[:, shuffled[:size]] for values_TQ in matched.values.values()]
+        drawn = Draws(size, draws, seed).means(*parts)
+        for (cost, values_TQ), part_TQ, means_BT in zip(matched.values.items(), parts, drawn, strict=True):
             order = ordered(part_TQ, matched.teachers)
-            means_BT = Draws(size, draws, seed).means(part_TQ)
-            rises = np.diff(means_BT[:, order], axis=1) >= -EQUAL * 1e-3 * np.abs(means_BT).max()
+            rises = np.diff(means_BT[:, order], axis=1) >= -rounding(means_BT)
+            own, whole = (signs(table.mean(axis=1)[None]) for table in (part_TQ, values_TQ))
             rows.append(
                 {
                     "cost": cost,
                     "questions": size,
                     "order": " < ".join(matched.teachers[t] for t in order),
                     "repeats": float(rises.all(axis=1).mean()),
-                    "first_repeats": float(first_in(means_BT, order[0]).mean()),
-                    "tau": float(tau(signs(own_T[None]), signs(means_T[None]))[0]),
+                    "first_repeats": float(firsts(means_BT)[:, order[0]].mean()),
+                    "tau": float(tau(own, whole)[0]),
                 }
             )
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    return pd.concat([found[found["cost"] == cost] for cost in matched.values], ignore_index=True)

@@ -15,15 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster.halving import run_halving
 from cluster.models.positions import context_length
 from cluster.models.proof import prove
 from cluster.models.rendering import Rendered
 from cluster.models.vocabulary import decoder_of
-from cluster.progress import tell
-from cluster.threads import one_thread
-from selection.scoring import EmptySpan, refusal
-from selection.windows import sentence_ends, texts_of
+from selection.likelihood import one_by_one
+from selection.scoring import EmptySpan
+from selection.windows import Sentences
 
 
 @dataclass(frozen=True)
@@ -45,31 +43,17 @@ class Steps:
     result = StepStatistics
 
     def __init__(self, model: Any, tokenizer: Any, special_ids: frozenset[int]) -> None:
-        self.model, self.tokenizer, self.special_ids = model, tokenizer, special_ids
+        self.model, self.sentences, self.special_ids = model, Sentences(tokenizer), special_ids
         self.proof = prove(model, ("projection",))
         self.head, self.context_length = self.proof.head, context_length(model)
-        vocabulary = tokenizer.get_vocab()
-        self.is_byte_level = "Ġ" in vocabulary and "▁" not in vocabulary
 
     def score(self, rows: Sequence[Rendered]) -> list[StepStatistics | Exception]:
         """The statistics of each answer. One that fails by itself gets its exception."""
-        found: list[StepStatistics | Exception] = []
-        for row in rows:
-            refused = refusal(self.model, row)
-            if refused is None:
-                with one_thread(self.model), torch.inference_mode():
-                    found += run_halving([row], lambda some: [self._read(one) for one in some])
-            else:
-                found.append(refused)
-            tell(1 / len(rows))
-        return found
+        return one_by_one(self.model, rows, self._read)
 
     def first_tokens(self, row: Rendered) -> list[int]:
         """The places in an answer at which its steps begin: the first token of each that counts."""
-        answer = list(row.ids[row.prompt_length : row.answer_end])
-        pieces = self.tokenizer.convert_ids_to_tokens(answer)
-        ends = sentence_ends(texts_of(pieces, self.is_byte_level))
-        places = []
+        answer, ends, places = row.ids[row.prompt_length : row.answer_end], self.sentences.ends(row), []
         for begin, end in zip([0, *ends], ends, strict=False):
             own = [t for t in range(begin, end) if answer[t] not in self.special_ids]
             places += own[:1]

@@ -33,15 +33,26 @@ class LocalStatistics:
     sentences: int
 
 
+class Sentences:
+    """Finds the sentences of answers in one tokenizer's tokens."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer, vocabulary = tokenizer, tokenizer.get_vocab()
+        self.is_byte_level = "Ġ" in vocabulary and "▁" not in vocabulary
+
+    def ends(self, row: Rendered) -> list[int]:
+        """The ends of an answer's sentences, counted from its beginning. The last one is the answer's end."""
+        pieces = self.tokenizer.convert_ids_to_tokens(list(row.ids[row.prompt_length : row.answer_end]))
+        return sentence_ends(texts_of(pieces, self.is_byte_level))
+
+
 class Windows:
     """Reads every sentence of an answer after the question and the `window` sentences before it."""
 
     result = LocalStatistics
 
     def __init__(self, scorer: Scorer, tokenizer: Any, window: int) -> None:
-        self.scorer, self.tokenizer, self.window = scorer, tokenizer, window
-        vocabulary = tokenizer.get_vocab()
-        self.is_byte_level = "Ġ" in vocabulary and "▁" not in vocabulary
+        self.scorer, self.sentences, self.window = scorer, Sentences(tokenizer), window
         self.proof, self.context_length = scorer.proof, scorer.context_length
 
     def score(self, rows: Sequence[Rendered]) -> list[LocalStatistics | Exception]:
@@ -55,18 +66,13 @@ class Windows:
     def windows(self, row: Rendered) -> list[Rendered]:
         """One row for each sentence: the prompt, the sentences before it, and as its answer the sentence."""
         prompt = row.ids[: row.prompt_length]
-        bounds = [row.prompt_length, *self._ends(row)]
+        bounds = [row.prompt_length + end for end in (0, *self.sentences.ends(row))]
         rows = []
         for k in range(1, len(bounds)):
             context = prompt + row.ids[bounds[max(0, k - 1 - self.window)] : bounds[k - 1]]
             ids = context + row.ids[bounds[k - 1] : bounds[k]]
             rows.append(Rendered(ids, len(context), len(ids)))
         return rows
-
-    def _ends(self, row: Rendered) -> list[int]:
-        """The ends of an answer's sentences. The last one is the end of the answer."""
-        pieces = self.tokenizer.convert_ids_to_tokens(list(row.ids[row.prompt_length : row.answer_end]))
-        return [row.prompt_length + end for end in sentence_ends(texts_of(pieces, self.is_byte_level))]
 
 
 @lru_cache(maxsize=1)
