@@ -326,11 +326,13 @@ def _even(matched: Matched, whole_T: np.ndarray, effects_BT: np.ndarray, is_leng
     if np.isnan(whole_T).any() or is_length:
         return pd.DataFrame(np.nan, index=range(len(matched.teachers)), columns=names)
     order = sorted(range(len(whole_T)), key=lambda t: (whole_T[t], matched.teachers[t]))
-    for place, t in enumerate(order, start=1):
+    level_T = levelled(whole_T[:, None])[:, 0]
+    for t in order:
         behind_B = effects_BT[:, t] - effects_BT[:, order[0]]
         span = (math.nan, math.nan)
         if len(matched.questions) >= FEW_QUESTIONS:
             span = interval(behind_B[~np.isnan(behind_B)], len(matched.questions))
+        place = int((level_T < level_T[t]).sum()) + 1
         rows[t] = [place, whole_T[t] - whole_T[order[0]], *span]
     return pd.DataFrame.from_dict(rows, orient="index", columns=names)
 

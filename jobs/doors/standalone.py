@@ -34,6 +34,15 @@ Turns = Annotated[
 KeepGoodLines = Annotated[
     bool, typer.Option("--skip-broken-lines", help="Keep the good lines of a file with broken ones.")
 ]
+MostTokens = Annotated[int, typer.Option(help="Longer conversations get no score.")]
+DType = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="A Ray cluster's address, or auto: score there. Without it, in this process."),
+]
+Kept = Annotated[str, typer.Option(help="On a cluster: where statistics are kept and found again.")]
+Workers = Annotated[int, typer.Option(help="On a cluster: the most actors that hold the student.")]
+Gpus = Annotated[float, typer.Option(help="On a cluster: GPUs of each actor.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda; auto takes a GPU when there is one.")]
 
 
@@ -49,23 +58,16 @@ def score(
         str | None, typer.Option(help="Dotted name of the module whose output is h_t.")
     ] = None,
     chat_template: ChatTemplate = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: DType = "float32",
     device: Device = "auto",
-    max_length: Annotated[
-        int, typer.Option(help="Longer conversations get an error instead of a score.")
-    ] = 4096,
+    max_length: MostTokens = 4096,
     turns: Turns = "last",
     limit: Limit = None,
     skip_broken_lines: KeepGoodLines = False,
-    address: Annotated[
-        str | None,
-        typer.Option(help="A Ray cluster's address, or auto: score there. Without it, in this process."),
-    ] = None,
-    store: Annotated[
-        str, typer.Option(help="On a cluster: where statistics are kept and found again.")
-    ] = "store",
-    workers: Annotated[int, typer.Option(help="On a cluster: the most actors that hold the student.")] = 1,
-    num_gpus: Annotated[float, typer.Option(help="On a cluster: GPUs of each actor.")] = 0.0,
+    address: Address = None,
+    store: Kept = "store",
+    workers: Workers = 1,
+    num_gpus: Gpus = 0.0,
 ) -> None:
     """Score your own answers under your own student."""
     check_out_folder(out, [answers, student])
@@ -122,9 +124,9 @@ def rank(
     ] = None,
     scas_lambda: QuestionWeight = 0.5,
     chat_template: ChatTemplate = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: DType = "float32",
     device: Device = "auto",
-    max_length: Annotated[int, typer.Option(help="Longer conversations are left out.")] = 4096,
+    max_length: MostTokens = 4096,
     turns: Turns = "last",
     limit: Limit = None,
     skip_broken_lines: KeepGoodLines = False,
@@ -137,20 +139,16 @@ def rank(
     ] = "",
     draws: Annotated[int, typer.Option(help="Draws of the questions, for intervals.")] = 2000,
     seed: int = 0,
-    address: Annotated[
-        str | None,
-        typer.Option(help="A Ray cluster's address, or auto: score there. Without it, in this process."),
-    ] = None,
-    store: Annotated[
-        str, typer.Option(help="On a cluster: where statistics are kept and found again.")
-    ] = "store",
-    workers: Annotated[int, typer.Option(help="On a cluster: the most actors that hold the student.")] = 1,
-    num_gpus: Annotated[float, typer.Option(help="On a cluster: GPUs of each actor.")] = 0.0,
+    address: Address = None,
+    store: Kept = "store",
+    workers: Workers = 1,
+    num_gpus: Gpus = 0.0,
 ) -> None:
     """Rank teachers for your student before anything is trained, and say what speaks against the order."""
     check_out_folder(out, [one for one in (answers, student) if one])
     from jobs.results.ranking import RankSettings
-    from jobs.standalone.rank import RankOptions, families_of, kin_of, models_of, rank_files
+    from jobs.standalone.rank import RankOptions, families_of, models_of, rank_files
+    from jobs.standalone.readings import kin_of
     from jobs.standalone.score import ScoreOptions
 
     scoring = ScoreOptions(

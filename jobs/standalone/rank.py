@@ -1,42 +1,38 @@
 """Which teacher a student should learn from, told from their answers before anything is trained."""
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 from rich.table import Table
 
 from cluster.errors import BadInput
-from cluster.models.loading import ModelSource, load_tokenizer
-from cluster.models.rendering import Renderer
 from cluster.storage import Place
 from jobs.experiment.questions import Fields
-from jobs.files.answers import Row, answer_and_references
-from jobs.files.columns import id_of
 from jobs.files.given import Column, Lists, Rows, read_given
-from jobs.files.layouts import Answers, read_teacher_files, state_of
+from jobs.files.layouts import read_teacher_files
 from jobs.files.questions import read_questions
-from jobs.files.refusals import NotUnderstood
 from jobs.files.trajectories import WhichTurns
 from jobs.report.ranking import write_ranking
 from jobs.results.ranking import Ranking, RankSettings, rank_answers
 from jobs.run.progress import Terminal
-from jobs.stages.scorer import AnyScorer
-from jobs.standalone.score import ScoreOptions, check_cost, check_options, check_turns, score_in_shards
-from jobs.standalone.student import Student, open_student
+from jobs.standalone.readings import (
+    MEASURES,
+    Reading,
+    check_references,
+    judged,
+    kin_of,
+    listed,
+    read_answers_of,
+    with_refused,
+)
+from jobs.standalone.score import ScoreOptions, check_cost, check_options, check_turns
+from jobs.standalone.student import Student
 from jobs.standalone.verify import check_method
-from selection.answer_alone import Unconditioned
-from selection.checking import Verifier
-from selection.costs import COSTS_OF_STATISTICS, MEASURE_OF, CostName, CostSettings
-from selection.gradients import Gradients
-from selection.scoring import STATISTIC_NAMES, Scorer
-from selection.steps import Steps
-from selection.verification import VerifySettings
-from selection.windows import Windows
+from selection.costs import COSTS_OF_STATISTICS, MEASURE_OF, CostName
+from selection.scoring import STATISTIC_NAMES
 
 STATISTICS = "statistics.parquet"
 SHOWN = 30  # teachers in the terminal's table
@@ -117,48 +113,9 @@ def rank(
     found, terminal = read_given(questions, answers, turns), Terminal(quiet=not verbose)
     reading = Reading(chat_template, dtype, device, max_length)
     scores = read_answers_of(student, reading, found.in_order(), measures, terminal)
-    known = {} if references is None else _listed(references)
+    known = {} if references is None else listed(references)
     scores = with_refused(judged(scores, found, known, method, terminal), found)
     return rank_answers(scores, _name_of(student), settings)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a student reads answers in this process."""
-
-    chat_template: str | None = None
-    dtype: str = "float32"
-    device: str = "auto"
-    max_length: int = 4096
-
-
-def read_answers_of(
-    student: Student, how: Reading, rows: Sequence[Row], measures: Sequence[str], terminal: Terminal
-) -> pd.DataFrame:
-    """The statistics of all answers, and the columns of further measures. An answer that a measure failed for
-    has no values in its columns.
-    """
-    with open_student(student, how.chat_template, "ours", how.dtype, how.device) as (model, renderer):
-        scorer = Scorer(model, renderer.special_ids)
-        for line in scorer.proof.lines.values():
-            terminal.say(line)
-        scores = score_in_shards(rows, renderer, scorer, how.max_length, terminal)
-        for name in measures:
-            measure = MEASURES[name](model, renderer, scorer)
-            table = score_in_shards(rows, renderer, measure, how.max_length, terminal, name)
-            columns = [field.name for field in fields(measure.result)]
-            table[columns] = table[columns].astype(float).where(table["state"] == "scored")
-            scores = scores.join(table.set_index("answer_id")[columns], on="answer_id")
-    return scores
-
-
-# the further passes, by the name of their measure
-MEASURES: dict[str, Callable[[Any, Renderer, Scorer], AnyScorer]] = {
-    "sentences": lambda _, renderer, scorer: Windows(scorer, renderer.tokenizer, CostSettings().window),
-    "alone": lambda _, renderer, scorer: Unconditioned(scorer, renderer.header_ids),
-    "steps": lambda model, renderer, _: Steps(model, renderer.tokenizer, renderer.special_ids),
-    "gradient": lambda model, renderer, _: Gradients(model, renderer.special_ids),
-}
 
 
 def _of_scores(answers: object) -> pd.DataFrame:
@@ -205,43 +162,6 @@ def _name_of(student: Student) -> str:
     return str(student) if isinstance(student, str | Path) else type(student[0]).__name__
 
 
-def check_references(questions: Column | None, references: Column | None) -> None:
-    """Refuse references that cannot be joined to the questions by place.
-
-    Raises:
-        BadInput: they are a text, there are no questions, or not as many.
-    """
-    if references is None:
-        return
-    if questions is None or isinstance(references, str):
-        raise BadInput(
-            "references in a list, without a list of questions",
-            str(references)[:40],
-            "both lists, or rows that hold their references",
-            "leave out references where answers come as rows",
-        )
-    if len(references) != len(questions):
-        got = f"{len(references):,} and {len(questions):,}"
-        raise BadInput("the references are not as many as the questions", got, "one entry a question", "")
-
-
-def with_refused(scores: pd.DataFrame, found: Answers) -> pd.DataFrame:
-    """The scores with a row for each answer that could not be understood, so that it is counted."""
-    refused = [
-        {"question_id": id_of(row) or "", "teacher": teacher, "state": state_of(reason), "reason": reason}
-        for teacher, row, reason in found.refused
-    ]
-    return pd.concat([scores, pd.DataFrame(refused)], ignore_index=True) if refused else scores
-
-
-def _listed(references: Column) -> dict[str, tuple[str, ...]]:
-    """References by the ids of listed questions, which are their places."""
-    return {
-        str(k): tuple(str(r) for r in (own if isinstance(own, list | tuple) else [own]) if r is not None)
-        for k, own in enumerate(references)
-    }
-
-
 def check_rank(settings: RankSettings, method: str, measures: Sequence[str] | None) -> None:
     """Refuse settings that no answer is scored for.
 
@@ -268,48 +188,6 @@ def check_rank(settings: RankSettings, method: str, measures: Sequence[str] | No
         raise BadInput("--seed", settings.seed, "0 or more", "")
 
 
-def judged(
-    scores: pd.DataFrame,
-    found: Answers,
-    references: Mapping[str, tuple[str, ...]],
-    method: str,
-    terminal: Terminal,
-) -> pd.DataFrame:
-    """The scores with a column `verdict`, empty where no reference is known or the method cannot read it.
-
-    Args:
-        references: by question. A question that is not there has those of its answers' own rows.
-    """
-    if method == "none" or "verdict" in scores:
-        return scores
-    known = {
-        row.answer_id: _references_of(row.question_id, found.sources[row.answer_id], references)
-        for row in found.rows
-    }
-    verdicts, scored = {}, set(scores.loc[scores["state"] == "scored", "answer_id"])
-    to_check = [r for r in found.rows if known[r.answer_id] and r.answer_id in scored and r.is_last]
-    if not to_check:
-        return scores
-    settings = VerifySettings(method)  # type: ignore[arg-type]
-    with Verifier(settings) as verifier, terminal.bar("verify", len(to_check), "answers") as bar:
-        for row in to_check:
-            state = verifier.check(row.answer, known[row.answer_id]).state
-            verdicts[row.answer_id] = "" if state == "unreadable_reference" else state
-            bar.advance()
-    return scores.assign(verdict=[verdicts.get(i, "") for i in scores["answer_id"]])
-
-
-def _references_of(
-    question: str, row: Mapping[str, object], references: Mapping[str, tuple[str, ...]]
-) -> tuple[str, ...]:
-    if question in references:
-        return references[question]
-    try:
-        return answer_and_references(row, None, None)[1]
-    except NotUnderstood:
-        return ()
-
-
 @dataclass(frozen=True)
 class RankOptions:
     """The options of `tutelage rank`."""
@@ -332,9 +210,6 @@ def rank_files(options: RankOptions) -> None:
     check_rank(options.settings, options.method, None if is_scored else options.measures)
     if options.measures and options.score.address is not None:
         raise BadInput("--measures", "with --address", "one of them", "take the measures in this process")
-    if options.statistics is None and not (options.score.student and options.score.answers):
-        got = "no student" if options.score.answers else "no answers"
-        raise BadInput("nothing to rank", got, "--student and --answers, or --statistics", "")
     terminal, out = Terminal(), options.score.out
     if options.statistics is not None:
         refuse_unread(options)
@@ -358,6 +233,9 @@ def rank_files(options: RankOptions) -> None:
 
 def _scored(options: RankOptions, terminal: Terminal) -> pd.DataFrame:
     """The statistics and verdicts of all answers in files."""
+    if not (options.score.student and options.score.answers):
+        got = "no student" if options.score.answers else "no answers"
+        raise BadInput("nothing to rank", got, "--student and --answers, or --statistics", "")
     check_options(options.score)
     on_broken = terminal.say if options.score.skip_broken_lines else None
     found = read_teacher_files(options.score.answers, on_broken, options.score.limit, options.score.turns)
@@ -433,30 +311,6 @@ def as_table(ranking: Ranking) -> Table:
             "" if pd.isna(right) else f"{right:.0%}",
         )
     return shown
-
-
-def kin_of(
-    student: Student | None, models: Mapping[str, str], chat_template: str | None = None
-) -> dict[str, str]:
-    """In what each teacher's tokenizer is the student's: vocabulary, chat template, or both.
-
-    Raises:
-        BadInput: there is no student, or a model that cannot be loaded.
-    """
-    if not models:
-        return {}
-    if student is None or student == "":
-        raise BadInput("--teacher-model", "no student to compare with", "--student too", "")
-    own = load_tokenizer(ModelSource(str(student))) if isinstance(student, str | Path) else student[1]
-    template = Renderer(own, chat_template).template
-    found = {}
-    for teacher, path in models.items():
-        other = load_tokenizer(ModelSource(path))
-        alike = ["vocabulary"] if other.get_vocab() == own.get_vocab() else []
-        with contextlib.suppress(BadInput):  # a base model has no template
-            alike += ["chat template"] if Renderer(other).template == template else []
-        found[teacher] = " and ".join(alike)
-    return found
 
 
 def models_of(named: Sequence[str]) -> dict[str, str]:
