@@ -82,9 +82,9 @@ def teach_help(
     (token,) = [i for i in renderer.special_ids if renderer.tokenizer.convert_ids_to_tokens(i) == HELP]
     prompts = [renderer.prompt(f"{k} + {k}?") for k in range(8)]
 
-    def write(place: Place) -> int:
+    def write(place: Place) -> dict[str, int]:
         write_examples(place, [Example((*p, token), len(p), len(p) + 1) for p in prompts])
-        return len(prompts)
+        return {"examples": len(prompts)}
 
     stage = examples_stage(run.store, "toy", state.rendering, "calls for help")
     training = Training(label, state, write_examples_of(run, label, stage, write), 0, settings)

@@ -12,17 +12,20 @@ import pandas as pd
 import pytest
 
 from cluster.errors import BadInput
+from cluster.storage import Place
 from jobs.experiment.parsing import parse_experiment
 from jobs.experiment.stages import Evaluate
 from jobs.pipeline import load_questions, longer_than_judged
 from jobs.results.judged import Judged
 from jobs.results.summary import summarise, verdict_lines
 from jobs.stages.evaluate import evaluate_students
-from jobs.stages.examples import check_lengths, refuse_another_rendering, turn_tokens
+from jobs.stages.examples import check_lengths, join_pieces, refuse_another_rendering
 from jobs.stages.states import first_state
+from jobs.stages.train import EXAMPLES
 from jobs.systems.paths import judging_of
 from tests.runs import choose, open_here, run, tutelage, write_experiment
 from tests.test_pipeline_rows import rewrite
+from training.data import Example, Examples, write_examples
 
 
 def test_a_question_no_teacher_got_right_is_in_the_ledger_and_trains_nobody(
@@ -63,14 +66,26 @@ def test_chosen_answers_longer_than_the_student_may_generate_stop_the_run_before
     assert not list(Path(small_world["store"]).glob("train/*/metrics.jsonl"))
 
 
-def test_few_longer_answers_are_learned_and_told_of() -> None:
+def test_few_longer_answers_are_learned_and_told_of(tmp_path: Path) -> None:
     """A text may have more tokens than its teacher wrote it in: one such answer ended a run of 78."""
-    tokens = np.array([161] + 77 * [90])
-    line = check_lengths("kid scas", tokens, Evaluate(max_new_tokens=160))
+
+    def counts(*lengths: int) -> dict[str, int]:
+        examples = [Example((1,) * (n + 1), 1, n + 1) for n in lengths]
+        pieces = [Place(str(tmp_path / name)) for name in ("one", "two")]
+        for piece, own in zip(pieces, (examples[:3], examples[3:]), strict=True):
+            write_examples(piece, own)
+        return join_pieces(pieces, Place(str(tmp_path / "all")), 160)
+
+    few = counts(161, *77 * [90])
+    line = check_lengths("kid scas", few, Evaluate(max_new_tokens=160))
     assert line.startswith("kid scas: 1 of 78 chosen answers are longer")
     with pytest.raises(BadInput, match=r"5 of 78 .* got up to 161 tokens.*evaluate\.max_new_tokens=161"):
-        check_lengths("kid scas", np.array(5 * [161] + 73 * [90]), Evaluate(max_new_tokens=160))
-    assert check_lengths("kid scas", tokens, Evaluate(max_new_tokens=161)) == ""
+        check_lengths("kid scas", counts(*5 * [161], *73 * [90]), Evaluate(max_new_tokens=160))
+    assert check_lengths("kid scas", few, Evaluate(max_new_tokens=161)) == ""
+    assert check_lengths("kid scas", {"examples": 78}, Evaluate(max_new_tokens=160)) == "", "an older store"
+    assert "some of 78" in check_lengths("kid scas", few, Evaluate(max_new_tokens=100))
+    with pytest.raises(BadInput, match="some of 78"):
+        check_lengths("kid scas", few, Evaluate(max_new_tokens=80))
 
 
 def test_longer_teachers_than_students_are_told_of_before_anybody_is_asked(
@@ -93,7 +108,7 @@ def test_a_report_counts_answers_that_are_longer_than_the_student_may_generate(
 ) -> None:
     outcome = run(small_world, tmp_path)[1]
     own = [round_.examples for round_ in outcome.rounds.values() if round_.examples is not None]
-    longer = sum(int((turn_tokens(stage) > 48).sum()) for stage in own)
+    longer = sum(int((Examples(stage.part(EXAMPLES)).longest_turn > 48).sum()) for stage in own)
     (line,) = [line for line in Judged(outcome).notes() if "longer than evaluate" in line]
     assert "evaluate.max_new_tokens (48)" in line
     assert sum(map(int, re.findall(r"\w+ (\d+)", line.partition("seeds: ")[2]))) == longer > 0

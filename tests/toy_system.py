@@ -67,10 +67,10 @@ class Focal:
         return loss, {"focal": loss.detach()}
 
 
-def repeat(renderer: Renderer, rows: Sequence[tuple[Prompt, str]], place: Place) -> int:
+def repeat(renderer: Renderer, rows: Sequence[tuple[Prompt, str]], place: Place) -> dict[str, int]:
     said = [renderer.conversation(prompt, text) for prompt, text in rows]
     write_examples(place, [Example(s.ids, s.prompt_length, s.answer_end) for s in said])
-    return len(rows)
+    return {"examples": len(rows)}
 
 
 def teach(run: Run, start: Start, outcome: Outcome, paths: Any, on_result: Any = None, _: Any = None) -> None:

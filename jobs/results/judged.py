@@ -27,7 +27,7 @@ from jobs.results.values import (
 )
 from jobs.run.keys import question_key
 from jobs.run.store import Stage
-from jobs.stages.examples import turn_tokens
+from jobs.stages.examples import longer_than
 from training.comparison import Comparison
 from training.evaluation import Interval, SeedVariance
 
@@ -178,12 +178,16 @@ class Judged:
 
     def _longer(self) -> list[str]:
         """One line for all arms that chose such answers."""
-        evaluate, found = self.experiment.evaluate, dict[str, int]()
+        evaluate, found = self.experiment.evaluate, dict[str, list[int | None]]()
         for (path, _), own in self.outcome.rounds.items():
             if own.chosen is not None and own.examples is not None and evaluate.metric == "accuracy":
-                longer = int((turn_tokens(own.examples) > evaluate.max_new_tokens).sum())
-                found[path.arm.name] = found.get(path.arm.name, 0) + longer
-        told = ", ".join(f"{arm} {count}" for arm, count in found.items() if count)
+                longer = longer_than(own.examples.manifest()["counts"], evaluate.max_new_tokens)
+                found.setdefault(path.arm.name, []).append(longer)
+        told = ", ".join(
+            f"{arm} {'some' if None in counts else sum(filter(None, counts))}"
+            for arm, counts in found.items()
+            if any(count != 0 for count in counts)
+        )
         limit = f"evaluate.max_new_tokens ({evaluate.max_new_tokens:,})"
         return [f"chosen answers that are longer than {limit}, all rounds and seeds: {told}"] if told else []
 

@@ -1,6 +1,7 @@
 """Chosen answers as training examples, for every system whose students learn from teachers' answers."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -48,27 +49,45 @@ def examples_of(
     stage = examples_stage(run.store, "select", student.rendering, chosen.id)
     render = RenderSlice(student, chosen, pool)
 
-    def make(place: Place) -> int:
+    def make(place: Place) -> Mapping[str, int]:
         pieces = [stage.directory / f"piece-{k:05d}{SUFFIX}" for k in range(chosen.count)]
         tasks = [(f"{label} {k}", Task(render, (k, piece))) for k, piece in enumerate(pieces)]
         here = chosen.count == 1
         try:
             do_tasks(run, "examples", label, tasks, here)
-            joined = Task(join_examples, (pieces, place))
-            return int(do_tasks(run, "examples", f"{label} as one file", [("all", joined)], here)["all"])
+            joined = Task(join_pieces, (pieces, place, evaluate.max_new_tokens))
+            return dict(do_tasks(run, "examples", f"{label} as one file", [("all", joined)], here)["all"])
         finally:
             for piece in pieces:
                 piece.unlink()
 
     write_examples_of(run, label, stage, make)
-    if stage.is_finished and (line := check_lengths(label, turn_tokens(stage), evaluate)):
+    if stage.is_finished and (line := check_lengths(label, stage.manifest()["counts"], evaluate)):
         run.terminal.say(line)
     return stage
 
 
-def turn_tokens(examples: Stage) -> np.ndarray:
-    """How many tokens of each example are learned; of an answer of many turns, those of its longest turn."""
-    return Examples(examples.part(EXAMPLES)).longest_turn
+def join_pieces(pieces: Sequence[Place], place: Place, limit: int) -> dict[str, int]:
+    """Runs in a worker. Joins the slices' examples.
+
+    Returns:
+        Their number (`examples`), and how long the longest turn of each is, in tokens: `longest` of all,
+        `usual` (`RARE` of them are longer at most), and `longer`, how many are longer than the `limit`.
+    """
+    count = join_examples(pieces, place)
+    if not count:
+        return {"examples": 0}
+    turns = np.sort(Examples(place).longest_turn)
+    usual = int(turns[math.ceil((1 - RARE) * count) - 1])
+    longer = int((turns > limit).sum())
+    return {"examples": count, "longest": int(turns[-1]), "usual": usual, "longer": longer, "limit": limit}
+
+
+def longer_than(counts: Mapping[str, int], limit: int) -> int | None:
+    """How many examples are longer than a limit. None if some are, and it was not counted for this limit."""
+    if counts.get("longest", 0) <= limit:  # earlier versions did not count
+        return 0
+    return counts["longer"] if counts["limit"] == limit else None
 
 
 @dataclass(frozen=True)
@@ -123,12 +142,12 @@ def render_chosen(
     return examples
 
 
-def check_lengths(label: str, tokens: np.ndarray, evaluate: Evaluate) -> str:
+def check_lengths(label: str, counts: Mapping[str, int], evaluate: Evaluate) -> str:
     """Refuse to train on answers that are longer than the student may generate in evaluation. A few are
     tolerated: a text may have more tokens than its teacher wrote it in.
 
     Args:
-        tokens: of each chosen answer.
+        counts: what `join_pieces` counted.
 
     Returns:
         A line about the few. Empty if there are none.
@@ -136,17 +155,19 @@ def check_lengths(label: str, tokens: np.ndarray, evaluate: Evaluate) -> str:
     Raises:
         BadInput: more than one of twenty is longer than `evaluate.max_new_tokens`.
     """
-    longer = tokens[tokens > evaluate.max_new_tokens]
-    if not len(longer) or evaluate.metric != "accuracy" or evaluate.allow_truncation:
+    limit = evaluate.max_new_tokens
+    longer = longer_than(counts, limit)
+    if longer == 0 or evaluate.metric != "accuracy" or evaluate.allow_truncation:
         return ""
-    told = f"{label}: {len(longer)} of {len(tokens)} chosen answers are longer than the student may generate"
-    sizes = f"up to {longer.max()} tokens, evaluate.max_new_tokens {evaluate.max_new_tokens}"
-    if len(longer) > RARE * len(tokens):
+    many = "some" if longer is None else str(longer)
+    told = f"{label}: {many} of {counts['examples']} chosen answers are longer than the student may generate"
+    sizes = f"up to {counts['longest']} tokens, evaluate.max_new_tokens {limit}"
+    if counts["usual"] > limit:
         raise BadInput(
             told,
             sizes,
             f"room for {1 - RARE:.0%} of the chosen answers",
-            f"set evaluate.max_new_tokens={longer.max()}, or evaluate.allow_truncation=true to go on "
+            f"set evaluate.max_new_tokens={counts['longest']}, or evaluate.allow_truncation=true to go on "
             "knowingly",
         )
     return f"{told} ({sizes})"

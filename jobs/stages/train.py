@@ -4,8 +4,9 @@ It does not depend on costs or answers. An example consists of tokens, a span an
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from cluster.errors import BadInput
 from cluster.storage import Place
@@ -41,11 +42,14 @@ class NothingToLearn(BadInput):
     """A path has no example left to learn from. Other paths may continue."""
 
 
-def write_examples_of(run: Run, label: str, stage: Stage, make: Callable[[Place], int]) -> Stage:
+def write_examples_of(
+    run: Run, label: str, stage: Stage, make: Callable[[Place], Mapping[str, Any]]
+) -> Stage:
     """Write the examples of a stage, unless they exist already.
 
     Args:
-        make: writes the examples to a place, and returns their number.
+        make: writes the examples to a place, and returns what is counted: their number (`examples`) and
+            more.
 
     Raises:
         NothingToLearn: there are no examples.
@@ -53,8 +57,8 @@ def write_examples_of(run: Run, label: str, stage: Stage, make: Callable[[Place]
     run.note("examples", label, stage)
     with run.claimed([stage]):
         if not stage.is_finished and run.mode == "make":
-            count = make(stage.part(EXAMPLES))
-            stage.finish([EXAMPLES] if count else [], examples=count)
+            counts = make(stage.part(EXAMPLES))
+            stage.finish([EXAMPLES] if counts["examples"] else [], **counts)
     if stage.is_finished and not stage.manifest()["counts"]["examples"]:
         raise NothingToLearn(
             f"{label} chose no answer at all",

@@ -282,7 +282,7 @@ def write_pairs(run: Run, teacher: ModelState, way: Alignment, view: View) -> St
     about = [sorted(p.id for p in pairs), view.id, chosen_only]
     stage = examples_stage(run.store, "arte", teacher.rendering, digest(about))
 
-    def make(place: Any) -> int:
+    def make(place: Any) -> Mapping[str, int]:
         known, renderer, examples = logprobs_in(view), teacher.renderer(), list[Example]()
         for number, pair in enumerate(sorted(pairs, key=lambda p: p.id)):
             rows = pair.rows
@@ -294,7 +294,7 @@ def write_pairs(run: Run, teacher: ModelState, way: Alignment, view: View) -> St
                 arrays = {} if chosen_only else {REFERENCE: told}
                 examples.append(Example(own.ids, *span, 1.0, -1 if chosen_only else number, arrays))
         write_examples(place, examples, {} if chosen_only else {REFERENCE: 1})
-        return len(examples)
+        return {"examples": len(examples)}
 
     return write_examples_of(run, label, stage, make)
 
