@@ -6,7 +6,7 @@ architectures run in `make test` (half of them where it takes longest), all of t
 """
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -82,6 +82,8 @@ def test_statistics_are_those_of_one_text_in_a_pass(kind: str) -> None:
     rows = []
     for prompt, *answers in (texts([4, 8, 3, 13]), texts([25, 2, 5, 30], 5), texts([11, 9], 6)):
         rows += [Rendered((*prompt, *a, 0, 5), len(prompt), len(prompt) + len(a)) for a in answers]
+    prompt, turns = texts([9, 24], 7)
+    rows.append(Rendered((*prompt, *turns), 9, 33, ((9, 15), (18, 19), (25, 33))))  # an answer of three turns
     for row, got in zip(rows, scorer.score(rows), strict=True):
         assert isinstance(got, Statistics), got
         expected = plain_statistics(model, row, special, scorer.layer)
@@ -103,7 +105,8 @@ def plain_statistics(model: Any, row: Rendered, special: frozenset[int], layer: 
             model(input_ids=torch.tensor([row.ids[: row.answer_end]]), use_cache=False).logits[0].double()
         )
     handle.remove()
-    a = [t for t in range(row.prompt_length, row.answer_end) if row.ids[t] not in special]
+    written = row.spans or ((row.prompt_length, row.answer_end),)
+    a = [t for start, end in written for t in range(start, end) if row.ids[t] not in special]
     q = [t for t in range(row.prompt_length) if row.ids[t] not in special]
     loss = {t: -float(torch.log_softmax(logits[t - 1], -1)[row.ids[t]]) for t in [*q, *a] if t}
     unit = seen[-1] / seen[-1].norm(dim=-1, keepdim=True)
@@ -128,6 +131,7 @@ def test_a_steps_loss_and_gradient_are_the_sum_of_each_examples_own(kind: str) -
         Example(tuple(t), len(t) // 3, len(t), 1.0 + k % 2)
         for k, t in enumerate(texts([13, 21, 17, 9, 30, 11]))
     ]
+    rows[4] = replace(rows[4], gaps=((14, 19), (22, 23)))  # an answer of three turns
     shares = deal(range(len(rows)), [e.length for e in rows], 2, 60, layout)
     total, losses = 0.0, []
     for batch in (collate(rows_of, rows) for share in shares for rows_of in share if rows_of):
@@ -139,15 +143,10 @@ def test_a_steps_loss_and_gradient_are_the_sum_of_each_examples_own(kind: str) -
     got = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
     for e in rows:
-        logits = model(input_ids=torch.tensor([e.ids]), use_cache=False).logits[
-            0, e.loss_start - 1 : e.loss_end - 1
-        ]
-        plain = (
-            torch.nn.functional.cross_entropy(
-                logits.float(), torch.tensor(e.ids[e.loss_start :]), reduction="sum"
-            )
-            * e.weight
-        )
+        learned = [t for t in range(e.loss_start, e.loss_end) if not any(a <= t < b for a, b in e.gaps)]
+        logits = model(input_ids=torch.tensor([e.ids]), use_cache=False).logits[0, [t - 1 for t in learned]]
+        target = torch.tensor([e.ids[t] for t in learned])
+        plain = torch.nn.functional.cross_entropy(logits.float(), target, reduction="sum") * e.weight
         plain.backward()
         total += float(plain.detach())
     assert sum(losses) == pytest.approx(total, rel=1e-4)
