@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -19,6 +20,7 @@ from cluster.models.reasoning import with_reasoning
 from cluster.models.rendering import Rendered, Renderer
 from selection.scoring import Scorer, Statistics
 from tests.conftest import write_jsonl
+from tests.in_process import InProcess
 from tests.runs import tutelage
 from tests.test_cluster_models_conversations import templates
 from tests.test_cluster_models_loading import random_model
@@ -266,6 +268,28 @@ def test_each_turn_is_ranked_and_the_last_one_alone_is_checked(golden: Path) -> 
         for t in ("all", "each")
     ]
     assert tokens[0] == tokens[1]
+
+
+def test_a_clusters_actors_score_whole_trajectories_and_keep_them_apart_from_last_turns(
+    golden: Path, tmp_path: Path
+) -> None:
+    turns = [DONE, {"role": "user", "content": "sure?"}, {"role": "assistant", "content": "Yes. A: 5"}]
+    rows = [trace(*turns) | {"id": str(k), "teacher": t} for k in range(3) for t in ("ann", "bob")]
+    write_jsonl(tmp_path / "in" / "all.jsonl", rows)
+    options = ("--student", golden / "student", "--answers", tmp_path / "in", "--store", tmp_path / "store")
+    orders = {}
+    with mock.patch("jobs.standalone.cluster.RayHost", side_effect=lambda *rest: InProcess()):
+        for name, more in (
+            ("here", ("--turns", "all")),
+            ("there", ("--turns", "all", "--address", "auto")),
+            ("last", ("--address", "auto")),
+        ):
+            done = tutelage("rank", *options, "--out", tmp_path / name, *more)
+            assert done.returncode == 0, done.stderr
+            orders[name] = pd.read_csv(tmp_path / name / "order.csv")
+    pd.testing.assert_frame_equal(orders["here"], orders["there"], rtol=1e-4)
+    longest = {name: -own.loc[own["cost"] == "longest", "mean"].iloc[0] for name, own in orders.items()}
+    assert longest["there"] > longest["last"] > 0, "the store keeps them apart"
 
 
 def test_a_trajectory_longer_than_the_limit_is_told_of(golden: Path) -> None:
