@@ -54,14 +54,20 @@ class Taken:
 
     Attributes:
         held: in a plan, which writes nothing, the answers in memory.
+        only: the ids of the questions whose answers are used, if not all are.
     """
 
     teacher: str
     stage: Stage
     held: pd.DataFrame | None = None
+    only: frozenset[str] | None = None
 
     def read(self, number: int) -> pd.DataFrame:
         """One slice's answers, in the file's order."""
+        every = self._every(number)
+        return every if self.only is None else every[every["question_id"].isin(self.only)]
+
+    def _every(self, number: int) -> pd.DataFrame:
         if self.held is not None:
             return self.held
         names = list(self.stage.manifest()["parts"])

@@ -195,7 +195,8 @@ def gather(run: Run, label: str, questions: Sliced, sources: Sequence[Source], c
 def id_of(source: Source) -> str:
     """The identity of a source of answers."""
     if isinstance(source, Taken):
-        return source.stage.id
+        every = source.stage.id
+        return every if source.only is None else digest([every, sorted(source.only)])
     return digest([source.id, source.samples, sorted(source.only or ()), source.system])
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, PlainValidator
 
 from jobs.experiment.arms.arte import ArteArm
 from jobs.experiment.arms.ogls_sd import OglsArm
+from jobs.experiment.arms.route import RouteArm
 from jobs.experiment.arms.select import SelectArm
 from jobs.experiment.arms.training_wheels import WheelsArm
 from jobs.experiment.section import Section
@@ -21,6 +22,7 @@ ARMS: dict[str, type[Section]] = {
     "ogls_sd": OglsArm,
     "arte": ArteArm,
     "training_wheels": WheelsArm,
+    "route": RouteArm,
 }
 
 

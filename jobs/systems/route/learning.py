@@ -1,0 +1,162 @@
+"""The stage `route`: what the first questions tell about whom to ask the others."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cluster.seeds import derive_seed
+from jobs.experiment.arms.route import RouteArm
+from jobs.files.questions import Question
+from jobs.results.outcome import StudentPath
+from jobs.run.keys import question_key
+from jobs.run.run import Run
+from jobs.run.slices import Task, do_tasks, joined
+from jobs.run.store import Stage, digest, write_table
+from jobs.stages.questions import read_slice
+from jobs.stages.score import PoolScores
+from jobs.stages.states import ModelState
+from jobs.systems.route.asking import Asked
+from jobs.systems.route.paths import arm_of
+from selection.costs import compute_cost
+from selection.routing import Routing, route, values_of, words_of
+
+VERSION = 1
+ROUTES = "routes"
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Whom a path asks the questions outside its first part.
+
+    Attributes:
+        first: the ids of the first questions.
+    """
+
+    stage: Stage
+    first: frozenset[str]
+
+    @property
+    def is_known(self) -> bool:
+        return self.stage.is_finished
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """What the first questions told: `gain`, `low`, `high`, `can_tell`, `best`, `ridge`, `means`."""
+        return dict(self.stage.manifest()["about"])
+
+    def next_asked(self, asked: Asked, questions: frozenset[str], number: int) -> Asked:
+        """Add the teacher in place `number` of each of these questions to those that are asked."""
+        table = self.stage.read(ROUTES)
+        own = table[(table["place"] == number) & table["question_id"].isin(questions)]
+        further = {str(t): frozenset(part.tolist()) for t, part in own.groupby("teacher")["question_id"]}
+        return {t: ids | further.get(t, frozenset()) for t, ids in asked.items()}
+
+
+def learn_routes(
+    run: Run, path: StudentPath, student: ModelState, scores: PoolScores, first: frozenset[str], seed: int
+) -> Routed:
+    """Learn from the answers to the first questions, once."""
+    arm = arm_of(path)
+    config = {
+        "by": arm.by,
+        "learnability": arm.learnability,
+        "cost": [arm.cost, arm.scas_lambda, arm.length_exponent],
+        "tries": arm.tries,
+        "force": arm.force,
+        "seed": seed if arm.by == "random" else 0,
+    }
+    inputs = {"scores": scores.id, "pool": scores.pool.id, "first": digest(sorted(first))}
+    stage = run.store.stage("route", VERSION, config, inputs)
+    run.note("route", path.label, stage)
+    routed = Routed(stage, first)
+    with run.claimed([stage]):
+        if not stage.is_finished and run.mode == "make":
+            task = Task(write_routes, (stage, arm, student, scores, first, seed))
+            told = do_tasks(run, "route", path.label, [(path.label, task)])[path.label]
+            stage.finish([ROUTES], about=told, rows=stage.count_rows(ROUTES))
+    return routed
+
+
+def write_routes(
+    stage: Stage, arm: RouteArm, student: ModelState, scores: PoolScores, first: frozenset[str], seed: int
+) -> dict[str, Any]:
+    """Runs in a worker. Writes for each other question the teachers in the order in which they are asked
+    (columns question_id, place, teacher, expected), as many as may be tried. Returns what was learned.
+    """
+    pool = scores.pool
+    questions = {i: q for k in range(pool.count) for i, q in read_slice(pool.questions, k).items()}
+    ids = sorted(questions, key=lambda i: (question_key(questions[i].prompt), i))
+    told = [i for i in ids if i in first]
+    teachers = tuple(sorted(pool.accuracy))
+    values = values_on(scores, arm, told, teachers)
+    places = [k for k, i in enumerate(ids) if i in first]
+    found = route(words_under(student, [questions[i] for i in ids]), places, values, teachers)
+    rest = [i for i in ids if i not in first]
+    order = order_of(found, arm, rest, seed)
+    tries = min(arm.tries, len(teachers))
+    rows = [
+        (i, place, teachers[int(t)], float(found.expected[k, int(t)]))
+        for k, i in enumerate(rest)
+        for place, t in enumerate(order[k][:tries])
+    ]
+    write_table(
+        stage.part(ROUTES), pd.DataFrame(rows, columns=["question_id", "place", "teacher", "expected"])
+    )
+    return {
+        "gain": found.gain,
+        "low": found.low,
+        "high": found.high,
+        "can_tell": found.can_tell,
+        "best": found.best,
+        "ridge": found.ridge,
+        "means": dict(zip(teachers, found.means.tolist(), strict=True)),
+    }
+
+
+def values_on(scores: PoolScores, arm: RouteArm, first: list[str], teachers: tuple[str, ...]) -> np.ndarray:
+    """The values of all teachers' answers to the first questions, [Q, T]. Of several samples the mean is
+    taken; an answer that is not there has no value.
+    """
+    each = []
+    for number in range(scores.pool.count):
+        answers = scores.pool.told(number)
+        answers = answers[answers["question_id"].isin(first)]
+        scored = scores.slice(number)
+        usable = scored[(scored["state"] == "scored") & scored["question_id"].isin(first)]
+        usable = usable.reset_index(drop=True)
+        costs = compute_cost(usable, arm.cost_settings) if len(usable) else pd.Series(dtype=float)
+        known = dict(zip(usable["answer_id"].tolist(), costs.tolist(), strict=True))
+        each.append(answers.assign(cost=[known.get(i, np.nan) for i in answers["answer_id"].tolist()]))
+    every = joined(each)
+    right = every["state"].isin(["verified", "duplicate"]).to_numpy()
+    every["cost"] = every["cost"].where(every["cost"].notna(), same_text(every))
+    every["value"] = values_of(right[:, None], every["cost"].to_numpy(float)[:, None], arm.learnability)[:, 0]
+    means = every.groupby(["question_id", "teacher"])["value"].mean().unstack(fill_value=0)
+    return means.reindex(index=first, columns=list(teachers), fill_value=0.0).to_numpy(float)
+
+
+def same_text(answers: pd.DataFrame) -> pd.Series:
+    """The cost of the same answer to the same question, which another teacher gave first."""
+    return answers.groupby("answer_key")["cost"].transform("first")
+
+
+def words_under(student: ModelState, questions: list[Question]) -> Any:
+    """The words of questions, in the student's tokens."""
+    tokenizer = student.renderer().tokenizer
+    texts = [q.text for q in questions]
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    return words_of(ids, [q.family for q in questions])
+
+
+def order_of(found: Routing, arm: RouteArm, questions: list[str], seed: int) -> np.ndarray:
+    """The teachers of each question in the order in which they are asked, as numbers [Q, T]."""
+    count = len(found.teachers)
+    if arm.by == "random":
+        draws = np.random.default_rng(derive_seed(seed, 1)).random((len(questions), count))
+        return draws.argsort(axis=1)
+    if arm.by == "router" and (found.can_tell or arm.force):
+        return (-found.expected).argsort(axis=1, kind="stable")
+    return np.tile((-found.means).argsort(kind="stable"), (len(questions), 1))
