@@ -197,7 +197,10 @@ DONE = {"role": "assistant", "content": "A: 5"}
             trace(DONE, {"role": "user", "content": "more"}, TOLD, DONE),
             "a tool's result after a turn of the user",
         ),
-        (trace({**DONE, "weight": 0}, TOLD, DONE), "a mark that it is not to be learnt, weight"),
+        (
+            trace(calling(), TOLD, {**DONE, "weight": 0}, {"role": "user", "content": "more"}, DONE),
+            "a mark that a turn between others is not to be learnt",
+        ),
         (trace(calling(), TOLD, DONE, tools=[*ADD, *ADD]), "two tools of the name add"),
     ],
 )

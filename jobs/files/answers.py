@@ -26,7 +26,7 @@ from jobs.files.questions import question_id_of
 from jobs.files.refusals import NO_ANSWER, NO_REFERENCE, LeftOut, Missing, NotUnderstood, told_of
 from jobs.files.rows import read_rows, unread_in
 from jobs.files.trajectories import WhichTurns, question_and_turns
-from jobs.files.turns import COLUMNS, refuse_marked_turns, turns_of
+from jobs.files.turns import COLUMNS, refuse_skipped, turns_of
 from jobs.files.values import as_text, is_nothing
 
 USUAL = Fields()
@@ -260,7 +260,7 @@ def _answer_in(
         turns = turns_of(row, fields)
         prompt, layout = turns.prompt, turns.layout
         if which == "all" and prompt is not None:
-            refuse_marked_turns(row)
+            refuse_skipped(turns)
             prompt, every = question_and_turns(prompt, turns.answer, turns.said)
             before = write_turns(every[:-1])
         if identity is None and prompt is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from jobs.files.values import as_text, is_nothing
 
-QUESTION_NAMES = ("question", "problem", "instruction", "prompt", "input")
+QUESTION_NAMES = ("question", "problem", "instruction", "prompt", "input", "query")
 REFERENCE_NAMES = (
     "reference_answer",
     "reference",

@@ -24,7 +24,7 @@ from jobs.files.questions import question_id_of
 from jobs.files.refusals import NO_ANSWER, NO_QUESTION, LeftOut, Missing, NotUnderstood, told_of
 from jobs.files.rows import check_source, read_rows
 from jobs.files.trajectories import WhichTurns, question_and_turns
-from jobs.files.turns import Turns, refuse_marked_turns, turns_of
+from jobs.files.turns import Turns, refuse_skipped, turns_of
 from jobs.files.values import is_nothing
 from jobs.run.store import write_atomically
 from selection.costs import CostSettings, compute_cost, scas_parts
@@ -185,7 +185,7 @@ class Reading:
         if turns.prompt is None:
             raise Missing(NO_QUESTION, row, " or ".join(QUESTION_NAMES), "name its column so")
         if self.which != "last":
-            refuse_marked_turns(row)
+            refuse_skipped(turns)
             asked, said = question_and_turns(turns.prompt, turns.answer, turns.said)
             if said:
                 return asked, said

@@ -6,6 +6,7 @@ from typing import Any
 
 from cluster.models.messages import Message, Role, ToolCall
 from cluster.models.repair import begun
+from jobs.files.agents import CALLS, declared, openai_turns
 from jobs.files.refusals import NotUnderstood
 from jobs.files.values import as_text, is_no, is_nothing
 
@@ -17,10 +18,17 @@ SPEAKERS: Mapping[str, Role] = {
     "assistant": "assistant",
     "gpt": "assistant",
     "model": "assistant",
+    "ai": "assistant",
+    "bot": "assistant",
+    "chatgpt": "assistant",
     "tool": "tool",
     "observation": "tool",
+    "function": "tool",
+    "tool_response": "tool",
+    "tool_result": "tool",
+    "function_response": "tool",
+    "ipython": "tool",
 }
-CALLS = ("function_call", "function-call", "tool_call")  # ShareGPT's speakers for an assistant's tool call
 REASONING = ("reasoning_content", "reasoning", "thinking")
 DETAILS = "reasoning_details"  # OpenRouter's field, often beside another field with the same reasoning
 FIELDS_OF_REASONING = frozenset({*REASONING, DETAILS})
@@ -35,11 +43,27 @@ def turns_in(given: Sequence[Any]) -> list[Message]:
     Raises:
         NotUnderstood: a turn holds something that cannot be kept.
     """
-    last = len(given) - 1
+    return [turn_of(turn) for turn in kept_in(given)]
+
+
+def kept_in(given: Sequence[Any]) -> list[Any]:
+    """The turns of a list that say something, in OpenAI's form."""
+    every = openai_turns(given)
+    last = len(every) - 1
     return [
-        turn_of(turn)
-        for place, turn in enumerate(given)
+        turn
+        for place, turn in enumerate(every)
         if not says_nothing(turn, ("system", "assistant") if place == last else ("system",))
+    ]
+
+
+def marked_in(given: Sequence[Any]) -> list[bool]:
+    """For each turn that is kept, whether it is the assistant's and is marked as not to be learnt."""
+    return [
+        isinstance(turn, Mapping)
+        and SPEAKERS.get(speaker_of(turn)) == "assistant"
+        and any(is_no(turn.get(name)) for name in MARKS)
+        for turn in kept_in(given)
     ]
 
 
@@ -189,7 +213,8 @@ def _call(call: Any) -> ToolCall:
     if not isinstance(call, Mapping):
         raise ValueError("a call that is no object")
     function = _unwritten(call.get("function") or call)
-    arguments = next((function[name] for name in ("arguments", "parameters") if name in function), None)
+    names = ("arguments", "parameters", "args", "input")
+    arguments = next((function[name] for name in names if name in function), None)
     read = {} if is_nothing(arguments) else _unwritten(arguments)
     if not isinstance(read, dict) or is_nothing(function["name"]):
         raise ValueError("arguments are no object")
@@ -202,7 +227,7 @@ def tools_of(row: Mapping[str, Any]) -> str:
     Raises:
         NotUnderstood: it is no list of objects.
     """
-    given = row.get("tools")
+    given = row.get("functions") if is_nothing(row.get("tools")) else row.get("tools")
     if is_nothing(given):
         return ""
     try:
@@ -212,7 +237,7 @@ def tools_of(row: Mapping[str, Any]) -> str:
         raise NotUnderstood("tools that are no JSON") from error
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
         raise NotUnderstood("tools that are no list of objects")
-    return json.dumps(tools, ensure_ascii=False) if tools else ""
+    return json.dumps(declared(tools), ensure_ascii=False) if tools else ""
 
 
 def refuse_not_text(given: Mapping[str, Any]) -> None:

@@ -2,7 +2,8 @@
 row has one.
 
 Layouts: `messages` (OpenAI), `conversations` (ShareGPT, LLaMA-Factory's tools included), `prompt` and
-`completion` (TRL; texts or turns), Alpaca (`instruction`, `input`, `output`, `history`), plain columns.
+`completion` (TRL; texts or turns), Alpaca (`instruction`, `input`, `output`, `history`), plain columns, and
+those of agents and other providers (`jobs/files/agents.py`).
 Anything else in a row is refused by name. Nothing is cut, joined or flattened silently.
 """
 
@@ -13,11 +14,14 @@ from typing import Any
 from cluster.models.messages import Conversation, Message, Prompt
 from cluster.models.repair import begun
 from jobs.experiment.questions import Fields
+from jobs.files.agents import are_objects, in_messages
 from jobs.files.columns import ANSWER_RANKS, QUESTION_NAMES, value_at
 from jobs.files.refusals import NotUnderstood
 from jobs.files.turn import (
     SPEAKERS,
     calls_of,
+    kept_in,
+    marked_in,
     reasoning_of,
     refuse_not_text,
     refuse_unlearned,
@@ -31,8 +35,9 @@ from jobs.files.values import as_text, is_no, is_nothing
 # Columns that hold a part of the question in well-known data sets (SQuAD, BoolQ, ARC, AQuA, Dolly ...).
 BESIDE = ("context", "passage", "choices", "options", "document", "documents")
 IS_BESIDE, IS_QUESTION = frozenset(BESIDE), frozenset(QUESTION_NAMES)
-HAS_TURNS = frozenset({"messages", "conversations", "conversation"})
-LISTS_OF_TURNS = (*sorted(HAS_TURNS), "completion")
+NAMES_OF_TURNS = ("messages", "conversations", "conversation")
+HAS_TURNS = frozenset(NAMES_OF_TURNS)
+LISTS_OF_TURNS = (*NAMES_OF_TURNS, "completion")
 MARKS = ("weight", "train", "loss_mask")  # marks on a row that it must not be learnt
 MESSAGES, SHAREGPT, PROMPT_COMPLETION, ALPACA, COLUMNS = (
     "messages",
@@ -52,13 +57,16 @@ class Turns:
         prompt: the turns up to the one to be answered. None for columns without a question.
         answer: the assistant's turn after them. None if the row has none.
         said: how many of the last turns are the answer's, if the row divides them from the question. None if
-            it does not.
+            it does not. Turns of the assistant that are marked as not to be learnt, before all others, are
+            part of the question.
+        skips: whether a later turn of the assistant is marked so.
     """
 
     layout: str
     prompt: Prompt | None
     answer: Message | None = None
     said: int | None = None
+    skips: bool = False
 
 
 def turns_of(
@@ -77,6 +85,7 @@ def turns_of(
     """
     named = fields or Fields()
     refuse_not_text(row)
+    known, row = ("", row) if named.question is not None else in_messages(row)
     if is_learnt and (answered or "completion" in row or row.get("label") is False):
         refuse_label(row)
     if is_learnt and answered:
@@ -92,7 +101,30 @@ def turns_of(
     if layout not in (MESSAGES, SHAREGPT) and all(turn.role == "assistant" for turn in turns):
         return Turns(layout, None, turns[-1] if turns else None)
     question, answer = question_and_answer([*system_of(row, turns, named.system), *turns])
-    return Turns(layout, Prompt(question, tools), answer, said)
+    said, skips = _learnt(row, layout, said) if is_learnt else (said, False)
+    return Turns(known or layout, Prompt(question, tools), answer, said, skips)
+
+
+def _learnt(row: Mapping[str, Any], layout: str, said: int | None) -> tuple[int | None, bool]:
+    """How many of the last turns are the answer's, if some are marked as not to be learnt, and whether one of
+    these turns is marked.
+    """
+    if layout not in (MESSAGES, SHAREGPT):
+        given = row.get("completion")
+        return said, isinstance(given, list) and any(marked_in(given))
+    given = next(row[name] for name in NAMES_OF_TURNS if isinstance(row.get(name), Sequence))
+    marked = marked_in(given)
+    if not any(marked):
+        return said, False
+    speakers = [SPEAKERS.get(speaker_of(turn)) for turn in kept_in(given)]
+    last = len(marked) - 1 - marked[::-1].index(True)
+    learnt = next(k for k in range(last, len(marked)) if k == len(marked) - 1 or _begins(speakers, marked, k))
+    skips = any(s == "assistant" and not m for s, m in zip(speakers[:last], marked[:last], strict=True))
+    return len(marked) - learnt, skips
+
+
+def _begins(speakers: Sequence[str | None], marked: Sequence[bool], place: int) -> bool:
+    return speakers[place] in ("assistant", None) and not marked[place]
 
 
 def _said_in(row: Mapping[str, Any], layout: str) -> int | None:
@@ -119,6 +151,7 @@ def refuse_marked(row: Mapping[str, Any], named: str | None = None) -> None:
     Raises:
         NotUnderstood: with the mark.
     """
+    row = in_messages(row)[1]
     refuse_unlearned(row, MARKS)
     for name in (*LISTS_OF_TURNS, *([named] if named else [])):
         turns = value_at(row, name)
@@ -127,17 +160,15 @@ def refuse_marked(row: Mapping[str, Any], named: str | None = None) -> None:
             refuse_unlearned(last)
 
 
-def refuse_marked_turns(row: Mapping[str, Any]) -> None:
-    """Refuse a row of which any turn of the assistant is marked as not to be learnt, where all are learned.
+def refuse_skipped(turns: Turns) -> None:
+    """Refuse a row of which a turn of the assistant between others is marked as not to be learnt, where all
+    of its turns are learned.
 
     Raises:
-        NotUnderstood: with the mark.
+        NotUnderstood: there is such a turn.
     """
-    for name in LISTS_OF_TURNS:
-        turns = row.get(name)
-        for turn in turns if isinstance(turns, list) else ():
-            if isinstance(turn, Mapping) and SPEAKERS.get(speaker_of(turn)) == "assistant":
-                refuse_unlearned(turn)
+    if turns.skips:
+        raise NotUnderstood("a mark that a turn between others is not to be learnt")
 
 
 def _found(row: Mapping[str, Any], answered: bool) -> tuple[str, list[Message]]:
@@ -149,13 +180,20 @@ def _found(row: Mapping[str, Any], answered: bool) -> tuple[str, list[Message]]:
         if isinstance(row.get(name), Sequence):
             return layout, turns_in(row[name])
     if isinstance(row.get("prompt"), list):
-        return PROMPT_COMPLETION, [*turns_in(row["prompt"]), *_completion(row)]
+        return PROMPT_COMPLETION, [*turns_in(row["prompt"]), *(_completion(row) or _beside(row, answered))]
     refuse_beside(row)
     if isinstance(row.get("prompt"), str) and not is_nothing(row.get("completion")):
         return PROMPT_COMPLETION, [Message("user", row["prompt"]), *_completion(row)]
     if isinstance(row.get("instruction"), str) and ("input" in row or "history" in row):
         return ALPACA, [*alpaca(row), *(_answer_column(row) if answered else ())]
     return COLUMNS, [*columns(row), *(_answer_column(row) if answered else ())]
+
+
+def _beside(row: Mapping[str, Any], answered: bool) -> list[Message]:
+    """A teacher's answer in a column beside a list of turns. Later columns may hold the reference."""
+    if not answered or all(is_nothing(row.get(name)) for name in ANSWER_RANKS[0]):
+        return []
+    return _answer_column(row)
 
 
 def _named(row: Mapping[str, Any], fields: Fields) -> tuple[str, list[Message]]:
@@ -214,7 +252,8 @@ def system_of(row: Mapping[str, Any], turns: Sequence[Message], named: str | Non
     given = [text for name in names if not is_nothing(text := value_at(row, name))]
     if not given:
         return []
-    text = given[0]
+    text = text_of(given[0]) if are_objects(given[0]) else given[0]
+    given = [text, *given[1:]]
     if not isinstance(text, str) or any(other != text for other in given):
         raise NotUnderstood("a system text that is no text, or two of them")
     if turns and turns[0].role == "system":
@@ -230,15 +269,25 @@ def alpaca(row: Mapping[str, Any]) -> list[Message]:
     Raises:
         NotUnderstood: a column is no text.
     """
-    turns = []
-    for pair in row.get("history") or []:
-        if not isinstance(pair, Sequence) or len(pair) != 2:
-            raise NotUnderstood("a history that is no list of pairs")
-        turns += [Message("user", text_of(pair[0])), Message("assistant", text_of(pair[1]))]
     below = "" if is_nothing(row.get("input")) else as_text(row["input"])
     if below is None:
         raise NotUnderstood(f"an input that is no text but a {type(row['input']).__name__}")
-    turns.append(Message("user", f"{row['instruction']}\n{below}" if below else row["instruction"]))
+    text = f"{row['instruction']}\n{below}" if below else row["instruction"]
+    return [*said_before(row), Message("user", text)]
+
+
+def said_before(row: Mapping[str, Any]) -> list[Message]:
+    """The turns in a column `history`: pairs of what a user and an assistant said.
+
+    Raises:
+        NotUnderstood: it holds something else.
+    """
+    turns = []
+    given = row.get("history")
+    for pair in [] if is_nothing(given) else given if isinstance(given, list) else [given]:
+        if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
+            raise NotUnderstood("a history that is no list of pairs")
+        turns += [Message("user", text_of(pair[0])), Message("assistant", text_of(pair[1]))]
     return turns
 
 
@@ -256,7 +305,7 @@ def columns(row: Mapping[str, Any]) -> list[Message]:
     for other in QUESTION_NAMES:
         if other != name and not is_nothing(row.get(other)) and row[other] != row[name]:
             raise NotUnderstood(f"a column {other} beside {name}: which is the question?")
-    return [Message("user", as_text(row[name]) or "")]
+    return [*said_before(row), Message("user", as_text(row[name]) or "")]
 
 
 def refuse_beside(row: Mapping[str, Any]) -> None:
