@@ -144,3 +144,28 @@ def test_answers_of_many_turns_that_are_read_as_one_are_refused_with_the_remedy(
     last = tree | {"teachers": [t | {"turns": "last"} for t in tree["teachers"]]}
     with pytest.raises(BadInput, match="set the teacher's turns: all"):
         choices(last, tmp_path)
+
+
+def test_what_is_cut_in_scoring_is_cut_in_training(small_world: dict[str, Any], tmp_path: Path) -> None:
+    tree = traces(small_world) | {"arms": [{"name": "ann", "rule": "teacher", "teacher": "ann"}]}
+    _, outcome = run(tree, tmp_path)
+    lengths = outcome.scores(next(iter(outcome.rounds))[0], 1)
+    assert lengths is not None
+    every = lengths.read()
+    longest = int(every["conversation_tokens"][every["teacher"] == "ann"].max())
+    _, cut = run(tree, tmp_path, score={"max_length": longest - 1, "cut": True})
+    ((path, number),) = cut.rounds
+    own, scores = cut.rounds[path, number], cut.scores(path, number)
+    assert own.chosen is not None
+    assert own.examples is not None
+    assert scores is not None
+    told = scores.read().set_index("answer_id")
+    told = told[told["teacher"] == "ann"]
+    is_cut = told["reason"].str.startswith("cut after turn 1 of the assistant's 2")
+    assert 1 <= is_cut.sum() < len(told)
+    chosen = own.chosen.whole("chosen")["answer_id"].tolist()
+    learned = list(Examples(own.examples.part(EXAMPLES)))
+    assert [len(e.ids) for e in learned] == told.loc[chosen, "conversation_tokens"].tolist()
+    for answer, example in zip(chosen, learned, strict=True):
+        if is_cut[answer]:
+            assert not example.gaps, "one turn is left"

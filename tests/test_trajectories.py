@@ -301,3 +301,23 @@ def test_a_trajectory_longer_than_the_limit_is_told_of(golden: Path) -> None:
     with pytest.warns(UserWarning, match="1 too_long"):
         found = front.score(str(golden / "student"), answers=rows, turns="all", max_length=100)
     assert sorted(found["state"]) == ["scored", "too_long"]
+
+
+def test_a_trajectory_longer_than_the_limit_is_cut_at_a_turn_if_one_asks_for_it(golden: Path) -> None:
+    """What is left has the statistics of a trajectory that ends there, and the row says what was cut."""
+    long, short = trace(DONE, {"role": "user", "content": "sure?"}, DONE), trace(DONE)
+    student = str(golden / "student")
+    whole = front.score(student, answers=[long], turns="all").iloc[0]
+    ended = front.score(student, answers=[short], turns="all").iloc[0]
+    limit = int(whole["conversation_tokens"]) - 1
+    cut = front.score(student, answers=[long], turns="all", max_length=limit, cut=True).iloc[0]
+    assert (cut["state"], cut["reason"]) == ("scored", "cut after turn 1 of the assistant's 2")
+    assert cut["conversation_tokens"] == ended["conversation_tokens"] < whole["conversation_tokens"]
+    assert cut["cost"] == pytest.approx(ended["cost"], abs=1e-9)
+    same = front.score(student, answers=[long], turns="all", max_length=limit + 1, cut=True).iloc[0]
+    assert (same["reason"], same["cost"]) == ("", whole["cost"])
+    with pytest.warns(UserWarning, match="no cost"):
+        lost = front.score(student, answers=[long], turns="all", max_length=8, cut=True).iloc[0]
+    assert lost["state"] == "too_long", "not even the first turn fits"
+    with pytest.raises(TutelageError, match="only answers of many turns are cut"):
+        front.score(student, answers=[long], cut=True)

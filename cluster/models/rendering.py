@@ -206,7 +206,7 @@ class Renderer:
         return self._answered([], "", prompt, answer, calls)[0]
 
     def trajectory(
-        self, question: str | Prompt, turns: Sequence[Message], limit: int | None = None
+        self, question: str | Prompt, turns: Sequence[Message], limit: int | None = None, cuts: bool = False
     ) -> Rendered:
         """Render a question with all turns after it, of which the student writes the assistant's.
 
@@ -217,9 +217,11 @@ class Renderer:
         Args:
             turns: the first and the last one are the assistant's.
             limit: the most tokens. Rendering ends where there are more: it takes longer with each turn.
+            cuts: whether a trajectory that is too long is cut after the last turn of the assistant that fits.
 
         Raises:
-            TooLong: there are more tokens than the limit.
+            TooLong: there are more tokens than the limit, and not even the first turn fits, or nothing is
+                cut.
             Unrenderable: as in `conversation`; the template rewrites an earlier turn, or writes no end of a
                 turn.
         """
@@ -241,10 +243,12 @@ class Renderer:
                     "an end-of-turn token before the next turn",
                     "take each turn alone (--turns each)",
                 )
+            if limit is not None and len(rendered.ids) > limit:
+                if cuts and spans:
+                    break
+                raise TooLong(f"more than {limit} tokens", f"{k + 1} of {len(turns)} turns", "fewer", "")
             ids = list(rendered.ids)
             spans.append((rendered.prompt_length, rendered.answer_end))
-            if limit is not None and len(ids) > limit:
-                raise TooLong(f"more than {limit} tokens", f"{k + 1} of {len(turns)} turns", "fewer", "")
         return Rendered(tuple(ids), spans[0][0], spans[-1][1], tuple(spans) if len(spans) > 1 else ())
 
     def _answered(

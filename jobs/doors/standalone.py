@@ -31,6 +31,12 @@ Turns = Annotated[
         help="Which turns of the assistant are an answer, in rows of several turns: last, all, or each alone."
     ),
 ]
+Cut = Annotated[
+    bool,
+    typer.Option(
+        "--cut", help="With --turns all: cut a longer answer after the last turn of the assistant that fits."
+    ),
+]
 KeepGoodLines = Annotated[
     bool, typer.Option("--skip-broken-lines", help="Keep the good lines of a file with broken ones.")
 ]
@@ -62,6 +68,7 @@ def score(
     device: Device = "auto",
     max_length: MostTokens = 4096,
     turns: Turns = "last",
+    cut: Cut = False,
     limit: Limit = None,
     skip_broken_lines: KeepGoodLines = False,
     address: Address = None,
@@ -92,6 +99,7 @@ def score(
             workers=workers,
             num_gpus=num_gpus,
             turns=turns,  # type: ignore[arg-type]
+            cut=cut,
         )
     )
 
@@ -128,6 +136,7 @@ def rank(
     device: Device = "auto",
     max_length: MostTokens = 4096,
     turns: Turns = "last",
+    cut: Cut = False,
     limit: Limit = None,
     skip_broken_lines: KeepGoodLines = False,
     measures: Annotated[
@@ -169,6 +178,7 @@ def rank(
         workers=workers,
         num_gpus=num_gpus,
         turns=turns,  # type: ignore[arg-type]
+        cut=cut,
     )
     models = models_of(teacher_model or [])
     kin = kin_of(student, models, chat_template)

@@ -33,11 +33,14 @@ class Generate(Section):
 
 class Score(Section):
     """How the student is asked what an answer would cost it; `token_budget` tokens per forward pass follow
-    from the device if not set. `most_gradients`: how many answers may take a backward pass each.
+    from the device if not set. `most_gradients`: how many answers may take a backward pass each. `cut`: an
+    answer of many turns with more than `max_length` tokens is cut after the last turn that fits, in scoring
+    and in training.
     """
 
     target_layer: str | None = None
     max_length: int = Field(4096, ge=8)
+    cut: bool = False
     token_budget: int | None = Field(None, ge=8)
     shard_size: int = Field(256, ge=1)
     most_gradients: int = Field(20_000, ge=0)

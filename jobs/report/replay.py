@@ -115,7 +115,7 @@ def score_one(settings: Score, state: ModelState, row: Row) -> pd.DataFrame:
     scorer = Scorer(
         load_model(state.source), renderer.special_ids, settings.target_layer, settings.token_budget
     )
-    return score_rows([row], renderer, scorer, settings.max_length)
+    return score_rows([row], renderer, scorer, settings.max_length, settings.cut)
 
 
 def describe(scores: pd.DataFrame) -> str:

@@ -12,7 +12,7 @@ from cluster.errors import BadInput
 from cluster.models.messages import read_turns
 from cluster.models.rendering import Renderer
 from cluster.storage import Place
-from jobs.experiment.stages import Evaluate
+from jobs.experiment.stages import Evaluate, Score
 from jobs.files.answers import Row
 from jobs.files.questions import Question
 from jobs.run.run import Run
@@ -38,16 +38,23 @@ def settings_for(examples: Stage, settings: TrainSettings) -> TrainSettings:
 
 
 def examples_of(
-    run: Run, label: str, student: ModelState, chosen: Sliced, pool: AnswerPool, evaluate: Evaluate
+    run: Run,
+    label: str,
+    student: ModelState,
+    chosen: Sliced,
+    pool: AnswerPool,
+    evaluate: Evaluate,
+    score: Score,
 ) -> Stage:
     """Write the chosen answers as training examples. Paths with the same choice and the same rendering share
     them.
 
     Args:
+        score: how they were scored. Answers of many turns that were cut then are cut here.
         evaluate: how the student is evaluated: it must be allowed to write what it learns from.
     """
     stage = examples_stage(run.store, "select", student.rendering, chosen.id)
-    render = RenderSlice(student, chosen, pool)
+    render = RenderSlice(student, chosen, pool, score.max_length if score.cut else None)
 
     def make(place: Place) -> Mapping[str, int]:
         pieces = [stage.directory / f"piece-{k:05d}{SUFFIX}" for k in range(chosen.count)]
@@ -94,16 +101,21 @@ def longer_than(counts: Mapping[str, int], limit: int) -> int | None:
 class RenderSlice:
     """Runs in a worker. Renders a slice's chosen answers for training, in the order in which they were
     chosen.
+
+    Attributes:
+        cut_at: answers of many turns with more tokens are cut. None if nothing is.
     """
 
     student: ModelState
     chosen: Sliced
     pool: AnswerPool
+    cut_at: int | None = None
 
     def __call__(self, number: int, piece: Place) -> int:
         chosen = self.chosen.read("chosen", number)
         questions = read_slice(self.pool.questions, number)
-        examples = render_chosen(chosen, self.pool.read(number), questions, self.student.renderer())
+        answers, renderer = self.pool.read(number), self.student.renderer()
+        examples = render_chosen(chosen, answers, questions, renderer, self.cut_at)
         write_examples(piece, examples)
         return len(examples)
 
@@ -125,7 +137,11 @@ def refuse_another_rendering(label: str, scores: PoolScores, student: ModelState
 
 
 def render_chosen(
-    chosen: pd.DataFrame, pool: pd.DataFrame, questions: Mapping[str, Question], renderer: Renderer
+    chosen: pd.DataFrame,
+    pool: pd.DataFrame,
+    questions: Mapping[str, Question],
+    renderer: Renderer,
+    cut_at: int | None = None,
 ) -> list[Example]:
     """Render the chosen answers for training, in the order of the rows of `chosen`."""
     wanted = pool[pool["answer_id"].isin(chosen["answer_id"].tolist())]
@@ -136,7 +152,7 @@ def render_chosen(
     for question, answer, weight in zip(*columns, strict=True):
         text, calls, turns = answers[answer]
         row = Row(answer, question, "", questions[question].prompt, text, calls, read_turns(turns))
-        r = rendered_of(row, renderer)
+        r = rendered_of(row, renderer, cut_at, cut_at is not None)
         gaps = tuple((end, start) for (_, end), (start, _) in pairwise(r.spans))
         examples.append(Example(r.ids, r.prompt_length, r.answer_end, float(weight), gaps=gaps))
     return examples

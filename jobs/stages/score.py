@@ -169,8 +169,8 @@ def owner_of(student: ModelState, settings: Score) -> Owner:
     """The owner of these statistics: the weights, the rendering, the layer that is read and the longest
     row.
     """
-    read = {"target_layer": settings.target_layer, "max_length": settings.max_length}
-    usual = {"target_layer": None, "max_length": 4096}
+    read = {"target_layer": settings.target_layer, "max_length": settings.max_length, "cut": settings.cut}
+    usual = {"target_layer": None, "max_length": 4096, "cut": False}
     identity = {"student": student.id, "rendering": student.rendering, **unusual(read, usual)}
     return Owner("statistics", VERSION, identity, {"name": student.name, **student.about, **read})
 

@@ -70,7 +70,8 @@ class ScoreHandler:
 
     def compute(self, rows: Sequence[Row]) -> pd.DataFrame:
         keyed = [Row(key_of(r).hex(), "", "", r.prompt, r.answer, r.calls, r.turns) for r in rows]
-        found = score_rows(keyed, self.renderer, self.scorer, self.settings.max_length)
+        s = self.settings
+        found = score_rows(keyed, self.renderer, self.scorer, s.max_length, s.cut)
         return found.drop(columns=NAMED)
 
     def tally(self, table: pd.DataFrame) -> Tally:
@@ -88,15 +89,22 @@ def blank(result: type) -> list[Any]:
     return [b"" if field.type in (bytes, "bytes") else 0.0 for field in fields(result)]
 
 
-def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: AnyScorer, max_length: int) -> pd.DataFrame:
-    """Render and score answers. A row that cannot be scored keeps its place, with a state and a reason."""
+def score_rows(
+    rows: Sequence[Row], renderer: Renderer, scorer: AnyScorer, max_length: int, cuts: bool = False
+) -> pd.DataFrame:
+    """Render and score answers. A row that cannot be scored keeps its place, with a state and a reason.
+
+    Args:
+        cuts: whether an answer of many turns with more than `max_length` tokens is cut after the last turn of
+            the assistant that fits. The reason of such a row says how many turns are left.
+    """
     table: dict[str, list[Any]] = {}
     rendered = {}
     limit, nothing = min(max_length, scorer.context_length or max_length), blank(scorer.result)
     for row in rows:
         head = [row.answer_id, row.question_id, row.teacher]
         try:
-            conversation = rendered_of(row, renderer, limit)
+            conversation = rendered_of(row, renderer, max_length if cuts else limit, cuts)
         except TooLong as error:
             table[row.answer_id] = [*head, "too_long", str(error), limit, *nothing]
             continue
@@ -112,7 +120,7 @@ def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: AnyScorer, max_l
             why = f"{length} tokens, limit {limit}"
             table[row.answer_id] = [*head, "too_long", why, length, *nothing]
             continue
-        table[row.answer_id] = [*head, "scored", "", length, *nothing]
+        table[row.answer_id] = [*head, "scored", cut_of(row, conversation), length, *nothing]
         rendered[row.answer_id] = conversation
     for identity, result in zip(rendered, scorer.score(list(rendered.values())), strict=True):
         entry = table[identity]
@@ -125,18 +133,25 @@ def score_rows(rows: Sequence[Row], renderer: Renderer, scorer: AnyScorer, max_l
     return pd.DataFrame([table[row.answer_id] for row in rows], columns=columns)
 
 
-def rendered_of(row: Row, renderer: Renderer, limit: int | None = None) -> Rendered:
+def cut_of(row: Row, rendered: Rendered) -> str:
+    """What was cut off an answer of many turns. Empty if nothing was."""
+    said, kept = sum(turn.role == "assistant" for turn in row.whole), max(1, len(rendered.spans))
+    return f"cut after turn {kept} of the assistant's {said}" if kept < said else ""
+
+
+def rendered_of(row: Row, renderer: Renderer, limit: int | None = None, cuts: bool = False) -> Rendered:
     """An answer of one turn or of many, rendered.
 
     Args:
         limit: the most tokens of an answer of many turns.
+        cuts: whether such an answer is cut after the last turn of the assistant that fits.
 
     Raises:
         TooLong: it has more.
         Unrenderable: the template cannot render it.
     """
     if row.turns:
-        return renderer.trajectory(row.prompt, row.whole, limit)
+        return renderer.trajectory(row.prompt, row.whole, limit, cuts)
     return renderer.conversation(row.prompt, row.answer, calls=row.calls)
 
 

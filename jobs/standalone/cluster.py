@@ -29,7 +29,8 @@ def score_on_cluster(options: ScoreOptions, rows: Sequence[Row], terminal: Termi
         dtype=options.dtype,  # type: ignore[arg-type]
         chat_template=options.chat_template,
     )
-    settings = Score(target_layer=options.target_layer, max_length=options.max_length)
+    o = options
+    settings = Score(target_layer=o.target_layer, max_length=o.max_length, cut=o.cut)
     placement = Placement(score_workers=options.workers, num_gpus=options.num_gpus)
     directory = Place(str(options.out))
     host = RayHost(

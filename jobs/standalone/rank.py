@@ -54,6 +54,7 @@ def rank(
     chat_template: str | None = None,
     max_length: int = 4096,
     turns: WhichTurns = "last",
+    cut: bool = False,
     dtype: str = "float32",
     device: str = "auto",
     measures: Sequence[str] = (),
@@ -78,8 +79,8 @@ def rank(
         student_family: the student's.
         teacher_models: teacher -> directory or hub id of its model. Only its tokenizer is read: a teacher
             with the student's vocabulary or chat template is told of.
-        chat_template, max_length, turns, dtype, device: as in `tutelage.score`. With turns `each` a teacher's
-            cost of a question is the mean over its turns.
+        chat_template, max_length, turns, cut, dtype, device: as in `tutelage.score`. With turns `each` a
+            teacher's cost of a question is the mean over its turns.
         measures: further passes over the answers, each for its own costs: `sentences` (local_naturalness,
             also named LALP), `alone` (ifd), `steps` (aslec_drop, aslec_casl), `gradient` (gradient_norm; a
             backward pass each).
@@ -108,10 +109,10 @@ def rank(
         return rank_answers(scored, _student_in(scored), settings)
     if answers is None:
         raise BadInput("no answers", "", "lists beside the questions, or rows that hold both", "")
-    check_turns(turns)
+    check_turns(turns, cut)
     check_references(questions, references)
     found, terminal = read_given(questions, answers, turns), Terminal(quiet=not verbose)
-    reading = Reading(chat_template, dtype, device, max_length)
+    reading = Reading(chat_template, dtype, device, max_length, cut)
     scores = read_answers_of(student, reading, found.in_order(), measures, terminal)
     known = {} if references is None else listed(references)
     scores = with_refused(judged(scores, found, known, method, terminal), found)
@@ -251,7 +252,7 @@ def _scored(options: RankOptions, terminal: Terminal) -> pd.DataFrame:
         references = {q.id: q.references for q in read.questions}
     if options.score.address is None:
         o = options.score
-        how = Reading(o.chat_template, o.dtype, o.device, o.max_length)
+        how = Reading(o.chat_template, o.dtype, o.device, o.max_length, o.cut)
         scores = read_answers_of(o.student, how, found.in_order(), options.measures, terminal)
     else:
         from jobs.standalone.cluster import score_on_cluster
@@ -273,6 +274,7 @@ def refuse_unread(options: RankOptions) -> None:
         "--measures": options.measures,
         "--questions": options.questions,
         "--turns": o.turns != "last",
+        "--cut": o.cut,
         "--limit": o.limit is not None,
         "--address": o.address,
     }

@@ -40,6 +40,7 @@ class Reading:
     dtype: str = "float32"
     device: str = "auto"
     max_length: int = 4096
+    cut: bool = False
 
 
 def read_answers_of(
@@ -52,7 +53,7 @@ def read_answers_of(
         scorer = Scorer(model, renderer.special_ids)
         for line in scorer.proof.lines.values():
             terminal.say(line)
-        scores = score_in_shards(rows, renderer, scorer, how.max_length, terminal)
+        scores = score_in_shards(rows, renderer, scorer, how.max_length, terminal, cuts=how.cut)
         for name in measures:
             measure = MEASURES[name](model, renderer, scorer)
             table = score_in_shards(rows, renderer, measure, how.max_length, terminal, name)

@@ -34,6 +34,7 @@ def score(
     target_layer: str | None = None,
     max_length: int = 4096,
     turns: WhichTurns = "last",
+    cut: bool = False,
     dtype: str = "float32",
     device: str = "auto",
     compat: str = "ours",
@@ -58,6 +59,8 @@ def score(
         turns: which turns of the assistant are the answer, in rows of several turns: the `last` one, `all` of
             them after the question, or `each` as an answer of its own. What tools and users say between them
             is context.
+        cut: with turns `all`, an answer with more than `max_length` tokens is cut after the last turn of the
+            assistant that fits; `reason` says so.
         dtype, device: of a student that is loaded here: float32, bfloat16 or float16; cpu, cuda or auto.
         compat: `reference` reproduces the program of the SCAS authors.
         verbose: show progress.
@@ -87,12 +90,12 @@ def score(
     check_cost(cost, scas_lambda)
     if answers is None:
         raise BadInput("no answers", "", "lists beside the questions, or rows that hold both", "")
-    check_turns(turns)
+    check_turns(turns, cut)
     found = read_given(questions, answers, turns)
     terminal = Terminal(quiet=not verbose)
     with open_student(student, chat_template, compat, dtype, device) as (model, renderer):
         scorer = Scorer(model, renderer.special_ids, target_layer)
-        statistics = score_in_shards(found.in_order(), renderer, scorer, max_length, terminal)
+        statistics = score_in_shards(found.in_order(), renderer, scorer, max_length, terminal, cuts=cut)
     costs = as_costs(statistics, found, CostSettings(cost, scas_lambda))
     warn_of(costs["state"].tolist(), ("scored",), "no cost")
     return costs
@@ -165,6 +168,7 @@ class ScoreOptions:
     workers: int = 1
     num_gpus: float = 0.0
     turns: WhichTurns = "last"
+    cut: bool = False
 
 
 def score_files(options: ScoreOptions) -> None:
@@ -199,7 +203,7 @@ def score_here(options: ScoreOptions, rows: Sequence[Row], terminal: Terminal) -
         scorer = Scorer(model, renderer.special_ids, o.target_layer)
         for line in scorer.proof.lines.values():
             terminal.say(line)
-        return score_in_shards(rows, renderer, scorer, o.max_length, terminal)
+        return score_in_shards(rows, renderer, scorer, o.max_length, terminal, cuts=o.cut)
 
 
 def check_options(options: ScoreOptions) -> None:
@@ -212,17 +216,19 @@ def check_options(options: ScoreOptions) -> None:
     if options.address is not None and compat != "ours":
         raise BadInput("--address", f"with --compat {compat}", "--compat ours", "score in this process")
     check_cost("scas", options.scas_lambda)
-    check_turns(options.turns)
+    check_turns(options.turns, options.cut)
 
 
-def check_turns(turns: str) -> None:
-    """Refuse another word than those for the turns of an answer.
+def check_turns(turns: str, cut: bool = False) -> None:
+    """Refuse another word than those for the turns of an answer, and a cut where no answer has several.
 
     Raises:
         BadInput: with these words.
     """
     if turns not in WHICH_TURNS:
         raise BadInput("--turns", turns, ", ".join(WHICH_TURNS), "")
+    if cut and turns != "all":
+        raise BadInput("--cut", f"with --turns {turns}", "--turns all", "only answers of many turns are cut")
 
 
 def score_in_shards(
@@ -232,11 +238,12 @@ def score_in_shards(
     max_length: int,
     terminal: Terminal,
     name: str = "score",
+    cuts: bool = False,
 ) -> pd.DataFrame:
     """The statistics of all rows, with a bar that advances as answers are finished."""
     tables = []
     with terminal.bar(name, len(rows), "answers") as bar:
         for _, chunk in shards_of(rows, SHARD):
             with bar.call(len(chunk)):
-                tables.append(score_rows(chunk, renderer, scorer, max_length))
+                tables.append(score_rows(chunk, renderer, scorer, max_length, cuts))
     return pd.concat(tables, ignore_index=True)

@@ -172,7 +172,7 @@ def training_of(
     """Write a path's examples and describe its training. None in a plan, if the examples do not exist yet."""
     e, student, label = start.experiment, start.students[path.student], f"{path.label} round 1"
     own = material.own
-    examples = examples_of(run, label, student, chosen, material.pool, e.evaluate)
+    examples = examples_of(run, label, student, chosen, material.pool, e.evaluate, e.score)
     if not examples.is_finished:
         return None
     record = outcome.round(path, 1)

@@ -102,7 +102,7 @@ def choose(
         if not chosen.is_finished:
             continue
         try:
-            examples = examples_of(run, label, state, chosen, pool, e.evaluate)
+            examples = examples_of(run, label, state, chosen, pool, e.evaluate, e.score)
         except NothingToLearn as why:
             end_path(run, outcome, path, number, why)
             continue

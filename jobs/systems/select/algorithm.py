@@ -76,7 +76,7 @@ def choose(
             continue
         refuse_another_rendering(label, scores, state)
         try:
-            examples = examples_of(run, label, state, chosen, pool, e.evaluate)
+            examples = examples_of(run, label, state, chosen, pool, e.evaluate, e.score)
         except NothingToLearn as why:
             end_path(run, outcome, path, number, why)
             continue
