@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cluster.models.messages import plain
@@ -116,3 +117,23 @@ def test_a_draft_that_cannot_be_rendered_loses_its_own_row_alone(student: ModelS
     assert found["state"][0] == SCORED
     assert found["state"][1] in (SCORED, "unrenderable", "quarantined")
     assert handler.give_up(broken, "why")["reason"].tolist() == ["why"]
+
+
+def test_drift_is_the_mean_difference_of_what_both_teachers_find_of_the_same_texts() -> None:
+    from types import SimpleNamespace
+
+    from cluster.models.messages import Message, Prompt
+    from jobs.files.answers import Row
+    from jobs.systems.arte.drift import drift_in
+    from jobs.systems.arte.texts import key_of
+
+    rows = [Row("", "", "", Prompt((Message("user", str(n)),)), "text") for n in range(3)]
+
+    def view(logprobs: list[float]) -> Any:
+        table = pd.DataFrame({"key": [key_of(row) for row in rows], "logprob": logprobs, "state": "scored"})
+        return SimpleNamespace(is_finished=True, read=lambda: table)
+
+    found = drift_in(rows, view([-1.0, -2.0, -3.0]), view([-2.0, -2.0, -5.0]))
+    assert found["drift (nats a text)"] == pytest.approx(1.0)
+    assert found["standard error of the drift"] == pytest.approx(1 / np.sqrt(3))
+    assert drift_in(rows, view([0.0] * 3), SimpleNamespace(is_finished=False)) == {}  # type: ignore[arg-type]

@@ -19,18 +19,19 @@ from jobs.systems.arte.align import (
     alignment_of,
     held_out_figures,
     make_pairs,
-    read_texts,
     readable,
     refuse_unreliable,
     write_pairs,
 )
 from jobs.systems.arte.choose import Tasks, trainings_of
+from jobs.systems.arte.drift import with_drift
 from jobs.systems.arte.harvest import Asked, Harvested, asked_again, harvest, hosted_of
 from jobs.systems.arte.items import signals_of
 from jobs.systems.arte.paths import aligned_label, arm_of, elicit_of, is_aligned, signal_label
 from jobs.systems.arte.prefer import Drafts, Preferred, drafts_of, prefer
 from jobs.systems.arte.questions import split_tasks
 from jobs.systems.arte.sections import of_alignments, of_preferences
+from jobs.systems.arte.texts import read_texts
 from jobs.systems.paths import end_path, path_seed, train_and_judge
 
 
@@ -65,6 +66,7 @@ def teach(
     preferred = prefer(run, e, elicit, drafts, first.styled, signals)
     aligned = align_all(run, start, outcome, tasks, first, drafts, preferred, paths)
     second = harvest(run, start, tasks, asked_again(teacher, first, aligned, paths))
+    aligned = with_drift(run, start, teacher, aligned, second, paths)
     materials = {p: second.get(aligned_label(p)) if is_aligned(p) else first for p in paths}
     trainings = trainings_of(run, start, outcome, tasks, first, materials, preferred)
     now = {path: start.students[path.student] for path in trainings}
@@ -103,7 +105,7 @@ def align_all(
             given = first.written, first.references, drafts, scores, is_shuffled, seed
             pairs = make_pairs(e, elicit, tasks, *given)
             ways[label] = Alignment(label, pairs, arm_of(path).variant == "chosen_sft", seed)
-    read = read_texts(run, e, {label: (teacher, way.pairs.every) for label, way in ways.items()})
+    read = read_texts(run, e, {label: (teacher, way.pairs.rows) for label, way in ways.items()})
     for label, way in ways.items():
         if not read[label].is_finished:
             continue
@@ -124,7 +126,10 @@ def align_all(
             state = teacher.state.after(stage, training)
             hosted = replace(teacher, state=state, is_student=True)
             done[label] = replace(ways[label], teacher=hosted, trained=stage)
-    held = {f"{label}, aligned": (way.hosted, way.pairs.held_out) for label, way in done.items()}
+    held = {
+        f"{label}, aligned": (way.hosted, [row for pair in way.pairs.held_out for row in pair.rows])
+        for label, way in done.items()
+    }
     later = read_texts(run, e, held)
     return {
         label: replace(way, figures=held_out_figures(read[label], after, way, elicit.align.beta))

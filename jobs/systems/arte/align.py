@@ -4,41 +4,32 @@ teacher as it was, and DPO on them.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cluster.models.messages import Prompt, plain
-from cluster.models.rendering import Renderer
 from cluster.seeds import derive_seed
 from jobs.experiment.elicit import Elicit
 from jobs.experiment.schema import Experiment
-from jobs.experiment.stages import Score
 from jobs.files.answers import Row
-from jobs.run.keys import answer_key, question_key
-from jobs.run.rows import Want, make_rows
+from jobs.run.keys import question_key
 from jobs.run.run import Run
 from jobs.run.store import Stage, digest
-from jobs.run.tables import KEY, Owner, Request, unusual
 from jobs.run.views import View
 from jobs.stages.ask import Hosted
-from jobs.stages.score import count_scores, left_to_score
-from jobs.stages.scorer import TOLD, AnyScorer, ScoreHandler, names_of
 from jobs.stages.states import ModelState, Training
-from jobs.stages.train import NothingToLearn, bring_back, examples_stage, write_examples_of
+from jobs.stages.train import NothingToLearn, examples_stage, write_examples_of
 from jobs.systems.arte.prefer import QUESTIONS, TASKS, Drafts, Preferred
 from jobs.systems.arte.questions import TaskSet, Written, example_of, naive_prompt, prompt_for, shown_in
-from selection.likelihood import Likelihood, Likelihoods
+from jobs.systems.arte.texts import key_of, logprobs_in
 from selection.preferences import Pair, helpful_pairs, question_pairs, rationale_pairs, shuffled_within
 from training.data import Example, write_examples
 from training.objective_settings import CROSS_ENTROPY
 from training.preference_settings import REFERENCE
-
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -84,6 +75,11 @@ class Pairs:
     @property
     def every(self) -> list[TextPair]:
         return [*self.learned, *self.held_out]
+
+    @property
+    def rows(self) -> list[Row]:
+        """All texts, to be read by a model."""
+        return [row for pair in self.every for row in pair.rows]
 
 
 @dataclass(frozen=True)
@@ -196,49 +192,6 @@ def scores_of(pair: Pair) -> tuple[float, float]:
     return pair.chosen_score, pair.rejected_score
 
 
-class WholeText(ScoreHandler):
-    """Handler in an actor: reads whole texts under a model."""
-
-    def scorer_of(self, model: Any, renderer: Renderer) -> AnyScorer:
-        return Likelihoods(model)
-
-
-def owner_of(state: ModelState, settings: Score) -> Owner:
-    """The owner of these rows: the weights under one rendering, in the precision of training."""
-    identity = {"model": state.id, "rendering": state.rendering, "dtype": state.source.dtype}
-    identity |= unusual({"max_length": settings.max_length}, {"max_length": 4096})
-    return Owner("likelihoods", VERSION, identity, {"name": state.name, **state.about})
-
-
-def read_texts(
-    run: Run, e: Experiment, wanted: Mapping[str, tuple[Hosted, Sequence[TextPair]]]
-) -> dict[str, View]:
-    """Find the log-probabilities of pairs' texts under models, in actors that hold them, in the precision of
-    training.
-    """
-    wants = {}
-    for label, (hosted, pairs) in wanted.items():
-        keyed = {key_of(row): row for pair in pairs for row in pair.rows}
-        state = replace(hosted.state, source=replace(hosted.state.source, dtype=e.train.precision))
-        wants[label] = Want(
-            "read pairs",
-            label,
-            run.view(owner_of(state, e.score), Request(keyed)),
-            partial(WholeText, state, e.score, hosted.needs.num_gpus),
-            e.score.shard_size,
-            hosted.replicas,
-            hosted.needs,
-            [*TOLD, *names_of(Likelihood)],
-            count_scores,
-            estimate=partial(left_to_score, state),
-            place=f"{hosted.replicas} × ({hosted.needs})",
-        )
-    unfinished = [wanted[label][0].state for label, want in wants.items() if not want.view.is_finished]
-    bring_back(run, unfinished, e.placement)
-    make_rows(run, list(wants.values()), "texts")
-    return {label: want.view for label, want in wants.items()}
-
-
 def readable(pairs: Pairs, view: View) -> Pairs:
     """The pairs of which both texts could be read. The others are counted."""
     known = logprobs_in(view)
@@ -248,19 +201,6 @@ def readable(pairs: Pairs, view: View) -> Pairs:
     )
     lost = len(pairs.every) - len(learned) - len(held_out)
     return Pairs(learned, held_out, pairs.dropped + Counter({"could not be read": lost}))
-
-
-def key_of(row: Row) -> bytes:
-    return answer_key(question_key(row.prompt), row.answer, row.calls)
-
-
-def logprobs_in(view: View) -> dict[bytes, float]:
-    """The log-probability of each text that could be read, in nats."""
-    rows = view.read()
-    if rows.empty:
-        return {}
-    own = rows[rows["state"] == "scored"]
-    return dict(zip(own[KEY], own["logprob"], strict=True))
 
 
 def write_pairs(run: Run, teacher: ModelState, way: Alignment, view: View) -> Stage:
