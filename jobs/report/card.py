@@ -67,7 +67,12 @@ def told(teacher: Teacher) -> str:
 
 def share(outcome: Outcome, teacher: str) -> str:
     """Text: the share of questions that a teacher's first sample got right."""
-    return f"{outcome.start.pool.accuracy[teacher]:.1%} of the questions right at its first try"
+    right = outcome.start.pool.accuracy.get(teacher)
+    return (
+        "asked some questions only"
+        if right is None
+        else f"{right:.1%} of the questions right at its first try"
+    )
 
 
 def checks_of(e: Experiment) -> str:

@@ -76,11 +76,8 @@ def shown_cost(outcome: Outcome) -> CostSettings:
 
 def first_scores(outcome: Outcome) -> dict[str, PoolScores]:
     """By student, statistics of the pool under its first state."""
-    found: dict[str, PoolScores] = {}
-    for path, number, scores, _ in outcome.choices():
-        if number == 1 and path.student not in found:
-            found[path.student] = replace(scores, further=())
-    return found
+    first = {s.name: outcome.first_scores(s.name) for s in outcome.start.experiment.students}
+    return {name: replace(scores, further=()) for name, scores in first.items() if scores is not None}
 
 
 def rights_of(outcome: Outcome) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -136,7 +133,7 @@ def wins_of(outcome: Outcome, cost: CostSettings) -> tuple[pd.DataFrame, pd.Data
     """
     names = outcome.start.asked
     wins, without = [], []
-    for student, scores in first_scores(outcome).items():
+    for student, scores in first_scores(outcome).items() if names else ():
         each = [cheapest_by_teacher(scores.slice(k), cost, names) for k in range(scores.pool.count)]
         table = np.concatenate([t for t, _ in each]) if each else np.zeros((0, len(names)))
         sums = np.sum([s for _, s in each], axis=0)

@@ -14,8 +14,9 @@ def run_ledger(outcome: Outcome) -> pd.DataFrame:
     """Counts of final states, per path and round, for questions and answers; each path's counts add up to the
     totals.
     """
-    rows = []
-    for path, number, _, chosen in outcome.choices():
+    rows, answers = [], dict[str, int]()
+    for path, number, scores, chosen in outcome.choices():
+        answers[path.label] = scores.pool.size  # of a routed path's: what it asked
         each = [own.groupby(["kind", "state"]).size() for own in chosen.each("ledger", ["kind", "state"])]
         counts = pd.concat(each).groupby(level=[0, 1]).sum().reset_index(name="count")
         rows.append(counts.assign(path=path.label, round=number))
@@ -29,7 +30,7 @@ def run_ledger(outcome: Outcome) -> pd.DataFrame:
     totals = choosing.groupby(["path", "round", "kind"])["count"].sum().unstack()
     wrong = totals[
         (totals["question"] != len(outcome.start.questions) + len(outcome.start.pool.refused))
-        | (totals.get("answer", 0) != outcome.start.pool.size)
+        | (totals.get("answer", 0) != totals.index.get_level_values("path").map(answers))
     ]
     if len(wrong):
         raise RuntimeError(f"the ledger of {wrong.index[0]} does not add up: {dict(wrong.iloc[0])}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from jobs.experiment.arms import Arm
+from jobs.experiment.arms.route import RouteArm
 from jobs.experiment.arms.select import SelectArm
 from jobs.experiment.schema import Experiment
 from jobs.files.questions import Question, Refused
@@ -27,11 +28,13 @@ class StudentPath:
 
     @property
     def choosing(self) -> SelectArm:
-        """The path's arm, which must be of kind `select`.
+        """How the path chooses among teachers' answers.
 
         Raises:
-            TypeError: the arm is of another kind.
+            TypeError: it does not choose among them.
         """
+        if isinstance(self.arm, RouteArm):
+            return self.arm.chooser
         if not isinstance(self.arm, SelectArm):
             raise TypeError(f"{self.label} chooses among no teacher's answers")
         return self.arm
@@ -212,6 +215,14 @@ class Outcome:
         """The costs that a path chose by in a round; None where it chose nothing."""
         own = self.rounds.get((path, number))
         return None if own is None else own.scores
+
+    def first_scores(self, student: str) -> PoolScores | None:
+        """A student's costs before training: of all answers in the pool if a path has them, else those that
+        the first path chose by. None if no path chose among teachers' answers.
+        """
+        own = [s for path, number, s, _ in self.choices() if number == 1 and path.student == student]
+        whole = (scores for scores in own if scores.pool.id == self.start.pool.id)
+        return next(whole, own[0] if own else None)
 
     def trained(self, path: StudentPath, number: int) -> Stage | None:
         """A path's training of a round; None where it has none."""

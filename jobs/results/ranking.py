@@ -147,8 +147,7 @@ def rank_run(outcome: Outcome) -> dict[str, Ranking]:
     e, found = outcome.start.experiment, dict[str, Ranking]()
     families = {t.name: getattr(t, "lineage", None) or t.family or "" for t in e.teachers}
     for student in e.students:
-        paths = (path for path in outcome.paths if path.student == student.name)
-        scores = next((s for path in paths if (s := outcome.scores(path, 1)) is not None), None)
+        scores = outcome.first_scores(student.name)
         if scores is None:
             continue
         scored = first_scored(replace(scores, further=()))

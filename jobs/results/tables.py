@@ -117,17 +117,14 @@ def cost_table(outcome: Outcome) -> pd.DataFrame:
     """
     settings = scas_settings(outcome)
     tables: list[pd.DataFrame] = []
-    for path in outcome.paths:
-        scores = outcome.scores(path, 1)
-        if scores is None:  # it chooses among no answers
+    for student in outcome.start.experiment.students:
+        scores = outcome.first_scores(student.name)
+        if scores is None:  # nobody chooses among answers
             continue
-        stage = replace(scores, further=())
-        if any(t["student"].iloc[0] == path.student for t in tables):
-            continue
-        scored = first_scored(stage)
+        scored = first_scored(replace(scores, further=()))
         if len(scored) == 0:
             continue
-        table = scored[["answer_id", "teacher"]].assign(student=path.student)
+        table = scored[["answer_id", "teacher"]].assign(student=student.name)
         table["scas"] = compute_cost(scored, settings)
         tables.append(table)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

@@ -5,12 +5,14 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from jobs.experiment.arms.select import SelectArm
 from jobs.experiment.section import Name, Section
 from jobs.experiment.teachers import Teacher
 from selection.costs import MEASURE_OF, CostName, CostSettings
 from selection.routing import LEAST
 from selection.teacher_costs import TEACHER_COSTS
 
+NOT_OF_ONE_ANSWER = ("lark", "learned", "preference")  # lark's depends on the other answers to a question
 By = Literal["router", "best", "random"]
 
 
@@ -42,11 +44,17 @@ class RouteArm(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> "RouteArm":
-        if self.cost in MEASURE_OF or self.cost in TEACHER_COSTS or self.cost in ("learned", "preference"):
-            raise ValueError(f"cost {self.cost} needs more than one pass over an answer; use scas, say")
+        if self.cost in MEASURE_OF or self.cost in TEACHER_COSTS or self.cost in NOT_OF_ONE_ANSWER:
+            raise ValueError(f"cost {self.cost} is no cost of one answer after one pass; use scas, say")
         if self.by != "router" and self.force:
             raise ValueError(f"by {self.by} reads no force")
         return self
+
+    @property
+    def chooser(self) -> SelectArm:
+        """The rule that takes the easiest right answer to each question."""
+        given = {"name": self.name, "rule": "minimum", "cost": self.cost, "lambda": self.scas_lambda}
+        return SelectArm.model_validate(given | {"length_exponent": self.length_exponent})
 
     @property
     def cost_settings(self) -> CostSettings:

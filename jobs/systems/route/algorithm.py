@@ -6,19 +6,20 @@ part of the questions, learn whom to ask the others, ask only that teacher, trai
 
 from collections.abc import Mapping, Sequence
 
-from jobs.experiment.arms.select import SelectArm
 from jobs.results.outcome import OnResult, Outcome, Start, StudentPath
-from jobs.run.run import Run
+from jobs.run.run import Run, Unmade
 from jobs.stages.examples import examples_of, settings_for
 from jobs.stages.score import PoolScores, score_pool
 from jobs.stages.select import Choice, select_answers
 from jobs.stages.states import ModelState, Training
 from jobs.stages.train import NothingToLearn
+from jobs.stages.unverified import nothing_verified
 from jobs.systems.paths import end_path, path_seed, train_and_judge
-from jobs.systems.route.asking import Asked, ask_for, first_questions, lacking, together
+from jobs.systems.route.asking import Asked, Asking, first_questions, together, usable_in
+from jobs.systems.route.bound import plan_the_rest
 from jobs.systems.route.learning import Routed, learn_routes
 from jobs.systems.route.paths import arm_of
-from jobs.systems.route.sections import figures_of, ledger_of
+from jobs.systems.route.sections import figures_of, lines_of
 
 
 def teach(
@@ -36,93 +37,145 @@ def teach(
     Args:
         on_result: called after every round.
         by_epoch: has no effect here.
+
+    Raises:
+        BadInput: no first answer is right.
     """
     e = start.experiment
-    first = {p: first_questions(start, arm_of(p).first, path_seed(e, p, 0)) for p in paths}
-    everyone = [teacher.name for teacher in e.teachers]
-    asked: dict[StudentPath, Asked] = {p: dict.fromkeys(everyone, own) for p, own in first.items()}
-    ask_for(run, start, together(asked.values()), "first questions")
-    routes = learn_all(run, start, asked, first)
-    for number in range(max(arm_of(path).tries for path in paths)):
-        wrong = {p: lacking(run, start, asked[p], p.label, first[p]) for p in routes}
-        for path, route in routes.items():
-            if number < arm_of(path).tries:
-                asked[path] = route.next_asked(asked[path], wrong[path], number)
-        wanted = together(asked[p] for p in routes)
-        ask_for(run, start, wanted, "routed questions" if number == 0 else f"routed questions, try {number}")
+    first = {p: first_questions(start.questions, arm_of(p).first, path_seed(e, p, 0)) for p in paths}
+    try:
+        asking = Asking.of(run, start)
+        routes = learn_all(run, outcome, asking, first)
+        asked = ask_the_rest(run, asking, routes)
+        pools = {path: asking.pool(asked[path], path.label) for path in routes}
+    except Unmade:
+        plan_the_rest(run, start, first)
+        return
+    if not start.asked:  # no other arm wants answers: what was asked here is the run's pool
+        start.pool = asking.pool(asking.asked, "all that was asked")
     now = {path: start.students[path.student] for path in routes}
     for number in range(1, e.rounds + 1):
-        trainings = choose(run, start, outcome, now, asked, routes, number)
+        trainings = dict[StudentPath, Training]()
+        for path, state in now.items():
+            label = f"{path.label} round {number}"
+            scores = score_pool(run, [state], pools[path], e.score, e.placement, label)[state.id]
+            training = training_of(run, start, outcome, path, state, scores, number)
+            if training is not None:
+                trainings[path] = training
+                outcome.round(path, number).figures = figures_of(start, routes[path], asked[path], scores)
         now = train_and_judge(run, start, outcome, now, trainings, number, on_result)
+    outcome.sections += lines_of(outcome, routes)
 
 
 def learn_all(
-    run: Run,
-    start: Start,
-    asked: Mapping[StudentPath, Asked],
-    first: Mapping[StudentPath, frozenset[str]],
+    run: Run, outcome: Outcome, asking: Asking, first: Mapping[StudentPath, frozenset[str]]
 ) -> dict[StudentPath, Routed]:
-    """What each path learns from its first questions. In plan mode a path is left out if it needs scores that
-    do not exist yet.
+    """Ask all teachers the first questions; returns what each path learns from its own. A path without a
+    usable first answer ends, before anything further is asked for it.
+
+    Raises:
+        BadInput: no first answer is right.
+        Unmade: in a plan, something is missing.
     """
-    e, routes = start.experiment, {}
-    every = ask_for(run, start, together(asked.values()), "first questions")
-    students = [start.students[name] for name in dict.fromkeys(path.student for path in asked)]
-    score_pool(run, students, every, e.score, e.placement, "first questions")
-    for path, own in asked.items():
-        pool = ask_for(run, start, own, f"first questions of {path.label}")
+    start = outcome.start
+    e, teachers = start.experiment, [teacher.name for teacher in start.experiment.teachers]
+    every: dict[StudentPath, Asked] = {p: dict.fromkeys(teachers, own) for p, own in first.items()}
+    asking.ask(together(every.values()), "first questions")
+    pool = asking.pool(asking.asked, "first questions")
+    if not pool.by_state.get("verified"):
+        raise nothing_verified(pool)
+    students = [start.students[name] for name in dict.fromkeys(path.student for path in first)]
+    scored, routes = score_pool(run, students, pool, e.score, e.placement, "first questions"), {}
+    for path, own in first.items():
         student = start.students[path.student]
-        scores = score_pool(run, [student], pool, e.score, e.placement, f"first of {path.label}")[student.id]
-        if scores.is_finished:
-            routes[path] = learn_routes(run, path, student, scores, first[path], path_seed(e, path, 0))
-    return {path: route for path, route in routes.items() if route.is_known}
+        scores = scored[student.id]
+        if not scores.is_finished:
+            raise Unmade(f"first questions of {path.label}")
+        try:
+            refuse_useless(path, usable_in(scores, every[path]), scores)
+        except NothingToLearn as why:
+            end_path(run, outcome, path, 1, why)
+            continue
+        route = learn_routes(run, path, student, teachers, scores, own, path_seed(e, path, 0))
+        if route is None:
+            raise Unmade(f"the routes of {path.label}")
+        routes[path] = route
+    return routes
 
 
-def choose(
+def refuse_useless(path: StudentPath, usable: frozenset[str], scores: PoolScores) -> None:
+    """End a path that could learn nothing about its teachers.
+
+    Raises:
+        NothingToLearn: none of its first questions has a usable answer. Gives the states of all.
+    """
+    if not usable:
+        told = scores.pool.by_state
+        raise NothingToLearn(
+            f"{path.label}: no right answer to its first questions could be scored",
+            ", ".join(f"{n} {state}" for state, n in told.items()),
+            "at least one",
+            "raise score.max_length, or look at the answers' states",
+        )
+
+
+def ask_the_rest(run: Run, asking: Asking, routes: Mapping[StudentPath, Routed]) -> dict[StudentPath, Asked]:
+    """Ask each path's other questions of their teachers, try by try; returns what each path has asked. The
+    next teacher is asked where no usable answer is there yet.
+
+    Raises:
+        Unmade: in a plan, something is missing.
+    """
+    start = asking.start
+    e, teachers = start.experiment, [teacher.name for teacher in start.experiment.teachers]
+    asked: dict[StudentPath, Asked] = {p: dict.fromkeys(teachers, r.first) for p, r in routes.items()}
+    left = {path: frozenset(start.questions) - route.first for path, route in routes.items()}
+    for number in range(max((min(r.arm.tries, len(teachers)) for r in routes.values()), default=0)):
+        for path, route in routes.items():
+            if number < route.arm.tries:
+                asked[path] = route.next_asked(asked[path], left[path], number)
+        label = "routed questions" if number == 0 else f"routed questions, try {number + 1}"
+        asking.ask(together(asked.values()), label)
+        pool = asking.pool(asking.asked, label)
+        students = {start.students[p.student].id: start.students[p.student] for p in routes}
+        scored = score_pool(run, list(students.values()), pool, e.score, e.placement, label)
+        for path in routes:
+            scores = scored[start.students[path.student].id]
+            if not scores.is_finished:
+                raise Unmade(label)
+            left[path] -= usable_in(scores, asked[path])
+    return asked
+
+
+def training_of(
     run: Run,
     start: Start,
     outcome: Outcome,
-    now: Mapping[StudentPath, ModelState],
-    asked: Mapping[StudentPath, Asked],
-    routes: Mapping[StudentPath, Routed],
+    path: StudentPath,
+    state: ModelState,
+    scores: PoolScores,
     number: int,
-) -> dict[StudentPath, Training]:
-    """Of each question's right answers the one with the lowest cost under the present student, as training
-    examples. Most questions have one answer.
+) -> Training | None:
+    """Choose the easiest right answer to each question, and write them as training examples. None if the path
+    has ended, or in a plan if something is missing. Most questions have one answer.
     """
-    e, trainings = start.experiment, {}
-    for path, state in now.items():
-        label = f"{path.label} round {number}"
-        pool = ask_for(run, start, asked[path], path.label)
-        scores: PoolScores = score_pool(run, [state], pool, e.score, e.placement, label)[state.id]
-        if not scores.is_finished:
-            continue
-        seed = path_seed(e, path, number)
-        chosen = select_answers(run, label, Choice(easiest(path), seed), pool, scores)
-        if not chosen.is_finished:
-            continue
-        try:
-            examples = examples_of(run, label, state, chosen, pool, e.evaluate, e.score)
-        except NothingToLearn as why:
-            end_path(run, outcome, path, number, why)
-            continue
-        if not examples.is_finished:
-            continue
-        record = outcome.round(path, number)
-        record.examples, record.ledger = examples, ledger_of(chosen)
-        record.figures = figures_of(start, path, routes[path], asked[path], pool, chosen)
-        trainings[path] = Training(label, state, examples, seed, settings_for(examples, e.train))
-    return trainings
-
-
-def easiest(path: StudentPath) -> SelectArm:
-    """The rule that takes the answer with the lowest cost."""
-    arm = arm_of(path)
-    given = {
-        "name": arm.name,
-        "rule": "minimum",
-        "cost": arm.cost,
-        "lambda": arm.scas_lambda,
-        "length_exponent": arm.length_exponent,
-    }
-    return SelectArm.model_validate(given)
+    e, label, seed = (
+        start.experiment,
+        f"{path.label} round {number}",
+        path_seed(start.experiment, path, number),
+    )
+    if not scores.is_finished:
+        return None
+    chosen = select_answers(run, label, Choice(path.choosing, seed), scores.pool, scores)
+    if not chosen.is_finished:
+        return None
+    try:
+        examples = examples_of(run, label, state, chosen, scores.pool, e.evaluate, e.score)
+    except NothingToLearn as why:
+        end_path(run, outcome, path, number, why)
+        return None
+    if not examples.is_finished:
+        return None
+    record = outcome.round(path, number)
+    record.scores, record.chosen, record.examples = scores, chosen, examples
+    return Training(label, state, examples, seed, settings_for(examples, e.train))

@@ -2,11 +2,21 @@
 work.
 """
 
+import operator
+from collections.abc import Mapping
+from functools import reduce
+
 from cluster.errors import BadInput
 from jobs.experiment.arms.route import RouteArm
 from jobs.experiment.schema import Experiment
-from jobs.run.run import Planned
+from jobs.results.outcome import Start, StudentPath
+from jobs.run.run import Planned, Run
+from jobs.stages.answers import asks_of
+from jobs.stages.ask import left_to_ask
+from jobs.stages.teachers import who
 from jobs.systems.record import Bound
+from jobs.systems.route.asking import harvest_of
+from jobs.systems.route.paths import arm_of
 from training.batches import count_steps
 
 
@@ -56,3 +66,27 @@ def bound(e: Experiment, questions: int) -> Bound:
         ),
     ]
     return Bound(work, count_steps(questions, e.train.batch_size, e.train.epochs, e.train.steps))
+
+
+def plan_the_rest(run: Run, start: Start, first: Mapping[StudentPath, frozenset[str]]) -> None:
+    """Plan what paths may ask at most, where it is not known yet whom. Of each question the dearest teachers
+    are counted.
+    """
+    e, harvest = start.experiment, harvest_of(start.experiment)
+    times = sum(min(arm_of(path).tries, len(e.teachers)) for path in first)
+    rest = frozenset().union(*(frozenset(start.questions) - own for own in first.values()))
+    questions = [start.questions[i] for i in sorted(rest)]
+    samples = range(e.generate.samples)
+    each = [
+        left_to_ask(
+            who(t, start.hosted), e.generate.max_new_tokens, asks_of(questions, samples, t.ask_system)
+        )
+        for t in harvest.askable
+    ]
+    each.sort(key=lambda left: (left.most_usd or 0.0, left.prompt_tokens), reverse=True)
+    if each:
+        most = reduce(operator.add, each[:times])
+        run.planned.append(Planned("generate", "routed questions, at most", most, "see placement"))
+    place = f"{e.placement.score_workers} × ({e.placement.needs})"
+    count = len(rest) * min(times, len(e.teachers)) * e.generate.samples * len(e.students)
+    run.planned.append(Planned("score", "routed questions", f"at most {count:,} answers", place))

@@ -1,6 +1,6 @@
 """The stage `route`: what the first questions tell about whom to ask the others."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,16 +36,18 @@ class Routed:
     """
 
     stage: Stage
+    arm: RouteArm
     first: frozenset[str]
-
-    @property
-    def is_known(self) -> bool:
-        return self.stage.is_finished
 
     @property
     def told(self) -> Mapping[str, Any]:
         """What the first questions told: `gain`, `low`, `high`, `can_tell`, `best`, `ridge`, `means`."""
         return dict(self.stage.manifest()["about"])
+
+    @property
+    def chooses(self) -> bool:
+        """Whether teachers are chosen by question."""
+        return self.arm.by == "router" and bool(self.told["can_tell"] or self.arm.force)
 
     def next_asked(self, asked: Asked, questions: frozenset[str], number: int) -> Asked:
         """Add the teacher in place `number` of each of these questions to those that are asked."""
@@ -56,9 +58,19 @@ class Routed:
 
 
 def learn_routes(
-    run: Run, path: StudentPath, student: ModelState, scores: PoolScores, first: frozenset[str], seed: int
-) -> Routed:
-    """Learn from the answers to the first questions, once."""
+    run: Run,
+    path: StudentPath,
+    student: ModelState,
+    teachers: Sequence[str],
+    scores: PoolScores,
+    first: frozenset[str],
+    seed: int,
+) -> Routed | None:
+    """Learn from the answers to the first questions, once. None in a plan, if it was not done yet.
+
+    Args:
+        scores: of all answers to first questions, also those of other paths.
+    """
     arm = arm_of(path)
     config = {
         "by": arm.by,
@@ -67,44 +79,50 @@ def learn_routes(
         "tries": arm.tries,
         "force": arm.force,
         "seed": seed if arm.by == "random" else 0,
+        "teachers": sorted(teachers),
     }
-    inputs = {"scores": scores.id, "pool": scores.pool.id, "first": digest(sorted(first))}
-    stage = run.store.stage("route", VERSION, config, inputs)
+    pool = scores.pool
+    inputs = {"scores": scores.id, "pool": pool.id, "questions": pool.questions.id}
+    stage = run.store.stage("route", VERSION, config, inputs | {"first": digest(sorted(first))})
     run.note("route", path.label, stage)
-    routed = Routed(stage, first)
     with run.claimed([stage]):
         if not stage.is_finished and run.mode == "make":
-            task = Task(write_routes, (stage, arm, student, scores, first, seed))
+            task = Task(write_routes, (stage, arm, student, tuple(sorted(teachers)), scores, first, seed))
             told = do_tasks(run, "route", path.label, [(path.label, task)])[path.label]
             stage.finish([ROUTES], about=told, rows=stage.count_rows(ROUTES))
-    return routed
+    return Routed(stage, arm, first) if stage.is_finished else None
 
 
 def write_routes(
-    stage: Stage, arm: RouteArm, student: ModelState, scores: PoolScores, first: frozenset[str], seed: int
+    stage: Stage,
+    arm: RouteArm,
+    student: ModelState,
+    teachers: tuple[str, ...],
+    scores: PoolScores,
+    first: frozenset[str],
+    seed: int,
 ) -> dict[str, Any]:
     """Runs in a worker. Writes for each other question the teachers in the order in which they are asked
     (columns question_id, place, teacher, expected), as many as may be tried. Returns what was learned.
     """
     pool = scores.pool
     questions = {i: q for k in range(pool.count) for i, q in read_slice(pool.questions, k).items()}
-    ids = sorted(questions, key=lambda i: (question_key(questions[i].prompt), i))
-    told = [i for i in ids if i in first]
-    teachers = tuple(sorted(pool.accuracy))
+    keys = {i: question_key(q.prompt) for i, q in questions.items()}
+    ids = sorted(questions, key=lambda i: (keys[i], i))
+    told = list({keys[i]: i for i in ids if i in first}.values())  # of questions that ask the same, one
+    places = {i: k for k, i in enumerate(ids)}
     values = values_on(scores, arm, told, teachers)
-    places = [k for k, i in enumerate(ids) if i in first]
-    found = route(words_under(student, [questions[i] for i in ids]), places, values, teachers)
     rest = [i for i in ids if i not in first]
+    words = words_under(student, [questions[i] for i in ids])
+    found = route(words, [places[i] for i in told], [places[i] for i in rest], values, teachers)
     order = order_of(found, arm, rest, seed)
-    tries = min(arm.tries, len(teachers))
     rows = [
         (i, place, teachers[int(t)], float(found.expected[k, int(t)]))
         for k, i in enumerate(rest)
-        for place, t in enumerate(order[k][:tries])
+        for place, t in enumerate(order[k][: arm.tries])
     ]
-    write_table(
-        stage.part(ROUTES), pd.DataFrame(rows, columns=["question_id", "place", "teacher", "expected"])
-    )
+    columns = ["question_id", "place", "teacher", "expected"]
+    write_table(stage.part(ROUTES), pd.DataFrame(rows, columns=columns))
     return {
         "gain": found.gain,
         "low": found.low,
@@ -118,35 +136,32 @@ def write_routes(
 
 def values_on(scores: PoolScores, arm: RouteArm, first: list[str], teachers: tuple[str, ...]) -> np.ndarray:
     """The values of all teachers' answers to the first questions, [Q, T]. Of several samples the mean is
-    taken; an answer that is not there has no value.
+    taken. An answer that is not there, or could not be scored, has no value.
     """
-    each = []
+    each, kept = [], set(first)
     for number in range(scores.pool.count):
         answers = scores.pool.told(number)
-        answers = answers[answers["question_id"].isin(first)]
+        answers = answers[answers["question_id"].isin(kept)]
         scored = scores.slice(number)
-        usable = scored[(scored["state"] == "scored") & scored["question_id"].isin(first)]
+        usable = scored[(scored["state"] == "scored") & scored["question_id"].isin(kept)]
         usable = usable.reset_index(drop=True)
         costs = compute_cost(usable, arm.cost_settings) if len(usable) else pd.Series(dtype=float)
-        known = dict(zip(usable["answer_id"].tolist(), costs.tolist(), strict=True))
-        each.append(answers.assign(cost=[known.get(i, np.nan) for i in answers["answer_id"].tolist()]))
+        by_id = dict(zip(usable["answer_id"].tolist(), costs.tolist(), strict=True))
+        each.append(answers.assign(cost=[by_id.get(i, np.nan) for i in answers["answer_id"].tolist()]))
     every = joined(each)
-    right = every["state"].isin(["verified", "duplicate"]).to_numpy()
-    every["cost"] = every["cost"].where(every["cost"].notna(), same_text(every))
-    every["value"] = values_of(right[:, None], every["cost"].to_numpy(float)[:, None], arm.learnability)[:, 0]
+    right = every["state"].isin(["verified", "duplicate"]).to_numpy(bool)
+    # a teacher's later samples with the same text are not scored again
+    costs_of_texts = every.groupby("answer_key")["cost"].transform("first")
+    known = every["cost"].where(every["cost"].notna(), costs_of_texts).to_numpy(float)
+    every["value"] = values_of(right[:, None], known[:, None], arm.learnability)[:, 0]
     means = every.groupby(["question_id", "teacher"])["value"].mean().unstack(fill_value=0)
     return means.reindex(index=first, columns=list(teachers), fill_value=0.0).to_numpy(float)
 
 
-def same_text(answers: pd.DataFrame) -> pd.Series:
-    """The cost of the same answer to the same question, which another teacher gave first."""
-    return answers.groupby("answer_key")["cost"].transform("first")
-
-
 def words_under(student: ModelState, questions: list[Question]) -> Any:
-    """The words of questions, in the student's tokens."""
+    """The words of questions, all their turns, in the student's tokens."""
     tokenizer = student.renderer().tokenizer
-    texts = [q.text for q in questions]
+    texts = ["\n".join(turn.content for turn in q.prompt.turns) for q in questions]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     return words_of(ids, [q.family for q in questions])
 

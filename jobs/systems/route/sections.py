@@ -1,65 +1,45 @@
-"""The ledger of routed paths, and the report's section on them: what was asked and what that saved."""
+"""The report's section on routed arms: what was asked, what that saved, and what it cost in accuracy."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 
-from jobs.experiment.arms.route import RouteArm
 from jobs.results.judged import Judged, baseline_of
 from jobs.results.outcome import Outcome, Section, Start, StudentPath
-from jobs.run.slices import Sliced
-from jobs.stages.pool import AnswerPool
-from jobs.systems.route.asking import Asked
+from jobs.stages.score import PoolScores
+from jobs.systems.route.asking import Asked, distinct, usable_in
 from jobs.systems.route.learning import Routed
-from jobs.systems.route.paths import arm_of
 
 ABOUT = (
     "All teachers answer the first questions. Each other question is asked of one teacher, and of the next "
-    "one if its answer is wrong and another try is allowed. Gain is how much more value an answer has if its "
-    "teacher is chosen by question, less the best teacher's, on first questions that the choice had not "
-    "seen (95 % interval). 1 is a right answer that is the easiest to learn, 0 a wrong one. Where the "
-    "interval holds 0, the best teacher is asked."
+    "one if it has no usable answer and another try is allowed. The table counts different questions, once "
+    "for each teacher that is asked. A usable answer is right and could be scored."
 )
-ASKED = "Whom the other questions were asked of, as shares of these calls"
-SHARE = "share of "
+TOLD = (
+    "Can teachers be chosen by question? Value is 1 for a right answer that is the easiest, 0 for a wrong one"
+)
+WHOM = "Whom the other questions were asked of"
+PRICE = "What it saved and what it cost"
 
 
-def ledger_of(chosen: Sliced) -> pd.DataFrame:
-    """Counts of final states (columns kind, state, count): of questions, and of the answers that were asked
-    for.
-    """
-    each = [own.groupby(["kind", "state"]).size() for own in chosen.each("ledger", ["kind", "state"])]
-    return pd.concat(each).groupby(level=[0, 1]).sum().reset_index(name="count")
-
-
-def figures_of(
-    start: Start, path: StudentPath, route: Routed, asked: Asked, pool: AnswerPool, chosen: Sliced
-) -> dict[str, float]:
-    """Numbers about what a path asked and learned from."""
-    e, told = start.experiment, route.told
-    questions, everyone = len(start.questions), len(e.teachers)
-    calls = sum(map(len, asked.values()))
-    rest = frozenset(start.questions) - route.first
-    right = set()
-    for answers in pool.each():
-        right |= set(answers["question_id"][answers["state"] == "verified"].tolist())
+def figures_of(start: Start, route: Routed, asked: Asked, scores: PoolScores) -> dict[str, float]:
+    """Numbers about what a path asked."""
+    questions, everyone = start.questions, len(start.experiment.teachers)
+    rest = frozenset(questions) - route.first
+    usable = usable_in(scores, asked) & rest
+    made = sum(distinct(questions, ids) for ids in asked.values())
+    most = distinct(questions, questions) * everyone
     figures = {
-        "first questions": float(len(route.first)),
-        "gain": told["gain"],
-        "gain, low": told["low"],
-        "gain, high": told["high"],
-        "chosen by question": float(arm_of(path).by == "router" and (told["can_tell"] or arm_of(path).force)),
-        "calls": float(calls * e.generate.samples),
-        "calls if all were asked": float(questions * everyone * e.generate.samples),
-        "calls saved": 1 - calls / (questions * everyone),
-        "other questions with a right answer": len(right & rest) / len(rest) if rest else float("nan"),
+        "first questions": float(distinct(questions, route.first)),
+        "asked": float(made),
+        "if all were asked": float(most),
+        "saved": 1 - made / most,
+        "other questions with a usable answer": len(usable) / len(rest) if rest else float("nan"),
     }
     if start.asked:
-        figures["and if all were asked"] = right_by_anyone(start, rest)
-    others = {t: len(ids - route.first) for t, ids in asked.items()}
-    shares = {SHARE + t: count / max(1, sum(others.values())) for t, count in others.items()}
-    return figures | {"examples": float(chosen.counts()["chosen"])} | shares
+        figures["with a right answer, if all were asked"] = right_by_anyone(start, rest)
+    return figures
 
 
 def right_by_anyone(start: Start, questions: frozenset[str]) -> float:
@@ -71,25 +51,63 @@ def right_by_anyone(start: Start, questions: frozenset[str]) -> float:
 
 
 def sections(outcome: Outcome) -> Iterable[Section]:
-    """What was asked, what that saved, and what it cost in accuracy."""
+    """Nothing further: what is told is added while students are taught."""
+    return ()
+
+
+def lines_of(outcome: Outcome, routes: Mapping[StudentPath, Routed]) -> list[Section]:
+    """What was asked, what the first questions told, and the arms' accuracy beside the baseline's."""
+    made = [p for p in routes if (p, 1) in outcome.rounds]
+    if not made or any(own.evaluation is None for (p, _), own in outcome.rounds.items() if p in routes):
+        return []
+    rows = [
+        {"student": p.student, "arm": p.arm.name, "seed": p.seed, **outcome.rounds[p, 1].figures}
+        for p in made
+    ]
+    notes = {
+        TOLD: [f"{p.label}: {told_of(routes[p])}" for p in made if routes[p].arm.by == "router"],
+        WHOM: [f"{p.label}: {shares_of(outcome, p, routes[p])}" for p in made],
+        PRICE: list(prices_of(outcome, made)),
+    }
+    table = pd.DataFrame(rows)
+    return [Section("route", "Whom to ask", ABOUT, table, {k: v for k, v in notes.items() if v})]
+
+
+def told_of(route: Routed) -> str:
+    """Whether teachers are chosen by question, and by what this is judged."""
+    told = route.told
+    gain = f"{told['gain']:+.3f} ({told['low']:.3f} to {told['high']:.3f})"
+    means = sorted(told["means"].items(), key=lambda item: -item[1])
+    known = ", ".join(f"{name} {value:.2f}" for name, value in means)
+    if told["can_tell"]:
+        done = "yes: choosing by question gains"
+    elif route.arm.force:
+        done = "chosen by question all the same, because it is forced. Gain"
+    else:
+        done = f"no, so {told['best']} was asked alone. Gain"
+    return f"{done} {gain} over {told['best']}, on first questions not seen; mean values {known}"
+
+
+def shares_of(outcome: Outcome, path: StudentPath, route: Routed) -> str:
+    """The teachers of the questions outside the first part, with their shares."""
+    counts: dict[str, int] = {}
+    scores = outcome.scores(path, 1)
+    for answers in scores.pool.each() if scores is not None else ():
+        own = answers[(answers["sample"] == 0) & ~answers["question_id"].isin(route.first)]
+        for teacher, count in own["teacher"].value_counts().items():
+            counts[str(teacher)] = counts.get(str(teacher), 0) + int(count)
+    total = sum(counts.values())
+    told = sorted(counts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {count / total:.0%}" for name, count in told) or "nobody"
+
+
+def prices_of(outcome: Outcome, paths: Iterable[StudentPath]) -> Iterable[str]:
+    """For each arm what it saved, and how much its student is behind the baseline's after the last round."""
     e = outcome.start.experiment
-    paths = [p for p in outcome.paths if isinstance(p.arm, RouteArm) and (p, 1) in outcome.rounds]
-    if not paths:
-        return
-    judged, baseline = Judged(outcome), baseline_of(e)
-    compared = {(s, a): c for s, a, c in judged.comparisons([baseline])}
-    rows, asked = [], []
-    for student, arm in dict.fromkeys((p.student, p.arm.name) for p in paths):
-        own = [outcome.rounds[p, 1].figures for p in paths if (p.student, p.arm.name) == (student, arm)]
-        mean = {name: float(np.mean([f[name] for f in own])) for name in own[0]}
-        row: dict[str, object] = {"student": student, "arm": arm, "seeds": len(own)}
-        row |= {name: value for name, value in mean.items() if not name.startswith(SHARE)}
-        shares = [(value, name.removeprefix(SHARE)) for name, value in mean.items() if name.startswith(SHARE)]
-        told = ", ".join(f"{name} {value:.0%}" for value, name in sorted(shares, reverse=True) if value)
-        asked.append(f"{student}, {arm}: {told}")
-        found = compared.get((student, arm))
-        if found is not None:
-            d = found.difference
-            row |= {f"less {baseline}": d.value, "low": d.low, "high": d.high}
-        rows.append(row)
-    yield Section("route", "Whom to ask", ABOUT, pd.DataFrame(rows), {ASKED: asked})
+    baseline, known = baseline_of(e), list(paths)
+    compared = {(s, a): c.verdict for s, a, c in Judged(outcome).comparisons([baseline])}
+    for student, arm in dict.fromkeys((p.student, p.arm.name) for p in known):
+        own = [outcome.rounds[p, 1].figures for p in known if (p.student, p.arm.name) == (student, arm)]
+        saved = float(np.mean([figures["saved"] for figures in own]))
+        verdict = compared.get((student, arm), "the baseline of the comparisons")
+        yield f"{student}, {arm}: saved {saved:.0%} of what asking all would take. {verdict}"
