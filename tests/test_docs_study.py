@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from jobs.results.values import Values, compared, pool_of
+from jobs.results.values import BEFORE, Values, compared, pool_of, values_from
 from jobs.study.parts import PLACEHOLDER, cells_of, load_study, members_of
 from jobs.study.published import compared_again
 from jobs.study.running import lineages_in
@@ -292,3 +292,30 @@ def test_the_next_study_can_be_run_and_holds_both_strongest_teachers_in_every_pa
     assert study.parts["selectors"].seeds == 5
     (few, _) = cells_of(study, "tokens", members)
     assert (few.experiment.train.tokens, few.experiment.train.steps) == (61_000, None)
+
+
+def test_what_is_said_of_the_control_by_rate_and_clip_follows_from_the_questions() -> None:
+    rows = pd.read_parquet("docs/ogls_sd/control.parquet")
+    rows = rows.astype(dict.fromkeys(("student", "arm", "question", "family", "setting"), object))
+    clips = {
+        "lambda zero": "two-sided",
+        "one sided": "one-sided",
+        "unclipped": "none",
+        "per token": "per token",
+    }
+    page, stays = words("docs/ogls_sd.md"), set()
+    for setting, own in rows.groupby("setting"):
+        values = values_from(own, "accuracy")
+        rate = float(str(setting).partition("=")[2])
+        for arm, clip in clips.items():
+            cells, holds = [f"{rate:.0e}".replace("e-0", "e-"), clip], []
+            for student in ("rob", "pia"):
+                d = compared(values, student, arm, BEFORE, pool_of([values])).difference
+                told = "{:+.1f} ({:.1f} to {:.1f})".format(*(100 * x + 0.0 for x in (d.value, d.low, d.high)))
+                cells += [f"{100 * values.mean((student, arm)):.1f}", told]
+                holds.append(d.low <= 0 <= d.high)
+            assert " | ".join(cells) in page, cells
+            stays |= {(cells[0], clip)} if all(holds) else set()
+    assert {rate for rate, clip in stays if clip == "two-sided"} == {"1e-4", "2e-5"}
+    assert {rate for rate, clip in stays if clip == "one-sided"} <= {"2e-5"}
+    assert {rate for rate, clip in stays if clip in ("none", "per token")} == {"5e-4", "1e-4", "2e-5"}
