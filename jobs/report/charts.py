@@ -1,6 +1,7 @@
 """The report's charts, as SVG. The report shows each chart's numbers in a table beside it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -151,20 +152,35 @@ def compatibility_chart(wins: pd.DataFrame) -> str:
     return svg
 
 
-def curves_chart(curves: Curves, title: str) -> str:
-    """The points of each line with their intervals, joined in the order of x."""
-    figure, axis = new_figure(9, 4)
-    for k, (name, points) in enumerate(curves.lines.items()):
-        own = sorted(points, key=lambda p: p.x)
-        x, y = [p.x for p in own], [p.y for p in own]
-        spread = [[p.y - p.low for p in own], [p.high - p.y for p in own]]
-        style = {"marker": "osD^vPX*"[k % 8], "color": PALETTE[k % len(PALETTE)], "ms": 4, "lw": 1}
-        axis.errorbar(x, y, yerr=spread, capsize=2, elinewidth=0.7, label=name, **style)
-    axis.set_xlabel(curves.x)
-    axis.set_ylabel(curves.y)
-    axis.grid(color="#e6e9ed")
-    axis.set_axisbelow(True)
-    axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+def curves_chart(curves: Sequence[Curves], title: str) -> str:
+    """The points of each line with their intervals, joined in the order of x, with a panel for each x."""
+    figure, _ = new_figure(9 if len(curves) == 1 else 12, 4)
+    figure.clear()
+    panels = list(figure.subplots(1, len(curves), squeeze=False, sharey=True).flat)
+    names = list(dict.fromkeys(name for own in curves for name in own.lines))
+    for panel, told in zip(panels, curves, strict=True):
+        for name, points in told.lines.items():
+            own, k = sorted(points, key=lambda p: p.x), names.index(name)
+            x, y = [p.x for p in own], [p.y for p in own]
+            spread = [[p.y - p.low for p in own], [p.high - p.y for p in own]]
+            style = {"marker": "osD^vPX*"[k % 8], "color": PALETTE[k % len(PALETTE)], "ms": 4, "lw": 1}
+            panel.errorbar(x, y, yerr=spread, capsize=2, elinewidth=0.7, label=name, **style)
+        panel.set_xlabel(told.x)
+        panel.grid(color="#e6e9ed")
+        panel.set_axisbelow(True)
+    panels[0].set_ylabel(curves[0].y)
+    handles: dict[str, Any] = {}
+    for panel in panels:
+        lines, labels = panel.get_legend_handles_labels()
+        handles |= dict(zip(labels, lines, strict=True))
+    panels[-1].legend(
+        handles.values(),
+        handles.keys(),
+        fontsize=7,
+        frameon=False,
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+    )
     return as_svg(figure, title)
 
 

@@ -133,7 +133,7 @@ class Section:
         about: one or two sentences below the heading.
         table: the section's numbers.
         notes: lists of lines, each by the sentence that introduces it.
-        curves: a figure of some of the numbers.
+        curves: a figure of some of the numbers, in panels of which each has the same lines.
     """
 
     id: str
@@ -141,7 +141,7 @@ class Section:
     about: str
     table: pd.DataFrame
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    curves: Curves | None = None
+    curves: Sequence[Curves] = ()
 
 
 ALONE = "alone"  # the condition of an evaluation in which the student answers by itself

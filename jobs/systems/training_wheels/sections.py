@@ -76,7 +76,7 @@ def sections(outcome: Outcome) -> Iterable[Section]:
         ABOUT,
         pd.DataFrame(found.rows()),
         {SPECULATIVE: found.speculative_lines()},
-        found.curves(),
+        (found.by_calls(), found.by_seconds()),
     )
     budgets = [b for b in wheels_of(e).budgets if b]
     contrasts = [
@@ -167,17 +167,32 @@ class Conditions:
                 "of the other": self.figures[theirs].get("calls", float("nan")),
             }
 
-    def curves(self) -> Curves:
+    def by_seconds(self) -> Curves:
+        """Accuracy against the processors' time that answering took."""
+        lines: dict[str, list[Point]] = {}
+        for who, i in self.intervals.items():
+            x = self.figures[who].get("seconds", float("nan"))
+            if x == x:
+                point = Point(1000 * x, 100 * i.value, 100 * i.low, 100 * i.high)
+                lines.setdefault(self.line_of(who), []).append(point)
+        return Curves("processor-milliseconds per token", "accuracy, % (95 % intervals)", lines)
+
+    @staticmethod
+    def line_of(who: Answers) -> str:
+        """The line of a figure on which these answers lie."""
+        place = who.condition.partition(", ")[2]
+        if who.condition == TEACHER:
+            return f"{who.student} · {TEACHER} ({who.arm})"
+        return f"{who.student} · {who.arm}" + (f", {place}" if place else "")
+
+    def by_calls(self) -> Curves:
         """Accuracy against calls: the student's own, limited, at other places, and speculative decoding."""
         lines: dict[str, list[Point]] = {}
         for who, i in self.intervals.items():
-            at = [100 * self.figures[who].get("calls", float("nan"))]
-            place = who.condition.partition(", ")[2]
-            line = f"{who.student} · {who.arm}" + (f", {place}" if place else "")
-            if who.condition == TEACHER:
-                at, line = [100.0], f"{who.student} · {TEACHER} ({who.arm})"
-            points = [Point(x, 100 * i.value, 100 * i.low, 100 * i.high) for x in at if x == x]
-            lines.setdefault(line, []).extend(points)
+            calls = 1.0 if who.condition == TEACHER else self.figures[who].get("calls", float("nan"))
+            if calls == calls:
+                point = Point(100 * calls, 100 * i.value, 100 * i.low, 100 * i.high)
+                lines.setdefault(self.line_of(who), []).append(point)
         for who, i in self.intervals.items():
             for student, arm in self.arms if who.condition == TEACHER else ():
                 overlap = self.figures[Answers(student, arm, ALONE)].get("overlap", float("nan"))
