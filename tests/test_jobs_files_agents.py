@@ -295,8 +295,14 @@ def test_what_was_said_before_a_question_is_part_of_it() -> None:
     found = turns_of({"query": "And 2?", "response": "2", "history": [[Q, "17"]]})
     assert found.prompt is not None
     assert [turn.content for turn in found.prompt.turns] == [Q, "17", "And 2?"]
-    with pytest.raises(NotUnderstood, match="no list of pairs"):
-        turns_of({"question": "And 2?", "answer": "2", "history": [{"role": "user", "content": Q}]})
+    before = [{"role": "user", "content": Q}, {"role": "assistant", "content": "17"}]
+    for name in ("history",):
+        found = turns_of({"question": "And 2?", "answer": "2", name: before})
+        assert found.prompt is not None
+        assert [turn.content for turn in found.prompt.turns] == [Q, "17", "And 2?"]
+    for history in ("talk", ["a", "b"], [["q", None]]):
+        with pytest.raises(NotUnderstood, match="no list of pairs"):
+            turns_of({"question": "And 2?", "answer": "2", "history": history})
 
 
 @pytest.mark.parametrize(
@@ -312,9 +318,209 @@ def test_what_was_said_before_a_question_is_part_of_it() -> None:
             {"messages": [{"type": "human", "content": Q}, {"type": "ai", "invalid_tool_calls": [{"x": 1}]}]},
             "LangChain calls invalid",
         ),
-        ({"steps": [{"source": "user", "message": Q}, {"source": "robot", "message": "x"}]}, "robot"),
+        ({"steps": [{"source": "user", "message": Q, "observation": 3}]}, "ATIF steps in an unknown form"),
     ],
 )
 def test_what_is_no_text_is_refused_by_name(row: dict[str, Any], reason: str) -> None:
     with pytest.raises(NotUnderstood, match=reason):
         turns_of(row)
+
+
+def told(row: dict[str, Any]) -> tuple[list[str], str]:
+    """The question's turns, and the answer."""
+    found = turns_of(row)
+    asked = [] if found.prompt is None else [turn.content for turn in found.prompt.turns]
+    return asked, "" if found.answer is None else found.answer.content
+
+
+U = {"role": "user", "content": Q}
+E = {"role": "assistant", "content": "17"}
+OTHER = {"role": "assistant", "content": "16"}
+
+
+@pytest.mark.parametrize(
+    ("row", "asked", "answer"),
+    [
+        # what a row says in its columns is not replaced by a list beside them
+        ({"id": "1", "response": "mine", "history": [U, OTHER]}, [], "mine"),
+        ({"question": Q, "response": "mine", "trajectory": [U, OTHER]}, [Q], "mine"),
+        ({"prompt": [U], "completion": [E], "trajectory": [U, OTHER]}, [Q], "17"),
+        (
+            {"instruction": Q, "output": "17", "input": "", "steps": [{"source": "user", "message": "x"}]},
+            [Q],
+            "17",
+        ),
+        ({"question": "How many?", "query": "SELECT 1", "response": "3"}, ["How many?"], "3"),
+        ({"question": Q, "answer": "17", "functions": ["f", "g"]}, [Q], "17"),
+        ({"question": Q, "answer": "17", "trajectory": [{"from": "A", "to": "B"}]}, [Q], "17"),
+        ({"question": Q, "answer": "17", "steps": [{"source": "lemma 1", "text": "x"}]}, [Q], "17"),
+        # an answer in a column beside turns that have none
+        ({"messages": [U], "response": "17"}, [Q], "17"),
+        ({"input": [U], "output": "17"}, [Q], "17"),
+        ({"messages": [], "question": Q, "response": "17"}, [Q], "17"),
+        # turns that are JSON text, and speakers in other words
+        ({"prompt": json.dumps([U]), "response": "17"}, [Q], "17"),
+        ({"messages": [{"role": "User", "content": Q}, {"role": "AI", "content": "17"}]}, [Q], "17"),
+        (
+            {"messages": [{"type": "HumanMessage", "content": Q}, {"type": "AIMessage", "content": "17"}]},
+            [Q],
+            "17",
+        ),
+        # a column that says how to answer is no reasoning
+        ({"input": Q, "output": "17", "reasoning": "off"}, [Q], "17"),
+    ],
+)
+def test_columns_beside_turns(row: dict[str, Any], asked: list[str], answer: str) -> None:
+    assert told(row) == (asked, answer)
+    found = turns_of(row).answer
+    assert found is None or found.reasoning is None
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": [U, OTHER], "response": "17"}, "two answers"),
+        ({"question": "Who spoke first?", "input": [U, E], "answer": "the user"}, "a column input"),
+        ({"instructions": "Be brief.", "input": Q, "output": "17"}, "a column instructions"),
+        ({"messages": [U, E | {"toolInvocations": [{"x": 1}]}]}, "toolInvocations"),
+        ({"messages": [U, E | {"recipient": "functions.calc"}]}, "recipient"),
+        ({"prompt": Q, "completion": "bad", "kto_tag": False}, "label calls bad"),
+        (
+            {"contents": [{"role": "user", "parts": [{"text": Q}]}, {"role": "model", "parts": [3]}]},
+            "unknown",
+        ),
+        ({"contents": [{"parts": [{"functionCall": {"args": {"a": 1}}}]}]}, "unknown form"),
+        ({"input": [U, {"type": "reasoning", "summary": ["hm"]}]}, "reasoning without an answer"),
+        ({"messages": [U, E | {"tool_calls": [{"name": "f", "how": {"a": 1}}]}]}, "not known"),
+        (
+            {
+                "messages": [
+                    U,
+                    {
+                        "role": "assistant",
+                        "reasoning_content": "A",
+                        "content": [{"type": "thinking", "thinking": "B"}, {"type": "text", "text": "17"}],
+                    },
+                ]
+            },
+            "reasoning",
+        ),
+        ({"conversation": [{"human": Q, "assistant": "bad", "loss": False}]}, "not to be learnt"),
+        (
+            {"conversations": [U, {"from": "function_call", "value": '{"name": "f"}', "loss": False}]},
+            "not to be learnt",
+        ),
+    ],
+)
+def test_what_would_be_lost_is_refused(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(NotUnderstood, match=reason):
+        turns_of(row)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"name": "calc", "kwargs": ARGUMENTS},
+        {"name": "calc", "arguments": None, "args": ARGUMENTS},
+        {"function": {"name": "calc"}, "arguments": ARGUMENTS},
+        {"function": "calc", "arguments": ARGUMENTS, "id": "c1"},
+        {"type": "function", "function": {"name": "calc", "arguments": json.dumps(ARGUMENTS)}},
+    ],
+)
+def test_arguments_of_a_call_are_found_wherever_they_stand(call: dict[str, Any]) -> None:
+    found = turns_of({"messages": [U, {"role": "assistant", "content": "", "tool_calls": [call]}]}).answer
+    assert found is not None
+    assert [(c.name, json.loads(c.arguments)) for c in found.tool_calls] == [("calc", ARGUMENTS)]
+
+
+def test_calls_and_reasoning_of_other_programs_are_kept() -> None:
+    langchain = {
+        "messages": [
+            {"type": "human", "content": Q},
+            {
+                "type": "ai",
+                "content": "Let me",
+                "additional_kwargs": {"tool_calls": [CALL], "reasoning_content": "Hm"},
+            },
+            {"type": "tool", "content": "12", "tool_call_id": "c1"},
+            {"type": "ai", "content": "17"},
+        ]
+    }
+    camel = {
+        "messages": [
+            U,
+            {"role": "assistant", "content": "Let me", "reasoning_content": "Hm", "toolCalls": [CALL]},
+            {"role": "tool", "toolCallId": "c1", "content": "12"},
+            E,
+        ]
+    }
+    tau = {
+        "messages": [
+            U,
+            {"role": "assistant", "content": "Let me", "reasoning_content": "Hm", "tool_calls": [CALL]},
+            {"role": "tool", "id": "c1", "content": "12"},
+            E,
+        ]
+    }
+    apart = {
+        "messages": [
+            U,
+            {"role": "assistant", "content": "", "reasoning_content": "Hm"},
+            {"role": "assistant", "content": "Let me"},
+            {"role": "assistant", "content": "", "tool_calls": [CALL]},
+            {"role": "tool", "tool_call_id": "c1", "content": "12"},
+            E,
+        ]
+    }
+    bedrock = {
+        "messages": [
+            {"role": "user", "content": [{"text": Q}]},
+            {
+                "role": "assistant",
+                "reasoning_content": "Hm",
+                "content": [
+                    {"text": "Let me"},
+                    {"toolUse": {"toolUseId": "c1", "name": "calc", "input": ARGUMENTS}},
+                ],
+            },
+            {"role": "user", "content": [{"toolResult": {"toolUseId": "c1", "content": [{"text": "12"}]}}]},
+            {"role": "assistant", "content": [{"text": "17"}]},
+        ]
+    }
+    for row in (langchain, camel, tau, apart, bedrock):
+        found = turns_of(row)
+        assert found.prompt is not None
+        asked, turns = question_and_turns(found.prompt, found.answer, found.said)
+        assert asked.turns == ASKED
+        assert turns == (called("Let me", "Hm"), answered(), END), row
+
+
+def test_what_is_learnt_of_responses_is_what_was_answered() -> None:
+    row = {"input": [U, OTHER, {"role": "user", "content": "Check."}], "output": "17"}
+    found = turns_of(row)
+    assert found.prompt is not None
+    asked, turns = question_and_turns(found.prompt, found.answer, found.said)
+    assert ([t.content for t in asked.turns], [t.content for t in turns]) == ([Q, "16", "Check."], ["17"])
+    with_calls = [U, {"role": "assistant", "content": "Let me", "tool_calls": [CALL]}, OPENAI[2]]
+    found = turns_of({"input": with_calls, "output": "17"})
+    assert found.prompt is not None
+    assert found.prompt.turns[1:] == (called("Let me"), answered())
+    text = {"input": Q, "output": [{"type": "message", "role": "assistant", "content": "17"}]}
+    assert told(text) == ([Q], "17")
+
+
+def test_an_empty_result_and_a_greeting_are_no_reason_to_lose_a_trajectory() -> None:
+    for result in ("", None, []):
+        turns = [OPENAI[0], OPENAI[1], {"role": "tool", "tool_call_id": "c1", "content": result}, E]
+        found = turns_of({"messages": [{"role": "assistant", "content": "Hello!"}, *turns]})
+        assert found.prompt is not None
+        asked, said = question_and_turns(found.prompt, found.answer, found.said)
+        assert [turn.content for turn in asked.turns] == ["Hello!", Q]
+        assert said == (called(), answered(text=""), END)
+
+
+def test_what_is_json_within_a_text_is_repaired_like_all_else() -> None:
+    odd = json.dumps([{"role": "user", "content": "a\ud83d b\u0000"}, E])
+    found = turns_of({"messages": odd})
+    assert found.prompt is not None
+    assert found.prompt.text == "a\ufffd b"

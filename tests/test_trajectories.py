@@ -191,7 +191,7 @@ DONE = {"role": "assistant", "content": "A: 5"}
             trace(calling(), TOLD, {"role": "tool", "content": "6"}, DONE),
             "more results of tools than calls",
         ),
-        (trace(DONE, calling(), TOLD, DONE), "two turns of the assistant in a row"),
+        (trace(calling(), TOLD, DONE, DONE), "a turn of the assistant where a user or a tool should"),
         (trace(calling(), {**TOLD, "tool_call_id": "c9"}, DONE), "a tool's result for the call c9"),
         (
             trace(DONE, {"role": "user", "content": "more"}, TOLD, DONE),

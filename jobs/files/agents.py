@@ -1,30 +1,37 @@
-"""Agents' and providers' layouts, rewritten as OpenAI's `messages` before a row is read: Anthropic's blocks,
-Gemini's `contents`, the items of OpenAI's Responses, LangChain's messages, ATIF's `steps`, ms-swift's turns,
-and turns under other names (`trajectory`, `traj`, `history` ...). Nothing is judged here: what a rewritten
-row holds is read, or refused by name, like any other row.
+"""Agents' and providers' layouts, rewritten as OpenAI's `messages` before a row is read: Gemini's `contents`,
+the items of OpenAI's Responses, ATIF's `steps`, pairs, and turns under other names (`trajectory`, `traj`,
+`history` ...). Nothing is judged here: what a rewritten row holds is read, or refused by name, like any other
+row. A row that has its question or its answer in columns is not rewritten.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
+from jobs.files.columns import ANSWER_NAMES, ANSWER_RANKS, QUESTION_NAMES
+from jobs.files.openai_turns import (
+    Row,
+    are_objects,
+    filled,
+    is_turn,
+    json_in,
+    result_turn,
+    speaks_as,
+    text_in,
+)
 from jobs.files.refusals import NotUnderstood
-from jobs.files.values import is_nothing
+from jobs.files.values import is_nothing, whole
 
-Row = Mapping[str, Any]
 OTHER_NAMES = ("trajectory", "traj", "history", "dialog", "dialogue", "chat")  # of a list of turns
 TURNS = ("messages", "conversations", "conversation")
-MAY_DIFFER = frozenset({"steps", "contents", "input", "answers", *OTHER_NAMES})
-# Columns that hold the question where a list of turns under another name is what was said before it.
-ASKED_BESIDE = ("instruction", "question", "prompt", "query", "input", "problem")
-# Speakers of an assistant's calls and of their results, in ShareGPT and ms-swift.
-CALLS = ("function_call", "function-call", "tool_call")
-LANGCHAIN = {"human": "user", "ai": "assistant", "aimessagechunk": "assistant"}
+MAY_DIFFER = frozenset({"steps", "contents", "input", "output", "answers", "prompt", *OTHER_NAMES})
+ITEMS = ("message", "function_call", "function_call_output", "reasoning")  # types in OpenAI's Responses
+SOURCES = ("user", "agent", "system")  # of ATIF's steps
 
 
 def in_messages(row: Row) -> tuple[str, Row]:
-    """A row with its turns under `messages`, and the name of the layout that they had. The name is empty if
-    the row is returned as it is.
+    """A row with its turns under `messages`, or under `prompt` and `completion` where they are apart, and the
+    name of the layout that they had. The name is empty if the row is returned as it is.
 
     Raises:
         NotUnderstood: the row is in a known layout, and a part of it is not known.
@@ -34,11 +41,26 @@ def in_messages(row: Row) -> tuple[str, Row]:
         return _read_text(row, named)
     if MAY_DIFFER.isdisjoint(row):
         return "", row
+    row = {**row, **{name: _turns_as_text(row[name]) for name in ("prompt", "completion") if name in row}}
     for layout, convert in LAYOUTS.items():
-        turns = convert(row)
-        if turns is not None:
-            return layout, {**row, "messages": turns}
+        try:
+            found = convert(row)
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+            raise NotUnderstood(f"{layout} in an unknown form") from error
+        if found is not None:
+            return layout, {**{name: row[name] for name in row if name not in USED}, **found}
     return "", row
+
+
+USED = ("input", "output")  # columns that are questions or answers elsewhere, once their turns were taken
+
+
+def _turns_as_text(given: Any) -> Any:
+    """Turns that are JSON text, as a list. Anything else is returned as it is."""
+    if not isinstance(given, str) or not given.lstrip().startswith("[{"):
+        return given
+    found = json_in(given)
+    return found if are_objects(found) and all(is_turn(turn) for turn in found) else given
 
 
 def _read_text(row: Row, name: str) -> tuple[str, Row]:
@@ -46,78 +68,78 @@ def _read_text(row: Row, name: str) -> tuple[str, Row]:
     given = row[name]
     if isinstance(given, str) and given.lstrip().startswith("["):
         try:
-            given = json.loads(given)
+            given = whole(json.loads(given))
         except (ValueError, RecursionError) as error:
             raise NotUnderstood(f"{name} that are a text, and no JSON") from error
         row = {**row, name: given}
     pair = {"human", "assistant"}
-    if isinstance(given, list) and given and all(isinstance(t, Mapping) and pair <= set(t) for t in given):
-        turns = [
-            {"role": r, "content": t[n]} for t in given for r, n in (("user", "human"), ("assistant",) * 2)
-        ]
-        return "pairs", {**row, name: None, "messages": turns}
+    if are_objects(given) and all(pair <= set(turn) for turn in given):
+        return "pairs", {**row, name: None, "messages": [turn for own in given for turn in _of_pair(own)]}
     return "", row
 
 
-def _other_name(row: Row) -> list[Row] | None:
+def _of_pair(pair: Row) -> list[Row]:
+    marks = {n: v for n, v in pair.items() if n not in ("human", "assistant", "system")}
+    if strange := [
+        n for n, v in marks.items() if not isinstance(v, bool | int | float) and not is_nothing(v)
+    ]:
+        raise NotUnderstood(f"a pair with {', '.join(strange)}")
+    system = [{"role": "system", "content": pair["system"]}] if not is_nothing(pair.get("system")) else []
+    asked = {"role": "user", "content": pair["human"]}
+    return [*system, asked, {"role": "assistant", "content": pair["assistant"], **marks}]
+
+
+def _has(row: Row, names: Sequence[str]) -> bool:
+    return any(not is_nothing(row.get(name)) for name in names)
+
+
+def _other_name(row: Row) -> Row | None:
     """Turns under another name. SWE-agent has them in `history`, and single steps in `trajectory`."""
-    is_asked = any(not is_nothing(row.get(name)) for name in ASKED_BESIDE)
-    for name in OTHER_NAMES[:2] if is_asked else OTHER_NAMES:
-        given = row.get(name)
-        if isinstance(given, str) and given.lstrip().startswith("[{"):
-            given = _json(given)
-        if isinstance(given, list) and given and all(_is_turn(turn) for turn in given):
-            return list(given)
+    if _has(row, (*QUESTION_NAMES, *ANSWER_RANKS[0])):
+        return None
+    for name in OTHER_NAMES:
+        given = _turns_as_text(row.get(name))
+        if are_objects(given) and all(is_turn(turn) for turn in given):
+            return {"messages": list(given)}
     return None
 
 
-def _is_turn(turn: Any) -> bool:
-    return isinstance(turn, Mapping) and any(isinstance(turn.get(n), str) for n in ("role", "from", "type"))
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _xlam(row: Row) -> list[Row] | None:
+def _xlam(row: Row) -> Row | None:
     """A query, and the calls that answer it."""
     answers = row.get("answers")
-    calls = _json(answers) if isinstance(answers, str) else answers
-    if not isinstance(row.get("query"), str) or not isinstance(calls, list) or not calls:
+    calls = json_in(answers) if isinstance(answers, str) else answers
+    if not isinstance(row.get("query"), str) or not are_objects(calls) or _has(row, ANSWER_NAMES):
         return None
-    if not all(isinstance(call, Mapping) and "name" in call and "arguments" in call for call in calls):
+    if not all("name" in call and "arguments" in call for call in calls):
         return None
-    return [
-        {"role": "user", "content": row["query"]},
-        {"role": "assistant", "content": "", "tool_calls": calls},
-    ]
+    asked = {"role": "user", "content": row["query"]}
+    return {"messages": [asked, {"role": "assistant", "content": "", "tool_calls": calls}]}
 
 
-def _gemini(row: Row) -> list[Row] | None:
+def _gemini(row: Row) -> Row | None:
     """Gemini's `contents`: roles user, model and function, with parts."""
     given = row.get("contents")
+    given = json_in(given) if isinstance(given, str) and given.lstrip().startswith("[{") else given
     if not are_objects(given) or not all("parts" in turn for turn in given):
+        return None
+    if _has(row, QUESTION_NAMES):
         return None
     turns: list[Row] = []
     told = row.get("systemInstruction") or row.get("system_instruction")
-    if isinstance(told, Mapping):
-        turns.append({"role": "system", "content": "".join(_gemini_text(p) for p in told.get("parts", ()))})
+    if not is_nothing(told):
+        turns.append({"role": "system", "content": _gemini_told(told)})
     for turn in given:
         speaker = str(turn.get("role") or "user")
         role = {"model": "assistant", "function": "tool"}.get(speaker, speaker)
-        text, thought = list[str](), list[str]()
-        calls, results = list[Row](), list[Row]()
-        for part in turn["parts"]:
-            if found := _first(part, "functionCall", "function_call"):
+        text, thought, calls, results = list[str](), list[str](), list[Row](), list[Row]()
+        for part in [turn["parts"]] if isinstance(turn["parts"], Mapping) else turn["parts"] or ():
+            if found := filled(part, "functionCall", "function_call"):
                 calls.append(
                     {"name": found["name"], "arguments": found.get("args") or {}, "id": found.get("id")}
                 )
-            elif found := _first(part, "functionResponse", "function_response"):
-                results.append(_result(found.get("response"), found.get("id"), found.get("name")))
-            else:
+            elif found := filled(part, "functionResponse", "function_response"):
+                results.append(result_turn(found.get("response"), found.get("id"), found.get("name")))
+            elif list(part) not in (["thoughtSignature"], ["thought_signature"]):  # encrypted reasoning
                 (thought if part.get("thought") is True else text).append(_gemini_text(part))
         turns += results
         if text or calls or not results:
@@ -125,7 +147,14 @@ def _gemini(row: Row) -> list[Row] | None:
             own |= {"tool_calls": calls} if calls else {}
             own |= {"reasoning_content": "".join(thought)} if thought else {}
             turns.append(own)
-    return turns
+    return {"messages": turns}
+
+
+def _gemini_told(told: Any) -> str:
+    if isinstance(told, str):
+        return told
+    parts = told.get("parts") if isinstance(told, Mapping) else None
+    return "".join(_gemini_text(part) for part in ([parts] if isinstance(parts, Mapping) else parts or ()))
 
 
 def _gemini_text(part: Any) -> str:
@@ -135,216 +164,125 @@ def _gemini_text(part: Any) -> str:
     raise NotUnderstood(f"a part of the content with {names}")
 
 
-def _responses(row: Row) -> list[Row] | None:
-    """The items of OpenAI's Responses: in `input`, and what was answered in `output`."""
-    given, answered = row.get("input"), row.get("output")
-    if not are_objects(given) or not all("role" in item or "type" in item for item in given):
+def _responses(row: Row) -> Row | None:
+    """The items of OpenAI's Responses: in `input`, which may be a text, and what was answered in `output`.
+    Chat turns in `input` are items too.
+    """
+    given: Any = row.get("input")
+    answered: Any = row.get("output")
+    asked, said = _are_items(given), are_objects(answered) and _are_items(answered)
+    if not (asked or (isinstance(given, str) and said)):
         return None
-    items = [*given, *(answered if are_objects(answered) else [])]
-    items += [{"role": "assistant", "content": answered}] if isinstance(answered, str) and answered else []
+    if _has(row, [name for name in QUESTION_NAMES if name != "input"]):
+        return None
     told = row.get("instructions")
-    turns: list[dict[str, Any]] = (
-        [{"role": "system", "content": told}] if isinstance(told, str) and told else []
-    )
+    turns: list[Row] = [{"role": "system", "content": told}] if isinstance(told, str) and told else []
+    turns += _items(given) if asked else [{"role": "user", "content": given}]
+    if said:
+        return {"prompt": turns, "completion": _items(answered)}
+    if isinstance(answered, str) and answered.strip():
+        return {"prompt": turns, "completion": answered}
+    if not is_nothing(answered):
+        raise NotUnderstood(f"an output that is neither text nor items but a {type(answered).__name__}")
+    return {"messages": turns}
+
+
+def _are_items(given: Any) -> bool:
+    return are_objects(given) and all(is_turn(one) or str(one.get("type")) in ITEMS for one in given[:1])
+
+
+def _items(given: Sequence[Any]) -> list[Row]:
+    """Items as turns: reasoning, text and calls that follow each other are one turn of the assistant."""
+    turns: list[dict[str, Any]] = []
     thoughts: list[str] = []
-    for item in items:
-        kind = item.get("type", "message")
+    for item in given:
+        kind = item.get("type") or "message"
         if kind == "reasoning":
-            parts = [
-                *(item.get("content") or []),
-                *([] if item.get("content") else item.get("summary") or []),
-            ]
-            thoughts += [str(part.get("text") or "") for part in parts]
-        elif kind == "function_call_output":
-            turns.append(_result(item.get("output"), item.get("call_id"), item.get("name")))
-        elif kind in ("function_call", "message"):
-            is_call = kind == "function_call"
-            role = "assistant" if is_call else str(item.get("role"))
-            before = turns[-1] if turns and turns[-1]["role"] == role == "assistant" else None
-            own: dict[str, Any] = before or {"role": role, "content": ""}
-            if is_call:
-                call = {
-                    "name": item.get("name"),
-                    "arguments": item.get("arguments"),
-                    "id": item.get("call_id"),
-                }
-                own["tool_calls"] = [*own.get("tool_calls", ()), call]
-            elif before is not None and (before["content"] or before.get("tool_calls")):
-                raise NotUnderstood("two turns of the assistant in a row")
-            else:
-                own["content"] = item.get("content")
-            if thoughts and role == "assistant":
-                own["reasoning_content"] = "".join([own.get("reasoning_content", ""), *thoughts])
-                thoughts = []
-            if before is None:
-                turns.append(own)
-        else:
+            thoughts += [text_in(part) for part in item.get("content") or item.get("summary") or ()]
+            continue
+        if kind == "function_call_output":
+            turns.append(result_turn(item.get("output"), item.get("call_id"), item.get("name")))
+            continue
+        if kind not in ("function_call", "message"):
             raise NotUnderstood(f"an item of type {kind}")
+        role = "assistant" if kind == "function_call" else speaks_as(item.get("role"))
+        if thoughts and role != "assistant":
+            raise NotUnderstood("reasoning before a turn of the " + str(role))
+        before = turns[-1] if turns and turns[-1]["role"] == role == "assistant" else None
+        if kind == "message":
+            own = {name: value for name, value in item.items() if name not in ("type", "id", "status")}
+            if before is not None and (not is_nothing(before.get("content")) or before.get("tool_calls")):
+                raise NotUnderstood("two turns of the assistant in a row")
+            if before is not None:
+                own = {**before, **own}
+                turns.pop()
+            own["role"] = role
+            turns.append(own)
+        else:
+            call = {"name": item.get("name"), "arguments": item.get("arguments"), "id": item.get("call_id")}
+            if before is None:
+                before = {"role": role, "content": ""}
+                turns.append(before)
+            before["tool_calls"] = [*before.get("tool_calls", ()), call]
+        if thoughts:
+            turns[-1]["reasoning_content"] = "".join([turns[-1].get("reasoning_content") or "", *thoughts])
+            thoughts = []
+    if thoughts:
+        raise NotUnderstood("reasoning without an answer after it")
     return list(turns)
 
 
-def _atif(row: Row) -> list[Row] | None:
+def _atif(row: Row) -> Row | None:
     """The steps of ATIF: the agent's message and calls are one step, with their results in it."""
     steps = row.get("steps")
-    if not are_objects(steps) or not all("source" in step for step in steps):
+    steps = json_in(steps) if isinstance(steps, str) and steps.lstrip().startswith("[{") else steps
+    if not are_objects(steps) or not all(
+        step.get("source") in SOURCES and "message" in step for step in steps
+    ):
+        return None
+    if _has(row, QUESTION_NAMES):
         return None
     turns: list[Row] = []
     for step in steps:
-        source = str(step["source"])
         own: dict[str, Any] = {
-            "role": "assistant" if source == "agent" else source,
+            "role": speaks_as(step["source"]),
             "content": step.get("message"),
             "reasoning_content": step.get("reasoning_content"),
         }
-        calls = [
-            {
-                "name": call.get("function_name"),
-                "arguments": call.get("arguments"),
-                "id": call.get("tool_call_id"),
-            }
-            for call in step.get("tool_calls") or ()
-        ]
-        own |= {"tool_calls": calls} if calls else {}
+        calls: Any = step.get("tool_calls")
+        if not is_nothing(calls):
+            given = json_in(calls) if isinstance(calls, str) else calls
+            own["tool_calls"] = [_atif_call(call) for call in (given if isinstance(given, list) else [given])]
         if step.get("is_copied_context"):  # said in an earlier trajectory, and not to be learnt again
             own["train"] = False
         turns.append(own)
-        observed = step.get("observation")
-        for result in (observed.get("results") or ()) if isinstance(observed, Mapping) else ():
-            turns.append(_result(result.get("content"), result.get("source_call_id"), None))
-    return turns
+        observed: Any = step.get("observation")
+        if isinstance(observed, str) and observed.strip():
+            turns.append(result_turn(observed, None, None))
+        elif not is_nothing(observed):
+            for one in observed.get("results") or ():
+                text = one if isinstance(one, str) else one.get("content")
+                turns.append(result_turn(text, None if text is one else one.get("source_call_id"), None))
+    agent = row.get("agent")
+    tools = agent.get("tool_definitions") if isinstance(agent, Mapping) else None
+    return {"messages": turns} | ({} if is_nothing(tools) or row.get("tools") else {"tools": tools})
 
 
-LAYOUTS: Mapping[str, Callable[[Row], list[Row] | None]] = {
+def _atif_call(call: Row) -> Row:
+    return {
+        "name": call.get("function_name"),
+        "arguments": call.get("arguments"),
+        "id": call.get("tool_call_id"),
+    }
+
+
+LAYOUTS: Mapping[str, Callable[[Row], Row | None]] = {
     "ATIF steps": _atif,
     "Gemini contents": _gemini,
     "Responses items": _responses,
     "messages": _other_name,
     "query and calls": _xlam,
 }
-
-
-def are_objects(given: Any) -> TypeGuard[list[Row]]:
-    """Whether something is a list of objects, and not empty."""
-    return isinstance(given, list) and bool(given) and all(isinstance(one, Mapping) for one in given)
-
-
-def _first(part: Any, *names: str) -> Any:
-    """The first of these fields that says something. None if the part is no object."""
-    return next((part[n] for n in names if isinstance(part, Mapping) and part.get(n)), None)
-
-
-def _result(content: Any, call: Any, name: Any) -> dict[str, Any]:
-    """A tool's result. Results that are objects become JSON text."""
-    is_text = isinstance(content, str) or _is_parts(content)
-    text = content if is_text else "" if content is None else json.dumps(content, ensure_ascii=False)
-    return {"role": "tool", "content": text, "tool_call_id": call, "name": name}
-
-
-def _is_parts(content: Any) -> bool:
-    return are_objects(content) and all("type" in part for part in content)
-
-
-def openai_turns(given: Sequence[Any]) -> list[Any]:
-    """Turns in OpenAI's form. Those that have it already are returned as they are."""
-    found: list[Any] = []
-    for turn in given:
-        if not isinstance(turn, Mapping):
-            found.append(turn)
-            continue
-        own = _with_speaker(turn)
-        if isinstance(own.get("content"), list):
-            found += _without_blocks(own)
-        elif own.get("role", own.get("from")) in CALLS and found and _takes_calls(found[-1]):
-            found[-1] = _with_further_call(found[-1], own)
-        else:
-            found.append(own)
-    return found
-
-
-def _with_speaker(turn: Row) -> Row:
-    """A turn whose speaker is under `role` or `from`, and whose text is under `content` or `value`."""
-    if "role" not in turn and "from" not in turn and isinstance(turn.get("type"), str):
-        turn = _langchain(turn)
-    speaker = turn.get("role")
-    if "content" not in turn and "value" not in turn and "text" in turn:  # as SWE-agent's turns at Nebius
-        said = turn["text"]
-        if speaker == "system" and is_nothing(said):
-            said = turn.get("system_prompt")
-        turn = {**turn, "content": said}
-    ids = turn.get("tool_call_ids")
-    if speaker == "tool" and isinstance(ids, list) and len(ids) == 1 and not turn.get("tool_call_id"):
-        turn = {**turn, "tool_call_id": ids[0]}
-    if speaker in ("tool", "function") and isinstance(turn.get("content"), dict):
-        turn = {**turn, "content": json.dumps(turn["content"], ensure_ascii=False)}
-    blocks = turn.get("thinking_blocks")
-    if are_objects(blocks) and not turn.get("reasoning_content"):
-        thought = "".join(str(block.get("thinking") or "") for block in blocks)
-        turn = {**turn, "reasoning_content": thought or None}
-    return turn
-
-
-def _langchain(turn: Row) -> Row:
-    """A message of LangChain: with a type, or an object that is to be built again."""
-    if turn["type"] == "constructor" and isinstance(turn.get("kwargs"), Mapping):
-        kind = str((turn.get("id") or ["?"])[-1]).removesuffix("Message").removesuffix("MessageChunk")
-        turn = {"type": kind.lower(), **turn["kwargs"]}
-    if isinstance(turn.get("data"), Mapping):
-        turn = {**turn["data"], "type": turn["type"]}
-    if not is_nothing(turn.get("invalid_tool_calls")):
-        raise NotUnderstood("a tool call that LangChain calls invalid")
-    kind = str(turn["type"]).lower()
-    return {**{k: v for k, v in turn.items() if k not in ("type", "id")}, "role": LANGCHAIN.get(kind, kind)}
-
-
-def _takes_calls(turn: Any) -> bool:
-    """Whether a call may belong to the turn before it: the assistant's text, or another call."""
-    speaker = turn.get("role") or turn.get("from") if isinstance(turn, Mapping) else None
-    return speaker in (*CALLS, "assistant", "gpt", "model", "ai") and not turn.get("function_call")
-
-
-def _with_further_call(turn: Row, call: Row) -> Row:
-    """A turn of the assistant with one more call."""
-    speaker = turn.get("role") or turn.get("from")
-    said = turn.get("content", turn.get("value"))
-    calls = [said] if speaker in CALLS else turn.get("tool_calls") or []
-    further = call.get("content", call.get("value"))
-    merged = {k: v for k, v in turn.items() if k not in ("from", "value", "role", "content", "tool_calls")}
-    text = "" if speaker in CALLS else said
-    return {**merged, "role": "assistant", "content": text, "tool_calls": [*_each(calls), *_each(further)]}
-
-
-def _each(calls: Any) -> list[Any]:
-    """Calls as a list: each may be JSON text of one or of several."""
-    found: list[Any] = []
-    for call in calls if isinstance(calls, list) else [calls]:
-        read = _json(call) if isinstance(call, str) else call
-        found += read if isinstance(read, list) else [call if read is None else read]
-    return found
-
-
-def _without_blocks(turn: Row) -> list[Row]:
-    """A turn whose content is a list of blocks. Results of tools become turns of their own before it, calls
-    and thoughts fields of it. Other blocks stay, so that what is not text is refused by name.
-    """
-    rest, calls, thoughts, results = list[Any](), list[Any](), list[str](), list[Row]()
-    for block in turn["content"]:
-        kind = block.get("type") if isinstance(block, Mapping) else None
-        if kind == "tool_use":
-            calls.append({"name": block.get("name"), "arguments": block.get("input"), "id": block.get("id")})
-        elif kind == "tool_result":
-            results.append(_result(block.get("content"), block.get("tool_use_id"), None))
-        elif kind == "thinking":
-            thoughts.append(str(block.get("thinking") or ""))
-        elif kind in ("input_text", "output_text"):
-            rest.append({"type": "text", "text": block.get("text")})
-        elif kind != "redacted_thinking":
-            rest.append(block)
-    if len(rest) == len(turn["content"]) and rest == turn["content"]:
-        return [turn]
-    own: dict[str, Any] = {**turn, "content": rest}
-    own |= {"tool_calls": calls} if calls and not turn.get("tool_calls") else {}
-    own |= {"reasoning_content": "".join(thoughts)} if any(thoughts) else {}
-    return [*results, *([own] if rest or calls or not results else [])]
 
 
 def openai_tool(tool: Any) -> Any:
@@ -366,6 +304,7 @@ def declared(tools: Sequence[Any]) -> list[Any]:
     """Tools, with those that Gemini declares in groups one by one."""
     found: list[Any] = []
     for tool in tools:
-        group = _first(tool, "functionDeclarations", "function_declarations")
+        group = filled(tool, "functionDeclarations", "function_declarations")
+        group = [group] if isinstance(group, Mapping) else group
         found += [{"type": "function", "function": one} for one in group] if group else [openai_tool(tool)]
     return found

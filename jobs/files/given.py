@@ -97,7 +97,7 @@ def rows_of(given: Any) -> Iterator[Row]:
     elif _is_data_set(given):
         yield from one_split(given, "the data set")
     elif isinstance(given, Sequence) and given and all(isinstance(row, Mapping) for row in given):
-        yield from (whole(dict(row)) for row in given)
+        yield from ({str(name): plain(value) for name, value in row.items()} for row in given)
     else:
         raise BadInput(
             "answers without their questions or references",

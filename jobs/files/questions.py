@@ -15,6 +15,7 @@ from cluster.models.messages import Message, Prompt
 from cluster.models.reasoning import with_reasoning
 from cluster.models.repair import begun
 from jobs.experiment.questions import Fields
+from jobs.files.agents import in_messages
 from jobs.files.columns import (
     QUESTION_NAMES,
     REFERENCE_NAMES,
@@ -140,7 +141,7 @@ def read_questions(
     for place, row in read_rows(path, on_broken):
         try:
             if to_learn:
-                refuse_marked(row)
+                refuse_marked(row if fields.question else in_messages(row)[1])
             question, layout = _question_in(row, fields, system, need_reference)
             check(question)
         except NotUnderstood as error:

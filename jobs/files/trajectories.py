@@ -30,7 +30,9 @@ def question_and_turns(
         NotUnderstood: the conversation goes on after the assistant's last turn, or its calls and results do
             not fit.
     """
-    first = next((k for k, turn in enumerate(prompt.turns) if turn.role == "assistant"), len(prompt.turns))
+    asked = next((k for k, turn in enumerate(prompt.turns) if turn.role == "user"), 0)  # after a greeting
+    said_by = (k for k, turn in enumerate(prompt.turns) if turn.role == "assistant" and k > asked)
+    first = next(said_by, len(prompt.turns))
     if said is not None:
         first = max(0, len(prompt.turns) - max(0, said - 1))
     if not any(turn.role == "user" for turn in prompt.turns[:first]):
@@ -90,7 +92,10 @@ def refuse_same_tools(prompt: Prompt) -> None:
         NotUnderstood: with the name.
     """
     tools = json.loads(prompt.tools) if prompt.tools else []
-    names = [str(tool.get("function", tool).get("name", "")) for tool in tools]
+    declared = [tool.get("function", tool) for tool in tools]
+    if not all(isinstance(one, dict) for one in declared):
+        raise NotUnderstood("a tool whose function is no object")
+    names = [str(one.get("name", "")) for one in declared]
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:
         raise NotUnderstood(f"two tools of the name {twice}")

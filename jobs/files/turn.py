@@ -6,7 +6,8 @@ from typing import Any
 
 from cluster.models.messages import Message, Role, ToolCall
 from cluster.models.repair import begun
-from jobs.files.agents import CALLS, declared, openai_turns
+from jobs.files.agents import declared
+from jobs.files.openai_turns import CALLS, are_objects, openai_turns
 from jobs.files.refusals import NotUnderstood
 from jobs.files.values import as_text, is_no, is_nothing
 
@@ -18,18 +19,13 @@ SPEAKERS: Mapping[str, Role] = {
     "assistant": "assistant",
     "gpt": "assistant",
     "model": "assistant",
-    "ai": "assistant",
-    "bot": "assistant",
-    "chatgpt": "assistant",
     "tool": "tool",
     "observation": "tool",
-    "function": "tool",
-    "tool_response": "tool",
-    "tool_result": "tool",
-    "function_response": "tool",
-    "ipython": "tool",
 }
+# what a column `reasoning` says of the way of answering
+SWITCHES = frozenset({"on", "off", "true", "false", "yes", "no", "low", "medium", "high", "none", "minimal"})
 REASONING = ("reasoning_content", "reasoning", "thinking")
+ARGUMENTS = ("arguments", "parameters", "args", "input", "kwargs", "params", "tool_input")  # of a call
 DETAILS = "reasoning_details"  # OpenRouter's field, often beside another field with the same reasoning
 FIELDS_OF_REASONING = frozenset({*REASONING, DETAILS})
 MARKS = ("weight", "train", "trainable", "training", "loss_mask", "loss")  # of a turn that is not learnt
@@ -61,7 +57,7 @@ def marked_in(given: Sequence[Any]) -> list[bool]:
     """For each turn that is kept, whether it is the assistant's and is marked as not to be learnt."""
     return [
         isinstance(turn, Mapping)
-        and SPEAKERS.get(speaker_of(turn)) == "assistant"
+        and says_as(turn) == "assistant"
         and any(is_no(turn.get(name)) for name in MARKS)
         for turn in kept_in(given)
     ]
@@ -88,6 +84,12 @@ def speaker_of(turn: Mapping[str, Any]) -> str:
     return str(turn.get("role") or turn.get("from") or "")
 
 
+def says_as(turn: Mapping[str, Any]) -> str:
+    """The speaker of a turn, the assistant's calls included. Empty if it is not known."""
+    speaker = speaker_of(turn)
+    return "assistant" if speaker in CALLS else SPEAKERS.get(speaker, "")
+
+
 def turn_of(turn: Any) -> Message:
     """One turn of `messages` or ShareGPT's `conversations`.
 
@@ -111,7 +113,7 @@ def turn_of(turn: Any) -> Message:
     calls = calls_of(turn.get("tool_calls")) or calls_of(turn.get("function_call"))
     content = begun(text_of(said)) if SPEAKERS[speaker] == "assistant" else text_of(said)
     reasoning = reasoning_of(turn, content)
-    if not content and not calls and reasoning is None:
+    if not content and not calls and reasoning is None and SPEAKERS[speaker] != "tool":
         raise NotUnderstood(f"a turn of {speaker} without content")
     name, call_id = (str(turn.get(k) or "") for k in ("name", "tool_call_id"))
     return Message(SPEAKERS[speaker], content, reasoning, calls, name, call_id)
@@ -126,6 +128,7 @@ def reasoning_of(turn: Mapping[str, Any], content: str) -> str | None:
     if FIELDS_OF_REASONING.isdisjoint(turn):
         return None
     found = [turn[name] for name in REASONING if not is_nothing(turn.get(name))]
+    found = [text for text in found if not isinstance(text, str) or text.strip().casefold() not in SWITCHES]
     found = found or [text for text in [_details(turn.get(DETAILS))] if text]
     if not found:
         return None
@@ -212,9 +215,16 @@ def _unwritten(given: Any) -> Any:
 def _call(call: Any) -> ToolCall:
     if not isinstance(call, Mapping):
         raise ValueError("a call that is no object")
-    function = _unwritten(call.get("function") or call)
-    names = ("arguments", "parameters", "args", "input")
-    arguments = next((function[name] for name in names if name in function), None)
+    named = call.get("function")
+    is_name = isinstance(named, str) and not named.lstrip().startswith(("{", '"'))  # as Inspect writes it
+    inner: Any = named if is_name else _unwritten(named or call)
+    function: Mapping[str, Any] = {**call, "name": inner} if isinstance(inner, str) else inner
+    carriers = (function[name] for name in ARGUMENTS if not is_nothing(function.get(name)))
+    arguments = next(
+        carriers, next((call[name] for name in ARGUMENTS if not is_nothing(call.get(name))), None)
+    )
+    if arguments is None and set(function) - {"name", "id", "type", "function", "index", *ARGUMENTS}:
+        raise ValueError("arguments under an unknown name")
     read = {} if is_nothing(arguments) else _unwritten(arguments)
     if not isinstance(read, dict) or is_nothing(function["name"]):
         raise ValueError("arguments are no object")
@@ -227,7 +237,9 @@ def tools_of(row: Mapping[str, Any]) -> str:
     Raises:
         NotUnderstood: it is no list of objects.
     """
-    given = row.get("functions") if is_nothing(row.get("tools")) else row.get("tools")
+    given = row.get("tools")
+    if is_nothing(given) and _are_functions(row.get("functions")):
+        given = row["functions"]
     if is_nothing(given):
         return ""
     try:
@@ -238,6 +250,11 @@ def tools_of(row: Mapping[str, Any]) -> str:
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
         raise NotUnderstood("tools that are no list of objects")
     return json.dumps(declared(tools), ensure_ascii=False) if tools else ""
+
+
+def _are_functions(given: Any) -> bool:
+    """Whether a column `functions` declares tools, as OpenAI once wrote them."""
+    return are_objects(given) and all("name" in one and "parameters" in one for one in given)
 
 
 def refuse_not_text(given: Mapping[str, Any]) -> None:

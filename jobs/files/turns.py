@@ -14,18 +14,18 @@ from typing import Any
 from cluster.models.messages import Conversation, Message, Prompt
 from cluster.models.repair import begun
 from jobs.experiment.questions import Fields
-from jobs.files.agents import are_objects, in_messages
+from jobs.files.agents import in_messages
 from jobs.files.columns import ANSWER_RANKS, QUESTION_NAMES, value_at
+from jobs.files.openai_turns import are_objects
 from jobs.files.refusals import NotUnderstood
 from jobs.files.turn import (
-    SPEAKERS,
     calls_of,
     kept_in,
     marked_in,
     reasoning_of,
     refuse_not_text,
     refuse_unlearned,
-    speaker_of,
+    says_as,
     text_of,
     tools_of,
     turns_in,
@@ -33,7 +33,7 @@ from jobs.files.turn import (
 from jobs.files.values import as_text, is_no, is_nothing
 
 # Columns that hold a part of the question in well-known data sets (SQuAD, BoolQ, ARC, AQuA, Dolly ...).
-BESIDE = ("context", "passage", "choices", "options", "document", "documents")
+BESIDE = ("context", "passage", "choices", "options", "document", "documents", "instructions")
 IS_BESIDE, IS_QUESTION = frozenset(BESIDE), frozenset(QUESTION_NAMES)
 NAMES_OF_TURNS = ("messages", "conversations", "conversation")
 HAS_TURNS = frozenset(NAMES_OF_TURNS)
@@ -86,7 +86,7 @@ def turns_of(
     named = fields or Fields()
     refuse_not_text(row)
     known, row = ("", row) if named.question is not None else in_messages(row)
-    if is_learnt and (answered or "completion" in row or row.get("label") is False):
+    if is_learnt and (answered or "completion" in row or False in (row.get("label"), row.get("kto_tag"))):
         refuse_label(row)
     if is_learnt and answered:
         refuse_marked(row, named.answer)
@@ -112,11 +112,11 @@ def _learnt(row: Mapping[str, Any], layout: str, said: int | None) -> tuple[int 
     if layout not in (MESSAGES, SHAREGPT):
         given = row.get("completion")
         return said, isinstance(given, list) and any(marked_in(given))
-    given = next(row[name] for name in NAMES_OF_TURNS if isinstance(row.get(name), Sequence))
+    given = next(row[name] for name in NAMES_OF_TURNS if not is_nothing(row.get(name)))
     marked = marked_in(given)
     if not any(marked):
         return said, False
-    speakers = [SPEAKERS.get(speaker_of(turn)) for turn in kept_in(given)]
+    speakers = [says_as(turn) for turn in kept_in(given)]
     last = len(marked) - 1 - marked[::-1].index(True)
     learnt = next(k for k in range(last, len(marked)) if k == len(marked) - 1 or _begins(speakers, marked, k))
     skips = any(s == "assistant" and not m for s, m in zip(speakers[:last], marked[:last], strict=True))
@@ -141,7 +141,7 @@ def refuse_label(row: Mapping[str, Any]) -> None:
     Raises:
         NotUnderstood: the label is false.
     """
-    if is_no(row.get("label")):
+    if is_no(row.get("label")) or is_no(row.get("kto_tag")):
         raise NotUnderstood("a completion that its label calls bad")
 
 
@@ -151,12 +151,11 @@ def refuse_marked(row: Mapping[str, Any], named: str | None = None) -> None:
     Raises:
         NotUnderstood: with the mark.
     """
-    row = in_messages(row)[1]
     refuse_unlearned(row, MARKS)
     for name in (*LISTS_OF_TURNS, *([named] if named else [])):
         turns = value_at(row, name)
         last = turns[-1] if isinstance(turns, list) and turns else None
-        if isinstance(last, Mapping) and SPEAKERS.get(speaker_of(last)) == "assistant":
+        if isinstance(last, Mapping) and says_as(last) == "assistant":
             refuse_unlearned(last)
 
 
@@ -175,25 +174,39 @@ def _found(row: Mapping[str, Any], answered: bool) -> tuple[str, list[Message]]:
     """The first layout whose keys a row has, and the row's turns in it."""
     named = (("messages", MESSAGES), ("conversations", SHAREGPT), ("conversation", SHAREGPT))
     for name, layout in named if not HAS_TURNS.isdisjoint(row) else ():
-        if isinstance(row.get(name), str) and row[name]:
+        if is_nothing(row.get(name)):
+            continue
+        if isinstance(row[name], str):
             raise NotUnderstood(f"{name} that are a text, not a list of turns")
-        if isinstance(row.get(name), Sequence):
-            return layout, turns_in(row[name])
+        if isinstance(row[name], Sequence):
+            return layout, _with_column(turns_in(row[name]), row, answered)
     if isinstance(row.get("prompt"), list):
-        return PROMPT_COMPLETION, [*turns_in(row["prompt"]), *(_completion(row) or _beside(row, answered))]
+        turns = [*turns_in(row["prompt"]), *_completion(row)]
+        return PROMPT_COMPLETION, turns if _completion(row) else _with_column(turns, row, answered)
     refuse_beside(row)
     if isinstance(row.get("prompt"), str) and not is_nothing(row.get("completion")):
-        return PROMPT_COMPLETION, [Message("user", row["prompt"]), *_completion(row)]
+        return PROMPT_COMPLETION, [*said_before(row), Message("user", row["prompt"]), *_completion(row)]
     if isinstance(row.get("instruction"), str) and ("input" in row or "history" in row):
         return ALPACA, [*alpaca(row), *(_answer_column(row) if answered else ())]
     return COLUMNS, [*columns(row), *(_answer_column(row) if answered else ())]
 
 
-def _beside(row: Mapping[str, Any], answered: bool) -> list[Message]:
-    """A teacher's answer in a column beside a list of turns. Later columns may hold the reference."""
-    if not answered or all(is_nothing(row.get(name)) for name in ANSWER_RANKS[0]):
-        return []
-    return _answer_column(row)
+def _with_column(turns: list[Message], row: Mapping[str, Any], answered: bool) -> list[Message]:
+    """A list of turns with a teacher's answer that stands in a column beside it. Later columns may hold the
+    reference, and are not read.
+
+    Raises:
+        NotUnderstood: the turns end with another answer.
+    """
+    names = [name for name in ANSWER_RANKS[0] if not is_nothing(row.get(name))]
+    if not answered or not names or not isinstance(row[names[0]], str | int | float):
+        return turns
+    beside = said(row[names[0]], names[0], row)
+    if not turns or turns[-1].role != "assistant":
+        return [*turns, beside]
+    if beside.content.strip() != turns[-1].content.strip():
+        raise NotUnderstood(f"two answers, one in the turns and one in the column {names[0]}")
+    return turns
 
 
 def _named(row: Mapping[str, Any], fields: Fields) -> tuple[str, list[Message]]:
@@ -284,8 +297,15 @@ def said_before(row: Mapping[str, Any]) -> list[Message]:
     """
     turns = []
     given = row.get("history")
+    if are_objects(given):
+        return turns_in(given)
     for pair in [] if is_nothing(given) else given if isinstance(given, list) else [given]:
-        if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
+        if (
+            not isinstance(pair, Sequence)
+            or isinstance(pair, str)
+            or len(pair) != 2
+            or any(map(is_nothing, pair))
+        ):
             raise NotUnderstood("a history that is no list of pairs")
         turns += [Message("user", text_of(pair[0])), Message("assistant", text_of(pair[1]))]
     return turns
@@ -303,7 +323,8 @@ def columns(row: Mapping[str, Any]) -> list[Message]:
     if name is None:
         return []
     for other in QUESTION_NAMES:
-        if other != name and not is_nothing(row.get(other)) and row[other] != row[name]:
+        is_other = other not in (name, "query")  # which is SQL in data sets about it
+        if is_other and not is_nothing(row.get(other)) and row[other] != row[name]:
             raise NotUnderstood(f"a column {other} beside {name}: which is the question?")
     return [*said_before(row), Message("user", as_text(row[name]) or "")]
 
