@@ -24,6 +24,7 @@ from jobs.files.values import is_nothing, whole
 
 OTHER_NAMES = ("trajectory", "traj", "history", "dialog", "dialogue", "chat")  # of a list of turns
 TURNS = ("messages", "conversations", "conversation")
+HAS_TURNS = frozenset(TURNS)
 MAY_DIFFER = frozenset({"steps", "contents", "input", "output", "answers", "prompt", *OTHER_NAMES})
 ITEMS = ("message", "function_call", "function_call_output", "reasoning")  # types in OpenAI's Responses
 SOURCES = ("user", "agent", "system")  # of ATIF's steps
@@ -36,7 +37,9 @@ def in_messages(row: Row) -> tuple[str, Row]:
     Raises:
         NotUnderstood: the row is in a known layout, and a part of it is not known.
     """
-    named = next((name for name in TURNS if not is_nothing(row.get(name))), None)
+    named = None
+    if not HAS_TURNS.isdisjoint(row):
+        named = next((name for name in TURNS if not is_nothing(row.get(name))), None)
     if named is not None:
         return _read_text(row, named)
     if MAY_DIFFER.isdisjoint(row):
@@ -72,8 +75,7 @@ def _read_text(row: Row, name: str) -> tuple[str, Row]:
         except (ValueError, RecursionError) as error:
             raise NotUnderstood(f"{name} that are a text, and no JSON") from error
         row = {**row, name: given}
-    pair = {"human", "assistant"}
-    if are_objects(given) and all(pair <= set(turn) for turn in given):
+    if are_objects(given) and all("human" in turn and "assistant" in turn for turn in given):
         return "pairs", {**row, name: None, "messages": [turn for own in given for turn in _of_pair(own)]}
     return "", row
 

@@ -34,6 +34,7 @@ ROLES = {
     "function_response": "tool",
     "ipython": "tool",
 }
+USUAL = ("system", "user", "assistant", "human", "gpt")
 SAID = ("content", "value", "text")  # what holds a turn's text
 # fields that carry a call or its result where nothing here reads them
 UNREAD = ("toolInvocations", "recipient", "tool_responses")
@@ -115,6 +116,8 @@ def openai_turns(given: Sequence[Any]) -> list[Any]:
     Raises:
         NotUnderstood: a turn holds something that would be lost.
     """
+    if all(map(_is_usual, given)):  # true for most rows, of which there may be millions
+        return list(given)
     found: list[Any] = []
     ids: set[str] = set()
     for turn in given:
@@ -132,6 +135,15 @@ def openai_turns(given: Sequence[Any]) -> list[Any]:
             else:
                 found.append(own)
     return found
+
+
+def _is_usual(turn: Any) -> bool:
+    """Whether a turn is a speaker that is known and a text."""
+    if type(turn) is not dict or len(turn) != 2:
+        return False
+    if type(turn.get("content")) is str:
+        return turn.get("role") in USUAL
+    return type(turn.get("value")) is str and turn.get("from") in USUAL
 
 
 def _ids_of(turn: Row) -> set[str]:

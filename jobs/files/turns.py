@@ -18,6 +18,7 @@ from jobs.files.agents import in_messages
 from jobs.files.columns import ANSWER_RANKS, QUESTION_NAMES, value_at
 from jobs.files.openai_turns import are_objects
 from jobs.files.refusals import NotUnderstood
+from jobs.files.turn import MARKS as MARKS_OF_TURNS
 from jobs.files.turn import (
     calls_of,
     kept_in,
@@ -39,6 +40,7 @@ NAMES_OF_TURNS = ("messages", "conversations", "conversation")
 HAS_TURNS = frozenset(NAMES_OF_TURNS)
 LISTS_OF_TURNS = (*NAMES_OF_TURNS, "completion")
 MARKS = ("weight", "train", "loss_mask")  # marks on a row that it must not be learnt
+IS_MARK = frozenset(MARKS_OF_TURNS)
 MESSAGES, SHAREGPT, PROMPT_COMPLETION, ALPACA, COLUMNS = (
     "messages",
     "ShareGPT",
@@ -113,6 +115,8 @@ def _learnt(row: Mapping[str, Any], layout: str, said: int | None) -> tuple[int 
         given = row.get("completion")
         return said, isinstance(given, list) and any(marked_in(given))
     given = next(row[name] for name in NAMES_OF_TURNS if not is_nothing(row.get(name)))
+    if not any(isinstance(turn, Mapping) and not IS_MARK.isdisjoint(turn) for turn in given):
+        return said, False
     marked = marked_in(given)
     if not any(marked):
         return said, False
