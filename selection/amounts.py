@@ -78,7 +78,7 @@ def _close(a: Quantity, b: Quantity, tolerance: float) -> bool:
     if a.value == b.value:
         return True
     if tolerance:
-        return abs(a.value - b.value) <= Fraction(Decimal(str(tolerance))) * max(Fraction(1), abs(b.value))
+        return abs(a.value - b.value) <= Fraction(Decimal(str(tolerance))) * abs(b.value)
     return any(one.digits >= FLOAT_DIGITS and _rounded(one, other) for one, other in ((a, b), (b, a)))
 
 

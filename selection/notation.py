@@ -63,7 +63,7 @@ def read(text: str) -> Reading | None:
 
 def _or_number(rest: str) -> bool:
     """Whether an explanation takes its answer back."""
-    return bool(re.search(r"\b(?:maybe|perhaps|unless|but|or)\b", rest))
+    return bool(re.search(r"\b(?:maybe|perhaps|unless|but|or|wrong|incorrect|false|not (?:right|correct))\b", rest))
 
 
 def without_lead(text: str) -> str:

@@ -40,7 +40,7 @@ MIXED = re.compile(
 FRACTION = re.compile(
     r"(?:\\frac\s*\{\s*(-?\d[\d,]*)\s*\}\s*\{\s*(-?\d[\d,]*)\s*\}"
     r"|\{?\s*(\d[\d,]*)\s*\}?\s*/\s*\{?\s*(-?\d[\d,]*)\s*\}?(?![\d/.])"
-    r"|(\d[\d,]*) (?:out of|in) (\d[\d,]*)(?![\d/.]))"
+    r"|(\d[\d,]*) (?:out of (?=\d)|in (?=\d[\d,]*$))(\d[\d,]*)(?![\d/.]))"
 )
 NUMBER = re.compile(rf"(?:{'|'.join((*GROUPED, REPEATING, POINTED))})(?![\d.,]*\d)")
 TENS = re.compile(POWER)
@@ -57,6 +57,7 @@ ORDINAL = re.compile(r"(?:st|nd|rd|th)(?![A-Za-z])")
 ONE_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)\.?")
 SEVERAL_UNITS = re.compile(rf"{ONE_UNIT.pattern}(?:(?:\s*,\s*|\s+|\s*,?\s+and\s+){ONE_UNIT.pattern}){{1,3}}")
 AROUND = re.compile(r"^[({\[]\s*(.*?)\s*[)}\]]$")
+PAIR = re.compile(r"-?\d{1,3},\d{3}")
 LONGEST_PHRASE = 14  # the most words around the only number of a sentence
 
 
@@ -87,6 +88,8 @@ def quantity(text: str) -> Quantity | None:
     """
     text = text.strip()
     inside = AROUND.match(text)
+    if inside and PAIR.fullmatch(inside[1]):  # (100,200)
+        return None
     while inside and "(" not in inside[1] and "{" not in inside[1] and "[" not in inside[1]:
         text, inside = inside[1], AROUND.match(inside[1])
     sign, money, rest = _front(text)
@@ -106,12 +109,14 @@ def compound(text: str) -> Quantity | None:
     text = re.sub(r"^(\d+)' ?(\d+(?:\.\d+)?)\"$", r"\1 ft \2 inches", text)
     if not SEVERAL_UNITS.fullmatch(text):
         return None
-    total, first = Fraction(0), None
+    total, first, last = Fraction(0), None, None
     for number, word in ONE_UNIT.findall(text):
         unit = unit_of("inch" if word == "in" else word)
         if unit is None or unit.counts_nouns or (first is not None and unit.dimensions != first.dimensions):
             return None
-        first = first or unit
+        if last is not None and unit.factor >= last:  # 2 cm and 3 cm are two lengths
+            return None
+        first, last = first or unit, unit.factor
         total += Fraction(number) * unit.factor
     return None if first is None or not first.dimensions else Quantity(total / first.factor, first)
 

@@ -6,6 +6,7 @@ The members are read with the given function `read`.
 
 import re
 
+from selection.numerals import GROUPS
 from selection.quantities import in_a_phrase, quantity
 from selection.readings import (
     Infinite,
@@ -23,6 +24,7 @@ Structured = tuple[bool, Reading | None]
 CUP = re.compile(r"\\cup(?![A-Za-z])")
 SEPARATOR = re.compile(r"\s*[,;]\s*(?:and\s|or\s)?\s*|\s+(?:and|or)\s+")
 COMMA = re.compile(r"\s*[,;]\s*")
+PLUS_MINUS, MINUS_PLUS = re.compile(r"\\pm(?![A-Za-z])"), re.compile(r"\\mp(?![A-Za-z])")
 NAME = re.compile(
     r"(?:\\(?:vec|bar|hat|overline|mathbf)\s*\{?\s*[A-Za-z]\s*\}?|\\[A-Za-z]+|[A-Za-z])"
     r"(?:'{1,2})?(?:_\{?[\w]+\}?)?(?:\s*\(\s*[\w,\s]+\s*\))?|"
@@ -43,10 +45,18 @@ def closes_at(text: str, at: int) -> int:
     return -1
 
 
-def split_top(text: str, separator: re.Pattern[str]) -> list[str]:
-    """Split at separators outside all brackets."""
+def split_top(text: str, separator: re.Pattern[str], groups: bool = False) -> list[str]:
+    """Split at separators outside all brackets.
+
+    Args:
+        groups: whether the digits of a grouped number, such as 1,234, stay together.
+    """
+    kept = {found.start(): found.end() for found in GROUPS.finditer(text)} if groups else {}
     parts, depth, begin, place = [], 0, 0, 0
     while place < len(text):
+        if place in kept:
+            place = kept[place]
+            continue
         depth += (text[place] in "([{") - (text[place] in ")]}")
         found = separator.match(text, place) if depth <= 0 else None
         if found and found.end() > place:
@@ -74,7 +84,9 @@ def bracketed(text: str, read: Reader) -> Structured:
     inside = opened[1:-1]
     if opened[0] in "([{" and closes_at(opened, 0) != len(opened) - 1:
         return False, None
-    parts = split_top(inside, COMMA)
+    parts = split_top(inside, COMMA, groups=True)
+    if len(parts) < 2:  # of (100,200) the comma divides
+        parts = split_top(inside, COMMA)
     if len(parts) < 2:
         if opened[0] == "{" and text.startswith("\\{"):
             one = read(inside.strip())
@@ -96,7 +108,7 @@ def bracketed(text: str, read: Reader) -> Structured:
 
 def listed(text: str, read: Reader) -> Structured:
     """Values between commas, `and`, `or`."""
-    parts = split_top(text, SEPARATOR)
+    parts = split_top(text, SEPARATOR, groups=True)
     if len(parts) < 2:
         return False, None
     if re.fullmatch(r"[1-9]\d{0,2}(?:, \d{3})+", text) and any(part[0] == "0" for part in parts[1:]):
@@ -120,9 +132,9 @@ def listed(text: str, read: Reader) -> Structured:
 
 
 def plus_minus(text: str, read: Reader) -> Structured:
-    if r"\pm" not in text or r"\mp" in text:
-        return r"\mp" in text, None
-    both = [read(re.sub(r"^\+\s*", "", re.sub(r"\\pm(?![A-Za-z])", sign, text).strip())) for sign in "+-"]
+    if not PLUS_MINUS.search(text) or MINUS_PLUS.search(text):
+        return MINUS_PLUS.search(text) is not None, None
+    both = [read(re.sub(r"^\+\s*", "", PLUS_MINUS.sub(sign, text).strip())) for sign in "+-"]
     if both[0] is None or both[1] is None:
         return True, None
     return True, Several("set", (both[0], both[1]))
