@@ -4,10 +4,14 @@ from decimal import Decimal
 from fractions import Fraction
 
 from selection.quantities import Quantity
-from selection.units import CURRENCIES, Unit
+from selection.units import CURRENCIES, KNOWN, Unit
 
 FLOAT_DIGITS = 12  # significant digits of a decimal that a program printed
 ROUNDED_DIGITS = 6
+# dimensions that others are made of, and the others
+DERIVED = {"volume", "area", "energy", "force", "power", "voltage", "resistance", "frequency", "pressure"}
+DERIVED |= {"charge", "field", "electronvolt", "calorie", "US volume"}
+PHYSICAL = DERIVED | {"length", "mass", "time", "current", "amount", "angle", "radian"}
 
 
 def same_quantity(a: Quantity, b: Quantity, tolerance: float = 0.0) -> bool | None:
@@ -24,14 +28,31 @@ def same_quantity(a: Quantity, b: Quantity, tolerance: float = 0.0) -> bool | No
     if a.unit is None or b.unit is None:
         found = _or_doubt(a, b, tolerance)
         is_converted = any(_close(_converted(a), one, tolerance) for one in (b, _converted(b)))
-        return None if found is False and is_converted else found
+        return None if found is False and (is_converted or _in_another_unit(a, b, tolerance)) else found
     return _same_with_units(a, b, a.unit, b.unit, tolerance)
+
+
+def _in_another_unit(a: Quantity, b: Quantity, tolerance: float) -> bool:
+    """Whether two numbers of which one has a unit are equal if the other one is in another unit of the same
+    dimension: 2 hours and 120.
+    """
+    with_unit, bare = (a, b) if a.unit is not None else (b, a)
+    if with_unit.unit is None or len(with_unit.unit.dimensions) != 1:
+        return False
+    ((name, power),) = with_unit.unit.dimensions
+    own = _converted(with_unit)
+    names = {"time": ("time", "calendar"), "calendar": ("calendar", "time")}.get(name, (name,))
+    sizes = {factor**power for factor, dimension in KNOWN.values() if dimension in names}
+    return any(_close(Quantity(own.value / size), Quantity(bare.value), tolerance) for size in sizes)
 
 
 def _same_with_units(a: Quantity, b: Quantity, own: Unit, other: Unit, tolerance: float) -> bool | None:
     if own.dimensions == other.dimensions:
         return _or_doubt(_converted(a), _converted(b), tolerance)
     found = _or_doubt(a, b, tolerance)
+    derived = _may_be_derived(*({name for name, _ in unit.dimensions} for unit in (own, other)))
+    if found is False and derived:
+        return None
     if found is not True:
         names = {name for name, _ in own.dimensions | other.dimensions}
         is_temperature = names <= {"Celsius", "Fahrenheit", "Kelvin", "angle"}
@@ -50,7 +71,18 @@ def _same_with_units(a: Quantity, b: Quantity, own: Unit, other: Unit, tolerance
         return True  # degrees of a temperature
     if own.counts_nouns or other.counts_nouns:
         return True if {n for n in names_own if n[0] == "#"} & names_other else None
-    return False
+    return None if _may_be_derived(names_own, names_other) else False
+
+
+def _may_be_derived(own: set[str], other: set[str]) -> bool:
+    """Whether units of different names may measure the same: 10 N and 10 kg m/s^2, 2 L and 2000 cm^3."""
+    return (
+        own != other and own <= PHYSICAL and other <= PHYSICAL and (_is_compound(own) or _is_compound(other))
+    )
+
+
+def _is_compound(names: set[str]) -> bool:
+    return len(names) > 1 or bool(names & DERIVED)
 
 
 def _share(a: Quantity) -> Quantity:

@@ -5,6 +5,7 @@ right only by a doubtful reading gives None.
 
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from functools import lru_cache, partial
 
 from selection.amounts import same_quantity
@@ -29,6 +30,7 @@ from selection.readings import (
 from selection.typography import plain
 
 INTEGER = re.compile(r"-?[0-9]{1,300}")  # true for most answers, which need no reading
+GROUPED_OR_PAIR = re.compile(r"(\(?)\s*(-?\d{1,3}(?:,\d{3})+)\s*\)?")
 DRESSED = re.compile(r"[^\w .,-]|_", re.ASCII)
 SPACED_SIGN = re.compile(r"\s*([-+*/=^_<>(){}\[\]|])\s*")
 BRACED_TOKEN = re.compile(r"([\^_])\{(\w)\}(?!\w)")
@@ -119,9 +121,39 @@ def _same_math(got: str, reference: str, tolerance: float) -> bool | None:
         value = b.value if isinstance(b, Named) else b
         if not isinstance(a, Quantity):
             return True if same(comma, value, tolerance) else None
+    if found is False and _other_grouping_fits(got, reference, a, b):
+        return None
     if found is False and isinstance(a, Quantity) and (comma := _decimal_comma(reference)) is not None:
         return None if same(a, comma, tolerance) else False
     return found
+
+
+def _other_grouping_fits(got: str, reference: str, a: Reading, b: Reading) -> bool:
+    """Whether an answer is right if a comma before three digits means the other thing: 100,200 is a number or
+    a pair.
+    """
+    for text, other in ((got, b), (reference, a)):
+        grouped = GROUPED_OR_PAIR.fullmatch(without_lead(plain(text)))
+        if grouped is None:
+            continue
+        one: Reading = Quantity(Fraction(grouped[2].replace(",", "")))
+        if not grouped[1]:
+            one = Several("set", tuple(Quantity(Fraction(part)) for part in grouped[2].split(",")))
+        if same(one, other) or (
+            isinstance(other, Several | Intervals) and _members(one, grouped) == _values(other)
+        ):
+            return True
+    return False
+
+
+def _members(one: Reading, grouped: "re.Match[str]") -> list[Fraction]:
+    return [Fraction(part) for part in grouped[2].split(",")]
+
+
+def _values(other: Reading) -> list[Fraction]:
+    """The numbers of several values, in order. Empty if one is no number."""
+    items = other.items if isinstance(other, Several) else ()
+    return [item.value for item in items if isinstance(item, Quantity)] if items else []
 
 
 def _decimal_comma(text: str) -> Quantity | None:

@@ -8,6 +8,7 @@ from selection.multiples import Same
 from selection.quantities import Quantity, quantity
 from selection.readings import Expression, Intervals, Named, Reading, Relation, latex_of
 
+COMMAND, LETTER = re.compile(r"\\[A-Za-z]+"), re.compile(r"[A-Za-z]")
 GLUED_UNIT = re.compile(r"-?\d+\s*[mgshlLJNWVAKCF]")
 BEHIND_DENOMINATOR = re.compile(
     r"(/\s*(?:\d+|[A-Za-z]|\([^()]*\)|\{[^{}]*\}))\s*"
@@ -49,7 +50,9 @@ def _same_sides(a: tuple[str, str], b: tuple[str, str], otherwise: bool | None) 
 
 def same_relation(one: Relation, other: Reading) -> bool | None:
     if not isinstance(other, Relation):
-        return None if isinstance(other, Intervals | Expression) else False
+        if one.sign != "=":
+            return None if isinstance(other, Intervals | Expression) else False
+        return _same_value(one, other)
     if "=" in (one.sign, other.sign) and one.sign != other.sign:
         return False
     found = algebra.proportional(one.sides, other.sides)
@@ -59,6 +62,22 @@ def same_relation(one: Relation, other: Reading) -> bool | None:
         return one.sign == other.sign
     turned = other.sign.translate(str.maketrans("<>", "><")) if found[1] < 0 else other.sign
     return one.sign == turned
+
+
+def _same_value(one: Relation, other: Reading) -> bool | None:
+    """Whether an equation says a value: `m + n = 113` says 113. An equation of one name alone, such as
+    `2x = 12`, may stand for its solution, so it says nothing surely.
+    """
+    value = None if isinstance(other, Intervals) else latex_of(other)
+    if value is None:
+        return None
+    left, right = one.sides
+    names = set(LETTER.findall(COMMAND.sub(" ", left)))
+    found = algebra.equal(right, value, False)
+    is_sum_of_names = len(names) > 1 or "(" in left or "|" in left
+    if found is None or not is_sum_of_names:
+        return None
+    return found
 
 
 def same_expression(a: Reading, b: Reading) -> bool | None:

@@ -10,7 +10,7 @@ from selection.expressions import expression
 from selection.numerals import DECIMAL_COMMA
 from selection.phrases import hour, in_base, infinite, said_twice, time_of, words_said
 from selection.quantities import Quantity, in_a_phrase, quantity
-from selection.readings import Reading, Several
+from selection.readings import Reading, Several, Words
 from selection.relations import related
 from selection.structures import bracketed, closes_at, listed, plus_minus, union
 from selection.typography import plain
@@ -39,6 +39,7 @@ HEDGED = re.compile(
 )
 BASED = re.compile(r"\(?(\d[\dA-F]*)\)?\s*(?:_\s*\{?\s*(\d{1,2})\s*\}?|(?:in )?base (\d{1,2}))")
 BUILDER = re.compile(r"\\?\{\s*([a-z])\s*(?:\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*)?(?:\||:)\s*(.+?)\s*\\?\}")
+DATED = re.compile(r"\d{1,4}([-/])\d{1,2}\1\d{1,4}")  # a date or a score, not to be calculated
 SPOKEN = re.compile(r"(?<=[\d)}])\s+(plus|minus|times|divided by)\s+(?=[\d(\\$-])", re.IGNORECASE)
 SPOKEN_SIGNS = {"plus": "+", "minus": "-", "times": "*", "divided by": "/"}
 RANGE = re.compile(r"\$?\d+(?:\.\d+)?(?:\s+to\s+|-)\$?\d+(?:\.\d+)?%?(?:\s+[A-Za-z].*)?|\d+-\d+/\d+")
@@ -63,7 +64,9 @@ def read(text: str) -> Reading | None:
 
 def _or_number(rest: str) -> bool:
     """Whether an explanation takes its answer back."""
-    return bool(re.search(r"\b(?:maybe|perhaps|unless|but|or|wrong|incorrect|false|not (?:right|correct))\b", rest))
+    return bool(
+        re.search(r"\b(?:maybe|perhaps|unless|but|or|wrong|incorrect|false|not (?:right|correct))\b", rest)
+    )
 
 
 def without_lead(text: str) -> str:
@@ -93,6 +96,8 @@ def _read(text: str) -> Reading | None:
         return _read(built[2])
     if HEDGED.search(text) or RANGE.fullmatch(text):
         return None
+    if DATED.fullmatch(text):
+        return Words(text)
     is_braced = text.startswith("{") and text.endswith("}") and closes_at(text, 0) == len(text) - 1
     if is_braced and "," not in text:
         return _read(text[1:-1].strip())

@@ -50,13 +50,27 @@ AND_PART = re.compile(
     re.IGNORECASE,
 )
 PERCENT = re.compile(
-    r"\s*(?:%|(?:per ?cent|percentage points?|percentage|pct)(?![A-Za-z])\.?)", re.IGNORECASE
+    r"\s*(?:%|(?:per ?cent|percentage points?|percentage|pct|prozent|procent|por ciento|pour ?cent)"
+    r"(?![A-Za-z])\.?)",
+    re.IGNORECASE,
 )
 PART = re.compile(rf"\s*-?({'|'.join(PARTS)})s(?![A-Za-z])", re.IGNORECASE)
 ORDINAL = re.compile(r"(?:st|nd|rd|th)(?![A-Za-z])")
 ONE_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)\.?")
 SEVERAL_UNITS = re.compile(rf"{ONE_UNIT.pattern}(?:(?:\s*,\s*|\s+|\s*,?\s+and\s+){ONE_UNIT.pattern}){{1,3}}")
 AROUND = re.compile(r"^[({\[]\s*(.*?)\s*[)}\]]$")
+# words before a number after which it is another one: the square of 5, anything other than 100
+CHANGES = re.compile(
+    r"\b(?:than|excluding|excepting|except|besides|within|exceeds?|exceeded|such as|used to|close to|"
+    r"including)\b|"
+    r"\b(?!(?:total|sum|cost|costs|amount|price|value|number|count|average|mean|median|distance|area|length|"
+    r"speed|profit|loss|height|width|depth|perimeter|volume|weight|mass|age|rate|salary|income|balance|score|"
+    r"share|probability|percentage|maximum|minimum|result|answer|speed|time|out|all|remainder|worth|pay|bill|"
+    r"tip|fee|fare|rent|discount|savings|tax|interest|revenue|refund|change|diameter|radius|circumference|"
+    r"temperature|duration|period|sample|population|group|team|class|set|pair|budget|payment|deposit|supply)\b)"
+    r"\w+ of\s*$",
+    re.IGNORECASE,
+)
 PAIR = re.compile(r"-?\d{1,3},\d{3}")
 LONGEST_PHRASE = 14  # the most words around the only number of a sentence
 
@@ -171,7 +185,9 @@ def _plain(digits: str) -> Fraction:
 def _with_rest(number: Number, sign: int, money: str, behind: str, is_pure: bool) -> Quantity | None:
     """The quantity of a number and all the text after it."""
     scale: int | Fraction
+    whole = behind
     scale, behind = _scale(behind, bool(money)) if is_pure else (1, behind)
+    is_letter = scale > 1 and not money and SCALE.match(whole) is None  # 300K may be kelvins
     while scale > 1 and (more := SCALE.match(behind)):  # two hundred thousand
         scale, behind = scale * SCALES[more[1].casefold()], behind[more.end() :]
     if is_pure and scale == 1 and (found := PART.match(behind)):
@@ -195,6 +211,7 @@ def _with_rest(number: Number, sign: int, money: str, behind: str, is_pure: bool
         unit = own
     value = sign * number.value * scale
     doubtful = tuple(sign * other * scale for other in number.doubtful)
+    doubtful += (sign * number.value,) if is_letter else ()
     return Quantity(
         value, unit if unit is None or unit.dimensions else None, is_percent, doubtful, number.digits
     )
@@ -250,6 +267,8 @@ def in_a_phrase(text: str) -> Quantity | None:
     if any(not re.fullmatch(r"[^\W\d_]+(?:['-][^\W\d_]+)*[,:]?", word) for word in words):
         return None
     if any(word.strip(",:").casefold() in (TELLING | FUNCTIONS | {"and"}) for word in words):
+        return None
+    if CHANGES.search(front[1]):
         return None
     if not front[2][:1].isspace() and front[2][:1] != "(":  # COVID-15
         return None

@@ -68,8 +68,10 @@ def _equation(parts: list[str], read: Reader) -> Reading | None:
         return _equation([last, first], read)
     if not has_variables(first):
         return read(last)
+    if len(parts) > 2 and any(has_variables(part) for part in parts[1:]):
+        return None
     sides = _sides(first, last, read)
-    return None if sides is None or len(parts) > 2 else Relation("=", sides)
+    return None if sides is None else Relation("=", sides)
 
 
 def _sides(left: str, right: str, read: Reader) -> tuple[str, str] | None:

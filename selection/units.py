@@ -108,6 +108,11 @@ COUNTERS = frozenset("个個只本人名张条件辆棵岁次枚匹台箱개명�
 KNOWN = {name: size for dimension, sizes in SIZES.items() for name, size in _sized(dimension, sizes).items()}
 SPEEDS = {"mph": ("mile", "hour"), "kph": ("km", "hour"), "kmh": ("km", "hour"), "kmph": ("km", "hour")}
 SPEEDS |= {"fps": ("ft", "s"), "bps": ("bit", "s"), "rpm": ("revolution", "min")}
+# words that belong to the number itself, in some language: 3 sixteenths, 5 quintillion, 0.3 repeating
+NUMBER_WORD = re.compile(
+    r"(?:teen|ie|ix|ven|igh|nin|ten|elev|twelf|ur|hundred|thousand|[mbr]illion)ths?$|[a-z]illions?$|fold$|"
+    r"^(?:repeating|recurring|gross|grand|tens|prozent|procent|mil|cien|mille)$"
+)
 NO_UNIT = frozenset({"unit", "units"})  # words for a unit of any dimension: 18 units, units^2
 CURRENCY = (
     r"(?:US\$|C\$|A\$|HK\$|\$|€|£|¥|₹|₩|₽|"
@@ -197,6 +202,8 @@ def unit_of(word: str, plainly: bool = True) -> Unit | None:
             factor, dimension = KNOWN[spelling]
             return Unit(factor, frozenset({(dimension, 1)}))
     if "\u3040" <= name[:1] <= "\ud7af":
+        return None
+    if NUMBER_WORD.search(lower):
         return None
     if lower in EMPTY or lower in NO_UNIT or lower.endswith("ly"):
         return Unit(Fraction(1), frozenset())
