@@ -42,6 +42,23 @@ ALTERNATIVE = re.compile(
     r"[\w']+(?:[\s,:*_$(]|\\[\[(])+){0,7}$",
     re.IGNORECASE,
 )
+MATH_SIGN = re.compile(r"\$\$|(?<!\\)\$|\\[()\[\]]")
+RELATED = re.compile(
+    r"[=<>,;:&]|\\(?:approx|le|ge|leq|geq|ne|to|implies|Rightarrow|therefore|text\{[^{}]*\})(?![A-Za-z])"
+)
+MATH_ENDS = re.compile(
+    r"\$|\\[)\]]|[=<>,;&\n]|\\(?:approx|le|ge|leq|geq|ne|implies|Rightarrow|end|quad|qquad|text|mathrm|pmod|\\)"
+)
+# what makes a box a part of a larger formula: a factor or a bracket before it, a term behind it
+FACTOR = re.compile(r"(?:[\dA-Za-z)}]|\\(?:cdot|times)|\{|/|\^\{?)\s*$")
+TERM = re.compile(
+    r"\s*(?:\\[,;!]\s*)*(?:\\(?:times|cdot|div|pi|sqrt|frac|dfrac|tfrac|ln|log|sin|cos|tan|theta|binom|left)"
+    r"(?![A-Za-z])|[-+*/^!}]|[A-Za-z](?![A-Za-z])|\()"
+)
+# between two boxes: nothing but signs of a calculation
+CALCULATED = re.compile(
+    r"[\s$\dA-Za-z]?[\s$\d.{}()\\]*(?:\\(?:cdot|times|div)|[-+*/^=])[^A-Za-z,;]*=?[\s$\d.{}]*"
+)
 EITHER = re.compile(r"\beither\b[^.\n]*$", re.IGNORECASE)
 
 
@@ -111,15 +128,61 @@ def alternative(between: str) -> bool:
 
 
 def _belong(between: str) -> bool:
-    """Whether two boxes with this text between them are one answer."""
+    """Whether two boxes with this text between them are one answer. Boxes within one calculation are not."""
+    if CALCULATED.fullmatch(between):
+        return False
     bare = re.sub(r"\\[\[\]()]|[$\s]|\\(?:quad|qquad|text|,)", " ", between).strip(" {}.")
     if re.fullmatch(r"(?:or|and|,|;|&|, and|, or)?", bare):
         return True
     return len(between) <= FARTHEST and "\n\n" not in between and not TAKEN_BACK.search(between)
 
 
+def _in_formula(text: str, box: Box) -> str | None:
+    r"""The formula that a box is a part of, from the last relation or the beginning of the mathematics to the
+    next one or its end. None if the box is all of it.
+
+    >>> text = r"so $v = \boxed{3.0} \times 10^8$ m/s"
+    >>> _in_formula(text, boxes(text)[0])
+    '{3.0} \\times 10^8'
+    """
+    before, behind = text[: box.start], text[box.end :]
+    opened = _opened(before)
+    if opened is None:
+        return None
+    front = RELATED.split(before[opened:])[-1]
+    tail = (MATH_ENDS.split(behind, maxsplit=1) or [""])[0]
+    if not FACTOR.search(front):
+        front = ""
+    if not TERM.match(tail):
+        tail = ""
+    if (not front and not tail) or any(
+        w in front + tail for w in (r"\text", r"\mathrm", r"\boxed", r"\quad")
+    ):
+        return None
+    return f"{front.strip()}{{{box.content}}}{tail.rstrip(' .')}"
+
+
+def _opened(before: str) -> int | None:
+    """The place behind the sign that opened the mathematics around the end of a text. None outside of it."""
+    place, opened = 0, None
+    for found in MATH_SIGN.finditer(before):
+        sign = found[0]
+        if sign in (r"\(", r"\["):
+            opened = found.end()
+        elif sign in (r"\)", r"\]"):
+            opened = None
+        else:
+            opened = found.end() if opened is None else None
+        place = found.end()
+    return None if opened is None or "\n\n" in before[place:] else opened
+
+
 def _with_surroundings(text: str, box: Box) -> str:
-    """A box with a sign before it, and with a percent sign, a scale, a unit or another value after it."""
+    """A box with a sign before it, and with a percent sign, a scale, a unit or another value after it. A box
+    within a formula is that formula.
+    """
+    if formula := _in_formula(text, box):
+        return formula
     content, before = box.content, text[max(0, box.start - 40) : box.start]
     sign = BEFORE.search(before)
     if sign and not BULLET.search(before):

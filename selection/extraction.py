@@ -76,6 +76,35 @@ DENIED = re.compile(
     r"(?: +(?!(?:and|so|but|thus|hence|therefore|then)\b)[^\W\d_]+){0,5} *\Z",
     re.IGNORECASE,
 )
+BOX_DENIED = re.compile(
+    r"(?:\b(?:is|was|are|were|be)\s+(?:not|never)|\b(?:isn't|wasn't|aren't)"
+    r"|\b(?:cannot|can't|can never|can not|couldn't|could not|must not|mustn't|won't)\s+(?:possibly\s+)?be"
+    r"|\brul(?:e|es|ed|ing) out|\b(?:maybe|perhaps|possibly)(?:\s+(?:it|that|this|the answer)(?:\s+is)?)?"
+    r"|\bmy guess(?:\s+is)?|\b(?:don't|do not|doesn't|does not)\s+(?:think|believe)\b[^.\n]{0,40}"
+    r"|\b(?:not sure|unsure|doubt)\b[^.\n]{0,40}"
+    r"|\b(?:if|whether|unless)\s+(?:it|that|this|the (?:final |correct )?answer)\s+(?:is|was|were|equals))"
+    r"\s*(?:equal to\s*)?\Z",
+    re.IGNORECASE,
+)
+WRONG = re.compile(
+    r"[\s$)\]}\\*]*(?:is|was|are)\s+(?:also\s+)?(?:incorrect|wrong|false|not (?:right|correct|the answer))",
+    re.IGNORECASE,
+)
+# what takes an answer back: at once, or in a later sentence
+NEAR, FARTHEST = 60, 400
+TURN = r"(?:\A|[.!?;,\n)—–-])[\s$*_)\]}\\]*(?:(?:oh|hmm+|but|no|and|oops|well|actually)[,.\s]+){0,2}"
+AT_ONCE = re.compile(
+    rf"{TURN}(?:(?:which|that|this|it)(?:'s| is| was)\s+(?:wrong|incorrect|not right|not correct|a mistake)\b"
+    r"|(?:it|that|the answer) should (?:be|have been)\s+(?!noted|clear|mentioned|emphasi|remembered)"
+    r"|hmm+[,.\s]+\(?[A-J]\)? (?:fits|is) |sorry\b)",
+    re.IGNORECASE,
+)
+RETRACTED = re.compile(
+    rf"{TURN}(?:wait[,.!\s—-]+(?:[^.\n]{{0,30}}?\b(?:wrong|incorrect|mistake|forgot|not right|should)"
+    r"|(?:no|actually)\b)|i (?:meant|forgot|made (?:a|an) (?:mistake|error)|misread|miscalculated)\b"
+    r"|correction\s*[:,]|on second thou?ghts?\b|scratch that\b|hmm+[,.\s]+(?:wait[,.\s]+)?actually\b)",
+    re.IGNORECASE,
+)
 BARE_CHARACTERS, BARE_WORDS = 60, 4
 OPTIONS = re.compile(r"^[ \t>*_-]*B[*_]*\s?[:.)]", re.MULTILINE)
 
@@ -98,8 +127,29 @@ def extract_final(text: str, pattern: str | None = None) -> str | None:
     in_boxes = boxes(text) if "box" in text else []
     mark = last_mark(text)
     if in_boxes and (mark is None or in_boxes[-1].end > mark[0] or _says_little(mark[1])):
-        return boxed_answer(text, in_boxes)
-    return mark[1] if mark is not None else None
+        last = in_boxes[-1]
+        is_denied = _denied(text[: last.start]) or WRONG.match(text, last.end)
+        return _kept(f"{'not ' if is_denied else ''}{boxed_answer(text, in_boxes)}", text[last.end :])
+    if mark is None:
+        return None
+    end = text.find(mark[1], mark[0])
+    return _kept(mark[1], text[end + len(mark[1]) :] if end >= 0 else "")
+
+
+def _denied(before: str) -> bool:
+    """Whether the text before a box says that it is not the answer, or may not be."""
+    return BOX_DENIED.search(before.rstrip(" $\\([{*:").rstrip()[-100:]) is not None
+
+
+def _kept(answer: str, behind: str) -> str:
+    """An answer, marked as taken back if the text behind it says so and names no other one.
+
+    >>> _kept("15", ". Wait, that's wrong, so 17."), _kept("15", ". That is not hard.")
+    ('not 15', '15')
+    """
+    whole = answer + behind
+    is_near = AT_ONCE.search(behind[:NEAR]) or AT_ONCE.search(answer)
+    return f"not {answer}" if is_near or RETRACTED.search(whole[: len(answer) + FARTHEST]) else answer
 
 
 def stands_alone(text: str) -> str | None:
