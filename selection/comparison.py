@@ -12,7 +12,7 @@ from selection.amounts import same_quantity
 from selection.choices import chosen
 from selection.formulas import GLUED_UNIT, same_expression, same_named, same_relation
 from selection.multiples import same_intervals, same_several
-from selection.notation import HEDGED, LONGEST, read, without_lead
+from selection.notation import HEDGED, LONGEST, read, vector, without_lead
 from selection.numerals import DECIMAL_COMMA
 from selection.quantities import Quantity, quantity
 from selection.readings import (
@@ -30,6 +30,9 @@ from selection.readings import (
 from selection.typography import plain
 
 INTEGER = re.compile(r"-?[0-9]{1,300}")  # true for most answers, which need no reading
+NONE = frozenset(
+    {"none", "no solution", "no solutions", "no real solution", "zero", "nothing", "nobody", "no one"}
+)
 GROUPED_OR_PAIR = re.compile(r"(\(?)\s*(-?\d{1,3}(?:,\d{3})+)\s*\)?")
 DRESSED = re.compile(r"[^\w .,-]|_", re.ASCII)
 SPACED_SIGN = re.compile(r"\s*([-+*/=^_<>(){}\[\]|])\s*")
@@ -121,6 +124,9 @@ def _same_math(got: str, reference: str, tolerance: float) -> bool | None:
         value = b.value if isinstance(b, Named) else b
         if not isinstance(a, Quantity):
             return True if same(comma, value, tolerance) else None
+    for text, one in ((got, b), (reference, a)):
+        if found is not True and isinstance(one, Several) and (as_tuple := vector(text)) is not None:
+            return same(as_tuple, one, tolerance)
     if found is False and _other_grouping_fits(got, reference, a, b):
         return None
     if found is False and isinstance(a, Quantity) and (comma := _decimal_comma(reference)) is not None:
@@ -221,6 +227,8 @@ def _same_words(a: Reading, b: Reading) -> bool | None:
         listed = [sorted(re.split(r"\s*,\s*(?:and )?|\s+and\s+", words.text)) for words in (a, b)]
         if len(listed[0]) > 1 and listed[0] == listed[1]:
             return True
+        if a.text in NONE and b.text in NONE:
+            return None
         one, other = set(a.text.split()), set(b.text.split())
         if one <= other or other <= one or len(one | other) > 6 or HEDGED.search(a.text):
             return None
@@ -231,7 +239,8 @@ def _same_words(a: Reading, b: Reading) -> bool | None:
         return None  # words, but the reference is a value
     if isinstance(b, Words) and len(b.text) == 1:
         return a.latex.casefold() == b.text if isinstance(a, Expression) else None
-    return False
+    is_zero = isinstance(a, Quantity) and a.value == 0 and isinstance(b, Words) and b.text in NONE
+    return None if is_zero or isinstance(a, Infinite) else False
 
 
 def _same_time(one: Time, other: Reading) -> bool | None:

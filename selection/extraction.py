@@ -45,9 +45,33 @@ MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("answer", re.compile(r"""["'](?:final_?)?answer["']\s*:\s*["']?""", re.IGNORECASE)),
     ("answer", re.compile(r"^\|[*_ ]*(?:final )?answer[*_ ]*\|\s*", re.MULTILINE | re.IGNORECASE)),
     ("答案", re.compile(r"答案\s*(?:是|为|為)?\s*[:：]?\s*")),
-    ("antwort", re.compile(rf"\bAntwort{MARKUP}(?:[:：]|ist|lautet){MARKUP}:?{MARKUP}", re.IGNORECASE)),
-    ("respuesta", re.compile(rf"\brespuesta{MARKUP}(?:[:：]|es){MARKUP}:?{MARKUP}", re.IGNORECASE)),
-    ("réponse", re.compile(rf"\bréponse{MARKUP}(?:[:：]|est){MARKUP}:?{MARKUP}", re.IGNORECASE)),
+    ("故选", re.compile(r"故选\s*[:：]?\s*")),
+    ("答え", re.compile(r"答え\s*(?:は|[:：])\s*[:：]?\s*")),
+    ("정답", re.compile(r"정답\s*(?:은|[:：])\s*")),
+    ("답은", re.compile(r"(?<!정)답은\s*[:：]?\s*")),
+    *(
+        (
+            word.casefold(),
+            re.compile(rf"\b{word}{MARKUP}(?:[:：—–]|{verb}){MARKUP}[:：]?{MARKUP}", re.IGNORECASE),
+        )
+        for word, verb in (
+            ("Antwort", "ist|lautet"),
+            ("respuesta", "es"),
+            ("réponse", "est"),
+            ("resposta", "é"),
+            ("risposta", "è"),
+            ("antwoord", "is"),
+            ("odpowiedź", "to"),
+            ("Ответ", "это"),
+            ("Jibu", "ni"),
+            ("উত্তর", "হল"),
+            ("उत्तर", "है"),
+            ("คำตอบ", "คือ"),
+            ("సమాధానం", "ఏమిటంటే"),
+            ("đáp án", "là"),
+            ("cevap", "="),
+        )
+    ),
 )
 BY_NEED = tuple((n, tuple(mark for other, mark in MARKS if other == n)) for n in dict(MARKS))
 # what follows "the answer is" without being one
@@ -91,10 +115,12 @@ WRONG = re.compile(
     re.IGNORECASE,
 )
 # what takes an answer back: at once, or in a later sentence
-NEAR, FARTHEST = 60, 400
+FARTHEST = 400
 TURN = r"(?:\A|[.!?;,\n)—–-])[\s$*_)\]}\\]*(?:(?:oh|hmm+|but|no|and|oops|well|actually)[,.\s]+){0,2}"
+FIRST_WORD = re.compile(r"^\S+?(?=[.,;]?\s|$)")
 AT_ONCE = re.compile(
-    rf"{TURN}(?:(?:which|that|this|it)(?:'s| is| was)\s+(?:wrong|incorrect|not right|not correct|a mistake)\b"
+    r"[\s$*_)\]}\\.!?;,—–-]*(?:(?:oh|hmm+|but|no|and|oops|well|actually)[,.\s]+){0,2}(?:"
+    r"(?:which|that|this|it)(?:'s| is| was)\s+(?:wrong|incorrect|not right|not correct|a mistake)\b"
     r"|(?:it|that|the answer) should (?:be|have been)\s+(?!noted|clear|mentioned|emphasi|remembered)"
     r"|hmm+[,.\s]+\(?[A-J]\)? (?:fits|is) |sorry\b)",
     re.IGNORECASE,
@@ -105,6 +131,8 @@ RETRACTED = re.compile(
     r"|correction\s*[:,]|on second thou?ghts?\b|scratch that\b|hmm+[,.\s]+(?:wait[,.\s]+)?actually\b)",
     re.IGNORECASE,
 )
+ITEM = re.compile(r"[ \t]*(?:[-*+•‣◦]|\d{1,2}[.)])[ \t]+(?=\S)")
+BARE_NUMBER = re.compile(r"[-+]?\d[\d.,/]*")
 BARE_CHARACTERS, BARE_WORDS = 60, 4
 OPTIONS = re.compile(r"^[ \t>*_-]*B[*_]*\s?[:.)]", re.MULTILINE)
 
@@ -148,7 +176,7 @@ def _kept(answer: str, behind: str) -> str:
     ('not 15', '15')
     """
     whole = answer + behind
-    is_near = AT_ONCE.search(behind[:NEAR]) or AT_ONCE.search(answer)
+    is_near = AT_ONCE.match(behind) or AT_ONCE.match(FIRST_WORD.sub("", answer))
     return f"not {answer}" if is_near or RETRACTED.search(whole[: len(answer) + FARTHEST]) else answer
 
 
@@ -208,12 +236,17 @@ def answer_at(text: str, place: int) -> str:
     """The text at a place: displayed mathematics, or a line up to the end of its first sentence."""
     end = text.find("\n", place)
     line = text[place : end if end >= 0 else len(text)].strip()
-    if line.isdigit():  # most answers
+    gap = text[len(text[:place].rstrip(" \t*_`\n")) : place]
+    is_below = "\n" in gap
+    if line.isdigit() and not is_below:  # most answers
         return line
     displayed = DISPLAYED.match(text, place)
     if displayed:
         return f"{displayed[1] or displayed[2]} {displayed[3]}".strip(" .\n")
     rest = text[place:].lstrip()
+    star = "* " if gap.count("*") == 1 and gap.rstrip(" ").endswith("*") else ""  # which began an item
+    if is_below and (items := _items_in(star + rest)):
+        return items
     said = rest.partition("\n")[0]
     if said.rstrip("*_ ").endswith((r"\(", "$")) and said.strip("*_ $") == "":
         said = rest.replace("\n", " ")
@@ -230,6 +263,22 @@ def answer_at(text: str, place: int) -> str:
         if said.count("*") != 2
         else said.rstrip(". ")
     )
+
+
+def _items_in(text: str) -> str:
+    """The items of a list at the beginning of a text, or numbers below one another, between commas. Empty if
+    it begins with neither.
+
+    >>> _items_in("- 42"), _items_in("* x = 2\\n* x = 3\\n\\nSo"), _items_in("So 42")
+    ('42', 'x = 2, x = 3', '')
+    """
+    found, lines = list[str](), text.split("\n")
+    for line in lines:
+        item = ITEM.match(line)
+        if item is None and not (BARE_NUMBER.fullmatch(line.strip()) and len(found) == lines.index(line)):
+            break
+        found.append((line[item.end() :] if item else line).strip(" *_`").rstrip("."))
+    return ", ".join(found) if len(found) > 1 or (found and ITEM.match(lines[0])) else ""
 
 
 def _says_little(said: str) -> bool:

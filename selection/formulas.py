@@ -9,6 +9,7 @@ from selection.quantities import Quantity, quantity
 from selection.readings import Expression, Intervals, Named, Reading, Relation, latex_of
 
 COMMAND, LETTER = re.compile(r"\\[A-Za-z]+"), re.compile(r"[A-Za-z]")
+UNKNOWN_UNIT = re.compile(r"-?\d[\d.]*\s+[A-Za-z]{2,5}")
 GLUED_UNIT = re.compile(r"-?\d+\s*[mgshlLJNWVAKCF]")
 BEHIND_DENOMINATOR = re.compile(
     r"(/\s*(?:\d+|[A-Za-z]|\([^()]*\)|\{[^{}]*\}))\s*"
@@ -88,6 +89,8 @@ def same_expression(a: Reading, b: Reading) -> bool | None:
         return same_quantity(glued, b, 0.0) if isinstance(b, Quantity) else None
     if isinstance(a, Quantity) and glued_unit(b, a) is not None:
         return None
+    if (turned := _in_radians(a, b)) is not None:
+        return turned
     units = [one.unit for one in (a, b) if isinstance(one, Quantity | Expression)]
     if None not in units and units[0] is not None and units[1] is not None:
         if units[0].dimensions != units[1].dimensions:
@@ -100,7 +103,26 @@ def same_expression(a: Reading, b: Reading) -> bool | None:
         )
     is_decimal = any(isinstance(one, Quantity) and one.digits for one in (a, b))
     found = _in_every_reading(left, right, is_decimal)
+    if found is False and isinstance(b, Quantity) and UNKNOWN_UNIT.fullmatch(left):
+        return None  # 30 mpg is no product of letters
     return None if found is False and left.casefold() == right.casefold() else found
+
+
+def _in_radians(a: Reading, b: Reading) -> bool | None:
+    r"""Whether angles are equal of which one is in degrees and the other in radians or in parts of pi. None
+    if they are no such angles, or it cannot be told.
+    """
+    for one, other in ((a, b), (b, a)):
+        if (
+            not isinstance(one, Quantity)
+            or one.unit is None
+            or {n for n, _ in one.unit.dimensions} != {"angle"}
+        ):
+            continue
+        if isinstance(other, Expression) and r"\pi" in other.latex:
+            degrees = rf"\frac{{{one.value.numerator}\cdot\pi}}{{{180 * one.value.denominator}}}"
+            return algebra.equal(degrees, other.latex, False)
+    return None
 
 
 def glued_unit(a: Reading, b: Reading) -> Quantity | None:

@@ -39,6 +39,10 @@ HEDGED = re.compile(
 )
 BASED = re.compile(r"\(?(\d[\dA-F]*)\)?\s*(?:_\s*\{?\s*(\d{1,2})\s*\}?|(?:in )?base (\d{1,2}))")
 BUILDER = re.compile(r"\\?\{\s*([a-z])\s*(?:\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*)?(?:\||:)\s*(.+?)\s*\\?\}")
+COPULA = re.compile(r"(?<=[\w%])\s*(?:です|である|입니다|이다|है|হল)$")  # behind an answer: 18です
+MATRIX = re.compile(r"\\begin\{([pb]?matrix)\}\s*(.*?)\s*\\end\{\1\}")
+DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*degrees")
+TRIGONOMETRIC = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 DATED = re.compile(r"\d{1,4}([-/])\d{1,2}\1\d{1,4}")  # a date or a score, not to be calculated
 SPOKEN = re.compile(r"(?<=[\d)}])\s+(plus|minus|times|divided by)\s+(?=[\d(\\$-])", re.IGNORECASE)
 SPOKEN_SIGNS = {"plus": "+", "minus": "-", "times": "*", "divided by": "/"}
@@ -75,8 +79,20 @@ def without_lead(text: str) -> str:
     while before != text:
         before = text
         text = LEAD.sub("", text.strip())
-        text = re.sub(r"(?<!\.)[.,;:]$", "", text)
+        text = re.sub(r"(?<!\.)[.,;:।]$", "", text)
+        text = COPULA.sub("", text)
     return text
+
+
+def vector(text: str) -> Reading | None:
+    """A matrix of one row or one column, as a tuple. None if the text is none."""
+    found = MATRIX.fullmatch(without_lead(plain(text)))
+    rows = [row.split("&") for row in found[2].split("\\\\") if row.strip()] if found else []
+    if not rows or (len(rows) > 1 and any(len(row) > 1 for row in rows)):
+        return None
+    cells = [_read(cell.strip()) for row in rows for cell in row]
+    known = tuple(cell for cell in cells if cell is not None)
+    return Several("tuple", known) if len(known) == len(cells) > 1 else None
 
 
 def _read(text: str) -> Reading | None:
@@ -88,6 +104,8 @@ def _read(text: str) -> Reading | None:
     if (said := hour(text) or quantity(text) or said_twice(text)) is not None:
         return said
     found: Reading | None
+    if TRIGONOMETRIC.search(text):
+        text = DEGREES.sub(r"(\1\\cdot\\pi/180)", text)
     for by_form in (infinite, time_of, words_said):
         if (found := by_form(text)) is not None:
             return found

@@ -5,6 +5,7 @@ given twice.
 import re
 from fractions import Fraction
 
+from selection.amounts import same_quantity
 from selection.expressions import FUNCTION_WORD, RUN
 from selection.quantities import Quantity, quantity
 from selection.readings import Based, Infinite, Reading, Several, Time, Words
@@ -59,13 +60,15 @@ def said_twice(text: str) -> Quantity | None:
     if found is None or one is None or re.search(r"[\\^*/+=]", text):
         return None
     if other is not None:
-        return one if one.value == other.value else None
+        return one if same_quantity(one, other) else None
     plain_words = re.fullmatch(r"[A-Za-z][A-Za-z ]+", found[2]) and " " in text[: found.start(2) - 1][-1:]
     return one if plain_words and not set(found[2].casefold().split()) & TELLING else None
 
 
 def infinite(text: str) -> Infinite | None:
-    found = re.fullmatch(r"([-+]?)\s*\{?\\infty\}?|(negative |positive )?infinit(?:y|e)", text, re.IGNORECASE)
+    found = re.fullmatch(
+        r"([-+]?)\s*(?:\{?\\infty\}?|inf|oo)|(negative |positive )?infinit(?:y|e)", text, re.IGNORECASE
+    )
     return Infinite(-1 if found[1] == "-" or (found[2] or "")[:1] in ("n", "N") else 1) if found else None
 
 

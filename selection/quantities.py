@@ -71,6 +71,7 @@ CHANGES = re.compile(
     r"\w+ of\s*$",
     re.IGNORECASE,
 )
+BOOKED = re.compile(rf"\(\s*({CURRENCY}\s*\d[^()-]*)\)")  # a negative amount, as accountants write it
 PAIR = re.compile(r"-?\d{1,3},\d{3}")
 LONGEST_PHRASE = 14  # the most words around the only number of a sentence
 
@@ -101,6 +102,8 @@ def quantity(text: str) -> Quantity | None:
     (None, None, None)
     """
     text = text.strip()
+    if (booked := BOOKED.fullmatch(text)) and (read := quantity(booked[1])) is not None:  # ($1,250)
+        return Quantity(-read.value, read.unit, read.is_percent, (*read.doubtful, read.value), read.digits)
     inside = AROUND.match(text)
     if inside and PAIR.fullmatch(inside[1]):  # (100,200)
         return None

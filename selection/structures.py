@@ -6,7 +6,6 @@ The members are read with the given function `read`.
 
 import re
 
-from selection.numerals import GROUPS
 from selection.quantities import in_a_phrase, quantity
 from selection.readings import (
     Infinite,
@@ -24,6 +23,7 @@ Structured = tuple[bool, Reading | None]
 CUP = re.compile(r"\\cup(?![A-Za-z])")
 SEPARATOR = re.compile(r"\s*[,;]\s*(?:and\s|or\s)?\s*|\s+(?:and|or)\s+")
 COMMA = re.compile(r"\s*[,;]\s*")
+TOGETHER = re.compile(r"(?<![\w.,'])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")  # the digits of one number
 PLUS_MINUS, MINUS_PLUS = re.compile(r"\\pm(?![A-Za-z])"), re.compile(r"\\mp(?![A-Za-z])")
 NAME = re.compile(
     r"(?:\\(?:vec|bar|hat|overline|mathbf)\s*\{?\s*[A-Za-z]\s*\}?|\\[A-Za-z]+|[A-Za-z])"
@@ -51,7 +51,7 @@ def split_top(text: str, separator: re.Pattern[str], groups: bool = False) -> li
     Args:
         groups: whether the digits of a grouped number, such as 1,234, stay together.
     """
-    kept = {found.start(): found.end() for found in GROUPS.finditer(text)} if groups else {}
+    kept = {found.start(): found.end() for found in TOGETHER.finditer(text)} if groups else {}
     parts, depth, begin, place = [], 0, 0, 0
     while place < len(text):
         if place in kept:

@@ -12,7 +12,7 @@ SIGNS = {
     **dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a", " "),
     **dict.fromkeys("\u202f\u205f\u3000\t", " "),
     **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\ufe0f\u00ad", ""),
-    **dict.fromkeys("−‐‑‒﹣", "-"),
+    **dict.fromkeys("−‐‑‒﹣˗➖", "-"),
     **dict.fromkeys("×✕✖⨯", r"\times "),
     **dict.fromkeys("·⋅∙•", r"\cdot "),
     **dict.fromkeys("‘’‛", "'"),

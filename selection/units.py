@@ -107,11 +107,11 @@ ABROAD = {
 COUNTERS = frozenset("个個只本人名张条件辆棵岁次枚匹台箱개명권")
 KNOWN = {name: size for dimension, sizes in SIZES.items() for name, size in _sized(dimension, sizes).items()}
 SPEEDS = {"mph": ("mile", "hour"), "kph": ("km", "hour"), "kmh": ("km", "hour"), "kmph": ("km", "hour")}
-SPEEDS |= {"fps": ("ft", "s"), "bps": ("bit", "s"), "rpm": ("revolution", "min")}
+SPEEDS |= {"fps": ("ft", "s"), "rpm": ("revolution", "min")}
 # words that belong to the number itself, in some language: 3 sixteenths, 5 quintillion, 0.3 repeating
 NUMBER_WORD = re.compile(
     r"(?:teen|ie|ix|ven|igh|nin|ten|elev|twelf|ur|hundred|thousand|[mbr]illion)ths?$|[a-z]illions?$|fold$|"
-    r"^(?:repeating|recurring|gross|grand|tens|prozent|procent|mil|cien|mille)$"
+    r"^(?:bps|repeating|recurring|gross|grand|tens|prozent|procent|mil|cien|mille)$"
 )
 NO_UNIT = frozenset({"unit", "units"})  # words for a unit of any dimension: 18 units, units^2
 CURRENCY = (

@@ -6,6 +6,76 @@ that its name begins with.
 """
 
 FINALS: dict[str, str] = {
+    "math values that an equation says": r"""
+= | 113 | m+n = 113
+= | 1234 | 100m+n=1234
+! | 113 | m+n = 114
+= | 204 | m+n=188+16=204
+= | 5 | |z| = 5
+= | 7 | f(1)+f(2) = 7
+= | 3 | \frac{a}{b} = 3
+~ | 12 | 2x = 12
+~ | 5 | x^2 = 25
+! | 5 | x \neq 5
+""",
+    "math commas within a number": r"""
+= | 1234 | x = 1,234
+= | 12500 | $N = 12{,}500$
+= | 70000 | Total = $70,000
+= | 1500 | 3 \times 500 = 1,500
+= | 1000, 2000 | 1,000 and 2,000
+= | (1000, 2) | (1,000, 2)
+= | (100, 200) | (100,200)
+= | (12,345) | (12, 345)
+= | \{100, 200\} | {100,200}
+? | 100, 200 | 100,200
+~ | 123456 | (123,456)
+~ | 1, 0 | x = 1,000
+""",
+    "math several lengths and amounts": r"""
+~ | 5 cm | 2 cm and 3 cm
+~ | 9 hours | 4 hours, 5 hours
+= | 5.5 hours | 5 hours and 30 minutes
+~ | 120 | 2 hours
+! | 121 | 2 hours
+? | 36 | 3 feet
+? | 10 N | 10 kg·m/s²
+? | 500 mL | 500 cm^3
+? | 300 | 300K
+= | -1250 | ($1,250)
+~ | 1250 | ($1,250)
+""",
+    "math parts and scales in words": r"""
+~ | 5 | five twelfths
+= | 5/12 | five twelfths
+= | 3/16 | 3 sixteenths
+= | 1/20 | one twentieth
+~ | 7 | 7 millionths
+~ | 0.3 | 0.3 repeating
+~ | 3 | 3 grand
+= | 2000000 | 2 Millionen
+= | 24 | 2 docenas
+= | 50% | 50 Prozent
+""",
+    "math words that change a number": r"""
+~ | 5 | the square of 5
+~ | 5 | a multiple of 5
+~ | 100 | anything other than 100
+~ | 5 | smaller than 5
+~ | 2 | all reals excluding 2
+= | 5 | a total of 5
+= | 18 | the sum of 18
+""",
+    "math other forms": r"""
+= | (1,2) | \begin{pmatrix}1\\2\end{pmatrix}
+~ | \begin{pmatrix}1\\2\end{pmatrix} | \begin{pmatrix}1 & 2\end{pmatrix}
+= | \frac{\pi}{4} | 45^\circ
+= | \frac{\sqrt3}{2} | \sin 60^\circ
+~ | 2020-02-04 | 2020-01-05
+= | 2020-02-04 | 2020-02-04
+? | 30 | 30 mpg
+? | none | 0
+""",
     "math said plainly": r"""
 = | 18 | 18 (eggs)
 = | 18 | 18 [apples]
@@ -960,6 +1030,53 @@ FINALS: dict[str, str] = {
 }
 
 TEXTS: dict[str, str] = {
+    "math boxes within formulas": r"""
+= | 300000000 | The speed is $\boxed{3.0} \times 10^8$ m/s.
+~ | 3 | The speed is $\boxed{3.0} \times 10^8$ m/s.
+= | 5\pi | The area is $\boxed{5}\pi$.
+= | 3\sqrt{2} | We get $\boxed{3}\sqrt{2}$
+= | 1/3 | so $x = \frac{1}{\boxed{3}}$
+= | 8 | $\boxed{3} + 5 = \boxed{8}$
+= | 5 | It is $\boxed{5}$ apples, 3 more than before.
+= | 5 | Then $x = \boxed{5}$.
+""",
+    "math answers that are taken back": r"""
+~ | 15 | It cannot be \boxed{15}.
+~ | 4 | I don't think the answer is \boxed{4}.
+~ | 4 | If the answer is \boxed{4}
+~ | 42 | The answer \boxed{42} is incorrect.
+~ | 15 | The answer is 15. Wait, that's wrong, so 17.
+~ | 15 | #### 15⏎Wait, that's wrong. It's 17.
+~ | 15 | \boxed{15}⏎⏎Wait, I forgot to add 2. So the total is 17.
+~ | 42 | Answer: 42, which is incorrect
+= | 9 | The number that is not prime is \boxed{9}.
+= | 15 | The answer is 15. It should be noted that 15 is odd.
+= | 17 | \boxed{15}. Wait, that's wrong, so \boxed{17}.
+= | 15 | Answer: 15. Let me check: 3 * 5 = 15, which is right.
+""",
+    "choice letters that are taken back": r"""
+~ | B | The answer is B. On second thought, C.
+~ | B | It isn't \boxed{B}.
+= | C | The statement that is not true is \boxed{C}.
+= | B | The answer is B. Option A says that it grows, and this is wrong because it falls.
+""",
+    "math answers in lists": r"""
+= | 42 | Answer:⏎⏎- 42
+~ | -42 | Answer:⏎⏎- 42
+= | 18 | **Final answer:**⏎- 18 apples
+= | 2, 3 | Answer:⏎- x = 2⏎- x = 3
+~ | 2 | Answer:⏎* x = 2⏎* x = 3
+= | -42 | Answer: -42
+""",
+    "math answers in other languages": r"""
+= | 18 | 答えは18です。
+= | 18 | Ответ: 18
+= | 18 | উত্তর: ১৮
+= | 18 | คำตอบคือ 18
+= | 18 | Jibu ni 18.
+= | 18 | 정답은 18입니다.
+= | 18 | A resposta é 18.
+""",
     "math where the answer stands": r"""
 = | 18 | The answer is: 18.
 = | 18 | #### 18
