@@ -34,7 +34,8 @@ ANOTHER = re.compile(
 
 TOLD = re.compile(
     r"(?:^|[\s(*])([A-J])[)*_]*(?:,)? is (?:(?:therefore|thus|indeed|clearly) )?(?:the )?"
-    r"(?:(?:final|correct|right|best) )*(?:answer|choice|option|one)\b(?!\s+(?:not|because it is not)\b)"
+    r"(?:(?:(?:final|correct|right|best) )*(?:answer|choice|option|one)\b(?!\s+(?:not|because it is not)\b)"
+    r"|correct\s*[.!]?\s*\Z)"
 )
 
 
@@ -63,6 +64,17 @@ def chosen(text: str) -> frozenset[str] | None:
         return found
     shorter = LEAD.sub("", text)
     return _letter(shorter) if shorter != text and shorter else None
+
+
+def several_letters(text: str) -> frozenset[str] | None:
+    """The letters of a choice of several that are written as one word. None if the text is none.
+
+    >>> sorted(several_letters("ABD") or ()), several_letters("BAD"), several_letters("AA")
+    (['A', 'B', 'D'], None, None)
+    """
+    bare = text.strip(" .()")
+    is_choice = re.fullmatch(r"[A-J]{2,8}", bare) and list(bare) == sorted(set(bare))
+    return frozenset(bare) if is_choice else None
 
 
 def _letter(text: str) -> frozenset[str] | None:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from functools import lru_cache, partial
 
 from selection.amounts import same_quantity
-from selection.choices import chosen
+from selection.choices import chosen, several_letters
 from selection.formulas import GLUED_UNIT, same_expression, same_named, same_relation
 from selection.multiples import same_intervals, same_several
 from selection.notation import HEDGED, LONGEST, read, vector, without_lead
@@ -58,10 +58,10 @@ def _same_exact(got: str, reference: str, tolerance: float) -> bool | None:
 
 
 def _same_choice(got: str, reference: str, tolerance: float) -> bool | None:
-    b = chosen(plain(reference))
+    b = chosen(plain(reference)) or several_letters(plain(reference))
     if b is None:
         raise UnreadableReference("no letter of a choice")
-    a = chosen(plain(got))
+    a = chosen(plain(got)) or (several_letters(plain(got)) if len(b) > 1 else None)
     if a is None or (len(a) > 1 and len(b) == 1):
         return None
     return a == b

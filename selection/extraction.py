@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from selection.boxes import boxed_answer, boxes
 
 MARKUP = r"[*_`\s]*"
+# what an answer is given in, between the word and its sign: Answer (in cm): 42
+QUALIFIED = (
+    r"(?:[*_]*\s*\([^)\n]{1,40}\)|\s+in\s+(?:its?\s+)?(?:simplest|lowest|reduced|exact|decimal)\s+\w+)?"
+)
 IS = (
     r"(?:(?:is|are|was|should be|would be|must be|will be|equals|turns out to be|comes (?:out )?to|"
     r"becomes)(?!\w)|=)"
@@ -20,10 +24,11 @@ MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "answer",
         re.compile(
-            rf"^[ \t>*_#-]*(?:the )?(?:(?:final|correct|my) )?answer{MARKUP}(?:[:：]|\s-\s){MARKUP}|"
+            rf"^[ \t>*_#-]*(?:the )?(?:(?:final|correct|my) )?answers?{QUALIFIED}{MARKUP}"
+            rf"(?:[:：]|\s-\s|=>|→|⇒){MARKUP}|"
             rf"^[ \t]*(?:#{{1,6}}|\*\*|__)[ \t]*(?:the )?(?:(?:final|correct) )?answer[*_ \t]*$\s*|"
-            rf"(?<![\"'\w])answer{MARKUP}[:：]{MARKUP}|"
-            rf"answer(?:\s+(?:to|for)\s+[^.:\n?]{{1,60}}?|\s+here|,\s*\w+,)?"
+            rf"(?<![\"'\w])answers?{QUALIFIED}{MARKUP}[:：]{MARKUP}|"
+            rf"answers?(?:\s+(?:to|for|in)\s+[^.:\n?]{{1,60}}?|\s+here|,\s*[^,.\n\d]{{1,40}},)?"
             rf"\s*{MARKUP}{IS}{MARKUP}:?{MARKUP}",
             re.MULTILINE | re.IGNORECASE,
         ),
@@ -35,8 +40,15 @@ MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("ans.", re.compile(rf"\bAns\.{MARKUP}[:=]?{MARKUP}", re.IGNORECASE)),
     (
         "option",
-        re.compile(rf"\b(?:correct|right|best) option{MARKUP}(?:is|:){MARKUP}:?{MARKUP}", re.IGNORECASE),
+        re.compile(
+            rf"\b(?:correct|right|best) option(?:'s letter)?{MARKUP}(?:is|:){MARKUP}:?{MARKUP}", re.IGNORECASE
+        ),
     ),
+    (
+        "letter",
+        re.compile(rf"\b(?:correct|right|best) letter{MARKUP}(?:is|:){MARKUP}:?{MARKUP}", re.IGNORECASE),
+    ),
+    ("choose", re.compile(rf"\bI(?:'d| would)? choose{MARKUP}(?=\(?[A-J]\b)")),
     (
         "choice",
         re.compile(rf"\b(?:correct|right|best) choice{MARKUP}(?:is|:){MARKUP}:?{MARKUP}", re.IGNORECASE),
@@ -131,6 +143,8 @@ RETRACTED = re.compile(
     r"|correction\s*[:,]|on second thou?ghts?\b|scratch that\b|hmm+[,.\s]+(?:wait[,.\s]+)?actually\b)",
     re.IGNORECASE,
 )
+END_TOKENS = re.compile(r"(?:\s*(?:<\|[^|<>\s]{1,30}\|>|</s>|<eos>|<end_of_turn>))+\s*\Z")  # of chat models
+FENCED = re.compile(r"```\w*\n([^`]*)\n?```")
 ITEM = re.compile(r"[ \t]*(?:[-*+•‣◦]|\d{1,2}[.)])[ \t]+(?=\S)")
 BARE_NUMBER = re.compile(r"[-+]?\d[\d.,/]*")
 BARE_CHARACTERS, BARE_WORDS = 60, 4
@@ -145,6 +159,8 @@ def extract_final(text: str, pattern: str | None = None) -> str | None:
     >>> extract_final("after 15 steps we have 7") is None
     True
     """
+    if "<" in text:
+        text = END_TOKENS.sub("", text)
     if pattern is not None:
         found = re.findall(pattern, text, re.MULTILINE)
         last = found[-1] if found else None
@@ -186,7 +202,8 @@ def stands_alone(text: str) -> str | None:
     >>> stands_alone("18"), stands_alone("(B) Paris"), stands_alone("So she has 18 apples left.")
     ('18', '(B) Paris', None)
     """
-    said = text.strip()
+    fenced = FENCED.fullmatch(END_TOKENS.sub("", text).strip())
+    said = fenced[1].strip() if fenced else END_TOKENS.sub("", text).strip()
     if not said or len(said) > BARE_CHARACTERS or "\n" in said or "=" in said:
         return None
     words = said.split()

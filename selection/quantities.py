@@ -200,7 +200,7 @@ def _with_rest(number: Number, sign: int, money: str, behind: str, is_pure: bool
         is_percent, behind = True, behind[found.end() :]
     elif is_pure and number.value.denominator == 1 and (found := ORDINAL.match(behind)):
         behind = behind[found.end() :]
-    behind = "" if behind.strip() == "/-" else behind
+    behind = "" if behind.strip(" .") in ("/-", "times") else behind
     unit = read_unit(behind, not behind or not behind[0].isalpha()) if behind.strip(" .,;:!") else None
     if behind.strip(" .,;:") and (unit is None or behind.lstrip().startswith("!")):
         return None

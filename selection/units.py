@@ -72,11 +72,16 @@ SIZES = {
     "CNY": "1 yuan cny rmb",
     "INR": "1 ₹ rs rs. rupee rupees inr",
     "KRW": "1 ₩ won krw",
-    "RUB": "1 ₽ ruble rubles rouble roubles rub",
+    "RUB": "1 ₽ ruble rubles rouble roubles rub руб рубль рубля рублей",
     "CHF": "1 chf franc francs",
     "peso": "1 peso pesos",
     "CAD": "1 C$ cad",
     "AUD": "1 A$ aud",
+    "BRL": "1 R$ real reais brl",
+    "SEK": "1 kr krona kronor kroner",
+    "PLN": "1 zł zloty zlotys pln",
+    "NGN": "1 ₦ naira",
+    "PHP": "1 ₱ php",
     "angle": "1 degree degrees deg",
     "radian": "1 rad radian radians",
     "Celsius": "1 °C celsius",
@@ -115,16 +120,36 @@ NUMBER_WORD = re.compile(
 )
 NO_UNIT = frozenset({"unit", "units"})  # words for a unit of any dimension: 18 units, units^2
 CURRENCY = (
-    r"(?:US\$|C\$|A\$|HK\$|\$|€|£|¥|₹|₩|₽|"
+    r"(?:US\$|C\$|A\$|HK\$|R\$|S\$|NZ\$|\$|€|£|¥|₹|₩|₽|₱|₦|"
     r"(?:USD|EUR|GBP|JPY|CNY|RMB|INR|CHF|CAD|AUD)(?![A-Za-z])|Rs\.?(?![A-Za-z]))"
 )
-CURRENCIES = frozenset({"USD", "EUR", "GBP", "JPY", "CNY", "INR", "KRW", "RUB", "CHF", "CAD", "AUD", "peso"})
+CURRENCIES = frozenset(
+    {
+        "USD",
+        "EUR",
+        "GBP",
+        "JPY",
+        "CNY",
+        "INR",
+        "KRW",
+        "RUB",
+        "CHF",
+        "CAD",
+        "AUD",
+        "peso",
+        "BRL",
+        "SEK",
+        "PLN",
+        "NGN",
+        "PHP",
+    }
+)
 SQUARE = re.compile(r"^(?:square|sq\.?)\s+|^(?:sq)(?=\s)", re.IGNORECASE)
 CUBIC = re.compile(r"^(?:cubic|cu\.?)\s+", re.IGNORECASE)
 POWERED = re.compile(r"\s*(?:\^\s*\{?\s*(-?\d)\s*\}?|(squared|cubed)\b)")
 UNIT_FRACTION = re.compile(r"\\frac\s*\{\s*([A-Za-zµ][\w^\s]*)\}\s*\{\s*([A-Za-zµ][\w^\s]*)\}")
 WORD = re.compile(
-    r"(?:°[CF]|US\$|[$€£¥₹₩₽¢Ω]|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+|[A-Za-zµ]+(?:['-][A-Za-z]*)*\.?)"
+    r"(?:°[CF]|US\$|[$€£¥₹₩₽¢Ω]|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+|[^\W\d_]+(?:['-][^\W\d_]*)*\.?)"
 )
 
 
@@ -207,7 +232,8 @@ def unit_of(word: str, plainly: bool = True) -> Unit | None:
         return None
     if lower in EMPTY or lower in NO_UNIT or lower.endswith("ly"):
         return Unit(Fraction(1), frozenset())
-    if len(lower) < 3 or not set(lower) & set("aeiouyéèàöüä"):
+    is_word = not lower.isascii() or set(lower) & set("aeiouy")
+    if len(lower) < 3 or not is_word:
         return None
     return _noun(lower)
 

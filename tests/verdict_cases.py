@@ -1030,6 +1030,28 @@ FINALS: dict[str, str] = {
 }
 
 TEXTS: dict[str, str] = {
+    "math marks with more words": r"""
+= | 42 | **Answer (in cm):** 42
+= | 3/4 | Answer in simplest form: 3/4
+= | 3 | The answer in hours is 3.
+= | 3.5 | The final answer, rounded to the nearest cent, is $3.50.
+= | 2, 3 | The answers are 2 and 3.
+= | 42 | Answer => 42
+= | 42 | #### 42<|im_end|>
+= | 42 | 42.<|endoftext|>
+= | 3 | Answer: 3 times
+= | 18 | Antwort: 18 Äpfel
+= | 18 | Ответ: 18 яблок
+= | 18 | Answer: R$ 18
+""",
+    "choice marks with more words": r"""
+= | C | Option C is correct.
+= | C | I choose C.
+= | C | The correct letter is C.
+= | ABD | Answer: ABD
+= | A, C | Answer: AC
+! | ABD | Answer: AB
+""",
     "math boxes within formulas": r"""
 = | 300000000 | The speed is $\boxed{3.0} \times 10^8$ m/s.
 ~ | 3 | The speed is $\boxed{3.0} \times 10^8$ m/s.
