@@ -44,16 +44,24 @@ ALTERNATIVE = re.compile(
 )
 MATH_SIGN = re.compile(r"\$\$|(?<!\\)\$|\\[()\[\]]")
 RELATED = re.compile(
-    r"[=<>,;:&]|\\(?:approx|le|ge|leq|geq|ne|to|implies|Rightarrow|therefore|text\{[^{}]*\})(?![A-Za-z])"
+    r"[=<>,;:&]|\\\\|\\begin\{[^{}]*\}(?:\{[^{}]*\})?|\\text\{[^{}]*\}|"
+    r"\\(?:approx|leq?|geq?|neq?|to|iff|implies|therefore|because|quad|qquad|"
+    r"(?:[Ll]ong)?(?:[Ll]eft|[Rr]ight|[Ll]eftright)arrow)(?![A-Za-z])"
 )
 MATH_ENDS = re.compile(
     r"\$|\\[)\]]|[=<>,;&\n]|\\(?:approx|le|ge|leq|geq|ne|implies|Rightarrow|end|quad|qquad|text|mathrm|pmod|\\)"
 )
 # what makes a box a part of a larger formula: a factor or a bracket before it, a term behind it
-FACTOR = re.compile(r"(?:[\dA-Za-z)}]|\\(?:cdot|times)|\{|/|\^\{?)\s*$")
+FACTOR = re.compile(r"(?:[\d)}{/]|(?<![A-Za-z\\])[A-Za-z]|\\(?:cdot|times|pi|sqrt)(?![A-Za-z])|\^\{?)\s*$")
 TERM = re.compile(
     r"\s*(?:\\[,;!]\s*)*(?:\\(?:times|cdot|div|pi|sqrt|frac|dfrac|tfrac|ln|log|sin|cos|tan|theta|binom|left)"
     r"(?![A-Za-z])|[-+*/^!}]|[A-Za-z](?![A-Za-z])|\()"
+)
+# the same outside of marked mathematics: a factor before the box, a term directly behind it
+MULTIPLIED = re.compile(r"\d[\d.]*\s*\\(?:cdot|times)\s*\Z")
+DIRECTLY = re.compile(
+    r"(?:\\(?:cdot|times|pi|sqrt|frac|dfrac)(?![A-Za-z])[^.,;\n$]*|[/^!][\w{}\\]+|[A-Za-z](?![A-Za-z])"
+    r"|\s*[-+*/]\s*\d[\w\s+*/^-]*?)(?=[.,;\s]*(?:\Z|\n|[.,;]\s))"
 )
 # between two boxes: nothing but signs of a calculation
 CALCULATED = re.compile(
@@ -143,12 +151,15 @@ def _in_formula(text: str, box: Box) -> str | None:
 
     >>> text = r"so $v = \boxed{3.0} \times 10^8$ m/s"
     >>> _in_formula(text, boxes(text)[0])
-    '{3.0} \\times 10^8'
+    '3.0 \\times 10^8'
     """
     before, behind = text[: box.start], text[box.end :]
     opened = _opened(before)
     if opened is None:
-        return None
+        factor, term = MULTIPLIED.search(before), DIRECTLY.match(behind)
+        if factor is None and term is None:
+            return None
+        return _joined(factor[0] if factor else "", box.content, term[0] if term else "")
     front = RELATED.split(before[opened:])[-1]
     tail = (MATH_ENDS.split(behind, maxsplit=1) or [""])[0]
     if not FACTOR.search(front):
@@ -159,7 +170,13 @@ def _in_formula(text: str, box: Box) -> str | None:
         w in front + tail for w in (r"\text", r"\mathrm", r"\boxed", r"\quad")
     ):
         return None
-    return f"{front.strip()}{{{box.content}}}{tail.rstrip(' .')}"
+    return _joined(front, box.content, tail.rstrip(" ."))
+
+
+def _joined(front: str, content: str, tail: str) -> str:
+    """A box's content within its formula, in braces unless it is a number with no digit or letter before."""
+    is_number = re.fullmatch(r"-?\d[\d.,]*", content) and not re.search(r"[\w{}]\s*\Z", front)
+    return f"{front}{content}{tail}".strip() if is_number else f"{front}{{{content}}}{tail}".strip()
 
 
 def _opened(before: str) -> int | None:

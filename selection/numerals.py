@@ -53,7 +53,9 @@ PARTS |= {f"{word[:-1]}ieth": VALUES[word] for word in spoken(TENS)}
 PARTS |= {"millionth": 10**6, "billionth": 10**9}
 SCALES = {
     "quintillion": 10**18, "millionen": 10**6, "milliarde": 10**9, "milliarden": 10**9, "millones": 10**6,
-    "millón": 10**6, "docena": 12, "docenas": 12, "milhões": 10**6, "milliards": 10**9, "tausend": 1000,
+    "millón": 10**6, "docena": 12, "docenas": 12, "milhões": 10**6,
+    "тысяча": 1000, "тысячи": 1000, "тысяч": 1000, "миллион": 10**6, "миллиона": 10**6,
+    "миллионов": 10**6, "миллиард": 10**9, "миллиарда": 10**9, "milliards": 10**9, "tausend": 1000,
     "hundred": 100, "thousand": 1000, "lakh": 10**5, "million": 10**6, "crore": 10**7, "billion": 10**9,
     "trillion": 10**12, "dozen": 12, "score": 20, "mn": 10**6, "mio": 10**6, "bn": 10**9, "mil": 10**6,
     "hundreds": 100, "thousands": 1000, "lakhs": 10**5, "millions": 10**6, "crores": 10**7, "billions": 10**9,

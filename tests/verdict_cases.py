@@ -1042,6 +1042,7 @@ TEXTS: dict[str, str] = {
 = | 3 | Answer: 3 times
 = | 18 | Antwort: 18 Äpfel
 = | 18 | Ответ: 18 яблок
+= | 4000 | Ответ: 4 тысячи
 = | 18 | Answer: R$ 18
 """,
     "choice marks with more words": r"""
@@ -1061,6 +1062,18 @@ TEXTS: dict[str, str] = {
 = | 8 | $\boxed{3} + 5 = \boxed{8}$
 = | 5 | It is $\boxed{5}$ apples, 3 more than before.
 = | 5 | Then $x = \boxed{5}$.
+~ | 3 | The value is \boxed{3} + 5
+~ | 3 | The value is 2 \cdot \boxed{3}
+= | 3000 | The cost is \boxed{3}k
+= | 3 | It is \boxed{3} - this is easy to see.
+= | 3 | It is \boxed{3}.
+= | 4 | $x^2 = 16 \Longrightarrow \boxed{4}$
+= | 3 | \[\begin{aligned} \boxed{3} \end{aligned}\]
+= | 3 | $\text{So } \boxed{3}$
+= | 15 | $$3 \cdot 5 = \boxed{15}$$
+= | 5 cm | $\boxed{5} \text{ cm}$
+= | 5 | $a = 2, \quad b = \boxed{5}$
+= | 42 | Therefore, the final answer is: $\boxed{42}$. I hope it is correct.
 """,
     "math answers that are taken back": r"""
 ~ | 15 | It cannot be \boxed{15}.
