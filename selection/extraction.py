@@ -159,7 +159,7 @@ def extract_final(text: str, pattern: str | None = None) -> str | None:
     >>> extract_final("after 15 steps we have 7") is None
     True
     """
-    if "<" in text:
+    if text.rstrip().endswith(">"):
         text = END_TOKENS.sub("", text)
     if pattern is not None:
         found = re.findall(pattern, text, re.MULTILINE)
