@@ -16,6 +16,7 @@ from jobs.results.summary import summarise
 from jobs.systems.route.asking import distinct, first_questions
 from jobs.systems.route.sections import PRICE, TOLD, WHOM
 from tests.conftest import write_jsonl
+from tests.fault_proxy import FaultProxy
 from tests.runs import run, tutelage, write_experiment
 
 QUESTIONS, FIRST = 120, 48
@@ -152,6 +153,8 @@ def test_a_plan_says_what_will_be_asked_at_most_and_a_report_whom(
     assert "Whom to ask" in page
     assert "Whom the other questions were asked of" in page
     assert "no, so " in page or "yes: choosing by question" in page
+    again = tutelage("report", tmp_path / "runs" / "small")
+    assert again.returncode == 0, again.stderr
     planned = tutelage("plan", file)
     assert "routed questions, at most" not in planned.stdout
     assert "  no  " not in planned.stdout
@@ -241,3 +244,26 @@ def test_a_routed_choice_is_exported_whether_others_want_all_answers_or_not(
         (own,) = [own for (path, _), own in outcome.rounds.items() if path.arm.name == "routed"]
         assert own.chosen is not None
         assert len(rows_in(chosen)) == own.chosen.counts()["chosen"]
+
+
+def test_failed_calls_are_repeated_once_a_run_and_the_run_can_be_read_afterwards(
+    specialists: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAR_KEY", "sk-anything")
+    proxy = FaultProxy("http://127.0.0.1:9", [], after="500")
+    far = {"kind": "endpoint", "name": "far", "base_url": proxy.url, "model": "m", "api_key_env": "FAR_KEY"}
+    tree = specialists | {"teachers": [*specialists["teachers"], far | {"max_retries": 0}]}
+    tree["arms"] = [arm("routed", first=20), arm("twice", first=20, tries=2)]
+    file = write_experiment(tree, tmp_path)
+    done = tutelage("run", file)
+    assert done.returncode == 0, done.stderr
+    calls = len(proxy.seen)
+    assert calls >= 20
+    again = tutelage("run", file, "--retry-failed")
+    assert again.returncode == 0, again.stderr
+    proxy.close()
+    assert len(proxy.seen) <= 2 * calls
+    for command in ("report", "plan"):
+        read = tutelage(command, tmp_path / "runs" / "small" if command == "report" else file)
+        assert read.returncode == 0, read.stderr
+        assert "0 stages made" in read.stdout or "generate far" in read.stdout
