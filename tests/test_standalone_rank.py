@@ -208,3 +208,39 @@ def test_a_teachers_name_cannot_write_into_the_page(golden: Path, tmp_path: Path
 def test_lists_of_teachers_without_a_common_question_are_refused(golden: Path) -> None:
     with pytest.raises(BadInput, match="no question that all teachers answered"):
         front.rank(str(golden / "student"), ["1?", "2?"], {"ann": ["A: 1", None], "bob": [None, "A: 2"]})
+
+
+def test_trajectories_in_a_file_each_are_one_teachers_and_what_cannot_be_scored_says_why(
+    golden: Path, tmp_path: Path
+) -> None:
+    """As SWE-agent (`.traj`) and ATIF (`trajectory.json`) write them."""
+    for teacher, text in (("ann", "ls"), ("bob", "I list. ls")):
+        for number in range(3):
+            talk = [
+                ("user", f"Mend {number}."),
+                ("assistant", text),
+                ("user", "f.py"),
+                ("assistant", "submit"),
+            ]
+            turns = [{"role": role, "content": said, "agent": "main"} for role, said in talk]
+            row = {"trajectory": [{"action": "ls"}], "history": turns, "info": {"exit_status": "submitted"}}
+            place = tmp_path / "swe" / teacher / f"task{number}.traj"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(json.dumps(row, indent=1))
+            call = {"tool_call_id": "c", "function_name": "ls", "arguments": {}}
+            results = {"results": [{"source_call_id": "c", "content": ""}]}
+            steps = [
+                {"source": "user", "message": f"Mend {number}."},
+                {"source": "agent", "message": text, "tool_calls": [call], "observation": results},
+                {"source": "agent", "message": "Done"},
+            ]
+            place = tmp_path / "atif" / teacher / f"task{number}" / "trajectory.json"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(json.dumps({"schema_version": "ATIF-v1.4", "steps": steps}, indent=1))
+    student = ("--student", golden / "student", "--method", "none", "--turns", "all")
+    done = tutelage("rank", *student, "--answers", tmp_path / "swe", "--out", tmp_path / "ranking")
+    assert done.returncode == 0, done.stderr
+    assert "6 answers of 2 teachers" in done.stdout
+    refused = tutelage("rank", *student, "--answers", tmp_path / "atif", "--out", tmp_path / "other")
+    assert refused.returncode == 2
+    assert "ann, bob: 6 unrenderable; the template does not keep the answer's tool calls" in refused.stderr

@@ -11,7 +11,9 @@ from cluster.errors import BadInput
 from jobs.files.loaded import is_saved
 from jobs.files.packing import PACKED
 
-ROWS = ("jsonl", "ndjson", "jsonlines", "json", "parquet", "pq", "arrow", "feather")
+ROWS = ("jsonl", "ndjson", "jsonlines", "json", "parquet", "pq", "arrow", "feather", "traj")
+# files that hold one trajectory each, as agents' programs write them: all in a folder are one teacher's
+ONE_TRAJECTORY = re.compile(r"(?:.*\.traj|(?:.*[-_.])?trajectory\.json)(?:\.\w+)?$", re.IGNORECASE)
 SCORES_SUFFIX = "_scas_scores.jsonl"
 # files that other programs write beside the rows
 BESIDE = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
@@ -120,6 +122,8 @@ def teachers_of(found: Listing) -> list[tuple[str, str]]:
 
 def _teacher_of(file: Path, root: Path, is_alone: bool) -> str:
     parts = [OF_TEACHER.sub("", part) for part in file.parent.relative_to(root).parts]
+    if ONE_TRAJECTORY.match(file.name):
+        return parts[0] if parts else root.resolve().name
     own = shard_of(file.name)
     if own and not (is_alone and parts):
         parts.append(own)

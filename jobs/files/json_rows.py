@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import BadInput
+from jobs.files.agents import MAY_DIFFER
 from jobs.files.columns import ANSWER_NAMES, ID_NAMES, QUESTION_NAMES
 from jobs.files.values import whole
 
@@ -18,7 +19,9 @@ OnBroken = Callable[[str], None] | None
 Row = dict[str, Any]
 ODD = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000|[fF][eE][fF][fF])|\xef\xbb\xbf")  # what `whole` repairs
 BETWEEN = re.compile("[\\s\ufeff\x1e]*")  # stands between two JSON texts; 1E begins a record of RFC 7464
-IN_A_ROW = frozenset({"messages", "conversations", "conversation", "prompt", "completion", "tools"})
+IN_A_ROW = frozenset(
+    {"messages", "conversations", "conversation", "prompt", "completion", "tools", *MAY_DIFFER}
+)
 USUAL = IN_A_ROW | {*QUESTION_NAMES, *ANSWER_NAMES, *ID_NAMES}
 UNREADABLE = (ValueError, RecursionError)  # RecursionError comes from deeply nested lists
 

@@ -88,6 +88,23 @@ class Ranking:
         return self.order[self.order["cost"] == self.settings.primary].reset_index(drop=True)
 
 
+def refuse_unscored(answers: pd.DataFrame) -> None:
+    """Refuse teachers of whom no answer could be scored: nobody could be ranked with them.
+
+    Raises:
+        BadInput: names the teachers, what became of their answers, and the first reason.
+    """
+    is_scored = answers["state"] == "scored"
+    without = sorted(set(answers["teacher"]) - set(answers["teacher"][is_scored]))
+    if not without:
+        return
+    lost = answers[answers["teacher"].isin(without)]
+    states = ", ".join(f"{n} {state}" for state, n in lost["state"].value_counts().items())
+    reasons = [str(text) for text in lost["reason"] if text] if "reason" in lost else []
+    told = f"{', '.join(without[:4])}: {states}" + (f"; {reasons[0][:200]}" if reasons else "")
+    raise BadInput("no answer of a teacher could be scored", told, "one at least of each teacher", "")
+
+
 def rank_answers(answers: pd.DataFrame, student: str, settings: RankSettings) -> Ranking:
     """Rank the teachers of scored answers.
 
@@ -97,7 +114,8 @@ def rank_answers(answers: pd.DataFrame, student: str, settings: RankSettings) ->
             answers that were not judged.
 
     Raises:
-        BadInput: an unknown cost or family, fewer than two teachers, no question that all answered.
+        BadInput: an unknown cost or family, fewer than two teachers, a teacher without a scored answer, no
+            question that all answered.
     """
     answers = answers.assign(teacher=answers["teacher"].astype(str))
     answers = answers.assign(question_id=answers["question_id"].astype(str))
@@ -105,6 +123,7 @@ def rank_answers(answers: pd.DataFrame, student: str, settings: RankSettings) ->
     if unknown := sorted({*settings.families, *settings.kin} - set(every)):
         raise BadInput("a family or model of a teacher that has no answers", unknown[0], ", ".join(every), "")
     scored = answers.assign(n_answer=answers["n_answer"].where(answers["state"] == "scored"))
+    refuse_unscored(answers)
     shared = match(scored, [])
     own = scored[scored["question_id"].isin(set(shared.questions)) & scored["n_answer"].notna()]
     further = [cost for cost, needs in FURTHER.items() if set(needs) <= set(own)]
