@@ -57,11 +57,17 @@ TERM = re.compile(
     r"\s*(?:\\[,;!]\s*)*(?:\\(?:times|cdot|div|pi|sqrt|frac|dfrac|tfrac|ln|log|sin|cos|tan|theta|binom|left)"
     r"(?![A-Za-z])|[-+*/^!}]|[A-Za-z](?![A-Za-z])|\()"
 )
+CLOSES = re.compile(r"(?<!\\)\$(?!\d)")
+# commands that are no part of a value, and words in brackets behind one
+STYLED = re.compile(
+    r"\\(?:text|mathrm|mathbf|underline|boxed|bm|color|textcolor|hspace|vspace|quad)(?![A-Za-z])"
+)
+WORDS = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3,}|\bmod\b")
 # the same outside of marked mathematics: a factor before the box, a term directly behind it
 MULTIPLIED = re.compile(r"\d[\d.]*\s*\\(?:cdot|times)\s*\Z")
 DIRECTLY = re.compile(
     r"(?:\\(?:cdot|times|pi|sqrt|frac|dfrac)(?![A-Za-z])[^.,;\n$]*|[/^!][\w{}\\]+|[A-Za-z](?![A-Za-z])"
-    r"|\s*[-+*/]\s*\d[\w\s+*/^-]*?)(?=[.,;\s]*(?:\Z|\n|[.,;]\s))"
+    r"|\s*[-+*/]\s*\d[\d\s+*/^-]*?)(?=[.,;\s]*(?:\Z|\n|[.,;]\s))"
 )
 # between two boxes: nothing but signs of a calculation
 CALCULATED = re.compile(
@@ -111,6 +117,10 @@ def boxed_answer(text: str, found: list[Box]) -> str:
     '1 or 2'
     """
     last = found[-1]
+    if _in_formula(text, last):  # which uses the answer that an earlier box told
+        alone = [box for box in found[:-1] if box.content == last.content and not _in_formula(text, box)]
+        if alone:
+            return _with_surroundings(text, alone[-1])
     said, seen = _with_surroundings(text, last), {last.content}
     for box in reversed(found[:-1]):
         between = text[box.end : last.start]
@@ -137,7 +147,7 @@ def alternative(between: str) -> bool:
 
 def _belong(between: str) -> bool:
     """Whether two boxes with this text between them are one answer. Boxes within one calculation are not."""
-    if CALCULATED.fullmatch(between):
+    if len(between) <= FARTHEST and CALCULATED.fullmatch(between):
         return False
     bare = re.sub(r"\\[\[\]()]|[$\s]|\\(?:quad|qquad|text|,)", " ", between).strip(" {}.")
     if re.fullmatch(r"(?:or|and|,|;|&|, and|, or)?", bare):
@@ -147,7 +157,8 @@ def _belong(between: str) -> bool:
 
 def _in_formula(text: str, box: Box) -> str | None:
     r"""The formula that a box is a part of, from the last relation or the beginning of the mathematics to the
-    next one or its end. None if the box is all of it.
+    next one or its end. It is marked as doubtful if a value of the formula follows: the answer may be the box
+    or the formula. None if the box is all of it.
 
     >>> text = r"so $v = \boxed{3.0} \times 10^8$ m/s"
     >>> _in_formula(text, boxes(text)[0])
@@ -155,8 +166,10 @@ def _in_formula(text: str, box: Box) -> str | None:
     """
     before, behind = text[: box.start], text[box.end :]
     opened = _opened(before)
+    if opened and before[opened - 1] == "$" and not CLOSES.search(behind.split("\n\n", 1)[0]):
+        opened = None  # the sign was one of money
     if opened is None:
-        factor, term = MULTIPLIED.search(before), DIRECTLY.match(behind)
+        factor, term = MULTIPLIED.search(before[-60:]), DIRECTLY.match(behind)
         if factor is None and term is None:
             return None
         return _joined(factor[0] if factor else "", box.content, term[0] if term else "")
@@ -164,13 +177,23 @@ def _in_formula(text: str, box: Box) -> str | None:
     tail = (MATH_ENDS.split(behind, maxsplit=1) or [""])[0]
     if not FACTOR.search(front):
         front = ""
-    if not TERM.match(tail):
+    if not TERM.match(tail) or tail.count("(") != tail.count(")") or WORDS.search(tail):
         tail = ""
-    if (not front and not tail) or any(
-        w in front + tail for w in (r"\text", r"\mathrm", r"\boxed", r"\quad")
-    ):
+    if not _balanced(f"{front}{{}}{tail}") or (not front and not tail) or STYLED.search(front + tail):
         return None
-    return _joined(front, box.content, tail.rstrip(" ."))
+    formula = _joined(front, box.content, tail.rstrip(" ."))
+    has_value = re.match(r"\s*=\s*[-\d\\]", behind[len(tail) :]) is not None
+    return f"perhaps {formula}" if has_value else formula
+
+
+def _balanced(text: str) -> bool:
+    """Whether each brace of a text closes one that is open."""
+    depth = 0
+    for sign in re.findall(r"(?<!\\)[{}]", text):
+        depth += 1 if sign == "{" else -1
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def _joined(front: str, content: str, tail: str) -> str:

@@ -34,8 +34,19 @@ ANOTHER = re.compile(
 
 TOLD = re.compile(
     r"(?:^|[\s(*])([A-J])[)*_]*(?:,)? is (?:(?:therefore|thus|indeed|clearly) )?(?:the )?"
-    r"(?:(?:(?:final|correct|right|best) )*(?:answer|choice|option|one)\b(?!\s+(?:not|because it is not)\b)"
-    r"|correct\s*[.!]?\s*\Z)"
+    r"(?:(?:final|correct|right|best) )*(?:answer|choice|option|one)\b(?!\s+(?:not|because it is not)\b)"
+)
+# "so B is correct.", at the end, and "I would choose B" count only if nothing else chooses
+IS_CORRECT = re.compile(
+    r"(?:\A|[.!?]\s+|\n|\b(?:so|thus|therefore|hence),?\s+|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)\s+)[(*_\s]*"
+    r"([A-J])[)*_]* is (?:(?:therefore|thus|indeed|clearly) )?correct\b"
+)
+CHOSEN = re.compile(
+    r"(?:\A|[.!?]\s+|\n|\b(?:so|thus|therefore|hence),?\s+)I(?:'d| would)? choose[*_\s]*\(?([A-J])\b\)?"
+)
+PREFERRED = re.compile(
+    r"\b[A-J]\b\)? (?:is|fits|seems|looks)(?! (?:tempting|wrong|incorrect|false|not)\b)|"
+    r"\b(?:so|but|then|instead)[, ]+\(?[A-J]\b|\bguess\b"
 )
 
 
@@ -46,11 +57,25 @@ def told_choice(text: str) -> str | None:
     ('B', None)
     """
     found = list(TOLD.finditer(text))
-    if not found or NOT_CHOSEN.search(text[max(0, found[-1].start() - 30) : found[-1].start()]):
+    if not found:
+        return _chosen_at_the_end(text)
+    if NOT_CHOSEN.search(text[max(0, found[-1].start() - 30) : found[-1].start()]):
         return None
     last = found[-1]
     is_one_of_two = re.search(r"\b(?:or|and|not|neither|nor|if|whether)\s*\(?$", text[: last.start(1)])
     return None if is_one_of_two or text[last.end() :].lstrip().startswith("?") else last[1]
+
+
+def _chosen_at_the_end(text: str) -> str | None:
+    """The letter of "so B is correct" at a text's end, or of "I would choose B", if no other is named so."""
+    correct = IS_CORRECT.findall(text)
+    found = list(IS_CORRECT.finditer(text))
+    if len(correct) == 1 and re.fullmatch(r"\s*[.!]?\s*", text[found[0].end() :]):
+        return found[0][1]
+    picked = CHOSEN.search(text)
+    if picked is None or PREFERRED.search(text, picked.end()) or CHOSEN.search(text, picked.end()):
+        return None
+    return picked[1]
 
 
 def chosen(text: str) -> frozenset[str] | None:

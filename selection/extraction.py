@@ -8,11 +8,18 @@ import re
 from collections.abc import Iterator
 
 from selection.boxes import boxed_answer, boxes
+from selection.languages import ANSWERS, changed
 
 MARKUP = r"[*_`\s]*"
 # what an answer is given in, between the word and its sign: Answer (in cm): 42
 QUALIFIED = (
-    r"(?:[*_]*\s*\([^)\n]{1,40}\)|\s+in\s+(?:its?\s+)?(?:simplest|lowest|reduced|exact|decimal)\s+\w+)?"
+    r"(?:[*_]*\s*\((?:[^)\s]{1,6}|(?:in|to|as|round(?:ed)?|nearest|simplif\w+|exact|expressed|units?|"
+    r"correct to)\b[^)\n]{0,36})\)|\s+in\s+(?:its?\s+)?(?:simplest|lowest|reduced|exact|decimal)\s+\w+)?"
+)
+# the same between commas: the answer, rounded to the nearest cent, is 5
+ASIDE = (
+    r",\s*(?:therefore|then|thus|hence|finally|of course|as|in(?! case)|to|rounded|simplified|expressed|"
+    r"written|(?:after|when|once) (?:simplif|round))[^,.\n\d]{0,40},"
 )
 IS = (
     r"(?:(?:is|are|was|should be|would be|must be|will be|equals|turns out to be|comes (?:out )?to|"
@@ -25,10 +32,10 @@ MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
         "answer",
         re.compile(
             rf"^[ \t>*_#-]*(?:the )?(?:(?:final|correct|my) )?answers?{QUALIFIED}{MARKUP}"
-            rf"(?:[:：]|\s-\s|=>|→|⇒){MARKUP}|"
+            rf"(?:[:：]|[ \t]-[ \t]|=>|→|⇒){MARKUP}|"
             rf"^[ \t]*(?:#{{1,6}}|\*\*|__)[ \t]*(?:the )?(?:(?:final|correct) )?answer[*_ \t]*$\s*|"
             rf"(?<![\"'\w])answers?{QUALIFIED}{MARKUP}[:：]{MARKUP}|"
-            rf"answers?(?:\s+(?:to|for|in)\s+[^.:\n?]{{1,60}}?|\s+here|,\s*[^,.\n\d]{{1,40}},)?"
+            rf"answers?(?:\s+(?:to|for|in)\s+[^.:\n?]{{1,60}}?|\s+here|{ASIDE})?"
             rf"\s*{MARKUP}{IS}{MARKUP}:?{MARKUP}",
             re.MULTILINE | re.IGNORECASE,
         ),
@@ -48,7 +55,6 @@ MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
         "letter",
         re.compile(rf"\b(?:correct|right|best) letter{MARKUP}(?:is|:){MARKUP}:?{MARKUP}", re.IGNORECASE),
     ),
-    ("choose", re.compile(rf"\bI(?:'d| would)? choose{MARKUP}(?=\(?[A-J]\b)")),
     (
         "choice",
         re.compile(rf"\b(?:correct|right|best) choice{MARKUP}(?:is|:){MARKUP}:?{MARKUP}", re.IGNORECASE),
@@ -66,25 +72,10 @@ MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
             word.casefold(),
             re.compile(rf"\b{word}{MARKUP}(?:[:：—–]|{verb}){MARKUP}[:：]?{MARKUP}", re.IGNORECASE),
         )
-        for word, verb in (
-            ("Antwort", "ist|lautet"),
-            ("respuesta", "es"),
-            ("réponse", "est"),
-            ("resposta", "é"),
-            ("risposta", "è"),
-            ("antwoord", "is"),
-            ("odpowiedź", "to"),
-            ("Ответ", "это"),
-            ("Jibu", "ni"),
-            ("উত্তর", "হল"),
-            ("उत्तर", "है"),
-            ("คำตอบ", "คือ"),
-            ("సమాధానం", "ఏమిటంటే"),
-            ("đáp án", "là"),
-            ("cevap", "="),
-        )
+        for word, verb in ANSWERS
     ),
 )
+FOREIGN = frozenset(mark for need, mark in MARKS if need in {word.casefold() for word, _ in ANSWERS})
 BY_NEED = tuple((n, tuple(mark for other, mark in MARKS if other == n)) for n in dict(MARKS))
 # what follows "the answer is" without being one
 NO_ANSWER = re.compile(
@@ -116,8 +107,8 @@ BOX_DENIED = re.compile(
     r"(?:\b(?:is|was|are|were|be)\s+(?:not|never)|\b(?:isn't|wasn't|aren't)"
     r"|\b(?:cannot|can't|can never|can not|couldn't|could not|must not|mustn't|won't)\s+(?:possibly\s+)?be"
     r"|\brul(?:e|es|ed|ing) out|\b(?:maybe|perhaps|possibly)(?:\s+(?:it|that|this|the answer)(?:\s+is)?)?"
-    r"|\bmy guess(?:\s+is)?|\b(?:don't|do not|doesn't|does not)\s+(?:think|believe)\b[^.\n]{0,40}"
-    r"|\b(?:not sure|unsure|doubt)\b[^.\n]{0,40}"
+    r"|\b(?:don't|do not|doesn't|does not)\s+(?:think|believe)\b[^.,:;\n]{0,40}"
+    r"|\b(?:not sure|unsure|(?<!no )(?<!without )(?<!without a )doubt)\b[^.,:;\n]{0,40}"
     r"|\b(?:if|whether|unless)\s+(?:it|that|this|the (?:final |correct )?answer)\s+(?:is|was|were|equals))"
     r"\s*(?:equal to\s*)?\Z",
     re.IGNORECASE,
@@ -130,22 +121,42 @@ WRONG = re.compile(
 FARTHEST = 400
 TURN = r"(?:\A|[.!?;,\n)—–-])[\s$*_)\]}\\]*(?:(?:oh|hmm+|but|no|and|oops|well|actually)[,.\s]+){0,2}"
 FIRST_WORD = re.compile(r"^\S+?(?=[.,;]?\s|$)")
+VALUE = r"(?=[*$(\\-]*\d|[\\$(]|[A-J]\b)"
+MISTAKEN = r"(?:wrong|incorrect|not right|not correct|a mistake)"
 AT_ONCE = re.compile(
     r"[\s$*_)\]}\\.!?;,—–-]*(?:(?:oh|hmm+|but|no|and|oops|well|actually)[,.\s]+){0,2}(?:"
-    r"(?:which|that|this|it)(?:'s| is| was)\s+(?:wrong|incorrect|not right|not correct|a mistake)\b"
-    r"|(?:it|that|the answer) should (?:be|have been)\s+(?!noted|clear|mentioned|emphasi|remembered)"
-    r"|hmm+[,.\s]+\(?[A-J]\)? (?:fits|is) |sorry\b)",
+    rf"(?:which|that|this|it)(?:'s| is| was)\s+{MISTAKEN}\b"
+    r"(?!:|\s+(?:because|since|if|in|for|to|that|of|as|under|when|by|many|often|made|reasoning)\b)"
+    rf"|(?:it|that|the answer) should (?:be|have been)\s+{VALUE}"
+    r"|hmm+[,.\s]+\(?[A-J]\)? (?:fits|is) "
+    r"|sorry\b[^.\n]{0,30}\b(?:meant|wrong|mistake|it(?:'s| is)|should be)\b)",
     re.IGNORECASE,
 )
+FORGOT = r"forgot(?!\s+to\s+(?:mention|say|add(?!\s+\S*\d)|note|write|tell))"
+ACTUALLY = r"actually(?![,\s]+(?:let me|i want|i will|we can|wait|this is (?:right|correct|fine)))"
 RETRACTED = re.compile(
-    rf"{TURN}(?:wait[,.!\s—-]+(?:[^.\n]{{0,30}}?\b(?:wrong|incorrect|mistake|forgot|not right|should)"
-    r"|(?:no|actually)\b)|i (?:meant|forgot|made (?:a|an) (?:mistake|error)|misread|miscalculated)\b"
-    r"|correction\s*[:,]|on second thou?ghts?\b|scratch that\b|hmm+[,.\s]+(?:wait[,.\s]+)?actually\b)",
+    rf"{TURN}(?:wait[,.!\s—-]+(?:(?:[^.\n\"]{{0,30}}?\b)?(?:"
+    rf"(?:that|this|it|which|the (?:answer|result|total))(?:'s| is| was| can)\s*{MISTAKEN}|made an? \w+|"
+    rf"a mistake|{FORGOT}|should (?:be|have been)\s+{VALUE})|"
+    rf"no\b(?=[,.!—-]|\s+(?:that|it|this|the answer|i)\b)(?!\.\s+of\b)|{ACTUALLY}\b)"
+    rf"|i (?:meant\s+(?:to (?:say|write)\s+)?{VALUE}|{FORGOT}\b|made (?:a|an) (?:mistake|error)\b|misread\b|"
+    r"miscalculated\b)"
+    rf"|correction\s*[:,]|on second thou?ghts?\b|scratch that\b|hmm+[,.\s]+(?:wait[,.\s]+)?{ACTUALLY}\b)",
     re.IGNORECASE,
 )
+# the same value told once more, or only named as the one that is taken back
+NAMED = re.compile(r"\b(?:not|instead of|than|from|wrote|said|got|to)\s+[*$(\\]*\Z", re.IGNORECASE)
+NUMBERS, LETTERS = re.compile(r"\d+(?:[.,/]\d+)*"), re.compile(r"\b(?:[B-HJ]|A(?![ '][a-z]))\b")
 END_TOKENS = re.compile(r"(?:\s*(?:<\|[^|<>\s]{1,30}\|>|</s>|<eos>|<end_of_turn>))+\s*\Z")  # of chat models
+# "answers" is a mark only before a value, and not of other answers
+TELLS = re.compile(r"[\d\\$]|^[(*]*[A-J]\b")
+OTHERS = re.compile(
+    r"\b(?:other|wrong|incorrect|possible|previous|remaining|negative|of|any|both)\s*[*_]*\Z", re.IGNORECASE
+)
 FENCED = re.compile(r"```\w*\n([^`]*)\n?```")
 ITEM = re.compile(r"[ \t]*(?:[-*+•‣◦]|\d{1,2}[.)])[ \t]+(?=\S)")
+NUMBERED = re.compile(r"[ \t]*(\d{1,2})[.)]")
+VALUED = re.compile(rf"{ITEM.pattern}(?=[-*$\\(]*(?:\d|[a-z]\s*=|\\))")  # an item that begins with a value
 BARE_NUMBER = re.compile(r"[-+]?\d[\d.,/]*")
 BARE_CHARACTERS, BARE_WORDS = 60, 4
 OPTIONS = re.compile(r"^[ \t>*_-]*B[*_]*\s?[:.)]", re.MULTILINE)
@@ -182,18 +193,33 @@ def extract_final(text: str, pattern: str | None = None) -> str | None:
 
 def _denied(before: str) -> bool:
     """Whether the text before a box says that it is not the answer, or may not be."""
-    return BOX_DENIED.search(before.rstrip(" $\\([{*:").rstrip()[-100:]) is not None
+    near = before.rstrip(" $\\([{*").rstrip()[-100:]
+    return BOX_DENIED.search(near) is not None and not re.search(r"\bonly\b[^.\n]*\Z", near)
 
 
 def _kept(answer: str, behind: str) -> str:
-    """An answer, marked as taken back if the text behind it says so and names no other one.
+    """An answer, marked as taken back if the text behind it says so and does not end in the same answer.
 
     >>> _kept("15", ". Wait, that's wrong, so 17."), _kept("15", ". That is not hard.")
     ('not 15', '15')
+    >>> _kept("15", ". Wait, I forgot one. No, all are counted, so 15.")
+    '15'
     """
     whole = answer + behind
-    is_near = AT_ONCE.match(behind) or AT_ONCE.match(FIRST_WORD.sub("", answer))
-    return f"not {answer}" if is_near or RETRACTED.search(whole[: len(answer) + FARTHEST]) else answer
+    rest = FIRST_WORD.sub("", answer)
+    is_near = AT_ONCE.match(behind) or AT_ONCE.match(rest)
+    if not is_near and not RETRACTED.search(whole[: len(answer) + FARTHEST]):
+        return answer
+    return answer if _told_again(answer, rest + behind) else f"not {answer}"
+
+
+def _told_again(answer: str, behind: str) -> bool:
+    """Whether the last value of a text is the answer before it."""
+    values = NUMBERS if NUMBERS.search(answer) else LETTERS
+    value, later = values.search(answer), list(values.finditer(behind))
+    if value is None or not later or later[-1][0] != value[0]:
+        return False
+    return not NAMED.search(behind[: later[-1].start()]) and not WRONG.match(behind, later[-1].end())
 
 
 def stands_alone(text: str) -> str | None:
@@ -224,9 +250,20 @@ def marked_answers(text: str) -> Iterator[tuple[int, str]]:
             said = answer_at(text, match.end())
             if not said or (not said[0].isdigit() and NO_ANSWER.match(said)):
                 continue
+            before = text[max(0, match.start() - 20) : match.start()]
+            if "answers" in match[0].casefold() and (not TELLS.search(said[:40]) or OTHERS.search(before)):
+                continue
             if not _is_option(text, match):
-                yield match.end(), f"{_unsettled(text, match.start())}{said}"
+                yield match.end(), f"{_unsettled(text, match.start())}{_as_told(said, mark)}"
                 break
+
+
+def _as_told(said: str, mark: re.Pattern[str]) -> str:
+    """The answer of a mark. In another language than English, a number beside a word that changes it is
+    marked as doubtful: only English words are read.
+    """
+    is_changed = mark in FOREIGN and re.search(r"\d", said) and changed(said)
+    return f"perhaps {said}" if is_changed else said
 
 
 def _unsettled(text: str, place: int) -> str:
@@ -290,14 +327,23 @@ def _items_in(text: str) -> str:
     ('42', 'x = 2, x = 3', '')
     """
     found, lines = list[str](), text.split("\n")
-    for line in lines:
+    if (number := NUMBERED.match(text)) and number[1] != "1":
+        return ""
+    link = ", "
+    for place, line in enumerate(lines):
         item = ITEM.match(line)
-        if item is None and not (BARE_NUMBER.fullmatch(line.strip()) and len(found) == lines.index(line)):
+        if found and re.fullmatch(r"[ \t]*(?:or|and|,)?[ \t]*", line):
+            is_followed = any(VALUED.match(later) for later in lines[place + 1 : place + 2])
+            if is_followed:
+                link = " or " if "or" in line else link
+                continue
+        if item is None and not (BARE_NUMBER.fullmatch(line.strip()) and len(found) == place):
             break
         found.append((line[item.end() :] if item else line).strip(" *_`").rstrip("."))
-    return ", ".join(found) if len(found) > 1 or (found and ITEM.match(lines[0])) else ""
+    return link.join(found) if len(found) > 1 or (found and ITEM.match(lines[0])) else ""
 
 
 def _says_little(said: str) -> bool:
     """Whether a mark's answer is only talk. A box before it counts then."""
-    return not re.search(r"[\d\\]", said) and len(said.split()) > 3
+    is_word = said.strip().casefold() in ("yes", "no", "true", "false")
+    return not is_word and not re.search(r"[\d\\]", said) and not re.match(r"[(*]*[A-J]\b(?!')", said)

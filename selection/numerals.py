@@ -60,6 +60,12 @@ SCALES = {
     "trillion": 10**12, "dozen": 12, "score": 20, "mn": 10**6, "mio": 10**6, "bn": 10**9, "mil": 10**6,
     "hundreds": 100, "thousands": 1000, "lakhs": 10**5, "millions": 10**6, "crores": 10**7, "billions": 10**9,
     "trillions": 10**12, "dozens": 12, "quadrillion": 10**15, "lac": 10**5, "tn": 10**12,
+    "тыс": 1000, "млн": 10**6, "млрд": 10**9, "mila": 1000, "mille": 1000, "milione": 10**6, "milioni": 10**6,
+    "miliardo": 10**9, "miliardi": 10**9, "duizend": 1000, "miljoen": 10**6, "miljard": 10**9, "tysiąc": 1000,
+    "tysiące": 1000, "tysięcy": 1000, "milion": 10**6, "miliony": 10**6, "milionów": 10**6, "miliard": 10**9,
+    "miliardy": 10**9, "miliardów": 10**9, "milyon": 10**6, "milyar": 10**9, "nghìn": 1000, "ngàn": 1000,
+    "triệu": 10**6, "tỷ": 10**9, "dutzend": 12, "douzaine": 12, "douzaines": 12, "dozzina": 12, "dozzine": 12,
+    "dúzia": 12, "dúzias": 12, "dozijn": 12, "tuzin": 12, "tuziny": 12, "tuzinów": 12,
     "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8, "만": 10**4, "억": 10**8,
 }  # fmt: skip
 SCALE_LETTERS = {"k": 1000, "K": 1000, "M": 10**6}  # directly behind the digits

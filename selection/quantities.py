@@ -63,12 +63,11 @@ AROUND = re.compile(r"^[({\[]\s*(.*?)\s*[)}\]]$")
 CHANGES = re.compile(
     r"\b(?:than|excluding|excepting|except|besides|within|exceeds?|exceeded|such as|used to|close to|"
     r"including)\b|"
-    r"\b(?!(?:total|sum|cost|costs|amount|price|value|number|count|average|mean|median|distance|area|length|"
-    r"speed|profit|loss|height|width|depth|perimeter|volume|weight|mass|age|rate|salary|income|balance|score|"
-    r"share|probability|percentage|maximum|minimum|result|answer|speed|time|out|all|remainder|worth|pay|bill|"
-    r"tip|fee|fare|rent|discount|savings|tax|interest|revenue|refund|change|diameter|radius|circumference|"
-    r"temperature|duration|period|sample|population|group|team|class|set|pair|budget|payment|deposit|supply)\b)"
-    r"\w+ of\s*$",
+    r"\b(?:squares?|cubes?|(?:\w+ )?roots?|reciprocal|opposite|negative|inverse|complement|absolute value|"
+    r"hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|tenths?|multiples?|divisors?|factors?|powers?|twice|"
+    r"double|triple|factorial|logarithm|log|sine|cosine|tangent|sin|cos|tan|derivative|digits?|predecessor|successor|"
+    r"percent|per cent|dozens?|hundreds|thousands|millions|billions|instead|most|each|one|some|none|"
+    r"multiplicity|order|base|ratio|product|quotient|negation|fraction|a minimum|a maximum)\b of\s*$",
     re.IGNORECASE,
 )
 BOOKED = re.compile(rf"\(\s*({CURRENCY}\s*\d[^()-]*)\)")  # a negative amount, as accountants write it

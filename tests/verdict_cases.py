@@ -1030,6 +1030,58 @@ FINALS: dict[str, str] = {
 }
 
 TEXTS: dict[str, str] = {
+    "math boxes beside money and formulas": r"""
+= | 18 | It costs $2 each, so \boxed{18} - a good deal at $2.
+= | 3 | So $2^{10} \equiv \boxed{3} (\text{mod } 7)$.
+= | \frac{x}{2} | $f(x) = \boxed{\frac{x}{2}} (x > 0)$
+= | 27 | $$\boxed{27} (\text{choice C})$$
+= | 3 | We get $\boxed{3}$. Check: $2^{\boxed{3}} + 1 = 9$.
+? | 4 | Fill in the blank: $3 \times \boxed{4} = 12$.
+~ | 18 | So the sum is $\boxed{18}+5$.
+~ | 18 | So we get $3^{\boxed{18}}$.
+""",
+    "math a container of a number": r"""
+= | 20 | Answer: A bag of 20 marbles.
+= | 20 | Answer: He had a loan of $20.
+= | 20 | Answer: There was an increase of 20 percent.
+~ | 18 | The answer is the square of 18.
+~ | 18 | The answer is a multiple of 18.
+""",
+    "math lists below a mark": r"""
+~ | 7 | Answer:⏎⏎- 7⏎⏎- 9
+~ | 7 | Answer:⏎- 7 (case A)⏎or⏎- 9 (case B)
+= | 5 | Answer:⏎5. We know this because 2 + 3 = 5.
+= | 42 | Answer:⏎⏎- 42⏎⏎- Note that the price is fixed.
+""",
+    "math words of other languages that change a number": r"""
+= | 18000 | La risposta è 18 mila.
+= | 18000000 | Odpowiedź: 18 milionów
+= | 18 | Antwort: 18 Dollar
+~ | 18 | La risposta è 18 mila.
+~ | 18 | Ответ: не 18
+~ | 18 | Ответ: менее 18
+~ | 18 | Resposta: pelo menos 18
+~ | 18 | Antwoord: ongeveer 18
+~ | 18 | Cevap: 18 değil
+~ | 18 | Đáp án: không phải 18
+""",
+    "math asides in a mark": r"""
+= | 5 | The answer, rounded to the nearest whole number, is 5.
+= | 5 | The answer, therefore, is 5.
+~ | 18 | Answer (lower bound): 18
+~ | 18 | Answer (before tax): 18. After tax it is 20 dollars.
+~ | 18 | The answer, if we ignore tax, is 18.
+= | 42 | Answer (in cm): 42
+""",
+    "choice said without a mark": r"""
+= | C | I would choose C because it addresses the root cause. A is tempting but wrong.
+= | B | Option B is correct.
+~ | B | A student said B is correct.
+~ | B | A is correct. B is correct.
+~ | A | First I choose A. Then I see that B is better, so B.
+~ | A | I choose A as my first guess, but the charges do not add up, and B fits.
+= | C | The answer is C. It should be C because the voltage is constant.
+""",
     "math marks with more words": r"""
 = | 42 | **Answer (in cm):** 42
 = | 3/4 | Answer in simplest form: 3/4
@@ -1088,6 +1140,17 @@ TEXTS: dict[str, str] = {
 = | 15 | The answer is 15. It should be noted that 15 is odd.
 = | 17 | \boxed{15}. Wait, that's wrong, so \boxed{17}.
 = | 15 | Answer: 15. Let me check: 3 * 5 = 15, which is right.
+= | 42 | \boxed{42}⏎⏎Wait, should I double check? 6*7=42. Good.
+= | 42 | \boxed{42}⏎⏎Wait, no rounding is needed here, since the result is an integer.
+= | 42 | The answer is 42.⏎⏎Wait, the problem says "wrong" letters are thrown away. So 42.
+= | 42 | #### 42⏎I made a mistake in the first try, where I got 40, but 42 is correct.
+= | 12 | \boxed{12}. I forgot to mention that order matters here.
+= | 72 | \boxed{72}⏎⏎Hmm, actually let me double-check: 48 + 24 = 72. Great.
+~ | 72 | \boxed{72}⏎⏎Hmm, actually it should be 70, not 72.
+~ | 18 | \boxed{18}⏎⏎Wait, actually she also gives away two eggs. So the result is 14.
+= | 42 | Answer: \boxed{42}⏎⏎I meant the number of cookies here, of course.
+= | 5 | There is no doubt that the result is \boxed{5}.
+= | 5 | I do not believe any simpler form exists: \boxed{5}
 """,
     "choice letters that are taken back": r"""
 ~ | B | The answer is B. On second thought, C.
