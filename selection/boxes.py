@@ -11,7 +11,9 @@ from selection.numerals import VALUES
 from selection.units import KNOWN
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(-?\d[\d.,]*\d|[\dA-Za-z]))")
-BEFORE = re.compile(r"(?:(?:^|[^\w\s)}])\s*|\s)(-|−|±|\\pm\s*|not\s+(?:equal to\s+)?)(?:\$|\\\(|\{)?\s*$")
+BEFORE = re.compile(
+    r"(?:(?:^|[^\w\s)}])\s*|\s)(-|−|±|\\pm\s*|\\neq?\s*|≠\s*|not\s+(?:equal to\s+)?)(?:\$|\\\(|\{)?\s*$"
+)
 BULLET = re.compile(r"(?:^|\n)\s*-\s+$")
 # another value beside that in the box, to the end of its clause: it may be the same one in other words
 NUMBER_WORDS = "|".join(sorted(VALUES.keys() - {"one"}))  # "or one of them" is no value
@@ -24,7 +26,7 @@ AFTER = re.compile(
     r"\s*(?:\$+|\\\)|\\\]|\*+)?\s*(\\?%|"
     rf"(?:percent|hundred|thousand|million|billion|trillion|dozen)\b|{ANOTHER}|\?"
     r"|\\(?:text|mathrm|textrm)\s*\{[^{}]*\}(?:\s*\^\s*\{?\d\}?)?"
-    r"|\^\s*\{?\\circ\}?|\\,\s*\\(?:text|mathrm)\s*\{[^{}]*\}|[A-Za-z]+(?:\^\d)?\b)"
+    r"|\^\s*\{?\\circ\}?|\\,\s*\\(?:text|mathrm)\s*\{[^{}]*\}(?:\s*\^\s*\{?\d\}?)?|[A-Za-z]+(?:\^\d)?\b)"
 )
 TAKEN_BACK = re.compile(
     r"\b(?:wait|but|no|not|actually|however|wrong|mistake|fails?|incorrect|instead|correction|hmm|recheck|"
@@ -52,11 +54,16 @@ MATH_ENDS = re.compile(
     r"\$|\\[)\]]|[=<>,;&\n]|\\(?:approx|le|ge|leq|geq|ne|implies|Rightarrow|end|quad|qquad|text|mathrm|pmod|\\)"
 )
 # what makes a box a part of a larger formula: a factor or a bracket before it, a term behind it
-FACTOR = re.compile(r"(?:[\d)}{/]|(?<![A-Za-z\\])[A-Za-z]|\\(?:cdot|times|pi|sqrt)(?![A-Za-z])|\^\{?)\s*$")
-TERM = re.compile(
-    r"\s*(?:\\[,;!]\s*)*(?:\\(?:times|cdot|div|pi|sqrt|frac|dfrac|tfrac|ln|log|sin|cos|tan|theta|binom|left)"
-    r"(?![A-Za-z])|[-+*/^!}]|[A-Za-z](?![A-Za-z])|\()"
+NAMED = r"pi|sqrt|sin|cos|tan|log|ln|alpha|beta|gamma|theta|lambda|mu|sigma|phi|omega|pm|mp"
+FACTOR = re.compile(
+    rf"(?:[\d)}}{{/]|(?<![A-Za-z\\])[A-Za-z]|\\(?:cdot|times|{NAMED})(?![A-Za-z])|\^\{{?|[\w)}}]\s*[-+])\s*$"
 )
+TERM = re.compile(
+    rf"\s*(?:\\[,;!]\s*)*(?:\\(?:times|cdot|div|frac|dfrac|tfrac|binom|left|{NAMED})"
+    r"(?![A-Za-z])|[-+*/^!}_]|[A-Za-z](?![A-Za-z])|\()"
+)
+BRACKET_BEFORE = re.compile(r"(?:\\left)?[(\[][^()\[\]$=]*\Z")
+BRACKET_BEHIND = re.compile(r"[^()\[\]$=]*?(?:\\right)?[)\]]")
 CLOSES = re.compile(r"(?<!\\)\$(?!\d)")
 # commands that are no part of a value, and words in brackets behind one
 STYLED = re.compile(
@@ -173,6 +180,8 @@ def _in_formula(text: str, box: Box) -> str | None:
         if factor is None and term is None:
             return None
         return _joined(factor[0] if factor else "", box.content, term[0] if term else "")
+    if bracket := _in_brackets(before[opened:], behind):
+        return f"{bracket[0]}{box.content}{bracket[1]}"
     front = RELATED.split(before[opened:])[-1]
     tail = (MATH_ENDS.split(behind, maxsplit=1) or [""])[0]
     if not FACTOR.search(front):
@@ -184,6 +193,18 @@ def _in_formula(text: str, box: Box) -> str | None:
     formula = _joined(front, box.content, tail.rstrip(" ."))
     has_value = re.match(r"\s*=\s*[-\d\\]", behind[len(tail) :]) is not None
     return f"perhaps {formula}" if has_value else formula
+
+
+def _in_brackets(before: str, behind: str) -> tuple[str, str] | None:
+    r"""The other values of the pair or list in brackets that a box is one value of.
+
+    >>> _in_brackets("P = (-1, ", ")"), _in_brackets("f(", ")"), _in_brackets("P = ", "")
+    (('(-1, ', ')'), None, None)
+    """
+    front, tail = BRACKET_BEFORE.search(before), BRACKET_BEHIND.match(behind)
+    if front is None or tail is None or "," not in front[0] + tail[0]:
+        return None
+    return front[0], tail[0]
 
 
 def _balanced(text: str) -> bool:

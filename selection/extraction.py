@@ -114,7 +114,8 @@ BOX_DENIED = re.compile(
     re.IGNORECASE,
 )
 WRONG = re.compile(
-    r"[\s$)\]}\\*]*(?:is|was|are)\s+(?:also\s+)?(?:incorrect|wrong|false|not (?:right|correct|the answer))",
+    r"[\s$)\]}\\*]*(?:is|was|are)\s+(?:also\s+)?(?:incorrect|wrong|false|not (?:right|correct|the answer))|"
+    r"[\s$)\]}\\*]*fails\b",
     re.IGNORECASE,
 )
 # what takes an answer back: at once, or in a later sentence
@@ -142,6 +143,17 @@ RETRACTED = re.compile(
     rf"|i (?:meant\s+(?:to (?:say|write)\s+)?{VALUE}|{FORGOT}\b|made (?:a|an) (?:mistake|error)\b|misread\b|"
     r"miscalculated\b)"
     rf"|correction\s*[:,]|on second thou?ghts?\b|scratch that\b|hmm+[,.\s]+(?:wait[,.\s]+)?{ACTUALLY}\b)",
+    re.IGNORECASE,
+)
+# a second look, and another value at the end of it
+RECHECKED = re.compile(
+    rf"{TURN}(?:wait\b|hold on\b|hmm+\b|my apologies\b|on reflection\b|let me (?:re|double|check|verify)|"
+    r"no,\s+(?=\$?\d))",
+    re.IGNORECASE,
+)
+CONCLUDED = re.compile(
+    r"(?:\b(?:so|thus|therefore|hence)\b[^.\n]{0,40}?(?:is|be|=|get)|\b(?:result|total|it|answer) "
+    r"(?:is|must be|should be)|\bno,)\s+[*$\\(]*(\d[\d.,/]*\d|\d)[^\d\n]{0,20}\Z",
     re.IGNORECASE,
 )
 # the same value told once more, or only named as the one that is taken back
@@ -208,9 +220,13 @@ def _kept(answer: str, behind: str) -> str:
     whole = answer + behind
     rest = FIRST_WORD.sub("", answer)
     is_near = AT_ONCE.match(behind) or AT_ONCE.match(rest)
-    if not is_near and not RETRACTED.search(whole[: len(answer) + FARTHEST]):
-        return answer
-    return answer if _told_again(answer, rest + behind) else f"not {answer}"
+    near = whole[: len(answer) + FARTHEST]
+    if is_near or RETRACTED.search(near):
+        return answer if _told_again(answer, rest + behind) else f"not {answer}"
+    if (again := RECHECKED.search(near)) and (other := CONCLUDED.search(whole, again.start())):
+        value = NUMBERS.search(answer)
+        return f"not {answer}" if value and value[0] != other[1] else answer
+    return answer
 
 
 def _told_again(answer: str, behind: str) -> bool:
@@ -298,7 +314,7 @@ def answer_at(text: str, place: int) -> str:
     if displayed:
         return f"{displayed[1] or displayed[2]} {displayed[3]}".strip(" .\n")
     rest = text[place:].lstrip()
-    star = "* " if gap.count("*") == 1 and gap.rstrip(" ").endswith("*") else ""  # which began an item
+    star = "* " if gap.rpartition("\n")[2].strip() == "*" else ""  # which began an item
     if is_below and (items := _items_in(star + rest)):
         return items
     said = rest.partition("\n")[0]
@@ -339,6 +355,8 @@ def _items_in(text: str) -> str:
                 continue
         if item is None and not (BARE_NUMBER.fullmatch(line.strip()) and len(found) == place):
             break
+        if found and VALUED.match(lines[0]) and item and not VALUED.match(line):
+            break  # a note behind the values
         found.append((line[item.end() :] if item else line).strip(" *_`").rstrip("."))
     return link.join(found) if len(found) > 1 or (found and ITEM.match(lines[0])) else ""
 

@@ -28,7 +28,7 @@ from selection.numerals import (
     power_of_ten,
     words_to_number,
 )
-from selection.units import CURRENCY, Unit, read_unit, unit_of
+from selection.units import CURRENCIES, CURRENCY, KNOWN, Unit, read_unit, unit_of
 from selection.vocabulary import EMPTY, FUNCTIONS, TELLING
 
 SIGN = re.compile(r"\s*([-+]|(?:negative|minus)(?=\s))\s*", re.IGNORECASE)
@@ -61,13 +61,19 @@ SEVERAL_UNITS = re.compile(rf"{ONE_UNIT.pattern}(?:(?:\s*,\s*|\s+|\s*,?\s+and\s+
 AROUND = re.compile(r"^[({\[]\s*(.*?)\s*[)}\]]$")
 # words before a number after which it is another one: the square of 5, anything other than 100
 CHANGES = re.compile(
-    r"\b(?:than|excluding|excepting|except|besides|within|exceeds?|exceeded|such as|used to|close to|"
-    r"including)\b|"
+    r"\b(?:whether|unless|if|than|excluding|excepting|except|besides|within|exceeds?|exceeded|such as|"
+    r"used to|close to|including)\b|"
     r"\b(?:squares?|cubes?|(?:\w+ )?roots?|reciprocal|opposite|negative|inverse|complement|absolute value|"
     r"hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|tenths?|multiples?|divisors?|factors?|powers?|twice|"
     r"double|triple|factorial|logarithm|log|sine|cosine|tangent|sin|cos|tan|derivative|digits?|predecessor|successor|"
     r"percent|per cent|dozens?|hundreds|thousands|millions|billions|instead|most|each|one|some|none|"
-    r"multiplicity|order|base|ratio|product|quotient|negation|fraction|a minimum|a maximum)\b of\s*$",
+    r"multiplicity|order|base|ratio|product|quotient|negation|fraction)\b of\s*$",
+    re.IGNORECASE,
+)
+# the cost of 18 apples is no 18; the sum of 18, the area of 18 cm is
+OF_THINGS = re.compile(
+    r"\bthe\s+(?:total |whole |average )?(?:costs?|prices?|weights?|areas?|sum|values?|volumes?|lengths?|"
+    r"perimeters?|probability|average|mean) of\s*$",
     re.IGNORECASE,
 )
 BOOKED = re.compile(rf"\(\s*({CURRENCY}\s*\d[^()-]*)\)")  # a negative amount, as accountants write it
@@ -252,6 +258,10 @@ def _in_words(text: str) -> Quantity | None:
     return None
 
 
+def _is_measure(word: str) -> bool:
+    return word.casefold() in KNOWN or word.upper() in CURRENCIES or re.match(CURRENCY, word) is not None
+
+
 def in_a_phrase(text: str) -> Quantity | None:
     """Read the quantity of a short sentence that has one number, and no word that changes what it means.
 
@@ -271,6 +281,9 @@ def in_a_phrase(text: str) -> Quantity | None:
     if any(word.strip(",:").casefold() in (TELLING | FUNCTIONS | {"and"}) for word in words):
         return None
     if CHANGES.search(front[1]):
+        return None
+    thing = re.match(r"\s*([^\W\d_]+)", text[found.end() :])
+    if OF_THINGS.search(front[1]) and thing and not _is_measure(thing[1]):
         return None
     if not front[2][:1].isspace() and front[2][:1] != "(":  # COVID-15
         return None

@@ -1040,18 +1040,44 @@ TEXTS: dict[str, str] = {
 ~ | 18 | So the sum is $\boxed{18}+5$.
 ~ | 18 | So we get $3^{\boxed{18}}$.
 """,
+    "math a second look that ends in another value": r"""
+~ | 18 | \boxed{18}⏎⏎Hold on, the price is $3 each. So it must be 27.
+~ | 18 | Answer: 18⏎⏎Wait, let me recompute: 9 × 3 = 27. So it is 27.
+~ | 18 | Answer: 18⏎⏎On reflection, that cannot be right; the total is 27.
+~ | 18 | Answer: 18. No, 27.
+= | 18 | Answer: 18⏎⏎Wait, let me recompute: 9 × 2 = 18. So it is 18.
+= | 18 | Answer: 18⏎⏎Let me verify: 16 - 7 = 9 eggs, so she sells 9 × $2 = $18.
+= | 18 | Answer: 18⏎⏎Let me check with the 4 friends: each gets 18/4 dollars.
+""",
+    "math boxes that are one part of more": r"""
+~ | 18 | So we get $x \neq \boxed{18}$.
+~ | 18 | So we get $(\boxed{18}, 20)$.
+= | (-1, 2) | The vertex is $\left(-1, \boxed{2}\right)$.
+~ | 18 | So we get $\boxed{18} \pm 2$.
+~ | 18 | So we get $\boxed{18}\alpha$.
+~ | 18 | So we get $\log \boxed{18}$.
+= | 2 + \sqrt{3} | $\tan 75^\circ = 2 + \boxed{\sqrt{3}}$.
+= | 12 cm^2 | The area is $\boxed{12}\,\text{cm}^2$.
+= | 7 | So $f(2) = \boxed{7}$.
+= | 18 | We have ($n > 0$, and so $n = \boxed{18}$).
+""",
     "math a container of a number": r"""
 = | 20 | Answer: A bag of 20 marbles.
 = | 20 | Answer: He had a loan of $20.
 = | 20 | Answer: There was an increase of 20 percent.
 ~ | 18 | The answer is the square of 18.
 ~ | 18 | The answer is a multiple of 18.
+~ | 18 | Answer: The cost of 18 apples
+= | 18 | The answer is the area of 18 cm.
+~ | 18 | I cannot determine whether the answer is 18.
 """,
     "math lists below a mark": r"""
 ~ | 7 | Answer:⏎⏎- 7⏎⏎- 9
 ~ | 7 | Answer:⏎- 7 (case A)⏎or⏎- 9 (case B)
 = | 5 | Answer:⏎5. We know this because 2 + 3 = 5.
 = | 42 | Answer:⏎⏎- 42⏎⏎- Note that the price is fixed.
+~ | 7 | **Answer:**⏎* $x = 7$⏎* $x = -7$
+= | 12 | Answer:⏎- 12 apples⏎- Each of them costs $2, which was not asked.
 """,
     "math words of other languages that change a number": r"""
 = | 18000 | La risposta è 18 mila.
