@@ -196,6 +196,22 @@ def test_what_is_said_of_the_pretrained_run_follows_from_the_questions() -> None
     assert not (found["called"] != "cannot tell").any()
 
 
+def test_what_is_said_of_the_pretrained_study_follows_from_its_questions() -> None:
+    file = Path("docs/pretrained/tokens-questions.parquet")
+    of_seeds = 100 * pd.read_parquet(file).groupby(["arm", "seed"])["value"].mean()
+    found = compared_again(file)["comparisons"].set_index(["arm", "against"])
+    page = words("docs/miniature.md")
+    for arm in ("scas", "mean loss", "random", "costliest group", "strongest"):
+        own = of_seeds[arm]
+        assert len(own) == 3
+        assert " | ".join([arm, f"{own.mean():.1f}", ", ".join(f"{x:.1f}" for x in own)]) in page, arm
+    assert f"{of_seeds[BEFORE].mean():.1f} % before training" in page
+    for (arm, against), row in found.iterrows():
+        told = "{:+.1f} ({:.1f} to {:.1f})".format(*(100 * row[c] for c in ("difference", "low", "high")))
+        cells = [f"{arm} - {against}", told.replace("-0.0 to", "0.0 to"), f"{row['p_corrected']:.3f}"]
+        assert " | ".join(cells) in page, cells
+
+
 def test_what_is_said_of_calls_follows_from_the_questions() -> None:
     rows = pd.read_parquet("docs/training_wheels/questions.parquet")
     figures = pd.read_csv("docs/training_wheels/figures.csv")

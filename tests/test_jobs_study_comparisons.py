@@ -1,5 +1,6 @@
 """What a study claims follows from the values that it publishes: every interval, read back from its files."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from scipy import stats
 from cluster.storage import Place
 from jobs.experiment.parsing import parse_experiment
 from jobs.experiment.study import Study
+from jobs.miniature.full import WORLD
 from jobs.report.study import render_study, with_earlier, write_study
 from jobs.results.strongest import baselines_of, strongest_lines
 from jobs.results.values import (
@@ -30,7 +32,7 @@ from jobs.study.comparisons import (
     corrected_together,
 )
 from jobs.study.published import compared_again, described
-from jobs.study.running import Found
+from jobs.study.running import Found, world_table
 from jobs.study.summary import strongest_lines_of, study_lines
 from jobs.study.tables import Tables
 from training.comparison import holm
@@ -227,6 +229,26 @@ def test_who_comes_next_to_the_strongest_teacher_is_said_with_its_interval(
     columns |= {"low": [0.0, 0.01, 0.02], "high": [0.0, 0.09, 0.18], "is_strongest": is_strongest}
     table = pd.DataFrame({"setting": "", **columns})
     assert list(strongest_lines_of(Tables(strongest=table))) == [f"  the strongest teacher is {said}"]
+
+
+@pytest.mark.parametrize("place", ["path", "weights"])
+def test_models_of_a_world_are_published_without_the_places_of_their_weights(
+    place: str, tmp_path: Path
+) -> None:
+    """Seen: a study in the pretrained world trained for an hour and ended without its page."""
+    models = {
+        "teachers": [{"name": "tom", "base": "b", place: "tom/model", "accuracy": 0.5}],
+        "students": [{"name": "sue", "base": "b", place: "sue/model", "accuracy": 0.1}],
+    }
+    (tmp_path / WORLD).write_text(json.dumps(models))
+    found = Found(a_study("accuracy"), world=world_table(Place(str(tmp_path))))
+    found.tables["p"] = tables_of("accuracy")
+    page, *places = write_study(found, Place(str(tmp_path)))
+    assert tmp_path / "world.csv" in [Path(str(one)) for one in places]
+    published = pd.read_csv(tmp_path / "world.csv")
+    assert published.columns.tolist() == ["kind", "name", "base", "accuracy"]
+    assert published["name"].tolist() == ["tom", "sue"]
+    assert "tom/model" not in Path(str(page)).read_text()
 
 
 def test_values_of_an_earlier_part_are_read_again_and_stay_as_they_were(tmp_path: Path) -> None:

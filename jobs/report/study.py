@@ -50,7 +50,7 @@ def write_study(found: Found, directory: Place) -> list[Place]:
             places.append(place)
     if len(found.world):
         place = directory / "world.csv"
-        place.write_bytes(as_csv(found.world.drop(columns=["path"])))
+        place.write_bytes(as_csv(found.world))
         places.append(place)
     page = directory / "study.html"
     page.write_bytes(render_study(found, pictures).encode("utf-8", "replace"))

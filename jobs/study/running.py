@@ -182,12 +182,14 @@ def shared_experiment(study: Study) -> Experiment:
 
 
 def world_table(place: Place | None) -> pd.DataFrame:
-    """The models of a full or pretrained world, one in each row. Empty if there is no such world."""
+    """The models of a full or pretrained world, one in each row, without the places of their weights. Empty
+    if there is no such world.
+    """
     if place is None or not (place / WORLD).is_file():
         return pd.DataFrame()
     told_of = json.loads((place / WORLD).read_text())
     rows = [{"kind": kind, **one} for kind in ("teacher", "student") for one in told_of[f"{kind}s"]]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).drop(columns=["path", "weights"], errors="ignore")
 
 
 def lineages_in(world: pd.DataFrame) -> dict[str, str]:
