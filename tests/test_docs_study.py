@@ -212,6 +212,22 @@ def test_what_is_said_of_the_pretrained_study_follows_from_its_questions() -> No
         assert " | ".join(cells) in page, cells
 
 
+def test_what_is_said_of_the_router_follows_from_its_questions() -> None:
+    file = Path("docs/routing/questions.parquet")
+    means = 100 * pd.read_parquet(file).groupby(["student", "arm"])["value"].mean()
+    found = compared_again(file)["comparisons"].set_index(["student", "arm"])
+    page = words("docs/routing.md")
+    for arm in ("router", "forced", "best", "at random", "all asked", "strongest"):
+        cells = ["router (primary)" if arm == "router" else arm]
+        for student in ("sue", "ron"):
+            row = found.loc[(student, arm)] if arm != "all asked" else None
+            told = (100 * row[c] for c in ("difference", "low", "high")) if row is not None else ()
+            own = "{:+.1f} ({:.1f} to {:.1f})".format(*told) if row is not None else ""
+            cells += [f"{means[student, arm]:.1f}", own]
+        assert " | ".join(cells).replace("|  |", "| |").strip() in page, cells
+    assert not (found.loc[[("sue", "router"), ("ron", "router")], "called"] != "cannot tell").any()
+
+
 def test_what_is_said_of_calls_follows_from_the_questions() -> None:
     rows = pd.read_parquet("docs/training_wheels/questions.parquet")
     figures = pd.read_csv("docs/training_wheels/figures.csv")

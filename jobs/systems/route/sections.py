@@ -102,12 +102,18 @@ def shares_of(outcome: Outcome, path: StudentPath, route: Routed) -> str:
 
 
 def prices_of(outcome: Outcome, paths: Iterable[StudentPath]) -> Iterable[str]:
-    """For each arm what it saved, and how much its student is behind the baseline's after the last round."""
+    """For each arm what it saved, and how much its student is behind the baseline's after the last round. A
+    baseline of another kind of arm is trained later: then the report's comparisons say it.
+    """
     e = outcome.start.experiment
     baseline, known = baseline_of(e), list(paths)
     compared = {(s, a): c.verdict for s, a, c in Judged(outcome).comparisons([baseline])}
     for student, arm in dict.fromkeys((p.student, p.arm.name) for p in known):
         own = [outcome.rounds[p, 1].figures for p in known if (p.student, p.arm.name) == (student, arm)]
         saved = float(np.mean([figures["saved"] for figures in own]))
-        verdict = compared.get((student, arm), "the baseline of the comparisons")
+        is_baseline = arm == baseline
+        later = (
+            "The baseline of the comparisons" if is_baseline else f"The comparisons have it beside {baseline}"
+        )
+        verdict = compared.get((student, arm), later)
         yield f"{student}, {arm}: saved {saved:.0%} of what asking all would take. {verdict}"
