@@ -38,7 +38,8 @@ TOLD = re.compile(
 )
 # "so B is correct.", at the end, and "I would choose B" count only if nothing else chooses
 IS_CORRECT = re.compile(
-    r"(?:\A|[.!?]\s+|\n|\b(?:so|thus|therefore|hence),?\s+|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)\s+)[(*_\s]*"
+    r"(?:\A|[.!?]\s+|\n|\b(?:so|thus|therefore|hence),?\s+|"
+    r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)\s+)[(*_\s]*"
     r"([A-J])[)*_]* is (?:(?:therefore|thus|indeed|clearly) )?correct\b"
 )
 CHOSEN = re.compile(
@@ -68,9 +69,8 @@ def told_choice(text: str) -> str | None:
 
 def _chosen_at_the_end(text: str) -> str | None:
     """The letter of "so B is correct" at a text's end, or of "I would choose B", if no other is named so."""
-    correct = IS_CORRECT.findall(text)
     found = list(IS_CORRECT.finditer(text))
-    if len(correct) == 1 and re.fullmatch(r"\s*[.!]?\s*", text[found[0].end() :]):
+    if len(found) == 1 and re.fullmatch(r"\s*[.!]?\s*", text[found[0].end() :]):
         return found[0][1]
     picked = CHOSEN.search(text)
     if picked is None or PREFERRED.search(text, picked.end()) or CHOSEN.search(text, picked.end()):

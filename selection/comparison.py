@@ -142,24 +142,19 @@ def _other_grouping_fits(got: str, reference: str, a: Reading, b: Reading) -> bo
         grouped = GROUPED_OR_PAIR.fullmatch(without_lead(plain(text)))
         if grouped is None:
             continue
+        parts = [Fraction(part) for part in grouped[2].split(",")]
         one: Reading = Quantity(Fraction(grouped[2].replace(",", "")))
         if not grouped[1]:
-            one = Several("set", tuple(Quantity(Fraction(part)) for part in grouped[2].split(",")))
-        if same(one, other) or (
-            isinstance(other, Several | Intervals) and _members(one, grouped) == _values(other)
-        ):
+            one = Several("set", tuple(Quantity(part) for part in parts))
+        if same(one, other) or parts == _values(other):
             return True
     return False
 
 
-def _members(one: Reading, grouped: "re.Match[str]") -> list[Fraction]:
-    return [Fraction(part) for part in grouped[2].split(",")]
-
-
 def _values(other: Reading) -> list[Fraction]:
-    """The numbers of several values, in order. Empty if one is no number."""
+    """The numbers among several values, in order."""
     items = other.items if isinstance(other, Several) else ()
-    return [item.value for item in items if isinstance(item, Quantity)] if items else []
+    return [item.value for item in items if isinstance(item, Quantity)]
 
 
 def _decimal_comma(text: str) -> Quantity | None:

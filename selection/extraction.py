@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from selection.boxes import boxed_answer, boxes
 from selection.languages import ANSWERS, changed
+from selection.retraction import is_called_wrong, kept
 
 MARKUP = r"[*_`\s]*"
 # what an answer is given in, between the word and its sign: Answer (in cm): 42
@@ -113,52 +114,6 @@ BOX_DENIED = re.compile(
     r"\s*(?:equal to\s*)?\Z",
     re.IGNORECASE,
 )
-WRONG = re.compile(
-    r"[\s$)\]}\\*]*(?:is|was|are)\s+(?:also\s+)?(?:incorrect|wrong|false|not (?:right|correct|the answer))|"
-    r"[\s$)\]}\\*]*fails\b",
-    re.IGNORECASE,
-)
-# what takes an answer back: at once, or in a later sentence
-FARTHEST = 400
-TURN = r"(?:\A|[.!?;,\n)—–-])[\s$*_)\]}\\]*(?:(?:oh|hmm+|but|no|and|oops|well|actually)[,.\s]+){0,2}"
-FIRST_WORD = re.compile(r"^\S+?(?=[.,;]?\s|$)")
-VALUE = r"(?=[*$(\\-]*\d|[\\$(]|[A-J]\b)"
-MISTAKEN = r"(?:wrong|incorrect|not right|not correct|a mistake)"
-AT_ONCE = re.compile(
-    r"[\s$*_)\]}\\.!?;,—–-]*(?:(?:oh|hmm+|but|no|and|oops|well|actually)[,.\s]+){0,2}(?:"
-    rf"(?:which|that|this|it)(?:'s| is| was)\s+{MISTAKEN}\b"
-    r"(?!:|\s+(?:because|since|if|in|for|to|that|of|as|under|when|by|many|often|made|reasoning)\b)"
-    rf"|(?:it|that|the answer) should (?:be|have been)\s+{VALUE}"
-    r"|hmm+[,.\s]+\(?[A-J]\)? (?:fits|is) "
-    r"|sorry\b[^.\n]{0,30}\b(?:meant|wrong|mistake|it(?:'s| is)|should be)\b)",
-    re.IGNORECASE,
-)
-FORGOT = r"forgot(?!\s+to\s+(?:mention|say|add(?!\s+\S*\d)|note|write|tell))"
-ACTUALLY = r"actually(?![,\s]+(?:let me|i want|i will|we can|wait|this is (?:right|correct|fine)))"
-RETRACTED = re.compile(
-    rf"{TURN}(?:wait[,.!\s—-]+(?:(?:[^.\n\"]{{0,30}}?\b)?(?:"
-    rf"(?:that|this|it|which|the (?:answer|result|total))(?:'s| is| was| can)\s*{MISTAKEN}|made an? \w+|"
-    rf"a mistake|{FORGOT}|should (?:be|have been)\s+{VALUE})|"
-    rf"no\b(?=[,.!—-]|\s+(?:that|it|this|the answer|i)\b)(?!\.\s+of\b)|{ACTUALLY}\b)"
-    rf"|i (?:meant\s+(?:to (?:say|write)\s+)?{VALUE}|{FORGOT}\b|made (?:a|an) (?:mistake|error)\b|misread\b|"
-    r"miscalculated\b)"
-    rf"|correction\s*[:,]|on second thou?ghts?\b|scratch that\b|hmm+[,.\s]+(?:wait[,.\s]+)?{ACTUALLY}\b)",
-    re.IGNORECASE,
-)
-# a second look, and another value at the end of it
-RECHECKED = re.compile(
-    rf"{TURN}(?:wait\b|hold on\b|hmm+\b|my apologies\b|on reflection\b|let me (?:re|double|check|verify)|"
-    r"no,\s+(?=\$?\d))",
-    re.IGNORECASE,
-)
-CONCLUDED = re.compile(
-    r"(?:\b(?:so|thus|therefore|hence)\b[^.\n]{0,40}?(?:is|be|=|get)|\b(?:result|total|it|answer) "
-    r"(?:is|must be|should be)|\bno,)\s+[*$\\(]*(\d[\d.,/]*\d|\d)[^\d\n]{0,20}\Z",
-    re.IGNORECASE,
-)
-# the same value told once more, or only named as the one that is taken back
-NAMED = re.compile(r"\b(?:not|instead of|than|from|wrote|said|got|to)\s+[*$(\\]*\Z", re.IGNORECASE)
-NUMBERS, LETTERS = re.compile(r"\d+(?:[.,/]\d+)*"), re.compile(r"\b(?:[B-HJ]|A(?![ '][a-z]))\b")
 END_TOKENS = re.compile(r"(?:\s*(?:<\|[^|<>\s]{1,30}\|>|</s>|<eos>|<end_of_turn>))+\s*\Z")  # of chat models
 # "answers" is a mark only before a value, and not of other answers
 TELLS = re.compile(r"[\d\\$]|^[(*]*[A-J]\b")
@@ -195,47 +150,18 @@ def extract_final(text: str, pattern: str | None = None) -> str | None:
     mark = last_mark(text)
     if in_boxes and (mark is None or in_boxes[-1].end > mark[0] or _says_little(mark[1])):
         last = in_boxes[-1]
-        is_denied = _denied(text[: last.start]) or WRONG.match(text, last.end)
-        return _kept(f"{'not ' if is_denied else ''}{boxed_answer(text, in_boxes)}", text[last.end :])
+        is_denied = _denied(text[: last.start]) or is_called_wrong(text, last.end)
+        return kept(f"{'not ' if is_denied else ''}{boxed_answer(text, in_boxes)}", text[last.end :])
     if mark is None:
         return None
     end = text.find(mark[1], mark[0])
-    return _kept(mark[1], text[end + len(mark[1]) :] if end >= 0 else "")
+    return kept(mark[1], text[end + len(mark[1]) :] if end >= 0 else "")
 
 
 def _denied(before: str) -> bool:
     """Whether the text before a box says that it is not the answer, or may not be."""
     near = before.rstrip(" $\\([{*").rstrip()[-100:]
     return BOX_DENIED.search(near) is not None and not re.search(r"\bonly\b[^.\n]*\Z", near)
-
-
-def _kept(answer: str, behind: str) -> str:
-    """An answer, marked as taken back if the text behind it says so and does not end in the same answer.
-
-    >>> _kept("15", ". Wait, that's wrong, so 17."), _kept("15", ". That is not hard.")
-    ('not 15', '15')
-    >>> _kept("15", ". Wait, I forgot one. No, all are counted, so 15.")
-    '15'
-    """
-    whole = answer + behind
-    rest = FIRST_WORD.sub("", answer)
-    is_near = AT_ONCE.match(behind) or AT_ONCE.match(rest)
-    near = whole[: len(answer) + FARTHEST]
-    if is_near or RETRACTED.search(near):
-        return answer if _told_again(answer, rest + behind) else f"not {answer}"
-    if (again := RECHECKED.search(near)) and (other := CONCLUDED.search(whole, again.start())):
-        value = NUMBERS.search(answer)
-        return f"not {answer}" if value and value[0] != other[1] else answer
-    return answer
-
-
-def _told_again(answer: str, behind: str) -> bool:
-    """Whether the last value of a text is the answer before it."""
-    values = NUMBERS if NUMBERS.search(answer) else LETTERS
-    value, later = values.search(answer), list(values.finditer(behind))
-    if value is None or not later or later[-1][0] != value[0]:
-        return False
-    return not NAMED.search(behind[: later[-1].start()]) and not WRONG.match(behind, later[-1].end())
 
 
 def stands_alone(text: str) -> str | None:

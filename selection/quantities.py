@@ -65,9 +65,9 @@ CHANGES = re.compile(
     r"used to|close to|including)\b|"
     r"\b(?:squares?|cubes?|(?:\w+ )?roots?|reciprocal|opposite|negative|inverse|complement|absolute value|"
     r"hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|tenths?|multiples?|divisors?|factors?|powers?|twice|"
-    r"double|triple|factorial|logarithm|log|sine|cosine|tangent|sin|cos|tan|derivative|digits?|predecessor|successor|"
-    r"percent|per cent|dozens?|hundreds|thousands|millions|billions|instead|most|each|one|some|none|"
-    r"multiplicity|order|base|ratio|product|quotient|negation|fraction)\b of\s*$",
+    r"double|triple|factorial|logarithm|log|sine|cosine|tangent|sin|cos|tan|derivative|digits?|"
+    r"predecessor|successor|percent|per cent|dozens?|hundreds|thousands|millions|billions|instead|most|"
+    r"each|one|some|none|multiplicity|order|base|ratio|product|quotient|negation|fraction)\b of\s*$",
     re.IGNORECASE,
 )
 # the cost of 18 apples is no 18; the sum of 18, the area of 18 cm is

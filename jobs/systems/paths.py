@@ -1,9 +1,11 @@
 """The paths of an experiment, and the steps that all systems share."""
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from cluster.seeds import derive_seed
 from jobs.experiment.schema import Experiment
+from jobs.experiment.section import Section
 from jobs.results.outcome import ALONE, OnResult, Outcome, Start, StudentPath
 from jobs.run.run import Run
 from jobs.run.store import Stage
@@ -11,6 +13,8 @@ from jobs.stages.check import Checks
 from jobs.stages.evaluate import Judging, evaluate_students
 from jobs.stages.states import ModelState, Training
 from jobs.stages.train import NothingToLearn, remove_weights, train_students
+
+ArmOfKind = TypeVar("ArmOfKind", bound=Section)
 
 
 def paths_of(experiment: Experiment) -> list[StudentPath]:
@@ -21,6 +25,17 @@ def paths_of(experiment: Experiment) -> list[StudentPath]:
         for arm in experiment.arms
         for seed in range(experiment.seeds)
     ]
+
+
+def arm_as(path: StudentPath, kind: type[ArmOfKind]) -> ArmOfKind:
+    """A path's arm, which must be of a system's own kind.
+
+    Raises:
+        TypeError: the arm belongs to another system.
+    """
+    if not isinstance(path.arm, kind):
+        raise TypeError(f"{path.label} has no {kind.__name__}")
+    return path.arm
 
 
 def path_seed(experiment: Experiment, path: StudentPath, number: int) -> int:

@@ -4,6 +4,7 @@ from jobs.experiment.arms.arte import ALIGNED, SCORED, ArteArm
 from jobs.experiment.elicit import Elicit
 from jobs.experiment.schema import Experiment
 from jobs.results.outcome import StudentPath
+from jobs.systems.paths import arm_as
 
 
 def arm_of(path: StudentPath) -> ArteArm:
@@ -12,9 +13,7 @@ def arm_of(path: StudentPath) -> ArteArm:
     Raises:
         TypeError: the arm belongs to another system.
     """
-    if not isinstance(path.arm, ArteArm):
-        raise TypeError(f"{path.label} is no path of arte")
-    return path.arm
+    return arm_as(path, ArteArm)
 
 
 def elicit_of(e: Experiment) -> Elicit:

@@ -29,7 +29,7 @@ from jobs.systems.ogls_sd.examples import WriteExamples, tail_of, write_slices
 from jobs.systems.ogls_sd.ledger import CONTEXTS_OUT, LEFT, final_states, ledger_of, refuse_nothing
 from jobs.systems.ogls_sd.steer import Steering, steer
 from jobs.systems.ogls_sd.usable import ONE_PASS, TRAINED, Decided, Decision, arrays_of, decide, request_of
-from jobs.systems.paths import end_path, judging_of, path_seed, train_and_judge
+from jobs.systems.paths import arm_as, end_path, judging_of, path_seed, train_and_judge
 from training.batches import drawn_in
 
 
@@ -91,9 +91,7 @@ def arm_of(path: StudentPath) -> OglsArm:
     Raises:
         TypeError: the arm belongs to another system.
     """
-    if not isinstance(path.arm, OglsArm):
-        raise TypeError(f"{path.label} is no path of ogls_sd")
-    return path.arm
+    return arm_as(path, OglsArm)
 
 
 def teacher_of(start: Start, path: StudentPath) -> ModelState:

@@ -6,6 +6,7 @@ part of the questions, learn whom to ask the others, ask only that teacher, trai
 
 from collections.abc import Mapping, Sequence
 
+from jobs.experiment.arms.route import RouteArm
 from jobs.results.outcome import OnResult, Outcome, Start, StudentPath
 from jobs.run.run import Run, Unmade
 from jobs.stages.examples import examples_of, settings_for
@@ -14,11 +15,10 @@ from jobs.stages.select import Choice, select_answers
 from jobs.stages.states import ModelState, Training
 from jobs.stages.train import NothingToLearn
 from jobs.stages.unverified import nothing_verified
-from jobs.systems.paths import end_path, path_seed, train_and_judge
+from jobs.systems.paths import arm_as, end_path, path_seed, train_and_judge
 from jobs.systems.route.asking import Asked, Asking, first_questions, together, usable_in
 from jobs.systems.route.bound import plan_the_rest
 from jobs.systems.route.learning import Routed, learn_routes
-from jobs.systems.route.paths import arm_of
 from jobs.systems.route.sections import figures_of, lines_of
 
 
@@ -42,7 +42,9 @@ def teach(
         BadInput: no first answer is right.
     """
     e = start.experiment
-    first = {p: first_questions(start.questions, arm_of(p).first, path_seed(e, p, 0)) for p in paths}
+    first = {
+        p: first_questions(start.questions, arm_as(p, RouteArm).first, path_seed(e, p, 0)) for p in paths
+    }
     try:
         asking = Asking.of(run, start)
         routes = learn_all(run, outcome, asking, first)

@@ -14,9 +14,9 @@ from jobs.run.run import Planned, Run
 from jobs.stages.answers import asks_of
 from jobs.stages.ask import left_to_ask
 from jobs.stages.teachers import who
+from jobs.systems.paths import arm_as
 from jobs.systems.record import Bound
 from jobs.systems.route.asking import harvest_of
-from jobs.systems.route.paths import arm_of
 from training.batches import count_steps
 
 
@@ -73,7 +73,7 @@ def plan_the_rest(run: Run, start: Start, first: Mapping[StudentPath, frozenset[
     are counted.
     """
     e, harvest = start.experiment, harvest_of(start.experiment)
-    times = sum(min(arm_of(path).tries, len(e.teachers)) for path in first)
+    times = sum(min(arm_as(path, RouteArm).tries, len(e.teachers)) for path in first)
     rest = frozenset().union(*(frozenset(start.questions) - own for own in first.values()))
     questions = [start.questions[i] for i in sorted(rest)]
     samples = range(e.generate.samples)

@@ -18,8 +18,8 @@ from jobs.run.store import Stage, digest, write_table
 from jobs.stages.questions import read_slice
 from jobs.stages.score import PoolScores
 from jobs.stages.states import ModelState
+from jobs.systems.paths import arm_as
 from jobs.systems.route.asking import Asked
-from jobs.systems.route.paths import arm_of
 from selection.costs import compute_cost
 from selection.routing import Routing, route, values_of, words_of
 
@@ -71,7 +71,7 @@ def learn_routes(
     Args:
         scores: of all answers to first questions, also those of other paths.
     """
-    arm = arm_of(path)
+    arm = arm_as(path, RouteArm)
     config = {
         "by": arm.by,
         "learnability": arm.learnability,

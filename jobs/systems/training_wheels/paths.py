@@ -9,6 +9,7 @@ from jobs.experiment.wheels import Wheels
 from jobs.results.outcome import Start, StudentPath
 from jobs.run.store import Stage
 from jobs.stages.states import ModelState
+from jobs.systems.paths import arm_as
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,7 @@ def arm_of(path: StudentPath) -> WheelsArm:
     Raises:
         TypeError: the arm belongs to another system.
     """
-    if not isinstance(path.arm, WheelsArm):
-        raise TypeError(f"{path.label} is no path of training_wheels")
-    return path.arm
+    return arm_as(path, WheelsArm)
 
 
 def teacher_of(start: Start, path: StudentPath) -> ModelState:
