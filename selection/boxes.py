@@ -33,6 +33,8 @@ TAKEN_BACK = re.compile(
     r"let me|so|then|thus|hence|therefore|gives?|finally|now|next|again|which means|substitut\w*)\b",
     re.IGNORECASE,
 )
+NEAR = 2000  # the most characters of a formula around a box
+MOST = 20  # the last boxes of a text that may be one answer
 FARTHEST = 160  # the most characters between boxes that are one answer
 CLOSER = r"(?:\$+|\\\)|\\\]|[*_\s.,;:)])*"
 # a second answer is offered beside the first: the word follows the first box or precedes the second
@@ -123,6 +125,7 @@ def boxed_answer(text: str, found: list[Box]) -> str:
     >>> boxed_answer(text, boxes(text))
     '1 or 2'
     """
+    found = found[-MOST:]
     last = found[-1]
     if _in_formula(text, last):  # which uses the answer that an earlier box told
         alone = [box for box in found[:-1] if box.content == last.content and not _in_formula(text, box)]
@@ -171,7 +174,7 @@ def _in_formula(text: str, box: Box) -> str | None:
     >>> _in_formula(text, boxes(text)[0])
     '3.0 \\times 10^8'
     """
-    before, behind = text[: box.start], text[box.end :]
+    before, behind = text[max(0, box.start - NEAR) : box.start], text[box.end : box.end + NEAR]
     opened = _opened(before)
     if opened and before[opened - 1] == "$" and not CLOSES.search(behind.split("\n\n", 1)[0]):
         opened = None  # the sign was one of money
