@@ -251,7 +251,7 @@ def _with_surroundings(text: str, box: Box) -> str:
     sign = BEFORE.search(before)
     if sign and not BULLET.search(before):
         content = f"{sign[1]}{content}"
-    behind = AFTER.match(text, box.end)
+    behind = AFTER.match(text[box.end : box.end + NEAR // 10])
     if behind and _says_more(behind[1]):
         content = f"{content} {behind[1].lstrip('(,').strip()}"
     return content

@@ -125,6 +125,7 @@ ITEM = re.compile(r"[ \t]*(?:[-*+•‣◦]|\d{1,2}[.)])[ \t]+(?=\S)")
 NUMBERED = re.compile(r"[ \t]*(\d{1,2})[.)]")
 VALUED = re.compile(rf"{ITEM.pattern}(?=[-*$\\(]*(?:\d|[a-z]\s*=|\\))")  # an item that begins with a value
 BARE_NUMBER = re.compile(r"[-+]?\d[\d.,/]*")
+MOST_MARKS = 200  # the last marks of a kind that are looked at
 BARE_CHARACTERS, BARE_WORDS = 60, 4
 OPTIONS = re.compile(r"^[ \t>*_-]*B[*_]*\s?[:.)]", re.MULTILINE)
 
@@ -188,7 +189,7 @@ def marked_answers(text: str) -> Iterator[tuple[int, str]]:
     """The last answer of each mark."""
     lower = text.casefold()
     for mark in (mark for needed, marks in BY_NEED if needed in lower for mark in marks):
-        for match in reversed(list(mark.finditer(text))):
+        for match in list(mark.finditer(text))[: -MOST_MARKS - 1 : -1]:
             said = answer_at(text, match.end())
             if not said or (not said[0].isdigit() and NO_ANSWER.match(said)):
                 continue
@@ -232,7 +233,8 @@ def answer_at(text: str, place: int) -> str:
     """The text at a place: displayed mathematics, or a line up to the end of its first sentence."""
     end = text.find("\n", place)
     line = text[place : end if end >= 0 else len(text)].strip()
-    gap = text[len(text[:place].rstrip(" \t*_`\n")) : place]
+    before = text[max(0, place - 200) : place]
+    gap = before[len(before.rstrip(" \t*_`\n")) :]
     is_below = "\n" in gap
     if line.isdigit() and not is_below:  # most answers
         return line
@@ -251,7 +253,7 @@ def answer_at(text: str, place: int) -> str:
         r"""["'](?:final_?)?answer["']\s*:\s*["']?$""", text[max(0, place - 40) : place], re.IGNORECASE
     ):
         said = re.split(r"""["']?\s*[,}]\s*(?=["']|$|\})""", said, maxsplit=1)[0].rstrip("}")
-    if re.search(r"\|\s*$", text[:place]):
+    if re.search(r"\|\s*$", before):
         said = said.split("|")[0]
     said = SENTENCE_END.split(said, maxsplit=1)[0].strip()
     return (

@@ -49,3 +49,12 @@ def test_the_final_answer_of_a_text_is_found(kind: str) -> None:
         for wanted, reference, text in cases(TEXTS[kind])
     ]
     assert [case for case in found if case[3] not in WANTED[case[2]]] == []
+
+
+@pytest.mark.parametrize(
+    "before", ["so $2 \\times \\boxed{9} + 1$ ", "answers: ", "Answer: 9\n", "\\boxed{9}  "]
+)
+def test_the_last_answer_of_a_text_with_thousands_of_marks_or_boxes_counts(before: str) -> None:
+    """Seen: each mark was read with all the text before it, so a text that repeats itself took minutes."""
+    assert verdict(f"{before * 5000}\n\nAnswer: 3", "3", "math") == "correct"
+    assert verdict(f"{before * 5000}\n\nFinally \\boxed{{3}}" + " " * 5000, "3", "math") == "correct"
