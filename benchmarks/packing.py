@@ -1,22 +1,30 @@
-"""How many passes of a training step are empty, and how unequal the others are, on long-tailed lengths.
+"""How many passes of a training step are empty, and how unequal the others are, on long-tailed lengths. And
+how long a pass over short examples takes in one wide row and in the rows that training lays them in.
 
-    python -m benchmarks.packing    # seconds
+    python -m benchmarks.packing             # seconds
+    python -m benchmarks.packing --passes    # also the passes, on four layers of the 135M shape: two minutes
 
 Lengths are log-normal with a median of 1,500 tokens and at most 12,000; a global batch of 64 on 8 workers,
 micro-batches of 4,096 tokens. `before` is what this project did: every worker packed its own share, and every
 step made as many passes as the longest.
 """
 
+import argparse
 import math
+import statistics
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.measurement import finish
-from training.batches import deal, global_batches
+from benchmarks.measurement import finish, timed
+from benchmarks.scoring_cases import SHAPE_135M
+from training.batches import Rows, collate, deal, fold, global_batches
+from training.data import Example
 
+LAYERS = 4  # of the 135M shape
+SHORT = {"8 of 80 to 170": (8, 80, 170), "24 of 80 to 170": (24, 80, 170), "8 of 300 to 500": (8, 300, 500)}
 MEDIAN, SPREAD, MOST, BATCH, WORKERS, BUDGET, STEPS = 1500, 0.9, 12_000, 64, 8, 4096, 200
 
 
@@ -68,8 +76,52 @@ def describe(steps: list[list[list[int]]]) -> dict[str, Any]:
     }
 
 
+def compare_passes(turns: int) -> dict[str, Any]:
+    """Seconds of forward and backward passes over short examples, in one row and folded, in turns."""
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(
+        LlamaConfig(**SHAPE_135M | {"num_hidden_layers": LAYERS}), dtype=torch.float32
+    )
+    model.requires_grad_(False)
+    model.get_input_embeddings().requires_grad_(
+        True
+    )  # the backward pass reaches every layer, as with adapters
+    found: dict[str, Any] = {}
+    for name, (count, low, high) in SHORT.items():
+        rng = np.random.default_rng(0)
+        lengths = rng.integers(low, high, count)
+        ids = [tuple(rng.integers(3, 40_000, length).tolist()) for length in lengths]
+        examples = [Example(i, len(i) // 2, len(i)) for i in ids]
+        wide: Rows = [list(range(count))]
+        folded = fold(wide, lengths, BUDGET, 3.0 * SHAPE_135M["hidden_size"])
+
+        def work(rows: Rows, examples: list[Example] = examples) -> None:
+            batch = collate(rows, examples)
+            tensors = {key: torch.tensor(value) for key, value in batch.inputs("packed").items()}
+            model.model(**tensors, use_cache=False).last_hidden_state.sum().backward()
+
+        seconds: dict[str, list[float]] = {"wide": [], "folded": []}
+        for _ in range(turns + 1):
+            seconds["wide"].append(timed(lambda: work(wide)))  # noqa: B023 - called at once
+            seconds["folded"].append(timed(lambda: work(folded)))  # noqa: B023
+        pairs = list(zip(seconds["wide"], seconds["folded"], strict=True))[1:]  # the first turn warms up
+        ratios = [a / b for a, b in pairs]
+        found[name] = {
+            "speedup": round(statistics.median(ratios), 2),
+            "range": [round(min(ratios), 2), round(max(ratios), 2)],
+            "rows": len(folded),
+        }
+    return found
+
+
 def main() -> None:
     """Draw, deal both ways, and print one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--passes", action="store_true", help="also time passes on the 135M shape")
+    options = parser.parse_args()
     rng = np.random.default_rng(0)
     lengths = np.minimum(MOST, rng.lognormal(math.log(MEDIAN), SPREAD, STEPS * BATCH)).astype(int)
     batches = list(global_batches(len(lengths), BATCH, 0, 0, STEPS))
@@ -86,10 +138,11 @@ def main() -> None:
         ]
         for step in dealt
     ]
-    finish(
-        "packing",
-        {"before": describe(before), "now": describe(after), "ms_a_step_to_plan": round(1000 * seconds, 2)},
-    )
+    figures: dict[str, Any] = {"before": describe(before), "now": describe(after)}
+    figures["ms_a_step_to_plan"] = round(1000 * seconds, 2)
+    if options.passes:
+        figures["passes"] = compare_passes(turns=3)
+    finish("packing", figures)
 
 
 if __name__ == "__main__":

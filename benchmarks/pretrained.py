@@ -8,7 +8,7 @@ adapter (r 16 on all linear layers), against TRL's SFTTrainer with peft, padded 
 turns, in fresh processes, with all cores.
 
     pip install trl
-    python -m benchmarks.pretrained [--quick] [--world store/miniature/ID]
+    python -m benchmarks.pretrained [--quick] [--only train] [--world store/miniature/ID]
 """
 
 import argparse
@@ -27,6 +27,7 @@ MANNERS = ("in sentences", "in equations", "in listed", "in wordy", "in backward
 SAMPLING = ("ours", "generate 8 sorted", "generate 16 sorted")
 TRAINING = ("ours", "padded 8", "padded 2", "padding-free 8")
 ADAPTER = {"r": 16, "alpha": 32}
+LOOPS = ("ask", "evaluate", "score", "train")
 SETUP = Setup(batch=8, warm=2, rate=1e-3, lora=(ADAPTER["r"], ADAPTER["alpha"]))
 
 
@@ -108,6 +109,7 @@ def measure(options: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="one turn of fewer questions and steps")
+    parser.add_argument("--only", nargs="+", choices=LOOPS, help="these loops alone")
     parser.add_argument(
         "--world", help="the folder of the pretrained world, as `tutelage miniature` prints it"
     )
@@ -123,10 +125,15 @@ def main() -> None:
     world, turns = Path(options.world), 1 if options.quick else 3
     asked, scored, steps = (16, 8, 5) if options.quick else (48, 24, 8)
     figures: dict[str, Any] = {}
+    only = options.only or LOOPS
     for what, model, questions in (("ask", TEACHER, "train.jsonl"), ("evaluate", SCHOOLED, "evaluate.jsonl")):
+        if what not in only:
+            continue
         figures[what] = compare(world / model, world / questions, asked, turns, "cpu", SAMPLING, repeats=1)
-    figures["score"] = compare_scoring(str(world), scored, turns)
-    figures["train"] = compare_training(str(world), steps, turns)
+    if "score" in only:
+        figures["score"] = compare_scoring(str(world), scored, turns)
+    if "train" in only:
+        figures["train"] = compare_training(str(world), steps, turns)
     return finish("pretrained", figures)
 
 

@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 from cluster.errors import BadInput
 from cluster.seeds import derive_seed
 from cluster.storage import Place
-from training.batches import IGNORED, Layout, collate, count_steps, deal, deal_groups, global_batches, pack
+from training.batches import (
+    IGNORED,
+    Layout,
+    collate,
+    count_steps,
+    deal,
+    deal_groups,
+    fold,
+    global_batches,
+    pack,
+)
 from training.data import (
     ALONE,
     Example,
@@ -139,6 +149,31 @@ def test_workers_share_a_batch_and_make_as_many_passes_as_one_another(
     several = any(len(row) > 1 for rows in micro for row in rows) or any(len(rows) > 1 for rows in micro)
     assert empty == 0 or not several, "a worker had nothing to do while another had two examples in a pass"
     assert empty < workers
+
+
+@given(lengths_drawn, st.integers(1, 1000), st.floats(1, 1e6))
+def test_folded_rows_hold_the_same_examples_for_less_work_within_the_budget(
+    lengths: list[int], budget: int, even_width: float
+) -> None:
+    def tokens_and_work(rows: list[list[int]]) -> tuple[int, float]:
+        width = max(sum(lengths[i] for i in row) for row in rows)
+        return len(rows) * width, len(rows) * width * (1 + width / even_width)
+
+    for rows in pack(range(len(lengths)), lengths, budget):
+        folded = fold(rows, lengths, budget, even_width)
+        assert sorted(i for row in folded for i in row) == sorted(i for row in rows for i in row)
+        (tokens, work), (_, work_before) = tokens_and_work(folded), tokens_and_work(rows)
+        assert work <= work_before
+        assert tokens <= budget or folded == rows
+        assert fold(rows, lengths, budget, math.inf) == rows
+
+
+def test_short_examples_are_not_laid_in_one_wide_row_where_attention_costs_much() -> None:
+    """Eight word problems in one row of 962 tokens took 1.3 times as long as in four rows."""
+    (share,) = deal(range(8), [89, 126, 158, 91, 122, 162, 89, 125], 1, 4096, even_width=3 * 576)
+    (rows,) = share
+    assert len(rows) == 4
+    assert max(sum([89, 126, 158, 91, 122, 162, 89, 125][i] for i in row) for row in rows) < 260
 
 
 def test_rows_are_as_few_as_the_tokens_allow() -> None:

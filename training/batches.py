@@ -16,6 +16,7 @@ from cluster.errors import BadInput
 from training.data import ALONE, Example, Examples
 
 IGNORED = -100
+WIDER = 4  # each width that `fold` tries is wider than the one before by this part of it
 # packed: several examples in a row, separated by their positions. padded: one right-padded example in a row.
 # alone: one example in a pass.
 Layout = Literal["packed", "padded", "alone"]
@@ -108,6 +109,7 @@ def deal_groups(
     token_budget: int,
     layout: Layout,
     alone_above: float = np.inf,
+    even_width: float = np.inf,
 ) -> list[list[Rows]]:
     """A global batch of groups as micro-batches of examples for each worker; see `deal`.
 
@@ -118,7 +120,7 @@ def deal_groups(
     """
     lengths = examples.group_lengths
     if not examples.has_groups:
-        return deal(batch, lengths, workers, token_budget, layout, alone_above)
+        return deal(batch, lengths, workers, token_budget, layout, alone_above, even_width)
     longest = max(int(examples.lengths[i]) for g in batch for i in examples.members(g))
     if layout == "alone" or longest > alone_above:
         raise BadInput(
@@ -127,7 +129,8 @@ def deal_groups(
             "a student whose examples can share a pass",
             "choose another student or a system without groups",
         )
-    shares = deal(batch, lengths, workers, token_budget, "packed" if layout == "packed" else "alone")
+    together: Layout = "packed" if layout == "packed" else "alone"
+    shares = deal(batch, lengths, workers, token_budget, together, even_width=even_width)
     return [[examples_of(rows, examples, layout) for rows in share] for share in shares]
 
 
@@ -145,6 +148,7 @@ def deal(
     token_budget: int,
     layout: Layout = "packed",
     alone_above: float = np.inf,
+    even_width: float = np.inf,
 ) -> list[list[Rows]]:
     """Deal a global batch to the workers as micro-batches, equally many for each worker.
 
@@ -156,6 +160,7 @@ def deal(
     Args:
         token_budget: the most tokens of a micro-batch, padding included. A longer example is alone.
         alone_above: examples longer than this are alone, even within the budget.
+        even_width: see `fold`, which arranges packed rows.
 
     Returns:
         For each worker its micro-batches in the order of passes. `[]` is an empty one.
@@ -174,7 +179,40 @@ def deal(
             rows = micro[start + place] if start + place < len(micro) else []
             shares[worker].append(rows)
             totals[worker] += _tokens(rows, lengths)
+    if layout == "packed":
+        return [[fold(rows, lengths, token_budget, even_width) for rows in share] for share in shares]
     return shares
+
+
+def fold(rows: Rows, lengths: Sequence[int] | np.ndarray, token_budget: int, even_width: float) -> Rows:
+    """Arrange the examples of a micro-batch in narrower rows where this is less work.
+
+    Every token of a row is compared with all tokens of its row, also with those of other examples, which a
+    mask then hides. So a row of many examples is more work than the same examples in narrow rows. Narrow rows
+    have more padding. A token costs as much as it does alone, plus that much again for each `even_width`
+    tokens of its row. Of some widths from the longest example's upwards the cheapest is taken.
+
+    Args:
+        even_width: the width of a row at which attention costs as much as the rest of the model. If it is
+            infinite, the rows stay as they are.
+    """
+    examples = [i for row in rows for i in row]
+    if len(examples) < 2 or not np.isfinite(even_width):
+        return rows
+    longest_first = sorted(examples, key=lambda i: (-lengths[i], i))
+    longest, total = int(lengths[longest_first[0]]), sum(int(lengths[i]) for i in examples)
+
+    def cost(found: Rows) -> tuple[float, int]:
+        tokens = _tokens(found, lengths)
+        return tokens * (1 + tokens / len(found) / even_width), len(found)
+
+    best, width = rows, longest
+    while width < total:
+        found, _ = _fill(longest_first, lengths, len(examples), width)
+        if _tokens(found, lengths) <= token_budget and cost(found) < cost(best):
+            best = found
+        width += max(1, width // WIDER)
+    return best
 
 
 def _tokens(rows: Rows, lengths: Sequence[int] | np.ndarray) -> int:

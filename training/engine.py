@@ -48,6 +48,17 @@ class Student:
         return self.engine.module.head.model
 
     @property
+    def even_width(self) -> float:
+        """The width of a row at which attention costs as much as the rest of the model; see `fold`.
+
+        A layer of a usual transformer of width D multiplies each token by 12 D^2 weights, and in attention by
+        2 D numbers of each token of its row. That is as much at 6 D tokens. Attention runs at about half the
+        rate of large matrices (docs/performance.md).
+        """
+        hidden = getattr(self.model.config.get_text_config(), "hidden_size", None)
+        return 3.0 * hidden if isinstance(hidden, int) else float("inf")
+
+    @property
     def is_sharded(self) -> bool:
         """Whether each worker holds only a part of every weight."""
         return int(self.engine.zero_optimization_stage()) == 3

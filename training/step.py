@@ -49,7 +49,8 @@ class Stepper:
         engine, settings, examples = self.student.engine, self.job.settings, self.examples
         limit = settings.micro_batch_tokens
         workers, layout = self.worker.workers, self.student.layout
-        shares = deal_groups(batch, examples, workers, limit, layout, self.alone_above)
+        widths = self.alone_above, self.student.even_width
+        shares = deal_groups(batch, examples, workers, limit, layout, *widths)
         micro = shares[self.worker.rank]
         mass = float(sum(self.mass[i] for g in batch for i in examples.members(g)))
         for group in engine.optimizer.param_groups:
