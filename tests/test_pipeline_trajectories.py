@@ -169,3 +169,13 @@ def test_what_is_cut_in_scoring_is_cut_in_training(small_world: dict[str, Any], 
     for answer, example in zip(chosen, learned, strict=True):
         if is_cut[answer]:
             assert not example.gaps, "one turn is left"
+    chosen_were_cut = [bool(is_cut[answer]) for answer in chosen]
+    assert any(chosen_were_cut)
+    export_run(cut, tmp_path / "out", ["messages"])
+    (file,) = (tmp_path / "out" / "chosen").iterdir()
+    exported = rows_of(file)
+    assert [row.get("turns_cut", 0) for row in exported] == [2 * was for was in chosen_were_cut]
+    (file,) = (tmp_path / "out" / "messages").iterdir()
+    assert [len(row["messages"]) for row in rows_of(file)] == [4 - 2 * was for was in chosen_were_cut]
+    whole = rows_of(tmp_path / "out" / "answers" / "ann.jsonl")
+    assert {len(row["messages"]) for row in whole} == {4}, "the pool is whole"

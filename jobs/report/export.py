@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.models.messages import Conversation, read_turns
+from cluster.errors import Unrenderable
+from cluster.models.messages import Conversation, read_turns, write_turns
+from cluster.models.rendering import Renderer, TooLong
 from cluster.storage import Place
 from jobs.files.answers import Row, answer_turn
 from jobs.files.layouts import in_authors_words
@@ -23,6 +26,7 @@ from jobs.results.outcome import Outcome, StudentPath
 from jobs.run.slices import Sliced
 from jobs.run.store import write_atomically
 from jobs.stages.score import verified_in
+from jobs.stages.scorer import kept_of
 from jobs.stages.select import teacher_costs, with_costs
 
 ABOUT = ["teacher", "cost", "rank", "candidates", "weight"]
@@ -34,7 +38,9 @@ def export_run(outcome: Outcome, out: Path, formats: Sequence[str] = ()) -> list
     that `score` and `audit` read. Every choice goes to `chosen/<student-arm-seed>-round-<n>.jsonl` with cost,
     rank and weight. Each further format goes to `<format>/<…>`.
 
-    If a teacher has several right answers to a question, each has its own row.
+    If a teacher has several right answers to a question, each has its own row. With `score.cut` a choice's
+    answers of many turns are cut where they are cut for its student, with the number of turns left out as
+    `turns_cut`; the pool's files hold them whole.
 
     Returns:
         The paths of the files. The card is the last.
@@ -43,14 +49,15 @@ def export_run(outcome: Outcome, out: Path, formats: Sequence[str] = ()) -> list
     left_out: Counter[str] = Counter()
     for path, number, scores, chosen in outcome.choices():
         name = f"{path.label.replace(' ', '-')}-round-{number}"
-        lines = (line for k in range(chosen.count) for line in chosen_lines(outcome, chosen, k))
+        cut = Cutting.of(outcome, path)
+        lines = (line for k in range(chosen.count) for line in chosen_lines(outcome, chosen, k, cut))
         paths.append(_write(out / "chosen" / f"{name}.jsonl", lines))
         known = teacher_costs(path.choosing, outcome.start.pool, scores) if formats else {}
         for form in formats:
             answers = (
                 answer
                 for k in range(chosen.count)
-                for answer in chosen_answers(outcome, path, number, chosen, k, known)
+                for answer in chosen_answers(outcome, path, number, chosen, k, known, cut)
             )
             paths.append(write_format(out, name, form, answers, left_out))
     card = out / "README.md"
@@ -77,11 +84,49 @@ def write_answers(outcome: Outcome, folder: Path) -> list[Path]:
     return paths
 
 
-def chosen_lines(outcome: Outcome, chosen: Sliced, number: int) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class Cutting:
+    """Cuts answers of many turns where they are cut for a student.
+
+    Attributes:
+        renderer: the student's. None if nothing is cut.
+        limit: the most tokens.
+    """
+
+    outcome: Outcome
+    renderer: Renderer | None
+    limit: int
+
+    @classmethod
+    def of(cls, outcome: Outcome, path: StudentPath) -> "Cutting":
+        """As the run's settings say."""
+        settings = outcome.start.experiment.score
+        renderer = outcome.start.students[path.student].renderer() if settings.cut else None
+        return cls(outcome, renderer, settings.max_length)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """An answer's row. If it is cut, `turns_cut` says how many turns were left out.
+
+        Raises:
+            TooLong, Unrenderable: as for `kept_of`.
+        """
+        if self.renderer is None or not row["turns"]:
+            return row
+        whole = _row_of(self.outcome, row)
+        kept = kept_of(whole, self.renderer, self.limit)
+        if kept is whole:
+            return row
+        told = {"text": kept.answer, "tool_calls": kept.calls, "turns": write_turns(kept.turns)}
+        return row | told | {"turns_cut": len(whole.turns) - len(kept.turns)}
+
+
+def chosen_lines(outcome: Outcome, chosen: Sliced, number: int, cut: Cutting) -> Iterator[dict[str, Any]]:
     """The rows of one slice of a choice, with the same field names as the pool's files."""
     table, rows = chosen.read("chosen", number), answers_by_id(outcome, number)
     for identity, about in zip(table["answer_id"], records(table[ABOUT]), strict=True):
-        yield _in_words(outcome, rows[str(identity)]) | about
+        row = cut(rows[str(identity)])
+        told = {"turns_cut": row["turns_cut"]} if "turns_cut" in row else {}
+        yield _in_words(outcome, row) | about | told
 
 
 def answers_by_id(outcome: Outcome, number: int) -> dict[str, dict[str, Any]]:
@@ -96,6 +141,7 @@ def chosen_answers(
     choice: Sliced,
     k: int,
     of_teachers: Mapping[str, float],
+    cut: Cutting,
 ) -> list[ChosenAnswer]:
     """One slice of a path's choice in one round. Each chosen answer comes with a worse one for preference
     pairs, if there is any.
@@ -105,10 +151,10 @@ def chosen_answers(
     return [
         ChosenAnswer(
             questions[str(r["question_id"])],
-            _said(rows[str(r["answer_id"])]),
+            _said(cut(rows[str(r["answer_id"])])),
             str(r["teacher"]),
             {name: r[name] for name in ABOUT if name != "teacher"},
-            _rejected(str(r["answer_id"]), float(r["cost"]), worse.get(str(r["question_id"]), ()), rows),
+            _rejected(str(r["answer_id"]), float(r["cost"]), worse.get(str(r["question_id"]), ()), rows, cut),
         )
         for r in records(chosen)
     ]
@@ -141,13 +187,18 @@ def _rejected(
     chosen: str,
     own_cost: float,
     worse: Iterable[tuple[str, str, float]],
-    rows: Mapping[str, Mapping[str, Any]],
+    rows: Mapping[str, dict[str, Any]],
+    cut: Cutting,
 ) -> tuple[Any, str, str] | None:
+    said = _said(cut(rows[chosen]))
     for answer, why, cost in worse:
-        if cost <= own_cost:
+        if cost <= own_cost or answer == chosen:
             continue
-        row = rows[answer]
-        if answer != chosen and _said(row) != _said(rows[chosen]):
+        try:
+            row = cut(rows[answer])
+        except (TooLong, Unrenderable):
+            continue
+        if _said(row) != said:
             return _said(row), str(row["teacher"]), why
     return None
 
@@ -185,11 +236,15 @@ def write_format(
     return path
 
 
-def _in_words(outcome: Outcome, row: Mapping[str, Any]) -> dict[str, Any]:
+def _row_of(outcome: Outcome, row: Mapping[str, Any]) -> Row:
     question = outcome.start.questions[str(row["question_id"])]
     names = (str(row["answer_id"]), question.id, str(row["teacher"]))
     said = str(row["text"]), str(row["tool_calls"]), read_turns(row["turns"])
-    answer = Row(*names, question.prompt, *said)
+    return Row(*names, question.prompt, *said)
+
+
+def _in_words(outcome: Outcome, row: Mapping[str, Any]) -> dict[str, Any]:
+    question, answer = outcome.start.questions[str(row["question_id"])], _row_of(outcome, row)
     references = question.references
     reference = question.reference if len(references) < 2 else list(references)
     return in_authors_words(answer, {"reference_answer": reference})

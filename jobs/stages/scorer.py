@@ -2,7 +2,7 @@
 student. A row that fails is kept, with a state and a reason."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, replace
 from typing import Any, Protocol
 
 import pandas as pd
@@ -10,11 +10,11 @@ import pandas as pd
 from cluster.errors import Unrenderable, describe
 from cluster.metrics import Tally
 from cluster.models.loading import load_model, pick_device
-from cluster.models.messages import write_turns
+from cluster.models.messages import write_calls, write_turns
 from cluster.models.proof import Proof
 from cluster.models.rendering import Rendered, Renderer, TooLong
 from jobs.experiment.stages import Score
-from jobs.files.answers import Row
+from jobs.files.answers import Row, answer_text
 from jobs.run.keys import answer_key, question_key
 from jobs.run.store import digest
 from jobs.stages.states import ModelState
@@ -153,6 +153,24 @@ def rendered_of(row: Row, renderer: Renderer, limit: int | None = None, cuts: bo
     if row.turns:
         return renderer.trajectory(row.prompt, row.whole, limit, cuts)
     return renderer.conversation(row.prompt, row.answer, calls=row.calls)
+
+
+def kept_of(row: Row, renderer: Renderer, limit: int) -> Row:
+    """An answer of many turns as it is scored and learned: cut after the last turn of the assistant that fits
+    into the limit. Any other answer as it is.
+
+    Raises:
+        TooLong: not even the first turn fits.
+        Unrenderable: the template cannot render it.
+    """
+    if not row.turns:
+        return row
+    kept = len(renderer.trajectory(row.prompt, row.whole, limit, cuts=True).spans) or 1
+    of_assistant = [k for k, turn in enumerate(row.whole) if turn.role == "assistant"]
+    if kept == len(of_assistant):
+        return row
+    *turns, last = row.whole[: of_assistant[kept - 1] + 1]
+    return replace(row, answer=answer_text(last), calls=write_calls(last.tool_calls), turns=tuple(turns))
 
 
 def shards_of(rows: Sequence[Row], size: int) -> list[tuple[str, list[Row]]]:
