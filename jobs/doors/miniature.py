@@ -14,13 +14,14 @@ from jobs.run.run import open_run
 
 # a language model keeps a core busy; the other worlds' small models share one
 WIDE = ("placement.train_lanes=2", "placement.train.num_cpus=1")
-WORLDS = ("quick", "full", "reading", "writing", "pretrained")
+WORLDS = ("quick", "full", "reading", "writing", "pretrained", "agents")
 
 
 def miniature(
     out: Annotated[Path, typer.Option(help="Store to build in.")] = Path("store"),
     world: Annotated[
-        str, typer.Option(help="quick (the demo's), full (the study's), reading, writing, pretrained.")
+        str,
+        typer.Option(help="quick (the demo's), full (the study's), reading, writing, pretrained, agents."),
     ] = "quick",
     seed: int = 0,
     train_questions: int = 400,
@@ -31,7 +32,7 @@ def miniature(
 
     if world not in WORLDS:
         raise typer.BadParameter(f"{world}: {', '.join(WORLDS)}", param_hint="--world")
-    own = WIDE if world == "pretrained" else ()
+    own = WIDE if world in ("pretrained", "agents") else ()
     file = Path(__file__).parents[1] / "miniature" / "world.yaml"
     experiment = load_experiment(file, [f"store={out}", *own])
     counts = {"train_questions": train_questions, "evaluate_questions": evaluate_questions}

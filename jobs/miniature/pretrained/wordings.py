@@ -91,6 +91,15 @@ PRICES = (
     "At {k} dollars for each, what is the value in dollars of all the {things} that {name} has?",
     "A shop pays {k} dollars for each and takes all of {name}'s {things}. How many dollars does that make?",
 )
+# ends of tasks whose price has to be looked up
+LOOK_UPS = (
+    "All of these {things} are sold at the price in the list. How many dollars is that?",
+    "The price list tells what one of the {things} costs. What are all of them worth, in dollars?",
+    "Look up the price of the {things}. How many dollars do all of them bring together?",
+    "Somebody pays the listed price for each of the {things}. How much money is that, in dollars?",
+    "What is the value in dollars of all the {things}, by the price list?",
+    "How many dollars are all the {things} worth, if one of them costs what the list says?",
+)
 SETTINGS = (
     Setting(
         ("apples", "pears", "oranges", "lemons", "plums", "melons", "peaches"),

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from cluster.models.loading import ModelSource, load_tokenizer
@@ -83,9 +83,10 @@ def make_pretrained(run: Run, settings: Miniature, stage: Stage, placement: Plac
     write_bases(run, place, bases)
     first, then = first_lines(bases), lines(bases)
     own = [*first, *then]
-    train_lines(run, place, settings, own, first, held, one_by_one(placement))
+    kept_apart = held | {p.id for p in practice_of(settings, held)}
+    train_lines(run, place, settings, own, first, kept_apart, one_by_one(placement), write_worked)
     # without the first ones: in a queue, what goes on from one training would share its lane
-    train_lines(run, place, settings, own, then, held, placement)
+    train_lines(run, place, settings, own, then, kept_apart, placement, write_worked)
     paths = {name: f"{BASE}/{name}/{WEIGHTS}" for name in bases}
     paths |= {name_of(line, step): export_of(line, step, settings) for line in own for step in line.exports}
     able = accuracies_of(
@@ -231,14 +232,16 @@ def train_lines(
     wanted: Sequence[Line],
     held: frozenset[str],
     placement: Placement,
+    write: Callable[[Place, Line, Miniature, "Base", frozenset[str], int], None],
 ) -> None:
     """Train some of a world's lines, as far as they are not trained yet.
 
     Args:
         own: all lines of the world. Seeds follow from a line's place among them.
+        held: ids of questions that no line may practise on.
+        write: draws a line's examples and writes them, in a worker.
     """
     by_name = {line.name: line for line in own}
-    kept_apart = held | {p.id for p in practice_of(settings, held)}
     jobs, tasks = list[TrainJob](), list[tuple[str, Task]]()
     for k, line in enumerate(own):
         if line not in wanted:
@@ -246,8 +249,8 @@ def train_lines(
         job = training_of(line, by_name, place, settings, k)
         jobs.append(job)
         if not Place(job.examples).is_file():
-            about = (Place(job.examples), line, settings, base_of(place, line.base), kept_apart, k)
-            tasks.append((line.name, Task(write_worked, about)))
+            about = (Place(job.examples), line, settings, base_of(place, line.base), held, k)
+            tasks.append((line.name, Task(write, about)))
     do_tasks(run, "draw", "the world's examples", tasks)
     run_queue(run, jobs, placement)
 
