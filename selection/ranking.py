@@ -381,7 +381,12 @@ def family_weights(families: Sequence[str], draws: int, seed: int) -> np.ndarray
 
 
 def agreement_table(
-    matched: Matched, draws: int, seed: int, families: Sequence[str], truth: Mapping[str, float] | None = None
+    matched: Matched,
+    draws: int,
+    seed: int,
+    families: Sequence[str],
+    truth: Mapping[str, float] | None = None,
+    truth_drawn: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Kendall's tau-b between the orders of all costs, or between each of them and the truth.
 
@@ -389,6 +394,7 @@ def agreement_table(
         families: of each teacher. Teachers of one family (checkpoints of a training, sizes of a model) are
             drawn together.
         truth: what each teacher really gave; more is better. Then each cost is compared with it alone.
+        truth_drawn: [B, T], the same with its own chance drawn again. Without it the truth counts as exact.
 
     Returns:
         Columns `cost`, `with` (another cost, or `truth`), `tau`; `low` and `high` over questions, for these
@@ -403,6 +409,8 @@ def agreement_table(
     if truth is not None:
         means_1T = -np.array([[truth[t] for t in matched.teachers]])
         whole["truth"], again["truth"] = signs(means_1T), np.repeat(signs(means_1T), draws, axis=0)
+        if truth_drawn is not None:
+            again["truth"] = signs(-truth_drawn)
         pairs = [(a, "truth") for a in names]
     weights_BP, rows = family_weights(families, draws, seed + 1), []
     for a, b in pairs:

@@ -326,6 +326,39 @@ def test_the_next_study_can_be_run_and_holds_both_strongest_teachers_in_every_pa
     assert (few.experiment.train.tokens, few.experiment.train.steps) == (61_000, None)
 
 
+def test_what_is_said_of_steered_arms_follows_from_the_questions() -> None:
+    file = Path("docs/ogls_sd/arms.parquet")
+    rows = pd.read_parquet(file)
+    rows = rows.astype(dict.fromkeys(("student", "arm", "question", "family", "setting"), object))
+    values, page = values_from(rows, "accuracy"), words("docs/ogls_sd.md")
+    pool = pool_of([values])
+
+    def told(student: str, arm: str, other: str) -> str:
+        d = compared(values, student, arm, other, pool).difference
+        return "{:+.1f} ({:.1f} to {:.1f})".format(*(100 * x for x in (d.value, d.low, d.high)))
+
+    for student, before in (("rob", "49.0"), ("pia", "35.3")):
+        assert f"{student} ({before} before)" in page
+        assert f"{100 * values.mean((student, BEFORE)):.1f}" == before
+        for arm in ("rejection sampling", "ogls", "ogls unclipped", "ogls per token", "shuffled"):
+            clipped = ", two-sided clip" if arm in ("ogls", "shuffled") else ""
+            cells = [arm + clipped, f"{100 * values.mean((student, arm)):.1f}", told(student, arm, BEFORE)]
+            for other in ("rejection sampling", "shuffled"):
+                cells.append(told(student, arm, other) if arm != other else "")
+            assert " | ".join(cells).replace("|  |", "| |").strip() in page, cells
+    assert "The clip costs rob 9.0 points** (5.4 to 12.6" in page
+    assert told("rob", "ogls unclipped", "ogls") == "+9.0 (5.4 to 12.6)"
+    assert f"Pia loses nothing ({told('pia', 'ogls unclipped', 'ogls')[:-1].replace(' (', ', ')})" in page
+    found = compared_again(file)["comparisons"]
+    called = found[found["called"] != "cannot tell"][["student", "arm", "against"]]
+    assert len(found) == 24
+    assert sorted(map(tuple, called.to_numpy().tolist())) == [
+        ("rob", arm, other)
+        for arm in ("ogls per token", "ogls unclipped")
+        for other in ("opsd incorrect", "shuffled")
+    ]
+
+
 def test_what_is_said_of_the_control_by_rate_and_clip_follows_from_the_questions() -> None:
     rows = pd.read_parquet("docs/ogls_sd/control.parquet")
     rows = rows.astype(dict.fromkeys(("student", "arm", "question", "family", "setting"), object))

@@ -119,6 +119,24 @@ def rank_answers(answers: pd.DataFrame, student: str, settings: RankSettings) ->
     """
     answers = answers.assign(teacher=answers["teacher"].astype(str))
     answers = answers.assign(question_id=answers["question_id"].astype(str))
+    matched, own = matched_of(answers, settings)
+    families = [settings.families.get(t, t) for t in matched.teachers]
+    order = order_table(matched, settings.draws, settings.seed)
+    agreement = agreement_table(matched, settings.draws, settings.seed, families)
+    stability = stability_table(matched, settings.draws, settings.seed)
+    teachers = _teachers(matched, answers, own, settings)
+    ranking = Ranking(student, settings, order, agreement, stability, teachers, len(matched.questions), [])
+    ranking.warnings.extend(_warnings(ranking, matched, answers["question_id"].replace("", None).nunique()))
+    return ranking
+
+
+def matched_of(answers: pd.DataFrame, settings: RankSettings) -> tuple[Matched, pd.DataFrame]:
+    """All costs of scored answers, on the questions that every teacher answered, and the answers to these
+    questions.
+
+    Raises:
+        BadInput: as for `rank_answers`.
+    """
     every = sorted(answers["teacher"].unique())
     if unknown := sorted({*settings.families, *settings.kin} - set(every)):
         raise BadInput("a family or model of a teacher that has no answers", unknown[0], ", ".join(every), "")
@@ -148,14 +166,7 @@ def rank_answers(answers: pd.DataFrame, student: str, settings: RankSettings) ->
         values[OTHER_FAMILY] = np.repeat(others[:, None], len(matched.questions), 1)
     lost = len(shared.questions) - len(matched.questions)
     unmatched = {teacher: count + lost for teacher, count in shared.unmatched.items()}
-    matched = replace(matched, values=values, unmatched=unmatched, instead=shared.instead)
-    order = order_table(matched, settings.draws, settings.seed)
-    agreement = agreement_table(matched, settings.draws, settings.seed, families)
-    stability = stability_table(matched, settings.draws, settings.seed)
-    teachers = _teachers(matched, answers, own, settings)
-    ranking = Ranking(student, settings, order, agreement, stability, teachers, len(matched.questions), [])
-    ranking.warnings.extend(_warnings(ranking, matched, answers["question_id"].replace("", None).nunique()))
-    return ranking
+    return replace(matched, values=values, unmatched=unmatched, instead=shared.instead), own
 
 
 def rank_run(outcome: Outcome) -> dict[str, Ranking]:
