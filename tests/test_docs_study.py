@@ -212,6 +212,26 @@ def test_what_is_said_of_the_pretrained_study_follows_from_its_questions() -> No
         assert " | ".join(cells) in page, cells
 
 
+def test_what_is_said_of_an_untaught_manner_follows_from_its_questions() -> None:
+    file = Path("docs/pretrained/untaught-questions.parquet")
+    rows = pd.read_parquet(file)
+    rows = rows.astype(dict.fromkeys(("student", "arm", "question", "family", "setting"), object))
+    values, page = values_from(rows, "loss"), words("docs/miniature.md")
+    found = compared_again(file)["comparisons"].set_index(["arm", "against"])
+    for arm in ("random", "scas", "mean loss", "costliest group"):
+        row = found.loc[(arm, "strongest")]
+        p = "below 0.001" if row["p_corrected"] < 0.001 else f"{row['p_corrected']:.3f}"
+        less = "{:.3f} ({:.3f} to {:.3f})".format(*(row[c] for c in ("difference", "low", "high")))
+        own = -values.mean(("smol", arm))
+        assert re.search(rf"\| {arm} \| {own:.3f} \([^|]*\) \| {re.escape(less)} \| {p} \|", page), arm
+    assert f"strongest | {-values.mean(('smol', 'strongest')):.3f} (" in page
+    assert f"before training | {-values.mean(('smol', BEFORE)):.3f} (" in page
+    for arm in ("scas", "costliest group"):
+        row = found.loc[(arm, "random")]
+        assert f"by {-row['difference']:.3f}, {-row['high']:.3f} to {-row['low']:.3f}" in page
+        assert row["p_corrected"] < 0.001
+
+
 def test_what_is_said_of_the_router_follows_from_its_questions() -> None:
     file = Path("docs/routing/questions.parquet")
     means = 100 * pd.read_parquet(file).groupby(["student", "arm"])["value"].mean()

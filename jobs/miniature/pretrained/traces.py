@@ -52,7 +52,7 @@ from jobs.stages.states import first_state
 from training.data import Example, write_examples
 from training.job import WEIGHTS
 
-SHARED, TOGETHER, ALONE = "agents", 40, 8  # steps of the training in all manners, and of each manner's own
+SHARED, TOGETHER, ALONE = "agents", 24, 6  # steps of the training in all manners, and of each manner's own
 MOST_TURNS, MOST_TOKENS = 8, 96  # of a trace, and of one turn
 TEMPERATURE = 0.7  # at which teachers write their turns
 SHARD = 40
