@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from cluster.models.messages import plain
 from cluster.models.sampling import Completion, Sampling, sample
@@ -16,8 +17,9 @@ from jobs.files.questions import Question
 from jobs.miniature.tasks import draw_episodes, work_out
 from jobs.run.keys import question_key
 from jobs.stages.states import ModelState, first_state
-from jobs.systems.arte.preferring import SCORED, InContext, OneStep, Told, values_in
+from jobs.systems.arte.preferring import SCORED, InContext, OneStep, Told, mean_losses, values_in
 from selection.verification import VerifySettings
+from training.objectives import chunked
 from training.settings import LoraSettings
 
 EPISODES = draw_episodes(24, seed=5)
@@ -137,3 +139,38 @@ def test_drift_is_the_mean_difference_of_what_both_teachers_find_of_the_same_tex
     assert found["drift (nats a text)"] == pytest.approx(1.0)
     assert found["standard error of the drift"] == pytest.approx(1 / np.sqrt(3))
     assert drift_in(rows, view([0.0] * 3), SimpleNamespace(is_finished=False)) == {}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings(r=4, alpha=8)])
+def test_losses_of_answers_are_those_of_all_logits_with_their_gradient(
+    student: ModelState, lora: LoraSettings | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one batch of different lengths, with logits of two tokens at a time."""
+    settings = Influence(warm_steps=1, batch_size=2, learning_rate=1e-2)
+    handler = OneStep(student, settings, told(8, 12), told(14, 16), lora, 0, 0.0)
+    renderer = student.renderer()
+    rows = [renderer.conversation(row.prompt, row.answer) for row in drafts(4)]
+    width = max(row.answer_end for row in rows)
+    ids = torch.tensor([[*r.ids[: r.answer_end], *[r.ids[0]] * (width - r.answer_end)] for r in rows])
+    mask = torch.tensor([[1] * r.answer_end + [0] * (width - r.answer_end) for r in rows])
+    logits = handler.model(input_ids=ids, attention_mask=mask).logits.float()
+    expected = torch.stack(
+        [
+            torch.nn.functional.cross_entropy(
+                logits[k, r.prompt_length - 1 : r.answer_end - 1], ids[k, r.prompt_length : r.answer_end]
+            )
+            for k, r in enumerate(rows)
+        ]
+    )
+    trained = [p for p in handler.model.parameters() if p.requires_grad]
+    wanted = torch.autograd.grad(expected.sum(), trained, allow_unused=True)
+    monkeypatch.setattr(chunked, "CHUNK_BYTES", {"cpu": 8 * handler.head.size})
+    found = mean_losses(handler.head, rows)
+    assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    got = torch.autograd.grad(found.sum(), trained, allow_unused=True)
+    for a, b in zip(got, wanted, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None and b is not None:
+            assert torch.allclose(a, b, atol=1e-5)
+    with torch.no_grad():
+        assert mean_losses(handler.head, rows).tolist() == pytest.approx(expected.tolist(), abs=1e-5)

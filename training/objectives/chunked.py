@@ -81,6 +81,9 @@ def chunked_values(
     rows = max(1, most // (4 * head.size * blocks))
     if hasattr(head.weight, "ds_id") or len(hidden_ND) <= rows:
         return values_of(head.logits(hidden_ND), slice(0, len(hidden_ND)))
+    if not torch.is_grad_enabled():
+        parts = [slice(start, start + rows) for start in range(0, len(hidden_ND), rows)]
+        return torch.cat([values_of(head.logits(hidden_ND[part]), part) for part in parts])
     if head.is_one_matrix and not any(
         p.requires_grad for p in head.model.get_output_embeddings().parameters()
     ):

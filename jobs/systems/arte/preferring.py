@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from cluster.models.proof import SAMPLING, prove
 from cluster.models.proof_of_decoding import refuse_shared_beginning
 from cluster.models.rendering import Rendered
 from cluster.models.sampling import Sampling, generation_stop_ids, sample
+from cluster.models.vocabulary import Head
 from cluster.progress import tell
 from cluster.seeds import derive_seed
 from cluster.threads import one_thread
@@ -36,6 +37,8 @@ from selection.preferences import standard_error
 from selection.scoring import refusal
 from selection.verification import Case, VerifySettings
 from training.adapters import with_lora
+from training.objectives.chunked import chunked_logprobs
+from training.objectives.objective import hidden_states
 from training.settings import LoraSettings
 
 SCORED = "scored"
@@ -173,7 +176,9 @@ class OneStep(_Handler):
         self.renderer = student.renderer()
         torch.manual_seed(derive_seed(seed, "influence"))
         model = load_model(student.source, pick_device(num_gpus))
+        head = prove(model, ("projection",)).head
         self.model = model if lora is None else with_lora(model, lora)
+        self.head = replace(head, model=self.model)
         if lora is None:
             for parameter in self.model.parameters():
                 parameter.requires_grad_(True)
@@ -214,18 +219,18 @@ class OneStep(_Handler):
 
     def _loss_of(self, row: Rendered) -> torch.Tensor:
         """The mean loss of one answer's tokens, in nats."""
-        (loss,) = mean_losses(self.model, [row])
+        (loss,) = mean_losses(self.head, [row])
         return loss
 
     def _reference_losses(self) -> np.ndarray:
         with torch.no_grad(), one_thread(self.model):
-            found = [mean_losses(self.model, some) for some in self.references]
+            found = [mean_losses(self.head, some) for some in self.references]
         return torch.cat(found).double().cpu().numpy()  # type: ignore[no-any-return]
 
     def _reference_gradient(self) -> None:
         count = sum(map(len, self.references))
         for some in self.references:
-            (mean_losses(self.model, some).sum() / count).backward()  # type: ignore[no-untyped-call]
+            (mean_losses(self.head, some).sum() / count).backward()  # type: ignore[no-untyped-call]
 
     def compute(self, drafts: Sequence[Row]) -> pd.DataFrame:
         rows = []
@@ -268,9 +273,12 @@ def batches_of(rows: Sequence[Rendered]) -> list[list[Rendered]]:
     return found
 
 
-def mean_losses(model: torch.nn.Module, rows: Sequence[Rendered]) -> torch.Tensor:
-    """The mean loss of each row's answer tokens [N], end token included, natural log, float32."""
-    device = next(model.parameters()).device
+def mean_losses(head: Head, rows: Sequence[Rendered]) -> torch.Tensor:
+    """The mean loss of each row's answer tokens [N], end token included, natural log, float32. Logits are
+    computed of answer tokens alone, a chunk at a time: of all tokens they would take gigabytes with a large
+    vocabulary.
+    """
+    device = next(head.model.parameters()).device
     width = max(row.answer_end for row in rows)
     ids = torch.tensor(
         [[*row.ids[: row.answer_end], *[row.ids[0]] * (width - row.answer_end)] for row in rows],
@@ -283,6 +291,9 @@ def mean_losses(model: torch.nn.Module, rows: Sequence[Rendered]) -> torch.Tenso
     for place, row in enumerate(rows):
         labels[place, row.prompt_length : row.answer_end] = ids[place, row.prompt_length : row.answer_end]
     masked = {"attention_mask": mask} if len(rows) > 1 else {}
-    logits = model(input_ids=ids, use_cache=False, **masked).logits[:, :-1].float()
-    each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
-    return each.sum(dim=1) / (labels[:, 1:] != -100).sum(dim=1)
+    hidden, labels = hidden_states(head, {"input_ids": ids, **masked})[:, :-1], labels[:, 1:]
+    chosen = labels != -100
+    each = -chunked_logprobs(head, hidden[chosen], labels[chosen])
+    owners = chosen.nonzero()[:, 0]
+    sums = torch.zeros(len(rows), device=device).index_add(0, owners, each)
+    return sums / chosen.sum(dim=1)
