@@ -292,8 +292,9 @@ def local_copy(text: str) -> Path:
         BadInput: nothing there, the file system does not answer, or a pipe or device is there.
     """
     if not is_uri(text):
-        refuse_special(Path(text))
-        return Path(text)
+        here = Path(text).expanduser() if text.startswith("~") and not Path(text).exists() else Path(text)
+        refuse_special(here)
+        return here
     place = Place(text)
     try:
         system, path = place.opened()

@@ -13,9 +13,8 @@ def main() -> None:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
     try:
-        named = os.environ.get("PYTHONPATH", "")
         protect_search_path()
-        strangers = find_strangers(named)
+        strangers = find_strangers(os.environ.get("PYTHONPATH", ""))
         if strangers:
             print(f"tutelage: {strangers[0]}", file=sys.stderr)
             sys.exit(2)

@@ -42,7 +42,7 @@ def find_strangers(named: str) -> list[str]:
     another distribution that brings a package of the same name.
 
     Args:
-        named: PYTHONPATH as it was given.
+        named: PYTHONPATH, without the current folder.
     """
     folders, lines = [folder for folder in named.split(os.pathsep) if folder], []
     for name in PACKAGES:

@@ -104,6 +104,13 @@ def plain(text: str) -> str:
     return " ".join(text.split())
 
 
+def composed(text: str) -> str:
+    """A text whose letters and marks are one sign each where there is one: u and two dots above are ü. Some
+    systems write them apart.
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def without_unusual_signs(text: str) -> str:
     """Signs beyond ASCII in their plain spelling; letters of all scripts and currency signs stay."""
     text = RAISED.sub(lambda found: f"^{{{found[0].translate(PLAIN_SCRIPT)}}}", text)

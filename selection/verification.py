@@ -19,6 +19,7 @@ from cluster.own_modules import import_module, own_folders
 from selection.choices import told_choice
 from selection.comparison import COMPARISONS, UnreadableReference
 from selection.extraction import extract_final, stands_alone
+from selection.typography import composed
 
 # an answer that cannot be read is unparsed and never wrong; an unreadable reference has its own state
 State = Literal["correct", "wrong", "unparsed", "unreadable_reference", "timed_out", "checker_error"]
@@ -128,6 +129,7 @@ def judge(text: str, given: str | tuple[str, ...], settings: VerifySettings, row
         return Verdict("correct", "")
     if settings.method == "function":
         return _by_function(text, references, settings, row)
+    text, references = composed(text), tuple(map(composed, references))
     if not references:
         raise BadInput("no reference to check against", "", f"one, for method {settings.method}", "")
     got, is_marked = result_in(text, settings)

@@ -164,7 +164,7 @@ def test_losses_of_answers_are_those_of_all_logits_with_their_gradient(
     )
     trained = [p for p in handler.model.parameters() if p.requires_grad]
     wanted = torch.autograd.grad(expected.sum(), trained, allow_unused=True)
-    monkeypatch.setattr(chunked, "CHUNK_BYTES", {"cpu": 8 * handler.head.size})
+    monkeypatch.setitem(chunked.CHUNK_BYTES, "cpu", 8 * handler.head.size)
     found = mean_losses(handler.head, rows)
     assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
     got = torch.autograd.grad(found.sum(), trained, allow_unused=True)

@@ -74,8 +74,8 @@ class ModelSource:
 
     def __post_init__(self) -> None:
         # absolute, because a worker may run in another directory
-        if not is_uri(self.path) and Path(self.path).is_dir():
-            object.__setattr__(self, "path", str(Path(self.path).resolve()))
+        if not is_uri(self.path) and (path := Path(self.path).expanduser()).is_dir():
+            object.__setattr__(self, "path", str(path.resolve()))
 
     @property
     def is_local(self) -> bool:

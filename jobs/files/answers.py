@@ -26,7 +26,7 @@ from jobs.files.questions import question_id_of
 from jobs.files.refusals import NO_ANSWER, NO_REFERENCE, LeftOut, Missing, NotUnderstood, told_of
 from jobs.files.rows import read_rows, unread_in
 from jobs.files.trajectories import WhichTurns, question_and_turns
-from jobs.files.turns import COLUMNS, refuse_skipped, turns_of
+from jobs.files.turns import ALPACA, COLUMNS, refuse_skipped, turns_of
 from jobs.files.values import as_text, is_nothing
 
 USUAL = Fields()
@@ -288,18 +288,20 @@ def answer_and_references(
     Raises:
         NotUnderstood: one of them is missing or not understood.
     """
-    found = turns_of(row, Fields(answer=answer), is_learnt=False).answer
-    if found is None:
+    # a column that the user named is not the other one too
+    others = {name: value for name, value in row.items() if answer is not None or name != reference}
+    turns = turns_of(others, Fields(answer=answer), is_learnt=False)
+    if turns.answer is None:
         raise Missing(NO_ANSWER, row, " or ".join(ANSWER_NAMES), "name it with --answer-field")
-    gold = first_value(row, reference, REFERENCE_NAMES)
+    names = [name for name in REFERENCE_NAMES if name != answer]
+    gold = first_value(row, reference, names)
     golds = [as_text(g) for g in (gold if isinstance(gold, list) else [gold]) if not is_nothing(g)]
-    both = {
-        next((n for n in names if not is_nothing(row.get(n))), "")
-        for names in (ANSWER_NAMES, REFERENCE_NAMES)
-    }
-    if answer is None and reference is None and len(both) == 1 and both != {""}:
-        remedy = "name them with --answer-field and --reference-field"
-        raise Missing("its reference for an answer", {both.pop(): ""}, "two columns", remedy)
+    if answer is None and reference is None and turns.layout in (ALPACA, COLUMNS):
+        of_answer = next((n for n in ANSWER_NAMES if not is_nothing(row.get(n))), None)
+        if of_answer is not None and of_answer == next((n for n in names if not is_nothing(row.get(n))), ""):
+            remedy = "name them with --answer-field and --reference-field"
+            raise Missing("its reference for an answer", {of_answer: ""}, "two columns", remedy)
+    found = turns.answer
     if not golds:
         raise Missing(NO_REFERENCE, row, " or ".join(REFERENCE_NAMES), "name it with --reference-field")
     if None in golds:

@@ -14,15 +14,23 @@ REFERENCE_NAMES = (
     "ground_truth",
     "reward_model.ground_truth",
     "gold",
+    "gold_answer",
+    "correct_answer",
+    "expected_answer",
     "target",
     "answer",
     "output",
 )
 # By rank: if a row has a column of one rank, its answer is there or it has none. Columns of later ranks may
-# hold the reference, which must not be taken for the answer of a teacher that failed.
-ANSWER_RANKS = (("teacher_output", "completion", "response"), ("solution",), ("answer", "output"))
+# hold the reference, which must not be taken for the answer of a teacher that failed. A row with both
+# `output` and `answer` has its reference in the second one.
+ANSWER_RANKS = (
+    ("teacher_output", "completion", "response", "generation", "generated_solution", "model_output"),
+    ("solution",),
+    ("output", "answer"),
+)
 ANSWER_NAMES = tuple(name for rank in ANSWER_RANKS for name in rank)
-ID_NAMES = ("id", "question_id", "problem_id")
+ID_NAMES = ("question_id", "problem_id", "id")  # `id` may be that of a row
 TEACHER_NAMES = ("teacher", "teacher_name")
 NAMES_TEACHER = frozenset(TEACHER_NAMES)
 

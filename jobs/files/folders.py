@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.errors import BadInput
+from cluster.models.repair import repaired_text
 from jobs.files.loaded import is_saved
 from jobs.files.packing import PACKED
 
@@ -50,7 +51,8 @@ class Listing:
         if not self.others:
             return ""
         more = f" and {len(self.others) - SHOWN:,} more" if len(self.others) > SHOWN else ""
-        return f"not read in {self.root}: {', '.join(self.others[:SHOWN])}{more}"
+        visible_first = sorted(self.others, key=lambda name: Path(name).name.startswith((".", "_")))
+        return f"not read in {self.root}: {', '.join(visible_first[:SHOWN])}{more}"
 
 
 def listing(root: Path) -> Listing:
@@ -62,12 +64,17 @@ def listing(root: Path) -> Listing:
     """
     found = Listing(root)
     names: dict[tuple[Path, str], Path] = {}
-    for place, folders, files in os.walk(root):
+    seen = {os.path.realpath(root)}
+    for place, folders, files in os.walk(root, followlinks=True):
         here = Path(place)
         own = sorted(folders)
-        folders[:] = [name for name in own if not name.startswith((".", "_")) and not is_saved(here / name)]
+        left = [f"{name}/" for name in own if name.startswith((".", "_")) or is_ranking(here / name)]
+        # a link may lead back to where it stands
+        real = {name: os.path.realpath(here / name) for name in own if (here / name).is_symlink()}
+        left += [f"{name}/" for name, path in real.items() if path in seen or root_within(path, here)]
         found.files += [here / name for name in own if is_saved(here / name)]
-        left = [f"{name}/" for name in own if name.startswith((".", "_"))]
+        folders[:] = [n for n in own if f"{n}/" not in left and not is_saved(here / n)]
+        seen |= {os.path.realpath(here / name) for name in folders}
         for name in sorted(files):
             stem = stem_of(name) if (here / name).is_file() else None
             if stem is None:
@@ -82,6 +89,16 @@ def listing(root: Path) -> Listing:
         found.others += [found.name_of(here / name) + "/" * name.endswith("/") for name in left]
     found.files.sort()
     return found
+
+
+def is_ranking(folder: Path) -> bool:
+    """Whether `tutelage rank` wrote this folder: its tables are no answers."""
+    return (folder / "ranking.json").is_file()
+
+
+def root_within(path: str, here: Path) -> bool:
+    """Whether a folder is the one that a link to it stands in, or holds that one."""
+    return Path(os.path.realpath(here)).is_relative_to(path)
 
 
 def stem_of(name: str) -> str | None:
@@ -121,10 +138,10 @@ def teachers_of(found: Listing) -> list[tuple[str, str]]:
 
 
 def _teacher_of(file: Path, root: Path, is_alone: bool) -> str:
-    parts = [OF_TEACHER.sub("", part) for part in file.parent.relative_to(root).parts]
+    parts = [OF_TEACHER.sub("", repaired_text(part)) for part in file.parent.relative_to(root).parts]
     if ONE_TRAJECTORY.match(file.name):
         return parts[0] if parts else root.resolve().name
-    own = shard_of(file.name)
+    own = repaired_text(shard_of(file.name))
     if own and not (is_alone and parts):
         parts.append(own)
     return "/".join(parts) or root.resolve().name

@@ -13,11 +13,12 @@ import pandas as pd
 import pyarrow as pa
 
 from cluster.errors import BadInput
+from cluster.models.repair import repaired_text
 from jobs.files.layouts import Answers, Reading, read_teacher_files
-from jobs.files.loaded import one_split, row_of_columns
+from jobs.files.loaded import one_split, plain_columns, refuse_double, row_of_columns
 from jobs.files.rows import numbered, read_rows
 from jobs.files.trajectories import WhichTurns
-from jobs.files.values import is_nan, whole
+from jobs.files.values import is_nan, shortest, whole
 
 NAME = "answers"  # the teacher of answers that nobody names a teacher of
 Turn: TypeAlias = Mapping[str, Any]  # role, content and what else a message has
@@ -65,7 +66,7 @@ def read_given(questions: Column | None, answers: Lists | Rows, which: WhichTurn
     if not named:
         raise BadInput("no answers", "an empty list", "one at least", "")
     reading.found.notes += left_out.first
-    return reading.found
+    return reading.done()
 
 
 def read_checked(answers: Lists | Rows, references: Column | None) -> list[tuple[str, Row]]:
@@ -109,15 +110,20 @@ def rows_of(given: Any) -> Iterator[Row]:
 
 def rows_of_frame(frame: pd.DataFrame) -> Iterator[Row]:
     """The rows of a frame as those of a Parquet file with its columns."""
+    refuse_double(map(str, frame.columns), "the frame")
     columns = {str(name): values_of(frame.iloc[:, at]) for at, name in enumerate(frame.columns)}
     for values in zip(*columns.values(), strict=True):
         yield row_of_columns(dict(zip(columns, values, strict=True)))
 
 
 def values_of(column: pd.Series) -> list[Any]:
-    """A frame's column as plain values; one of mixed types, which Parquet cannot hold, as it is."""
+    """A frame's column as plain values. One of objects is read value by value: Arrow would give all of them
+    one type.
+    """
+    if column.dtype == object:
+        return [plain(value) for value in column]
     try:
-        return pa.Array.from_pandas(column).to_pylist()
+        return plain_columns(pa.table({"": pa.Array.from_pandas(column)}))[""]
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
         return column.tolist()
 
@@ -154,7 +160,7 @@ def _answer_columns(answer: Any, beside: str) -> Row:
 
 def _samples(cell: Any) -> Iterable[Any]:
     """The answers to one question: one, or a list of several."""
-    return list(cell) if isinstance(cell, list | tuple | np.ndarray) else [cell]
+    return (list(cell) or [None]) if isinstance(cell, list | tuple | np.ndarray) else [cell]
 
 
 def plain(value: Any) -> Any:
@@ -164,11 +170,13 @@ def plain(value: Any) -> Any:
     (0.5, ['a'], None, [{'role': 'user'}])
     """
     if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if value is pd.NA or is_nan(value):
+        value = shortest(value) if value.dtype in (np.float16, np.float32) else value.tolist()
+    if value is pd.NA or value is pd.NaT or is_nan(value):
         return None
     if isinstance(value, Mapping):
-        return whole(dict(value))
+        return {repaired_text(str(name)): plain(inner) for name, inner in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted((plain(one) for one in value), key=str)
     return [plain(one) for one in value] if isinstance(value, list | tuple) else whole(value)
 
 

@@ -19,6 +19,7 @@ OnBroken = Callable[[str], None] | None
 Row = dict[str, Any]
 ODD = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000|[fF][eE][fF][fF])|\xef\xbb\xbf")  # what `whole` repairs
 BETWEEN = re.compile("[\\s\ufeff\x1e]*")  # stands between two JSON texts; 1E begins a record of RFC 7464
+NEXT_ROW = re.compile(r"\n[{\[]")  # where a text goes on behind a broken row: at the beginning of a line
 IN_A_ROW = frozenset(
     {"messages", "conversations", "conversation", "prompt", "completion", "tools", *MAY_DIFFER}
 )
@@ -89,7 +90,7 @@ def rows_of_line(line: bytes) -> list[Row]:
     except UNREADABLE:
         is_odd = True
         text = line.decode("utf-8", "surrogatepass").replace("\x00", "")
-        found, error = values_in(text)
+        found, error, _ = values_in(text)
         if error is not None:
             raise error from None
     for row in found:
@@ -103,16 +104,18 @@ def is_to_repair(content: bytes) -> bool:
     return (b"\\u" in content or b"\xef\xbb\xbf" in content) and ODD.search(content) is not None
 
 
-def values_in(text: str) -> tuple[list[Any], Exception | None]:
-    """The JSON values that follow one another in a text, up to a broken one, and the error of that one."""
-    found, at = list[Any](), 0
+def values_in(text: str, at: int = 0) -> tuple[list[Any], Exception | None, int]:
+    """The JSON values that follow one another in a text from a place on, up to a broken one, the error of
+    that one, and the place where it begins.
+    """
+    found = list[Any]()
     try:
         while (at := BETWEEN.match(text, at).end()) < len(text):  # type: ignore[union-attr]
             value, at = DECODER.raw_decode(text, at)
             found.append(value)
     except UNREADABLE as error:
-        return found, error
-    return found, None
+        return found, error, at
+    return found, None, at
 
 
 def _rows_of_lines(lines: Iterable[bytes], path: Path, on_broken: OnBroken) -> Iterator[tuple[str, Row]]:
@@ -135,13 +138,21 @@ def _rows_of_text(content: bytes, path: Path, on_broken: OnBroken) -> Iterator[t
     except ValueError:
         yield from _rows_of_lines(content.splitlines(keepends=True), path, on_broken)
         return
-    values, error = values_in(text)
+    values, error, at = values_in(text)
+    broken = list[tuple[int, Exception]]()
+    while error is not None and values and on_broken is not None:
+        broken.append((text.count("\n", 0, at) + 1, error))
+        following = NEXT_ROW.search(text, at + 1)  # the rows behind a broken one are kept
+        if following is None:
+            break
+        more, error, at = values_in(text, following.end() - 1)
+        values += more
     if error is not None and not values:
         if BETWEEN.sub("", text[:8]).startswith("["):
             raise BadInput(f"{path} is not JSON", str(error)[:120], "a list of rows", "") from error
         yield from _rows_of_lines(content.splitlines(keepends=True), path, on_broken)
         return
-    values = rows_of_values(values, path) if error is None else values
+    values = rows_of_values(values, path) if error is None and not broken else values
     first = content[: len(content) - len(content.lstrip())].count(b"\n") + 1
     word, first = ("line", first) if len(values) == 1 and isinstance(values[0], dict) else ("row", 1)
     each = chain.from_iterable(value if isinstance(value, list) else [value] for value in values)
@@ -152,8 +163,10 @@ def _rows_of_text(content: bytes, path: Path, on_broken: OnBroken) -> Iterator[t
         else:
             wrong = ValueError(f"a {type(row).__name__}, not an object")
             _tell(f"{path} row {number}", wrong, on_broken)
-    if error is not None:
+    if error is not None and not broken:
         _tell(f"{path} line {getattr(error, 'lineno', 1)}", error, on_broken)
+    for number, why in broken:
+        _tell(f"{path} line {number}", why, on_broken)
 
 
 def rows_of_values(values: list[Any], path: Path) -> list[Any]:

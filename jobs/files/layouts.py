@@ -2,11 +2,12 @@
 SCAS authors' layout, `<teacher>_scas_scores.jsonl`.
 """
 
+import hashlib
 import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -29,6 +30,7 @@ from jobs.files.values import is_nothing
 from jobs.run.store import write_atomically
 from selection.costs import CostSettings, compute_cost, scas_parts
 
+LONGEST_NAME = 200  # bytes of a teacher's name in the name of a file
 IN_THE_TEXT = ("input", "history")  # Alpaca's columns, which have become part of the instruction or the turns
 
 
@@ -70,7 +72,8 @@ def read_teacher_files(
     question are its samples.
 
     Args:
-        limit: the most answers of one teacher. All rows are checked, also beyond it.
+        limit: the most questions, the first ones that appear, the same for all teachers. All rows are
+            checked, also beyond it.
         which: the turns of the assistant that an answer is made of.
 
     Raises:
@@ -80,7 +83,7 @@ def read_teacher_files(
     for source, name in sources_in(where, reading.found.notes):
         left_out, named = reading.take_all(source, name, read_rows(source, on_broken))
         reading.found.notes += [*told_of_names(source, where, name, named), *left_out.first]
-    return reading.found
+    return reading.done()
 
 
 def told_of_names(source: str, where: str, name: str, named: Counter[str]) -> list[str]:
@@ -101,6 +104,8 @@ def sources_in(where: str, notes: list[str]) -> list[tuple[str, str]]:
     Raises:
         BadInput: there is nothing to read.
     """
+    if where.startswith("~") and not Path(where).exists():
+        where = str(Path(where).expanduser())
     folder = Path(where)
     if where.startswith(HUB) or not folder.is_dir() or is_saved(folder):
         check_source(where, "answers")
@@ -123,7 +128,7 @@ class Reading:
     """Answers while their rows are read.
 
     Attributes:
-        limit: the most answers of one teacher that are kept.
+        limit: the most questions whose answers are kept.
         is_numbered: the rows say in `sample` which of a teacher's answers to a question they are.
         texts: question id -> its turns, and the first file that had it.
     """
@@ -134,7 +139,9 @@ class Reading:
     which: WhichTurns = "last"
     texts: dict[str, tuple[Prompt, str]] = field(default_factory=dict)
     samples: Counter[tuple[str, str]] = field(default_factory=Counter)
-    of_teacher: Counter[str] = field(default_factory=Counter)
+    places: dict[str, int] = field(default_factory=dict)
+    named: dict[Any, set[str]] = field(default_factory=dict)  # the ids that rows give a question
+    unnamed: dict[str, Any] = field(default_factory=dict)  # the turns of questions whose rows give none
 
     def take_all(
         self, source: str, name: str, rows: Iterable[tuple[str, dict[str, Any]]]
@@ -174,11 +181,26 @@ class Reading:
         if body_of(prompt) != body_of(asked):
             raise AnotherText(question, file, source)
         self.samples[teacher, question] += 1
-        self.of_teacher[teacher] += 1
-        if self.limit is None or self.of_teacher[teacher] <= self.limit:
+        if id_of(row) is None:
+            self.unnamed[question] = body_of(asked)
+        else:
+            self.named.setdefault(body_of(asked), set()).add(question)
+        place = self.places.setdefault(question, len(self.places))
+        if self.limit is None or place < self.limit:
             self.found.rows += items
             self.found.sources |= {item.answer_id: row for item in items}
             self.found.layouts[turns.layout] += 1
+
+    def done(self) -> Answers:
+        """The answers. A question without an id is the one question with an id that has the same turns."""
+        known = {own: self.named.get(body, set()) for own, body in self.unnamed.items()}
+        same = {own: next(iter(ids)) for own, ids in known.items() if len(ids) == 1}
+        if same:
+            self.found.rows = [
+                replace(row, question_id=same.get(row.question_id, row.question_id))
+                for row in self.found.rows
+            ]
+        return self.found
 
     def _divided(self, row: Mapping[str, Any], turns: Turns) -> tuple[Prompt, Conversation]:
         """A row's question, and the turns after it, of which the last one is the assistant's."""
@@ -197,7 +219,7 @@ class Reading:
         """The answers in a row: one, or one for each turn of the assistant."""
         identity = id_of(row) or question_id_of(asked)
         sample = row["sample"] if self.is_numbered else self.samples[teacher, identity]
-        name = f"{teacher}/{identity}/{sample}"
+        name = answer_name(teacher, identity, sample)
         if self.which != "each" or len(said) == 1:
             calls = write_calls(said[-1].tool_calls)
             return [Row(name, identity, teacher, asked, answer_text(said[-1]), calls, said[:-1])]
@@ -214,6 +236,28 @@ class Reading:
             )
             for number, k in enumerate(places, start=1)
         ]
+
+
+def answer_name(teacher: str, question: str, sample: object) -> str:
+    """The id of an answer. Names that hold a slash themselves are written so that no two answers share one.
+
+    >>> answer_name("ann", "q", 0), answer_name("a", "b/c", 0), answer_name("a/b", "c", 0)
+    ('ann/q/0', 'a/b%2Fc/0', 'a%2Fb/c/0')
+    """
+    names = [
+        n.replace("%", "%25").replace("/", "%2F") if "/" in n or "%2F" in n else n
+        for n in (teacher, question)
+    ]
+    return "/".join([*names, str(sample)])
+
+
+def scores_name(teacher: str) -> str:
+    """The name of a teacher's file of scores. A file's name has at most 255 bytes."""
+    name = quote(teacher, safe=" ")
+    if len(name) > LONGEST_NAME:
+        digest = hashlib.sha256(teacher.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        name = quote(teacher[: LONGEST_NAME // 12], safe=" ") + f"-{digest}"
+    return name + SCORES_SUFFIX
 
 
 class AnotherText(NotUnderstood):
@@ -279,7 +323,7 @@ def write_scores(scores: pd.DataFrame, answers: Answers, settings: CostSettings,
             "error": f"{state_of(reason)}: {reason}",
         }
         lines.setdefault(teacher, []).append(json.dumps(row, ensure_ascii=False, default=str))
-    paths = [out / f"{quote(teacher, safe=' ')}{SCORES_SUFFIX}" for teacher in sorted(lines)]
+    paths = [out / scores_name(teacher) for teacher in sorted(lines)]
     for path, teacher in zip(paths, sorted(lines), strict=True):
         write_atomically(path, ("\n".join(lines[teacher]) + "\n").encode("utf-8", "surrogatepass"))
     return paths

@@ -1,12 +1,16 @@
 """Rows that the library `datasets` loads: a directory that it saved, or a data set on the hub."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+import numpy as np
+import pyarrow as pa
+
 from cluster.errors import BadInput
-from jobs.files.values import from_column
+from jobs.files.values import from_column, shortest
 
 HUB = "hub:"
 BATCH = 1000  # how many rows of a columnar file are in memory at once
@@ -75,8 +79,13 @@ def rows_of_saved(path: Path, options: dict[str, str]) -> Iterator[dict[str, Any
         raise BadInput(
             f"{path} is a directory that datasets did not save", first, "a file, or such a directory", ""
         ) from error
-    if isinstance(loaded, dict) and options.get("split") in loaded:
-        loaded = loaded[options["split"]]
+    wanted, splits = options.get("split"), loaded
+    if wanted is not None:
+        if not isinstance(loaded, dict):
+            splits = {str(loaded.split): loaded}
+        if wanted not in splits:
+            raise BadInput(f"{path} has no split {wanted}", ", ".join(sorted(splits)), "one of these", "")
+        loaded = splits[wanted]
     yield from one_split(loaded, str(path))
 
 
@@ -92,7 +101,56 @@ def one_split(loaded: Any, where: str) -> Iterator[dict[str, Any]]:
             raise BadInput(f"{where} has several splits", names, "one", "add ?split=NAME, or &split=NAME")
         loaded = next(iter(loaded.values()))
     for batch in loaded.with_format("arrow").iter(BATCH):
-        yield from map(row_of_columns, batch.to_pylist())
+        yield from map(row_of_columns, plain_rows(batch))
+
+
+def refuse_double(names: Iterable[str], where: str) -> None:
+    """Refuse two columns of one name: nobody could say which one is meant.
+
+    Raises:
+        BadInput: names the first.
+    """
+    double = [name for name, count in Counter(names).items() if count > 1]
+    if double:
+        raise BadInput(f"{where} has two columns of one name", double[0], "one", "rename or drop one of them")
+
+
+def plain_rows(table: pa.RecordBatch | pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows of a table as plain values."""
+    refuse_double(table.schema.names, "the file")
+    columns = plain_columns(table)
+    for k in range(table.num_rows):
+        yield {name: values[k] for name, values in columns.items()}
+
+
+def plain_columns(table: pa.RecordBatch | pa.Table) -> dict[str, list[Any]]:
+    """The columns of a table as plain values. Narrow floats have their shortest decimals. Times that Python
+    cannot hold (a year beyond 9999, an unknown zone) are texts.
+    """
+    return {name: _plain_column(table.column(k)) for k, name in enumerate(table.schema.names)}
+
+
+def _plain_column(column: Any) -> list[Any]:
+    kind = column.type
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    try:
+        values: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError, LookupError):  # ValueError: Arrow's own errors too
+        if not pa.types.is_temporal(column.type):
+            raise
+        bare = pa.timestamp(column.type.unit) if pa.types.is_timestamp(column.type) else pa.int64()
+        values = [None if v is None else str(v) for v in column.cast(bare).cast(pa.int64()).to_pylist()]
+    if pa.types.is_float32(kind) or pa.types.is_float16(kind):
+        narrow = np.float32 if pa.types.is_float32(kind) else np.float16
+        return [_narrowed(value, narrow) for value in values]
+    return values
+
+
+def _narrowed(value: Any, narrow: type) -> Any:
+    if isinstance(value, list):
+        return [_narrowed(inner, narrow) for inner in value]
+    return None if value is None else shortest(narrow(value))
 
 
 def row_of_columns(row: dict[str, Any]) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class ReadQuestions:
 def question_id_of(prompt: Prompt) -> str:
     """The id of a question without one: a hash of its text, or of all its turns."""
     if prompt.is_plain and prompt.system is None:
-        return hashlib.sha256(prompt.text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return hashlib.sha256(prompt.text.strip().encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return question_key(prompt).hex()
 
 

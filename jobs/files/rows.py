@@ -27,6 +27,7 @@ from jobs.files.loaded import (
     load_hub,
     one_split,
     options_of,
+    plain_rows,
     row_of_columns,
     rows_of_saved,
 )
@@ -55,16 +56,32 @@ def read_rows(where: str | Path, on_broken: OnBroken = None) -> Iterator[tuple[s
         yield from numbered(one_split(load_hub(text.removeprefix(HUB)), text))
         return
     plain, _, options = text.partition("?")
-    path = local_copy(plain if options and not Path(text).exists() else text)
-    if not path.is_dir():
+    has_options = bool(options) and not Path(text).exists()
+    path = local_copy(plain if has_options else text)
+    if is_saved(path):
+        chosen = options_of(options, {"split"}, text) if has_options else {}
+        yield from numbered(rows_of_saved(path, chosen))
+    elif has_options:
+        _refuse_options(path, options)
+    elif not path.is_dir():
         yield from _rows_of_file(path, on_broken)
-    elif is_saved(path):
-        yield from numbered(rows_of_saved(path, options_of(options, {"split"}, text)))
     else:
         found = listing(path)
         for file in shards_of(found):
             each = numbered(rows_of_saved(file, {})) if file.is_dir() else _rows_of_file(file, on_broken)
             yield from ((f"{found.name_of(file)} {place}", row) for place, row in each)
+
+
+def _refuse_options(path: Path, options: str) -> None:
+    """Refuse options of a source that has no splits: what they ask for would not be done.
+
+    Raises:
+        BadInput: always.
+    """
+    if not path.exists():
+        raise BadInput("no such file", path, "a .jsonl, .json or .parquet file", "check the path")
+    what = f"{path} has no splits to choose from"
+    raise BadInput(what, f"?{options}", "options of a directory that datasets saved", "leave them out")
 
 
 def numbered(rows: Iterable[Row]) -> Iterator[tuple[str, Row]]:
@@ -88,7 +105,7 @@ def _rows_of_file(path: Path, on_broken: OnBroken) -> Iterator[tuple[str, Row]]:
         raise BadInput(f"{path} cannot be read", why, "a whole file", "fetch it again") from error
 
 
-def _tables(file: Any, head: bytes) -> Iterator[list[dict[str, Any]]]:
+def _tables(file: Any, head: bytes) -> Iterator[Iterable[dict[str, Any]]]:
     """A columnar file's rows, in batches. A packed file is read into memory."""
     is_plain = isinstance(file.raw, io.FileIO)
     source = pa.OSFile(str(file.raw.name)) if is_plain else pa.BufferReader(file.read())
@@ -99,7 +116,7 @@ def _tables(file: Any, head: bytes) -> Iterator[list[dict[str, Any]]]:
         batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
     else:
         batches = pa.ipc.open_stream(source)
-    return (batch.to_pylist() for batch in batches)
+    return (plain_rows(batch) for batch in batches)
 
 
 def check_source(where: str, what: str) -> None:
@@ -112,7 +129,9 @@ def check_source(where: str, what: str) -> None:
     if where.startswith(HUB):
         datasets_library()
         return
-    path = _path_of(where)
+    path, options = _path_of(where), where.partition("?")[2]
+    if options and path.exists() and not Path(where).exists() and not is_saved(path):
+        _refuse_options(path, options)
     if not (path.is_file() or path.is_dir()):  # a pipe is neither, and reading it could wait for ever
         expected = "a .jsonl, .json or .parquet file, or a directory that datasets saved"
         raise BadInput(f"no {what} there", where, expected, "check the path")
@@ -151,7 +170,9 @@ def guess_rows(where: str) -> int:
 
 
 def _guess_of_file(file: Path) -> int:
-    if file.suffix.lower() in (".parquet", ".pq"):
+    with open(file, "rb") as read:
+        is_parquet = read.read(len(PARQUET)) == PARQUET
+    if is_parquet:
         told = pq.read_metadata(file)
         size = sum(told.row_group(k).total_byte_size for k in range(told.num_row_groups))
         return max(int(told.num_rows), size // BYTES_OF_ROW)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.errors import BadInput
 from jobs.run.store import write_atomically
 from selection.rules import group_of_rank
 
@@ -55,9 +56,19 @@ def write_selection(path: Path, rows: Sequence[Mapping[str, Any]], key: str) -> 
 
 
 def tell_dataset_info(path: Path, columns: Mapping[str, str], more: Mapping[str, Any] | None = None) -> None:
-    """Name a file in the `dataset_info.json` beside it, as LLaMA-Factory reads it."""
+    """Name a file in the `dataset_info.json` beside it, as LLaMA-Factory reads it.
+
+    Raises:
+        BadInput: there is one already that is no JSON object.
+    """
     info = path.with_name("dataset_info.json")
-    known = json.loads(info.read_text(encoding="utf-8")) if info.exists() else {}
+    try:
+        known = json.loads(info.read_text(encoding="utf-8-sig")) if info.exists() else {}
+    except ValueError as error:
+        known = str(error)
+    if not isinstance(known, dict):
+        got = known if isinstance(known, str) else type(known).__name__
+        raise BadInput(f"{info} names no data sets", got, "a JSON object", "mend it, or move it away")
     known[path.stem] = {"file_name": path.name, **(more or {}), "columns": dict(columns)}
     write_atomically(info, json.dumps(known, indent=1, sort_keys=True).encode())
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from cluster.models.repair import repaired_text
 
 NO = frozenset({"false", "0", "0.0"})
@@ -35,6 +37,18 @@ def from_column(value: Any) -> Any:
         except UnicodeDecodeError:  # for example a picture
             return value
     return whole(value)
+
+
+def shortest(value: Any) -> Any:
+    """A float32 or float16 as the float of its shortest decimal, at any depth of lists.
+
+    >>> import numpy as np
+    >>> shortest(np.float32(0.1)), float(np.float32(0.1)), shortest([np.float16(0.1), None])
+    (0.1, 0.10000000149011612, [0.1, None])
+    """
+    if isinstance(value, list | tuple | np.ndarray):
+        return [shortest(inner) for inner in value]
+    return float(str(value)) if isinstance(value, np.float32 | np.float16) else value
 
 
 def is_nan(value: Any) -> bool:

@@ -291,8 +291,11 @@ def taken_in_plan(
     if stage.is_finished or questions.count > 1:
         return Taken(teacher.name, stage)
     (file,) = files_of([(teacher, stage)], questions, skip_broken)
-    chunks = file.chunks({teacher.rows_of: ReadAnswers(teacher.path)}, [])
-    return Taken(teacher.name, stage, pa.concat_tables(chunk for _, chunk in chunks).to_pandas())
+    told = ReadAnswers(teacher.path)
+    table = pa.concat_tables([chunk for _, chunk in file.chunks({teacher.rows_of: told}, [])])
+    for line in [str(told), *told.notes]:
+        run.terminal.say(f"{teacher.name}: {line}")
+    return Taken(teacher.name, stage, table.to_pandas())
 
 
 def ids_of(answer: FoundAnswer, index: QuestionIndex) -> list[str]:

@@ -26,6 +26,7 @@ from jobs.standalone.readings import (
     kin_of,
     listed,
     read_answers_of,
+    references_of,
     with_refused,
 )
 from jobs.standalone.score import ScoreOptions, check_cost, check_options, check_turns
@@ -249,7 +250,9 @@ def _scored(options: RankOptions, terminal: Terminal) -> pd.DataFrame:
     if options.questions is not None:
         read = read_questions(options.questions, Fields(), on_broken=on_broken)
         terminal.say(str(read))
-        references = {q.id: q.references for q in read.questions}
+        references, line = references_of(found, read.questions)
+        if line:
+            terminal.say(line)
     if options.score.address is None:
         o = options.score
         how = Reading(o.chat_template, o.dtype, o.device, o.max_length, o.cut)

@@ -3,6 +3,7 @@ tokenizers of teachers.
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,11 +14,13 @@ import pandas as pd
 from cluster.errors import BadInput
 from cluster.models.loading import ModelSource, load_tokenizer
 from cluster.models.rendering import Renderer
-from jobs.files.answers import Row, answer_and_references
+from jobs.files.answers import Row, answer_and_references, body_of
 from jobs.files.columns import id_of
-from jobs.files.given import Column
+from jobs.files.given import Column, plain
 from jobs.files.layouts import Answers, state_of
+from jobs.files.questions import Question
 from jobs.files.refusals import NotUnderstood
+from jobs.files.values import as_text, is_nothing
 from jobs.run.progress import Terminal
 from jobs.stages.scorer import AnyScorer
 from jobs.standalone.score import score_in_shards
@@ -102,11 +105,43 @@ def with_refused(scores: pd.DataFrame, found: Answers) -> pd.DataFrame:
 
 
 def listed(references: Column) -> dict[str, tuple[str, ...]]:
-    """References by the ids of listed questions, which are their places."""
-    return {
-        str(k): tuple(str(r) for r in (own if isinstance(own, list | tuple) else [own]) if r is not None)
-        for k, own in enumerate(references)
-    }
+    """References by the ids of listed questions, which are their places. A reference that is neither a value
+    nor a list of values is none, and its question's answers are not checked.
+    """
+    found = {}
+    for k, given in enumerate(references):
+        own = plain(given)
+        texts = [as_text(one) for one in (own if isinstance(own, list) else [own]) if not is_nothing(one)]
+        found[str(k)] = () if None in texts else tuple(text for text in texts if text is not None)
+    return found
+
+
+def references_of(found: Answers, questions: Sequence[Question]) -> tuple[dict[str, tuple[str, ...]], str]:
+    """The references of questions that answers belong to, by the answers' questions, and a line for the user
+    about answers to another text. It is empty if there are none.
+
+    Answers find their question by its id, otherwise by its turns. If the text under an id is another one, its
+    answers are not checked.
+    """
+    by_id = {q.id: q for q in questions}
+    bodies = Counter(body_of(q.prompt) for q in questions)
+    by_body = {body: q for q in questions if bodies[body := body_of(q.prompt)] == 1}
+    known, other = dict[str, tuple[str, ...]](), list[str]()
+    for row in found.rows:
+        if row.question_id in known:
+            continue
+        own, asked = by_id.get(row.question_id), body_of(row.prompt)
+        if own is not None and asked[: len(body := body_of(own.prompt))] != body:
+            other.append(row.question_id)
+            own = None
+        elif own is None:
+            own = by_body.get(asked)
+        if own is not None or row.question_id in other:
+            known[row.question_id] = () if own is None else own.references
+    if not other:
+        return known, ""
+    many = f"{len(other):,} questions have another text under the same id, so their answers are not checked"
+    return known, f"{many}: {', '.join(other[:4])}"
 
 
 def judged(

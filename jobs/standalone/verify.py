@@ -13,8 +13,10 @@ from cluster.errors import BadInput
 from jobs.files.answers import answer_and_references
 from jobs.files.columns import id_of
 from jobs.files.given import Column, Lists, Rows, read_checked
+from jobs.files.layouts import answer_name
 from jobs.files.refusals import LeftOut, Missing, NotUnderstood, warn_of
 from jobs.files.rows import read_rows, unread_in
+from jobs.files.values import whole
 from jobs.run.progress import Terminal
 from jobs.run.store import write_atomically
 from selection.checking import Verifier
@@ -58,7 +60,8 @@ def verify(
         `teacher`, `answer` and the verdict; question and answer ids are those of `tutelage.score` on the same
         lists. Of rows: their own columns and the verdict. The verdict is `verdict` (`correct`, `wrong`,
         `unparsed`, `timed_out`, `checker_error`, `not_understood`), `extracted` (the final answer that was
-        found) and `reason`.
+        found) and `reason`; columns of these names in the rows are replaced. Of a frame the index is the
+        frame's, and of Series with one answer a question it is theirs.
 
     Raises:
         BadInput: an unknown method, lists of different lengths, no row with an answer and a reference, a
@@ -74,23 +77,20 @@ def verify(
     """
     settings = VerifySettings(method, pattern, function, timeout_s, tolerance)  # type: ignore[arg-type]
     check_method(method)
-    left_out, rows = (
-        LeftOut("answers"),
-        [
-            (place, {name: value for name, value in row.items() if name not in VERDICT})
-            for place, row in read_checked(answers, references)
-        ],
-    )
+    left_out, rows = LeftOut("answers"), read_checked(answers, references)
     how = Checking(settings, answer_field, reference_field)
     judged = list(judged_rows(rows, how, left_out, Terminal(quiet=not verbose)))
     left_out.refuse_all()
     table = pd.DataFrame([{"reason": ""} | row for row in judged])
     if references is not None:
-        ids = table["teacher"] + "/" + table["id"] + "/" + table["sample"].astype(str)
+        columns = (table[name] for name in ("teacher", "id", "sample"))
+        ids = [answer_name(*names) for names in zip(*columns, strict=True)]
         table = table.assign(answer_id=ids).rename(columns={"id": "question_id", "completion": "answer"})
     own = [name for name in table.columns if name not in VERDICT]
     named = ["question_id", "answer_id", "teacher", "answer"] if references is not None else own
     warn_of(table["verdict"].tolist(), ("correct", "wrong"), "no verdict")
+    if isinstance(answers, pd.DataFrame | pd.Series) and len(answers) == len(table):
+        table.index = answers.index
     return table[[*named, *VERDICT]]
 
 
@@ -158,7 +158,7 @@ def verify_file(options: VerifyOptions) -> None:
     how, lines = Checking(options.checker, options.answer_field, options.reference_field), []
     for judged in judged_rows(rows, how, left_out, terminal):
         counts[judged["verdict"]] += 1
-        lines.append(json.dumps(judged, ensure_ascii=False, default=str))
+        lines.append(json.dumps(whole(judged), ensure_ascii=False, default=str))
     left_out.refuse_all()
     write_atomically(options.out, ("\n".join(lines) + "\n" if lines else "").encode("utf-8", "surrogatepass"))
     for line in left_out.first:
@@ -180,8 +180,9 @@ def judged_row(
     row: dict[str, Any], place: str, how: Checking, verifier: Verifier, left_out: LeftOut
 ) -> dict[str, Any]:
     """A row with its verdict. One without an answer, or whose reference the method cannot read, is unparsed,
-    with the reason.
+    with the reason. What an earlier check wrote into the row is gone.
     """
+    row = {name: value for name, value in row.items() if name not in VERDICT}
     try:
         answer, references = answer_and_references(row, how.answer_field, how.reference_field)
         given = json.dumps(row, ensure_ascii=False, default=str) if reads_rows(how.settings) else ""
