@@ -258,7 +258,7 @@ def select(
 
 def verify(
     answers: Annotated[
-        Path, typer.Option(help="JSONL, JSON or Parquet with an answer and a reference in each row.")
+        str, typer.Option(help="JSONL, JSON or Parquet with an answer and a reference in each row.")
     ],
     out: Annotated[Path, typer.Option(help="JSONL to write: the rows with verdict and extracted.")],
     method: Annotated[str, typer.Option(help="math, exact, numeric, choice or function.")] = "math",
@@ -276,7 +276,7 @@ def verify(
     skip_broken_lines: Annotated[bool, typer.Option("--skip-broken-lines")] = False,
 ) -> None:
     """Verify answers in your own file: correct, wrong, unparsed, timed_out."""
-    check_out_file(out, [answers])
+    check_out_file(out, [Path(answers)])
     from jobs.standalone.verify import VerifyOptions, verify_file
 
     verify_file(

@@ -11,7 +11,7 @@ from cluster.models.rendering import Renderer
 from jobs.files.answers import Row
 from jobs.files.columns import id_of
 from jobs.files.given import Column, Lists, Rows, read_given
-from jobs.files.layouts import Answers, read_teacher_files, state_of, write_scores
+from jobs.files.layouts import Answers, answer_name, read_teacher_files, state_of, write_scores
 from jobs.files.refusals import warn_of
 from jobs.files.trajectories import WHICH_TURNS, WhichTurns
 from jobs.run.progress import Terminal
@@ -66,7 +66,8 @@ def score(
         verbose: show progress.
 
     Returns:
-        One row an answer, in the order of the questions, then teachers, then samples:
+        One row an answer, in the order of the questions, then teachers, then samples; behind all of them
+        those that have no text or could not be understood:
 
         - `question_id` (of lists: the place, as text), `answer_id`, `teacher`, `question`, `answer`
         - `state`: `scored`, or why there is no cost: `empty`, `too_long`, `unrenderable`, `quarantined`,
@@ -115,7 +116,7 @@ def as_costs(statistics: pd.DataFrame, found: Answers, settings: CostSettings) -
     refused = [
         {
             "question_id": id_of(row) or "",
-            "answer_id": f"{teacher}/{id_of(row) or ''}/{row.get('sample', '')}",
+            "answer_id": answer_name(teacher, id_of(row) or "", row.get("sample", "")),
             "teacher": teacher,
             "state": state_of(reason),
             "reason": reason,
