@@ -23,6 +23,8 @@ def same_quantity(a: Quantity, b: Quantity, tolerance: float = 0.0) -> bool | No
     if a.is_percent != b.is_percent:
         if a.unit or b.unit:  # 20 cm is no share
             return None
+        if _share_of_itself(a, b) and _close(a, b, tolerance):
+            return None  # 0.6 % for 3/5
         is_equal = _close(a, b, tolerance) or _close(_share(a), _share(b), tolerance)
         return True if is_equal else _or_doubt(_share(a), _share(b), tolerance)
     if a.unit is None or b.unit is None:
@@ -30,6 +32,14 @@ def same_quantity(a: Quantity, b: Quantity, tolerance: float = 0.0) -> bool | No
         is_converted = any(_close(_converted(a), one, tolerance) for one in (b, _converted(b)))
         return None if found is False and (is_converted or _in_another_unit(a, b, tolerance)) else found
     return _same_with_units(a, b, a.unit, b.unit, tolerance)
+
+
+def _share_of_itself(a: Quantity, b: Quantity) -> bool:
+    """Whether the number without the percent sign is a share: then a percent sign beside the same digits is
+    hardly one that the other side left out.
+    """
+    bare = b if a.is_percent else a
+    return 0 < abs(bare.value) < 1
 
 
 def _in_another_unit(a: Quantity, b: Quantity, tolerance: float) -> bool:

@@ -43,7 +43,14 @@ IS_CORRECT = re.compile(
     r"([A-J])[)*_]* is (?:(?:therefore|thus|indeed|clearly) )?correct\b"
 )
 CHOSEN = re.compile(
-    r"(?:\A|[.!?]\s+|\n|\b(?:so|thus|therefore|hence),?\s+)I(?:'d| would)? choose[*_\s]*\(?([A-J])\b\)?"
+    r"(?:\A|[.!?]\s+|\n|\b(?:so|thus|therefore|hence),?\s+)I(?:'d|'ll| would| will)? "
+    r"(?:choose|pick|select|go with)[*_\s]*\(?([A-J])\b\)?(?!\s+(?:or|and|to be)\b)"
+)
+FIRST_LINE = re.compile(
+    r"\s*[*_(]*([A-J])[)*_.]*\s*\n\s*[*_#]*(?:Explanation|Reason(?:ing)?|Rationale|Justification)\b"
+)
+CLAIMED = re.compile(
+    r"\b(?:claims?|argues?|suppose|assum\w+|if|would think|people|tempting)\b", re.IGNORECASE
 )
 PREFERRED = re.compile(
     r"\b[A-J]\b\)? (?:is|fits|seems|looks)(?! (?:tempting|wrong|incorrect|false|not)\b)|"
@@ -57,10 +64,13 @@ def told_choice(text: str) -> str | None:
     >>> told_choice("I think B is the correct answer."), told_choice("B is not the answer")
     ('B', None)
     """
+    if first := FIRST_LINE.match(text):
+        return first[1]
     found = list(TOLD.finditer(text))
     if not found:
         return _chosen_at_the_end(text)
-    if NOT_CHOSEN.search(text[max(0, found[-1].start() - 30) : found[-1].start()]):
+    before = text[max(0, found[-1].start() - 30) : found[-1].start()]
+    if NOT_CHOSEN.search(before) or CLAIMED.search(re.split(r"[.!?]\s", before)[-1]):
         return None
     last = found[-1]
     is_one_of_two = re.search(r"\b(?:or|and|not|neither|nor|if|whether)\s*\(?$", text[: last.start(1)])
@@ -84,7 +94,7 @@ def chosen(text: str) -> frozenset[str] | None:
     >>> [sorted(chosen(t) or "-") for t in ("(b).", "B. Paris", "C, because it fits", "A and C", "a bird")]
     [['B'], ['B'], ['C'], ['A', 'C'], ['-']]
     """
-    text = text.strip().strip("*_` $")
+    text = re.sub(r"^\[*([A-J])\]\]$", r"\1", text.strip().strip("*_` $"))
     if found := _letter(text):
         return found
     shorter = LEAD.sub("", text)

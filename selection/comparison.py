@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 
 from selection.amounts import same_quantity
 from selection.choices import chosen, several_letters
+from selection.dates import day_of, same_day
 from selection.formulas import GLUED_UNIT, same_expression, same_named, same_relation
 from selection.multiples import same_intervals, same_several
 from selection.notation import HEDGED, LONGEST, read, vector, without_lead
@@ -37,6 +38,13 @@ GROUPED_OR_PAIR = re.compile(r"(\(?)\s*(-?\d{1,3}(?:,\d{3})+)\s*\)?")
 DRESSED = re.compile(r"[^\w .,-]|_", re.ASCII)
 SPACED_SIGN = re.compile(r"\s*([-+*/=^_<>(){}\[\]|])\s*")
 BRACED_TOKEN = re.compile(r"([\^_])\{(\w)\}(?!\w)")
+
+
+INCHES = re.compile(r"(?<=\d)( )?in\.?(?=\s*\Z)")
+SUM = re.compile(
+    r"(-?\d+(?:\.\d+)?)(?:\s*([-+*/×·]|\\times|\\cdot)\s*(\d+(?:\.\d+)?))?\s*=\s*\$?(-?\d+(?:\.\d+)?)"
+)
+TWICE = re.compile(r"(.+?)\s+\(([^()]+)\)|(.+?),?\s+(?:i\.e\.,?|that is,?)\s+(?P<again>.+)")
 
 
 class UnreadableReference(ValueError):
@@ -71,6 +79,9 @@ def _same_number(got: str, reference: str, tolerance: float) -> bool | None:
     """Compare numbers with their units, within a tolerance relative to the reference."""
     if INTEGER.fullmatch(got) and INTEGER.fullmatch(reference) and not tolerance:
         return int(got) == int(reference)
+    got, reference = INCHES.sub(" inches", got), INCHES.sub(" inches", reference)
+    if is_false_equation(got):
+        return None
     b = read_number(reference)
     if b is None:
         raise UnreadableReference(_why_unread(reference, "not one number"))
@@ -110,6 +121,39 @@ def _same_math(got: str, reference: str, tolerance: float) -> bool | None:
     """Compare quantities exactly, and anything else by its form or by computer algebra."""
     if got == reference:
         return True
+    got, reference = INCHES.sub(" inches", got), INCHES.sub(" inches", reference)
+    if is_false_equation(got):
+        return None
+    one_day, other_day = day_of(got), day_of(reference)
+    if one_day is not None and other_day is not None:
+        return same_day(one_day, other_day)
+    found = _same_form(got, reference, tolerance)
+    if found is False and (twice := TWICE.fullmatch(got.strip("$ "))) is not None:
+        parts = (twice[1], twice[2]) if twice[1] else (twice[3], twice["again"])
+        one, other = (_same_form(part.strip("$ "), reference, tolerance) for part in parts)
+        return True if one and other else None if one or other else False
+    return found
+
+
+def is_false_equation(text: str) -> bool:
+    """Whether a text says that two numbers are equal that are not: 8 = 7, or 3 x 2 = 7.
+
+    >>> is_false_equation("3 * 2 = 7"), is_false_equation("3 * 2 = 6"), is_false_equation("x = 7")
+    (True, False, False)
+    """
+    found = SUM.fullmatch(text.strip().strip("$ "))
+    if found is None:
+        return False
+    a, c = float(found[1]), float(found[4])
+    if found[2]:
+        b = float(found[3])
+        if found[2] == "/" and not b:
+            return True
+        a = {"+": a + b, "-": a - b, "/": a / b if b else 0.0}.get(found[2], a * b)
+    return abs(a - c) > 0.01 * max(abs(a), abs(c))
+
+
+def _same_form(got: str, reference: str, tolerance: float) -> bool | None:
     if INTEGER.fullmatch(got) and INTEGER.fullmatch(reference) and not tolerance:
         return int(got) == int(reference)
     a, b = read(got), read(reference)

@@ -6,12 +6,16 @@ would accept 12 for 2.
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 from selection.boxes import boxed_answer, boxes
 from selection.languages import ANSWERS, changed
 from selection.retraction import is_called_wrong, kept
 
 MARKUP = r"[*_`\s]*"
+ADJECTIVE = (  # between the word for answer and its sign, in other languages
+    r"(?:\s+(?:finale?|correcta?|correte|correta|corretta|correcte|richtige|endgültige|definitiva|definitive)(?!\w))?"
+)
 # what an answer is given in, between the word and its sign: Answer (in cm): 42
 QUALIFIED = (
     r"(?:[*_]*\s*\((?:[^)\s]{1,6}|(?:in|to|as|round(?:ed)?|nearest|simplif\w+|exact|expressed|units?|"
@@ -24,7 +28,8 @@ ASIDE = (
 )
 IS = (
     r"(?:(?:is|are|was|should be|would be|must be|will be|equals|turns out to be|comes (?:out )?to|"
-    r"becomes)(?!\w)|=)"
+    r"becomes)(?!\w)(?:\s+(?:clearly|simply|just|thus|therefore|then|found to be|equal to)(?!\w))?|"
+    r"'s(?=[ *$\\(]+\d)|=)"
 )
 # a lower-case text that each mark contains; searching it costs a tenth of searching the mark
 MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
@@ -60,10 +65,13 @@ MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
         "choice",
         re.compile(rf"\b(?:correct|right|best) choice{MARKUP}(?:is|:){MARKUP}:?{MARKUP}", re.IGNORECASE),
     ),
-    ("answer", re.compile(r"<answer>\s*", re.IGNORECASE)),
+    ("answer", re.compile(r"<(?:final_?)?answer>\s*", re.IGNORECASE)),
+    ("final result", re.compile(rf"\bfinal result{MARKUP}(?:{IS}|[:：]){MARKUP}:?{MARKUP}", re.IGNORECASE)),
+    ("[[", re.compile(r"\[\[(?=[A-J]\]\])")),  # of judges
     ("answer", re.compile(r"""["'](?:final_?)?answer["']\s*:\s*["']?""", re.IGNORECASE)),
     ("answer", re.compile(r"^\|[*_ ]*(?:final )?answer[*_ ]*\|\s*", re.MULTILINE | re.IGNORECASE)),
-    ("答案", re.compile(r"答案\s*(?:是|为|為)?\s*[:：]?\s*")),
+    ("答案", re.compile(r"答案】?\s*(?:是|为|為)?\s*[:：]?\s*")),
+    ("选", re.compile(r"(?:因此|所以|应|故)选\s*[:：]?\s*")),
     ("故选", re.compile(r"故选\s*[:：]?\s*")),
     ("答え", re.compile(r"答え\s*(?:は|[:：])\s*[:：]?\s*")),
     ("정답", re.compile(r"정답\s*(?:은|[:：])\s*")),
@@ -71,7 +79,10 @@ MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
     *(
         (
             word.casefold(),
-            re.compile(rf"\b{word}{MARKUP}(?:[:：—–]|{verb}){MARKUP}[:：]?{MARKUP}", re.IGNORECASE),
+            re.compile(
+                rf"\b{word}{ADJECTIVE}{MARKUP}(?:[:：—–]|(?:{verb})(?!\w)){MARKUP}[:：]?{MARKUP}",
+                re.IGNORECASE,
+            ),
         )
         for word, verb in ANSWERS
     ),
@@ -95,12 +106,15 @@ INTEGER_AT_END = re.compile(r"(?:####|A:|Answer:|The answer is:?)\s*(-?[0-9]+)\.
 # what makes the answer behind a mark one of several, or none: it stays before the answer
 UNSETTLED = re.compile(
     r"(?:^|(?<=[\s.,;:(*_]))(?:(or|either|alternatively)[\s,:*_]*|"
-    r"(perhaps|maybe|possibly|probably|if|whether|unless)[ ,:*_]*)"
+    r"(perhaps|maybe|possibly|probably|if|whether|unless|suppose|assume|assuming|guess|guessing)[ ,:*_]*)"
     r"(?:(?!(?:so|thus|then|hence|therefore)\b)[^\W\d_]+[ ,:*_]+){0,3}\Z",
     re.IGNORECASE,
 )
 DENIED = re.compile(
-    r"(?:\b(?:not|never|cannot|wrong|incorrect|doubt|unlikely|unsure)\b|n't\b)"
+    r"(?:\b(?:not|never|cannot|wrong|incorrect|doubt|unlikely|unsure|no way|false|impossible|nobody|"
+    r"mistakenly|incorrectly|wrongly|tempted|"
+    r"(?:might|may|could) (?:think|say|guess|believe))\b|"
+    r"n't\b|\bat first (?:glance|sight),?)"
     r"(?: +(?!(?:and|so|but|thus|hence|therefore|then)\b)[^\W\d_]+){0,5} *\Z",
     re.IGNORECASE,
 )
@@ -114,7 +128,19 @@ BOX_DENIED = re.compile(
     r"\s*(?:equal to\s*)?\Z",
     re.IGNORECASE,
 )
-END_TOKENS = re.compile(r"(?:\s*(?:<\|[^|<>\s]{1,30}\|>|</s>|<eos>|<end_of_turn>))+\s*\Z")  # of chat models
+END_TOKENS = re.compile(  # of chat models
+    r"(?:\s*(?:<\|[^|<>\s]{1,30}\|>|<｜[^｜<>\s]{1,30}｜>|</s>|<eos>|<end_of_turn>))+\s*\Z"
+)
+# where a model that was not stopped goes on with a turn of the user, or with another question of its own
+TURN_OF_USER = re.compile(
+    r"(?:<\|im_end\|>|<\|eot_id\|>|<\|endoftext\|>|<\|end\|>|</s>|<end_of_turn>|<｜end▁of▁sentence｜>)(?=\s*\S)|"
+    r"<\|im_start\|>\s*user\b|<\|start_header_id\|>\s*user\b|\[INST\]|<start_of_turn>\s*user\b"
+)
+NEXT_QUESTION = re.compile(
+    r"^[ \t]*(?:(?:Question|Q|Problem|Human|User|Instruction)[ \t]*[:：]|"
+    r"#{2,4}[ \t]*(?:Instruction|Question|Problem|User)\b)",
+    re.MULTILINE,
+)
 # "answers" is a mark only before a value, and not of other answers
 TELLS = re.compile(r"[\d\\$]|^[(*]*[A-J]\b")
 OTHERS = re.compile(
@@ -125,6 +151,14 @@ ITEM = re.compile(r"[ \t]*(?:[-*+•‣◦]|\d{1,2}[.)])[ \t]+(?=\S)")
 NUMBERED = re.compile(r"[ \t]*(\d{1,2})[.)]")
 VALUED = re.compile(rf"{ITEM.pattern}(?=[-*$\\(]*(?:\d|[a-z]\s*=|\\))")  # an item that begins with a value
 BARE_NUMBER = re.compile(r"[-+]?\d[\d.,/]*")
+# an answer in other units than it says, and one that is not the last word
+SCALED = re.compile(r"\bin\s+(?:thousand|million|billion|hundred|lakh|crore)s?\b", re.IGNORECASE)
+ANOTHER_ANSWER = re.compile(
+    r"\b(?:previous|earlier|first|initial|naive|sample|example|tentative|preliminary|least likely|worst|"
+    r"second[- ]best|wrong|incorrect)\s*[*_]*\Z",
+    re.IGNORECASE,
+)
+MOST_QUESTIONS = 20  # the first ones behind which a text may go on
 MOST_MARKS = 200  # the last marks of a kind that are looked at
 BARE_CHARACTERS, BARE_WORDS = 60, 4
 OPTIONS = re.compile(r"^[ \t>*_-]*B[*_]*\s?[:.)]", re.MULTILINE)
@@ -140,6 +174,10 @@ def extract_final(text: str, pattern: str | None = None) -> str | None:
     """
     if text.rstrip().endswith(">"):
         text = END_TOKENS.sub("", text)
+    if ("<" in text or "[INST]" in text) and (turn := TURN_OF_USER.search(text)):
+        text = text[: turn.start()] if text[: turn.start()].strip() else text
+    if pattern is None and (following := _next_question(text)) is not None:
+        text = text[:following]
     if pattern is not None:
         found = re.findall(pattern, text, re.MULTILINE)
         last = found[-1] if found else None
@@ -157,6 +195,17 @@ def extract_final(text: str, pattern: str | None = None) -> str | None:
         return None
     end = text.find(mark[1], mark[0])
     return kept(mark[1], text[end + len(mark[1]) :] if end >= 0 else "")
+
+
+def _next_question(text: str) -> int | None:
+    """Where a text goes on with another question behind its answer. None if it does not."""
+    if ":" not in text and "：" not in text and "#" not in text:
+        return None
+    for found in islice(NEXT_QUESTION.finditer(text), MOST_QUESTIONS):
+        before = text[: found.start()]
+        if before.strip() and (("box" in before and boxes(before)) or last_mark(before) is not None):
+            return found.start()
+    return None
 
 
 def _denied(before: str) -> bool:
@@ -194,10 +243,15 @@ def marked_answers(text: str) -> Iterator[tuple[int, str]]:
             if not said or (not said[0].isdigit() and NO_ANSWER.match(said)):
                 continue
             before = text[max(0, match.start() - 20) : match.start()]
+            if before.endswith("(") and said.endswith(")") and said.count(")") > said.count("("):
+                said = said[:-1].rstrip()  # (Answer: 18)
             if "answers" in match[0].casefold() and (not TELLS.search(said[:40]) or OTHERS.search(before)):
                 continue
-            if not _is_option(text, match):
-                yield match.end(), f"{_unsettled(text, match.start())}{_as_told(said, mark)}"
+            if not _is_option(text, match) and not _lists_options(text, match.end(), said):
+                told = _as_told(said, mark)
+                told = f"perhaps {told}" if SCALED.search(match[0]) else told
+                is_another = mark not in FOREIGN and ANOTHER_ANSWER.search(before) is not None
+                yield match.end(), f"{'not ' if is_another else _unsettled(text, match.start())}{told}"
                 break
 
 
@@ -220,6 +274,14 @@ def _unsettled(text: str, place: int) -> str:
     if found := UNSETTLED.search(before):
         return f"{(found[1] or found[2]).casefold()} "
     return "not " if DENIED.search(before) else ""
+
+
+def _lists_options(text: str, place: int, said: str) -> bool:
+    """Whether a mark's answer begins a list of all options."""
+    if not re.match(r"[*_(]*A[*_]*[.):]", said):
+        return False
+    lines = [line for line in text[place:].split("\n")[1:] if line.strip()]
+    return any(re.match(r"[ \t>*_(-]*B[*_]*[.):]", line) for line in lines[:2])
 
 
 def _is_option(text: str, match: re.Match[str]) -> bool:
@@ -248,11 +310,13 @@ def answer_at(text: str, place: int) -> str:
     said = rest.partition("\n")[0]
     if said.rstrip("*_ ").endswith((r"\(", "$")) and said.strip("*_ $") == "":
         said = rest.replace("\n", " ")
-    said = re.split(r"</answer>", said, maxsplit=1)[0]
+    said = re.split(r"</(?:final_?)?answer>", said, maxsplit=1, flags=re.IGNORECASE)[0]
     if re.search(
         r"""["'](?:final_?)?answer["']\s*:\s*["']?$""", text[max(0, place - 40) : place], re.IGNORECASE
     ):
-        said = re.split(r"""["']?\s*[,}]\s*(?=["']|$|\})""", said, maxsplit=1)[0].rstrip("}")
+        said = re.split(r"""["']?\s*[,}]\s*(?=["']|$|\})""", said, maxsplit=1)[0]
+        said = said.rstrip("}") if said.count("}") > said.count("{") else said
+        said = said.replace("\\\\", "\\")  # of JSON
     if re.search(r"\|\s*$", before):
         said = said.split("|")[0]
     said = SENTENCE_END.split(said, maxsplit=1)[0].strip()

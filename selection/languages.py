@@ -23,28 +23,36 @@ ANSWERS: tuple[tuple[str, str], ...] = (
     ("คำตอบ", "คือ"),
     ("సమాధానం", "ఏమిటంటే"),
     ("đáp án", "là"),
+    ("câu trả lời", "là"),
+    ("الجواب", "هو"),
+    ("الإجابة", "هي"),
     ("cevap", "="),
 )
 # not, about, at least, more than, thousand, dozen, times: words after which a number is another one
 WORDS = (
     # German, Spanish, French
     "nicht|keine?|etwa|ungefähr|circa|ca|mindestens|höchstens|weniger|mehr|fast|tausend|million(?:en)?|"
-    "milliarden?|dutzend|hundert|zehntel|hundertstel|mal",
+    "milliarden?|dutzend|hundert|zehntel|hundertstel|mal|vielleicht|kleiner|größer|doppelte|hälfte|wurzel|"
+    "quadrat|bis|über|unter|nein|oder",
     r"no|menos|más|aproximadamente|alrededor|casi|máximo|mínimo|mil|mill\w+|décim\w+|centésim\w+|docenas?|"
-    "veces|cientos?",
-    r"pas|environ|moins|plus|presque|mille|millions?|milliards?|dixièmes?|centièmes?|douzaines?|fois",
+    "veces|cientos?|quizás?|tal vez|hasta|mitad|doble|raíz|cuadrado|mayor|menor|espera",
+    r"pas|environ|moins|plus|presque|mille|millions?|milliards?|dixièmes?|centièmes?|douzaines?|fois|"
+    "peut-être|moitié|double|racine|carré|jusqu|sauf|attendez|ou",
     # Portuguese, Italian, Dutch
-    r"não|mais|cerca|quase|vezes|milh\w+|dúzias?|centenas?",
-    r"non|meno|più|quasi|almeno|massimo|mila|milion\w*|miliard\w*|dozzin\w*|decim\w+|centesim\w+|volte",
-    r"niet|geen|minder|meer|ongeveer|bijna|minstens|hoogstens|duizend|miljoen|miljard|dozijn|keer",
+    r"não|mais|cerca|quase|vezes|milh\w+|dúzias?|centenas?|metade|dobro|talvez|até|raiz|ou",
+    r"non|meno|più|quasi|almeno|massimo|mila|milion\w*|miliard\w*|dozzin\w*|decim\w+|centesim\w+|volte|metà|doppio|"
+    "forse|radice|fino",
+    r"niet|geen|minder|meer|ongeveer|bijna|minstens|hoogstens|duizend|miljoen|miljard|dozijn|keer|helft|dubbele|"
+    "misschien|of",
     # Polish, Russian, Turkish
     r"nie|mniej|więcej|około|prawie|najmniej|najwyżej|tysi\w+|tys|tuzin\w*|setn\w+|dziesiąt\w+|razy",
     r"не|менее|более|около|больше|меньше|примерно|приблизительно|почти|минимум|максимум|от|до|тыс\w*|млн|"
-    r"миллион\w*|млрд|миллиард\w*|сот\w+|десят\w+|дюжин\w*|раза?",
-    "değil|az|çok|yaklaşık|fazla|neredeyse|bin|milyon|milyar|düzine|yüzde|kat",
+    r"миллион\w*|млрд|миллиард\w*|сот\w+|десят\w+|дюжин\w*|раза?|возможно|может|половин\w*|удвоенн\w*|"
+    r"квадрат|корень|или",
+    "değil|az|çok|yaklaşık|fazla|neredeyse|bin|milyon|milyar|düzine|yüzde|kat|belki|yarısı",
     # Vietnamese, Swahili
-    "không|nhất|khoảng|hơn|gần|nghìn|ngàn|triệu|tỷ|tá|lần",
-    "si|karibu|zaidi|chini|angalau|elfu|milioni|mara|dazeni",
+    "không|nhất|khoảng|hơn|gần|nghìn|ngàn|triệu|tỷ|tá|lần|một nửa|có thể",
+    "si|karibu|zaidi|chini|angalau|elfu|milioni|mara|dazeni|nusu|labda",
 )
 # languages whose words have no spaces or no letters that `\w` knows
 SIGNS = "নয়|প্রায়|হাজার|লাখ|नहीं|लगभग|हज़ार|हजार|लाख|करोड़|ไม่|ประมาณ|อย่างน้อย|กว่า|พัน|ล้าน|หมื่น|แสน|కాదు|సుమారు|వేల|లక్ష"

@@ -62,7 +62,8 @@ AROUND = re.compile(r"^[({\[]\s*(.*?)\s*[)}\]]$")
 # words before a number after which it is another one: the square of 5, anything other than 100
 CHANGES = re.compile(
     r"\b(?:whether|unless|if|than|excluding|excepting|except|besides|within|exceeds?|exceeded|such as|"
-    r"used to|close to|including)\b|"
+    r"used to|close to|including|minimum of|maximum of|as many as|beyond|nowhere near|far from|"
+    r"different from|unequal to|presumably|hopefully|supposedly|seemingly|hardly|circa)\b|"
     r"\b(?:squares?|cubes?|(?:\w+ )?roots?|reciprocal|opposite|negative|inverse|complement|absolute value|"
     r"hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|tenths?|multiples?|divisors?|factors?|powers?|twice|"
     r"double|triple|factorial|logarithm|log|sine|cosine|tangent|sin|cos|tan|derivative|digits?|"

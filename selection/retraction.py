@@ -7,6 +7,7 @@ the same answer again, it stays.
 import re
 
 WRONG = re.compile(
+    r"[\s$)\]}\\*]*[❌✗✘]|"
     r"[\s$)\]}\\*]*(?:is|was|are)\s+(?:also\s+)?(?:incorrect|wrong|false|not (?:right|correct|the answer))|"
     r"[\s$)\]}\\*]*fails\b",
     re.IGNORECASE,
@@ -36,7 +37,28 @@ RETRACTED = re.compile(
     rf"no\b(?=[,.!—-]|\s+(?:that|it|this|the answer|i)\b)(?!\.\s+of\b)|{ACTUALLY}\b)"
     rf"|i (?:meant\s+(?:to (?:say|write)\s+)?{VALUE}|{FORGOT}\b|made (?:a|an) (?:mistake|error)\b|misread\b|"
     r"miscalculated\b)"
-    rf"|correction\s*[:,]|on second thou?ghts?\b|scratch that\b|hmm+[,.\s]+(?:wait[,.\s]+)?{ACTUALLY}\b)",
+    rf"|\**(?:correction|edit)\**\s*[:,]|on second thou?ghts?\b|scratch that\b|"
+    rf"hmm+[,.\s]+(?:wait[,.\s]+)?{ACTUALLY}\b)",
+    re.IGNORECASE,
+)
+# other ways to take back what stands before, in sentences that say nothing else
+TAKEN_BACK = re.compile(
+    rf"{TURN}(?:(?:upon|on|after) (?:re-?)?(?:review\w*|closer inspection|reflection|re-?reading)[, ]+"
+    rf"(?:[^.\n]{{0,40}}(?:is|was|are|were)\s+{MISTAKEN}\b|\(?[B-J]\b)"
+    rf"|i apologi[sz]e for (?:the|my) (?:error|mistake|confusion|oversight)"
+    rf"|note\s*:\s*(?:this|that|it) (?:is|was) {MISTAKEN}\b"
+    rf"|(?:that|this|it) (?:can'?t be|cannot be|can not be|isn'?t|doesn'?t (?:seem|look)) right"
+    rf"|however,? (?:we|i) (?:double|over|under)[- ]?counted|(?:we|i) (?:double|over|under)[- ]?counted"
+    rf"|(?:or is it|alternatively,?)\s+[*$(\\]*(?:\d[\d.,/]*|[A-J])[)$*]*\s*[.?]?\s*\Z"
+    rf"|hmm+[,.]?\s+no\b|but this contradicts\b"
+    rf"|but wait\b[^.\n]{{0,90}}\b(?:is|be)\s+{VALUE})"
+    rf"|→\s*actually\b",
+    re.IGNORECASE,
+)
+# the question asks for something else than what stands before
+ASKS = re.compile(
+    rf"{TURN}but (?:the (?:question|problem|task)|we|it) "
+    r"(?:asks?|wants?|needs?|is asking|(?:are|were) asked)\b",
     re.IGNORECASE,
 )
 # a second look, and another value at the end of it
@@ -47,11 +69,12 @@ RECHECKED = re.compile(
 )
 CONCLUDED = re.compile(
     r"(?:\b(?:so|thus|therefore|hence)\b[^.\n]{0,40}?(?:is|be|=|get)|\b(?:result|total|it|answer) "
-    r"(?:is|must be|should be)|\bno,)\s+[*$\\(]*(\d[\d.,/]*\d|\d)[^\d\n]{0,20}\Z",
+    r"(?:is|must be|should be)|\bthere (?:is|are)|\bno,)\s+[*$\\(]*(\d[\d.,/]*\d|\d)[^\d\n]{0,20}\Z",
     re.IGNORECASE,
 )
 # the same value told once more, or only named as the one that is taken back
 NAMED = re.compile(r"\b(?:not|instead of|than|from|wrote|said|got|to)\s+[*$(\\]*\Z", re.IGNORECASE)
+CROSSED = re.compile("[❌✗✘]")
 NUMBERS, LETTERS = re.compile(r"\d+(?:[.,/]\d+)*"), re.compile(r"\b(?:[B-HJ]|A(?![ '][a-z]))\b")
 
 
@@ -72,8 +95,13 @@ def kept(answer: str, behind: str) -> str:
     rest = FIRST_WORD.sub("", answer)
     is_near = AT_ONCE.match(behind) or AT_ONCE.match(rest)
     near = whole[: len(answer) + FARTHEST]
-    if is_near or RETRACTED.search(near):
+    if CROSSED.search(answer):
+        return f"not {answer}"
+    if is_near or RETRACTED.search(near) or TAKEN_BACK.search(near):
         return answer if _told_again(answer, rest + behind) else f"not {answer}"
+    if asks := ASKS.search(near):
+        values, own = NUMBERS.findall(whole[asks.start() :]), NUMBERS.search(answer)
+        return f"not {answer}" if own and values and values[-1] != own[0] else answer
     if (again := RECHECKED.search(near)) and (other := CONCLUDED.search(whole, again.start())):
         value = NUMBERS.search(answer)
         return f"not {answer}" if value and value[0] != other[1] else answer

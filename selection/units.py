@@ -116,7 +116,7 @@ SPEEDS |= {"fps": ("ft", "s"), "rpm": ("revolution", "min")}
 # words that belong to the number itself, in some language: 3 sixteenths, 5 quintillion, 0.3 repeating
 NUMBER_WORD = re.compile(
     r"(?:teen|ie|ix|ven|igh|nin|ten|elev|twelf|ur|hundred|thousand|[mbr]illion)ths?$|[a-z]illions?$|fold$|"
-    r"^(?:bps|repeating|recurring|gross|grand|tens|prozent|procent|mil|cien|mille)$"
+    r"^(?:bps|bil|juta|ribu|repeating|recurring|gross|grand|tens|prozent|procent|mil|cien|mille)$"
 )
 NO_UNIT = frozenset({"unit", "units"})  # words for a unit of any dimension: 18 units, units^2
 CURRENCY = (

@@ -19,6 +19,7 @@ from cluster.own_modules import import_module, own_folders
 from selection.choices import told_choice
 from selection.comparison import COMPARISONS, UnreadableReference
 from selection.extraction import extract_final, stands_alone
+from selection.opposites import opposed
 from selection.typography import composed
 
 # an answer that cannot be read is unparsed and never wrong; an unreadable reference has its own state
@@ -139,7 +140,9 @@ def judge(text: str, given: str | tuple[str, ...], settings: VerifySettings, row
     for reference in references:
         final = final_of_reference(reference, settings.pattern)
         try:
-            found.append(compare(got, final, settings.tolerance))
+            is_same = compare(got, final, settings.tolerance)
+            is_doubtful = is_same and settings.method in ("math", "numeric") and opposed(got, final)
+            found.append(None if is_doubtful else is_same)
         except UnreadableReference as error:
             reason = f"the reference {reference[:60]!r} is {error}"
     if not found:
@@ -150,12 +153,20 @@ def judge(text: str, given: str | tuple[str, ...], settings: VerifySettings, row
     return Verdict("wrong" if is_wrong else "unparsed", got)
 
 
+# what a program reads and no reader, and the sign at the end of a proof
+NO_ANSWERS = re.compile(r"<(tool_call|tool_response|reasoning)>.*?</\1>", re.DOTALL)
+END_OF_PROOF = re.compile(r"[\s$]*(?:\\(?:black)?square|\\qed|[∎□■]|Q\.E\.D\.?)[\s$.]*\Z")
+
+
 def result_in(text: str, settings: VerifySettings) -> tuple[str | None, bool]:
     """The final answer of a text, as it stands there, and whether a mark tells where it stands. None if there
     is none.
     """
     said = split_reasoning(text)[1]  # reasoning is no answer
+    if "</" in said:
+        said = NO_ANSWERS.sub("", said)
     got = extract_final(said, settings.pattern)
+    got = got if got is None or settings.pattern is not None else END_OF_PROOF.sub("", got)
     is_marked = got is not None or settings.pattern is not None
     if not is_marked:
         got = stands_alone(said)

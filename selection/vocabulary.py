@@ -23,6 +23,7 @@ TELLING = words(
     """
     not no nor or but either neither maybe perhaps possibly probably likely might could may if unless
     unknown unclear uncertain unsure guess guessing wrong incorrect false impossible cannot can't isn't
+    max minimum maximum estimate estimated placeholder suppose assume assuming
     aren't wasn't never without less least most fewer under below above over about around roughly nearly
     almost approximately up between plus minus times divided multiplied squared cubed square-root root
     power factorial choose mod modulo remainder half halves third thirds fourth fourths quarter fifth
