@@ -40,7 +40,7 @@ SIZES = {
         "1 m meter meters metre metres; 1000 km kilometer kilometers kilometre kilometres kms; 1/100 "
         "cm centimeter centimeters centimetre centimetres cms; 1/1000 mm millimeter millimeters "
         "millimetre millimetres; 1/10 dm decimeter decimeters; 1/1000000 µm micrometer micrometers "
-        "micron microns; 1/1000000000 nm nanometer nanometers; 254/10000 inch inches; 3048/10000 ft "
+        "micron microns; 1/1000000000 nm nanometer nanometers; 1/10000000000 Å angstrom angstroms; 254/10000 inch inches; 3048/10000 ft "
         "foot feet; 9144/10000 yd yds yard yards; 1609344/1000 mi mile miles"
     ),
     "mass": (
@@ -82,6 +82,7 @@ SIZES = {
     "PLN": "1 zł zloty zlotys pln",
     "NGN": "1 ₦ naira",
     "PHP": "1 ₱ php",
+    "KES": "1 ksh kes",
     "angle": "1 degree degrees deg",
     "radian": "1 rad radian radians",
     "Celsius": "1 °C celsius",
@@ -95,7 +96,7 @@ SIZES = {
     "current": "1 A amp amps ampere amperes; 1/1000 mA",
     "resistance": "1 ohm ohms Ω",
     "frequency": "1 Hz hertz; 1000 kHz; 1000000 MHz; 1000000000 GHz",
-    "pressure": "1 Pa pascal pascals; 1000 kPa; 101325 atm",
+    "pressure": "1 Pa pascal pascals; 1000 kPa; 101325 atm; 100000 bar; 133322/1000 mmHg torr",
     "amount": "1 mol mole moles",
     "byte": "1 byte bytes; 1000 KB kB; 1000000 MB; 1000000000 GB",
     "charge": "1 coulomb coulombs",
@@ -121,7 +122,7 @@ NUMBER_WORD = re.compile(
 NO_UNIT = frozenset({"unit", "units"})  # words for a unit of any dimension: 18 units, units^2
 CURRENCY = (
     r"(?:US\$|C\$|A\$|HK\$|R\$|S\$|NZ\$|\$|€|£|¥|₹|₩|₽|₱|₦|"
-    r"(?:USD|EUR|GBP|JPY|CNY|RMB|INR|CHF|CAD|AUD)(?![A-Za-z])|Rs\.?(?![A-Za-z]))"
+    r"(?:USD|EUR|GBP|JPY|CNY|RMB|INR|CHF|CAD|AUD|KSh|Ksh|KES)(?![A-Za-z])|Rs\.?(?![A-Za-z]))"
 )
 CURRENCIES = frozenset(
     {
@@ -142,12 +143,19 @@ CURRENCIES = frozenset(
         "PLN",
         "NGN",
         "PHP",
+        "KES",
     }
 )
 SQUARE = re.compile(r"^(?:square|sq\.?)\s+|^(?:sq)(?=\s)", re.IGNORECASE)
 CUBIC = re.compile(r"^(?:cubic|cu\.?)\s+", re.IGNORECASE)
 POWERED = re.compile(r"\s*(?:\^\s*\{?\s*(-?\d)\s*\}?|(squared|cubed)\b)")
-UNIT_FRACTION = re.compile(r"\\frac\s*\{\s*([A-Za-zµ][\w^\s]*)\}\s*\{\s*([A-Za-zµ][\w^\s]*)\}")
+UNIT_FRACTION = re.compile(r"\\frac\s*\{\s*([A-Za-zµ][\w^\s]*)\}\s*\{\s*([A-Za-zµ](?:[\w^\s*]|\\cdot)*)\}")
+IN_PARENTHESES = re.compile(r"\(([^()]+)\)")
+BETWEEN_UNITS = re.compile(r"^(?:\\cdot|\*|\\times|·|⋅)\s*")
+OF_LIGHT = re.compile(r"(?<=eV)\s*/\s*c(?:\s*\^\s*\{?\s*2\s*\}?)?(?!\w)")  # a mass in MeV/c^2
+PREFIXES = {"p": -12, "n": -9, "µ": -6, "μ": -6, "m": -3, "k": 3, "M": 6, "G": 9}
+PREFIXED = {"C": "coulomb", "T": "tesla", "Ω": "ohm", "V": "volt", "A": "amp", "J": "joule", "W": "watt", "N": "newton",
+            "Pa": "pascal", "eV": "eV", "Hz": "hertz", "mol": "mol", "bar": "bar"}  # fmt: skip
 WORD = re.compile(
     r"(?:°[CF]|US\$|[$€£¥₹₩₽¢Ω]|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+|[^\W\d_]+(?:['-][^\W\d_]*)*\.?)"
 )
@@ -164,7 +172,7 @@ def read_unit(text: str, plainly: bool = True) -> Unit | None:
     """
     rest = text.strip().strip(".,;:!").strip()
     rest = re.sub(r"\\(?:mathrm)?Omega", "Ω", re.sub(r"\\(?:upmu|mu)\s*", "µ", rest)).replace("\u2126", "Ω")
-    rest = UNIT_FRACTION.sub(r"\1/\2", rest)
+    rest = OF_LIGHT.sub("", UNIT_FRACTION.sub(r"\1/(\2)", rest))
     rest = re.sub(r"degrees?\s+(C|F|Celsius|Fahrenheit)\b", lambda m: f"°{m[1][0].upper()}", rest, flags=re.I)
     rest = re.sub(r"^([A-Za-zµ]{1,3})([23])(?![\w^])", r"\1^\2", rest)  # cm2
     unit, over = Unit(Fraction(1), frozenset()), False
@@ -175,13 +183,18 @@ def read_unit(text: str, plainly: bool = True) -> Unit | None:
             over, rest = True, re.sub(r"^(?:/|per\b|an?\b|each\b|every\b)\s*", "", rest)
             if not rest:
                 return unit
+            if inner := IN_PARENTHESES.match(rest):  # J/(mol K)
+                below = read_unit(inner[1])
+                if below is None:
+                    return None
+                unit, rest = _times(unit, below, -1), rest[inner.end() :].lstrip()
             continue
         found = _next_unit(rest, plainly)
         if found is None:
             return None
         one, power, rest = found
         unit = _times(unit, one, -power if over else power)
-        rest = re.sub(r"^(?:\\cdot|\*|\\times)\s*", "", rest.lstrip())
+        rest = BETWEEN_UNITS.sub("", rest.lstrip())
         plainly = True
     return unit
 
@@ -226,6 +239,13 @@ def unit_of(word: str, plainly: bool = True) -> Unit | None:
         if spelling in KNOWN and (len(spelling) > 1 or spelling == name):
             factor, dimension = KNOWN[spelling]
             return Unit(factor, frozenset({(dimension, 1)}))
+    if len(name) > 1 and name[0] in PREFIXES and name[1:] in PREFIXED:
+        factor, dimension = KNOWN[PREFIXED[name[1:]]]
+        return Unit(factor * Fraction(10) ** PREFIXES[name[0]], frozenset({(dimension, 1)}))
+    pair = name.split("-")
+    if len(pair) == 2 and all(part in KNOWN for part in pair):  # ft-lb
+        one, other = (Unit(KNOWN[p][0], frozenset({(KNOWN[p][1], 1)})) for p in pair)
+        return _times(one, other, 1)
     if "\u3040" <= name[:1] <= "\ud7af":
         return None
     if NUMBER_WORD.search(lower):

@@ -118,6 +118,25 @@ CORRECT = [
     ("Answer: A. Paris", "A", "choice"),
     ("The answer is A.\nB is wrong since", "A", "choice"),
 ]
+UNITS = [
+    ("8.314 J/(mol·K)", "8.314"),
+    (r"60 \frac{\text{J}}{\text{kg}\cdot\text{K}}", "60"),
+    ("4184 J kg^{-1} K^{-1}", "4184 J/(kg K)"),
+    (r"60 \mu C", "60"),
+    (r"60 k\Omega", "60 kΩ"),
+    ("60 MeV/c^2", "60"),
+    ("60 ft-lb", "60"),
+    ("Ksh 1,500", "1500"),
+    ("60 mT", "0.06 T"),
+    ("60 Å", "6 nm"),
+    ("60 mmHg", "60"),
+]
+
+
+@pytest.mark.parametrize(("answer", "reference"), UNITS)
+def test_units_of_physics_are_read(answer: str, reference: str) -> None:
+    assert judge(f"Answer: {answer}", reference, VerifySettings("math")).state == "correct"
+    assert judge(f"Answer: 7{answer}", reference, VerifySettings("math")).state != "correct"
 
 
 @pytest.mark.parametrize(("text", "reference", "method"), NOT_CORRECT)
