@@ -52,7 +52,7 @@ class Place:
                     "set AWS_ACCESS_KEY_ID instead",
                 )
         else:
-            text = str(Path(text).expanduser().resolve())
+            text = str(Path(os.path.expandvars(text)).expanduser().resolve())
         object.__setattr__(self, "text", text)
 
     def __str__(self) -> str:

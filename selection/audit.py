@@ -81,7 +81,8 @@ def _agreement(
     cost: str, norm: str, scope: str, value: float, resampled: Sequence[float], questions: int, answers: int
 ) -> Agreement:
     finite = [v for v in resampled if math.isfinite(v)]
-    low, high = np.quantile(finite, [0.025, 0.975]) if finite else (math.nan, math.nan)
+    is_known = finite and questions > 1  # one question says nothing of others
+    low, high = np.quantile(finite, [0.025, 0.975]) if is_known else (math.nan, math.nan)
     return Agreement(cost, norm, scope, value, float(low), float(high), questions, answers)
 
 

@@ -215,7 +215,7 @@ def choose(
     check_rule(settings, set(pool["teacher"].unique()) | set(accuracy))
     ceiling = _ceiling(pool, settings)
     by_question = {q: c for q, c in candidates_of(pool, seed) if c.costs[0] <= ceiling}
-    room = math.inf if settings.cap is None else max(1, math.floor(settings.cap * len(by_question)))
+    room = math.inf if settings.cap is None else max(1, math.floor(settings.cap * len(by_question) + 1e-9))
     teachers = Teachers(accuracy, Counter())
     rows: list[tuple[Any, ...]] = []
     order = sorted(by_question, key=lambda q: _shuffled(seed, q)) if settings.cap is not None else by_question
@@ -269,6 +269,12 @@ def _shuffled(seed: int, question_id: str) -> bytes:
 
 def check_rule(settings: RuleSettings, teachers: set[str]) -> None:
     """Refuse parameters that no rule accepts."""
+    for name, known in (("compat", ("ours", "reference")), ("weights", ("equal", "margin"))):
+        if (value := getattr(settings, name)) not in known:
+            raise BadInput(f"{name} is unknown", value, " or ".join(known), "")
+    numbers = settings.temperature, settings.threshold, settings.threshold_quantile, settings.cap
+    if any(value is not None and math.isnan(value) for value in numbers):
+        raise BadInput("a parameter of the rule is no number", numbers, "numbers", "")
     if settings.groups < 1:
         raise BadInput(
             "groups is out of range", settings.groups, "1 or more", "a ranking is cut into so many"

@@ -40,7 +40,8 @@ SIZES = {
         "1 m meter meters metre metres; 1000 km kilometer kilometers kilometre kilometres kms; 1/100 "
         "cm centimeter centimeters centimetre centimetres cms; 1/1000 mm millimeter millimeters "
         "millimetre millimetres; 1/10 dm decimeter decimeters; 1/1000000 µm micrometer micrometers "
-        "micron microns; 1/1000000000 nm nanometer nanometers; 1/10000000000 Å angstrom angstroms; 254/10000 inch inches; 3048/10000 ft "
+        "micron microns; 1/1000000000 nm nanometer nanometers; 1/10000000000 Å angstrom "
+        "angstroms; 254/10000 inch inches; 3048/10000 ft "
         "foot feet; 9144/10000 yd yds yard yards; 1609344/1000 mi mile miles"
     ),
     "mass": (
@@ -154,8 +155,10 @@ IN_PARENTHESES = re.compile(r"\(([^()]+)\)")
 BETWEEN_UNITS = re.compile(r"^(?:\\cdot|\*|\\times|·|⋅)\s*")
 OF_LIGHT = re.compile(r"(?<=eV)\s*/\s*c(?:\s*\^\s*\{?\s*2\s*\}?)?(?!\w)")  # a mass in MeV/c^2
 PREFIXES = {"p": -12, "n": -9, "µ": -6, "μ": -6, "m": -3, "k": 3, "M": 6, "G": 9}
-PREFIXED = {"C": "coulomb", "T": "tesla", "Ω": "ohm", "V": "volt", "A": "amp", "J": "joule", "W": "watt", "N": "newton",
-            "Pa": "pascal", "eV": "eV", "Hz": "hertz", "mol": "mol", "bar": "bar"}  # fmt: skip
+PREFIXED = {
+    "C": "coulomb", "T": "tesla", "Ω": "ohm", "V": "volt", "A": "amp", "J": "joule", "W": "watt",
+    "N": "newton", "Pa": "pascal", "eV": "eV", "Hz": "hertz", "mol": "mol", "bar": "bar",
+}  # fmt: skip
 WORD = re.compile(
     r"(?:°[CF]|US\$|[$€£¥₹₩₽¢Ω]|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+|[^\W\d_]+(?:['-][^\W\d_]*)*\.?)"
 )

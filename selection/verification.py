@@ -6,6 +6,7 @@ module in a child process that is killed at a wall-clock limit.
 
 import inspect
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,13 @@ def check_settings(settings: VerifySettings) -> None:
     Raises:
         BadInput: the function cannot be imported, or the pattern has not exactly one group.
     """
+    if settings.function is not None and not isinstance(settings.function, str):
+        raise BadInput(
+            "verify.function is no text", type(settings.function).__name__, "package.module:function", ""
+        )
+    for name, value, low in (("timeout_s", settings.timeout_s, 0.0), ("tolerance", settings.tolerance, -1.0)):
+        if not low < value < math.inf or value < 0:
+            raise BadInput(f"verify.{name} is out of range", value, "0 or more" if low else "more than 0", "")
     if settings.method == "function" or settings.function:
         load_function(settings.function or "")
     if settings.pattern is None:
@@ -244,4 +252,17 @@ def _by_function(text: str, references: tuple[str, ...], settings: VerifySetting
     function = load_function(settings.function or "")
     given: Any = references[0] if len(references) == 1 else list(references)
     right = function(text, given, row=json.loads(row)) if reads_rows(settings) else function(text, given)
-    return Verdict("correct" if right else "wrong", "")
+    return Verdict("correct" if is_right(right, settings.function or "") else "wrong", "")
+
+
+def is_right(value: Any, function: str) -> bool:
+    """What a user's check returned: True or False, or 1 or 0 as a number.
+
+    Raises:
+        TypeError: something else, such as a tuple, a text or a part of a reward, of which nobody could say
+            whether it means right.
+    """
+    plain = value.item() if hasattr(value, "item") and not isinstance(value, type) else value
+    if isinstance(plain, bool | int | float) and plain in (0, 1):
+        return bool(plain)
+    raise TypeError(f"{function} returned {value!r:.60}; a check returns True or False")

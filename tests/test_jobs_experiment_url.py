@@ -54,7 +54,7 @@ def test_an_address_with_a_secret_is_refused_without_repeating_it(
     small_world: dict[str, Any], url: str
 ) -> None:
     for tree in trees(small_world, url):
-        with pytest.raises(BadInput, match="base_url does not fit") as told:
+        with pytest.raises(BadInput, match="base_url: must") as told:
             parse_experiment(tree)
         assert SECRET not in "".join(traceback.format_exception(told.value))
 
@@ -62,7 +62,7 @@ def test_an_address_with_a_secret_is_refused_without_repeating_it(
 @pytest.mark.parametrize("url", NONE)
 def test_what_is_no_address_is_refused_before_anything_starts(small_world: dict[str, Any], url: str) -> None:
     for tree in trees(small_world, url):
-        with pytest.raises(BadInput, match="base_url does not fit"):
+        with pytest.raises(BadInput, match="base_url: must"):
             parse_experiment(tree)
 
 

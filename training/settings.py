@@ -81,6 +81,26 @@ def check_settings(settings: TrainSettings) -> None:
             raise BadInput(
                 f"train.{name} is out of range", value, f"{'more than' if low == 0 else 'at least'} {low}", ""
             )
+    for name, least, most in (
+        ("warmup_ratio", 0.0, 1.0),
+        ("weight_decay", 0.0, math.inf),
+        ("gradient_clipping", 0.0, math.inf),
+    ):
+        value = getattr(settings, name)
+        if not least <= value <= most or value == math.inf:
+            expected = "0 to 1" if most == 1 else "0 or more"
+            raise BadInput(f"train.{name} is out of range", value, expected, "")
+    if settings.lora is not None and (settings.lora.r < 1 or settings.lora.alpha <= 0):
+        got = f"r {settings.lora.r}, alpha {settings.lora.alpha}"
+        raise BadInput("train.lora is out of range", got, "r of 1 or more, alpha of more than 0", "")
+    is_said = settings.steps is not None or settings.tokens is not None
+    if is_said and settings.epochs != TrainSettings.epochs:
+        raise BadInput(
+            "train.epochs and train.steps or tokens both say how long to train",
+            f"{settings.epochs} epochs",
+            "one of them",
+            "leave out the other",
+        )
     if settings.tokens is not None and settings.steps is not None:
         raise BadInput(
             "train.steps and train.tokens both say how long to train",

@@ -4,6 +4,7 @@ not fit.
 
 import dataclasses
 import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def set_key(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _item(items: list[Any], part: str, key: str) -> Any:
-    if not part.isdigit() or int(part) >= len(items):
+    if not re.fullmatch("[0-9]+", part) or int(part) >= len(items):
         raise BadInput(f"{key} names no item", part, f"an index from 0 to {len(items) - 1}", "")
     return items[int(part)]
 
@@ -183,17 +184,20 @@ def known_keys(section: str | None) -> list[str]:
     return names
 
 
+UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 KINDS = ("model", "server", "endpoint", "file")
 
 
 def _first_problem(error: ValidationError) -> tuple[str, str, str, str]:
     """One line about the first thing pydantic found."""
-    problem = error.errors(include_url=False)[0]
+    problems = error.errors(include_url=False)
+    # a misspelt key and the one that is missing for it: the first says more
+    problem = next((p for p in problems if p["type"] in UNKNOWN_KEY), problems[0])
     whole = problem["loc"]
     is_tagged = whole[:1] == ("teachers",) and len(whole) > 2  # by the kind, which stands in no file
     loc = [str(part) for k, part in enumerate(whole) if not (is_tagged and k == 2 and part in KINDS)]
     where = ".".join(loc) or "the experiment"
-    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if problem["type"] in UNKNOWN_KEY:
         names = known_keys(loc[0] if len(loc) > 1 else None)
         if loc[-1] in names:  # such as that of an arm of another kind
             return f"unknown key {where}", "", "", f"it belongs to another kind, or elsewhere in {loc[0]}"
@@ -211,7 +215,12 @@ def _first_problem(error: ValidationError) -> tuple[str, str, str, str]:
     )
     if loc[-1:] == ["base_url"] and isinstance(problem["input"], str):
         got = repr(shown(problem["input"]))
-    return f"{where} does not fit", got, problem["msg"].removeprefix("Value error, "), ""
+    if problem["type"] == "missing":
+        return f"{where} is missing", "", "a value", ""
+    if problem["type"] == "value_error":
+        told = problem["msg"].removeprefix("Value error, ")
+        return (f"{where}: {told}" if whole else told), got, "", ""
+    return f"{where} does not fit", got, problem["msg"], ""
 
 
 EXPERIMENT = TypeAdapter(Experiment)

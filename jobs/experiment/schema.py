@@ -74,6 +74,12 @@ class Experiment(Section):
             arm.check(self.teachers)
         if self.verify.method == "judge" and self.judge is None:
             raise ValueError("verify.method judge needs a section judge: an endpoint with a rubric")
+        is_unchecked = self.verify.method == "none" and self.questions.evaluate_fields.method is None
+        if is_unchecked and self.evaluate.metric == "accuracy":
+            raise ValueError(
+                "verify.method none would call every answer of a student right; set "
+                "questions.evaluate_fields.method for the held-out questions, or evaluate.metric=loss"
+            )
         if self.evaluate.baseline is not None and self.evaluate.baseline not in {a.name for a in self.arms}:
             raise ValueError(f"evaluate.baseline {self.evaluate.baseline} is no arm")
         if (

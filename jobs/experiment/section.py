@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Names of teachers, students and arms become parts of file names.
-Name = Annotated[str, Field(pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*$")]
+# Names of teachers, students and arms become parts of file names, two of them with more in one.
+Name = Annotated[str, Field(max_length=60, pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*$")]
 
 
 class Section(BaseModel):

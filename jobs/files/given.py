@@ -181,7 +181,9 @@ def plain(value: Any) -> Any:
 
 
 def _refuse_text(given: Any, what: str) -> None:
-    if isinstance(given, str | bytes) or not (hasattr(given, "__len__") and hasattr(given, "__iter__")):
+    if isinstance(given, str | bytes | Mapping | set | frozenset) or not (
+        hasattr(given, "__len__") and hasattr(given, "__iter__")
+    ):
         raise BadInput(f"{what} are no list", _kind(given), "a list with one entry a question", "")
 
 

@@ -72,7 +72,8 @@ def settings_config(settings: VerifySettings) -> dict[str, Any]:
     """The identity of a checker that is a program."""
     config = unusual(asdict(settings), asdict(VerifySettings()))
     if settings.function:
-        source = inspect.getsourcefile(load_function(settings.function))
+        function = load_function(settings.function)
+        source = None if inspect.isbuiltin(function) else inspect.getsourcefile(function)
         config["source"] = hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
     return config
 

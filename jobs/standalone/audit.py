@@ -15,10 +15,11 @@ from cluster.models.rendering import Renderer
 from jobs.files.answers import Row
 from jobs.files.given import Column, Lists, Rows, read_given
 from jobs.files.layouts import read_teacher_files
+from jobs.files.values import whole
 from jobs.run.progress import Terminal
 from jobs.run.store import write_atomically
 from jobs.standalone.score import score_in_shards
-from jobs.standalone.student import Student, open_student
+from jobs.standalone.student import Student, device_of, open_student
 from selection.audit import NORMS, Agreement, agreements
 from selection.costs import COSTS_OF_STATISTICS, CostSettings, compute_cost
 from selection.gradients import Gradients
@@ -92,6 +93,12 @@ def audit_files(options: AuditOptions) -> None:
     Raises:
         BadInput: no answer could be scored, a defect of a file.
     """
+    if options.out.suffix.lower() == ".parquet":
+        raise BadInput(
+            "--out is a JSON file", options.out, "a name that ends in .json", "tables go beside it"
+        )
+    check_sample(options.questions, options.seed)
+    device_of(options.device)
     terminal = Terminal()
     found = read_teacher_files(options.answers)
     for line in [str(found), *found.notes]:
@@ -126,6 +133,16 @@ def audit_rows(
     computed = {name: compute_cost(frame, own) for name, own in settings.items()}
     costs = frame.assign(**computed)
     return agreements(costs, COSTS_OF_STATISTICS, how.seed), left_out, costs
+
+
+def check_sample(questions: int, seed: int) -> None:
+    """Refuse a sample of no questions, and a seed that none is drawn by.
+
+    Raises:
+        BadInput: names it.
+    """
+    if questions < 1 or seed < 0:
+        raise BadInput("--questions or --seed", f"{questions}, {seed}", "1 or more; 0 or more", "")
 
 
 def draw_sample(rows: Sequence[Row], questions: int, seed: int) -> dict[str, Row]:
@@ -168,6 +185,6 @@ def as_table(results: Sequence[Agreement], left_out: int) -> Table:
 
 def write_audit(out: Path, results: Sequence[Agreement], left_out: int, costs: pd.DataFrame) -> None:
     """Write the correlations as JSON, and every answer's costs and norms as Parquet beside it."""
-    plain = {"left_out": left_out, "agreements": [asdict(r) for r in results]}
+    plain = whole({"left_out": left_out, "agreements": [asdict(r) for r in results]})  # NaN is no JSON
     write_atomically(out, json.dumps(plain, indent=1).encode())
     costs.to_parquet(out.with_suffix(".parquet"), index=False)

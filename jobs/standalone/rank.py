@@ -209,6 +209,7 @@ def rank_files(options: RankOptions) -> None:
         BadInput: an option out of its range, a defect of a file.
     """
     is_scored = options.statistics is not None
+    check_cost("scas", options.settings.scas_lambda)
     check_rank(options.settings, options.method, None if is_scored else options.measures)
     if options.measures and options.score.address is not None:
         raise BadInput("--measures", "with --address", "one of them", "take the measures in this process")
@@ -280,6 +281,11 @@ def refuse_unread(options: RankOptions) -> None:
         "--cut": o.cut,
         "--limit": o.limit is not None,
         "--address": o.address,
+        "--chat-template": o.chat_template,
+        "--dtype": o.dtype != "float32",
+        "--device": o.device != "auto",
+        "--max-length": o.max_length != 4096,
+        "--skip-broken-lines": o.skip_broken_lines,
     }
     name = next((name for name, value in given.items() if value), None)
     if name is not None:

@@ -16,7 +16,7 @@ from jobs.files.refusals import warn_of
 from jobs.files.trajectories import WHICH_TURNS, WhichTurns
 from jobs.run.progress import Terminal
 from jobs.stages.scorer import AnyScorer, score_rows, shards_of
-from jobs.standalone.student import COMPATS, DTYPES, Student, open_student
+from jobs.standalone.student import COMPATS, DTYPES, Student, device_of, open_student
 from selection.costs import COSTS_OF_STATISTICS, CostName, CostSettings, compute_cost
 from selection.scoring import STATISTIC_NAMES, Scorer
 
@@ -195,6 +195,9 @@ def score_files(options: ScoreOptions) -> None:
     paths = write_scores(scores, found, CostSettings("scas", options.scas_lambda), options.out)
     states = ", ".join(f"{n:,} {s}" for s, n in scores["state"].value_counts().items())
     terminal.say(f"{states}; wrote {', '.join(str(p) for p in paths)}")
+    if not (scores["state"] == "scored").any():
+        first = next((str(reason) for reason in scores["reason"] if reason), "")
+        raise BadInput("no answer could be scored", first[:200] or states, "one at least", "")
 
 
 def score_here(options: ScoreOptions, rows: Sequence[Row], terminal: Terminal) -> pd.DataFrame:
@@ -218,6 +221,9 @@ def check_options(options: ScoreOptions) -> None:
         raise BadInput("--address", f"with --compat {compat}", "--compat ours", "score in this process")
     check_cost("scas", options.scas_lambda)
     check_turns(options.turns, options.cut)
+    device_of(options.device)
+    if options.limit is not None and options.limit < 1:
+        raise BadInput("--limit", options.limit, "1 or more", "")
 
 
 def check_turns(turns: str, cut: bool = False) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 from cluster.errors import BadInput
 from jobs.files.layouts import read_scores
 from jobs.files.selections import Ranking, in_group, ranked, write_manifest, write_selection
+from jobs.files.values import is_no
 from jobs.run.progress import Terminal
 from selection.costs import COSTS_OF_STATISTICS, CostSettings, compute_cost
 from selection.rules import RULES, RuleName, RuleSettings, WeightName, check_rule
@@ -210,12 +211,24 @@ def select_from_files(options: SelectOptions) -> None:
         write_selection(folder / f"group_{number}.jsonl", in_group(questions, number), key)
     write_selection(group, drawn, key)
     write_manifest(folder, key, options.num_groups, options.selected_group, options.seed, questions)
+    if wrong := sum(map(says_wrong, drawn)):
+        terminal.say(
+            f"beware: {wrong:,} of the {len(drawn):,} selected rows say themselves that they are wrong "
+            "(verdict, is_correct); leave such rows out before you score"
+        )
     empty = len(questions) - len(drawn)
     note = f"; {empty:,} questions have no answer in group {options.selected_group}" if empty else ""
     terminal.say(
         f"{len(questions):,} questions; wrote {minimum}, {group} ({len(drawn):,} rows) "
         f"and every group beside it{note}"
     )
+
+
+def says_wrong(row: Mapping[str, Any]) -> bool:
+    """Whether a row has a column that calls its answer wrong."""
+    verdict = row.get("verdict")
+    is_told = isinstance(verdict, str) and verdict not in ("", "correct")
+    return is_told or any(is_no(row.get(name)) for name in ("is_correct", "correct"))
 
 
 def of_one_text(rows: Iterable[Mapping[str, Any]], say: Callable[[str], None]) -> list[Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 loaded.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,6 +96,8 @@ def device_of(wanted: str) -> str:
     """
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if re.fullmatch(r"cpu|cuda(?::\d+)?|mps", wanted) is None:
+        raise BadInput("--device", wanted, "auto, cpu or cuda", "")
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise BadInput("no GPU here", wanted, "cpu", "pass --device cpu")
     return wanted

@@ -76,7 +76,7 @@ def verify(
         ['correct', 'wrong']
     """
     settings = VerifySettings(method, pattern, function, timeout_s, tolerance)  # type: ignore[arg-type]
-    check_method(method)
+    check_method(method, function)
     left_out, rows = LeftOut("answers"), read_checked(answers, references)
     how = Checking(settings, answer_field, reference_field)
     judged = list(judged_rows(rows, how, left_out, Terminal(quiet=not verbose)))
@@ -103,12 +103,14 @@ class Checking:
     reference_field: str | None = None
 
 
-def check_method(method: str) -> None:
-    """Refuse a method that is none of a program's.
+def check_method(method: str, function: object = None) -> None:
+    """Refuse a method that is none of a program's, and a function that it would not call.
 
     Raises:
         BadInput: with those that are.
     """
+    if function is not None and method != "function":
+        raise BadInput("--function", f"with method {method}", "--method function", "or leave it out")
     known = [name for name in METHODS if name not in ("none", "judge")]
     if method not in known:
         raise BadInput("--method", method, ", ".join(known), "")
@@ -145,7 +147,7 @@ def verify_file(options: VerifyOptions) -> None:
     Raises:
         BadInput: an unknown method, no row with an answer and a reference, a defect of the file.
     """
-    check_method(options.method)
+    check_method(options.method, options.function)
     if options.out.suffix.lower() in OTHER_FORMATS:
         raise BadInput("--out is a file of JSON lines", options.out, "a name that ends in .jsonl", "")
     terminal, counts = Terminal(), Counter[str]()
