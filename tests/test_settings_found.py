@@ -149,3 +149,13 @@ def test_variables_in_places_are_filled_in(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("SOMEWHERE", str(tmp_path))
     assert str(Place("$SOMEWHERE/x")) == str(tmp_path / "x")
     assert str(Place("$NOTSET/x")) == os.path.abspath("$NOTSET/x")
+
+
+def test_settings_that_a_rule_does_not_read_are_refused() -> None:
+    for arm in (
+        {"name": "x", "rule": "random", "teacher": "ann"},
+        {"name": "x", "rule": "minimum", "cost": "scas", "group": 2},
+        {"name": "x", "rule": "strongest", "temperature": 0.5},
+    ):
+        with pytest.raises(BadInput, match="reads no"):
+            parse_experiment(TREE | {"arms": [arm]})

@@ -11,6 +11,10 @@ from selection.costs import FEATURES, CostName, CostSettings
 from selection.rules import RANKING_RULES, RuleName, RuleSettings, WeightName
 
 
+# settings that one rule alone reads
+READ_BY = {"teacher": "teacher", "groups": "groups", "group": "groups", "temperature": "softmax"}
+
+
 class SelectArm(Section):
     """The student learns from verified teachers' answers that a rule chooses by a cost.
 
@@ -57,6 +61,9 @@ class SelectArm(Section):
             raise ValueError("set threshold or threshold_quantile, not both")
         if self.rule == "teacher" and self.teacher is None:
             raise ValueError("rule teacher needs the name of a teacher")
+        for name, rule in READ_BY.items():
+            if getattr(self, name) != type(self).model_fields[name].default and self.rule != rule:
+                raise ValueError(f"rule {self.rule} reads no {name}; it is for rule {rule}")
         if self.weights == "margin" and self.rule != "top_k":
             raise ValueError("weights: margin is for rule top_k")
         strange = sorted({name for name, _ in self.coefficients} - set(FEATURES))
