@@ -95,7 +95,8 @@ def find_garbage(root: Place, days: float, forget: Collection[str] = ()) -> Garb
             "no run is registered there",
             root,
             "a store that runs of this version have used",
-            "this version cannot use a store of an older version: remove all of it",
+            "check the path; nothing is removed. A store of an older version cannot be used, and may be removed "
+            "by hand",
         )
     now = time.time()
     latest = now - days * DAY_S if days else math.inf

@@ -201,6 +201,13 @@ def select_from_files(options: SelectOptions) -> None:
     rows = of_one_text(read_scores(options.scores, key, terminal.say), terminal.say)
     if not rows:
         raise BadInput("no row has a score", options.scores, f"a number under {key} in one row at least", "")
+    lambdas = {row.get("lambda_scas") for row in rows}
+    if len(lambdas) > 1:
+        several = ", ".join(sorted(map(str, lambdas)))
+        terminal.say(
+            f"beware: these scores were made with several lambdas ({several}), so they are no one cost: "
+            "files of an earlier scoring may be left there"
+        )
     questions = ranked(rows, key, options.num_groups, options.compat)
     drawn = draw_from_groups(questions, options)
     minimum = options.out / "min_score_selected.jsonl"

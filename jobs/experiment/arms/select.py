@@ -10,7 +10,6 @@ from jobs.experiment.teachers import Teacher, check_teacher
 from selection.costs import FEATURES, CostName, CostSettings
 from selection.rules import RANKING_RULES, RuleName, RuleSettings, WeightName
 
-
 # settings that one rule alone reads
 READ_BY = {"teacher": "teacher", "groups": "groups", "group": "groups", "temperature": "softmax"}
 
