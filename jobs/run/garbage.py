@@ -95,8 +95,7 @@ def find_garbage(root: Place, days: float, forget: Collection[str] = ()) -> Garb
             "no run is registered there",
             root,
             "a store that runs of this version have used",
-            "check the path; nothing is removed. A store of an older version cannot be used, and may be removed "
-            "by hand",
+            "check the path; a store of an older version cannot be used, and has to be removed by hand",
         )
     now = time.time()
     latest = now - days * DAY_S if days else math.inf
