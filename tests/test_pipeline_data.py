@@ -97,6 +97,7 @@ def test_what_a_teacher_is_told_is_asked_and_never_trained_on(
     tree = small_world | {
         "teachers": [hosted, hosted | {"name": "eve", "ask_system": "Think step by step."}],
         "verify": {"method": "none"},
+        "evaluate": {"metric": "loss"},
         "generate": {"max_new_tokens": 6},
         "arms": [{"name": "eve", "rule": "teacher", "teacher": "eve"}],
     }
@@ -220,14 +221,15 @@ def test_questions_that_differ_in_their_system_text_keep_their_own_answers(
     for teacher in small_world["teachers"]:
         said = [{k: r[k] for k in ("question", "system")} | {"answer": f"A: {r['system']}"} for r in rows]
         write_jsonl(Path(teacher["path"]), said)
-    _, outcome = run(small_world, tmp_path, verify={"method": "none"}, arms=[{"name": "r", "rule": "random"}])
+    about = {"verify": {"method": "none"}, "evaluate": {"metric": "loss"}}
+    _, outcome = run(small_world, tmp_path, arms=[{"name": "r", "rule": "random"}], **about)
     questions = outcome.start.questions
     assert len(questions) == 2
     for answer in outcome.start.pool.answers.itertuples():
         assert answer.text == f"A: {questions[str(answer.question_id)].prompt.system}"
     write_jsonl(Path(small_world["teachers"][0]["path"]), [{"question": "hello?", "answer": "A: ?"}])
     with pytest.raises(BadInput, match="may belong to several questions"):
-        run(small_world, tmp_path / "again", verify={"method": "none"}, store=str(tmp_path / "other"))
+        run(small_world, tmp_path / "again", store=str(tmp_path / "other"), **about)
 
 
 def test_two_rows_that_are_not_understood_may_have_one_id(

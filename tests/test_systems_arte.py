@@ -139,7 +139,10 @@ def test_one_round_and_a_student_that_is_there(
                 "a student that the experiment does not have",
             ),
             (without, "need a section elicit"),
-            (tree | {"verify": {"method": "none"}}, "compare results with one another"),
+            (
+                tree | {"verify": {"method": "none"}, "evaluate": {"metric": "loss"}},
+                "compare results with one another",
+            ),
         ]
     ):
         assert told in refused(given | {"name": f"case-{number}"}, tmp_path)

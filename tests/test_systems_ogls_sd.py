@@ -231,7 +231,7 @@ def test_a_tail_alone_is_learned_from_by_cross_entropy(
         "jobs.systems.ogls_sd.algorithm.tail_of",
         lambda arm, rolled: [rolled.told(0)["rollout_id"].tolist()[:4]],
     )
-    about = {"verify": {"method": "none"}, "rounds": 1}
+    about = {"verify": {"method": "none"}, "evaluate": {"metric": "loss"}, "rounds": 1}
     tail = arms("ogls")[0] | {"tail_weight": 0.1, "tail_tokens": 3}
     _, outcome = run(own_world, tmp_path, arms=[tail], **about)
     counts = told(outcome, "ogls")

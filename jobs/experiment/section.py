@@ -2,10 +2,22 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-# Names of teachers, students and arms become parts of file names, two of them with more in one.
-Name = Annotated[str, Field(max_length=60, pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*$")]
+LONGEST_NAME = 100  # bytes: names of files hold two of them and more, and have at most 255
+
+
+def _short(name: str) -> str:
+    length = len(name.encode("utf-8", "surrogatepass"))
+    if length > LONGEST_NAME:
+        raise ValueError(
+            f"a name of {length} bytes is too long for names of files; take {LONGEST_NAME} at most"
+        )
+    return name
+
+
+# Names of teachers, students and arms become parts of file names.
+Name = Annotated[str, AfterValidator(_short), Field(pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*$")]
 
 
 class Section(BaseModel):

@@ -120,7 +120,7 @@ def check_method(method: str, function: object = None) -> None:
 class VerifyOptions:
     """The options of `tutelage verify`."""
 
-    answers: str
+    answers: str | Path
     out: Path
     method: str
     answer_field: str | None
@@ -151,12 +151,12 @@ def verify_file(options: VerifyOptions) -> None:
     if options.out.suffix.lower() in OTHER_FORMATS:
         raise BadInput("--out is a file of JSON lines", options.out, "a name that ends in .jsonl", "")
     terminal, counts = Terminal(), Counter[str]()
-    if unread := unread_in(options.answers):
+    if unread := unread_in(str(options.answers)):
         terminal.say(unread)
     rows = list(read_rows(options.answers, terminal.say if options.skip_broken_lines else None))
     if not rows:
         raise BadInput(f"{options.answers} holds no rows", "", "rows of an answer and a reference", "")
-    left_out = LeftOut(options.answers)
+    left_out = LeftOut(str(options.answers))
     how, lines = Checking(options.checker, options.answer_field, options.reference_field), []
     for judged in judged_rows(rows, how, left_out, terminal):
         counts[judged["verdict"]] += 1
