@@ -346,6 +346,27 @@ def test_the_next_study_can_be_run_and_holds_both_strongest_teachers_in_every_pa
     assert (few.experiment.train.tokens, few.experiment.train.steps) == (61_000, None)
 
 
+def test_what_is_said_of_agents_teachers_follows_from_the_questions() -> None:
+    page = words("docs/ranking.md")
+    found = {}
+    for part in ("rows", "tokens"):
+        file = Path(f"docs/ranking/traces-{part}.parquet")
+        means = 100 * pd.read_parquet(file).groupby("arm")["value"].mean()
+        found[part] = {
+            arm: f"{means[f'only {arm}']:.1f}" for arm in ("brief", "planned", "reasoned", "wordy")
+        }
+        table = compared_again(file)["comparisons"]
+        behind = table[(table["against"] == "only brief") & table["arm"].str.startswith("only")]
+        for row in behind.to_dict("records"):
+            value, low, high = (-100 * row[c] for c in ("difference", "high", "low"))
+            assert f"{value:.1f} ({low:.1f} to {high:.1f}" in page or f"{value:.1f} points" in page
+        assert (behind["called"] == "worse").all() == (part == "tokens")
+    for arm, own in found["rows"].items():
+        assert re.search(rf"\| {arm} \| \d+ \| \d+ \| {own} \([^|]*\) \| {found['tokens'][arm]} \(", page), (
+            arm
+        )
+
+
 def test_what_is_said_of_steered_arms_follows_from_the_questions() -> None:
     file = Path("docs/ogls_sd/arms.parquet")
     rows = pd.read_parquet(file)
