@@ -400,6 +400,26 @@ def test_what_is_said_of_steered_arms_follows_from_the_questions() -> None:
     ]
 
 
+def test_what_is_said_of_arms_without_a_clip_follows_from_the_questions() -> None:
+    file = Path("docs/ogls_sd/unclipped.parquet")
+    rows = pd.read_parquet(file)
+    rows = rows.astype(dict.fromkeys(("student", "arm", "question", "family", "setting"), object))
+    values, page = values_from(rows, "accuracy"), words("docs/ogls_sd.md")
+    pool = pool_of([values])
+    for student in ("rob", "pia"):
+        for arm in ("ogls", "opsd incorrect", "shuffled", "lambda zero"):
+            own = f"{arm} unclipped"
+            cells = [f"{student}, {own}", f"{100 * values.mean((student, own)):.1f}"]
+            for other in (BEFORE, "shuffled unclipped", "lambda zero unclipped"):
+                d = compared(values, student, own, other, pool).difference if other != own else None
+                told = (100 * x for x in (d.value, d.low, d.high)) if d is not None else ()
+                cells.append("{:+.1f} ({:.1f} to {:.1f})".format(*told) if d is not None else "")
+            assert " | ".join(cells).replace("|  |", "| |").strip() in page, cells
+    found = compared_again(file)["comparisons"]
+    assert len(found) == 12
+    assert (found["called"] == "cannot tell").all()
+
+
 def test_what_is_said_of_the_control_by_rate_and_clip_follows_from_the_questions() -> None:
     rows = pd.read_parquet("docs/ogls_sd/control.parquet")
     rows = rows.astype(dict.fromkeys(("student", "arm", "question", "family", "setting"), object))
