@@ -121,6 +121,8 @@ def _same_math(got: str, reference: str, tolerance: float) -> bool | None:
     """Compare quantities exactly, and anything else by its form or by computer algebra."""
     if got == reference:
         return True
+    if INTEGER.fullmatch(got) and INTEGER.fullmatch(reference) and not tolerance:
+        return int(got) == int(reference)
     got, reference = INCHES.sub(" inches", got), INCHES.sub(" inches", reference)
     if is_false_equation(got):
         return None
@@ -154,8 +156,6 @@ def is_false_equation(text: str) -> bool:
 
 
 def _same_form(got: str, reference: str, tolerance: float) -> bool | None:
-    if INTEGER.fullmatch(got) and INTEGER.fullmatch(reference) and not tolerance:
-        return int(got) == int(reference)
     a, b = read(got), read(reference)
     if _spelling(got) == _spelling(reference):
         return True

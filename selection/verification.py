@@ -149,7 +149,8 @@ def judge(text: str, given: str | tuple[str, ...], settings: VerifySettings, row
         final = final_of_reference(reference, settings.pattern)
         try:
             is_same = compare(got, final, settings.tolerance)
-            is_doubtful = is_same and settings.method in ("math", "numeric") and opposed(got, final)
+            is_read = settings.method in ("math", "numeric") and got != final
+            is_doubtful = is_same and is_read and opposed(got, final)
             found.append(None if is_doubtful else is_same)
         except UnreadableReference as error:
             reason = f"the reference {reference[:60]!r} is {error}"

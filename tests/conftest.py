@@ -188,6 +188,26 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.fixture
+def stand_in(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """An untrained model in place of the pretrained SmolLM2. Returns the names of those that were written."""
+    from jobs.miniature.pretrained import weights, world
+
+    written = list[str]()
+
+    def write(model: Any, out: Place) -> None:
+        folder = out.scratch()
+        for file in tiny_model.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        out.take(folder)
+        written.append(model.name)
+
+    only = property(lambda model: [] if model is weights.SMOLLM2 else ["gemma"])
+    monkeypatch.setattr(weights.Packaged, "absent", only)
+    monkeypatch.setattr(world, "dequantise", write)
+    return written
+
+
 @pytest.fixture(scope="session")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory, s3_bucket: str) -> Iterator[Cluster]:
     """The one Ray of this test run; its workers know where the object store is."""

@@ -289,7 +289,8 @@ def answer_and_references(
         NotUnderstood: one of them is missing or not understood.
     """
     # a column that the user named is not the other one too
-    others = {name: value for name, value in row.items() if answer is not None or name != reference}
+    is_taken = reference is not None and answer is None
+    others = {name: value for name, value in row.items() if name != reference} if is_taken else row
     turns = turns_of(others, Fields(answer=answer), is_learnt=False)
     if turns.answer is None:
         raise Missing(NO_ANSWER, row, " or ".join(ANSWER_NAMES), "name it with --answer-field")

@@ -139,9 +139,10 @@ def _rows_of_text(content: bytes, path: Path, on_broken: OnBroken) -> Iterator[t
         yield from _rows_of_lines(content.splitlines(keepends=True), path, on_broken)
         return
     values, error, at = values_in(text)
-    broken = list[tuple[int, Exception]]()
+    broken, line, counted = list[tuple[int, Exception]](), 1, 0
     while error is not None and values and on_broken is not None:
-        broken.append((text.count("\n", 0, at) + 1, error))
+        line, counted = line + text.count("\n", counted, at), at
+        broken.append((line, error))
         following = NEXT_ROW.search(text, at + 1)  # the rows behind a broken one are kept
         if following is None:
             break

@@ -140,8 +140,7 @@ class Reading:
     texts: dict[str, tuple[Prompt, str]] = field(default_factory=dict)
     samples: Counter[tuple[str, str]] = field(default_factory=Counter)
     places: dict[str, int] = field(default_factory=dict)
-    named: dict[Any, set[str]] = field(default_factory=dict)  # the ids that rows give a question
-    unnamed: dict[str, Any] = field(default_factory=dict)  # the turns of questions whose rows give none
+    unnamed: set[str] = field(default_factory=set)  # questions whose rows give no id
 
     def take_all(
         self, source: str, name: str, rows: Iterable[tuple[str, dict[str, Any]]]
@@ -182,9 +181,7 @@ class Reading:
             raise AnotherText(question, file, source)
         self.samples[teacher, question] += 1
         if id_of(row) is None:
-            self.unnamed[question] = body_of(asked)
-        else:
-            self.named.setdefault(body_of(asked), set()).add(question)
+            self.unnamed.add(question)
         place = self.places.setdefault(question, len(self.places))
         if self.limit is None or place < self.limit:
             self.found.rows += items
@@ -193,8 +190,14 @@ class Reading:
 
     def done(self) -> Answers:
         """The answers. A question without an id is the one question with an id that has the same turns."""
-        known = {own: self.named.get(body, set()) for own, body in self.unnamed.items()}
-        same = {own: next(iter(ids)) for own, ids in known.items() if len(ids) == 1}
+        if not self.unnamed:
+            return self.found
+        named: dict[Any, list[str]] = {}
+        for question, (prompt, _) in self.texts.items():
+            if question not in self.unnamed:
+                named.setdefault(body_of(prompt), []).append(question)
+        known = {own: named.get(body_of(self.texts[own][0]), []) for own in self.unnamed}
+        same = {own: ids[0] for own, ids in known.items() if len(ids) == 1}
         if same:
             self.found.rows = [
                 replace(row, question_id=same.get(row.question_id, row.question_id))

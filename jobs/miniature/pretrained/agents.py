@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cluster.models.messages import Message, Prompt
+from jobs.miniature.pretrained.manners import reason
 from jobs.miniature.pretrained.problems import Problem, Step, draw_problem
 from jobs.miniature.pretrained.wordings import LOOK_UPS, Part, wordings_of
 
@@ -138,13 +139,7 @@ def _purpose(task: Task, k: int) -> str:
     steps, things = task.problem.steps, task.problem.things
     if k == len(steps) - 1:
         return f"we need the price of one of the {things}"
-    step = steps[min(k, len(steps) - 1)]
-    return {
-        "+": f"we add {step.right} to {step.left}",
-        "-": f"we take {step.right} away from {step.left}",
-        "*": f"we multiply {step.left} by {step.right}",
-        "/": f"we divide {step.left} by {step.right}",
-    }[step.sign]
+    return reason(steps[min(k, len(steps) - 1)])
 
 
 def brief(task: Task, k: int) -> str:

@@ -14,7 +14,7 @@ def sentences(problem: Problem) -> str:
     told = []
     for k, step in enumerate(problem.steps):
         unit = problem.unit if k + 1 == len(problem.steps) else problem.things
-        told.append(f"{_opening(k, len(problem.steps))} {_reason(step)}: {step} {unit}.")
+        told.append(f"{_opening(k, len(problem.steps))} {reason(step)}: {step} {unit}.")
     return " ".join([*told, f"The answer is {problem.result}."])
 
 
@@ -25,7 +25,7 @@ def equations(problem: Problem) -> str:
 
 def listed(problem: Problem) -> str:
     """Steps in a numbered list."""
-    lines = [f"{k}. {_reason(step).capitalize()}: {step}" for k, step in enumerate(problem.steps, 1)]
+    lines = [f"{k}. {reason(step).capitalize()}: {step}" for k, step in enumerate(problem.steps, 1)]
     return "\n".join([*lines, f"Answer: {problem.result}"])
 
 
@@ -82,7 +82,7 @@ def _opening(k: int, of: int) -> str:
     return "Finally" if k + 1 == of else "Then"
 
 
-def _reason(step: Step) -> str:
+def reason(step: Step) -> str:
     """What a step does, in words."""
     return {
         "+": f"we add {step.right} to {step.left}",
