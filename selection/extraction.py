@@ -136,6 +136,7 @@ TURN_OF_USER = re.compile(
     r"(?:<\|im_end\|>|<\|eot_id\|>|<\|endoftext\|>|<\|end\|>|</s>|<end_of_turn>|<｜end▁of▁sentence｜>)(?=\s*\S)|"
     r"<\|im_start\|>\s*user\b|<\|start_header_id\|>\s*user\b|\[INST\]|<start_of_turn>\s*user\b"
 )
+QUESTION_WORD = re.compile("[QPHUI](?:uestion|[:： \t]|roblem|uman|ser|nstruction)")
 NEXT_QUESTION = re.compile(
     r"^[ \t]*(?:(?:Question|Q|Problem|Human|User|Instruction)[ \t]*[:：]|"
     r"#{2,4}[ \t]*(?:Instruction|Question|Problem|User)\b)",
@@ -174,7 +175,8 @@ def extract_final(text: str, pattern: str | None = None) -> str | None:
     """
     if text.rstrip().endswith(">"):
         text = END_TOKENS.sub("", text)
-    if ("<" in text or "[INST]" in text) and (turn := TURN_OF_USER.search(text)):
+    has_sign = "<|" in text or "<｜" in text or "</s>" in text or "_of_turn>" in text or "[INST]" in text
+    if has_sign and (turn := TURN_OF_USER.search(text)):
         text = text[: turn.start()] if text[: turn.start()].strip() else text
     if pattern is None and (following := _next_question(text)) is not None:
         text = text[:following]
@@ -199,7 +201,7 @@ def extract_final(text: str, pattern: str | None = None) -> str | None:
 
 def _next_question(text: str) -> int | None:
     """Where a text goes on with another question behind its answer. None if it does not."""
-    if ":" not in text and "：" not in text and "#" not in text:
+    if QUESTION_WORD.search(text) is None:  # true for most texts, and found sooner
         return None
     for found in islice(NEXT_QUESTION.finditer(text), MOST_QUESTIONS):
         before = text[: found.start()]
@@ -273,7 +275,8 @@ def _unsettled(text: str, place: int) -> str:
     before = text[max(0, place - 60) : place]
     if found := UNSETTLED.search(before):
         return f"{(found[1] or found[2]).casefold()} "
-    return "not " if DENIED.search(before) else ""
+    begins_line = not before or before.endswith("\n")  # then no sentence leads to the mark
+    return "not " if not begins_line and DENIED.search(before) else ""
 
 
 def _lists_options(text: str, place: int, said: str) -> bool:

@@ -175,7 +175,8 @@ def result_in(text: str, settings: VerifySettings) -> tuple[str | None, bool]:
     if "</" in said:
         said = NO_ANSWERS.sub("", said)
     got = extract_final(said, settings.pattern)
-    got = got if got is None or settings.pattern is not None else END_OF_PROOF.sub("", got)
+    if got and settings.pattern is None and not got[-1].isdigit():
+        got = END_OF_PROOF.sub("", got)
     is_marked = got is not None or settings.pattern is not None
     if not is_marked:
         got = stands_alone(said)
