@@ -21,7 +21,7 @@ from jobs.results.outcome import Data, Outcome, Start
 from jobs.run.run import Run
 from jobs.run.tables import Table
 from jobs.stages.check import Checkable, Checks, check_checks, true_solutions
-from jobs.stages.evaluate import evaluate_students
+from jobs.stages.evaluate import evaluate_students, parts_line
 from jobs.stages.examples import RARE
 from jobs.stages.judge import judge_owner
 from jobs.stages.secret import read_key
@@ -245,6 +245,8 @@ def load_questions(
             "remove them from one of the files, or set questions.allow_overlap to go on with them",
         )
     check_checks(checks, [*asked, *(() if for_loss else held)])
+    if e.evaluate.loss_on is not None:
+        say(parts_line(held, e.evaluate.loss_on))
     asked = asked[: e.limit]
     if shows_solutions:
         asked = true_solutions(asked, checks, say)

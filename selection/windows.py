@@ -37,8 +37,7 @@ class Sentences:
     """Finds the sentences of answers in one tokenizer's tokens."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer, vocabulary = tokenizer, tokenizer.get_vocab()
-        self.is_byte_level = "Ġ" in vocabulary and "▁" not in vocabulary
+        self.tokenizer, self.is_byte_level = tokenizer, is_byte_level(tokenizer)
 
     def ends(self, row: Rendered) -> list[int]:
         """The ends of an answer's sentences, counted from its beginning. The last one is the answer's end."""
@@ -73,6 +72,12 @@ class Windows:
             ids = context + row.ids[bounds[k - 1] : bounds[k]]
             rows.append(Rendered(ids, len(context), len(ids)))
         return rows
+
+
+def is_byte_level(tokenizer: Any) -> bool:
+    """Whether a tokenizer writes its tokens as GPT-2's does, in characters that stand for bytes."""
+    vocabulary = tokenizer.get_vocab()
+    return "Ġ" in vocabulary and "▁" not in vocabulary
 
 
 @lru_cache(maxsize=1)

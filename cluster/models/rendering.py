@@ -51,7 +51,7 @@ class Rendered:
     Attributes:
         spans: of a trajectory, the tokens that the student writes: one span for each turn of the assistant,
             the first at `prompt_length`, the last to `answer_end`. What lies between them is context. Empty
-            for an answer of one turn.
+            for an answer of one turn, unless only parts of it count (`selection/parts.py`).
     """
 
     ids: tuple[int, ...]

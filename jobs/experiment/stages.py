@@ -1,5 +1,6 @@
 """How teachers are asked, how the student is asked what an answer costs it, and how it is judged."""
 
+import re
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -48,7 +49,9 @@ class Score(Section):
 
 class Evaluate(Section):
     """How a student is judged on held-out questions: the share of right answers, greedy or the mean of
-    `samples` at a `temperature`, or the loss on worked reference answers.
+    `samples` at a `temperature`, or the loss on worked reference answers. With `loss_on`, a regular
+    expression, it is the loss on those tokens of the references that hold what it matches: its groups, if it
+    has any.
     """
 
     metric: Literal["accuracy", "loss"] = "accuracy"
@@ -58,6 +61,18 @@ class Evaluate(Section):
     shard_size: int = Field(128, ge=1)
     baseline: str | None = None
     allow_truncation: bool = False
+    loss_on: str | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _parts_make_sense(self) -> "Evaluate":
+        if self.loss_on is not None:
+            if self.metric != "loss":
+                raise ValueError("loss_on says which tokens a loss is taken over: set evaluate.metric=loss")
+            try:
+                re.compile(self.loss_on)
+            except re.error as error:
+                raise ValueError(f"loss_on is no regular expression: {error}") from error
+        return self
 
     @model_validator(mode="after")
     def _samples_make_sense(self) -> "Evaluate":

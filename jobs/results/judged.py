@@ -27,6 +27,7 @@ from jobs.results.values import (
 )
 from jobs.run.keys import question_key
 from jobs.run.store import Stage
+from jobs.stages.evaluate import parts_line
 from jobs.stages.examples import longer_than
 from training.comparison import Comparison
 from training.evaluation import Interval, SeedVariance
@@ -172,9 +173,12 @@ class Judged:
 
     def notes(self) -> list[str]:
         """Paths that could not be judged, and those whose seeds lie much farther apart than the others', in
-        words. Then choices with answers that are longer than the student may generate.
+        words. Then choices with answers that are longer than the student may generate, and what losses are
+        taken over, if that is not the whole of every reference.
         """
-        return [*unjudged_lines([self.last]), *loud_lines([self.last]), *self._longer()]
+        pattern, held = self.experiment.evaluate.loss_on, self.outcome.start.held_out
+        parts = [] if pattern is None else [parts_line(held, pattern)]
+        return [*unjudged_lines([self.last]), *loud_lines([self.last]), *self._longer(), *parts]
 
     def _longer(self) -> list[str]:
         """One line for all arms that chose such answers."""

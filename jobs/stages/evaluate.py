@@ -2,12 +2,14 @@
 Or its loss on worked reference answers is taken from its statistics.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from cluster.errors import BadInput
 from cluster.placement import Needs
 from jobs.experiment.placement import Placement
 from jobs.experiment.stages import Evaluate, Score
@@ -28,6 +30,7 @@ from jobs.stages.score import Scores, owner_of, statistics_wanted
 from jobs.stages.scorer import key_of
 from jobs.stages.states import ModelState
 from jobs.stages.train import bring_back
+from selection.parts import parts_of
 
 VERSION = 2
 COLUMNS = ["question_id", "family", "state", "value", "text", "extracted", "tokens", "cut_off"]
@@ -52,7 +55,8 @@ class Judging:
         """What results depend on besides the student and the questions."""
         e = self.evaluate
         if e.metric == "loss":
-            return {"metric": "loss", "max_length": self.score.max_length}
+            parts = {} if e.loss_on is None else {"loss_on": e.loss_on}
+            return {"metric": "loss", "max_length": self.score.max_length, **parts}
         verify = verify_config(self.checks)
         draw = self.draw.identity()
         return {"metric": e.metric, "limit": e.max_new_tokens, "samples": e.samples, **draw, "verify": verify}
@@ -129,9 +133,27 @@ def _references(questions: Sequence[Question]) -> list[Row]:
     return [Row(q.id, q.id, "", q.prompt, q.reference) for q in questions]
 
 
+def parts_line(questions: Sequence[Question], pattern: str) -> str:
+    """What losses are taken over, in words.
+
+    Raises:
+        BadInput: no reference has a part that the pattern matches.
+    """
+    compiled = re.compile(pattern)
+    matched = [q for q in questions if parts_of(q.reference, compiled)]
+    if not matched:
+        first = next((q.reference for q in questions), "")
+        raise BadInput("evaluate.loss_on matches no reference", repr(first[:80]), "a part of one", pattern)
+    left = "" if len(matched) == len(questions) else "; the others are left out"
+    return (
+        f"losses are taken over what evaluate.loss_on matches ({pattern}), in {len(matched):,} of "
+        f"{len(questions):,} references{left}"
+    )
+
+
 def _own_view(run: Run, student: ModelState, rows: Request, judging: Judging) -> View:
     if judging.evaluate.metric == "loss":
-        return run.view(owner_of(student, judging.score), rows)
+        return run.view(owner_of(student, judging.score, judging.evaluate.loss_on), rows)
     return Wave(Hosted(student, 1, Needs()), judging.draw, rows).view(run)
 
 
@@ -224,14 +246,14 @@ def _losses(
     judging: Judging,
     placement: Placement,
 ) -> dict[str, StudentResults]:
-    """The losses on the reference answers, question by question."""
+    """The losses on the reference answers, or on parts of them, question by question."""
     rows = _own_rows(questions, judging)
-    references = _references(questions)
+    references, parts = _references(questions), judging.evaluate.loss_on
     views = {label: _own_view(run, state, rows, judging) for label, state in students.items()}
     make_rows(
         run,
         [
-            statistics_wanted("losses of", label, views[label], state, judging.score, placement)
+            statistics_wanted("losses of", label, views[label], state, judging.score, placement, parts)
             for label, state in students.items()
         ],
         "questions",

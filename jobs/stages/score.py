@@ -165,12 +165,13 @@ class ToScore:
         return request_by_slice(said["to_score"], rows, self.pool.count, self.keys, self.items)
 
 
-def owner_of(student: ModelState, settings: Score) -> Owner:
-    """The owner of these statistics: the weights, the rendering, the layer that is read and the longest
-    row.
+def owner_of(student: ModelState, settings: Score, parts: str | None = None) -> Owner:
+    """The owner of these statistics: the weights, the rendering, the layer that is read, the longest row, and
+    the pattern of the parts that count.
     """
     read = {"target_layer": settings.target_layer, "max_length": settings.max_length, "cut": settings.cut}
-    usual = {"target_layer": None, "max_length": 4096, "cut": False}
+    read |= {"parts": parts}
+    usual = {"target_layer": None, "max_length": 4096, "cut": False, "parts": None}
     identity = {"student": student.id, "rendering": student.rendering, **unusual(read, usual)}
     return Owner("statistics", VERSION, identity, {"name": student.name, **student.about, **read})
 
@@ -225,14 +226,24 @@ def score_students(
 
 
 def statistics_wanted(
-    kind: str, label: str, view: View, student: ModelState, settings: Score, placement: Placement
+    kind: str,
+    label: str,
+    view: View,
+    student: ModelState,
+    settings: Score,
+    placement: Placement,
+    parts: str | None = None,
 ) -> Want:
-    """The rows that a view of a student's statistics wants."""
+    """The rows that a view of a student's statistics wants.
+
+    Args:
+        parts: the pattern of the parts of an answer that count. None for all of it.
+    """
     return Want(
         kind,
         label,
         view,
-        partial(ScoreHandler, student, settings, placement.num_gpus),
+        partial(ScoreHandler, student, settings, placement.num_gpus, parts),
         settings.shard_size,
         placement.score_workers,
         placement.needs,

@@ -18,6 +18,7 @@ from jobs.files.answers import Row, answer_text
 from jobs.run.keys import answer_key, question_key
 from jobs.run.store import digest
 from jobs.stages.states import ModelState
+from selection.parts import Parts
 from selection.scoring import STATISTIC_NAMES, EmptySpan, Scorer
 
 NAMED = ["answer_id", "question_id", "teacher"]
@@ -52,17 +53,24 @@ def key_of(row: Row) -> bytes:
 
 
 class ScoreHandler:
-    """Handler in an actor: loads the student once, and computes the statistics of answers under it."""
+    """Handler in an actor: loads the student once, and computes the statistics of answers under it.
 
-    def __init__(self, student: ModelState, settings: Score, num_gpus: float) -> None:
-        self.settings = settings
+    Args:
+        parts: the pattern of the parts of an answer that count. None for all of it.
+    """
+
+    def __init__(
+        self, student: ModelState, settings: Score, num_gpus: float, parts: str | None = None
+    ) -> None:
+        self.settings, self.parts = settings, parts
         self.renderer = student.renderer()
         self.scorer = self.scorer_of(load_model(student.source, pick_device(num_gpus)), self.renderer)
         self.fallbacks = self.scorer.proof.lines
 
     def scorer_of(self, model: Any, renderer: Renderer) -> AnyScorer:
         """Make the scorer that computes the numbers."""
-        return Scorer(model, renderer.special_ids, self.settings.target_layer, self.settings.token_budget)
+        scorer = Scorer(model, renderer.special_ids, self.settings.target_layer, self.settings.token_budget)
+        return scorer if self.parts is None else Parts(scorer, renderer.tokenizer, self.parts)
 
     def give_up(self, row: Row, reason: str) -> pd.DataFrame:
         told = ["quarantined", reason, 0, *blank(self.scorer.result)]
