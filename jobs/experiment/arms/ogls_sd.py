@@ -24,7 +24,7 @@ OglsTarget = Literal[
 ]
 
 
-SDPO_TOP_K = 100  # as in its published code
+SDPO_TOP_K, SDPO_TEACHER_RATE = 100, 0.05  # as in its published code
 
 
 class OglsArm(Section):
@@ -35,7 +35,9 @@ class OglsArm(Section):
     greatest strength of steering, reached after `ramp` optimizer steps. `exclude_self` removes a rollout and
     its copies from its own wrong pool. `honest` tells the teacher that a wrong attempt is wrong. `normalise`
     gives equal weight to all tokens, or to all rows. `tail_weight` trains on the ends of short right rollouts
-    by cross-entropy (v2 of the paper). `teacher` names the teacher of target `gkd`.
+    by cross-entropy (v2 of the paper). `teacher` names the teacher of target `gkd`. `teacher_rate` makes the
+    teacher a moving average of the student's weights, which moves by this much at each step (0.05 in SDPO's
+    program, and the default of target `sdpo`); at 0 it is the student before training.
     """
 
     system: ClassVar[str] = "jobs.systems.ogls_sd"
@@ -58,20 +60,19 @@ class OglsArm(Section):
     tail_weight: float = Field(0.0, ge=0)
     tail_tokens: int = Field(128, ge=1)
     teacher: str | None = None
+    teacher_rate: float = Field(0.0, ge=0, le=1)
 
     @model_validator(mode="before")
     @classmethod
     def _published(cls, given: Any) -> Any:
-        """Write the default of `top_k` for target `sdpo` into the settings. So the experiment that a run
-        saves shows it.
+        """Write the defaults for target `sdpo` into the settings. So the experiment that a run saves shows
+        them. A saved one has all settings; one that has no `teacher_rate` was run with a teacher that stayed.
         """
-        if (
-            not isinstance(given, Mapping)
-            or given.get("target") != "sdpo"
-            or given.get("divergence") == "sampled"
-        ):
+        if not isinstance(given, Mapping) or given.get("target") != "sdpo":
             return given
-        return {"top_k": SDPO_TOP_K, **given}
+        rate = {} if "tail_tokens" in given else {"teacher_rate": SDPO_TEACHER_RATE}
+        top_k = {} if given.get("divergence") == "sampled" else {"top_k": SDPO_TOP_K}
+        return {**rate, **top_k, **given}
 
     @model_validator(mode="after")
     def _fits(self) -> "OglsArm":
@@ -132,10 +133,12 @@ STEERED = tuple(TARGETS)
 DIRECTED = tuple(target for target, (_, plus, _) in TARGETS.items() if plus is not None)
 POOLED = tuple(target for target in TARGETS if target not in ("sdpo", "gkd"))
 OF_WRONG = tuple(target for target in POOLED if target != "opsd")
+OF_ITSELF = tuple(target for target in STEERED if target != "gkd")  # their teacher is the student as it was
 DIVERGENCE = ("divergence", "beta", "clip", "threshold", "temperature", "top_k", "allow_small_beta")
 READERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(DIVERGENCE, STEERED),
     **dict.fromkeys(("most_lambda", "ramp"), DIRECTED),
     **dict.fromkeys(("exclude_self", "honest"), POOLED),
     **dict.fromkeys(("tail_weight", "tail_tokens"), OF_WRONG),
+    "teacher_rate": OF_ITSELF,
 }

@@ -3,18 +3,16 @@ forms contexts, steers, trains and evaluates. All rounds share one optimizer.
 
 The student answers questions, and a checker marks the answers right or wrong. A frozen teacher, by default
 the student before training, then reads each wrong answer: once after right solutions and once after wrong
-ones. The difference between the two readings gives the direction of training. `docs/ogls_sd.md` says what is
-published, what we chose, and what the results were.
+ones. The difference between the two readings gives the direction of training. With a `teacher_rate` the
+teacher follows the student between rounds. `docs/ogls_sd.md` says what is published, what we chose, and what
+the results were.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.placement import Needs
 from cluster.seeds import derive_seed
-from jobs.experiment.arms.ogls_sd import OglsArm
 from jobs.experiment.schema import Experiment
-from jobs.experiment.teachers import ModelTeacher
 from jobs.results.outcome import OnResult, Outcome, SetAside, Start, StudentPath
 from jobs.run.run import Run
 from jobs.run.store import Stage, digest
@@ -24,12 +22,12 @@ from jobs.stages.drawn import drawn_questions
 from jobs.stages.rollouts import RolledOut, roll_out
 from jobs.stages.states import ModelState, SharedOptimizer, Training
 from jobs.stages.train import EXAMPLES, NothingToLearn, examples_stage
-from jobs.systems.ogls_sd.comprehension import check_reading, check_vocabularies, refuse_unmoved
+from jobs.systems.ogls_sd.comprehension import check_reading, check_vocabularies
 from jobs.systems.ogls_sd.examples import WriteExamples, tail_of, write_slices
 from jobs.systems.ogls_sd.ledger import CONTEXTS_OUT, LEFT, final_states, ledger_of, refuse_nothing
-from jobs.systems.ogls_sd.steer import Steering, steer
-from jobs.systems.ogls_sd.usable import ONE_PASS, TRAINED, Decided, Decision, arrays_of, decide, request_of
-from jobs.systems.paths import arm_as, end_path, judging_of, path_seed, train_and_judge
+from jobs.systems.ogls_sd.reading import arm_of, followed, read_by_teachers, teacher_of
+from jobs.systems.ogls_sd.usable import TRAINED, Decided, Decision, decide
+from jobs.systems.paths import end_path, judging_of, path_seed, train_and_judge
 from training.batches import drawn_in
 
 
@@ -52,7 +50,8 @@ def teach(
     e = start.experiment
     now = {path: start.students[path.student] for path in paths}
     students = {path.student: start.students[path.student] for path in paths}
-    check_vocabularies({p.label: (teacher_of(start, p), start.students[p.student]) for p in paths})
+    teachers = {path: teacher_of(start, path) for path in paths}
+    check_vocabularies({p.label: (teachers[p], start.students[p.student]) for p in paths})
     check_reading(run, e, students, start.questions.values(), judging_of(e))
     before: dict[StudentPath, Stage] = {}
     for number in range(1, e.rounds + 1):
@@ -63,10 +62,10 @@ def teach(
         said = roll_out(run, states, questions, e.drawn, Checks(e.verify, e.judge), seeds, e.placement)
         rolled = {path: said[label] for path, label in labels.items() if label in said}
         decided = decide_all(run, e, rolled, labels)
-        views = read_by_teachers(run, start, number, decided)
+        views = read_by_teachers(run, start, number, decided, teachers)
         trainings = {}
         for path, own in decided.items():
-            round_ = Material(number, len(questions), own, views.get(path), before.get(path))
+            round_ = Material(number, len(questions), own, teachers[path], views.get(path), before.get(path))
             try:
                 training = training_of(run, start, outcome, path, now[path], round_)
             except NothingToLearn as why:
@@ -76,6 +75,9 @@ def teach(
                 trainings[path] = training
         now = train_and_judge(run, start, outcome, now, trainings, number, on_result)
         before = {path: stage for path in now if (stage := outcome.trained(path, number)) is not None}
+        if number < e.rounds:
+            teachers = followed(run, e, teachers, now, number)
+            now = {path: state for path, state in now.items() if path in teachers}
 
 
 def rollout_seed(e: Experiment, path: StudentPath, number: int) -> int:
@@ -83,29 +85,6 @@ def rollout_seed(e: Experiment, path: StudentPath, number: int) -> int:
     because every path still has the same student. Later rounds each have their own, for each training seed.
     """
     return derive_seed(e.seed, "rollouts", *((number, path.seed) if number > 1 else ()))
-
-
-def arm_of(path: StudentPath) -> OglsArm:
-    """Return a path's arm, which must be of this system.
-
-    Raises:
-        TypeError: the arm belongs to another system.
-    """
-    return arm_as(path, OglsArm)
-
-
-def teacher_of(start: Start, path: StudentPath) -> ModelState:
-    """The model that reads a path's rollouts: the student before any training, or for target `gkd` another
-    model.
-    """
-    arm = arm_of(path)
-    return start.students[path.student] if arm.teacher is None else start.hosted[arm.teacher]
-
-
-def needs_of(e: Experiment, arm: OglsArm) -> Needs:
-    """The resources of an actor that holds an arm's teacher."""
-    own = (t.needs for t in e.teachers if isinstance(t, ModelTeacher) and t.name == arm.teacher)
-    return next(own, e.placement.needs)
 
 
 def decide_all(
@@ -122,56 +101,16 @@ def decide_all(
     return found
 
 
-def read_by_teachers(
-    run: Run, start: Start, number: int, decided: Mapping[StudentPath, Decided]
-) -> dict[StudentPath, View]:
-    """Let the teachers read the rollouts that the arms use. Arms whose targets need the same contexts share
-    one pass.
-    """
-    e, sharing, shared = start.experiment, dict[str, list[StudentPath]](), set[str]()
-    for path, own in decided.items():
-        arm, teacher, rolled = arm_of(path), teacher_of(start, path), own.decision.rolled
-        if arm.steered is None or not own.readings:
-            continue
-        kind = ("view", arm.exclude_self) if arm.target in ONE_PASS else (arm.target,)
-        key = digest([rolled.id, rolled.state.id, teacher.id, kind, arm.honest])
-        sharing.setdefault(key, []).append(path)
-        if arm.target in ONE_PASS:
-            shared.add(key)
-    wanted = {key: steering_of(start, number, paths, decided) for key, paths in sharing.items()}
-    views = dict(zip(wanted, steer(run, list(wanted.values()), e.drawn, e.placement), strict=True))
-    for key, view in views.items():
-        if number == 1 and view.is_finished and key in shared:
-            refuse_unmoved(wanted[key].label, view, e)
-    return {path: views[key] for key, paths in sharing.items() for path in paths if views[key].is_finished}
-
-
-def steering_of(
-    start: Start, number: int, paths: Sequence[StudentPath], decided: Mapping[StudentPath, Decided]
-) -> Steering:
-    """What a teacher reads for paths that share one pass."""
-    first = paths[0]
-    arm, teacher = arm_of(first), teacher_of(start, first)
-    what = "contexts" if arm.target in ONE_PASS else f"{arm.target} by {teacher.name}"
-    return Steering(
-        f"{first.label} round {number}, {what}",
-        teacher,
-        arm.honest,
-        arrays_of(arm),
-        request_of(decided[path] for path in paths),
-        needs_of(start.experiment, arm),
-    )
-
-
 @dataclass(frozen=True)
 class Material:
     """The inputs of one path's training in one round: the number of questions that were drawn, the rollouts
-    that the arm uses, the teacher's readings, and the training of the round before.
+    that the arm uses, the teacher and its readings, and the training of the round before.
     """
 
     number: int
     questions: int
     decided: Decided
+    teacher: ModelState
     said: View | None
     before: Stage | None
 
@@ -202,7 +141,7 @@ def training_of(
         "" if r.said is None else r.said.id,
         sorted(trained),
         sorted(tail),
-        arm.model_dump(exclude={"name"}),
+        arm.model_dump(exclude={"name", "teacher_rate"}),
         drawn.scored_tokens,
     ]
     stage = examples_stage(run.store, "ogls_sd", state.rendering, digest(about))
@@ -232,7 +171,7 @@ def training_of(
     shared = SharedOptimizer(r.before, (r.number - 1) * steps, e.rounds * steps, r.number == e.rounds)
     if arm.steered is None:
         return Training(label, state, stage, seed, settings, shared)
-    return Training(label, state, stage, seed, settings, shared, teacher_of(start, path), arm.steered)
+    return Training(label, state, stage, seed, settings, shared, r.teacher, arm.steered)
 
 
 def examples_in_order(
