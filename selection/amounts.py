@@ -4,7 +4,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from selection.quantities import Quantity
-from selection.units import CURRENCIES, KNOWN, Unit
+from selection.units import CURRENCIES, KNOWN, LETTERS, Unit
 
 FLOAT_DIGITS = 12  # significant digits of a decimal that a program printed
 ROUNDED_DIGITS = 6
@@ -57,6 +57,7 @@ def _in_another_unit(a: Quantity, b: Quantity, tolerance: float) -> bool:
 
 
 def _same_with_units(a: Quantity, b: Quantity, own: Unit, other: Unit, tolerance: float) -> bool | None:
+    own, other = _as_meant(own, other), _as_meant(other, own)
     if own.dimensions == other.dimensions:
         return _or_doubt(_converted(a), _converted(b), tolerance)
     found = _or_doubt(a, b, tolerance)
@@ -82,6 +83,15 @@ def _same_with_units(a: Quantity, b: Quantity, own: Unit, other: Unit, tolerance
     if own.counts_nouns or other.counts_nouns:
         return True if {n for n in names_own if n[0] == "#"} & names_other else None
     return None if _may_be_derived(names_own, names_other) else False
+
+
+def _as_meant(unit: Unit, other: Unit) -> Unit:
+    """A unit whose letter stands for several, as the one of these that the other unit is."""
+    for letter, meanings in LETTERS.items():
+        found = {name for name, _ in other.dimensions} & meanings
+        if (letter, 1) in unit.dimensions and found:
+            return Unit(unit.factor, unit.dimensions - {(letter, 1)} | {(found.pop(), 1)})
+    return unit
 
 
 def _may_be_derived(own: set[str], other: set[str]) -> bool:

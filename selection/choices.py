@@ -10,13 +10,14 @@ import re
 LEAD = re.compile(
     r"^(?:(?:so|thus|hence|therefore|it is|it's|that is|is|the|an?|my|final|correct|right|best|true|"
     r"most likely|answer|options?|choices?|letters?|alternative|statement|i choose|"
-    r"i pick|i select|=|:)[\s,:]+)+",
+    r"i pick|i select|la|el|le|es|est|die|=|:)[\s,:]+)+",
     re.IGNORECASE,
 )
 BRACKETED = re.compile(r"^[\(\[\{<]\s*([A-Za-z])\s*[\)\]\}>]\s*[.,:;)-]?\s*(.*)$", re.DOTALL)
 MARKED = re.compile(r"^([A-Za-z])\s*(?:[.):]|\s-+(?=\s)|-(?=\s)|\s(?=\([^()]+\)$))(?!\w)\s*(.*)$", re.DOTALL)
 REASONED = re.compile(
-    r"^([A-Z])\s*,?\s*((?:because|since|as|which|for|not|"
+    r"^([A-Z])\s*,?\s*((?:because|since|as|which|for|not|i\.e\.|rather than|instead of|whereas|while|"
+    r"\(not [A-Z]\)|\"|;\s*[A-J]\)? (?:is|was|are)|"
     r"is (?:the )?(?:only )?(?:correct|right|best|answer|true))\b.*|\\ .*)$",
     re.DOTALL,
 )
@@ -36,6 +37,13 @@ TOLD = re.compile(
     r"(?:^|[\s(*])([A-J])[)*_]*(?:,)? is (?:(?:therefore|thus|indeed|clearly) )?(?:the )?"
     r"(?:(?:final|correct|right|best) )*(?:answer|choice|option|one)\b(?!\s+(?:not|because it is not)\b)"
 )
+# so option B, at the end
+AT_END = re.compile(
+    r"(?:\b(?:[Hh]ence|[Ss]o|[Tt]hus|[Tt]herefore),? (?:the )?(?:option|choice)|\b(?:matches"
+    r"|corresponds to|picks|choose|is)"
+    r" (?:option|choice)|\b(?:correct|right|best) (?:option|choice|answer) (?:here )?(?:is|has to be|must be)"
+    r"|\bone that (?:matches|fits|works) is) [*_]*\(?([A-J])\)?[*_]*\s*\.?\s*\Z"
+)
 # "so B is correct.", at the end, and "I would choose B" count only if nothing else chooses
 IS_CORRECT = re.compile(
     r"(?:\A|[.!?]\s+|\n|\b(?:so|thus|therefore|hence),?\s+|"
@@ -44,11 +52,14 @@ IS_CORRECT = re.compile(
 )
 CHOSEN = re.compile(
     r"(?:\A|[.!?]\s+|\n|\b(?:so|thus|therefore|hence),?\s+)I(?:'d|'ll| would| will)? "
-    r"(?:choose|pick|select|go with)[*_\s]*\(?([A-J])\b\)?(?!\s+(?:or|and|to be)\b)"
+    r"(?:choose|pick|select|go with)(?: (?:option|choice|answer))?[*_\s]*\(?([A-J])\b\)?(?!\s+(?:or|and"
+    r"|to be)\b)"
 )
 FIRST_LINE = re.compile(
     r"\s*[*_(]*([A-J])[)*_.]*\s*\n\s*[*_#]*(?:Explanation|Reason(?:ing)?|Rationale|Justification)\b"
 )
+# a letter alone on the first line, or an option's text in bold
+OPENING = re.compile(r"\s*(?:[*_]*\(?([A-J])\)?[*_.]*[ \t]*\n\s*\n|\*\*\(([A-J])\)\*\*\s+[A-Z])")
 CLAIMED = re.compile(
     r"\b(?:claims?|argues?|suppose|assum\w+|if|would think|people|tempting)\b", re.IGNORECASE
 )
@@ -68,7 +79,7 @@ def told_choice(text: str) -> str | None:
         return first[1]
     found = list(TOLD.finditer(text))
     if not found:
-        return _chosen_at_the_end(text)
+        return _chosen_at_the_end(text) or _opening(text)
     before = text[max(0, found[-1].start() - 30) : found[-1].start()]
     if NOT_CHOSEN.search(before) or CLAIMED.search(re.split(r"[.!?]\s", before)[-1]):
         return None
@@ -79,6 +90,10 @@ def told_choice(text: str) -> str | None:
 
 def _chosen_at_the_end(text: str) -> str | None:
     """The letter of "so B is correct" at a text's end, or of "I would choose B", if no other is named so."""
+    if (ended := AT_END.search(text)) and not NOT_CHOSEN.search(
+        text[max(0, ended.start() - 30) : ended.start()]
+    ):
+        return ended[1]
     found = list(IS_CORRECT.finditer(text))
     if len(found) == 1 and re.fullmatch(r"\s*[.!]?\s*", text[found[0].end() :]):
         return found[0][1]
@@ -88,6 +103,33 @@ def _chosen_at_the_end(text: str) -> str | None:
     return picked[1]
 
 
+def _opening(text: str) -> str | None:
+    """The letter that a text begins with, if it names no other one."""
+    found = OPENING.match(text)
+    if found is None:
+        return None
+    letter, rest = found[1] or found[2], text[found.end() - 1 :]
+    is_hedged = NOT_CHOSEN.search(rest) or re.search(r"\b(?:wait|actually|instead|or)\b", rest, re.IGNORECASE)
+    others = set(re.findall(r"(?<![\w'])\(?([B-HJ])\)?(?![\w'])", rest)) - {letter}
+    return None if is_hedged or others else letter
+
+
+NUMBERED = re.compile(
+    r"(?:the |option |choice |answer |\(|\[)*([1-9])(?:[)\]]*(?:[.:]?\s*|[.:)]\s+\D.*))",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def numbered(text: str) -> frozenset[str] | None:
+    """The number of an option, where options are numbered. None if the text is none.
+
+    >>> sorted(numbered("(3)") or ()), sorted(numbered("2. Paris") or ()), numbered("3 apples")
+    (['3'], ['2'], None)
+    """
+    found = NUMBERED.fullmatch(text.strip().strip("*_` $"))
+    return frozenset({found[1]}) if found else None
+
+
 def chosen(text: str) -> frozenset[str] | None:
     """The letters that a final answer chooses. None if it chooses none.
 
@@ -95,6 +137,7 @@ def chosen(text: str) -> frozenset[str] | None:
     [['B'], ['B'], ['C'], ['A', 'C'], ['-']]
     """
     text = re.sub(r"^\[*([A-J])\]\]$", r"\1", text.strip().strip("*_` $"))
+    text = re.sub(r"\s*(?:です|である|입니다|이다|है|হল|హో)\s*[。.।]?$", "", text)
     if found := _letter(text):
         return found
     shorter = LEAD.sub("", text)
@@ -139,7 +182,15 @@ def _letter(text: str) -> frozenset[str] | None:
                 return None
             is_listed = re.search(r"(?:^|\s)\(?[A-Z]\)(?!\w)|(?:^|\s)[B-HJ-Z]\.(?=\s|$)", rest)
             return None if is_listed else frozenset({letter.upper()})
-        is_reason = bool(re.match(r"(?:because|since|as|which|not)\b", rest))
+        is_reason = bool(
+            re.match(r"(?:because|since|as|which|not|rather than|instead of|whereas|while)\b|\(not|;", rest)
+        )
+        if re.fullmatch(
+            r"(?:not )?(?:true|false|wrong|right)(?:,? (?:and )?(?:not )?(?:true|false|wrong|right))+\.?",
+            rest,
+            re.I,
+        ):
+            return frozenset({letter.upper()})  # the text of an option
         if (NOT_CHOSEN.search(rest) and not is_reason) or re.search(
             r"\b(?:or|and)\s+(?:maybe|perhaps)\b", rest
         ):

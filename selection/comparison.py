@@ -9,11 +9,11 @@ from fractions import Fraction
 from functools import lru_cache, partial
 
 from selection.amounts import same_quantity
-from selection.choices import chosen, several_letters
+from selection.choices import chosen, numbered, several_letters
 from selection.dates import day_of, same_day
 from selection.formulas import GLUED_UNIT, same_expression, same_named, same_relation
 from selection.multiples import same_intervals, same_several
-from selection.notation import HEDGED, LONGEST, read, vector, without_lead
+from selection.notation import HEDGED, LONGEST, MODULO, read, vector, without_lead
 from selection.numerals import DECIMAL_COMMA
 from selection.quantities import Quantity, quantity
 from selection.readings import (
@@ -40,6 +40,19 @@ SPACED_SIGN = re.compile(r"\s*([-+*/=^_<>(){}\[\]|])\s*")
 BRACED_TOKEN = re.compile(r"([\^_])\{(\w)\}(?!\w)")
 
 
+# units and currencies that no table has: 30 mpg and RM 12 are no products of letters
+UNKNOWN_UNIT = re.compile(
+    r"-?[\d.,]*\d(?:\s*(?:\\times|x)\s*10\s*\^\s*\{?-?\d+\}?)?\s+[A-Za-z]{2,5}|(?:[A-Z][A-Za-z]|[A-Z]{1,3}"
+    r"|[A-Z]/)\s?\d[\d.,]*"
+)
+FOREVER = re.compile(
+    r"[,;]?\s*(?:(?:where|for|with)\s+)?\(?\s*[kmn]\s*(?:\\in\s*(?:\\mathbb\s*\{?\s*[ZN]\s*\}?|[ZN])"
+    r"|is an(?:y)? integer|any integer)\s*\)?\s*$"
+)
+COUNTING = re.compile(r"(?<![A-Za-z\\])[kmn](?![A-Za-z_(])")
+CHANGE_WORDS = re.compile(
+    r"\b(?:decreas|declin|drop|loss|lost|fell|fall|reduc|down|negative|deficit)\w*", re.IGNORECASE
+)
 INCHES = re.compile(r"(?<=\d)( )?in\.?(?=\s*\Z)")
 SUM = re.compile(
     r"(-?\d+(?:\.\d+)?)(?:\s*([-+*/×·]|\\times|\\cdot)\s*(\d+(?:\.\d+)?))?\s*=\s*\$?(-?\d+(?:\.\d+)?)"
@@ -67,6 +80,9 @@ def _same_exact(got: str, reference: str, tolerance: float) -> bool | None:
 
 def _same_choice(got: str, reference: str, tolerance: float) -> bool | None:
     b = chosen(plain(reference)) or several_letters(plain(reference))
+    if b is None and (b := numbered(plain(reference))) is not None:
+        own = numbered(plain(got))
+        return None if own is None else own == b
     if b is None:
         raise UnreadableReference("no letter of a choice")
     a = chosen(plain(got)) or (several_letters(plain(got)) if len(b) > 1 else None)
@@ -123,7 +139,7 @@ def _same_math(got: str, reference: str, tolerance: float) -> bool | None:
         return True
     if INTEGER.fullmatch(got) and INTEGER.fullmatch(reference) and not tolerance:
         return int(got) == int(reference)
-    got, reference = INCHES.sub(" inches", got), INCHES.sub(" inches", reference)
+    got, reference = (FOREVER.sub("", INCHES.sub(" inches", text)) for text in (got, reference))
     if is_false_equation(got):
         return None
     one_day, other_day = day_of(got), day_of(reference)
@@ -156,6 +172,13 @@ def is_false_equation(text: str) -> bool:
 
 
 def _same_form(got: str, reference: str, tolerance: float) -> bool | None:
+    told = [MODULO.fullmatch(without_lead(plain(text))) for text in (got, reference)]
+    if told[0] and told[1]:
+        (x, m), (y, n) = ((int(one[1]), int(one[2] or one[3])) for one in told if one)
+        return (x - y) % n == 0 if m == n else None
+    if told[0] or told[1]:
+        got, reference = (one[1] if one else text for one, text in zip(told, (got, reference), strict=True))
+        return True if _same_form(got, reference, tolerance) else None
     a, b = read(got), read(reference)
     if _spelling(got) == _spelling(reference):
         return True
@@ -175,7 +198,42 @@ def _same_form(got: str, reference: str, tolerance: float) -> bool | None:
         return None
     if found is False and isinstance(a, Quantity) and (comma := _decimal_comma(reference)) is not None:
         return None if same(a, comma, tolerance) else False
-    return found
+    return None if found is False and _is_doubtful(got, reference, a, b) else found
+
+
+def _is_doubtful(got: str, reference: str, a: Reading, b: Reading) -> bool:
+    """Whether two answers that read differently may still mean the same: one has a unit that is not known, a
+    form that is not compared, another name for any whole number, or a word in place of a sign.
+    """
+    own, other = without_lead(plain(got)), without_lead(plain(reference))
+    for text, own_reading, reading in ((own, a, b), (other, b, a)):
+        is_number = isinstance(reading, Quantity) and not isinstance(own_reading, Quantity)
+        if is_number and UNKNOWN_UNIT.fullmatch(text):
+            return True
+    if ("\\begin{" in own) != ("\\begin{" in other) or ("\\begin{" in own and own.startswith("\\frac")):
+        return True
+    if re.search(r"\\mathbf\s*\{?\s*[ijk]|\\hat\s*\{?\s*\\?[ijk]", got + reference) and isinstance(
+        a, Several
+    ) != isinstance(b, Several):
+        return True
+    if "mod" in own + other or any(
+        isinstance(one, Several) and any(isinstance(item, Relation) for item in one.items) for one in (a, b)
+    ):
+        return True
+    if "|" in own + other and (isinstance(a, Intervals | Several) or isinstance(b, Intervals | Several)):
+        return True
+    if isinstance(a, Quantity) and isinstance(b, Quantity) and a.value == -b.value:
+        return bool(CHANGE_WORDS.search(own if a.value > 0 else other))
+    counts = [set(COUNTING.findall(text)) for text in (own, other)]
+    if len(counts[0]) == len(counts[1]) == 1 and counts[0] != counts[1] and r"\pi" in own:
+        return True
+    if (
+        isinstance(a, Words)
+        and isinstance(b, Words)
+        and {a.text, b.text} in ({"yes", "true"}, {"no", "false"})
+    ):
+        return True
+    return isinstance(a, Several) and bool(re.search(r"[a-z]{3,}(?:\s+[a-z]+){2,}", own))
 
 
 def _other_grouping_fits(got: str, reference: str, a: Reading, b: Reading) -> bool:

@@ -9,6 +9,8 @@ MONTHS = (
 MONTH = rf"(?P<month>{'|'.join(MONTHS)}|{'|'.join(m[:3] for m in MONTHS)}|sept)\.?"
 DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
 YEAR = r"(?:\s*,?\s*(?P<year>\d{4}))?"
+AMERICAN = re.compile(r"(\d{1,2})[-/.](\d{1,2})[-/.](\d{4})")
+NUMERIC = re.compile(r"(?P<year>\d{4})[-/.](?P<month>\d{1,2})[-/.](?P<day>\d{1,2})")
 FORMS = (
     re.compile(rf"(?:the )?{DAY}(?: of)?\s+{MONTH}{YEAR}", re.IGNORECASE),
     re.compile(rf"{MONTH}\s+{DAY}{YEAR}", re.IGNORECASE),
@@ -22,6 +24,14 @@ def day_of(text: str) -> tuple[int, int, int | None] | None:
     ((3, 14, None), (3, 14, 2023), None, None)
     """
     bare = text.strip().rstrip(".")
+    if american := AMERICAN.fullmatch(bare):
+        one, other, year = (int(part) for part in american.groups())
+        if one <= 12 < other <= 31:
+            return one, other, year
+        return (other, one, year) if other <= 12 < one <= 31 else None
+    if numeric := NUMERIC.fullmatch(bare):
+        year, month, day = (int(numeric[name]) for name in ("year", "month", "day"))
+        return (month, day, year) if 1 <= month <= 12 and 1 <= day <= 31 else None
     found = next((m for form in FORMS if (m := form.fullmatch(bare))), None)
     if found is None or not 1 <= int(found["day"]) <= 31:
         return None

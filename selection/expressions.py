@@ -19,6 +19,15 @@ BRACED_ARGUMENT = re.compile(
 COUNTED_FRACTION = re.compile(r"(?<![\w.}^_])(\d+)\s*\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
 BEFORE_BRACKET = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(?=\{?[(\[])")
 COMMAND = re.compile(r"\\[A-Za-z]+")
+PRIMES = re.compile(r"(?<=[A-Za-z])\s*('{1,4})(?!\s*_)")
+# exponents T would be read as transposes; of a product of matrices they are
+TRANSPOSE = re.compile(r"\^\s*(?:T(?![A-Za-z])|\{\s*T\s*\}|\\top(?![A-Za-z])|\{\s*\\(?:top|intercal)\s*\})")
+OF_MATRIX = re.compile(
+    rf"(?:[A-Z](?:_\{{?\w\}}?)?|[A-Z]\s*\)|\)\s*\)|\\math[a-z]+\s*\{{?\w\}}?)\s*{TRANSPOSE.pattern}"
+)
+LETTER_T = re.compile(r"\\[A-Za-z]+|T(?!\s*_)")
+CROSS = re.compile(r"\\(?:vec|mathbf|boldsymbol|overrightarrow)(?![A-Za-z]).*\\times(?![A-Za-z])", re.DOTALL)
+BARE_LOG = re.compile(r"(?<![A-Za-z\\])log(\d{1,2})\s*(?=\()")
 ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[a-zA-Z]*\}")
 RUN = re.compile(r"[^\W\d_]{2,}")
 
@@ -31,6 +40,9 @@ def expression(text: str) -> Expression | None:
     """The expression of a text. None if the text has a word, which computer algebra would read as a product
     of letters.
     """
+    text = BARE_LOG.sub(r"\\log_{\1}", text)
+    if OF_MATRIX.search(text) or CROSS.search(text):
+        return None
     text, unit = _without_unit(without_groups(text))
     bare = FUNCTION_WORD.sub(" ", COMMAND.sub(" ", ENVIRONMENT.sub(" ", text)))
     for run in RUN.findall(bare):
@@ -62,6 +74,7 @@ def _without_unit(text: str) -> tuple[str, Unit | None]:
         if (
             FUNCTION_WORD.match(tail.strip())
             or not re.search(r"[A-Za-z]{2,}|^\s*[mgshL]\b", tail)
+            or not (re.search(r"\d", head) or re.search(r"[A-Za-z]{2,}", tail))
             or "\\" in tail
         ):
             continue
@@ -75,6 +88,9 @@ def _for_algebra(text: str) -> str:
     """LaTeX that computer algebra reads exactly: decimals as fractions, functions as commands, and products
     with their sign, which might otherwise be read as mixed numbers.
     """
+    text = PRIMES.sub(lambda found: f"_{{{'p' * len(found[1])}}}", text)
+    if "\\begin" not in text:
+        text = LETTER_T.sub(_letter_t, TRANSPOSE.sub("^{T}", text))
     text = FUNCTION_WORD.sub(r"\\\1 ", text).replace("%", r"\cdot\frac{1}{100}")
     text = BRACED_ARGUMENT.sub(r"\1(\2)", text)
     text = re.sub(r"\^\s*\(([^()]*)\)", r"^{\1}", text)
@@ -84,6 +100,11 @@ def _for_algebra(text: str) -> str:
     text = re.sub(r"(?<![\d.])(\d*)\.(\d+)", _exact_decimal, text)
     text = re.sub(r"(?<=[\w)}])\s*x\s*(?=10\s*\^)", r"\\times ", text)
     return text.replace("*", r"\cdot ")
+
+
+def _letter_t(found: re.Match[str]) -> str:
+    """The letter T as a name that is no transpose in an exponent."""
+    return "T_{0}" if found[0] == "T" else found[0]
 
 
 def _improper(found: re.Match[str]) -> str:

@@ -4,91 +4,16 @@ The last mark or box in the text counts. There is no fall-back to the last numbe
 would accept 12 for 2.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from itertools import islice
 
 from selection.boxes import boxed_answer, boxes
-from selection.languages import ANSWERS, changed
+from selection.languages import changed
+from selection.marks import BY_NEED, FOREIGN
 from selection.retraction import is_called_wrong, kept
 
-MARKUP = r"[*_`\s]*"
-ADJECTIVE = (  # between the word for answer and its sign, in other languages
-    r"(?:\s+(?:finale?|correcta?|correte|correta|corretta|correcte|richtige|endgültige|definitiva|definitive)(?!\w))?"
-)
-# what an answer is given in, between the word and its sign: Answer (in cm): 42
-QUALIFIED = (
-    r"(?:[*_]*\s*\((?:[^)\s]{1,6}|(?:in|to|as|round(?:ed)?|nearest|simplif\w+|exact|expressed|units?|"
-    r"correct to)\b[^)\n]{0,36})\)|\s+in\s+(?:its?\s+)?(?:simplest|lowest|reduced|exact|decimal)\s+\w+)?"
-)
-# the same between commas: the answer, rounded to the nearest cent, is 5
-ASIDE = (
-    r",\s*(?:therefore|then|thus|hence|finally|of course|as|in(?! case)|to|rounded|simplified|expressed|"
-    r"written|(?:after|when|once) (?:simplif|round))[^,.\n\d]{0,40},"
-)
-IS = (
-    r"(?:(?:is|are|was|should be|would be|must be|will be|equals|turns out to be|comes (?:out )?to|"
-    r"becomes)(?!\w)(?:\s+(?:clearly|simply|just|thus|therefore|then|found to be|equal to)(?!\w))?|"
-    r"'s(?=[ *$\\(]+\d)|=)"
-)
-# a lower-case text that each mark contains; searching it costs a tenth of searching the mark
-MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("####", re.compile(r"^[ \t]*####(?!#)[ \t]*", re.MULTILINE)),
-    (
-        "answer",
-        re.compile(
-            rf"^[ \t>*_#-]*(?:the )?(?:(?:final|correct|my) )?answers?{QUALIFIED}{MARKUP}"
-            rf"(?:[:：]|[ \t]-[ \t]|=>|→|⇒){MARKUP}|"
-            rf"^[ \t]*(?:#{{1,6}}|\*\*|__)[ \t]*(?:the )?(?:(?:final|correct) )?answer[*_ \t]*$\s*|"
-            rf"(?<![\"'\w])answers?{QUALIFIED}{MARKUP}[:：]{MARKUP}|"
-            rf"answers?(?:\s+(?:to|for|in)\s+[^.:\n?]{{1,60}}?|\s+here|{ASIDE})?"
-            rf"\s*{MARKUP}{IS}{MARKUP}:?{MARKUP}",
-            re.MULTILINE | re.IGNORECASE,
-        ),
-    ),
-    ("a:", re.compile(r"^[ \t>*_`-]*[Aa]:[*_`]*[ \t]*", re.MULTILINE)),
-    ("a*", re.compile(r"^[ \t>*_`-]*[Aa]\*{1,2}:[*_`]*[ \t]*", re.MULTILINE)),
-    ("a :", re.compile(r"^[ \t>*_`-]*[Aa][*_`]* :[*_`]*[ \t]*", re.MULTILINE)),
-    ("ans:", re.compile(rf"\bAns:{MARKUP}", re.IGNORECASE)),
-    ("ans.", re.compile(rf"\bAns\.{MARKUP}[:=]?{MARKUP}", re.IGNORECASE)),
-    (
-        "option",
-        re.compile(
-            rf"\b(?:correct|right|best) option(?:'s letter)?{MARKUP}(?:is|:){MARKUP}:?{MARKUP}", re.IGNORECASE
-        ),
-    ),
-    (
-        "letter",
-        re.compile(rf"\b(?:correct|right|best) letter{MARKUP}(?:is|:){MARKUP}:?{MARKUP}", re.IGNORECASE),
-    ),
-    (
-        "choice",
-        re.compile(rf"\b(?:correct|right|best) choice{MARKUP}(?:is|:){MARKUP}:?{MARKUP}", re.IGNORECASE),
-    ),
-    ("answer", re.compile(r"<(?:final_?)?answer>\s*", re.IGNORECASE)),
-    ("final result", re.compile(rf"\bfinal result{MARKUP}(?:{IS}|[:：]){MARKUP}:?{MARKUP}", re.IGNORECASE)),
-    ("[[", re.compile(r"\[\[(?=[A-J]\]\])")),  # of judges
-    ("answer", re.compile(r"""["'](?:final_?)?answer["']\s*:\s*["']?""", re.IGNORECASE)),
-    ("answer", re.compile(r"^\|[*_ ]*(?:final )?answer[*_ ]*\|\s*", re.MULTILINE | re.IGNORECASE)),
-    ("答案", re.compile(r"答案】?\s*(?:是|为|為)?\s*[:：]?\s*")),
-    ("选", re.compile(r"(?:因此|所以|应|故)选\s*[:：]?\s*")),
-    ("故选", re.compile(r"故选\s*[:：]?\s*")),
-    ("答え", re.compile(r"答え\s*(?:は|[:：])\s*[:：]?\s*")),
-    ("정답", re.compile(r"정답\s*(?:은|[:：])\s*")),
-    ("답은", re.compile(r"(?<!정)답은\s*[:：]?\s*")),
-    *(
-        (
-            word.casefold(),
-            re.compile(
-                rf"\b{word}{ADJECTIVE}{MARKUP}(?:[:：—–]|(?:{verb})(?!\w)){MARKUP}[:：]?{MARKUP}",
-                re.IGNORECASE,
-            ),
-        )
-        for word, verb in ANSWERS
-    ),
-)
-FOREIGN = frozenset(mark for need, mark in MARKS if need in {word.casefold() for word, _ in ANSWERS})
-BY_NEED = tuple((n, tuple(mark for other, mark in MARKS if other == n)) for n in dict(MARKS))
 # what follows "the answer is" without being one
 NO_ANSWER = re.compile(
     r"(?:correct|right|reasonable|consistent|verified|valid|sensible|plausible|confirmed|clear|obvious|"
@@ -96,7 +21,11 @@ NO_ANSWER = re.compile(
     r"explanation|solution|conclusion|summary|note\b|part\b|answer|final answer|the final answer)",
     re.IGNORECASE,
 )
-DISPLAYED = re.compile(r"\s*(?:\\\[(.+?)\\\]|\$\$(.+?)\$\$)[ \t]*([^\n]*)", re.DOTALL)
+DISPLAYED = re.compile(
+    r"\s*(?:\\\[(.+?)\\\]|\$\$(.+?)\$\$|(\\begin\{(?:align|equation"
+    r"|gather)\*?\}.+?\\end\{\w+\*?\}))[ \t]*([^\n]*)",
+    re.DOTALL,
+)
 SENTENCE_END = re.compile(
     r"(?<=\d [A-Za-z])[.!]\s+(?=[A-Z(])|"
     r"(?<![\s.][A-Za-z])(?<!^[A-Za-z])(?<!Rs)(?<!sq)(?<!cu)(?<!approx)(?<!Mr)(?<!Dr)(?<!St)"
@@ -114,8 +43,14 @@ DENIED = re.compile(
     r"(?:\b(?:not|never|cannot|wrong|incorrect|doubt|unlikely|unsure|no way|false|impossible|nobody|"
     r"mistakenly|incorrectly|wrongly|tempted|"
     r"(?:might|may|could) (?:think|say|guess|believe))\b|"
-    r"n't\b|\bat first (?:glance|sight),?)"
+    r"n't\b|\bat first (?:glance|sight),?|\b(?:claims|claimed|says|thinks|argues|guesses"
+    r"|guessed)\b(?: that)?)"
     r"(?: +(?!(?:and|so|but|thus|hence|therefore|then)\b)[^\W\d_]+){0,5} *\Z",
+    re.IGNORECASE,
+)
+TRIES = ("xample", "instance", "e.g.", "uppose", "try")  # without a capital; searching TRIED takes longer
+TRIED = re.compile(  # in the same sentence
+    r"\b(?:for example|for instance|e\.g\.|suppose|let me try|let's try|trying|we try)\b[^.\n]{0,40}\Z",
     re.IGNORECASE,
 )
 BOX_DENIED = re.compile(
@@ -128,12 +63,20 @@ BOX_DENIED = re.compile(
     r"\s*(?:equal to\s*)?\Z",
     re.IGNORECASE,
 )
+BOX_TOKENS = re.compile(r"<[|｜]begin[_▁]of[_▁]box[|｜]>(.*?)<[|｜]end[_▁]of[_▁]box[|｜]>", re.DOTALL)
+# 18 is the answer, at the end
+IS_ANSWER = re.compile(
+    r"(?:\A|[.!:]\s+|\n\s*|\b(?:[Hh]ence|[Ss]o|[Tt]hus|[Tt]herefore),?\s+)"
+    r"(?P<value>[*_]*(?:\$[^$\n]{1,40}\$|-?[$€£]?\d[\d.,/]*%?)[*_]*(?:\s+[a-z]+)?)"
+    r"\s+is (?:therefore |thus |indeed )?(?:the |our |my )(?:final |correct |right )?answer\s*[.!]?\s*\Z"
+)
 END_TOKENS = re.compile(  # of chat models
     r"(?:\s*(?:<\|[^|<>\s]{1,30}\|>|<｜[^｜<>\s]{1,30}｜>|</s>|<eos>|<end_of_turn>))+\s*\Z"
 )
 # where a model that was not stopped goes on with a turn of the user, or with another question of its own
 TURN_OF_USER = re.compile(
-    r"(?:<\|im_end\|>|<\|eot_id\|>|<\|endoftext\|>|<\|end\|>|</s>|<end_of_turn>|<｜end▁of▁sentence｜>)(?=\s*\S)|"
+    r"(?:<\|im_end\|>|<\|eot_id\|>|<\|endoftext\|>|<\|end\|>|</s>|<end_of_turn>"
+    r"|<｜end▁of▁sentence｜>)(?=\s*\S)|"
     r"<\|im_start\|>\s*user\b|<\|start_header_id\|>\s*user\b|\[INST\]|<start_of_turn>\s*user\b"
 )
 NEXT_QUESTION = re.compile(
@@ -143,9 +86,11 @@ NEXT_QUESTION = re.compile(
 )
 # "answers" is a mark only before a value, and not of other answers
 TELLS = re.compile(r"[\d\\$]|^[(*]*[A-J]\b")
+OF_A_PART = re.compile(r"\bparts? \(?[a-h1-9i]+\)?", re.IGNORECASE)
 OTHERS = re.compile(
     r"\b(?:other|wrong|incorrect|possible|previous|remaining|negative|of|any|both)\s*[*_]*\Z", re.IGNORECASE
 )
+JSON_FIELD = re.compile(r"""["'](?:final_?)?answer["']\s*:\s*(["']?)$""", re.IGNORECASE)
 FENCED = re.compile(r"```\w*\n([^`]*)\n?```")
 ITEM = re.compile(r"[ \t]*(?:[-*+•‣◦]|\d{1,2}[.)])[ \t]+(?=\S)")
 NUMBERED = re.compile(r"[ \t]*(\d{1,2})[.)]")
@@ -155,6 +100,7 @@ BARE_NUMBER = re.compile(r"[-+]?\d[\d.,/]*")
 SCALED = re.compile(r"\bin\s+(?:thousand|million|billion|hundred|lakh|crore)s?\b", re.IGNORECASE)
 ANOTHER_ANSWER = re.compile(
     r"\b(?:previous|earlier|first|initial|naive|sample|example|tentative|preliminary|least likely|worst|"
+    r"intermediate|partial|trial|"
     r"second[- ]best|wrong|incorrect)\s*[*_]*\Z",
     re.IGNORECASE,
 )
@@ -172,6 +118,8 @@ def extract_final(text: str, pattern: str | None = None) -> str | None:
     >>> extract_final("after 15 steps we have 7") is None
     True
     """
+    if "of" in text and "box" in text:
+        text = BOX_TOKENS.sub(r"\\boxed{\1}", text)
     if text.rstrip().endswith(">"):
         text = END_TOKENS.sub("", text)
     has_sign = "<|" in text or "<｜" in text or "</s>" in text or "_of_turn>" in text or "[INST]" in text
@@ -193,7 +141,8 @@ def extract_final(text: str, pattern: str | None = None) -> str | None:
         is_denied = _denied(text[: last.start]) or is_called_wrong(text, last.end)
         return kept(f"{'not ' if is_denied else ''}{boxed_answer(text, in_boxes)}", text[last.end :])
     if mark is None:
-        return None
+        told = IS_ANSWER.search(text) if "answer" in text else None
+        return told["value"].strip("*_ ") if told else None
     end = text.find(mark[1], mark[0])
     return kept(mark[1], text[end + len(mark[1]) :] if end >= 0 else "")
 
@@ -253,6 +202,7 @@ def marked_answers(text: str) -> Iterator[tuple[int, str]]:
                 told = _as_told(said, mark)
                 told = f"perhaps {told}" if SCALED.search(match[0]) else told
                 is_another = mark not in FOREIGN and ANOTHER_ANSWER.search(before) is not None
+                is_another |= bool(OF_A_PART.search(match[0]) and OF_A_PART.search(text, match.end()))
                 yield match.end(), f"{'not ' if is_another else _unsettled(text, match.start())}{told}"
                 break
 
@@ -273,6 +223,9 @@ def _unsettled(text: str, place: int) -> str:
     ('or ', 'not ')
     """
     before = text[max(0, place - 60) : place]
+    is_tried = any(word in before for word in TRIES)
+    if is_tried and TRIED.search(before):
+        return "perhaps "
     if found := UNSETTLED.search(before):
         return f"{(found[1] or found[2]).casefold()} "
     begins_line = not before or before.endswith("\n")  # then no sentence leads to the mark
@@ -305,7 +258,7 @@ def answer_at(text: str, place: int) -> str:
         return line
     displayed = DISPLAYED.match(text, place)
     if displayed:
-        return f"{displayed[1] or displayed[2]} {displayed[3]}".strip(" .\n")
+        return f"{displayed[1] or displayed[2] or displayed[3]} {displayed[4]}".strip(" .\n")
     rest = text[place:].lstrip()
     star = "* " if gap.rpartition("\n")[2].strip() == "*" else ""  # which began an item
     if is_below and (items := _items_in(star + rest)):
@@ -313,10 +266,13 @@ def answer_at(text: str, place: int) -> str:
     said = rest.partition("\n")[0]
     if said.rstrip("*_ ").endswith((r"\(", "$")) and said.strip("*_ $") == "":
         said = rest.replace("\n", " ")
-    said = re.split(r"</(?:final_?)?answer>", said, maxsplit=1, flags=re.IGNORECASE)[0]
-    if re.search(
-        r"""["'](?:final_?)?answer["']\s*:\s*["']?$""", text[max(0, place - 40) : place], re.IGNORECASE
-    ):
+    said = re.split(
+        r"</(?:(?:final_?)?answer|final(?:_result)?|result)>", said, maxsplit=1, flags=re.IGNORECASE
+    )[0]
+    if field := JSON_FIELD.search(text[max(0, place - 40) : place]):
+        value = _json_value(text[place - len(field[1]) :])
+        if value is not None:
+            return value
         said = re.split(r"""["']?\s*[,}]\s*(?=["']|$|\})""", said, maxsplit=1)[0]
         said = said.rstrip("}") if said.count("}") > said.count("{") else said
         said = said.replace("\\\\", "\\")  # of JSON
@@ -328,6 +284,25 @@ def answer_at(text: str, place: int) -> str:
         if said.count("*") != 2
         else said.rstrip(". ")
     )
+
+
+def _json_value(text: str) -> str | None:
+    """The value at the beginning of a text in JSON, or of its field `value`, as text. None if it is no plain
+    one. In JSON that a model wrote, a LaTeX command may stand with one backslash.
+    """
+    try:
+        value, _ = json.JSONDecoder().raw_decode(text)
+    except ValueError:
+        return None
+    if isinstance(value, list) and len(value) == 1:
+        (value,) = value
+    if isinstance(value, dict):
+        unit = value.get("unit", value.get("units"))
+        value = f"{value['value']} {unit or ''}".strip() if "value" in value else None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return str(value).lower() if isinstance(value, bool) else None
+    told = str(value)
+    return None if re.search(r"[\x00-\x1f]", told) else told.strip()
 
 
 def _items_in(text: str) -> str:

@@ -9,7 +9,8 @@ from selection.quantities import Quantity, quantity
 from selection.readings import Expression, Intervals, Named, Reading, Relation, latex_of
 
 COMMAND, LETTER = re.compile(r"\\[A-Za-z]+"), re.compile(r"[A-Za-z]")
-UNKNOWN_UNIT = re.compile(r"-?\d[\d.]*\s+[A-Za-z]{2,5}")
+CONSTANT = re.compile(r"\+\s*[cCkK](?:_\{?[0-9]\}?)?\s*$")  # of integration
+ROMAN = re.compile(r"[IVXLCDM]{2,}")
 GLUED_UNIT = re.compile(r"-?\d+\s*[mgshlLJNWVAKCF]")
 BEHIND_DENOMINATOR = re.compile(
     r"(/\s*(?:\d+|[A-Za-z]|\([^()]*\)|\{[^{}]*\}))\s*"
@@ -19,6 +20,8 @@ BEHIND_DENOMINATOR = re.compile(
 
 def same_named(a: Reading, b: Reading, same: Same) -> bool | None:
     if isinstance(a, Named) and isinstance(b, Named):
+        if "(" in a.name and "(" in b.name and a.name != b.name:
+            return _same_functions(a, b, same)
         if a.name == b.name or _is_loose(a.name) or _is_loose(b.name):
             found = same(a.value, b.value)
         else:
@@ -33,6 +36,22 @@ def same_named(a: Reading, b: Reading, same: Same) -> bool | None:
     if isinstance(other, Intervals):
         return same(named.value, other) if named is a else same(other, named.value)
     return same(named.value, b) if named is a else same(a, named.value)
+
+
+def _same_functions(a: Named, b: Named, same: Same) -> bool | None:
+    """Whether functions are the same whose names or arguments differ. f(x) and g(x) may be one function, and
+    so may f(x) and f(t); f'(x) and f(x) are not, nor are f(2) and f(3).
+    """
+    (own, argument), (other, another) = ((n.partition("(")[0], n.partition("(")[2]) for n in (a.name, b.name))
+    if own.count("'") != other.count("'"):
+        return None
+    if argument != another:
+        names = [one.strip(") ") for one in (argument, another)]
+        if not all(re.fullmatch("[a-z]", name) for name in names) or not isinstance(a.value, Expression):
+            return None
+        renamed = re.sub(rf"(?<![A-Za-z\\]){names[0]}(?![A-Za-z])", names[1], a.value.latex)
+        return True if same(Expression(renamed, a.value.unit), b.value) else None
+    return same(a.value, b.value)
 
 
 def _is_loose(name: str) -> bool:
@@ -85,6 +104,8 @@ def same_expression(a: Reading, b: Reading) -> bool | None:
     left, right = latex_of(a), latex_of(b)
     if left is None or right is None:
         return None
+    if left != right and ROMAN.fullmatch(left) and ROMAN.fullmatch(right):
+        return None  # IV and VI
     if (glued := glued_unit(a, b)) is not None:
         return same_quantity(glued, b, 0.0) if isinstance(b, Quantity) else None
     if isinstance(a, Quantity) and glued_unit(b, a) is not None:
@@ -103,8 +124,8 @@ def same_expression(a: Reading, b: Reading) -> bool | None:
         )
     is_decimal = any(isinstance(one, Quantity) and one.digits for one in (a, b))
     found = _in_every_reading(left, right, is_decimal)
-    if found is False and isinstance(b, Quantity) and UNKNOWN_UNIT.fullmatch(left):
-        return None  # 30 mpg is no product of letters
+    if found is False and (constants := [CONSTANT.search(one) for one in (left, right)]) and all(constants):
+        found = _in_every_reading(CONSTANT.sub("", left), CONSTANT.sub("", right), is_decimal)
     return None if found is False and left.casefold() == right.casefold() else found
 
 

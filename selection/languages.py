@@ -18,7 +18,7 @@ ANSWERS: tuple[tuple[str, str], ...] = (
     ("odpowiedź", "to"),
     ("Ответ", "это"),
     ("Jibu", "ni"),
-    ("উত্তর", "হল"),
+    ("উত্তর", "হলো|হল"),
     ("उत्तर", "है"),
     ("คำตอบ", "คือ"),
     ("సమాధానం", "ఏమిటంటే"),
@@ -27,20 +27,32 @@ ANSWERS: tuple[tuple[str, str], ...] = (
     ("الجواب", "هو"),
     ("الإجابة", "هي"),
     ("cevap", "="),
+    ("Odpověď", "je"),
+    ("Svar(?:et)?", "är|er"),
+    ("Vastaus", "on"),
+    ("Απάντηση", "είναι"),
+    ("Відповідь", "це"),
+    ("Válasz", "az?"),
+    ("Răspuns(?:ul)?", "este"),
+    ("Jawaban(?:nya)?", "adalah"),
+    ("Sagot", "ay"),
+    ("đáp số", "là"),
 )
+WITHOUT_SPACES = frozenset({"คำตอบ", "উত্তর", "उत्तर", "సమాధానం"})  # between words, or letters that are no \\w
+WITHOUT_VERB = frozenset({"উত্তর", "उत्तर", "సమాధానం", "cevap"})  # the value follows at once
 # not, about, at least, more than, thousand, dozen, times: words after which a number is another one
 WORDS = (
     # German, Spanish, French
     "nicht|keine?|etwa|ungefähr|circa|ca|mindestens|höchstens|weniger|mehr|fast|tausend|million(?:en)?|"
-    "milliarden?|dutzend|hundert|zehntel|hundertstel|mal|vielleicht|kleiner|größer|doppelte|hälfte|wurzel|"
+    "milliarden?|dutzend|hundert|zehntel|hundertstel|mal|vielleicht|kleiner|größer|doppelte|dreifache\w*|vierfache\w*|hälfte|wurzel|"
     "quadrat|bis|über|unter|nein|oder",
     r"no|menos|más|aproximadamente|alrededor|casi|máximo|mínimo|mil|mill\w+|décim\w+|centésim\w+|docenas?|"
-    "veces|cientos?|quizás?|tal vez|hasta|mitad|doble|raíz|cuadrado|mayor|menor|espera",
+    "veces|cientos?|quizás?|tal vez|hasta|mitad|doble|triple|raíz|cuadrado|mayor|menor|espera",
     r"pas|environ|moins|plus|presque|mille|millions?|milliards?|dixièmes?|centièmes?|douzaines?|fois|"
-    "peut-être|moitié|double|racine|carré|jusqu|sauf|attendez|ou",
+    "peut-être|moitié|double|triple|racine|carré|jusqu|sauf|attendez|ou",
     # Portuguese, Italian, Dutch
-    r"não|mais|cerca|quase|vezes|milh\w+|dúzias?|centenas?|metade|dobro|talvez|até|raiz|ou",
-    r"non|meno|più|quasi|almeno|massimo|mila|milion\w*|miliard\w*|dozzin\w*|decim\w+|centesim\w+|volte|metà|doppio|"
+    r"não|mais|cerca|quase|vezes|milh\w+|dúzias?|centenas?|metade|dobro|triplo|talvez|até|raiz|ou",
+    r"non|meno|più|quasi|almeno|massimo|mila|milion\w*|miliard\w*|dozzin\w*|decim\w+|centesim\w+|volte|metà|doppio|triplo|"
     "forse|radice|fino",
     r"niet|geen|minder|meer|ongeveer|bijna|minstens|hoogstens|duizend|miljoen|miljard|dozijn|keer|helft|dubbele|"
     "misschien|of",

@@ -70,7 +70,10 @@ SCALES = {
 }  # fmt: skip
 SCALE_LETTERS = {"k": 1000, "K": 1000, "M": 10**6}  # directly behind the digits
 MONEY_LETTERS = SCALE_LETTERS | {"m": 10**6, "B": 10**9, "b": 10**9, "T": 10**12, "t": 10**12}
-SCALE = re.compile(rf"\s*-?\s*({'|'.join(sorted(SCALES, key=len, reverse=True))})(?![A-Za-z])", re.IGNORECASE)
+SCALE = re.compile(  # mN and MN are newtons
+    rf"\s*-?\s*(?!(?-i:[mM]N)(?![A-Za-z]))({'|'.join(sorted(SCALES, key=len, reverse=True))})(?![A-Za-z])",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,10 @@ def words_said(text: str) -> Words | None:
     if ALL_REALS.fullmatch(lower):
         return Words("all real numbers")
     if found := YES_NO.match(text):
-        return Words(found[1].casefold())
+        is_bound = re.match(
+            r"\s*(?:if|unless|only|when|provided|but|except|otherwise)\b", text[found.end() :]
+        )
+        return None if is_bound else Words(found[1].casefold())
     if found := LETTER.fullmatch(text.strip()) or re.match(r"\(([A-J])\)\s+(?=\S)", text):
         return Words((found[1] or found[2]).casefold())
     if re.search(r"[\d\\=<>^{}+/*|]", text) and not DATE.fullmatch(lower):

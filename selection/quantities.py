@@ -29,7 +29,7 @@ from selection.numerals import (
     words_to_number,
 )
 from selection.units import CURRENCIES, CURRENCY, KNOWN, Unit, read_unit, unit_of
-from selection.vocabulary import EMPTY, FUNCTIONS, TELLING
+from selection.vocabulary import EMPTY, FUNCTIONS, TELLING, words
 
 SIGN = re.compile(r"\s*([-+]|(?:negative|minus)(?=\s))\s*", re.IGNORECASE)
 MONEY = re.compile(rf"\s*({CURRENCY})\s*")
@@ -63,7 +63,10 @@ AROUND = re.compile(r"^[({\[]\s*(.*?)\s*[)}\]]$")
 CHANGES = re.compile(
     r"\b(?:whether|unless|if|than|excluding|excepting|except|besides|within|exceeds?|exceeded|such as|"
     r"used to|close to|including|minimum of|maximum of|as many as|beyond|nowhere near|far from|"
-    r"different from|unequal to|presumably|hopefully|supposedly|seemingly|hardly|circa)\b|"
+    r"different from|unequal to|presumably|hopefully|supposedly|seemingly|hardly|circa|exceeding|near|"
+    r"bounded by|divisible by|differs? (?:from|by)|ending (?:in|with)|ends? (?:in|with)|start(?:ing"
+    r"|s) (?:at|from|with)|"
+    r"beginning (?:at|with)|numbers? (?:from|above|below)|rul(?:es?|ed|ing) out|starting from)\b|"
     r"\b(?:squares?|cubes?|(?:\w+ )?roots?|reciprocal|opposite|negative|inverse|complement|absolute value|"
     r"hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|tenths?|multiples?|divisors?|factors?|powers?|twice|"
     r"double|triple|factorial|logarithm|log|sine|cosine|tangent|sin|cos|tan|derivative|digits?|"
@@ -79,6 +82,11 @@ OF_THINGS = re.compile(
 )
 BOOKED = re.compile(rf"\(\s*({CURRENCY}\s*\d[^()-]*)\)")  # a negative amount, as accountants write it
 PAIR = re.compile(r"-?\d{1,3},\d{3}")
+# in "the minimum number of coins is 12" they tell which number it is
+NAMING = words(
+    """minimum maximum max min remainder root third fourth fifth sixth eighth tenth number least most
+    positive"""
+)
 LONGEST_PHRASE = 14  # the most words around the only number of a sentence
 
 
@@ -130,6 +138,7 @@ def compound(text: str) -> Quantity | None:
     Fraction(11, 2)
     """
     text = re.sub(r"^(\d+)' ?(\d+(?:\.\d+)?)\"$", r"\1 ft \2 inches", text)
+    text = re.sub(r"^(\d+)\s*h(?:rs?)?\s*(\d+)\s*m(?:ins?)?$", r"\1 hours \2 minutes", text)
     if not SEVERAL_UNITS.fullmatch(text):
         return None
     total, first, last = Fraction(0), None, None
@@ -221,9 +230,8 @@ def _with_rest(number: Number, sign: int, money: str, behind: str, is_pure: bool
     value = sign * number.value * scale
     doubtful = tuple(sign * other * scale for other in number.doubtful)
     doubtful += (sign * number.value,) if is_letter else ()
-    return Quantity(
-        value, unit if unit is None or unit.dimensions else None, is_percent, doubtful, number.digits
-    )
+    counts = unit is not None and (unit.dimensions or unit.factor != 1)  # hours per day are a share
+    return Quantity(value, unit if counts else None, is_percent, doubtful, number.digits)
 
 
 def _scale(behind: str, is_money: bool) -> tuple[int, str]:
@@ -279,7 +287,10 @@ def in_a_phrase(text: str) -> Quantity | None:
         return None
     if any(not re.fullmatch(r"[^\W\d_]+(?:['-][^\W\d_]+)*[,:]?", word) for word in words):
         return None
-    if any(word.strip(",:").casefold() in (TELLING | FUNCTIONS | {"and"}) for word in words):
+    telling = TELLING | FUNCTIONS | {"and"}
+    if len(words) > 2 and words[0].casefold() == "the" and words[-1] in ("is", "was", "equals"):
+        telling -= NAMING
+    if any(word.strip(",:").casefold() in telling for word in words):
         return None
     if CHANGES.search(front[1]):
         return None
@@ -295,6 +306,8 @@ def in_a_phrase(text: str) -> Quantity | None:
     if re.search(r"[,:]$", words[-1]) and len(words) > 3:
         return None
     read = quantity(text[len(front[1]) :])
+    if words[-1].casefold() in ("before", "after", "since", "until") and (read is None or read.unit is None):
+        return None  # before 1965; after 5 hours is a time
     if read is None or (
         re.search(r"\d", text[found.end() :].replace("^2", "").replace("^3", "")) and not read.unit
     ):

@@ -17,7 +17,7 @@ FARTHEST = 400
 FILLERS = r"(?:(?:oh|hmm+|but|no|and|oops|well|actually)[,.\s]+){0,2}"
 TURN = rf"(?:\A|[.!?;,\n)—–-])[\s$*_)\]}}\\]*{FILLERS}"
 FIRST_WORD = re.compile(r"^\S+?(?=[.,;]?\s|$)")
-VALUE = r"(?=[*$(\\-]*\d|[\\$(]|[A-J]\b)"
+VALUE = r"(?=[*$(\\-]*\d|[\\$(]|(?-i:[A-HJ])\b)"
 MISTAKEN = r"(?:wrong|incorrect|not right|not correct|a mistake)"
 AT_ONCE = re.compile(
     rf"[\s$*_)\]}}\\.!?;,—–-]*{FILLERS}(?:"
@@ -55,6 +55,26 @@ TAKEN_BACK = re.compile(
     rf"|→\s*actually\b",
     re.IGNORECASE,
 )
+# an apology or a correction: the answer stays only if the text ends in the same value
+CORRECTED = re.compile(
+    rf"{TURN}(?:\.{{2,}}\s*)?(?:(?:no,? +wait|no,? +(?:it|that)(?:'s| is)|nope|oops|whoops|er+"
+    rf"|my (?:mistake|bad|apologies)"
+    r"|apologies|strike that|ignore (?:that|this|the above)|disregard\b|let me (?:correct|fix|revise)"
+    r"|i (?:take (?:that|it) back|stand corrected|mean\b|made an? [^.\n]{0,20}(?:mistake|error|slip))"
+    r"|(?:revised|corrected|updated?|revision|update)\b"
+    r"|but that(?:'s| is) (?:before|without|only)\b|scrap that)\b"
+    r"|(?:this|that|it) is (?:not correct|incorrect|wrong) (?:because|since)\b(?=.*\d)"
+    rf"|sorry[,.:;]?\s+(?:(?:it(?:'s| is)|i meant?|that(?:'s| is)|the answer is)\s+)?{VALUE})"
+    r"|\(\s*(?:incorrect|wrong|not correct)\b"
+    r"|\b(?:this|that|it|[A-J])\)? (?:does not|doesn't|fails to) (?:satisfy|work|fit|hold|match)\b"
+    r"|\b[A-J]\)? (?:is|fits|seems|looks) better\b"
+    r"|等等|等一下|算错|更正|订正|待って|間違|訂正|잠깐|틀렸|정정"
+    r"|\b(?:moment,|das ist falsch|korrektur|ich meinte|attendez|je me suis tromp|pardon,|espera\b"
+    r"|me equivoqu|perdón,"
+    r"|corrección|errei\b|desculpe,|correção|aspetta|mi sono sbagliat|scusa,|correzione|подожди|ошибся|исправ"
+    r"|wacht\b|ik bedoel)",
+    re.IGNORECASE,
+)
 # the question asks for something else than what stands before
 ASKS = re.compile(
     rf"{TURN}but (?:the (?:question|problem|task)|we|it) "
@@ -68,9 +88,14 @@ RECHECKED = re.compile(
     re.IGNORECASE,
 )
 CONCLUDED = re.compile(
-    r"(?:\b(?:so|thus|therefore|hence)\b[^.\n]{0,40}?(?:is|be|=|get)|\b(?:result|total|it|answer) "
-    r"(?:is|must be|should be)|\bthere (?:is|are)|\bno,)\s+[*$\\(]*(\d[\d.,/]*\d|\d)[^\d\n]{0,20}\Z",
+    r"(?:\b(?:so|thus|therefore|hence)\b[^.\n]{0,40}?(?:is|'s|be|=|get)|\b(?:result|total|it|answer) "
+    r"(?:is|must be|should be)|\bthere (?:is|are)|\bno,)\s+[*$\\(]*(\d[\d.,/]*\d"
+    r"|\d)(?:,? not \d[\d.,/]*)?[^\d\n]{0,20}\Z",
     re.IGNORECASE,
+)
+LETTER_CONCLUDED = re.compile(
+    r"\b(?:[Ss]o|[Tt]hus|[Tt]herefore|[Hh]ence)\b,?[^.\n]{0,30}?\(?\b([B-HJ]"
+    r"|A(?![ '][a-z]))\b\)?[^.\n]{0,30}\.?\s*\Z"
 )
 # the same value told once more, or only named as the one that is taken back
 NAMED = re.compile(r"\b(?:not|instead of|than|from|wrote|said|got|to)\s+[*$(\\]*\Z", re.IGNORECASE)
@@ -99,13 +124,28 @@ def kept(answer: str, behind: str) -> str:
         return f"not {answer}"
     if is_near or RETRACTED.search(near) or TAKEN_BACK.search(near):
         return answer if _told_again(answer, rest + behind) else f"not {answer}"
+    first = FIRST_WORD.match(answer)
+    start = max(0, (first.end() if first else len(answer)) - 1)
+    if (told := CORRECTED.search(near, start)) and _ends_in_another(answer, whole[told.end() :]):
+        return f"not {answer}"
     if asks := ASKS.search(near):
         values, own = NUMBERS.findall(whole[asks.start() :]), NUMBERS.search(answer)
         return f"not {answer}" if own and values and values[-1] != own[0] else answer
-    if (again := RECHECKED.search(near)) and (other := CONCLUDED.search(whole, again.start())):
-        value = NUMBERS.search(answer)
+    again, has_number = RECHECKED.search(near), NUMBERS.search(answer)
+    concluded = CONCLUDED if has_number else LETTER_CONCLUDED
+    if again and (other := concluded.search(whole, again.start())):
+        value = has_number or LETTERS.search(answer)
         return f"not {answer}" if value and value[0] != other[1] else answer
     return answer
+
+
+def _ends_in_another(answer: str, behind: str) -> bool:
+    """Whether a text ends in another value than the answer, or names the answer as the one taken back."""
+    values = NUMBERS if NUMBERS.search(answer) else LETTERS
+    value, later = values.search(answer), list(values.finditer(behind))
+    if value is None or not later:
+        return False
+    return later[-1][0] != value[0] or NAMED.search(behind[: later[-1].start()]) is not None
 
 
 def _told_again(answer: str, behind: str) -> bool:

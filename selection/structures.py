@@ -33,6 +33,10 @@ NAME = re.compile(
 )
 
 
+PART_NAME = re.compile(r"(?<![\w\\])\(?([a-h]|iii|iv|ii|i|v)\)[:.]?\s+")
+ROMAN_NAMES = ["i", "ii", "iii", "iv", "v"]
+
+
 def closes_at(text: str, at: int) -> int:
     """The place where the bracket at this place closes. -1 if it does not. Brackets of intervals may
     differ.
@@ -98,7 +102,7 @@ def bracketed(text: str, read: Reader) -> Structured:
     known = tuple(item for item in items if item is not None)
     ends = (opened[0], opened[-1])
     if ends == ("{", "}"):
-        return True, Several("set", known, True)
+        return True, Several("set", flat(known), True)
     if ends != ("(", ")") and len(known) == 2:
         return True, Intervals(((end_of(known[0]), end_of(known[1]), ends[0] == "[", ends[1] == "]"),))
     if any(isinstance(item, Infinite) for item in known) and len(known) == 2:
@@ -128,7 +132,34 @@ def listed(text: str, read: Reader) -> Structured:
     if all(isinstance(item, Intervals) for item in known):
         joined = tuple(part for item in known if isinstance(item, Intervals) for part in item.parts)
         return True, Intervals(joined) if re.search(r"\bor\b", text) else None
-    return True, Several("set", known)
+    return True, Several("set", flat(known))
+
+
+def flat(items: tuple[Reading, ...]) -> tuple[Reading, ...]:
+    """The items, with both values of a plus-minus in its place."""
+    return tuple(
+        one
+        for item in items
+        for one in (
+            item.items if isinstance(item, Several) and item.kind == "set" and not item.is_braced else (item,)
+        )
+    )
+
+
+def parts_told(text: str, read: Reader) -> Structured:
+    """Answers to several parts of a question, in their order: (a) 3, (b) 4."""
+    names = [found[1].casefold() for found in PART_NAME.finditer(text)]
+    is_begun = PART_NAME.match(text) is not None
+    if (
+        not is_begun
+        or len(names) < 2
+        or names not in (list("abcdefgh")[: len(names)], ROMAN_NAMES[: len(names)])
+    ):
+        return False, None
+    values = [part.strip(" ,;") for part in PART_NAME.split(text)[2::2]]
+    items = tuple(read(value) for value in values)
+    known = tuple(item for item in items if item is not None)
+    return True, Several("tuple", known) if len(known) == len(items) else None
 
 
 def plus_minus(text: str, read: Reader) -> Structured:

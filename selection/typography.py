@@ -5,6 +5,7 @@ a sign has a plain spelling: `−½` becomes `-1/2`, `\textbf{(B)}\ 12` becomes 
 becomes `18 cm^2`. Currency signs stay, without the dollars that only mark mathematics.
 """
 
+import html
 import re
 import unicodedata
 
@@ -21,11 +22,16 @@ SIGNS = {
     "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ",
     "≠": r"\ne ", "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ",
     "≈": r"\approx ", "≅": r"\approx ", "√": r"\sqrt ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ",
+    "σ": r"\sigma ", "ρ": r"\rho ", "Δ": r"\Delta ", "δ": r"\delta ", "ħ": r"\hbar ", "ε": r"\epsilon ",
+    "η": r"\eta ", "κ": r"\kappa ", "ν": r"\nu ", "ξ": r"\xi ", "τ": r"\tau ", "ψ": r"\psi ", "χ": r"\chi ",
+    "Φ": r"\Phi ", "Γ": r"\Gamma ", "Λ": r"\Lambda ", "Ψ": r"\Psi ",
     "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\phi ", "ϕ": r"\phi ", "ω": r"\omega ", "μ": "µ", "µ": "µ",
-    "…": "...", "°": " degrees ", "º": " degrees ", "∶": ":", "，": ", ", "、": ", ", "。": ". ",
+    "٫": ".", "٬": ",", "…": "...", "°": " degrees ", "º": " degrees ", "∶": ":", "，": ", ", "、": ", ",
+    "。": ". ",
     "ℝ": r"\mathbb{R}", "℃": " degrees C", "℉": " degrees F", "″": '"', "′": "'", "¢": " cents",
 }  # fmt: skip
 UNUSUAL = re.compile(r"[^ -~]")
+WIDE_COMMA = re.compile(r"(?<=\d)[，٬](?=\d{3}(?!\d))")
 SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ"
 RAISED = re.compile(f"[{SUPERSCRIPTS}]+")
 LINE = "\u0305"
@@ -36,7 +42,7 @@ PLAIN_SCRIPT = str.maketrans(f"{SUPERSCRIPTS}₀₁₂₃₄₅₆₇₈₉", "0
 TEXT = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal|sc|md|up)?|"
     r"math(?:bf|rm|it|sf|tt|normal|bfit)|mbox|hbox|emph|underline|"
-    r"operatorname\*?|boldsymbol|bm|bf|rm|it|boxed|fbox)\s*\{([^{}]*)\}"
+    r"operatorname\*?|boldsymbol|bm|bf|rm|it|boxed|fbox)\s*\{((?:[^{}]|[\^_]\{[^{}]*\})*)\}"
 )
 COLOUR = re.compile(r"\\(?:text)?color\s*\{[^{}]*\}\s*")
 DECLARATIONS = re.compile(
@@ -46,14 +52,22 @@ DECLARATIONS = re.compile(
     r"\\(?:left|right)(?![A-Za-z])"
 )
 NOTHING = re.compile(r"\\!|\\(?:begin|end)\{(?:aligned|align\*?|gathered|equation\*?|split)\}")
+ROWS = re.compile(r"\\begin\{(aligned|align\*?|gathered|split|cases)\}(.*?)\\end\{\1\}", re.DOTALL)
 SPACES = re.compile(
     r"(?<!\\)\\[,;:> ]|\\(?:quad|qquad|enspace|thinspace|,|hspace\{[^{}]*\})(?![A-Za-z])|(?<!\\)~|\\newline"
 )
+
+
+def _primes(found: re.Match[str]) -> str:
+    return "'" * found[0].count("prime")
+
+
 SAME = (
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\(?:leq|leqslant|leqq)(?![A-Za-z])"), r"\\le"),
     (re.compile(r"\\(?:geq|geqslant|geqq)(?![A-Za-z])"), r"\\ge"),
     (re.compile(r"\\neq(?![A-Za-z])"), r"\\ne"),
+    (re.compile(r"\s*\^\s*(?:\{\s*((?:\\prime\s*)+)\}|(\\prime)(?![A-Za-z]))"), _primes),
     (re.compile(r"\\(?:varnothing)(?![A-Za-z])"), r"\\emptyset"),
     (re.compile(r"\\(?:simeq|cong|thickapprox)(?![A-Za-z])"), r"\\approx"),
     (re.compile(r"\\(?:l|c|d)?dots(?:b|c)?(?![A-Za-z])"), "..."),
@@ -76,12 +90,19 @@ SAME = (
 )  # fmt: skip
 FRAC_FIRST = re.compile(r"\\frac\s*(\d|[a-zA-Z])(?=\s*[\d{a-zA-Z\\])")
 FRAC_SECOND = re.compile(r"(\\frac\s*\{[^{}]*\})\s*(\d|[a-zA-Z])")
-ROOT = re.compile(r"(?<![A-Za-z\\])sqrt\s*\(([^()]*)\)|\\sqrt\s*\(([^()]*)\)|\\sqrt\s*(\d+|[a-zA-Z])")
+ROOT = re.compile(
+    r"(?<![A-Za-z\\])sqrt\s*\(([^()]*)\)|\\sqrt\s*\(([^()]*)\)|\\?(?<![A-Za-z])sqrt\s*(\d+"
+    r"|[a-zA-Z](?![A-Za-z]))"
+)
+CUBE_ROOT = re.compile(r"(?<![A-Za-z\\])cbrt\s*\(([^()]*)\)|∛\s*\(?(\w+)\)?")
 BARE_ROOT = re.compile(r"(?<![A-Za-z\\])sqrt(?=\s*[\d{])")
+ABSOLUTE = re.compile(r"(?<![A-Za-z\\])abs\(([^()]*)\)")
 BARE_SIGN = re.compile(r"(?<![A-Za-z\\])(pi|infinity|infty|theta)(?![A-Za-z])")
 BOLD = re.compile(r"(?<![\w*])(\*{1,3}|_{2,3}|`+)(?=\S)(.+?)(?<=\S)\1(?![\w*])", re.DOTALL)
 ENDS_OF_BOLD = re.compile(r"^(?:\*{2,}|`+|_{2,})\s*|\s*(?:\*{2,}|`+|_{2,})$")
 TAGS = re.compile(r"</?(?:b|i|em|strong|code|p|span|u|div|center|mark)\b[^<>]*>|<br\s*/?>", re.IGNORECASE)
+ENTITY = re.compile(r"&(?:[a-z]{2,8}|#\d{2,4});")
+TAGGED_FRACTION = re.compile(r"<sup>(\d+)</sup>\s*[/⁄]\s*<sub>(\d+)</sub>", re.IGNORECASE)
 SUP_TAG = re.compile(r"<sup>([^<>]*)</sup>", re.IGNORECASE)
 MATH_MARKS = re.compile(r"\\[()\[\]]")
 DOLLARS = re.compile(r"(?<!\\)\$\$?")
@@ -95,11 +116,16 @@ def plain(text: str) -> str:
     >>> plain(r"$\textbf{(B)}\ 12$"), plain("**−½**"), plain(r"18\,\mathrm{cm}^2"), plain(r"\dfrac12")
     ('(B) 12', '-1/2', '18 cm^2', '\\frac{1}{2}')
     """
+    if "cbrt" in text or "∛" in text:
+        text = CUBE_ROOT.sub(lambda found: rf"\sqrt[3]{{{found[1] or found[2]}}}", text)
     if UNUSUAL.search(text):
         text = without_unusual_signs(text)
+    if "&" in text and ENTITY.search(text):
+        text = html.unescape(text).replace("\xa0", " ")
     text = without_markdown(text)
     if re.search(r"[\\$~{^]", text):
         text = without_latex_dress(text)
+    text = ABSOLUTE.sub(r"|\1|", text)
     text = BARE_ROOT.sub(r"\\sqrt", BARE_SIGN.sub(_named_sign, ROOT.sub(_braced_root, text)))
     return " ".join(text.split())
 
@@ -113,6 +139,7 @@ def composed(text: str) -> str:
 
 def without_unusual_signs(text: str) -> str:
     """Signs beyond ASCII in their plain spelling; letters of all scripts and currency signs stay."""
+    text = WIDE_COMMA.sub(",", text)
     text = RAISED.sub(lambda found: f"^{{{found[0].translate(PLAIN_SCRIPT)}}}", text)
     text = LINED.sub(lambda found: rf"\overline{{{found[0].replace(LINE, '')}}}", text)
     text = LOWERED.sub(lambda found: f"_{{{found[0].translate(PLAIN_SCRIPT)}}}", text)
@@ -150,7 +177,7 @@ def _dash(found: re.Match[str]) -> str:
 def without_markdown(text: str) -> str:
     """The text without bold, code, simple tags and quotes around all of it."""
     if "<" in text:
-        text = TAGS.sub(" ", SUP_TAG.sub(r"^{\1}", text))
+        text = TAGS.sub(" ", SUP_TAG.sub(r"^{\1}", TAGGED_FRACTION.sub(r"\1/\2", text)))
     if "*" in text or "`" in text or "__" in text:
         text = ENDS_OF_BOLD.sub("", BOLD.sub(r"\2", text.strip()).strip())
         text = re.sub(r"(?<=[\w)}$])\*\*(?=[\s.,;:]|$)", "", text)  # its beginning belonged to the mark
@@ -162,7 +189,8 @@ def without_markdown(text: str) -> str:
 def without_latex_dress(text: str) -> str:
     """Mathematics without its delimiters, fonts, sizes and spaces; one spelling for each command."""
     text = MATH_MARKS.sub(" ", without_dollars(text.replace(r"\$", "\0"))).replace("\0", "$")
-    text = NOTHING.sub("", COLOUR.sub("", text))
+    text = re.sub(r"(\\\\)\s*\[\d+(?:\.\d+)?(?:pt|em|ex|mm|cm)\]", r"\1", text)
+    text = NOTHING.sub("", ROWS.sub(_in_one_line, COLOUR.sub("", text)))
     for _ in range(8):  # fonts within fonts
         text, count = TEXT.subn(_unwrapped, text)
         if not count:
@@ -173,6 +201,19 @@ def without_latex_dress(text: str) -> str:
     text = SPACES.sub(" ", text)
     text = ORDINAL.sub(r"\1", text)
     return FRAC_SECOND.sub(r"\1{\2}", FRAC_FIRST.sub(r"\\frac{\1}", text))
+
+
+def _in_one_line(found: re.Match[str]) -> str:
+    """Aligned rows as one formula: a row that begins with a sign goes on, another one is a further value. The
+    cases of a function stay as they are.
+    """
+    if found[1] == "cases" and "&" in found[2]:
+        return found[0]
+    rows = [row.replace("&", " ").strip() for row in found[2].split(r"\\")]
+    said = ""
+    for row in filter(None, rows):
+        said += f" {row}" if not said or re.match(r"=|\\(?:approx|le|ge|equiv)\b|[-+]", row) else f", {row}"
+    return said.strip()
 
 
 def without_dollars(text: str) -> str:

@@ -97,24 +97,44 @@ SIZES = {
     "current": "1 A amp amps ampere amperes; 1/1000 mA",
     "resistance": "1 ohm ohms Ω",
     "frequency": "1 Hz hertz; 1000 kHz; 1000000 MHz; 1000000000 GHz",
-    "pressure": "1 Pa pascal pascals; 1000 kPa; 101325 atm; 100000 bar; 133322/1000 mmHg torr",
+    "pressure": "1 Pa pascal pascals; 1000 kPa; 101325 atm; 100000 bar; 101325/760 mmHg torr",
     "amount": "1 mol mole moles",
     "byte": "1 byte bytes; 1000 KB kB; 1000000 MB; 1000000000 GB",
     "charge": "1 coulomb coulombs",
     "field": "1 T tesla teslas",
     "electronvolt": "1 eV; 1000 keV; 1000000 MeV; 1000000000 GeV",
+    "capacitance": "1 F farad farads",
+    "inductance": "1 H henry henries henrys",
+    "magnetic flux": "1 Wb weber webers",
+    "sound": "1 dB decibel decibels",
+    "astronomical length": "1 pc parsec parsecs; 1/206265 AU au; 100000/326156 ly",
+    "parts": "1 ppm; 1/1000 ppb",
+    "luminous flux": "1 lm lumen lumens",
+    "luminous intensity": "1 cd candela candelas",
+    "illuminance": "1 lx lux",
+    "activity": "1 Bq becquerel becquerels; 37000000000 Ci curie curies",
+    "dose": "1 Gy gray grays",
+    "equivalent dose": "1 Sv sievert sieverts",
+    "atomic mass": "1 Da dalton daltons u amu",
+    "conductance": "1 S siemens",
+    "data rate": "1 bps; 1000 kbps; 1000000 Mbps; 1000000000 Gbps",
+    "pound force": "1 lbf",
+    "gauss": "1 G gauss",
     "area": "1 acre acres; 2471/1000 hectare hectares ha",
 }
 # in Chinese, Japanese and Korean, where they stand behind the digits without a space
 ABROAD = {
     "元": "yuan", "块": "yuan", "圆": "yuan", "円": "yen", "원": "won", "米": "m", "厘米": "cm", "毫米": "mm",
     "千米": "km", "公里": "km", "克": "g", "千克": "kg", "公斤": "kg", "小时": "hour", "分钟": "min",
-    "秒": "s", "天": "day", "升": "L", "毫升": "mL", "度": "degree",
+    "秒": "s", "天": "day", "升": "L", "毫升": "mL", "度": "degree", "美元": "dollar", "ドル": "dollar",
+    "달러": "dollar", "डॉलर": "dollar", "ডলার": "dollar", "ดอลลาร์": "dollar", "డాలర్లు": "dollar",
+    "డాలర్": "dollar", "টাকা": "taka", "रुपये": "rupee", "บาท": "baht", "欧元": "euro",
+    "ユーロ": "euro", "유로": "euro", "долларов": "dollar", "доллар": "dollar", "доллара": "dollar",
 }  # fmt: skip
 COUNTERS = frozenset("个個只本人名张条件辆棵岁次枚匹台箱개명권")
 KNOWN = {name: size for dimension, sizes in SIZES.items() for name, size in _sized(dimension, sizes).items()}
 SPEEDS = {"mph": ("mile", "hour"), "kph": ("km", "hour"), "kmh": ("km", "hour"), "kmph": ("km", "hour")}
-SPEEDS |= {"fps": ("ft", "s"), "rpm": ("revolution", "min")}
+SPEEDS |= {"mpg": ("mile", "gallon"), "fps": ("ft", "s"), "rpm": ("revolution", "min")}
 # words that belong to the number itself, in some language: 3 sixteenths, 5 quintillion, 0.3 repeating
 NUMBER_WORD = re.compile(
     r"(?:teen|ie|ix|ven|igh|nin|ten|elev|twelf|ur|hundred|thousand|[mbr]illion)ths?$|[a-z]illions?$|fold$|"
@@ -150,17 +170,26 @@ CURRENCIES = frozenset(
 SQUARE = re.compile(r"^(?:square|sq\.?)\s+|^(?:sq)(?=\s)", re.IGNORECASE)
 CUBIC = re.compile(r"^(?:cubic|cu\.?)\s+", re.IGNORECASE)
 POWERED = re.compile(r"\s*(?:\^\s*\{?\s*(-?\d)\s*\}?|(squared|cubed)\b)")
-UNIT_FRACTION = re.compile(r"\\frac\s*\{\s*([A-Za-zµ][\w^\s]*)\}\s*\{\s*([A-Za-zµ](?:[\w^\s*]|\\cdot)*)\}")
+UNIT_FRACTION = re.compile(
+    r"\\frac\s*\{\s*([A-Za-zµ](?:[\w^\s]|\^\{-?\d\})*)\}\s*\{\s*([A-Za-zµ](?:[\w^\s*]|\^\{-?\d\}|\\cdot)*)\}"
+)
 IN_PARENTHESES = re.compile(r"\(([^()]+)\)")
 BETWEEN_UNITS = re.compile(r"^(?:\\cdot|\*|\\times|·|⋅)\s*")
 OF_LIGHT = re.compile(r"(?<=eV)\s*/\s*c(?:\s*\^\s*\{?\s*2\s*\}?)?(?!\w)")  # a mass in MeV/c^2
-PREFIXES = {"p": -12, "n": -9, "µ": -6, "μ": -6, "m": -3, "k": 3, "M": 6, "G": 9}
+LETTERS = {
+    "C": {"Celsius", "coulomb", "charge"},
+    "F": {"Fahrenheit", "capacitance"},
+}  # which stand for several
+PREFIXES = {"f": -15, "p": -12, "n": -9, "µ": -6, "μ": -6, "m": -3, "k": 3, "M": 6, "G": 9}
 PREFIXED = {
+    "F": "F", "H": "H", "pc": "pc", "Wb": "Wb", "Bq": "Bq", "Gy": "Gy", "Sv": "Sv", "Ci": "Ci", "Da": "Da",
+    "lm": "lm", "S": "S", "G": "G", "m": "m", "g": "g", "s": "s", "L": "L",
     "C": "coulomb", "T": "tesla", "Ω": "ohm", "V": "volt", "A": "amp", "J": "joule", "W": "watt",
     "N": "newton", "Pa": "pascal", "eV": "eV", "Hz": "hertz", "mol": "mol", "bar": "bar",
 }  # fmt: skip
 WORD = re.compile(
-    r"(?:°[CF]|US\$|[$€£¥₹₩₽¢Ω]|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+|[^\W\d_]+(?:['-][^\W\d_]*)*\.?)"
+    r"(?:°[CF]|US\$|[$€£¥₹₩₽¢Ω]|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+|[\u0900-\u0dff\u0e00-\u0e7f]+"
+    r"|[^\W\d_]+(?:['-][^\W\d_]*)*\.?)"
 )
 
 
@@ -185,7 +214,7 @@ def read_unit(text: str, plainly: bool = True) -> Unit | None:
         ):
             over, rest = True, re.sub(r"^(?:/|per\b|an?\b|each\b|every\b)\s*", "", rest)
             if not rest:
-                return unit
+                return None
             if inner := IN_PARENTHESES.match(rest):  # J/(mol K)
                 below = read_unit(inner[1])
                 if below is None:
@@ -217,7 +246,8 @@ def _next_unit(rest: str, plainly: bool) -> tuple[Unit, int, str] | None:
     if raised_to:
         power = {"squared": 2, "cubed": 3}.get(raised_to[2]) or int(raised_to[1])
         behind = behind[raised_to.end() :]
-    unit = unit_of(word[0], plainly)
+    is_inch = word[0].rstrip(".") == "in" and power != 1
+    unit = unit_of("inch" if is_inch else word[0], plainly)
     return None if unit is None else (unit, power, behind.lstrip(" ,;"))
 
 
@@ -231,20 +261,23 @@ def unit_of(word: str, plainly: bool = True) -> Unit | None:
         return None
     if name in ABROAD:
         return unit_of(ABROAD[name])
-    if name in COUNTERS or name == "C":  # Celsius or coulomb
+    if name in COUNTERS:
         return Unit(Fraction(1), frozenset())
+    if name in LETTERS:
+        return Unit(Fraction(1), frozenset({(name, 1)}))
+    if name == "M":  # molar
+        return Unit(Fraction(1000), frozenset({("amount", 1), ("length", -3)}))
     if lower in SPEEDS:
         over, under = SPEEDS[lower]
         return _times(unit_of(over) or _noun(over), unit_of(under) or _noun(under), -1)
-    if len(name) == 2 and name[0] == "M" and name[1] == lower[1] and name not in KNOWN and lower in KNOWN:
+    if len(name) == 2 and name[0] == "M" and name not in KNOWN and lower in KNOWN and name != "Mi":
         return None  # Mg is no mg
     for spelling in (name, lower):
         if spelling in KNOWN and (len(spelling) > 1 or spelling == name):
-            factor, dimension = KNOWN[spelling]
-            return Unit(factor, frozenset({(dimension, 1)}))
+            return _of_size(*KNOWN[spelling])
     if len(name) > 1 and name[0] in PREFIXES and name[1:] in PREFIXED:
         factor, dimension = KNOWN[PREFIXED[name[1:]]]
-        return Unit(factor * Fraction(10) ** PREFIXES[name[0]], frozenset({(dimension, 1)}))
+        return _of_size(factor * Fraction(10) ** PREFIXES[name[0]], dimension)
     pair = name.split("-")
     if len(pair) == 2 and all(part in KNOWN for part in pair):  # ft-lb
         one, other = (Unit(KNOWN[p][0], frozenset({(KNOWN[p][1], 1)})) for p in pair)
@@ -255,10 +288,19 @@ def unit_of(word: str, plainly: bool = True) -> Unit | None:
         return None
     if lower in EMPTY or lower in NO_UNIT or lower.endswith("ly"):
         return Unit(Fraction(1), frozenset())
+    if re.fullmatch(r"[A-Z]{2,4}s|pcs", name):  # CDs
+        return _noun(lower)
     is_word = not lower.isascii() or set(lower) & set("aeiouy")
     if len(lower) < 3 or not is_word:
         return None
     return _noun(lower)
+
+
+def _of_size(factor: Fraction, dimension: str) -> Unit:
+    """A unit of a dimension. A litre is a cubic decimetre."""
+    if dimension == "volume":
+        return Unit(factor / 1000, frozenset({("length", 3)}))
+    return Unit(factor, frozenset({(dimension, 1)}))
 
 
 def _noun(word: str) -> Unit:

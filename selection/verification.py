@@ -20,7 +20,7 @@ from cluster.own_modules import import_module, own_folders
 from selection.choices import told_choice
 from selection.comparison import COMPARISONS, UnreadableReference
 from selection.extraction import extract_final, stands_alone
-from selection.opposites import opposed
+from selection.opposites import opposed, swapped
 from selection.typography import composed
 
 # an answer that cannot be read is unparsed and never wrong; an unreadable reference has its own state
@@ -150,7 +150,7 @@ def judge(text: str, given: str | tuple[str, ...], settings: VerifySettings, row
         try:
             is_same = compare(got, final, settings.tolerance)
             is_read = settings.method in ("math", "numeric") and got != final
-            is_doubtful = is_same and is_read and opposed(got, final)
+            is_doubtful = is_same and is_read and (opposed(got, final) or swapped(got, final))
             found.append(None if is_doubtful else is_same)
         except UnreadableReference as error:
             reason = f"the reference {reference[:60]!r} is {error}"
@@ -167,10 +167,27 @@ NO_ANSWERS = re.compile(r"<(tool_call|tool_response|reasoning)>.*?</\1>", re.DOT
 END_OF_PROOF = re.compile(r"[\s$]*(?:\\(?:black)?square|\\qed|[∎□■]|Q\.E\.D\.?)[\s$.]*\Z")
 
 
+CHANNEL = re.compile(
+    r"<\|channel\|>\s*(\w+)[^<]*<\|message\|>(.*?)(?=<\|(?:end|return|call|start|channel)\|>|\Z)", re.DOTALL
+)
+
+
+def final_channel(text: str) -> str:
+    """What a text with channels says in its final one. Empty if it says nothing there.
+
+    >>> final_channel("<|channel|>analysis<|message|>17?<|end|><|channel|>final<|message|>18")
+    '18'
+    """
+    channels = CHANNEL.findall(text)
+    return next((said for name, said in reversed(channels) if name == "final"), "" if channels else text)
+
+
 def result_in(text: str, settings: VerifySettings) -> tuple[str | None, bool]:
     """The final answer of a text, as it stands there, and whether a mark tells where it stands. None if there
     is none.
     """
+    if "<|channel|>" in text:
+        text = final_channel(text)
     said = split_reasoning(text)[1]  # reasoning is no answer
     if "</" in said:
         said = NO_ANSWERS.sub("", said)

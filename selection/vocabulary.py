@@ -30,9 +30,10 @@ TELLING = words(
     fifths sixth sixths eighth eighths tenth tenths hundredth hundredths
     thousandth thousandths twice double doubled triple tripled thrice dozen
     score hundred thousand million billion trillion hundreds thousands point percent percentage negative
-    positive one two three four five six seven eight nine ten eleven twelve step steps chapter section
+    positive one two three four five six seven eight nine ten eleven twelve step chapter section
     question problem option choice answer line number equation figure table base except instead however
-    though although vs versus ratio
+    though although vs versus ratio excluded rejected extraneous invalid onward onwards upward upwards
+    too think believe unverified unconfirmed disputed
     """
 )
 FUNCTIONS = words(

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from cluster.errors import BadInput
 from selection.checking import Verifier
 from selection.comparison import read_number
-from selection.extraction import MARKS, extract_final
+from selection.extraction import extract_final
+from selection.marks import MARKS
 from selection.verification import Case, VerifySettings, judge, unreadable
 from tests.patience import slowness
 

@@ -40,7 +40,7 @@ FINALS: dict[str, str] = {
 ! | 121 | 2 hours
 ? | 36 | 3 feet
 ? | 10 N | 10 kg·m/s²
-? | 500 mL | 500 cm^3
+= | 500 mL | 500 cm^3
 ? | 300 | 300K
 = | -1250 | ($1,250)
 ~ | 1250 | ($1,250)
@@ -73,7 +73,7 @@ FINALS: dict[str, str] = {
 = | \frac{\sqrt3}{2} | \sin 60^\circ
 ~ | 2020-02-04 | 2020-01-05
 = | 2020-02-04 | 2020-02-04
-? | 30 | 30 mpg
+= | 30 | 30 mpg
 ? | none | 0
 """,
     "math said plainly": r"""

@@ -23,7 +23,7 @@ from jobs.run.views import View
 from selection.checking import process_verifier
 from selection.verification import Case, Verdict, VerifySettings, load_function
 
-VERSION = 6
+VERSION = 7
 SHARD_SIZE = 2000
 LARGE_SHARD_SIZE = ROWS  # for a request that is read by slice, because a check takes microseconds
 QUICK = ("exact", "numeric", "choice")
