@@ -25,7 +25,7 @@ from cluster.errors import BadInput
 from cluster.halving import run_halving
 from cluster.memory import keep_freed_memory
 from cluster.models.branching import Layout, Tree, forward, sharing
-from cluster.models.positions import context_length, steady_positions, stretched_above
+from cluster.models.positions import context_length, declared_length, steady_positions, stretched_above
 from cluster.models.proof import SCORING, prove
 from cluster.models.rendering import Rendered
 from cluster.progress import tell
@@ -137,7 +137,7 @@ class Scorer:
         self.layer = find_layer(model, target_layer)
         self.proof = prove(model, SCORING)
         self.shares = self.proof.allows("sharing")
-        self.context_length = context_length(model)
+        self.context_length, self.declared_length = context_length(model), declared_length(model)
         self.special_ids = np.array(sorted(special_ids), dtype=np.int64)
         self.stretched_above = stretched_above(model)
         self.alone_above = self.stretched_above if self.shares or self.proof.allows("padding") else 0

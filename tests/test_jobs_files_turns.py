@@ -125,7 +125,7 @@ def test_every_layout_is_a_conversation_up_to_its_answer(
             "tool call",
         ),
         (
-            {"messages": [*TALK[:2], {"role": "assistant", "content": "<think>x</think>a", "thinking": "x"}]},
+            {"messages": [*TALK[:2], {"role": "assistant", "content": "<think>y</think>a", "thinking": "x"}]},
             "twice",
         ),
         ({"messages": [*TALK[:2], {"role": "assistant", "content": "", "refusal": "no"}]}, "refusal"),
@@ -145,7 +145,7 @@ def test_every_layout_is_a_conversation_up_to_its_answer(
         ({"messages": '[{"role": "user"', "question": "q"}, "messages that are a text, and no JSON"),
         ({"question": "q", "answer": "a", "system": ["s"]}, "a system text that is no text"),
         ({"question": "q", "answer": "a", "reasoning": ["r"]}, "reasoning that is no text"),
-        ({"question": "q", "answer": "a", "reasoning": "</think>x"}, "reasoning twice"),
+        ({"question": "q", "answer": "a", "reasoning": "y</think>x"}, "reasoning twice"),
     ],
 )
 def test_what_no_conversation_holds_is_refused_by_name(row: dict[str, Any], reason: str) -> None:

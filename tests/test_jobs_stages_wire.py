@@ -233,7 +233,7 @@ def test_an_errors_words_are_kept_whatever_they_stand_in(body: bytes, status: in
 def test_which_statuses_are_asked_again_and_which_may_hold_for_all() -> None:
     kinds = {status: refused_with(status, "") for status in range(300, 600)}
     assert {s for s, p in kinds.items() if not p.is_final} == {408, 409, 425, 429, *range(500, 600)}
-    assert {s for s, p in kinds.items() if p.is_of_teacher} == {402, 403, 404, 405, 407, 410}
+    assert {s for s, p in kinds.items() if p.is_of_teacher} == {400, 402, 403, 404, 405, 407, 410, 422}
 
 
 @pytest.mark.parametrize(

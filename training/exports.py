@@ -5,6 +5,7 @@ saved. So every export is loaded again. It gets its name only if its logits on a
 student. The probe's texts are short, so it does not find a difference that only shows in long texts.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from cluster.models.loading import DType, ModelSource, add_adapter, load_model
 from cluster.models.plain_way import TOLERANCE, difference, plain_logits
 from cluster.storage import Place
 
+GENERATION = "generation_config.json"
 ADAPTER = "adapter"  # the adapter's folder, inside the directory of the merged weights
 
 
@@ -68,6 +70,7 @@ def export_model(
     directory: Place,
     source: ModelSource,
     probe: Probe,
+    stop_ids: Sequence[int] = (),
 ) -> None:
     """Write a Hugging Face directory with safetensors weights. Locally it gets its name only when it is whole
     and has been compared.
@@ -79,6 +82,7 @@ def export_model(
         directory: replaced if it exists.
         source: the base that an adapter is merged into, on the CPU in float32: merged in bfloat16, most of a
             small update would be rounded away. Code that travels with it is trusted as it is there.
+        stop_ids: the tokens at which a turn of the student ends. `generate` stops at them too.
 
     Raises:
         NotWhatWasTrained: the export, or the base under the saved adapter, is another model.
@@ -92,10 +96,27 @@ def export_model(
         model.save_pretrained(partial, state_dict=dict(state))
         dtype = _name_of(probe.dtype)
     tokenizer.save_pretrained(partial)
+    stop_at(partial, stop_ids)
     exported = ModelSource(str(partial), dtype, trust_remote_code=source.trust_remote_code)
     probe.compare(load_model(exported), "the export")
     free_memory()
     directory.take(partial)
+
+
+def stop_at(directory: Path, stop_ids: Sequence[int]) -> None:
+    """Add tokens to those at which a saved model's `generate` stops. A model that was made from a base often
+    ends a text with another token than the template ends a turn with.
+    """
+    file = directory / GENERATION
+    config = json.loads((directory / "config.json").read_text())
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    own = {name: config[name] for name in names if config.get(name) is not None}
+    about = json.loads(file.read_text()) if file.is_file() else own
+    known = about.get("eos_token_id")
+    ends = known if isinstance(known, list) else [] if known is None else [known]
+    further = [int(i) for i in stop_ids if i not in ends]
+    if further:
+        file.write_text(json.dumps(about | {"eos_token_id": [*ends, *further]}, indent=2) + "\n")
 
 
 def _merge(partial: Path, source: ModelSource, probe: Probe) -> None:

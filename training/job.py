@@ -24,7 +24,7 @@ class TrainJob:
     Several trainings may share one optimizer and one schedule, for example short rounds. A job with
     `keeps_optimizer` writes its whole training state to `optimizer/`. A job whose `carried` names that place
     continues from there. Its steps are counted from `first` in a schedule of `schedule_steps`. `frozen` is a
-    model that the objective reads and that is not trained.
+    model that the objective reads and that is not trained. Exports stop at `stop_ids` too.
 
     With `until`, this attempt ends after that many steps with a checkpoint, an export to `step-<until>/` and
     a file `PAUSED-<until>.json`. The same job without `until`, or with a later one, continues from there to
@@ -46,6 +46,7 @@ class TrainJob:
     schedule_steps: int | None = None
     frozen: ModelSource | None = None
     objective: ObjectiveSettings = CROSS_ENTROPY
+    stop_ids: tuple[int, ...] = ()
 
     @property
     def steps(self) -> int:

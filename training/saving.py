@@ -65,7 +65,7 @@ def export(job: TrainJob, worker: Worker, student: "Student", tokenizer: Any, di
     problem = [""]
     if worker.rank == 0:
         try:
-            export_model(model, tokenizer, state, directory, job.source, probe)
+            export_model(model, tokenizer, state, directory, job.source, probe, job.stop_ids)
         except NotWhatWasTrained as error:
             problem = [str(error)]
     dist.broadcast_object_list(problem)

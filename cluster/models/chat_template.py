@@ -78,7 +78,7 @@ def template_text(chat_template: str | None, named: tuple[str, ...] = ()) -> str
         expected = "a .jinja file, or one of " + ", ".join(["plain", *named])
         raise BadInput("no chat template there", chat_template, expected, "check chat_template")
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(
             "the chat template is no text", path, "a Jinja file in UTF-8", "save it again as UTF-8"

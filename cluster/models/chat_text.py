@@ -23,7 +23,16 @@ SENTINEL = "an answer"
 EMPTY, CLOSED = re.compile(""), re.compile(r"\s*</think>\s*")
 # A fixed date for templates that print today's date: the same question must give the same ids tomorrow.
 FIXED_DATE = "26 Jul 2024"
-FIXED_DATE_MACRO = "{%- macro strftime_now(pattern) -%}" + FIXED_DATE + "{%- endmacro -%}"
+DATE_PARTS = {
+    "%Y": "2024", "%m": "07", "%d": "26", "%B": "July", "%b": "Jul", "%A": "Friday", "%a": "Fri", "%y": "24",
+    "%-d": "26", "%-m": "7", "%e": "26", "%j": "208", "%H": "00", "%M": "00", "%S": "00", "%F": "2024-07-26",
+}  # fmt: skip
+# The last expression keeps a new line at the beginning of the template behind it.
+FIXED_DATE_MACRO = (
+    "{%- macro strftime_now(pattern) %}{{ pattern"
+    + "".join(f"|replace('{part}', '{told}')" for part, told in DATE_PARTS.items())
+    + " }}{%- endmacro %}{{ '' }}"
+)
 
 
 class ChatText:

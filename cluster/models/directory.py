@@ -12,7 +12,11 @@ from safetensors import SafetensorError, safe_open
 from cluster.errors import BadInput
 from cluster.storage import local_copy, refuse_special
 
-INDEX = "model.safetensors.index.json"
+INDEX, ADAPTER_CONFIG = "model.safetensors.index.json", "adapter_config.json"
+OTHER_HEADS = (
+    "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForRewardModel",
+    "RewardModel", "ForMaskedLM",
+)  # fmt: skip
 
 
 def check_model_directory(path: str) -> None:
@@ -33,21 +37,63 @@ def check_model_directory(path: str) -> None:
             )
         return
     if not (folder / "config.json").is_file():
-        raise BadInput(
-            "not a model directory",
-            path,
-            "a config.json inside it",
-            "point at the directory that holds config.json",
-        )
+        raise _no_model(path, folder)
     for entry in sorted(folder.iterdir()):
         refuse_special(entry)
-    if not isinstance(_read_json(folder / "config.json"), dict):
+    config = _read_json(folder / "config.json")
+    if not isinstance(config, dict):
         raise BadInput(
             f"{folder / 'config.json'} is not a JSON object", "", "a configuration", "copy it again"
         )
+    _refuse_other_heads(path, config)
+    if (folder / ADAPTER_CONFIG).is_file():
+        has_weights = any(folder.glob("model*.safetensors"))
+        raise _both(path) if has_weights else _no_model(path, folder)
     _refuse_pickles(path, folder)
     for file in _weights(folder):
         _refuse_half(file)
+
+
+def _no_model(path: str, folder: Path) -> BadInput:
+    """What a directory holds instead of a model."""
+    if (folder / ADAPTER_CONFIG).is_file():
+        about = _read_json(folder / ADAPTER_CONFIG)
+        base = about.get("base_model_name_or_path") if isinstance(about, dict) else None
+        return BadInput(
+            f"{path} holds an adapter, and no model",
+            f"its base is {base}",
+            "whole weights",
+            "merge it once: PeftModel.from_pretrained(base, path).merge_and_unload().save_pretrained(...)",
+        )
+    if folder.is_file():
+        return BadInput("a model is a directory", path, "the directory that holds config.json", "")
+    inside = sorted(p.parent.relative_to(folder) for p in folder.glob("*/config.json"))
+    inside = inside or sorted(p.parent.relative_to(folder) for p in folder.glob("snapshots/*/config.json"))
+    hint = f"such as {folder / inside[-1]}" if inside else "point at the directory that holds config.json"
+    return BadInput("not a model directory", path, "a config.json inside it", hint)
+
+
+def _both(path: str) -> BadInput:
+    return BadInput(
+        "whole weights and an adapter lie in one directory, and transformers would lay the adapter on top",
+        path,
+        "one of the two",
+        "move adapter_config.json and adapter_model.safetensors away if the weights are merged already",
+    )
+
+
+def _refuse_other_heads(path: str, config: dict[str, Any]) -> None:
+    """Refuse a model that was trained to do something else than to write, such as a reward model.
+
+    Raises:
+        BadInput: its configuration says so.
+    """
+    names = config.get("architectures")
+    for name in names if isinstance(names, list) else ():
+        if str(name).endswith(OTHER_HEADS):
+            raise BadInput(
+                f"{path} is no model that writes", name, "a causal language model", "check the path"
+            )
 
 
 def _refuse_pickles(path: str, folder: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -59,6 +60,20 @@ class Message:
         return turn
 
 
+def _answered_by(turn: Mapping[str, Any], calls: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The call that a tool's turn answers: the one with its id, else the first one without an id and with its
+    name, else the first one that fits neither worse.
+    """
+    wanted, name = turn.get("tool_call_id"), turn.get("name")
+    if wanted:
+        found = next((call for call in calls if call.get("id") == wanted), None)
+        if found is not None:
+            return found
+        calls = [call for call in calls if not call.get("id")]
+    named = [call for call in calls if name and call["function"]["name"] == name]
+    return next(iter(named or calls), None)
+
+
 Conversation = tuple[Message, ...]
 
 
@@ -98,15 +113,23 @@ class Prompt:
         """The turns as OpenAI-compatible servers take them. Arguments are text, and every call and the turn
         that answers it have an id. Reasoning of earlier turns is left out, because servers refuse or drop it.
         """
-        turns, unanswered, count = [turn.for_server() for turn in self.turns], list[str](), 0
+        turns = [turn.for_server() for turn in self.turns]
+        taken = {str(call["id"]) for turn in turns for call in turn.get("tool_calls", ()) if call.get("id")}
+        taken |= {str(turn["tool_call_id"]) for turn in turns if turn.get("tool_call_id")}
+        free = (name for k in count(1) if (name := f"call_{k}") not in taken)
+        open_calls: list[dict[str, Any]] = []
         for turn in turns:
-            for call in turn.get("tool_calls", ()):
-                count += 1
-                call.setdefault("id", f"call_{count}")
-                unanswered.append(call["id"])
+            open_calls += turn.get("tool_calls", ())
             if turn["role"] == "tool":
-                first = unanswered.pop(0) if unanswered else ""
-                turn.setdefault("tool_call_id", first)
+                call = _answered_by(turn, open_calls)
+                own = turn.get("tool_call_id") or (call or {}).get("id") or next(free)
+                turn["tool_call_id"] = own
+                if call is not None:
+                    call.setdefault("id", own)
+                    open_calls.remove(call)
+        for call in (call for turn in turns for call in turn.get("tool_calls", ())):
+            if not call.get("id"):
+                call["id"] = next(free)
         return turns
 
     def tools_for_server(self) -> list[dict[str, Any]]:

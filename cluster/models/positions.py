@@ -10,6 +10,15 @@ RESERVED_POSITIONS = 2  # rows that some families' position tables have beyond t
 MADE_AS_LONG_AS_DECLARED = ("mpt",)
 
 
+def declared_length(model: Any) -> int | None:
+    """How many positions a model's configuration declares. None if it declares none. Beyond them a model
+    whose positions are computed still gives numbers, which it was not trained to give.
+    """
+    config = model.config.get_text_config()
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+    return next((v for v in (getattr(config, name, None) for name in names) if isinstance(v, int)), None)
+
+
 def context_length(model: Any) -> int | None:
     """The most tokens of a model whose positions are in a table. None if positions are computed, so that only
     quality limits the length.
@@ -17,9 +26,7 @@ def context_length(model: Any) -> int | None:
     A table is an embedding or a tensor named after positions with as many rows as the configuration has
     positions, or the two or so more that some families reserve.
     """
-    config = model.config.get_text_config()
-    names = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
-    declared = next((v for v in (getattr(config, name, None) for name in names) if isinstance(v, int)), None)
+    config, declared = model.config.get_text_config(), declared_length(model)
     if declared is None or config.model_type in MADE_AS_LONG_AS_DECLARED:
         return declared
     words = {id(m) for m in (model.get_input_embeddings(), model.get_output_embeddings())}

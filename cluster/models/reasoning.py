@@ -8,6 +8,13 @@ import re
 REASONED = re.compile(r"\s*<think>(?P<reasoning>.*?)</think>(?P<content>.*)", re.DOTALL)
 OPENED = re.compile(r"<think>\s*\Z")
 INVENTED = re.compile(r"\s*<think>\s*</think>\s*")
+SAID_TAG = re.compile(r"\[/?THINK\]|</?(?:think|thinking|thought|reasoning|tool_call|tool_calls|answer)>")
+CHANNEL_TOKENS = frozenset({"<|channel|>", "<|message|>", "<|start|>", "<|end|>"})  # of gpt-oss
+CHANNEL = re.compile(
+    r"(?:<\|start\|>\w*)?<\|channel\|>\s*(\w+)[^<]*<\|message\|>(.*?)(?:<\|end\|>|(?=<\|start\|>"
+    r"|<\|channel\|>)|\Z)",
+    re.DOTALL,
+)
 OPENING, CLOSING = "<think>", "\n</think>\n\n"
 
 
@@ -31,6 +38,23 @@ def split_reasoning(answer: str) -> tuple[str | None, str]:
     if answer.lstrip().startswith(OPENING):
         return answer.lstrip().removeprefix(OPENING).strip(), ""
     return None, answer
+
+
+def without_channels(text: str) -> str:
+    """An answer in channels as one that holds its reasoning: what it says in the final one, and before it in
+    think tags what it says in others. A text without channels stays as it is.
+
+    >>> without_channels("<|channel|>analysis<|message|>3+4<|end|><|channel|>final<|message|>A:7")
+    '<think>\\n3+4\\n</think>\\n\\nA:7'
+    """
+    channels = CHANNEL.findall(text)
+    if not channels:
+        return text
+    thought = "\n".join(said.strip() for name, said in channels if name != "final")
+    final = "".join(said for name, said in channels if name == "final")
+    if not final:
+        return f"{OPENING}{thought}"
+    return with_reasoning(thought or None, final)
 
 
 def with_reasoning(reasoning: str | None, content: str) -> str:

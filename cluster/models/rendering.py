@@ -31,7 +31,14 @@ from cluster.models.chat_template import choose_template
 from cluster.models.chat_text import ChatText, refuse_another_start
 from cluster.models.kept import pieces_in, refuse_lost, said_until, texts_of
 from cluster.models.messages import Message, Prompt, ToolCall, plain, read_calls, write_calls
-from cluster.models.reasoning import OPENED, split_reasoning, with_reasoning
+from cluster.models.reasoning import (
+    CHANNEL_TOKENS,
+    OPENED,
+    SAID_TAG,
+    split_reasoning,
+    with_reasoning,
+    without_channels,
+)
 
 Compat = Literal["ours", "reference"]
 RENDERING_VERSION = 3
@@ -41,6 +48,8 @@ PROBES = (
     ("Say <hi> & go.", "first line\nsecond  line"),
     ("naïve – 数?", "$x^{2}$ \\boxed{7}"),
 )
+TAG = re.compile(r"</?[A-Za-z_]+>")  # what an answer itself may hold: <think>, </tool_call>
+ANCHORS = ("\n", ">", ".")
 THINKING_PROBE = ("2+2?", "<think>2 and 2</think>4")
 
 
@@ -106,11 +115,43 @@ class Renderer:
         self.tokenizer, self.compat, self.template_kwargs = tokenizer, compat, dict(template_kwargs or {})
         self.template = choose_template(tokenizer, chat_template)
         self._chat = ChatText(tokenizer, self.template, self.template_kwargs)
-        marked = {i: str(t) for i, t in getattr(tokenizer, "added_tokens_decoder", {}).items() if t.special}
-        self.special_ids = frozenset(tokenizer.all_special_ids) | frozenset(marked)
-        texts = {text for text in [*tokenizer.all_special_tokens, *marked.values()] if text}
+        self._added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+        marked = {i for i, t in self._added.items() if t.special}
+        named = {*tokenizer.all_special_ids} - ({tokenizer.pad_token_id} - {*marked, *self._ends})
+        self.special_ids = frozenset(named) | marked
+
+    @cached_property
+    def _specials(self) -> "re.Pattern[str]":
+        """What no text may hold: special tokens, and the template's markers."""
+        ids = sorted(self.special_ids | self.marker_ids)
+        texts = {str(text) for text in self.tokenizer.convert_ids_to_tokens(ids) if text}
+        texts |= {str(self._added[i]) for i in ids if i in self._added and str(self._added[i])}
         longest_first = sorted(texts, key=len, reverse=True)  # one search for all: some have hundreds
-        self._specials = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    @property
+    def _ends(self) -> set[int]:
+        """The tokens that begin or end a text. A pad token that is none of them, nor marked as special, is an
+        ordinary word that somebody chose for padding.
+        """
+        ids = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.unk_token_id)
+        return {i for i in ids if i is not None}
+
+    @cached_property
+    def marker_ids(self) -> frozenset[int]:
+        """Added tokens that the template writes around turns and that the tokenizer does not call special, as
+        in some distilled models. In a text they would forge a turn too.
+        """
+        texts = {i: str(t) for i, t in self._added.items() if i not in self.special_ids}
+        texts = {i: text for i, text in texts.items() if text.strip() and not TAG.fullmatch(text)}
+        if self.compat == "reference" or not texts:
+            return frozenset()
+        try:
+            prompt = plain(PROBES[0][0])
+            written = self._chat.text(prompt, Message("assistant", PROBES[0][1])) + self._chat.opening(prompt)
+        except Unrenderable:
+            return frozenset()
+        return frozenset(i for i, text in texts.items() if text in written)
 
     def _prompt(self, question: str | Prompt, system: str | None) -> Prompt:
         asked = plain(question, system) if isinstance(question, str) else question
@@ -140,7 +181,7 @@ class Renderer:
         answer.
         """
         rendered = self.conversation(*PROBES[0])
-        ends = {rendered.ids[rendered.answer_end - 1]} & self.special_ids
+        ends = {rendered.ids[rendered.answer_end - 1]} & (self.special_ids | self.marker_ids)
         return frozenset(ends | {i for i in [self.tokenizer.eos_token_id] if i is not None})
 
     @cached_property
@@ -165,8 +206,33 @@ class Renderer:
         """A generated answer's ids as the text that `conversation` takes. If the prompt had opened a think
         tag, it is added.
         """
-        text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        told = {i for i in ids if i in self._told}
+        if told:
+            kept = [i for i in ids if i in told or i not in self.special_ids]
+            text = without_channels(str(self.tokenizer.decode(kept, skip_special_tokens=False)))
+        elif self.tokenizer.pad_token_id not in self.special_ids:
+            kept = [i for i in ids if i not in self.special_ids]
+            text = str(self.tokenizer.decode(kept, skip_special_tokens=False))
+        else:
+            text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
         return f"<think>{text}" if self.opens_thinking else text
+
+    @cached_property
+    def _told(self) -> frozenset[int]:
+        """Special tokens that belong to what an answer says: tags of reasoning and calls, and channels."""
+        texts = zip(
+            sorted(self.special_ids),
+            self.tokenizer.convert_ids_to_tokens(sorted(self.special_ids)),
+            strict=True,
+        )
+        tags = {i: str(text) for i, text in texts}
+        ends = {i for i in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id) if i is not None}
+        is_harmony = "<|channel|>" in tags.values()
+        return frozenset(
+            i
+            for i, text in tags.items()
+            if i not in ends and (SAID_TAG.fullmatch(text) or (is_harmony and text in CHANNEL_TOKENS))
+        )
 
     def prompt(self, question: str | Prompt, system: str | None = None) -> tuple[int, ...]:
         """Token ids from which an answer is generated.
@@ -204,6 +270,15 @@ class Renderer:
         if self.compat == "reference":
             return self._reference(prompt, answer, read_calls(calls))
         return self._answered([], "", prompt, answer, calls)[0]
+
+    def end_of_text(self, rendered: Rendered) -> int:
+        """Where an answer ends without the tokens that end its turn."""
+        end = rendered.answer_end
+        while (
+            end - 1 > rendered.prompt_length and rendered.ids[end - 1] in self.special_ids | self.marker_ids
+        ):
+            end -= 1
+        return end
 
     def trajectory(
         self, question: str | Prompt, turns: Sequence[Message], limit: int | None = None, cuts: bool = False
@@ -293,7 +368,21 @@ class Renderer:
         if not more:
             return ids
         whole = self._encode(text + more, start=True)
-        return whole if whole[: len(ids)] == ids else ids + self._encode(more, start=False)
+        return whole if whole[: len(ids)] == ids else ids + self._encode_behind(more)
+
+    def _encode_behind(self, text: str) -> list[int]:
+        """The ids of a text that stands behind another one. Some tokenizers put a space before any text,
+        which they would put in here too.
+        """
+        ids = self._encode(text, start=False)
+        first = self.tokenizer.convert_ids_to_tokens(ids[:1])
+        if self.compat == "reference" or not first or not str(first[0]).startswith("▁") or text[:1].isspace():
+            return ids
+        for anchor in ANCHORS:
+            before, both = self._encode(anchor, start=False), self._encode(anchor + text, start=False)
+            if both[: len(before)] == before:
+                return both[len(before) :]
+        return ids
 
     def _with_end_of_turn(
         self,
@@ -311,7 +400,8 @@ class Renderer:
         pieces = (pieces_in(rest, kept[0], kept[1], calls) if calls else kept) or kept
         said = said_until(rest, pieces, self._specials)
         before = len(self._specials.findall(rest[:said]))
-        specials = [i for i in range(prompt_length, len(ids)) if ids[i] in self.special_ids]
+        ends = self.special_ids | self.marker_ids
+        specials = [i for i in range(prompt_length, len(ids)) if ids[i] in ends]
         if len(specials) > before:
             # a call may end before the turn does; a turn may end in several adjacent tokens
             last = len(specials) - 1 if calls else before

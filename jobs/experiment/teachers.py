@@ -99,6 +99,12 @@ class EndpointTeacher(Section):
     budget_usd: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
+    def _asks_for_one_answer(self) -> "EndpointTeacher":
+        if self.extra_body.get("n") not in (None, 1) or self.extra_body.get("stream"):
+            raise ValueError("extra_body: a call gives one whole answer; generate.samples asks for more")
+        return self
+
+    @model_validator(mode="after")
     def _budget_has_prices(self) -> "EndpointTeacher":
         if self.budget_usd is not None and not (
             self.usd_per_million_input_tokens or self.usd_per_million_output_tokens

@@ -20,13 +20,14 @@ from jobs.files.columns import (
     first_value,
     id_of,
     teacher_of,
+    with_one_rank,
 )
 from jobs.files.json_rows import OnBroken
 from jobs.files.questions import question_id_of
 from jobs.files.refusals import NO_ANSWER, NO_REFERENCE, LeftOut, Missing, NotUnderstood, told_of
 from jobs.files.rows import read_rows, unread_in
 from jobs.files.trajectories import WhichTurns, question_and_turns
-from jobs.files.turns import ALPACA, COLUMNS, refuse_skipped, turns_of
+from jobs.files.turns import COLUMNS, refuse_skipped, turns_of
 from jobs.files.values import as_text, is_nothing
 
 USUAL = Fields()
@@ -162,7 +163,8 @@ def each_answer_of(
     left_out = {name: LeftOut(path) for name in told}
     teachers: Counter[str] = Counter()
     is_anybody, is_usual = None in told, fields == USUAL
-    for place, row in read_rows(path, on_broken):
+    rows = read_rows(path, on_broken)
+    for place, row in rows if fields.answer is not None else with_one_rank(rows):
         teacher = teacher_of(row, fields.teacher)
         if teacher is not None:
             teachers[teacher] += 1
@@ -297,9 +299,10 @@ def answer_and_references(
     names = [name for name in REFERENCE_NAMES if name != answer]
     gold = first_value(row, reference, names)
     golds = [as_text(g) for g in (gold if isinstance(gold, list) else [gold]) if not is_nothing(g)]
-    if answer is None and reference is None and turns.layout in (ALPACA, COLUMNS):
-        of_answer = next((n for n in ANSWER_NAMES if not is_nothing(row.get(n))), None)
-        if of_answer is not None and of_answer == next((n for n in names if not is_nothing(row.get(n))), ""):
+    if answer is None and reference is None:
+        of_answer = next((n for n in ANSWER_NAMES if not is_nothing(row.get(n))), "")
+        of_reference = next((n for n in names if not is_nothing(row.get(n))), "")
+        if of_answer and of_answer == of_reference and _answered_by(row, of_answer):
             remedy = "name them with --answer-field and --reference-field"
             raise Missing("its reference for an answer", {of_answer: ""}, "two columns", remedy)
     found = turns.answer
@@ -308,6 +311,15 @@ def answer_and_references(
     if None in golds:
         raise NotUnderstood("a reference that is neither a value nor a list of values")
     return answer_text(found), tuple(begun(g) for g in golds if g is not None)
+
+
+def _answered_by(row: Mapping[str, Any], name: str) -> bool:
+    """Whether a row has no answer without this column."""
+    try:
+        rest = {key: value for key, value in row.items() if key != name}
+        return turns_of(rest, Fields(), is_learnt=False).answer is None
+    except NotUnderstood:
+        return True
 
 
 def body_of(prompt: Prompt) -> tuple[tuple[str, str], ...]:

@@ -2,7 +2,8 @@
 whole conversations.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 from jobs.files.values import as_text, is_nothing
@@ -30,6 +31,7 @@ ANSWER_RANKS = (
     ("output", "answer"),
 )
 ANSWER_NAMES = tuple(name for rank in ANSWER_RANKS for name in rank)
+FIRST_ROWS = 200  # which tell the column that a file keeps answers in
 ID_NAMES = ("question_id", "problem_id", "id")  # `id` may be that of a row
 TEACHER_NAMES = ("teacher", "teacher_name")
 NAMES_TEACHER = frozenset(TEACHER_NAMES)
@@ -76,3 +78,18 @@ def name_in(row: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> 
     """A name as text. A name that is an object is written as text, always in the same way."""
     value = first_value(row, named, usual)
     return None if value is None else as_text(value) or str(value)
+
+
+def with_one_rank(rows: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Rows without columns that hold no answer in their file. If some rows have `response`, a row that lacks
+    it has no answer: its `answer` is the reference. The first rows tell.
+    """
+    first = list(islice(rows, FIRST_ROWS))
+    best = any(isinstance(row, Mapping) and any(n in row for n in ANSWER_RANKS[0]) for _, row in first)
+    later = frozenset(name for rank in ANSWER_RANKS[1:] for name in rank)
+    for place, row in chain(first, rows):
+        is_other = best and isinstance(row, Mapping) and not any(n in row for n in ANSWER_RANKS[0])
+        if is_other and not later.isdisjoint(row) and "messages" not in row and "conversations" not in row:
+            yield place, {name: value for name, value in row.items() if name not in later}
+        else:
+            yield place, row

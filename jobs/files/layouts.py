@@ -17,7 +17,14 @@ import pandas as pd
 from cluster.errors import BadInput
 from cluster.models.messages import Conversation, Prompt, write_calls
 from jobs.files.answers import Row, answer_text, body_of
-from jobs.files.columns import ANSWER_NAMES, QUESTION_NAMES, id_of, teacher_of, value_at
+from jobs.files.columns import (
+    ANSWER_NAMES,
+    QUESTION_NAMES,
+    id_of,
+    teacher_of,
+    value_at,
+    with_one_rank,
+)
 from jobs.files.folders import SCORES_SUFFIX, listing, shard_of, teachers_of
 from jobs.files.json_rows import OnBroken
 from jobs.files.loaded import HUB, is_saved
@@ -81,7 +88,7 @@ def read_teacher_files(
     """
     reading = Reading(Answers(), limit, which=which)
     for source, name in sources_in(where, reading.found.notes):
-        left_out, named = reading.take_all(source, name, read_rows(source, on_broken))
+        left_out, named = reading.take_all(source, name, with_one_rank(read_rows(source, on_broken)))
         reading.found.notes += [*told_of_names(source, where, name, named), *left_out.first]
     return reading.done()
 

@@ -280,6 +280,14 @@ def _merged(before: Row, turn: Row) -> Row:
     return merged | ({"tool_calls": calls} if calls else {})
 
 
+def _thought_in(block: Any) -> str:
+    """The reasoning of a block: its text, or the texts of its summary."""
+    summary = block.get("summary")
+    if are_objects(summary):
+        return "\n".join(str(part.get("text") or "") for part in summary)
+    return text_in(block) if filled(block, "text", "thinking", "reasoning") else str(summary or "")
+
+
 def _without_blocks(turn: Row) -> list[Row]:
     """A turn whose content is a list of blocks. Results of tools become turns of their own before it, calls
     and thoughts fields of it. Other blocks stay, so that what is not text is refused by name.
@@ -310,7 +318,7 @@ def _without_blocks(turn: Row) -> list[Row]:
         elif kind == "tool_result":
             results.append(result_turn(block.get("content"), block.get("tool_use_id"), None))
         elif kind in ("thinking", "reasoning"):
-            thoughts.append(text_in(block) if filled(block, "text", "thinking", "reasoning") else "")
+            thoughts.append(_thought_in(block))
         elif kind in ("input_text", "output_text") or (
             kind is None and isinstance(block, Mapping) and "text" in block
         ):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.models.messages import Message, Role, ToolCall
+from cluster.models.reasoning import split_reasoning
 from cluster.models.repair import begun
 from jobs.files.agents import declared
 from jobs.files.openai_turns import CALLS, are_objects, openai_turns
@@ -132,11 +133,24 @@ def reasoning_of(turn: Mapping[str, Any], content: str) -> str | None:
     found = found or [text for text in [_details(turn.get(DETAILS))] if text]
     if not found:
         return None
-    if not isinstance(found[0], str) or any(other != found[0] for other in found):
+    if not isinstance(found[0], str) or any(
+        not isinstance(other, str) or other.strip() != found[0].strip() for other in found
+    ):
         raise NotUnderstood("reasoning that is no text, or stands in two fields")
-    if "<think>" in content or "</think>" in found[0]:
+    own = _without_tags(found[0])
+    if (said := split_reasoning(content)[0]) is not None and said == own.strip():
+        return None  # the content holds it too
+    if content.lstrip().startswith("<think>") or "</think>" in content or "</think>" in own:
         raise NotUnderstood("reasoning twice, in a field of its own and in think tags")
-    return found[0]
+    return own
+
+
+def _without_tags(reasoning: str) -> str:
+    """A reasoning without the think tags around it, which some engines leave in its field."""
+    bare = reasoning.strip()
+    if not bare.startswith("<think>") and not bare.endswith("</think>"):
+        return reasoning
+    return bare.removeprefix("<think>").removesuffix("</think>").strip("\n")
 
 
 def _details(given: Any) -> str:
@@ -181,7 +195,8 @@ def text_of(content: Any) -> str:
     texts = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-        if kind != "text" or not isinstance(part.get("text"), str):
+        is_bare = kind is None and isinstance(part, Mapping) and set(part) == {"text"}  # as Bedrock writes it
+        if (kind != "text" and not is_bare) or not isinstance(part.get("text"), str):
             raise NotUnderstood(f"a part of the content of type {kind}")
         texts.append(part["text"])
     return "".join(texts)
@@ -226,6 +241,7 @@ def _call(call: Any) -> ToolCall:
     if arguments is None and set(function) - {"name", "id", "type", "function", "index", *ARGUMENTS}:
         raise ValueError("arguments under an unknown name")
     read = {} if is_nothing(arguments) else _unwritten(arguments)
+    read = {} if read is None else read  # the JSON text null
     if not isinstance(read, dict) or is_nothing(function["name"]):
         raise ValueError("arguments are no object")
     return ToolCall(str(function["name"]), json.dumps(read, ensure_ascii=False), str(call.get("id") or ""))

@@ -34,6 +34,12 @@ from jobs.files.turn import (
 from jobs.files.values import as_text, is_no, is_nothing
 
 # Columns that hold a part of the question in well-known data sets (SQuAD, BoolQ, ARC, AQuA, Dolly ...).
+# what a model said, or why it said nothing, beside a column that may hold the reference
+UNREAD_ANSWERS = (
+    "responses", "samples", "generations", "completions", "candidates", "rollouts", "attempts", "attempt",
+    "generated_text", "model_response", "model_answer", "prediction", "predictions", "pred", "error",
+)  # fmt: skip
+IS_UNREAD = frozenset(UNREAD_ANSWERS)
 BESIDE = ("context", "passage", "choices", "options", "document", "documents", "instructions")
 IS_BESIDE, IS_QUESTION = frozenset(BESIDE), frozenset(QUESTION_NAMES)
 NAMES_OF_TURNS = ("messages", "conversations", "conversation")
@@ -94,7 +100,8 @@ def turns_of(
         refuse_marked(row, named.answer)
     if not is_nothing(row.get("chosen")) and not is_nothing(row.get("rejected")):
         raise NotUnderstood("a preference pair, which has two answers of which one is wrong")
-    layout, turns = _named(row, named) if named.question is not None else _found(row, answered)
+    reads_column = answered and named.answer is None
+    layout, turns = _named(row, named) if named.question is not None else _found(row, reads_column)
     said = _said_in(row, layout)
     if answered and (named.answer is not None or named.question is not None):
         own = _answer_named(row, named)
@@ -203,6 +210,8 @@ def _with_column(turns: list[Message], row: Mapping[str, Any], answered: bool) -
         NotUnderstood: the turns end with another answer.
     """
     names = [name for name in ANSWER_RANKS[0] if not is_nothing(row.get(name))]
+    if answered and names and are_objects(row[names[0]]) and turns and turns[-1].role != "assistant":
+        return [*turns, *turns_in(row[names[0]])]
     if not answered or not names or not isinstance(row[names[0]], str | int | float):
         return turns
     beside = said(row[names[0]], names[0], row)
@@ -344,10 +353,24 @@ def refuse_beside(row: Mapping[str, Any]) -> None:
             raise NotUnderstood(f"a column {name} beside the question: put it into the question's text")
 
 
+def refuse_another_answer(row: Mapping[str, Any], name: str) -> None:
+    """Refuse a column that may hold the reference if another one holds what a model said, or why it did not.
+
+    Raises:
+        NotUnderstood: with both columns.
+    """
+    for other in UNREAD_ANSWERS if not IS_UNREAD.isdisjoint(row) else ():
+        if not is_nothing(row.get(other)):
+            remedy = "name the one with the answer by fields.answer"
+            raise NotUnderstood(f"a column {other} beside {name}: {remedy}")
+
+
 def _answer_column(row: Mapping[str, Any]) -> list[Message]:
     rank = next((own for own in ANSWER_RANKS if any(name in row for name in own)), ())
     name = next((n for n in rank if not is_nothing(row.get(n))), None)
     if name is not None:
+        if rank != ANSWER_RANKS[0]:
+            refuse_another_answer(row, name)
         return [said(row[name], name, row)]
     calls = calls_of(row.get("tool_calls"))
     return [Message("assistant", "", reasoning_of(row, ""), calls)] if calls else []

@@ -11,6 +11,7 @@ import pandas as pd
 from cluster.errors import BadInput
 from jobs.results.outcome import Outcome
 from jobs.results.tables import first_scored, scas_settings
+from jobs.stages.scorer import beyond_line
 from selection.costs import COSTS, COSTS_OF_STATISTICS, CostSettings, aslec_casl
 from selection.ranking import Matched, agreement_table, match, order_table, stability_table
 from selection.teacher_costs import casl
@@ -126,6 +127,8 @@ def rank_answers(answers: pd.DataFrame, student: str, settings: RankSettings) ->
     stability = stability_table(matched, settings.draws, settings.seed)
     teachers = _teachers(matched, answers, own, settings)
     ranking = Ranking(student, settings, order, agreement, stability, teachers, len(matched.questions), [])
+    if "reason" in answers and (line := beyond_line(answers["reason"])):
+        ranking.warnings.append(line)
     ranking.warnings.extend(_warnings(ranking, matched, answers["question_id"].replace("", None).nunique()))
     return ranking
 

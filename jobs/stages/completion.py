@@ -18,24 +18,16 @@ from jobs.files.turn import calls_of, reasoning_of, text_of
 from jobs.stages.answers import MOST_TOKENS
 from jobs.stages.refusal import NoAnswer, Refused, error_in, words_of_body
 
-CUT_OFF = (
-    "length",
-    "max_tokens",
-    "max_length",
-    "max_output_tokens",
-    "max_completion_tokens",
-    "model_length",
-    "model_context_window_exceeded",
-    "error_limit",
-    "limit",
-    "incomplete",
+# parts of finish reasons that mean the answer was cut off
+CUT_OFF = re.compile(
+    r"length|(?<!rate_)limit(?!ed)|truncat|incomplete|not_finished|window_exceeded|max_?(?:\w+_)?tokens|maxpredict"
 )
 # parts of finish reasons that mean there is no answer; with the first group another call may succeed
 INTERRUPTED = re.compile(
     "abort|cancel|error|fail|insufficient|interrupt|malformed|network|timeout|timed_out|unexpected"
 )
 KEPT_BACK = re.compile(
-    "block|deny|denied|filter|guardrail|moderat|policy|prohibit|recitation|"
+    "black_?list|block|deny|denied|filter|guardrail|moderat|policy|prohibit|recitation|"
     "refus|safety|sensitive|spii|toxic|violat"
 )
 CHARACTERS_PER_TOKEN = 4  # used if a server reports no usage, so that a budget is still kept
@@ -64,6 +56,7 @@ class Reply:
         calls: the tool calls as JSON text.
         refusal: why the server withheld its answer. Empty if it did not.
         is_interrupted: whether another call may give an answer.
+        tells_finish: whether the server said how the answer ended.
         used: tokens of prompt and answer. None if the server does not report them.
     """
 
@@ -74,6 +67,7 @@ class Reply:
     refusal: str
     used: tuple[int, int] | None
     is_interrupted: bool = False
+    tells_finish: bool = True
 
 
 def read_reply(body: str) -> Reply:
@@ -88,12 +82,15 @@ def read_reply(body: str) -> Reply:
     found = _json(body)
     used = _used(found)
     choices = found.get("choices") if isinstance(found, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
+    choice = first_of(choices)
     error = error_in(found) or (error_in({"error": choice.get("error")}) if isinstance(choice, dict) else "")
     if error:
         raise Refused(f"the reply has status 200 and holds an error: {error}", used)
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
+        kept_back = _kept_back(found, choice)
+        if kept_back:
+            return Reply("", "stop", "", "", f"it ended with {kept_back}", used)
         raise Malformed("no choice with a message", used)
     try:
         return _reply(message, _word(choice.get("finish_reason")), used)
@@ -101,6 +98,27 @@ def read_reply(body: str) -> Reply:
         raise Malformed(str(odd), used, is_final=True) from odd
     except Exception as odd:  # any value may stand where a text should be
         raise Malformed(describe(odd), used, is_final=True) from odd
+
+
+def first_of(choices: Any) -> Any:
+    """The choice with the smallest index. None if there is none. Some servers send them out of order."""
+    if not isinstance(choices, list) or not choices:
+        return None
+    indices = [choice.get("index") if isinstance(choice, dict) else None for choice in choices]
+    if all(type(index) is int for index in indices):
+        return choices[indices.index(min(indices))]  # type: ignore[type-var]
+    return choices[0]
+
+
+def _kept_back(found: Any, choice: Any) -> str:
+    """Why there is no message, if the server keeps the answer back. Empty if it does not say so."""
+    finish = _word(choice.get("finish_reason")) if isinstance(choice, dict) else ""
+    if KEPT_BACK.search(finish):
+        return finish
+    if not isinstance(found, dict):
+        return ""
+    told = found.get("prompt_filter_results") or found.get("promptFeedback") or found.get("prompt_feedback")
+    return "content_filter" if choice is None and told else ""
 
 
 def _json(body: str) -> Any:
@@ -131,22 +149,30 @@ def _reply(message: Mapping[str, Any], finish: str, used: tuple[int, int] | None
         NotUnderstood: it has a part that cannot be stored.
     """
     thought, content, refusal = _parts(message.get("content"))
+    thought = thought or _parts(message.get("thinking_blocks") or [])[0]
     thought, content = repaired_text(reasoning_of(message, content) or thought), repaired_text(content)
-    calls = calls_of(_called(message.get("tool_calls"))) or calls_of(message.get("function_call"))
+    calls = calls_of(_called(message.get("tool_calls"))) or calls_of(_named(message.get("function_call")))
     written = write_calls(calls)
     json.loads(written or "[]", parse_constant=_refuse_constant)
     is_kept_back = KEPT_BACK.search(finish) is not None
-    is_interrupted = not is_kept_back and finish not in CUT_OFF and INTERRUPTED.search(finish) is not None
+    is_cut = CUT_OFF.search(finish) is not None
+    is_interrupted = not is_kept_back and not is_cut and INTERRUPTED.search(finish) is not None
     odd = f"it ended with {finish}" if is_kept_back or is_interrupted else ""
     return Reply(
         _text(thought, content, bool(calls)),
-        "length" if finish in CUT_OFF else "stop",
+        "length" if is_cut else "stop",
         thought,
         written,
         _refusal(message.get("refusal")) or refusal or odd,
         used,
         is_interrupted,
+        bool(finish),
     )
+
+
+def _named(call: Any) -> Any:
+    """A function call, unless it has no name: some servers send an empty one beside every text."""
+    return None if isinstance(call, Mapping) and not call.get("name") else call
 
 
 def _word(finish: Any) -> str:
@@ -196,6 +222,8 @@ def _used(found: Any) -> tuple[int, int] | None:
         next((count for name in names if (count := _count(usage.get(name))) is not None), None)
         for names in COUNTS
     )
+    if answer is None and prompt is not None and total is not None and total > prompt:
+        answer = total - prompt  # servers that leave out zeros, or what the answer's reasoning took
     if prompt is None or answer is None or prompt + answer == 0:
         return None
     return prompt, max(answer, (total or 0) - prompt)
@@ -221,7 +249,9 @@ def _parts(content: Any) -> tuple[str, str, str]:
     for part in parts:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind in ("thinking", "reasoning"):
-            thoughts.append(text_of(part.get("thinking") or part.get("text")))
+            thoughts.append(_thought(part))
+        elif kind in ("redacted_thinking", "reference"):
+            continue
         elif kind == "refusal":
             refusals.append(_refusal(part.get("refusal")))
         elif kind == "output_text":
@@ -229,6 +259,17 @@ def _parts(content: Any) -> tuple[str, str, str]:
         else:
             texts.append(text_of(part if isinstance(part, str) else [part]))
     return "".join(thoughts), "".join(texts), " ".join(refusals)
+
+
+def _thought(part: Mapping[str, Any]) -> str:
+    """The reasoning in a part: its text, or the texts of its summary."""
+    for name in ("thinking", "reasoning", "text", "content", "summary"):
+        told = part.get(name)
+        if isinstance(told, list) and all(isinstance(one, Mapping) for one in told):
+            told = "\n".join(str(one.get("text") or "") for one in told)
+        if isinstance(told, str) and told.strip():
+            return told
+    return ""
 
 
 def _text(reasoning: str, content: str, has_calls: bool) -> str:

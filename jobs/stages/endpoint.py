@@ -25,12 +25,13 @@ from jobs.stages.answers import Answer, Ask, failed, serves, table_of, tally_of
 from jobs.stages.completion import Reply, estimated, estimated_prompt, read_reply
 from jobs.stages.hosted import Draw
 from jobs.stages.journal import Journal, has_answers, spent_on
-from jobs.stages.refusal import SAID, KeyRefused, NoAnswer, refused_with
+from jobs.stages.refusal import OF_PARAMETER, SAID, KeyRefused, NoAnswer, refused_with
 from jobs.stages.secret import MARK, Secret
 from jobs.stages.wire import Wire
 
 TEXTS = ("text", "error", "reasoning", "tool_calls")
 PAUSE_S, LONGEST_S = 0.5, 30.0  # seconds before the second call, doubled from call to call
+FEW = 4  # questions
 OTHERS_S = 3.0  # seconds within which other shards, which start one by one, have begun to ask
 
 
@@ -61,6 +62,7 @@ class EndpointAsker:
         self._is_over, self._over = threading.Event(), BadInput("")
         self._under_way: set[Future[Answer]] = set()
         self._refused: dict[bytes, str] = {}
+        self._is_parameter = False
         self._has_answered, self._echoes = False, 0
 
     def give_up(self, ask: Ask, reason: str) -> pd.DataFrame:
@@ -98,10 +100,11 @@ class EndpointAsker:
         for attempt in range(self.teacher.max_retries + 1):
             if self._is_over.wait(pause_s):
                 raise self._over
+            if self._keep_the_rate():
+                raise self._over
             if spent := self._budget_is_spent():
                 problem = f"{problem}, then {spent}" if problem else spent
                 break
-            self._keep_the_rate()
             self._count(retries=int(attempt > 0))
             try:
                 return self._kept(ask, self._call(ask), usd)
@@ -110,6 +113,7 @@ class EndpointAsker:
                 usd += self._spend(self._price_of(error, ask))
                 if error.is_of_teacher:
                     self._refused[ask.key] = problem
+                    self._is_parameter |= problem.startswith(tuple(f"HTTP {s}" for s in OF_PARAMETER))
                 if error.is_final:
                     break
                 pause_s = max(error.after_s, _backoff_s(attempt))
@@ -155,7 +159,8 @@ class EndpointAsker:
         if reply.refusal:
             kept = f"the server withheld the answer: {reply.refusal}"[:SAID]
             return replace(failed(kept, limit, used[0]), answer_tokens=used[1], usd=usd)
-        said = Answer(reply.text, reply.finish, "", *used, limit, usd=usd)
+        is_cut = not reply.tells_finish and reply.used is not None and reply.used[1] >= limit
+        said = Answer(reply.text, "length" if is_cut else reply.finish, "", *used, limit, usd=usd)
         said = replace(said, reasoning=reply.reasoning, tool_calls=reply.calls)
         self._count(echoes=int(held_key or said.row(TEXTS) != self._hidden(said).row(TEXTS)))
         return said
@@ -182,6 +187,9 @@ class EndpointAsker:
         Raises:
             BadInput: every question was rejected. Has the server's message.
         """
+        words = {self._refused.get(ask.key) for ask in asks}
+        if self._is_parameter and (len(asks) < FEW or len(words) > 1):
+            return  # a few questions may be at fault, and not the parameters
         until = time.monotonic() + OTHERS_S
         while all(ask.key in self._refused for ask in asks) and not self._has_answered:
             if self.journal.known or self._answered_before:
@@ -200,7 +208,10 @@ class EndpointAsker:
         Returns the error to raise.
         """
         expected = "a valid key, model and base_url, and credit"
-        self._over = BadInput(f"teacher {self.teacher.name} {how}", words, expected, "")
+        remedy = "extra_body: {seed: null} leaves out a parameter that it does not take"
+        self._over = BadInput(
+            f"teacher {self.teacher.name} {how}", words, expected, remedy if self._is_parameter else ""
+        )
         self._is_over.set()
         return self._over
 
@@ -259,15 +270,15 @@ class EndpointAsker:
             self.waited_s += waited_s
             self._echoes += echoes
 
-    def _keep_the_rate(self) -> None:
-        """Wait until requests_per_minute allows this call."""
+    def _keep_the_rate(self) -> bool:
+        """Wait until requests_per_minute allows this call. Whether all calls have been stopped meanwhile."""
         if self.teacher.requests_per_minute is None:
-            return
+            return self._is_over.is_set()
         with self._lock:
             now = time.monotonic()
             turn = max(now, self._next_call)
             self._next_call = turn + 60.0 / self.teacher.requests_per_minute
-        time.sleep(max(0.0, turn - now))
+        return self._is_over.wait(max(0.0, turn - now))
 
 
 def _backoff_s(attempt: int) -> float:

@@ -143,18 +143,21 @@ def render_chosen(
     renderer: Renderer,
     cut_at: int | None = None,
 ) -> list[Example]:
-    """Render the chosen answers for training, in the order of the rows of `chosen`."""
+    """Render the chosen answers for training, in the order of the rows of `chosen`. An answer that was cut
+    off is learned without the end of its turn, which its teacher did not write.
+    """
     wanted = pool[pool["answer_id"].isin(chosen["answer_id"].tolist())]
-    columns = (wanted[c].tolist() for c in ("answer_id", "text", "tool_calls", "turns"))
+    columns = (wanted[c].tolist() for c in ("answer_id", "text", "tool_calls", "turns", "finish"))
     answers = {answer: said for answer, *said in zip(*columns, strict=True)}
     examples = []
     columns = (chosen[c].tolist() for c in ("question_id", "answer_id", "weight"))
     for question, answer, weight in zip(*columns, strict=True):
-        text, calls, turns = answers[answer]
+        text, calls, turns, finish = answers[answer]
         row = Row(answer, question, "", questions[question].prompt, text, calls, read_turns(turns))
         r = rendered_of(row, renderer, cut_at, cut_at is not None)
         gaps = tuple((end, start) for (_, end), (start, _) in pairwise(r.spans))
-        examples.append(Example(r.ids, r.prompt_length, r.answer_end, float(weight), gaps=gaps))
+        end = renderer.end_of_text(r) if finish == "length" and not calls else r.answer_end
+        examples.append(Example(r.ids, r.prompt_length, end, float(weight), gaps=gaps))
     return examples
 
 

@@ -1,5 +1,6 @@
 """Asking a model that an actor hosts. The model is loaded once and samples in batches."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -8,6 +9,7 @@ import pandas as pd
 from cluster.errors import Unrenderable, describe
 from cluster.metrics import Tally
 from cluster.models.loading import load_model, pick_device
+from cluster.models.positions import context_length
 from cluster.models.proof import SAMPLING, prove
 from cluster.models.sampling import Sampling, generation_stop_ids, sample
 from cluster.seeds import derive_seed
@@ -52,6 +54,7 @@ class ModelAsker:
         self.proof = prove(self.model, SAMPLING)
         self.fallbacks = self.proof.lines
         self.renderer = state.renderer()
+        self.room = context_length(self.model) or math.inf
 
     def give_up(self, ask: Ask, reason: str) -> pd.DataFrame:
         return table_of([failed(reason, self.draw.limit)], self.draw.logprobs)
@@ -66,6 +69,10 @@ class ModelAsker:
                 prompts[ask] = self.renderer.prompt(ask.prompt)
             except Unrenderable as error:
                 answers[ask] = failed(str(error), draw.limit)
+                continue
+            if len(prompts[ask]) >= self.room:
+                told = f"too long to be asked: {len(prompts[ask]):,} tokens, the model has {self.room:,.0f}"
+                answers[ask] = failed(f"{told} positions", draw.limit, len(prompts.pop(ask)))
         stop_ids = self.renderer.stop_ids | generation_stop_ids(self.model)
         chosen = Sampling(draw.limit, stop_ids, draw.temperature, draw.top_p, way=self.proof.way)
         sampling = replace(chosen, logprobs=draw.logprobs)

@@ -12,6 +12,7 @@ SAID = 300  # how many characters of a server's words are kept
 MOST_PAUSE_S = 120.0  # if a server asks for a longer pause, it is not called again
 KEY_REFUSED = 401
 OF_TEACHER = (402, 403, 404, 405, 407, 410)  # may concern one question or all: credit, model, address
+OF_PARAMETER = (400, 422)  # may concern one question, or a parameter of all calls
 TEMPORARY = (408, 409, 425, 429)
 WORDS = ("message", "msg", "detail", "error", "error_message", "errors", "status_msg", "description")
 INSIDE = ("metadata", "raw", "base_resp")  # where gateways put what the server behind them said
@@ -63,7 +64,8 @@ def refused_with(status: int, body: str) -> NoAnswer:
     if status == KEY_REFUSED:
         return KeyRefused(told, is_final=True)
     is_temporary = status in TEMPORARY or status >= 500
-    return Refused(told, is_final=not is_temporary, is_of_teacher=status in OF_TEACHER)
+    is_of_teacher = status in OF_TEACHER or status in OF_PARAMETER
+    return Refused(told, is_final=not is_temporary, is_of_teacher=is_of_teacher)
 
 
 def error_in(found: Any) -> str:
@@ -71,13 +73,18 @@ def error_in(found: Any) -> str:
     if not isinstance(found, Mapping):
         return ""
     error = found.get("error")
-    if error:
+    if error and not _says_nothing(error):
         code = error.get("code") if isinstance(error, Mapping) else None
         words = words_of(error) or json.dumps(error, default=str)
         return f"{words} (code {code})" if code not in (None, "") else words
     if found.get("choices"):
         return ""
     return words_of({name: found[name] for name in (*WORDS, *INSIDE) if name in found})
+
+
+def _says_nothing(error: Any) -> bool:
+    """Whether an error object has only empty values, as some servers send beside every answer."""
+    return isinstance(error, Mapping) and not any(bool(value) for value in error.values())
 
 
 def words_of_body(body: str) -> str:
@@ -97,6 +104,9 @@ def words_of(found: Any) -> str:
         return next((words for words in map(words_of, found[:3]) if words), "")
     if not isinstance(found, Mapping):
         return ""
+    place = found.get("loc")
+    if isinstance(place, list) and isinstance(found.get("msg"), str):  # of FastAPI
+        return _line(f"{found['msg']}: {'.'.join(map(str, place))}")
     first = next((words for name in WORDS if (words := words_of(found.get(name)))), "")
     more = next((words for name in INSIDE if (words := words_of(found.get(name)))), "")
     return _line(f"{first}: {more}" if first and more and more not in first else first or more)

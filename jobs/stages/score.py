@@ -22,7 +22,7 @@ from jobs.run.views import View
 from jobs.stages.ask import prompt_tokens
 from jobs.stages.pool import AnswerPool
 from jobs.stages.questions import read_slice
-from jobs.stages.scorer import NAMED, STATISTIC_COLUMNS, TOLD, ScoreHandler, key_of
+from jobs.stages.scorer import BEYOND, NAMED, STATISTIC_COLUMNS, TOLD, ScoreHandler, key_of
 from jobs.stages.states import ModelState
 from jobs.stages.train import bring_back
 
@@ -222,6 +222,12 @@ def score_students(
         for i, s in distinct.items()
     ]
     make_rows(run, wants, "answers")
+    if run.mode == "make":
+        for i, s in distinct.items():
+            if beyond := views[i].manifest()["counts"].get("beyond"):
+                run.terminal.say(
+                    f"beware: {s.name}: {beyond:,} answers are longer than its declared positions"
+                )
     return views
 
 
@@ -257,6 +263,8 @@ def statistics_wanted(
 def count_scores(scores: pd.DataFrame) -> dict[str, int]:
     """The counts of statistics that a view records: answers, their tokens, and how many have each state."""
     states = {str(k): int(v) for k, v in scores["state"].value_counts().items()}
+    beyond = int(scores["reason"].astype(str).str.startswith(BEYOND).sum())
+    states |= {"beyond": beyond} if beyond else {}
     return {"answers": len(scores), "tokens": int(scores["conversation_tokens"].sum()), **states}
 
 

@@ -1,7 +1,7 @@
 """The part of scoring that runs in an actor. It renders answers and computes their statistics under a
 student. A row that fails is kept, with a state and a reason."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, fields, replace
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from jobs.stages.states import ModelState
 from selection.parts import Parts
 from selection.scoring import STATISTIC_NAMES, EmptySpan, Scorer
 
+BEYOND = "beyond the declared"
 NAMED = ["answer_id", "question_id", "teacher"]
 TOLD = ["state", "reason", "conversation_tokens"]
 STATISTIC_COLUMNS = [*TOLD, *STATISTIC_NAMES]
@@ -128,7 +129,8 @@ def score_rows(
             why = f"{length} tokens, limit {limit}"
             table[row.answer_id] = [*head, "too_long", why, length, *nothing]
             continue
-        table[row.answer_id] = [*head, "scored", cut_of(row, conversation), length, *nothing]
+        why = cut_of(row, conversation) or beyond_of(scorer, length)
+        table[row.answer_id] = [*head, "scored", why, length, *nothing]
         rendered[row.answer_id] = conversation
     for identity, result in zip(rendered, scorer.score(list(rendered.values())), strict=True):
         entry = table[identity]
@@ -139,6 +141,24 @@ def score_rows(
             entry[6:] = astuple(result)
     columns = [*NAMED, *TOLD, *names_of(scorer.result)]
     return pd.DataFrame([table[row.answer_id] for row in rows], columns=columns)
+
+
+def beyond_of(scorer: AnyScorer, length: int) -> str:
+    """That a text is longer than the positions that a model declares. Empty if it is not."""
+    declared = getattr(scorer, "declared_length", None)
+    return "" if declared is None or length <= declared else f"{BEYOND} {declared:,} positions"
+
+
+def beyond_line(reasons: Iterable[object]) -> str:
+    """How many answers are longer than the positions that a model declares, in words. Empty if none is."""
+    told = [str(reason) for reason in reasons if str(reason).startswith(BEYOND)]
+    if not told:
+        return ""
+    declared = told[0].removeprefix(BEYOND).strip()
+    return (
+        f"{len(told):,} answers with their questions are longer than the {declared} that the model declares: "
+        "it was not trained so far, and their costs may mean nothing"
+    )
 
 
 def cut_of(row: Row, rendered: Rendered) -> str:

@@ -1,5 +1,6 @@
 """What answers in memory or in files would cost a student to learn."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from jobs.files.layouts import Answers, answer_name, read_teacher_files, state_o
 from jobs.files.refusals import warn_of
 from jobs.files.trajectories import WHICH_TURNS, WhichTurns
 from jobs.run.progress import Terminal
-from jobs.stages.scorer import AnyScorer, score_rows, shards_of
+from jobs.stages.scorer import AnyScorer, beyond_line, score_rows, shards_of
 from jobs.standalone.student import COMPATS, DTYPES, Student, device_of, open_student
 from selection.costs import COSTS_OF_STATISTICS, CostName, CostSettings, compute_cost
 from selection.scoring import STATISTIC_NAMES, Scorer
@@ -81,7 +82,8 @@ def score(
             model that cannot be loaded.
 
     Warns:
-        UserWarning: some answers have no cost; says how many of each state.
+        UserWarning: some answers have no cost, or are longer than the model's declared positions; says how
+            many.
 
     Example:
         >>> import tutelage
@@ -99,6 +101,8 @@ def score(
         statistics = score_in_shards(found.in_order(), renderer, scorer, max_length, terminal, cuts=cut)
     costs = as_costs(statistics, found, CostSettings(cost, scas_lambda))
     warn_of(costs["state"].tolist(), ("scored",), "no cost")
+    if line := beyond_line(statistics["reason"]):
+        warnings.warn(line, stacklevel=2)
     return costs
 
 
@@ -195,6 +199,8 @@ def score_files(options: ScoreOptions) -> None:
     paths = write_scores(scores, found, CostSettings("scas", options.scas_lambda), options.out)
     states = ", ".join(f"{n:,} {s}" for s, n in scores["state"].value_counts().items())
     terminal.say(f"{states}; wrote {', '.join(str(p) for p in paths)}")
+    if line := beyond_line(scores["reason"]):
+        terminal.say(f"beware: {line}")
     if not (scores["state"] == "scored").any():
         first = next((str(reason) for reason in scores["reason"] if reason), "")
         raise BadInput("no answer could be scored", first[:200] or states, "one at least", "")

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import torch
 
 from cluster.errors import BadInput
+from cluster.models.directory import check_model_directory
 from cluster.models.loading import ModelSource, load_model, load_tokenizer
 from cluster.models.rendering import Renderer
 
@@ -42,6 +43,7 @@ def open_student(
         raise BadInput("compat or dtype", f"{compat}, {dtype}", expected, "")
     if isinstance(student, str | Path):
         source = ModelSource(str(student), dtype)  # type: ignore[arg-type]
+        check_model_directory(source.path)
         renderer = _renderer(load_tokenizer(source), chat_template, compat)
         yield load_model(source, device_of(device)), renderer
         return
@@ -70,7 +72,17 @@ def _pair(student: Any) -> tuple[Any, Any]:
             got = ", ".join(type(one).__name__ for one in student)
         expected = "a path, a hub id, or (model, tokenizer)"
         raise BadInput("no student", got, expected, "load both with from_pretrained of transformers")
-    return student[0], student[1]
+    model, tokenizer = student
+    if isinstance(model, torch.nn.DataParallel):
+        raise BadInput("no student", "a model in DataParallel", "the model itself", "pass model.module")
+    if not hasattr(tokenizer, "all_special_ids"):
+        got = type(tokenizer).__name__
+        raise BadInput("no student", got, "a tokenizer beside the model", "pass processor.tokenizer")
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    if head is None:
+        got = type(model).__name__
+        raise BadInput("no student", got, "a causal language model", "load it with AutoModelForCausalLM")
+    return model, tokenizer
 
 
 @contextmanager
