@@ -66,8 +66,9 @@ CORRECTED = re.compile(
     r"|(?:this|that|it) is (?:not correct|incorrect|wrong) (?:because|since)\b(?=.*\d)"
     rf"|sorry[,.:;]?\s+(?:(?:it(?:'s| is)|i meant?|that(?:'s| is)|the answer is)\s+)?{VALUE})"
     r"|\(\s*(?:incorrect|wrong|not correct)\b"
-    r"|\b(?:this|that|it|[A-J])\)? (?:does not|doesn't|fails to) (?:satisfy|work|fit|hold|match)\b"
-    r"|\b[A-J]\)? (?:is|fits|seems|looks) better\b"
+    r"|\b(?:however|but),? (?:this|that|it) (?:does not|doesn't|fails to) (?:satisfy|work|fit|hold|match)\b"
+    r"|\b(?P<failing>(?-i:[A-J]))\)? (?:does not|doesn't|fails to) (?:satisfy|work|fit|hold|match)\b"
+    r"|\b(?P<better>(?-i:[A-J]))\)? (?:is|fits|seems|looks) better\b"
     r"|等等|等一下|算错|更正|订正|待って|間違|訂正|잠깐|틀렸|정정"
     r"|\b(?:moment,|das ist falsch|korrektur|ich meinte|attendez|je me suis tromp|pardon,|espera\b"
     r"|me equivoqu|perdón,"
@@ -126,7 +127,8 @@ def kept(answer: str, behind: str) -> str:
         return answer if _told_again(answer, rest + behind) else f"not {answer}"
     first = FIRST_WORD.match(answer)
     start = max(0, (first.end() if first else len(answer)) - 1)
-    if (told := CORRECTED.search(near, start)) and _ends_in_another(answer, whole[told.end() :]):
+    told = CORRECTED.search(near, start)
+    if told and _is_of(told, answer) and _ends_in_another(answer, whole[told.start() :]):
         return f"not {answer}"
     if asks := ASKS.search(near):
         values, own = NUMBERS.findall(whole[asks.start() :]), NUMBERS.search(answer)
@@ -137,6 +139,17 @@ def kept(answer: str, behind: str) -> str:
         value = has_number or LETTERS.search(answer)
         return f"not {answer}" if value and value[0] != other[1] else answer
     return answer
+
+
+def _is_of(told: re.Match[str], answer: str) -> bool:
+    """Whether a correction concerns the answer: that a letter fails, if it is the answer's, or is better, if
+    it is another one.
+    """
+    letter = LETTERS.search(answer)
+    own = letter[0] if letter else ""
+    if told["failing"]:
+        return told["failing"] == own
+    return not told["better"] or told["better"] != own
 
 
 def _ends_in_another(answer: str, behind: str) -> bool:

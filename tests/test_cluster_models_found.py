@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,17 @@ def test_pairs_that_are_nearly_a_student_are_refused_by_name(tiny_model: Path) -
     ):
         with pytest.raises(BadInput, match=says):
             tutelage.score(pair, ["2+2?"], {"ann": ["A: 4"]})
+
+
+def test_a_template_of_its_own_for_tools_is_taken_where_there_are_tools(tiny_model: Path) -> None:
+    tokenizer = tokenizer_of(tiny_model, CHAT)
+    with_tools = "{% for tool in tools %}Tool: {{ tool | tojson }}\n{% endfor %}" + CHAT
+    tokenizer.chat_template = {"default": CHAT, "tool_use": with_tools}
+    renderer = Renderer(tokenizer)
+    asked = plain("2+2?")
+    tools = json.dumps([{"name": "add", "description": "Adds.", "parameters": {"type": "object"}}])
+    own = tokenizer.decode(renderer.prompt(replace(asked, tools=tools)))
+    assert own.startswith("Tool: ")
+    assert own.endswith(tokenizer.decode(renderer.prompt(asked)))
+    assert Renderer(tokenizer, "default").with_tools is None
+    assert Renderer(tokenizer, "default").fingerprint != renderer.fingerprint

@@ -62,6 +62,16 @@ def choose_template(tokenizer: Any, chat_template: str | None) -> str:
     return str(own)
 
 
+def tool_template(tokenizer: Any, chat_template: str | None) -> str | None:
+    """The template that a tokenizer keeps for conversations with tools, as transformers chooses it: the one
+    that is named `tool_use`, unless the user names another. None if there is none.
+    """
+    own = getattr(tokenizer, "chat_template", None)
+    if chat_template is not None or not isinstance(own, dict) or "tool_use" not in own:
+        return None
+    return str(own["tool_use"])
+
+
 def template_text(chat_template: str | None, named: tuple[str, ...] = ()) -> str | None:
     """The text of a template that an experiment names. None if it names none.
 

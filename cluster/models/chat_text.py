@@ -35,17 +35,29 @@ FIXED_DATE_MACRO = (
 )
 
 
+def dated(template: str) -> str:
+    """A template that gets the fixed date where it asks for today's."""
+    return FIXED_DATE_MACRO + template if "strftime_now" in template else template
+
+
 class ChatText:
     """Writes messages through one template of one tokenizer.
 
     Args:
         template: Jinja text.
         variables: further variables of the template, such as `enable_thinking`.
+        with_tools: the template for conversations with tools, if the tokenizer has one of its own.
     """
 
-    def __init__(self, tokenizer: Any, template: str, variables: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: str,
+        variables: Mapping[str, Any],
+        with_tools: str | None = None,
+    ) -> None:
         self.tokenizer, self.variables = tokenizer, dict(variables)
-        self._dated = FIXED_DATE_MACRO + template if "strftime_now" in template else template
+        self._dated, self._with_tools = dated(template), dated(with_tools or template)
 
     def refuse_endless(self) -> None:
         """Try the template in a process of its own.
@@ -54,7 +66,8 @@ class ChatText:
             BadInput: rendering does not come to an end.
         """
         tokens = getattr(self.tokenizer, "special_tokens_map", {})
-        refuse_endless(self._dated, tokens | {"date_string": FIXED_DATE} | self.variables)
+        for template in {self._dated, self._with_tools}:
+            refuse_endless(template, tokens | {"date_string": FIXED_DATE} | self.variables)
 
     def text(self, prompt: Prompt, *answer: Message, generation: bool = False) -> str:
         """The template's text of these turns and an answer, followed by the generation prompt if
@@ -66,10 +79,11 @@ class ChatText:
         given: dict[str, Any] = {"date_string": FIXED_DATE} | self.variables
         if prompt.tools:
             given["tools"] = prompt.tools_for_template()
+        template = self._with_tools if prompt.tools else self._dated
         turns = [*prompt.for_template(), *(turn.for_template() for turn in answer)]
         try:
             text = self.tokenizer.apply_chat_template(
-                turns, chat_template=self._dated, add_generation_prompt=generation, tokenize=False, **given
+                turns, chat_template=template, add_generation_prompt=generation, tokenize=False, **given
             )
         except Exception as error:  # jinja raises whatever the template's author wrote into it
             raise Unrenderable(

@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cluster.errors import BadInput, Unrenderable
-from cluster.models.chat_template import choose_template
+from cluster.models.chat_template import choose_template, tool_template
 from cluster.models.chat_text import ChatText, refuse_another_start
 from cluster.models.kept import pieces_in, refuse_lost, said_until, texts_of
 from cluster.models.messages import Message, Prompt, ToolCall, plain, read_calls, write_calls
@@ -114,7 +114,8 @@ class Renderer:
     ) -> None:
         self.tokenizer, self.compat, self.template_kwargs = tokenizer, compat, dict(template_kwargs or {})
         self.template = choose_template(tokenizer, chat_template)
-        self._chat = ChatText(tokenizer, self.template, self.template_kwargs)
+        self.with_tools = tool_template(tokenizer, chat_template)
+        self._chat = ChatText(tokenizer, self.template, self.template_kwargs, self.with_tools)
         self._added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
         marked = {i for i, t in self._added.items() if t.special}
         named = {*tokenizer.all_special_ids} - ({tokenizer.pad_token_id} - {*marked, *self._ends})
@@ -488,5 +489,5 @@ class Renderer:
             except Unrenderable as error:
                 probes.append([str(error.what)])
         content: list[Any] = [RENDERING_VERSION, self.compat, self.template, self.template_kwargs]
-        content += [sorted(self.special_ids), probes]
+        content += [sorted(self.special_ids), probes, *([self.with_tools] if self.with_tools else [])]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
