@@ -212,6 +212,29 @@ def test_what_is_said_of_the_pretrained_study_follows_from_its_questions() -> No
         assert " | ".join(cells) in page, cells
 
 
+def test_what_is_said_of_twice_the_tokens_follows_from_its_questions() -> None:
+    file = Path("docs/pretrained/twice-questions.parquet")
+    of_seeds = 100 * pd.read_parquet(file).groupby(["arm", "seed"])["value"].mean()
+    found, page = compared_again(file)["comparisons"], words("docs/miniature.md")
+    for arm in ("scas", "mean loss", "random", "costliest group", "strongest"):
+        own = of_seeds[arm]
+        assert " | ".join([arm, f"{own.mean():.1f}", ", ".join(f"{x:.1f}" for x in own)]) in page, arm
+    for row in found.to_dict("records"):
+        name = f"{row['arm']} - {row['against']}"
+        name += " (primary)" if name == "scas - strongest" else ""
+        told = "{:+.1f} ({:.1f} to {:.1f})".format(*(100 * row[c] for c in ("difference", "low", "high")))
+        told = told.replace("+0.0 (", "0.0 (").replace("-0.0 (", "0.0 (")
+        assert " | ".join([name, told, f"{row['p_corrected']:.3f}"]) in page, name
+    assert set(found["called"]) == {"cannot tell"}
+    widest = of_seeds.groupby("arm").agg(lambda own: own.max() - own.min()).max()
+    assert f"up to {widest:.0f} points apart" in page
+    primary = found[(found["arm"] == "scas") & (found["against"] == "strongest")].iloc[0]
+    told = "{:+.1f} points ({:.1f} to {:.1f})".format(
+        *(100 * primary[c] for c in ("difference", "low", "high"))
+    )
+    assert told in words("README.md")
+
+
 def test_what_is_said_of_an_untaught_manner_follows_from_its_questions() -> None:
     file = Path("docs/pretrained/untaught-questions.parquet")
     rows = pd.read_parquet(file)

@@ -30,6 +30,7 @@ ANSWER_RANKS = (
     ("solution",),
     ("output", "answer"),
 )
+IS_ANSWER = frozenset(ANSWER_RANKS[0])
 ANSWER_NAMES = tuple(name for rank in ANSWER_RANKS for name in rank)
 FIRST_ROWS = 200  # which tell the column that a file keeps answers in
 ID_NAMES = ("question_id", "problem_id", "id")  # `id` may be that of a row
@@ -81,15 +82,14 @@ def name_in(row: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> 
 
 
 def with_one_rank(rows: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Rows without columns that hold no answer in their file. If some rows have `response`, a row that lacks
-    it has no answer: its `answer` is the reference. The first rows tell.
+    """Rows without columns that hold the reference in their file. If rows with `response` have `answer`
+    beside it, a row that lacks `response` has no answer: its `answer` is the reference too. The first rows
+    tell.
     """
     first = list(islice(rows, FIRST_ROWS))
-    best = any(isinstance(row, Mapping) and any(n in row for n in ANSWER_RANKS[0]) for _, row in first)
     later = frozenset(name for rank in ANSWER_RANKS[1:] for name in rank)
+    answered = [row for _, row in first if isinstance(row, Mapping) and not IS_ANSWER.isdisjoint(row)]
+    beside = frozenset(name for row in answered for name in later.intersection(row))
     for place, row in chain(first, rows):
-        is_other = best and isinstance(row, Mapping) and not any(n in row for n in ANSWER_RANKS[0])
-        if is_other and not later.isdisjoint(row) and "messages" not in row and "conversations" not in row:
-            yield place, {name: value for name, value in row.items() if name not in later}
-        else:
-            yield place, row
+        is_other = isinstance(row, Mapping) and IS_ANSWER.isdisjoint(row) and not beside.isdisjoint(row)
+        yield place, {k: v for k, v in row.items() if k not in beside} if is_other else row
