@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from jobs.results.values import BEFORE, Values, compared, pool_of, values_from
+from jobs.results.values import BEFORE, Values, compared, interval_of, pool_of, values_from
 from jobs.study.parts import PLACEHOLDER, cells_of, load_study, members_of
 from jobs.study.published import compared_again
 from jobs.study.running import lineages_in
@@ -253,6 +253,27 @@ def test_what_is_said_of_an_untaught_manner_follows_from_its_questions() -> None
         row = found.loc[(arm, "random")]
         assert f"by {-row['difference']:.3f}, {-row['high']:.3f} to {-row['low']:.3f}" in page
         assert row["p_corrected"] < 0.001
+
+
+@pytest.mark.parametrize("file", sorted(Path("docs/pretrained").glob("gsm8k-*-questions.parquet")))
+def test_what_is_said_of_gsm8k_follows_from_its_questions(file: Path) -> None:
+    rows = pd.read_parquet(file)
+    rows = rows.astype(dict.fromkeys(("student", "arm", "question", "family", "setting"), object))
+    values, page = values_from(rows, "loss"), words("docs/miniature.md")
+    pool, found = pool_of([values]), compared_again(file)["comparisons"].set_index(["arm", "against"])
+    for _, arm in values.paths:
+        own = interval_of(values, ("smol", arm), pool)
+        cells = [arm, f"{-own.value:.3f} ({-own.high:.3f} to {-own.low:.3f})"]
+        for other in ("strongest", "random"):
+            row = found.loc[(arm, other)] if (arm, other) in found.index else None
+            if row is None:
+                cells += ["", ""]
+                continue
+            cells += ["{:+.3f} ({:.3f} to {:.3f})".format(*(row[c] for c in ("difference", "low", "high")))]
+            cells += [f"{row['p_corrected']:.3f}"]
+        assert " | ".join(cells).replace("|  |", "| |").replace("|  |", "| |").strip() in page, cells
+    if "results" in file.name:
+        assert set(found["called"]) == {"cannot tell"}
 
 
 def test_what_is_said_of_the_router_follows_from_its_questions() -> None:
