@@ -1,5 +1,6 @@
 """Replies and rows as servers and people really send them, found by a reader who looked for harm."""
 
+import gzip
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,8 @@ from jobs.files.refusals import NotUnderstood
 from jobs.files.turn import calls_of, reasoning_of, text_of
 from jobs.files.turns import turns_of
 from jobs.stages.completion import read_reply
-from jobs.stages.refusal import error_in, words_of_body
+from jobs.stages.refusal import NoAnswer, error_in, words_of_body
+from jobs.stages.wire import decoded, unpacked
 
 
 def body(message: Any = None, finish: Any = "stop", **about: Any) -> str:
@@ -109,6 +111,18 @@ def test_tokens_that_only_the_total_counts_are_the_answers() -> None:
 def test_the_field_that_a_server_refuses_is_told() -> None:
     detail = [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]
     assert "body.seed" in words_of_body(json.dumps({"detail": detail}))
+
+
+def test_bodies_in_other_encodings_and_in_several_members_are_read_whole() -> None:
+    text = '{"a": "Größe"}'
+    assert decoded(text.encode("latin-1"), "application/json; charset=iso-8859-1", True) == text
+    assert decoded(text.encode(), "application/json; charset=iso-8859-1", True) == text
+    with pytest.raises(NoAnswer, match="not UTF-8"):
+        decoded(text.encode("latin-1"), "application/json", True)
+    assert "Gr" in decoded(text.encode("latin-1"), "", False)
+    packed = gzip.compress(b'{"a": ') + gzip.compress(b"1}")
+    assert unpacked(packed, "gzip", 1000) == b'{"a": 1}'
+    assert len(unpacked(gzip.compress(b"x" * 5000) * 2, "gzip", 100)) == 101
 
 
 def test_calls_get_the_ids_of_their_results() -> None:

@@ -8,6 +8,7 @@ and threads wait for them.
 
 import asyncio
 import json
+import re
 import threading
 import weakref
 import zlib
@@ -108,7 +109,7 @@ class Wire:
         if response.is_success and max(len(body), len(raw)) > most:
             told = f"a body of more than {most // 2**20} MiB, which no answer has"
             raise NoAnswer(told, is_final=True)
-        text = body[:most].decode("utf-8-sig", "replace")
+        text = decoded(body[:most], response.headers.get("content-type", ""), response.is_success)
         return Response(response.status_code, response.headers, self.key.hide(text), self.key.is_in(text))
 
 
@@ -129,6 +130,39 @@ def _run(loop: asyncio.AbstractEventLoop, client: httpx2.AsyncClient) -> None:
     loop.close()
 
 
+CHARSET = re.compile(r"charset\s*=\s*\"?([\w.:-]{1,40})", re.IGNORECASE)
+
+
+def decoded(body: bytes, content_type: str, is_answer: bool) -> str:
+    """A body as text: in UTF-8, or in the encoding that the server names if it is not UTF-8.
+
+    Raises:
+        NoAnswer: an answer that is in neither. Its letters would be lost.
+    """
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        named = CHARSET.search(content_type)
+    try:
+        if named is not None and "utf" not in named[1].casefold():
+            return body.decode(named[1])
+    except (LookupError, UnicodeDecodeError):
+        pass
+    if is_answer:
+        raise NoAnswer("a body that is not UTF-8, as JSON has to be", is_final=True)
+    return body.decode("utf-8-sig", "replace")
+
+
+def _members(raw: bytes, window: int, most: int) -> bytes:
+    """Decompress all members of a body, up to shortly after `most` bytes."""
+    found = b""
+    while raw and len(found) <= most:
+        member = zlib.decompressobj(window)
+        found += member.decompress(raw, most + 1 - len(found))
+        raw = member.unused_data
+    return found
+
+
 def unpacked(raw: bytes, coding: str, most: int) -> bytes:
     """Decompress a body. A longer body is cut shortly after `most` bytes.
 
@@ -142,7 +176,7 @@ def unpacked(raw: bytes, coding: str, most: int) -> bytes:
         raise NoAnswer(f"a body in the coding {coding[:40]}, which was not requested", is_final=True)
     for window in WINDOWS:
         try:
-            return zlib.decompressobj(window).decompress(raw, most + 1)
+            return _members(raw, window, most)
         except zlib.error:
             continue
     raise NoAnswer(f"a body that is not in {coding}, as it says")
