@@ -109,7 +109,7 @@ class Wire:
         if response.is_success and max(len(body), len(raw)) > most:
             told = f"a body of more than {most // 2**20} MiB, which no answer has"
             raise NoAnswer(told, is_final=True)
-        text = decoded(body[:most], response.headers.get("content-type", ""), response.is_success)
+        text = decoded(body[:most], response.headers.get("content-type", ""))
         return Response(response.status_code, response.headers, self.key.hide(text), self.key.is_in(text))
 
 
@@ -133,11 +133,9 @@ def _run(loop: asyncio.AbstractEventLoop, client: httpx2.AsyncClient) -> None:
 CHARSET = re.compile(r"charset\s*=\s*\"?([\w.:-]{1,40})", re.IGNORECASE)
 
 
-def decoded(body: bytes, content_type: str, is_answer: bool) -> str:
-    """A body as text: in UTF-8, or in the encoding that the server names if it is not UTF-8.
-
-    Raises:
-        NoAnswer: an answer that is in neither. Its letters would be lost.
+def decoded(body: bytes, content_type: str) -> str:
+    """A body as text: in UTF-8, or in the encoding that the server names if it is not UTF-8. Bytes that are
+    neither are replaced.
     """
     try:
         return body.decode("utf-8-sig")
@@ -148,8 +146,6 @@ def decoded(body: bytes, content_type: str, is_answer: bool) -> str:
             return body.decode(named[1])
     except (LookupError, UnicodeDecodeError):
         pass
-    if is_answer:
-        raise NoAnswer("a body that is not UTF-8, as JSON has to be", is_final=True)
     return body.decode("utf-8-sig", "replace")
 
 
