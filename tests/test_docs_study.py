@@ -272,8 +272,7 @@ def test_what_is_said_of_gsm8k_follows_from_its_questions(file: Path) -> None:
             cells += ["{:+.3f} ({:.3f} to {:.3f})".format(*(row[c] for c in ("difference", "low", "high")))]
             cells += [f"{row['p_corrected']:.3f}"]
         assert " | ".join(cells).replace("|  |", "| |").replace("|  |", "| |").strip() in page, cells
-    if "results" in file.name:
-        assert set(found["called"]) == {"cannot tell"}
+    assert set(found["called"]) == {"cannot tell"}
 
 
 def test_what_is_said_of_the_router_follows_from_its_questions() -> None:
