@@ -118,7 +118,7 @@ def extract_final(text: str, pattern: str | None = None) -> str | None:
     >>> extract_final("after 15 steps we have 7") is None
     True
     """
-    if "of" in text and "box" in text:
+    if "of_box" in text or "of▁box" in text:
         text = BOX_TOKENS.sub(r"\\boxed{\1}", text)
     if text.rstrip().endswith(">"):
         text = END_TOKENS.sub("", text)

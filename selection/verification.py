@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from cluster.errors import BadInput
-from cluster.models.reasoning import split_reasoning
+from cluster.models.reasoning import split_reasoning, without_channels
 from cluster.own_modules import import_module, own_folders
 from selection.choices import told_choice
 from selection.comparison import COMPARISONS, UnreadableReference
@@ -167,27 +167,12 @@ NO_ANSWERS = re.compile(r"<(tool_call|tool_response|reasoning)>.*?</\1>", re.DOT
 END_OF_PROOF = re.compile(r"[\s$]*(?:\\(?:black)?square|\\qed|[∎□■]|Q\.E\.D\.?)[\s$.]*\Z")
 
 
-CHANNEL = re.compile(
-    r"<\|channel\|>\s*(\w+)[^<]*<\|message\|>(.*?)(?=<\|(?:end|return|call|start|channel)\|>|\Z)", re.DOTALL
-)
-
-
-def final_channel(text: str) -> str:
-    """What a text with channels says in its final one. Empty if it says nothing there.
-
-    >>> final_channel("<|channel|>analysis<|message|>17?<|end|><|channel|>final<|message|>18")
-    '18'
-    """
-    channels = CHANNEL.findall(text)
-    return next((said for name, said in reversed(channels) if name == "final"), "" if channels else text)
-
-
 def result_in(text: str, settings: VerifySettings) -> tuple[str | None, bool]:
     """The final answer of a text, as it stands there, and whether a mark tells where it stands. None if there
     is none.
     """
     if "<|channel|>" in text:
-        text = final_channel(text)
+        text = without_channels(text)
     said = split_reasoning(text)[1]  # reasoning is no answer
     if "</" in said:
         said = NO_ANSWERS.sub("", said)

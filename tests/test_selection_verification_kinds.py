@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from selection.opposites import swapped
-from selection.verification import METHODS, VerifySettings, final_channel, judge
+from selection.verification import METHODS, VerifySettings, judge
 
 FITS = {
     "=": {"correct"},
@@ -84,5 +84,7 @@ def test_names_that_change_places_are_found_and_the_same_names_are_not() -> None
 
 
 def test_a_text_without_a_final_channel_says_nothing() -> None:
-    assert final_channel("<|channel|>analysis<|message|>The answer is 17<|end|>") == ""
-    assert final_channel("plain text") == "plain text"
+    thought = "<|channel|>analysis<|message|>The answer is 17<|end|>"
+    final = "<|start|>assistant<|channel|>final<|message|>The answer is 18.<|return|>"
+    assert judge(thought, "17", VerifySettings("math")).state == "unparsed"
+    assert judge(thought + final, "18", VerifySettings("math")).state == "correct"

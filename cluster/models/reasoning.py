@@ -11,7 +11,7 @@ INVENTED = re.compile(r"\s*<think>\s*</think>\s*")
 SAID_TAG = re.compile(r"\[/?THINK\]|</?(?:think|thinking|thought|reasoning|tool_call|tool_calls|answer)>")
 CHANNEL_TOKENS = frozenset({"<|channel|>", "<|message|>", "<|start|>", "<|end|>"})  # of gpt-oss
 CHANNEL = re.compile(
-    r"(?:<\|start\|>\w*)?<\|channel\|>\s*(\w+)[^<]*<\|message\|>(.*?)(?:<\|end\|>|(?=<\|start\|>"
+    r"(?:<\|start\|>\w*)?<\|channel\|>\s*(\w+)[^<]*<\|message\|>(.*?)(?:<\|(?:end|return|call)\|>|(?=<\|start\|>"
     r"|<\|channel\|>)|\Z)",
     re.DOTALL,
 )

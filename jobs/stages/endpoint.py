@@ -62,7 +62,6 @@ class EndpointAsker:
         self._is_over, self._over = threading.Event(), BadInput("")
         self._under_way: set[Future[Answer]] = set()
         self._refused: dict[bytes, str] = {}
-        self._is_parameter = False
         self._has_answered, self._echoes = False, 0
 
     def give_up(self, ask: Ask, reason: str) -> pd.DataFrame:
@@ -113,7 +112,6 @@ class EndpointAsker:
                 usd += self._spend(self._price_of(error, ask))
                 if error.is_of_teacher:
                     self._refused[ask.key] = problem
-                    self._is_parameter |= problem.startswith(tuple(f"HTTP {s}" for s in OF_PARAMETER))
                 if error.is_final:
                     break
                 pause_s = max(error.after_s, _backoff_s(attempt))
@@ -187,8 +185,8 @@ class EndpointAsker:
         Raises:
             BadInput: every question was rejected. Has the server's message.
         """
-        words = {self._refused.get(ask.key) for ask in asks}
-        if self._is_parameter and (len(asks) < FEW or len(words) > 1):
+        words = {self._refused.get(ask.key, "") for ask in asks}
+        if any(map(_is_of_parameter, words)) and (len(asks) < FEW or len(words) > 1):
             return  # a few questions may be at fault, and not the parameters
         until = time.monotonic() + OTHERS_S
         while all(ask.key in self._refused for ask in asks) and not self._has_answered:
@@ -210,7 +208,7 @@ class EndpointAsker:
         expected = "a valid key, model and base_url, and credit"
         remedy = "extra_body: {seed: null} leaves out a parameter that it does not take"
         self._over = BadInput(
-            f"teacher {self.teacher.name} {how}", words, expected, remedy if self._is_parameter else ""
+            f"teacher {self.teacher.name} {how}", words, expected, remedy if _is_of_parameter(words) else ""
         )
         self._is_over.set()
         return self._over
@@ -279,6 +277,11 @@ class EndpointAsker:
             turn = max(now, self._next_call)
             self._next_call = turn + 60.0 / self.teacher.requests_per_minute
         return self._is_over.wait(max(0.0, turn - now))
+
+
+def _is_of_parameter(words: str) -> bool:
+    """Whether a refusal may concern a parameter of all calls."""
+    return words.startswith(tuple(f"HTTP {status}" for status in OF_PARAMETER))
 
 
 def _backoff_s(attempt: int) -> float:
