@@ -102,6 +102,16 @@ def test_a_teacher_that_refuses_every_question_ends_the_run_with_its_words(
         asked(lambda said, _: (status, FLAGGED))
 
 
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_parameter_that_every_call_is_refused_for_ends_the_run_and_a_few_questions_do_not(
+    asked: Asking, status: int
+) -> None:
+    with pytest.raises(BadInput, match=r"remote refuses every question.*extra_body: \{seed: null\}"):
+        asked(lambda said, _: (status, FLAGGED))
+    few = asked(lambda said, _: (status, FLAGGED), ASKS[:3])
+    assert set(few.rows["finish"]) == {"failed"}
+
+
 def test_where_others_were_answered_before_a_question_asked_alone_fails_alone(
     asked: Asking,
 ) -> None:
