@@ -14,6 +14,7 @@ from itertools import groupby
 
 from jobs.experiment.miniature import MINIATURE
 from jobs.experiment.schema import Experiment
+from jobs.files.questions import rows_of
 from jobs.pipeline import begin, harvest_of, look, teach
 from jobs.run.mismatch import older_layout
 from jobs.run.run import Planned, Run, Unmade
@@ -63,7 +64,14 @@ def make_plan(run: Run, experiment: Experiment) -> list[PlanRow]:
 def extent_of(run: Run, e: Experiment) -> Extent:
     """Go through the run until a result is missing, and record its stages in `run.planned`."""
     world = e.miniature
-    extent = Extent(world.train_questions, world.evaluate_questions) if world else Extent()
+    if world is None:
+        extent = Extent()
+    else:
+        files = e.questions
+        extent = Extent(
+            rows_of(world.train_questions, files.train_rows),
+            rows_of(world.evaluate_questions, files.evaluate_rows),
+        )
     with suppress(Unmade):
         looked = look(run, e)
         extent = Extent(len(looked.questions), len(looked.held_out))

@@ -18,7 +18,6 @@ some tokenizers), a default system text, and an answer span to the end of the se
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,15 +29,9 @@ from cluster.errors import BadInput, Unrenderable
 from cluster.models.chat_template import choose_template, tool_template
 from cluster.models.chat_text import ChatText, refuse_another_start
 from cluster.models.kept import pieces_in, refuse_lost, said_until, texts_of
+from cluster.models.markers import Markers
 from cluster.models.messages import Message, Prompt, ToolCall, plain, read_calls, write_calls
-from cluster.models.reasoning import (
-    CHANNEL_TOKENS,
-    OPENED,
-    SAID_TAG,
-    split_reasoning,
-    with_reasoning,
-    without_channels,
-)
+from cluster.models.reasoning import OPENED, split_reasoning, with_reasoning
 
 Compat = Literal["ours", "reference"]
 RENDERING_VERSION = 3
@@ -48,7 +41,6 @@ PROBES = (
     ("Say <hi> & go.", "first line\nsecond  line"),
     ("naïve – 数?", "$x^{2}$ \\boxed{7}"),
 )
-TAG = re.compile(r"</?[A-Za-z_]+>")  # what an answer itself may hold: <think>, </tool_call>
 ANCHORS = ("\n", ">", ".")
 THINKING_PROBE = ("2+2?", "<think>2 and 2</think>4")
 
@@ -116,43 +108,22 @@ class Renderer:
         self.template = choose_template(tokenizer, chat_template)
         self.with_tools = tool_template(tokenizer, chat_template)
         self._chat = ChatText(tokenizer, self.template, self.template_kwargs, self.with_tools)
-        self._added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
-        marked = {i for i, t in self._added.items() if t.special}
-        named = {*tokenizer.all_special_ids} - ({tokenizer.pad_token_id} - {*marked, *self._ends})
-        self.special_ids = frozenset(named) | marked
-
-    @cached_property
-    def _specials(self) -> "re.Pattern[str]":
-        """What no text may hold: special tokens, and the template's markers."""
-        ids = sorted(self.special_ids | self.marker_ids)
-        texts = {str(text) for text in self.tokenizer.convert_ids_to_tokens(ids) if text}
-        texts |= {str(self._added[i]) for i in ids if i in self._added and str(self._added[i])}
-        longest_first = sorted(texts, key=len, reverse=True)  # one search for all: some have hundreds
-        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._markers = Markers(tokenizer, self._written)
 
     @property
-    def _ends(self) -> set[int]:
-        """The tokens that begin or end a text. A pad token that is none of them, nor marked as special, is an
-        ordinary word that somebody chose for padding.
-        """
-        ids = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.unk_token_id)
-        return {i for i in ids if i is not None}
+    def special_ids(self) -> frozenset[int]:
+        """The tokenizer's special tokens. A pad token that is an ordinary word is none of them."""
+        return self._markers.special_ids
 
     @cached_property
     def marker_ids(self) -> frozenset[int]:
-        """Added tokens that the template writes around turns and that the tokenizer does not call special, as
-        in some distilled models. In a text they would forge a turn too.
-        """
-        texts = {i: str(t) for i, t in self._added.items() if i not in self.special_ids}
-        texts = {i: text for i, text in texts.items() if text.strip() and not TAG.fullmatch(text)}
-        if self.compat == "reference" or not texts:
-            return frozenset()
-        try:
-            prompt = plain(PROBES[0][0])
-            written = self._chat.text(prompt, Message("assistant", PROBES[0][1])) + self._chat.opening(prompt)
-        except Unrenderable:
-            return frozenset()
-        return frozenset(i for i, text in texts.items() if text in written)
+        """Added tokens that the template writes around turns and that the tokenizer does not call special."""
+        return frozenset() if self.compat == "reference" else self._markers.template_ids
+
+    def _written(self) -> str:
+        """A short conversation as the template writes it, and the opening of an answer."""
+        prompt = plain(PROBES[0][0])
+        return self._chat.text(prompt, Message("assistant", PROBES[0][1])) + self._chat.opening(prompt)
 
     def _prompt(self, question: str | Prompt, system: str | None) -> Prompt:
         asked = plain(question, system) if isinstance(question, str) else question
@@ -207,33 +178,8 @@ class Renderer:
         """A generated answer's ids as the text that `conversation` takes. If the prompt had opened a think
         tag, it is added.
         """
-        told = {i for i in ids if i in self._told}
-        if told:
-            kept = [i for i in ids if i in told or i not in self.special_ids]
-            text = without_channels(str(self.tokenizer.decode(kept, skip_special_tokens=False)))
-        elif self.tokenizer.pad_token_id not in self.special_ids:
-            kept = [i for i in ids if i not in self.special_ids]
-            text = str(self.tokenizer.decode(kept, skip_special_tokens=False))
-        else:
-            text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        text = self._markers.said(ids)
         return f"<think>{text}" if self.opens_thinking else text
-
-    @cached_property
-    def _told(self) -> frozenset[int]:
-        """Special tokens that belong to what an answer says: tags of reasoning and calls, and channels."""
-        texts = zip(
-            sorted(self.special_ids),
-            self.tokenizer.convert_ids_to_tokens(sorted(self.special_ids)),
-            strict=True,
-        )
-        tags = {i: str(text) for i, text in texts}
-        ends = {i for i in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id) if i is not None}
-        is_harmony = "<|channel|>" in tags.values()
-        return frozenset(
-            i
-            for i, text in tags.items()
-            if i not in ends and (SAID_TAG.fullmatch(text) or (is_harmony and text in CHANNEL_TOKENS))
-        )
 
     def prompt(self, question: str | Prompt, system: str | None = None) -> tuple[int, ...]:
         """Token ids from which an answer is generated.
@@ -399,8 +345,8 @@ class Renderer:
             kept: reasoning and content, which must be found again in the span.
         """
         pieces = (pieces_in(rest, kept[0], kept[1], calls) if calls else kept) or kept
-        said = said_until(rest, pieces, self._specials)
-        before = len(self._specials.findall(rest[:said]))
+        said = said_until(rest, pieces, self._markers.pattern)
+        before = len(self._markers.pattern.findall(rest[:said]))
         ends = self.special_ids | self.marker_ids
         specials = [i for i in range(prompt_length, len(ids)) if ids[i] in ends]
         if len(specials) > before:
@@ -430,16 +376,8 @@ class Renderer:
         return Rendered(tuple(ids), prompt_length, end)
 
     def _refuse_markers(self, text: str, which: str) -> None:
-        if self.compat == "reference":
-            return
-        found = self._specials.search(text)
-        if found is not None:
-            raise Unrenderable(
-                f"the {which} holds the special token {found[0]}",
-                repr(text[:40]),
-                "plain text",
-                "the row is left out",
-            )
+        if self.compat == "ours":
+            self._markers.refuse(text, which)
 
     def prove(self) -> None:
         """Check the renderer on probe rows before any work: one BOS, literal prefix, the answer in its span.

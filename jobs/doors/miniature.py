@@ -14,14 +14,16 @@ from jobs.run.run import open_run
 
 # a language model keeps a core busy; the other worlds' small models share one
 WIDE = ("placement.train_lanes=2", "placement.train.num_cpus=1")
-WORLDS = ("quick", "full", "reading", "writing", "pretrained", "agents")
+WORLDS = ("quick", "full", "reading", "writing", "pretrained", "agents", "authors")
 
 
 def miniature(
     out: Annotated[Path, typer.Option(help="Store to build in.")] = Path("store"),
     world: Annotated[
         str,
-        typer.Option(help="quick (the demo's), full (the study's), reading, writing, pretrained, agents."),
+        typer.Option(
+            help="quick (the demo's), full (the study's), reading, writing, pretrained, agents, authors."
+        ),
     ] = "quick",
     seed: int = 0,
     train_questions: int = 400,
@@ -32,7 +34,7 @@ def miniature(
 
     if world not in WORLDS:
         raise typer.BadParameter(f"{world}: {', '.join(WORLDS)}", param_hint="--world")
-    own = WIDE if world in ("pretrained", "agents") else ()
+    own = WIDE if world in ("pretrained", "agents", "authors") else ()
     file = Path(__file__).parents[1] / "miniature" / "world.yaml"
     experiment = load_experiment(file, [f"store={out}", *own])
     counts = {"train_questions": train_questions, "evaluate_questions": evaluate_questions}

@@ -11,12 +11,12 @@ MINIATURE = "miniature:"
 
 class Miniature(Section):
     """The miniature world: the demo's quick one, the study's full one, that of models which read solutions in
-    their prompts, that of a teacher that writes questions, that of pretrained language models, or that of
-    agents made from them. The other numbers say by which seed, how many questions it offers, and how large it
-    is.
+    their prompts, that of a teacher that writes questions, that of pretrained language models, or those of
+    agents and of an author made from them. The other numbers say by which seed, how many questions it offers,
+    and how large it is.
     """
 
-    world: Literal["quick", "full", "reading", "writing", "pretrained", "agents"] = "quick"
+    world: Literal["quick", "full", "reading", "writing", "pretrained", "agents", "authors"] = "quick"
     seed: int = 0
     train_questions: int = Field(400, ge=8)
     evaluate_questions: int = Field(300, ge=8)

@@ -93,12 +93,25 @@ def text_in(part: Any) -> str:
     Raises:
         NotUnderstood: it has none.
     """
-    text = part if isinstance(part, str) else filled(part, "text", "thinking", "reasoning")
+    text = part if isinstance(part, str) else filled(part, "text", "thinking", "reasoning", "content")
     if isinstance(text, list):
         return "".join(text_in(one) for one in text)
     if not isinstance(text, str):
         raise NotUnderstood("a part of the reasoning without a text")
     return text
+
+
+def thought_in(part: Row) -> str:
+    """The reasoning of a part of a message: its text, or the texts of its summary. Empty if it has none.
+
+    Raises:
+        NotUnderstood: there is something that is no text.
+    """
+    if filled(part, "text", "thinking", "reasoning", "content") is not None:
+        return text_in(part)
+    summary = part.get("summary")
+    said = [one for one in summary if filled(one, "text")] if are_objects(summary) else []
+    return "\n".join(map(text_in, said)) if are_objects(summary) else str(summary or "")
 
 
 def result_turn(content: Any, call: Any, name: Any) -> dict[str, Any]:
@@ -280,14 +293,6 @@ def _merged(before: Row, turn: Row) -> Row:
     return merged | ({"tool_calls": calls} if calls else {})
 
 
-def _thought_in(block: Any) -> str:
-    """The reasoning of a block: its text, or the texts of its summary."""
-    summary = block.get("summary")
-    if are_objects(summary):
-        return "\n".join(str(part.get("text") or "") for part in summary)
-    return text_in(block) if filled(block, "text", "thinking", "reasoning") else str(summary or "")
-
-
 def _without_blocks(turn: Row) -> list[Row]:
     """A turn whose content is a list of blocks. Results of tools become turns of their own before it, calls
     and thoughts fields of it. Other blocks stay, so that what is not text is refused by name.
@@ -318,7 +323,7 @@ def _without_blocks(turn: Row) -> list[Row]:
         elif kind == "tool_result":
             results.append(result_turn(block.get("content"), block.get("tool_use_id"), None))
         elif kind in ("thinking", "reasoning"):
-            thoughts.append(_thought_in(block))
+            thoughts.append(thought_in(block))
         elif kind in ("input_text", "output_text") or (
             kind is None and isinstance(block, Mapping) and "text" in block
         ):

@@ -264,6 +264,20 @@ def _references_in(row: Mapping[str, Any], fields: Fields, answer: Message | Non
     return tuple(begun(text) for text in found if text is not None)
 
 
+def rows_of(count: int, rows: str | None) -> int:
+    """How many of a file's questions are in a slice `start:stop`.
+
+    >>> rows_of(300, "0:100"), rows_of(300, "250:"), rows_of(300, None)
+    (100, 50, 300)
+    """
+    return count if rows is None else len(range(count)[_slice(rows)])
+
+
+def _slice(rows: str) -> slice:
+    start, _, stop = rows.partition(":")
+    return slice(int(start or 0), int(stop) if stop else None)
+
+
 def take_rows(questions: list[Question], rows: str | None) -> list[Question]:
     """The questions in a slice `start:stop` of the file, 0-based and end exclusive. None takes all.
 
@@ -273,8 +287,7 @@ def take_rows(questions: list[Question], rows: str | None) -> list[Question]:
     """
     if rows is None:
         return questions
-    start, _, stop = rows.partition(":")
-    taken = questions[int(start or 0) : int(stop) if stop else None]
+    taken = questions[_slice(rows)]
     if not taken:
         raise BadInput(
             "a slice of the questions is empty",

@@ -14,6 +14,7 @@ from jobs.miniature import full, quick, reading, writing
 from jobs.miniature.full import WORLD, make_full
 from jobs.miniature.initial_model import HEADS, LAYERS, VOCABULARY
 from jobs.miniature.making import RIGHT_SHOWN, SHOWS, Workshop, write_questions
+from jobs.miniature.pretrained.authors import make_authors, recipe_of_authors
 from jobs.miniature.pretrained.traces import make_agents, recipe_of_agents
 from jobs.miniature.pretrained.world import bases_here, make_pretrained, recipe_of
 from jobs.miniature.reading import make_reading
@@ -106,6 +107,8 @@ def recipe_of_all(settings: Miniature) -> object:
         return recipe_of(bases_here())
     if settings.world == "agents":
         return recipe_of_agents()
+    if settings.world == "authors":
+        return recipe_of_authors()
     students = full.raised_lines({f"{one}-{width}": "" for one in full.LANGUAGES for width in full.WIDTHS})
     lines = [plain_line(line) for line in (*full.base_lines(), *students)]
     return [lines, list(FAMILIES), full.ANNEAL, full.STRENGTHS, full.COMPETENCES, full.LEAVES, full.PRACTICE]
@@ -145,4 +148,5 @@ MAKERS = {
     "writing": make_writing,
     "pretrained": make_pretrained,
     "agents": make_agents,
+    "authors": make_authors,
 }

@@ -13,6 +13,7 @@ from cluster.errors import describe
 from cluster.models.messages import Prompt, write_calls
 from cluster.models.reasoning import with_reasoning
 from cluster.models.repair import begun, repaired_text
+from jobs.files.openai_turns import thought_in
 from jobs.files.refusals import NotUnderstood
 from jobs.files.turn import calls_of, reasoning_of, text_of
 from jobs.stages.answers import MOST_TOKENS
@@ -249,7 +250,7 @@ def _parts(content: Any) -> tuple[str, str, str]:
     for part in parts:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind in ("thinking", "reasoning"):
-            thoughts.append(_thought(part))
+            thoughts.append(thought_in(part))
         elif kind in ("redacted_thinking", "reference"):
             continue
         elif kind == "refusal":
@@ -259,17 +260,6 @@ def _parts(content: Any) -> tuple[str, str, str]:
         else:
             texts.append(text_of(part if isinstance(part, str) else [part]))
     return "".join(thoughts), "".join(texts), " ".join(refusals)
-
-
-def _thought(part: Mapping[str, Any]) -> str:
-    """The reasoning in a part: its text, or the texts of its summary."""
-    for name in ("thinking", "reasoning", "text", "content", "summary"):
-        told = part.get(name)
-        if isinstance(told, list) and all(isinstance(one, Mapping) for one in told):
-            told = "\n".join(str(one.get("text") or "") for one in told)
-        if isinstance(told, str) and told.strip():
-            return told
-    return ""
 
 
 def _text(reasoning: str, content: str, has_calls: bool) -> str:

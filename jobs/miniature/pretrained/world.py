@@ -87,6 +87,24 @@ def make_pretrained(run: Run, settings: Miniature, stage: Stage, placement: Plac
     train_lines(run, place, settings, own, first, kept_apart, one_by_one(placement), write_worked)
     # without the first ones: in a queue, what goes on from one training would share its lane
     train_lines(run, place, settings, own, then, kept_apart, placement, write_worked)
+    choose_models(run, settings, stage, placement, own, bases, held)
+
+
+def choose_models(
+    run: Run,
+    settings: Miniature,
+    stage: Stage,
+    placement: Placement,
+    own: Sequence[Line],
+    bases: Sequence[str],
+    held: frozenset[str],
+) -> None:
+    """Measure all exports on practice questions, choose a world's models by it, and finish the world.
+
+    Args:
+        held: ids of the world's questions, none of which is a practice question.
+    """
+    place = stage.directory
     paths = {name: f"{BASE}/{name}/{WEIGHTS}" for name in bases}
     paths |= {name_of(line, step): export_of(line, step, settings) for line in own for step in line.exports}
     able = accuracies_of(
