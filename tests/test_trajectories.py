@@ -3,6 +3,7 @@ read from files as agents write them.
 """
 
 import json
+import random
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,8 @@ from unittest import mock
 
 import pandas as pd
 import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 import tutelage as front
 from cluster.errors import TutelageError, Unrenderable
@@ -97,6 +100,75 @@ def test_templates_of_the_field_give_what_each_turn_alone_gives_or_refuse_by_nam
     assert equal["reasoned tools"] >= 15
     assert any("rewrites an earlier turn" in why for why in refused)
     assert any("no end of a turn" in why for why in refused)
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+BROKEN = "The file has 12 lines.\n\n  return x1 + 7  # naïve – 数\n"
+
+
+def tokenizers_of_kinds() -> dict[str, Any]:
+    """Tokenizers that treat spaces, and what stands behind a special token, in different ways."""
+    corpus = [BROKEN * 3, "user assistant the quick brown fox"]
+    trained = trainers.BpeTrainer(vocab_size=400, special_tokens=["<|im_start|>", "<|im_end|>"])
+    kinds: dict[str, tuple[Any, Any, Any]] = {
+        "bytes": (None, pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()),
+        "bytes, space before": (None, pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()),
+        "space always": (None, pre_tokenizers.Metaspace(prepend_scheme="always"), decoders.Metaspace()),
+        "space first": (None, pre_tokenizers.Metaspace(prepend_scheme="first"), decoders.Metaspace()),
+        "space never": (None, pre_tokenizers.Metaspace(prepend_scheme="never"), decoders.Metaspace()),
+        "no pieces": (
+            normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]),
+            None,
+            decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]),
+        ),
+    }
+    found = {}
+    for name, (normalizer, pieces, decoder) in kinds.items():
+        tokenizer = Tokenizer(models.BPE())
+        if normalizer is not None:
+            tokenizer.normalizer = normalizer
+        if pieces is not None:
+            tokenizer.pre_tokenizer = pieces
+        tokenizer.decoder = decoder
+        tokenizer.train_from_iterator(corpus, trained)
+        found[name] = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, eos_token="<|im_end|>", chat_template=CHATML
+        )
+    return found
+
+
+def test_turns_encoded_from_a_special_token_on_are_what_the_whole_gives() -> None:
+    """Each turn was encoded with all before it, three times: 30 turns took 38 times as long as their text."""
+    rng, with_seams = random.Random(0), Counter[bool]()
+    for name, tokenizer in tokenizers_of_kinds().items():
+        fast, slow = Renderer(tokenizer), Renderer(tokenizer)
+        slow.__dict__["seams"] = {}
+        with_seams[bool(fast.seams)] += 1
+        for _ in range(30):
+            texts = [BROKEN[rng.randrange(9) : rng.randrange(20, 60)] * rng.randrange(1, 4) for _ in range(9)]
+            turns = [Message("user" if k % 2 else "assistant", text) for k, text in enumerate(texts)]
+            try:
+                expected = slow.trajectory(ASKED, turns)
+            except Unrenderable as error:
+                with pytest.raises(Unrenderable, match=re.escape(str(error.what))):
+                    fast.trajectory(ASKED, turns)
+            else:
+                assert fast.trajectory(ASKED, turns) == expected, name
+    assert with_seams[True] >= 4
+
+
+def test_a_trajectory_encodes_its_text_about_once(golden: Path) -> None:
+    renderer = Renderer(load_tokenizer(ModelSource(str(golden / "student"))))
+    turns = [Message("user" if k % 2 else "assistant", f"{k} plus 7 ") for k in range(61)]
+    assert renderer.seams
+    with mock.patch.object(renderer, "_encode", wraps=renderer._encode) as encode:
+        found = renderer.trajectory(ASKED, turns)
+    assert sum(len(each.args[0]) for each in encode.call_args_list) < 3 * len(
+        renderer.tokenizer.decode(found.ids)
+    )
 
 
 def test_the_reference_program_knows_no_trajectories(golden: Path) -> None:

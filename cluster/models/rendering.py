@@ -21,6 +21,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -42,6 +43,7 @@ PROBES = (
     ("naïve – 数?", "$x^{2}$ \\boxed{7}"),
 )
 ANCHORS = ("\n", ">", ".")
+BEHIND = ("a", " a", "  a", "\na", "\n\na", "7", " 7", ".", "é", "数")  # a special token
 THINKING_PROBE = ("2+2?", "<think>2 and 2</think>4")
 
 
@@ -257,7 +259,8 @@ class Renderer:
                 continue
             prompt = Prompt((*asked.turns, *turns[:k]), asked.tools)
             said = with_reasoning(turn.reasoning, turn.content)
-            rendered, text, has_end = self._answered(ids, text, prompt, said, write_calls(turn.tool_calls))
+            calls = write_calls(turn.tool_calls)
+            rendered, text, has_end = self._answered(ids, text, prompt, said, calls, self.seams)
             if not has_end and k < len(turns) - 1:
                 raise Unrenderable(
                     "the template writes no end of a turn of the assistant",
@@ -273,11 +276,37 @@ class Renderer:
             spans.append((rendered.prompt_length, rendered.answer_end))
         return Rendered(tuple(ids), spans[0][0], spans[-1][1], tuple(spans) if len(spans) > 1 else ())
 
+    @cached_property
+    def seams(self) -> Mapping[int, str]:
+        """Special tokens behind which the tokenizer begins anew, with their texts: what stands before one
+        does not change the ids of what stands behind it. So a long text need not be encoded from its
+        beginning whenever something follows.
+        """
+        found = {}
+        for i in sorted(self.special_ids | self.marker_ids):
+            seam = str(self.tokenizer.convert_ids_to_tokens(i))
+            before = self._encode(f"q{seam}", start=False)
+            if before[-1:] == [i] and all(
+                self._encode(f"q{seam}{text}", start=False) == before + self._encode(text, start=False)
+                for text in BEHIND
+            ):
+                found[i] = seam
+        return found
+
     def _answered(
-        self, ids: list[int], text: str, prompt: Prompt, answer: str, calls: str
+        self,
+        ids: list[int],
+        text: str,
+        prompt: Prompt,
+        answer: str,
+        calls: str,
+        seams: Mapping[int, str] = MappingProxyType({}),
     ) -> tuple[Rendered, str, bool]:
         """Render a prompt and its answer behind what has been rendered before: ids and their text. Returns
         them with the text of all, and whether the template itself has written the end of the turn.
+
+        Args:
+            seams: as `seams`, or none to encode from the beginning.
         """
         called = read_calls(calls)
         reasoning, content = split_reasoning(answer)
@@ -292,10 +321,10 @@ class Renderer:
             raise _rewritten(text, prompt_text)
         invented, rest = self._chat.continuation(prompt, prompt_text, reasoning, content, called)
         further = prompt_text[len(text) :]
-        ids = self._joined(ids, text, further) if ids else self._encode(prompt_text, start=True)
-        ids = self._joined(ids, prompt_text, invented)
+        ids = self._joined(ids, text, further, seams) if ids else self._encode(prompt_text, start=True)
+        ids = self._joined(ids, prompt_text, invented, seams)
         prompt_length = len(ids)
-        ids = self._joined(ids, prompt_text + invented, rest)
+        ids = self._joined(ids, prompt_text + invented, rest, seams)
         pieces = [reasoning or "", content.strip()]
         rendered = self._with_end_of_turn(ids, prompt_length, rest, pieces, called)
         return rendered, prompt_text + invented + rest, len(rendered.ids) == len(ids)
@@ -308,12 +337,20 @@ class Renderer:
         whole = self._encode(whole_text, start=True)
         return Rendered(tuple(whole), len(self._encode(prompt_text, start=True)), len(whole))
 
-    def _joined(self, ids: list[int], text: str, more: str) -> list[int]:
+    def _joined(self, ids: list[int], text: str, more: str, seams: Mapping[int, str]) -> list[int]:
         """The ids of a text and of the text after it. The first ids stay unchanged, because the student
         generates from them. So no token spans both.
         """
         if not more:
             return ids
+        at = next((k for k in reversed(range(len(ids))) if ids[k] in seams), -1)
+        _, seam, behind = text.rpartition(seams[ids[at]]) if at >= 0 else ("", "", "")
+        if seam:
+            tail, last = self._encode(behind + more, start=False), ids[at + 1 :]
+            if tail[: len(last)] == last:
+                return ids[: at + 1] + tail
+            if self._encode(behind, start=False) == last:
+                return ids + self._encode_behind(more)
         whole = self._encode(text + more, start=True)
         return whole if whole[: len(ids)] == ids else ids + self._encode_behind(more)
 
