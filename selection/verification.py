@@ -32,7 +32,10 @@ METHODS = (*COMPARISONS, "function", "none", "judge")
 
 @dataclass(frozen=True)
 class VerifySettings:
-    """How answers are checked. `pattern` is a regular expression whose first group is the final answer."""
+    """How answers are checked. `pattern` is a regular expression whose first group is the final answer.
+    `function` is `package.module:name`, for method `function`. A check that takes longer than `timeout_s` has
+    the verdict `timed_out`. `tolerance` is how far two numbers may be apart, relative to the larger one.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 

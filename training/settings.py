@@ -34,10 +34,12 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a student is fine-tuned. `batch_size` counts examples per optimizer step over all workers.
+    """How a student is fine-tuned. `batch_size` counts examples per optimizer step over all workers, and
+    `micro_batch_tokens` the tokens of one forward pass of one worker.
 
-    `tokens` is a budget of answer tokens for each round, instead of `steps` or `epochs`. The number of whole
-    steps is the nearest to that budget. So arms whose answers differ in length learn from equally much text.
+    `steps` takes the place of `epochs`. So does `tokens`, a budget of answer tokens for each round: the
+    number of whole steps is the nearest to it, so arms whose answers differ in length learn from equally much
+    text. `checkpoint_every` counts steps. `deepspeed` has further keys of DeepSpeed's configuration.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}

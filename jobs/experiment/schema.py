@@ -27,7 +27,11 @@ from training.settings import TrainSettings
 
 
 class Experiment(Section):
-    """Everything a run depends on."""
+    """Everything a run depends on. `seed` is the seed of everything that is drawn; every arm is trained with
+    `seeds` training seeds, in so many `rounds`. `limit` takes only the first questions. `store` is where
+    results are kept, a folder or an object store's URI; `runs` is the folder of reports. `keep` says which
+    rounds' trained weights stay; the others can be made again.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = 0
@@ -36,9 +40,7 @@ class Experiment(Section):
     limit: int | None = Field(None, ge=1)
     store: str = "store"
     runs: str = "runs"
-    keep: Literal["all", "last", "best"] = (
-        "all"  # which rounds' trained weights stay; the others can be made again
-    )
+    keep: Literal["all", "last", "best"] = "all"
     miniature: Miniature | None = None
     questions: QuestionSet
     teachers: tuple[Teacher, ...] = ()

@@ -10,7 +10,7 @@ from jobs.experiment.section import Section
 
 class Generate(Section):
     """How teachers are asked. With `until_verified` a teacher is asked again, up to `max_samples`, until that
-    many samples are right.
+    many samples are right. `shard_size` is how many answers an actor is given at once.
     """
 
     samples: int = Field(1, ge=1)
@@ -51,7 +51,9 @@ class Evaluate(Section):
     """How a student is judged on held-out questions: the share of right answers, greedy or the mean of
     `samples` at a `temperature`, or the loss on worked reference answers. With `loss_on`, a regular
     expression, it is the loss on those tokens of the references that hold what it matches: its groups, if it
-    has any.
+    has any. `baseline` is the arm with which all others are compared. A chosen answer that is longer than
+    `max_new_tokens` could not be written by the student; more than one of twenty end the run, unless
+    `allow_truncation` is set.
     """
 
     metric: Literal["accuracy", "loss"] = "accuracy"
