@@ -19,6 +19,11 @@ COUNTERS = {
 }
 
 
+def ascii_of(label: str) -> str:
+    """A label as Ray's metrics take it, in ASCII."""
+    return label.encode("ascii", "backslashreplace").decode()
+
+
 @dataclass(frozen=True)
 class Tally:
     """The counts of one shard. A handler returns them."""
@@ -47,7 +52,7 @@ class Metrics:
                 for n, about in COUNTERS.items()
             }
         if amount:
-            self._counters[name].inc(amount, tags={"stage": stage, "job": job})
+            self._counters[name].inc(amount, tags={"stage": ascii_of(stage), "job": ascii_of(job)})
 
     def add(self, tally: Tally, stage: str, job: str) -> None:
         """Add one finished shard."""

@@ -6,12 +6,14 @@ have any name, `selection.py` or `statistics.py` too. Its own imports come from 
 its folder.
 """
 
+import hashlib
 import importlib
+import inspect
 import json
 import os
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -43,6 +45,39 @@ def own_folders() -> list[Path]:
 @lru_cache(maxsize=8)
 def _read(given: str) -> tuple[Path, ...]:
     return tuple(Path(folder) for folder in json.loads(given))
+
+
+def source_of(function: Callable[..., object]) -> str:
+    """A digest of the code behind a user's function: the file of its module, and of all modules in the user's
+    own folders that this one uses. Libraries are not part of it. Empty if there is no file.
+    """
+    own = inspect.unwrap(getattr(function, "func", function))  # functools.partial
+    name = getattr(own, "__module__", None) or type(own).__module__
+    first = sys.modules.get(name)
+    files, left = dict[str, bytes](), [first] if first is not None else []
+    while left:
+        module = left.pop()
+        path = getattr(module, "__file__", None)
+        if path is None or path in files or not (module is first or _is_own(Path(path))):
+            continue
+        files[path] = Path(path).read_bytes()
+        for value in list(vars(module).values()):
+            named = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            other = sys.modules.get(named) if isinstance(named, str) else None
+            if other is None and isinstance(value, ModuleType):
+                other = value
+            left += [other] if other is not None else []
+    by_name = sorted((Path(path).name, content) for path, content in files.items())
+    digests = [hashlib.sha256(content).hexdigest() for _, content in by_name]
+    if len(digests) < 2:
+        return "".join(digests)  # a single file has the digest that it always had
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _is_own(file: Path) -> bool:
+    """Whether a file is in one of the user's own folders, and is none of an environment within."""
+    inside = any(file.is_relative_to(folder) for folder in own_folders())
+    return inside and "site-packages" not in file.parts and not file.is_relative_to(sys.prefix)
 
 
 def import_module(name: str) -> ModuleType:

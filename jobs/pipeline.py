@@ -26,7 +26,7 @@ from jobs.stages.examples import RARE
 from jobs.stages.judge import judge_owner
 from jobs.stages.secret import read_key
 from jobs.stages.states import ModelState, check_student, first_state
-from jobs.stages.teachers import Harvest, build_pool
+from jobs.stages.teachers import Harvest, build_pool, endpoints_of
 from jobs.stages.unverified import nothing_verified
 from jobs.systems.paths import judging_of, paths_of
 from jobs.systems.record import systems_of
@@ -76,6 +76,9 @@ def look(run: Run, experiment: Experiment) -> Looked:
         and not Table(run.store.root, judge_owner(e.judge)).is_there
     ):
         read_key(e.judge)  # before teachers are paid for answers that cannot be judged
+    for teacher, owner in endpoints_of(harvest_of(e)) if run.mode == "make" else ():
+        if not Table(run.store.root, owner).is_there:
+            read_key(teacher)  # before anything is evaluated
     check_engines(e)
     if line := longer_than_judged(e):
         run.terminal.say(line)

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from selection.ranking import interval
+
 RESAMPLES = 1000
 NORMS = ("gradient_norm", "projection_gradient_norm")
 
@@ -82,8 +84,8 @@ def _agreement(
 ) -> Agreement:
     finite = [v for v in resampled if math.isfinite(v)]
     is_known = finite and questions > 1  # one question says nothing of others
-    low, high = np.quantile(finite, [0.025, 0.975]) if is_known else (math.nan, math.nan)
-    return Agreement(cost, norm, scope, value, float(low), float(high), questions, answers)
+    low, high = interval(np.array(finite), questions) if is_known else (math.nan, math.nan)
+    return Agreement(cost, norm, scope, value, low, high, questions, answers)
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:

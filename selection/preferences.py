@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 from scipy.optimize import minimize
 from scipy.special import expit
 from scipy.stats import rankdata
@@ -21,6 +22,7 @@ from scipy.stats import rankdata
 Best = Literal["random", "shortest"]
 Pairing = Literal["random", "rank"]
 ABILITY_SD, LOG_DISCRIMINATION_SD, DIFFICULTY_SD = 1.0, 0.5, 1.0  # of the priors, all of mean 0
+LEVEL = 0.05
 SPLITS = 50  # how many times items are halved for a reliability
 K = TypeVar("K")
 V = TypeVar("V")
@@ -143,10 +145,23 @@ def reliability(values_RM: np.ndarray, questions: Sequence[str] | None = None, s
 def stepped_up(half: float) -> float:
     """The reliability of a whole, from the correlation of its halves (Spearman-Brown).
 
-    >>> [round(stepped_up(r), 2) for r in (0.1, 0.3, 0.5)]
-    [0.18, 0.46, 0.67]
+    >>> [round(stepped_up(r), 2) for r in (0.1, 0.3, 0.5, -0.2)]  # below 0 there is nothing that repeats
+    [0.18, 0.46, 0.67, 0.0]
     """
-    return 2 * half / (1 + half) if half > -1 else -math.inf
+    return 2 * half / (1 + half) if half > 0 else 0.0
+
+
+def is_chance(whole: float, freedom: int) -> bool:
+    """Whether a reliability may be that of noise: whether the correlation of halves that it comes from is not
+    above 0 by Student's t, one-sided at 5 %.
+
+    >>> is_chance(0.4, 10), is_chance(0.4, 100)
+    (True, False)
+    """
+    half = whole / (2 - whole) if whole < 2 else 1.0
+    if freedom < 1 or half >= 1:
+        return freedom < 1
+    return bool(stats.t.sf(half * math.sqrt(freedom / (1 - half**2)), freedom) > LEVEL)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ POWER = 0.8  # of the number of questions that would tell two teachers apart
 SIZES = (10, 30, 100, 300, 1000)  # of the nested parts whose orders are compared
 DRAWS_AT_ONCE = 200
 FEW_FAMILIES = 4  # with fewer, families are not drawn again
+FEW_TO_DRAW = 20  # with fewer, draws are too narrow for all pairs of teachers together
 FEW_QUESTIONS = 10  # with fewer, percentiles of drawn means are too narrow, and Student's t is taken
 EQUAL = 1e-6  # costs of one question that differ by less, of the largest, differ by rounding alone
 
@@ -178,25 +179,44 @@ def bounds(values_Q: np.ndarray, draws_B: np.ndarray) -> tuple[float, float]:
 
 def told_from(values_TQ: np.ndarray, means_BT: np.ndarray, first: int) -> np.ndarray:
     """Whether each teacher is told from the first one, [T], at 95 % for all pairs of teachers together: the
-    first one was picked because it came out first. The bound is the largest studentised difference of any
-    pair in a draw (the bootstrap's max-T), widened as Student's t is.
+    first one was picked because it came out first.
+    """
+    means_T, error_TT = values_TQ.mean(axis=1), _errors(values_TQ)
+    most = furthest(values_TQ, means_BT)
+    if math.isnan(most):
+        return np.zeros(len(means_T), dtype=bool)
+    return np.asarray(means_T - means_T[first] > most * error_TT[first])
+
+
+def furthest(values_TQ: np.ndarray, means_BT: np.ndarray) -> float:
+    """How many standard errors apart chance takes any pair of teachers in 95 of 100 cases: the largest
+    studentised difference of a draw (the bootstrap's max-T), widened as Student's t is. Draws of few
+    questions do not show it, so there Student's t counts, corrected for the number of pairs. NaN with a
+    single question, 0 if all teachers are equal.
     """
     count, means_T = values_TQ.shape[1], values_TQ.mean(axis=1)
     if count < 2:
-        return np.zeros(len(means_T), dtype=bool)
-    covariance = np.atleast_2d(np.cov(values_TQ))
-    variance = np.diag(covariance)
-    error_TT = np.sqrt(np.maximum(variance[:, None] + variance - 2 * covariance, 0) / count)
+        return math.nan
     one, other = np.triu_indices(len(means_T), 1)
-    error_P = error_TT[one, other]
+    error_P = _errors(values_TQ)[one, other]
     moved_BP = (means_BT[:, one] - means_BT[:, other]) - (means_T[one] - means_T[other])
     known = error_P > rounding(means_T)
-    most = 0.0
-    if known.any():
-        largest_B = (np.abs(moved_BP[:, known]) / error_P[known]).max(axis=1)
-        most = float(np.quantile(largest_B, 1 - LEVEL))
-        most *= float(stats.t.ppf(1 - LEVEL / 2, count - 1) / stats.norm.ppf(1 - LEVEL / 2))
-    return np.asarray(means_T - means_T[first] > most * error_TT[first])
+    if not known.any():
+        return 0.0
+    largest_B = (np.abs(moved_BP[:, known]) / error_P[known]).max(axis=1)
+    most = float(np.quantile(largest_B, 1 - LEVEL))
+    most *= float(stats.t.ppf(1 - LEVEL / 2, count - 1) / stats.norm.ppf(1 - LEVEL / 2))
+    if count < FEW_TO_DRAW:
+        most = max(most, float(stats.t.ppf(1 - LEVEL / 2 / known.sum(), count - 1)))
+    return most
+
+
+def _errors(values_TQ: np.ndarray) -> np.ndarray:
+    """The standard error of each pair's difference, [T, T]."""
+    covariance = np.atleast_2d(np.cov(values_TQ))
+    variance = np.diag(covariance)
+    apart_TT = np.maximum(variance[:, None] + variance - 2 * covariance, 0)
+    return np.asarray(np.sqrt(apart_TT / values_TQ.shape[1]))
 
 
 def rounding(means: np.ndarray) -> float:
@@ -204,28 +224,35 @@ def rounding(means: np.ndarray) -> float:
     return 1e-3 * EQUAL * float(np.abs(means).max())
 
 
-def questions_to_tell(differences_Q: np.ndarray) -> float:
+def questions_to_tell(differences_Q: np.ndarray, most: float | None = None) -> float:
     """How many questions would tell a difference from 0 in 80 % of cases by Student's t, if it is what was
     seen. Infinite if nothing was seen; NaN with a single question.
+
+    Args:
+        most: how many standard errors a difference has to be from 0, by these questions (`furthest`). By
+            default as many as Student's t asks of a single pair.
 
     >>> questions_to_tell(np.array([1.0, 0.0, 1.0, 2.0]))  # mean 1, variance 2/3; by the normal law 5.2
     8.0
     """
     if len(differences_Q) < 2:
         return math.nan
+    level = LEVEL if most is None else 2 * float(stats.t.sf(most, len(differences_Q) - 1))
     mean, deviation = float(differences_Q.mean()), float(differences_Q.std(ddof=1))
-    if mean == 0:
+    if mean == 0 or not level:
         return math.inf
     ratio = min((deviation / mean) ** 2, 1e12)
-    needed = max(2, math.ceil((stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER)) ** 2 * ratio))
-    while (wanted := _wanted(needed, ratio)) > needed:  # the quantiles depend on the number that is sought
+    needed = max(2, math.ceil((stats.norm.ppf(1 - level / 2) + stats.norm.ppf(POWER)) ** 2 * ratio))
+    while (
+        wanted := _wanted(needed, ratio, level)
+    ) > needed:  # the quantiles depend on the number that is sought
         needed += max(1, (wanted - needed) // 4)
     return float(needed)
 
 
-def _wanted(count: int, ratio: float) -> int:
+def _wanted(count: int, ratio: float, level: float) -> int:
     """How many questions are needed, with the quantiles of `count`."""
-    times = float(stats.t.ppf(1 - LEVEL / 2, count - 1) + stats.t.ppf(POWER, count - 1))
+    times = float(stats.t.ppf(1 - level / 2, count - 1) + stats.t.ppf(POWER, count - 1))
     return math.ceil(times**2 * ratio)
 
 
@@ -234,10 +261,10 @@ def order_table(matched: Matched, draws: int, seed: int) -> pd.DataFrame:
 
     Returns:
         Columns `cost`, `place` (from 1; equal teachers share one), `teacher`, `mean`, `low`, `high`;
-        `is_first` (the share of draws in which it is first); `behind`, `behind_low`, `behind_high` (mean less
-        the first teacher's, paired over questions, the interval of this pair alone); `told` (from the first,
-        for all pairs together); `questions_to_tell` it from the first; and the same at equal length
-        (`at_equal_length`).
+        `is_first` (the share of draws in which it is first, NaN with fewer than ten questions);
+        `behind`, `behind_low`, `behind_high` (mean less the first teacher's, paired over questions, the
+        interval of this pair alone); `told` (from the first, for all pairs together); `questions_to_tell` it
+        from the first in that way; and the same at equal length (`at_equal_length`).
     """
     found, drawn = [], Draws(len(matched.questions), draws, seed)
     evens = at_equal_length(matched, drawn)
@@ -247,12 +274,13 @@ def order_table(matched: Matched, draws: int, seed: int) -> pd.DataFrame:
         means_T = values_TQ.mean(axis=1)
         order = ordered(values_TQ, matched.teachers)
         first, shares = order[0], first_shares(means_BT)
-        told_T = told_from(values_TQ, means_BT, first)
+        told_T, most = told_from(values_TQ, means_BT, first), furthest(values_TQ, means_BT)
+        shares = shares if len(matched.questions) >= FEW_QUESTIONS else np.full(len(shares), math.nan)
         level_T = levelled(means_T[:, None])[:, 0]
         for t in order:
             low, high = bounds(values_TQ[t], means_BT[:, t])
             behind = bounds(values_TQ[t] - values_TQ[first], means_BT[:, t] - means_BT[:, first])
-            tell = math.nan if t == first else questions_to_tell(values_TQ[t] - values_TQ[first])
+            tell = math.nan if t == first else questions_to_tell(values_TQ[t] - values_TQ[first], most)
             found.append(
                 {
                     "cost": cost,
@@ -450,6 +478,7 @@ def stability_table(matched: Matched, draws: int, seed: int) -> pd.DataFrame:
         for (cost, values_TQ), part_TQ, means_BT in zip(matched.values.items(), parts, drawn, strict=True):
             order = ordered(part_TQ, matched.teachers)
             rises = np.diff(means_BT[:, order], axis=1) >= -rounding(means_BT)
+            first_repeats = float(firsts(means_BT)[:, order[0]].mean())
             own, whole = (signs(table.mean(axis=1)[None]) for table in (part_TQ, values_TQ))
             rows.append(
                 {
@@ -457,7 +486,7 @@ def stability_table(matched: Matched, draws: int, seed: int) -> pd.DataFrame:
                     "questions": size,
                     "order": " < ".join(matched.teachers[t] for t in order),
                     "repeats": float(rises.all(axis=1).mean()),
-                    "first_repeats": float(firsts(means_BT)[:, order[0]].mean()),
+                    "first_repeats": first_repeats if size >= FEW_QUESTIONS else math.nan,
                     "tau": float(tau(own, whole)[0]),
                 }
             )

@@ -6,6 +6,7 @@ returns teacher -> cost.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
 
 import numpy as np
 import pandas as pd
@@ -45,7 +46,8 @@ def grace(
 ) -> dict[str, float]:
     """GRACE (arXiv 2511.02833) of every teacher, from sketches of its answers' gradients: see `grace_of`.
     Answers without a sketch are left out. A teacher with answers to fewer than two of the questions comes
-    last.
+    last. GRACE falls with the number of answers, so all other teachers count with equally many: as many as
+    the one with fewest has, in one order of the questions for all.
     """
     own: dict[str, list[tuple[str, bytes]]] = {}
     for table in answers:
@@ -53,15 +55,23 @@ def grace(
         columns = (sketched[name].tolist() for name in ("teacher", "question_id", "gradient_sketch"))
         for teacher, question, sketch in zip(*columns, strict=True):
             own.setdefault(teacher, []).append((question, sketch))
+    many = {teacher: rows for teacher, rows in own.items() if len({question for question, _ in rows}) > 1}
+    fewest = min(map(len, many.values()), default=0)
     known = {}
-    for teacher in sorted(own):
-        rows = sorted(own[teacher])  # another order of the sum would change the last digits
+    for teacher in sorted(many):
+        # another order of the sum would change the last digits
+        rows = sorted(sorted(many[teacher], key=lambda row: (_drawn(row[0]), row[1]))[:fewest])
         questions = [question for question, _ in rows]
         if len(set(questions)) > 1:
             sketches = np.array([np.frombuffer(sketch, "<f4") for _, sketch in rows], dtype=float)
             known[teacher] = grace_of(sketches, questions)
     last = 2 * max(known.values(), default=0.0) + 1
     return dict.fromkeys(accuracy, last) | known
+
+
+def _drawn(question: str) -> bytes:
+    """A place in an order of all questions that has nothing to do with what they ask."""
+    return sha256(question.encode("utf-8", "surrogatepass")).digest()
 
 
 def grace_of(gradients_NK: np.ndarray, questions: list[str]) -> float:

@@ -83,7 +83,7 @@ def check_settings(settings: VerifySettings) -> None:
         if not low < value < math.inf or value < 0:
             raise BadInput(f"verify.{name} is out of range", value, "0 or more" if low else "more than 0", "")
     if settings.method == "function" or settings.function:
-        load_function(settings.function or "")
+        _refuse_uncallable(load_function(settings.function or ""), settings.function or "")
     if settings.pattern is None:
         return
     try:
@@ -127,7 +127,33 @@ def reads_rows(settings: VerifySettings) -> bool:
     """Whether the user's function has a parameter `row`."""
     if not settings.function:
         return False
-    return "row" in inspect.signature(load_function(settings.function or "")).parameters
+    try:
+        return "row" in inspect.signature(load_function(settings.function or "")).parameters
+    except ValueError:  # some functions written in C tell no parameters
+        return False
+
+
+def _refuse_uncallable(function: Callable[..., Any], path: str) -> None:
+    """Refuse what cannot be called with an answer and a reference.
+
+    Raises:
+        BadInput: a class, an async function, or one with other parameters.
+    """
+    expected = "a function (answer, reference) -> bool, with row as a third parameter if it wants it"
+    if inspect.isclass(function) or inspect.iscoroutinefunction(function):
+        kind = "a class" if inspect.isclass(function) else "an async function"
+        raise BadInput("verify.function cannot be called as a check", f"{path}, {kind}", expected, "")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return
+    given: dict[str, Any] = {"row": {}} if "row" in signature.parameters else {}
+    try:
+        signature.bind("answer", "reference", **given)
+    except TypeError as error:
+        raise BadInput(
+            "verify.function cannot be called as a check", f"{path}{signature}: {error}", expected, ""
+        ) from error
 
 
 def judge(text: str, given: str | tuple[str, ...], settings: VerifySettings, row: str = "") -> Verdict:

@@ -16,7 +16,7 @@ from jobs.experiment.questions import Fields
 from jobs.files.answers import ReadAnswers, plain_names, read_answers
 from jobs.files.columns import ANSWER_NAMES, ID_NAMES, QUESTION_NAMES, TEACHER_NAMES
 from jobs.files.turn import FIELDS_OF_REASONING, NOT_TEXT, NotUnderstood
-from jobs.files.turns import ALPACA, BESIDE, COLUMNS, MESSAGES, PROMPT_COMPLETION, SHAREGPT, turns_of
+from jobs.files.turns import ALPACA, COLUMNS, MESSAGES, PROMPT_COMPLETION, SHAREGPT, turns_of
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}}
 ADD = ToolCall("add", '{"a": 1, "b": 2}', "c1")
@@ -188,7 +188,19 @@ def test_no_turn_is_lost_in_any_layout(talk: list[tuple[str, str]], system: str 
 
 
 FURTHER = ("messages", "system", "tools", "tool_calls", "label", "chosen", "rejected", "history", "seed")
-USUAL = {*ID_NAMES, *ANSWER_NAMES, *TEACHER_NAMES, *QUESTION_NAMES, *BESIDE, *FIELDS_OF_REASONING, *NOT_TEXT}
+PARTS = (
+    "context",
+    "passage",
+    "choices",
+    "options",
+    "document",
+    "documents",
+    "instructions",
+    "A",
+    "B",
+    "body",
+)
+USUAL = {*ID_NAMES, *ANSWER_NAMES, *TEACHER_NAMES, *QUESTION_NAMES, *PARTS, *FIELDS_OF_REASONING, *NOT_TEXT}
 names = st.sampled_from([*sorted(USUAL), *FURTHER])
 values = said | st.sampled_from(["<think>so</think> 3", "<think>so", "", None, 3, True, ["a"], {"a": 1}])
 rows = st.lists(

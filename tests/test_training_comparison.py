@@ -130,8 +130,12 @@ def test_arms_on_different_questions_are_refused_and_unequal_seeds_are_not() -> 
     assert found.uncertainty.variance == pytest.approx(expected)
 
 
-def reach_with(table: np.ndarray, base: np.ndarray, pool: SeedVariance, questions: int) -> float:
-    """Half an interval's width with so many questions, by the formulas of `docs/methods.md` alone."""
+def reach_with(
+    table: np.ndarray, base: np.ndarray, pool: SeedVariance, questions: int
+) -> tuple[float, float]:
+    """Half an interval's width with so many questions, and what more a difference needs to be told in four
+    of five cases, by the formulas of `docs/methods.md` alone.
+    """
     (seeds, now), d = table.shape, table.mean(axis=0) - base.mean(axis=0)
     between = d.var(ddof=1) / now
     of_seeds = 2 / seeds * (pool.s2 - pool.noise) if seeds > 1 else 0.0
@@ -142,7 +146,8 @@ def reach_with(table: np.ndarray, base: np.ndarray, pool: SeedVariance, question
     spread = (between * falls) ** 2 / (questions - 1)
     if seeds > 1:
         spread += (stays + (2 / seeds * pool.s2 - stays) * falls) ** 2 / pool.freedom
-    return float(stats.t.ppf(0.975, max(1.0, variance**2 / spread)) * np.sqrt(variance))
+    quantiles = stats.t.ppf([0.975, 0.8], max(1.0, variance**2 / spread))
+    return float(quantiles[0] * np.sqrt(variance)), float(quantiles[1] * np.sqrt(variance))
 
 
 @settings(deadline=None, max_examples=60)
@@ -154,7 +159,7 @@ def reach_with(table: np.ndarray, base: np.ndarray, pool: SeedVariance, question
     st.integers(1, 20),
     st.floats(0, 0.04),
 )
-def test_the_questions_needed_are_the_fewest_that_shrink_the_interval_to_the_difference(
+def test_the_questions_needed_are_the_fewest_that_tell_the_difference_in_four_of_five_cases(
     seed: int, seeds: int, questions: int, gain: float, freedom: int, sd: float
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -164,26 +169,27 @@ def test_the_questions_needed_are_the_fewest_that_shrink_the_interval_to_the_dif
     pool = SeedVariance(max(noise + sd**2 - 0.0001, 0.0001), noise, freedom)
     found = compare(arm, base, "x", "y", pool=pool)
     mean, now = abs(found.difference.value), reach_with(arm, base, pool, questions)
-    assert found.uncertainty.reach == pytest.approx(now)
+    assert found.uncertainty.reach == pytest.approx(now[0])
     if found.more_questions is None:
         if "more seeds" in found.verdict:
-            assert all(reach_with(arm, base, pool, questions * k) > mean for k in (1, 2, 10, 1000, 10**6))
+            assert all(
+                sum(reach_with(arm, base, pool, questions * k)) > mean for k in (1, 2, 10, 1000, 10**6)
+            )
         return
     assert f"about {found.more_questions:,} more questions" in found.verdict
     then = questions + found.more_questions
-    assert reach_with(arm, base, pool, then) <= mean * (1 + 1e-9)
-    assert then == questions + 1 or reach_with(arm, base, pool, then - 1) > mean
+    assert sum(reach_with(arm, base, pool, then)) <= mean * (1 + 1e-9)
+    assert then == questions + 1 or sum(reach_with(arm, base, pool, then - 1)) > mean
 
 
 def test_few_seeds_take_more_questions_than_the_same_quantile_of_t_would_say() -> None:
     """One degree of freedom of seeds: with many questions its quantile of t (12.7) is what counts."""
-    sure = Uncertainty(1.0, 1.2, 60.0, 0.25, 1)
-    wanted = float(stats.t.ppf(0.975, 60)) ** -2  # of a difference of 1
-    assert 100 / (wanted - 0.2) < 3000  # by the present quantile a number could be named
-    assert needed(1.0, 100, sure) == (None, True)
-    more, _ = needed(1.0, 100, Uncertainty(1.0, 1.12, 60.0, 0.17, 4))
+    wanted = float(stats.t.ppf(0.975, 60) + stats.t.ppf(0.8, 60)) ** -2  # of a difference of 1
+    assert 100 / (wanted - 0.1) < 5000  # by the present quantile a number could be named
+    assert needed(1.0, 100, Uncertainty(1.0, 1.1, 60.0, 0.15, 1)) == (None, True)
+    more, _ = needed(1.0, 100, Uncertainty(1.0, 1.05, 60.0, 0.1, 4))
     assert more is not None
-    assert more > 1.2 * (100 / (wanted - 0.12) - 100)
+    assert more > 1.05 * (100 / (wanted - 0.05) - 100)
 
 
 def test_a_difference_of_minus_three_points_does_not_take_one_more_question() -> None:
@@ -192,7 +198,7 @@ def test_a_difference_of_minus_three_points_does_not_take_one_more_question() ->
     values[0, :20], values[0, 20:48] = 1.0, -1.0
     found = compare(values, np.zeros((1, 300)), "x", "y")
     assert found.difference.value == pytest.approx(-0.0267, abs=1e-4)
-    assert 200 < (found.more_questions or 0) < 700
+    assert 900 < (found.more_questions or 0) < 2000
 
 
 def test_of_one_student_a_contrast_is_its_comparison() -> None:
@@ -228,16 +234,41 @@ def test_checkpoints_of_one_training_count_as_one_student() -> None:
     together = over_lineages(means, names)
     assert apart is not None
     assert together is not None
-    assert together.freedom == 2
+    assert together.freedom == pytest.approx(2)
     assert together.variance > 8 * apart.variance
     assert over_lineages(means, ["a"] * 30) is None
     three = over_lineages(np.array([0.0, 0.1, 0.2]), ["a", "b", "c"])
     assert three is not None
     assert three.variance == pytest.approx(0.01 / 3)
+    assert three.freedom == pytest.approx(2)
     order = rng.permutation(30)
     moved = over_lineages(means[order], [names[k] for k in order])
     assert moved is not None
     assert moved.variance == pytest.approx(together.variance)
+
+
+@pytest.mark.parametrize("sizes", [(3, 1, 1), (6, 1, 1, 1, 1, 1), (2, 2, 2), (1, 1, 1, 1, 1, 1)])
+def test_lineages_of_unequal_sizes_are_not_called_too_often(sizes: tuple[int, ...]) -> None:
+    """Students that are equal within a lineage: up to 32 % were called where nothing differs."""
+    rng, called, runs = np.random.default_rng(1), 0, 600
+    names = [f"l{g}" for g, size in enumerate(sizes) for _ in range(size)]
+    for _ in range(runs):
+        values = np.repeat(rng.normal(size=len(sizes)), sizes)
+        sure = over_lineages(values, names)
+        assert sure is not None
+        called += sure.p_value(float(values.mean())) < 0.05
+    assert called / runs < 0.08
+
+
+def test_what_students_share_by_their_questions_counts_for_students_like_them_too() -> None:
+    """All students find the same questions easier under one arm: 12 to 29 % were called falsely."""
+    rng, called, runs = np.random.default_rng(2), 0, 400
+    for _ in range(runs):
+        d = rng.normal(size=100) * 0.3 + rng.normal(size=(6, 100)) * 0.5
+        found = contrast(d, list("abcdef"), [1, 1], SeedVariance(), "loss")
+        assert found.p_students is not None
+        called += found.p_students < 0.05
+    assert called / runs < 0.1
 
 
 def test_holm_adds_nothing_to_one_and_keeps_order() -> None:

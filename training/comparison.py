@@ -22,7 +22,8 @@ from training.evaluation import (
     uncertainty_of,
 )
 
-NORMAL = float(stats.norm.ppf(1 - LEVEL / 2))  # Student's t is never below
+POWER = 0.8  # of the number of questions that would tell two arms apart
+NORMAL = float(stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER))  # Student's t is never below
 STEP, MOST = 1.3, 10**8  # how numbers of questions are tried, and up to how many times those that there are
 MODELS_ALONE = "compares these trained models, not the ways of choosing"  # what one seed each claims
 SAME = Uncertainty(0.0, 0.0, 1.0)  # for two identical arms: nothing differs
@@ -34,8 +35,8 @@ class Comparison:
 
     Attributes:
         questions, seeds: how many there are; seeds of the arm that has fewer.
-        more_questions: how many more would shrink the interval until it leaves out 0, if the difference
-            stayed the same. None if it already does, if there is no difference, or if only more seeds would
+        more_questions: how many more would tell the arms apart in four of five cases, if the difference is
+            what was seen. None if they are told apart, if there is no difference, or if only more seeds would
             help.
         uncertainty: interval and p-value follow from it.
         against: the baseline.
@@ -59,6 +60,8 @@ def compare(
     metric: str = "accuracy",
     pool: SeedVariance | None = None,
     is_same: bool = False,
+    same_trainings: bool = False,
+    of_trainings: bool = False,
 ) -> Comparison:
     """Compare two arms over the same questions in the same order. A difference is called if p is below 0.05,
     which is the same as the interval leaving out 0. Without a question there is neither, and the verdict says
@@ -70,6 +73,9 @@ def compare(
         pool: the variance of seeds in the whole run. By default that of these two arms alone.
         is_same: whether both arms trained on the same choices. If their values are equal too, there is no
             interval. Equal values of other arms are chance, and have an interval.
+        same_trainings: whether seed by seed the same trained model gave both, in two ways of answering. Then
+            `pool` is the variance of seeds of their differences.
+        of_trainings: whether an arm with one seed is a training like the pool's, see `uncertainty_of`.
 
     Raises:
         ValueError: the questions differ in number, an arm has no seed, or a value is NaN.
@@ -79,14 +85,15 @@ def compare(
         raise ValueError(
             f"{arm} and {baseline} were evaluated on {arm_SQ.shape[1]} and {baseline_SQ.shape[1]} questions"
         )
-    seeds = [len(arm_SQ), len(baseline_SQ)]
+    seeds = [len(arm_SQ)] if same_trainings else [len(arm_SQ), len(baseline_SQ)]
     if not arm_SQ.shape[1]:
         return _without_questions(arm, baseline, min(seeds))
     _refuse_unknown({arm: arm_SQ, baseline: baseline_SQ})
     difference_Q = arm_SQ.mean(axis=0) - baseline_SQ.mean(axis=0)
     bound, least = (1.0, 1.0) if metric == "accuracy" else (math.inf, 0.0)
-    pool = pool_seeds([arm_SQ, baseline_SQ]) if pool is None else pool
-    sure = uncertainty_of(difference_Q, seeds, pool, least)
+    if pool is None:
+        pool = pool_seeds([arm_SQ - baseline_SQ] if same_trainings else [arm_SQ, baseline_SQ])
+    sure = uncertainty_of(difference_Q, seeds, pool, least, of_trainings)
     if is_same and not difference_Q.any():
         sure = SAME
     mean, questions = float(difference_Q.mean()), len(difference_Q)
@@ -98,7 +105,7 @@ def compare(
         verdict = f"{arm} chose the same answers as {baseline} in every round, and came to the same"
         verdict += ": there is no interval"
     if more is not None:
-        verdict += f"; about {more:,} more questions would be needed"
+        verdict += f"; if the difference is as seen, about {more:,} more questions would show it"
     elif lack_seeds:
         verdict += "; more seeds would be needed, more questions would not do"
     return Comparison(interval, p_value, questions, min(seeds), more, verdict, sure, baseline)
@@ -118,8 +125,8 @@ def _refuse_unknown(values: Mapping[str, np.ndarray]) -> None:
 
 
 def needed(mean: float, questions: int, sure: Uncertainty) -> tuple[int | None, bool]:
-    """How many more questions would shrink the interval until its half-width is below the difference. None if
-    there is no such number. The second value says whether more seeds are needed instead.
+    """How many more questions would tell a difference from 0 in four of five cases, if it is what was seen.
+    None if there is no such number. The second value says whether more seeds are needed instead.
 
     The variance between questions falls with their number. The variance of seeds beyond that stays. If it
     alone is too large, no number of questions is enough. With more questions the degrees of freedom come
@@ -131,15 +138,20 @@ def needed(mean: float, questions: int, sure: Uncertainty) -> tuple[int | None, 
     if NORMAL * math.sqrt(stays) >= abs(mean):
         return None, True
     too_few, enough = questions, questions + 1
-    while sure.with_questions(questions, enough).reach > abs(mean):
+    while _to_tell(sure.with_questions(questions, enough)) > abs(mean):
         too_few, enough = enough, math.ceil(enough * STEP)
         if enough > MOST * questions:
             return None, stays > 0
     while enough - too_few > 1:
         middle = (enough + too_few) // 2
-        is_enough = sure.with_questions(questions, middle).reach <= abs(mean)
+        is_enough = _to_tell(sure.with_questions(questions, middle)) <= abs(mean)
         too_few, enough = (too_few, middle) if is_enough else (middle, enough)
     return enough - questions, False
+
+
+def _to_tell(sure: Uncertainty) -> float:
+    """The difference that is told from 0 in four of five cases."""
+    return sure.reach + float(stats.t.ppf(POWER, sure.freedom)) * math.sqrt(sure.variance)
 
 
 def verdict_of(interval: Interval, is_called: bool, arm: str, baseline: str, metric: str) -> str:
@@ -218,7 +230,7 @@ def contrast(
     sure = uncertainty_of(differences_NQ.mean(axis=0), many, pool, least / math.sqrt(students))
     if is_same and not differences_NQ.any():
         sure = SAME
-    over = over_lineages(differences_NQ.mean(axis=1), lineages)
+    over = over_lineages(differences_NQ.mean(axis=1), lineages, shared_by(differences_NQ, lineages))
     return Contrast(
         value,
         students,
@@ -230,21 +242,56 @@ def contrast(
     )
 
 
-def over_lineages(values_N: np.ndarray, lineages: Sequence[str]) -> Uncertainty | None:
-    """The uncertainty of the mean of some students' values, as a claim about students like them:
-    cluster-robust, by lineage. None with one lineage.
+def by_lineage(values: np.ndarray, lineages: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of each lineage's students, [G, ...], and the share of students that each has, [G]."""
+    names, own = np.unique(list(lineages), return_inverse=True)
+    means = np.stack([values[own == g].mean(axis=0) for g in range(len(names))])
+    return means, np.bincount(own) / len(own)
+
+
+def shared_by(differences_NQ: np.ndarray, lineages: Sequence[str]) -> Uncertainty:
+    """What all students have in common because they answer the same questions, as a part of the variance of
+    their mean: their covariances between lineages. Students differ by less than that would let them.
+    """
+    means_GQ, share_G = by_lineage(differences_NQ, lineages)
+    questions = means_GQ.shape[1]
+    if questions < 2:
+        return SAME
+    whole = float((share_G @ means_GQ).var(ddof=1))
+    own = float((share_G**2 * means_GQ.var(axis=1, ddof=1)).sum())
+    shared = max(0.0, whole - own) / questions
+    return Uncertainty(shared, shared, questions - 1.0)
+
+
+def over_lineages(
+    values_N: np.ndarray, lineages: Sequence[str], shared: Uncertainty = SAME
+) -> Uncertainty | None:
+    """The uncertainty of the mean of some students' values, as a claim about students like them. Students of
+    one lineage count as one. Lineages may have unequally many: the variance is without bias and its degrees
+    of freedom are Satterthwaite's, both for students that are equal within a lineage. None with one lineage.
+
+    Args:
+        shared: what the lineages have in common, of which their differences say nothing (`shared_by`).
 
     >>> sure = over_lineages(np.array([1.0, 3.0]), ["a", "b"])
-    >>> sure.variance, sure.freedom  # as of two numbers: 2 / 2, one degree
+    >>> round(sure.variance, 9), round(sure.freedom, 9)  # as of two numbers: 2 / 2, one degree
     (1.0, 1.0)
     """
-    rest_N, named = values_N - values_N.mean(), np.array(lineages)
-    sums = [float(rest_N[named == name].sum()) for name in sorted(set(lineages))]
-    groups = len(sums)
-    if groups < 2:
+    means_G, share_G = by_lineage(values_N, lineages)
+    if len(means_G) < 2:
         return None
-    variance = groups / (groups - 1) * sum(x**2 for x in sums) / len(values_N) ** 2
-    mean = float(values_N.mean())
+    mean = float(share_G @ means_G)
+    seen_G = 1 - 2 * share_G + (share_G**2).sum()  # of the variance, by a lineage's distance from the mean
+    variance = float((share_G**2 * (means_G - mean) ** 2 / seen_G).sum())
     if variance <= EQUAL * mean**2:  # all values are equal: use what one reversed lineage would change
-        variance = (2 * mean / groups) ** 2
-    return Uncertainty(variance, variance, groups - 1.0)
+        variance = (2 * mean / len(means_G)) ** 2
+    rest_GG = (np.eye(len(means_G)) - share_G) * (share_G / np.sqrt(seen_G))[:, None]
+    spread_GG = rest_GG @ rest_GG.T
+    freedom = max(1.0, float(np.trace(spread_GG) ** 2 / (spread_GG**2).sum()))
+    whole = variance + shared.variance
+    alone = Uncertainty(variance, variance, freedom)
+    if shared.variance:
+        freedom = max(1.0, whole**2 / (variance**2 / freedom + shared.variance**2 / shared.freedom))
+    sure = Uncertainty(whole, whole, freedom)
+    # more degrees of freedom do not make it surer than its lineages are
+    return sure if sure.reach >= alone.reach else Uncertainty(whole, whole, alone.freedom)

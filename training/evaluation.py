@@ -23,6 +23,7 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.05  # a difference is called where its p-value is below; intervals are of 95 %
+FEW_DIFFER = 10
 EQUAL = 1e-12  # a share of the mean square: differences that vary by less count as equal
 
 TELLING = 8  # questions on which seeds disagree: two trainings agree on all of them with a chance of 4 ** -8
@@ -186,7 +187,11 @@ def louder(values_SQ: np.ndarray, pool: SeedVariance, paths: int) -> float | Non
 
 
 def uncertainty_of(
-    mean_Q: np.ndarray, seeds: Sequence[int], pool: SeedVariance, least: float = 0.0
+    mean_Q: np.ndarray,
+    seeds: Sequence[int],
+    pool: SeedVariance,
+    least: float = 0.0,
+    of_trainings: bool = False,
 ) -> Uncertainty:
     """The uncertainty of a mean over questions, whose values are means over seeds.
 
@@ -196,6 +201,8 @@ def uncertainty_of(
             compared and not ways of training.
         least: the smallest possible difference of one question, used if no question differs. 0 if values have
             no such unit.
+        of_trainings: whether one seed is a training like the pool's, whose variance then counts. Otherwise
+            it may be a student before training.
     """
     questions = len(mean_Q)
     if questions < 2:
@@ -204,7 +211,10 @@ def uncertainty_of(
     between = float(mean_Q.var(ddof=1)) / questions
     if between <= EQUAL * mean**2:  # all values are equal: use what one reversed question would change
         between = ((2 * mean if abs(mean) > EQUAL else least) / questions) ** 2
-    if min(seeds) < 2 or not pool.freedom:
+    elif np.count_nonzero(mean_Q) < FEW_DIFFER and not (mean_Q.min() < 0 < mean_Q.max()):
+        # few that all differ in one way do not show their spread: as if two more differed
+        between += 2 * least**2 / questions**2
+    if (min(seeds) < 2 and not of_trainings) or not pool.freedom:
         return Uncertainty(between, between, questions - 1.0)
     share = sum(1 / n for n in seeds)
     variance = max(between + share * (pool.s2 - pool.noise), between / 2)

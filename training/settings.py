@@ -13,6 +13,7 @@ OWNED_BY_THE_LOOP = (
     "managed_gradient_accumulation",
     "scheduler",
 )
+SECTIONS = ("zero_optimization", "bf16", "fp16", "optimizer", "scheduler", "activation_checkpointing", "aio")
 # The number of passes of a step follows from its examples, and the loop decides where a step ends. DeepSpeed
 # needs a number all the same. With a number above 1 it keeps what several passes need.
 ACCUMULATION = 2
@@ -110,6 +111,18 @@ def check_settings(settings: TrainSettings) -> None:
             "one of them",
             "leave out the other",
         )
+    for key in SECTIONS:
+        own = settings.deepspeed.get(key)
+        if key in settings.deepspeed and not isinstance(own, dict):
+            raise BadInput(f"train.deepspeed.{key} is no section", own, "a mapping, such as {}", "")
+    stage = settings.deepspeed.get("zero_optimization", {}).get("stage", settings.zero_stage)
+    if stage not in (0, 1, 2, 3):
+        raise BadInput("train.deepspeed.zero_optimization.stage is out of range", stage, "0, 1, 2 or 3", "")
+    if settings.deepspeed.get("fp16", {}).get("enabled") and settings.precision == "bfloat16":
+        raise BadInput("fp16 and bfloat16 at once", "train.deepspeed.fp16", "one of them", "")
+    clipping = settings.deepspeed.get("gradient_clipping", 0.0)
+    if clipping != "auto" and (not isinstance(clipping, int | float) or not 0 <= clipping < math.inf):
+        raise BadInput("train.deepspeed.gradient_clipping is out of range", clipping, "0 or more", "")
     for key in OWNED_BY_THE_LOOP:
         if settings.deepspeed.get(key, "auto") != "auto":
             raise BadInput(

@@ -128,6 +128,11 @@ def added_ids(source: ModelSource) -> list[int]:
     return [int(tokenizer.convert_tokens_to_ids(token)) for token in source.added_tokens]
 
 
+# What a config may ask every forward pass for. Nothing here reads it, some attentions refuse it, and a model
+# that asks for it cannot be saved.
+NEUTRAL = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}
+
+
 def load_model(source: ModelSource, device: str = "cpu") -> Any:
     """Load a causal language model in evaluation mode on `device`, in `source.dtype`.
 
@@ -149,6 +154,8 @@ def load_model(source: ModelSource, device: str = "cpu") -> Any:
             use_safetensors=True,
             output_loading_info=True,
         )
+    for name, value in NEUTRAL.items():
+        setattr(model.config, name, value)
     _refuse_misfit(source.path, model, told)
     if source.added_tokens:
         add_to_model(model, added_ids(source), source.added_tokens)

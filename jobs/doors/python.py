@@ -90,6 +90,11 @@ def run(
         >>> results.comparisons[["student", "arm", "difference", "verdict"]]  # doctest: +SKIP
     """
     check_resume(resume)
+    odd = next((one for one in overrides if not isinstance(one, str)), None)
+    if odd is not None:
+        raise BadInput(
+            "an override is no text", type(odd).__name__, '"train.steps=3"', "one text for each key"
+        )
     found = _experiment_of(experiment, overrides)
     need_for_run(found.ray.address)
     folders = [Path.cwd()]

@@ -25,6 +25,9 @@ QuestionWeight = Annotated[
         help="Weight of the answer-question block, 0 to 1; the authors' program has the longer name.",
     ),
 ]
+AnswerField = Annotated[
+    str | None, typer.Option(help="The column of the answers, as a dotted path, if it has no usual name.")
+]
 Turns = Annotated[
     str,
     typer.Option(
@@ -68,6 +71,7 @@ def score(
     device: Device = "auto",
     max_length: MostTokens = 4096,
     turns: Turns = "last",
+    answer_field: AnswerField = None,
     cut: Cut = False,
     limit: Limit = None,
     skip_broken_lines: KeepGoodLines = False,
@@ -99,6 +103,7 @@ def score(
             workers=workers,
             num_gpus=num_gpus,
             turns=turns,  # type: ignore[arg-type]
+            answer_field=answer_field,
             cut=cut,
         )
     )
@@ -136,6 +141,7 @@ def rank(
     device: Device = "auto",
     max_length: MostTokens = 4096,
     turns: Turns = "last",
+    answer_field: AnswerField = None,
     cut: Cut = False,
     limit: Limit = None,
     skip_broken_lines: KeepGoodLines = False,
@@ -178,6 +184,7 @@ def rank(
         workers=workers,
         num_gpus=num_gpus,
         turns=turns,  # type: ignore[arg-type]
+        answer_field=answer_field,
         cut=cut,
     )
     models = models_of(teacher_model or [])
@@ -202,6 +209,7 @@ def audit(
     chat_template: ChatTemplate = None,
     device: Device = "auto",
     max_length: Annotated[int, typer.Option(help="Longer conversations are left out.")] = 4096,
+    answer_field: AnswerField = None,
 ) -> None:
     """Audit the costs: do they rank answers as their exact gradient norms do? One backward pass an answer, in
     float32.
@@ -220,6 +228,7 @@ def audit(
             chat_template=chat_template,
             device=device,
             max_length=max_length,
+            answer_field=answer_field,
         )
     )
 

@@ -4,6 +4,7 @@ YAML is a graph, and its reader builds what it says: a list that holds itself, n
 billion values, one key twice of which the last counts. None of that is an experiment, so it is refused.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from cluster.errors import BadInput
 
 MOST_VALUES = 100_000  # of a document, those that an alias repeats counted each time
 MOST_BYTES = 10_000_000
+# what YAML 1.1 reads as another number than people mean: 010 is 8, 1:30 is 90
+ODD_NUMBER = re.compile(r"[-+]?(?:0[0-7_]+|[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?)")
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -79,6 +82,8 @@ def _count(node: Any, where: str, known: dict[int, int], above: set[int]) -> int
         raise BadInput(f"{where} refers to itself", f"line {line}", "values", "write them out")
     if id(node) not in known:
         above.add(id(node))
+        if isinstance(node, yaml.ScalarNode) and ODD_NUMBER.fullmatch(node.value) and not node.style:
+            refuse_odd_number(node, where)
         if isinstance(node, yaml.MappingNode):
             _refuse_twice(node, where)
             inner = [child for pair in node.value for child in pair]
@@ -90,6 +95,22 @@ def _count(node: Any, where: str, known: dict[int, int], above: set[int]) -> int
         got = f"more than {MOST_VALUES:,} values"
         raise BadInput(f"{where} holds too much", got, "an experiment's", "look at its aliases")
     return known[id(node)]
+
+
+def refuse_odd_number(node: yaml.ScalarNode, where: str) -> None:
+    """Refuse a number in YAML's octal or sexagesimal form.
+
+    Raises:
+        BadInput: with the number and its line.
+    """
+    if node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+        line, meant = node.start_mark.line + 1, yaml.safe_load(node.value)
+        raise BadInput(
+            f"{where} has a number in an odd form",
+            f"{node.value} in line {line}, which YAML reads as {meant}",
+            "a plain number",
+            "write it out, or in quotes if it is a text",
+        )
 
 
 def _refuse_twice(node: yaml.MappingNode, where: str) -> None:

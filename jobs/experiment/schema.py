@@ -34,7 +34,7 @@ class Experiment(Section):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     seeds: int = Field(1, ge=1)
     rounds: int = Field(1, ge=1)
     limit: int | None = Field(None, ge=1)
@@ -76,6 +76,8 @@ class Experiment(Section):
             arm.check(self.teachers)
         if self.verify.method == "judge" and self.judge is None:
             raise ValueError("verify.method judge needs a section judge: an endpoint with a rubric")
+        if self.judge is not None and self.judge.check_method == "function" and not self.verify.function:
+            raise ValueError("judge.check_method function needs verify.function: package.module:name")
         is_unchecked = self.verify.method == "none" and self.questions.evaluate_fields.method is None
         if is_unchecked and self.evaluate.metric == "accuracy":
             raise ValueError(
@@ -90,6 +92,13 @@ class Experiment(Section):
             and self.sweep.arm not in {a.name for a in self.arms}
         ):
             raise ValueError(f"sweep.arm {self.sweep.arm} is no arm")
+        if self.sweep is not None and len(self.arms) > 1:
+            swept = self.sweep.arm or self.arms[0].name
+            if self.evaluate.baseline == swept:
+                raise ValueError(
+                    f"evaluate.baseline {swept} is the arm that is swept: every setting of it is another "
+                    "arm; name another one, or leave it out"
+                )
         return self
 
     def _refuse_paths_alike(self) -> None:

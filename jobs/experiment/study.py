@@ -8,6 +8,8 @@ from jobs.experiment.section import Section
 
 # Names of members, `*` standing for anything; with `!` before it those are left out again.
 Patterns = tuple[str, ...]
+# crossed values of these would be judged on other questions or by another measure, and could not be compared
+JUDGED_BY = ("limit", "questions", "evaluate", "verify", "judge")
 SHARED = ("name", "runs", "store", "miniature", "ray")  # of all parts: one world, one store, one Ray
 MEMBERS = ("teachers", "students")  # crossed and set by patterns
 
@@ -78,12 +80,23 @@ class Part(Section):
         for key, values in cross.items():
             if len(values) < 1:
                 raise ValueError(f"{key} is crossed over no value")
+            if key.partition(".")[0] in JUDGED_BY:
+                raise ValueError(
+                    f"{key} cannot be crossed: its values would be judged on other questions or by another "
+                    "measure; make a part for each"
+                )
         return cross
 
     @model_validator(mode="after")
     def _has_arms(self) -> "Part":
         if not self.arms and self.each_teacher is None:
             raise ValueError("a part needs arms, or each_teacher")
+        twice = sorted(set(self.set) & set(self.cross))
+        if twice:
+            raise ValueError(f"{twice[0]} is in set and in cross: keep one")
+        for key, own in (("seeds", self.seeds), ("evaluate.baseline", self.baseline)):
+            if own is not None and key in self.set:
+                raise ValueError(f"{key} is in set and is a key of the part: keep one")
         strange = [key for key in self.fixes if key not in self.cross]
         if strange:
             raise ValueError(f"fixes {strange[0]}, which is not crossed")

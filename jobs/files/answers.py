@@ -17,16 +17,19 @@ from jobs.files.columns import (
     ID_NAMES,
     REFERENCE_NAMES,
     TEACHER_NAMES,
+    Named,
     first_value,
     id_of,
     teacher_of,
     with_one_rank,
 )
+from jobs.files.foreign import ForeignMarkers
 from jobs.files.json_rows import OnBroken
 from jobs.files.questions import question_id_of
 from jobs.files.refusals import NO_ANSWER, NO_REFERENCE, LeftOut, Missing, NotUnderstood, told_of
 from jobs.files.rows import read_rows, unread_in
 from jobs.files.trajectories import WhichTurns, question_and_turns
+from jobs.files.turn import is_cut_off
 from jobs.files.turns import COLUMNS, refuse_skipped, turns_of
 from jobs.files.values import as_text, is_nothing
 
@@ -43,6 +46,7 @@ class FoundAnswer:
         calls: its tool calls as JSON text.
         turns: of an answer of many turns, those before its last one, as JSON text.
         problem: why the row is not understood. Empty if it is.
+        is_cut: whether the row says that the answer was cut off.
     """
 
     question_id: str
@@ -52,6 +56,7 @@ class FoundAnswer:
     sample: int = 0
     problem: str = ""
     turns: str = ""
+    is_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,9 +167,12 @@ def each_answer_of(
     counts: dict[str | None, Counter[str]] = {name: Counter() for name in told}
     left_out = {name: LeftOut(path) for name in told}
     teachers: Counter[str] = Counter()
+    foreign = {name: ForeignMarkers() for name in told}
     is_anybody, is_usual = None in told, fields == USUAL
     rows = read_rows(path, on_broken)
+    named = Named({f"fields.{name}": getattr(fields, name) for name in ("id", "system", "teacher", "method")})
     for place, row in rows if fields.answer is not None else with_one_rank(rows):
+        named.see(row)
         teacher = teacher_of(row, fields.teacher)
         if teacher is not None:
             teachers[teacher] += 1
@@ -179,6 +187,7 @@ def each_answer_of(
             why = why or error
         own.count += 1
         if why is None:
+            foreign[whose].see(answer.text)
             own.layouts[layout] += 1
             yield whose, answer
         else:
@@ -186,9 +195,10 @@ def each_answer_of(
             left_out[whose].add(place, why, answer.question_id)
             yield whose, replace(answer, problem=str(why))
     unread = unread_in(path)
+    named.refuse_absent(path)
     for name, own in told.items():
         own.teachers = teachers
-        own.notes += [*([unread] if unread else []), *left_out[name].first]
+        own.notes += [*([unread] if unread else []), *left_out[name].first, *foreign[name].lines]
         left_out[name].taken = own.count - own.refused.total()
         left_out[name].refuse_all()
     _refuse_teachers(path, teachers, told)
@@ -276,7 +286,8 @@ def _answer_in(
         why = error
     key = identity or (place if prompt is None else question_id_of(prompt))
     counts[key] += 1
-    return FoundAnswer(key, prompt, said, calls, counts[key] - 1, turns=before), layout, why
+    found = FoundAnswer(key, prompt, said, calls, counts[key] - 1, turns=before, is_cut=is_cut_off(row))
+    return found, layout, why
 
 
 def answer_and_references(

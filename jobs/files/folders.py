@@ -21,7 +21,7 @@ BESIDE = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state
 # train-00000-of-00002, large.part-0, large_shard_3: a shard's number behind its name
 SHARD = re.compile(
     r"(?:^|[-_.])(?:(?:part|shard|chunk|split)[-_.]?)?\d+[-_.]of[-_.]\d+$|"
-    r"(?:^|[-_.])(?:part|shard|chunk)[-_.]?\d+$|^\d+$",
+    r"(?:^|[-_.])(?:part|shard|chunk|rank|worker|process|gpu|node|batch)[-_.]?\d+$|[-_.]0\d{3,}$|^\d+$",
     re.IGNORECASE,
 )
 OF_TEACHER = re.compile(r"^(?:teacher|teacher_name|model)=")  # a folder of a partitioned data set
@@ -121,8 +121,8 @@ def shard_of(name: str) -> str:
 
     >>> [shard_of(n) for n in ("train-00000-of-00002.parquet", "large.part-1.jsonl", "part-0.json")]
     ['train', 'large', '']
-    >>> [shard_of(n) for n in ("qwen-2.5.jsonl", "gpt-4.jsonl", "000.parquet")]
-    ['qwen-2.5', 'gpt-4', '']
+    >>> [shard_of(n) for n in ("qwen-2.5.jsonl", "gpt-4.jsonl", "000.parquet", "a_rank_0.pq", "b_00001.pq")]
+    ['qwen-2.5', 'gpt-4', '', 'a', 'b']
     """
     return SHARD.sub("", stem_of(name) or Path(name).name)
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from cluster.errors import BadInput
 from cluster.models.messages import Conversation, Prompt, write_calls
+from jobs.experiment.questions import Fields
 from jobs.files.answers import Row, answer_text, body_of
 from jobs.files.columns import (
     ANSWER_NAMES,
@@ -26,6 +27,7 @@ from jobs.files.columns import (
     with_one_rank,
 )
 from jobs.files.folders import SCORES_SUFFIX, listing, shard_of, teachers_of
+from jobs.files.foreign import ForeignMarkers
 from jobs.files.json_rows import OnBroken
 from jobs.files.loaded import HUB, is_saved
 from jobs.files.questions import question_id_of
@@ -72,7 +74,11 @@ class Answers:
 
 
 def read_teacher_files(
-    where: str, on_broken: OnBroken = None, limit: int | None = None, which: WhichTurns = "last"
+    where: str,
+    on_broken: OnBroken = None,
+    limit: int | None = None,
+    which: WhichTurns = "last",
+    answer: str | None = None,
 ) -> Answers:
     """Read every teacher's answers, in any layout. A row belongs to the teacher that it names. Other rows
     belong to the teacher after which the file or its folder is named. Several answers of a teacher to a
@@ -82,13 +88,15 @@ def read_teacher_files(
         limit: the most questions, the first ones that appear, the same for all teachers. All rows are
             checked, also beyond it.
         which: the turns of the assistant that an answer is made of.
+        answer: the column of the answers, if it has no usual name.
 
     Raises:
         BadInput: there is no file, or a file has no row with a question and an answer.
     """
-    reading = Reading(Answers(), limit, which=which)
+    reading = Reading(Answers(), limit, which=which, fields=Fields(answer=answer))
     for source, name in sources_in(where, reading.found.notes):
-        left_out, named = reading.take_all(source, name, with_one_rank(read_rows(source, on_broken)))
+        rows = read_rows(source, on_broken)
+        left_out, named = reading.take_all(source, name, rows if answer else with_one_rank(rows))
         reading.found.notes += [*told_of_names(source, where, name, named), *left_out.first]
     return reading.done()
 
@@ -130,6 +138,9 @@ def sources_in(where: str, notes: list[str]) -> list[tuple[str, str]]:
     return teachers_of(found)
 
 
+SCORED_BY = "scored_by"  # a row's column with the student whose score it is
+
+
 @dataclass
 class Reading:
     """Answers while their rows are read.
@@ -144,9 +155,11 @@ class Reading:
     limit: int | None = None
     is_numbered: bool = False
     which: WhichTurns = "last"
+    fields: Fields = field(default_factory=Fields)
     texts: dict[str, tuple[Prompt, str]] = field(default_factory=dict)
     samples: Counter[tuple[str, str]] = field(default_factory=Counter)
     places: dict[str, int] = field(default_factory=dict)
+    foreign: ForeignMarkers = field(default_factory=ForeignMarkers)
     unnamed: set[str] = field(default_factory=set)  # questions whose rows give no id
 
     def take_all(
@@ -179,7 +192,7 @@ class Reading:
         Raises:
             NotUnderstood: it has no question or no answer, or its id belongs to another question.
         """
-        turns = turns_of(row)
+        turns = turns_of(row, self.fields)
         asked, said = self._divided(row, turns)
         items = self._items(row, asked, said, teacher)
         question = items[0].question_id
@@ -191,12 +204,14 @@ class Reading:
             self.unnamed.add(question)
         place = self.places.setdefault(question, len(self.places))
         if self.limit is None or place < self.limit:
+            self.foreign.see(items[-1].answer)
             self.found.rows += items
             self.found.sources |= {item.answer_id: row for item in items}
             self.found.layouts[turns.layout] += 1
 
     def done(self) -> Answers:
         """The answers. A question without an id is the one question with an id that has the same turns."""
+        self.found.notes += self.foreign.lines
         if not self.unnamed:
             return self.found
         named: dict[Any, list[str]] = {}
@@ -222,7 +237,7 @@ class Reading:
             if said:
                 return asked, said
         if turns.answer is None:
-            raise Missing(NO_ANSWER, row, " or ".join(ANSWER_NAMES), "name its column so")
+            raise Missing(NO_ANSWER, row, " or ".join(ANSWER_NAMES), "name its column with --answer-field")
         return turns.prompt, (turns.answer,)
 
     def _items(self, row: Mapping[str, Any], asked: Prompt, said: Conversation, teacher: str) -> list[Row]:
@@ -301,12 +316,15 @@ def state_of(reason: str) -> str:
     return "empty" if reason == NO_ANSWER else "not_understood"
 
 
-def write_scores(scores: pd.DataFrame, answers: Answers, settings: CostSettings, out: Path) -> list[Path]:
+def write_scores(
+    scores: pd.DataFrame, answers: Answers, settings: CostSettings, out: Path, student: str
+) -> list[Path]:
     """Write `<out>/<teacher>_scas_scores.jsonl` with the authors' field names. Rows that failed have `error`
     and no score.
 
     Args:
         scores: statistics by answer, in the columns of a score stage.
+        student: which every row names, so that scores of two students are not compared.
     """
     scored = scores[scores["state"] == "scored"].reset_index(drop=True)
     parts = scas_parts(scored).assign(
@@ -318,6 +336,7 @@ def write_scores(scores: pd.DataFrame, answers: Answers, settings: CostSettings,
         item = items[answer]
         row = {**in_authors_words(item, answers.sources[answer]), "teacher_name": item.teacher}
         row.pop("error", None)  # a user's own column of this name; here it says why a row has no score
+        row[SCORED_BY] = student
         if state == "scored" and not math.isfinite(by_id.loc[answer, "scas_score"]):
             row |= {"scas_score": None, "error": "not_finite: the student gives this answer no number"}
         elif state == "scored":

@@ -16,7 +16,10 @@ from cluster.errors import BadInput
 HEAD = 512  # the bytes that decide what a file is
 AT_ONCE = 2**16  # packed bytes that are read at once
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, UnicodeError)
-CONVERT = "write it as JSONL or Parquet (pandas.read_csv(path, dtype=str).to_parquet(...), for instance)"
+CONVERT = (
+    "write it as JSONL or Parquet (pandas.read_csv(path, dtype=str, keep_default_na=False).to_parquet(...), "
+    "for instance)"
+)
 
 
 class Streams(io.RawIOBase):

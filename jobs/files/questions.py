@@ -19,6 +19,7 @@ from jobs.files.agents import in_messages
 from jobs.files.columns import (
     QUESTION_NAMES,
     REFERENCE_NAMES,
+    Named,
     first_value,
     id_of,
     name_in,
@@ -138,7 +139,9 @@ def read_questions(
     """
     found = ReadQuestions(str(path), notes=[note for note in [unread_in(str(path))] if note])
     reading = Reading(found, LeftOut(found.path))
+    named = Named({f"fields.{name}": getattr(fields, name) for name in ("id", "system", "method")})
     for place, row in read_rows(path, on_broken):
+        named.see(row)
         try:
             if to_learn:
                 refuse_marked(row if fields.question else in_messages(row)[1])
@@ -151,7 +154,9 @@ def read_questions(
             text = json.dumps(row, ensure_ascii=False, default=str, sort_keys=True)
             question = replace(question, row=text)
         reading.take(place, question, layout)
-    return reading.done()
+    found = reading.done()
+    named.refuse_absent(found.path)
+    return found
 
 
 @dataclass

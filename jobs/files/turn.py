@@ -1,6 +1,7 @@
 """One turn of a conversation as files and servers write it: who speaks, what is said, what is called."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,27 @@ FIELDS_OF_REASONING = frozenset({*REASONING, DETAILS})
 MARKS = ("weight", "train", "trainable", "training", "loss_mask", "loss")  # of a turn that is not learnt
 # Keys of a row or a turn that hold something other than text. They are refused unless they are empty.
 NOT_TEXT = frozenset({"images", "image", "videos", "audios", "audio", "refusal"})
+# parts of finish reasons that mean the answer was cut off
+CUT_OFF = re.compile(
+    r"length|(?<!rate_)limit(?!ed)|truncat|incomplete|not_finished|window_exceeded|max_?(?:\w+_)?tokens|maxpredict"
+)
+FINISHES = ("finish_reason", "stop_reason", "finish_reasons", "finish", "stop_reasons")
+
+
+def is_cut_off(row: Mapping[str, Any]) -> bool:
+    """Whether a row, or the turn at its end, says that its answer was cut off.
+
+    >>> is_cut_off({"finish_reason": "length"}), is_cut_off({"finish_reason": "stop"}), is_cut_off({})
+    (True, False, False)
+    """
+    for name in FINISHES:
+        given = row.get(name)
+        told = given[0] if isinstance(given, list) and len(given) == 1 else given
+        if isinstance(told, str) and CUT_OFF.search(told.lower()):
+            return True
+    turns = row.get("messages") or row.get("conversations")
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    return isinstance(last, Mapping) and is_cut_off(last)
 
 
 def turns_in(given: Sequence[Any]) -> list[Message]:

@@ -7,6 +7,7 @@ those of agents and other providers (`jobs/files/agents.py`).
 Anything else in a row is refused by name. Nothing is cut, joined or flattened silently.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,15 @@ from cluster.models.messages import Conversation, Message, Prompt
 from cluster.models.repair import begun
 from jobs.experiment.questions import Fields
 from jobs.files.agents import in_messages
-from jobs.files.columns import ANSWER_RANKS, QUESTION_NAMES, value_at
+from jobs.files.columns import (
+    ANSWER_NAMES,
+    ANSWER_RANKS,
+    ID_NAMES,
+    QUESTION_NAMES,
+    TEACHER_NAMES,
+    UNREAD_TEXT,
+    value_at,
+)
 from jobs.files.openai_turns import are_objects
 from jobs.files.refusals import NotUnderstood
 from jobs.files.turn import MARKS as MARKS_OF_TURNS
@@ -40,8 +49,15 @@ UNREAD_ANSWERS = (
     "generated_text", "model_response", "model_answer", "prediction", "predictions", "pred", "error",
 )  # fmt: skip
 IS_UNREAD = frozenset(UNREAD_ANSWERS)
-BESIDE = ("context", "passage", "choices", "options", "document", "documents", "instructions")
-IS_BESIDE, IS_QUESTION = frozenset(BESIDE), frozenset(QUESTION_NAMES)
+BESIDE = re.compile(
+    r"(?:contexts?|passages?|paragraphs?|choices?|options?|documents?|instructions|body|story|background|"
+    r"premise|hypothesis|sentence_?[12]|facts?|table|article|endings?|"
+    r"(?:opt|option|op|choice|answer_?choice|ending|sol)[_ ]?[a-e1-5])$",
+    re.IGNORECASE,
+)
+LETTERS = ("A", "B", "C", "D", "E")  # columns of a question's options
+IS_QUESTION = frozenset(QUESTION_NAMES)
+USUAL_COLUMNS = frozenset((*QUESTION_NAMES, *ANSWER_NAMES, *ID_NAMES, *TEACHER_NAMES))
 NAMES_OF_TURNS = ("messages", "conversations", "conversation")
 HAS_TURNS = frozenset(NAMES_OF_TURNS)
 LISTS_OF_TURNS = (*NAMES_OF_TURNS, "completion")
@@ -152,7 +168,10 @@ def refuse_label(row: Mapping[str, Any]) -> None:
     Raises:
         NotUnderstood: the label is false.
     """
-    if is_no(row.get("label")) or is_no(row.get("kto_tag")):
+    label = row.get("label")
+    # a label 0 beside other columns than a completion is a reference
+    is_mark = isinstance(label, bool | None) or "completion" in row or str(label).strip().lower() == "false"
+    if (is_mark and is_no(label)) or is_no(row.get("kto_tag")):
         raise NotUnderstood("a completion that its label calls bad")
 
 
@@ -212,6 +231,11 @@ def _with_column(turns: list[Message], row: Mapping[str, Any], answered: bool) -
     names = [name for name in ANSWER_RANKS[0] if not is_nothing(row.get(name))]
     if answered and names and are_objects(row[names[0]]) and turns and turns[-1].role != "assistant":
         return [*turns, *turns_in(row[names[0]])]
+    if answered and turns and turns[-1].role == "assistant":
+        for name in (*UNREAD_ANSWERS, "output"):
+            other = row.get(name)
+            if isinstance(other, str) and other.strip() and other.strip() != turns[-1].content.strip():
+                raise NotUnderstood(f"two answers, one in the turns and one in the column {name}")
     if not answered or not names or not isinstance(row[names[0]], str | int | float):
         return turns
     beside = said(row[names[0]], names[0], row)
@@ -348,9 +372,24 @@ def refuse_beside(row: Mapping[str, Any]) -> None:
     Raises:
         NotUnderstood: one of them is not empty. Names the first.
     """
-    for name in BESIDE if not IS_BESIDE.isdisjoint(row) else ():
-        if not is_nothing(row.get(name)):
+    if USUAL_COLUMNS.issuperset(row):  # true for most rows, of which there may be millions
+        return
+    names = [name for name in row if isinstance(name, str) and BESIDE.match(name)]
+    letters = [name for name in LETTERS if name in row]
+    asked = " ".join(row[name] for name in QUESTION_NAMES if isinstance(row.get(name), str))
+    for name in [*names, *(letters if len(letters) > 1 else ())]:
+        if not is_nothing(row[name]) and not _is_told(row[name], asked):
             raise NotUnderstood(f"a column {name} beside the question: put it into the question's text")
+
+
+def _is_told(given: Any, text: str) -> bool:
+    """Whether all texts of a value are in a text already."""
+    if isinstance(given, Mapping):
+        return all(_is_told(own, text) for name, own in given.items() if name != "label")
+    if isinstance(given, list):
+        return all(_is_told(own, text) for own in given)
+    said = (as_text(given) or "").strip()
+    return bool(said) and re.search(rf"(?<!\w){re.escape(said)}(?!\w)", text) is not None
 
 
 def refuse_another_answer(row: Mapping[str, Any], name: str) -> None:
@@ -359,10 +398,12 @@ def refuse_another_answer(row: Mapping[str, Any], name: str) -> None:
     Raises:
         NotUnderstood: with both columns.
     """
+    remedy = "name the one with the answer (fields.answer, --answer-field)"
     for other in UNREAD_ANSWERS if not IS_UNREAD.isdisjoint(row) else ():
         if not is_nothing(row.get(other)):
-            remedy = "name the one with the answer by fields.answer"
             raise NotUnderstood(f"a column {other} beside {name}: {remedy}")
+    if UNREAD_TEXT in row:
+        raise NotUnderstood(f"texts in {row[UNREAD_TEXT]} beside {name}: {remedy}")
 
 
 def _answer_column(row: Mapping[str, Any]) -> list[Message]:

@@ -82,6 +82,10 @@ def _range(low: float, high: float) -> str:
     return "" if np.isnan(low) else f"{low:.3g} to {high:.3g}"
 
 
+def _share(share: float) -> str:
+    return "" if np.isnan(share) else f"{share:.0%}"
+
+
 def primary_table(r: Ranking) -> pd.DataFrame:
     """The order of the primary cost, in words."""
     about, rows = r.teachers.set_index("teacher"), []
@@ -95,7 +99,7 @@ def primary_table(r: Ranking) -> pd.DataFrame:
                 "family": f"{known['family']}{' (the student’s)' if known['is_students_family'] else ''}",
                 "mean": f"{own['mean']:.4g}",
                 "95 %": _range(own["low"], own["high"]),
-                "first in": f"{own['is_first']:.0%}",
+                "first in": _share(own["is_first"]),
                 "behind the first": f"{own['behind']:.3g}",
                 "95 % of that": "" if own["place"] == 1 else _range(own["behind_low"], own["behind_high"]),
                 "told from it": "" if own["place"] == 1 else "yes" if own["told"] else "no",
@@ -142,7 +146,7 @@ def _stability_table(r: Ranking) -> pd.DataFrame:
             "questions": own["questions"],
             "order": own["order"],
             "whole order again": [f"{x:.0%}" for x in own["repeats"]],
-            "same first": [f"{x:.0%}" for x in own["first_repeats"]],
+            "same first": [_share(x) for x in own["first_repeats"]],
             "tau with all questions": [f"{x:+.2f}" for x in own["tau"]],
         }
     )

@@ -144,11 +144,12 @@ class Judged:
         one = {(path.student, path.arm.name): self._after[path, number][None]}
         return replace(values, paths=one).mean((path.student, path.arm.name))
 
-    def in_hindsight(self, baseline: str) -> list[tuple[ArmResult, Comparison]]:
+    def in_hindsight(self, baseline: str) -> list[tuple[ArmResult, Comparison | None]]:
         """For every student the best of the arms that learn from one teacher alone, where there are several,
-        judged on other questions and seeds than it was chosen by.
+        judged on other questions and seeds than it was chosen by. No comparison where the baseline itself was
+        taken.
         """
-        e, results = self.experiment, []
+        e, results = self.experiment, list[tuple[ArmResult, Comparison | None]]()
         single = list(single_teachers(e.arms))
         for student in (s.name for s in e.students):
             found = hindsight(self.last, student, single, baseline, e.seed, self._pool(self.last))
@@ -157,7 +158,8 @@ class Judged:
             cut = float(np.mean([self.arm(student, name, e.rounds).cut_off for name in found.taken]))
             arm = ArmResult(student, IN_HINDSIGHT, e.rounds, e.seeds, found.value, {}, cut)
             told = f"{found.comparison.verdict} (taken: {' and '.join(found.taken)})"
-            results.append((arm, replace(found.comparison, verdict=told)))
+            is_itself = set(found.taken) == {baseline}
+            results.append((arm, None if is_itself else replace(found.comparison, verdict=told)))
         return results
 
     def rows(self) -> pd.DataFrame:

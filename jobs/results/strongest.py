@@ -9,17 +9,20 @@ from jobs.experiment.arms.select import single_teachers, strongest_arm
 from jobs.experiment.schema import Experiment
 from jobs.results.judged import baseline_of
 from jobs.results.outcome import Start
+from selection.ranking import Draws, told_from
 from training.comparison import compare
 
 RIGHT = ("verified", "duplicate")  # as a teacher's accuracy counts
+DRAWS = 2000
 MOST_TWINS = 3  # that all arms are compared with: few questions leave many teachers untold from the best
 COLUMNS = ["teacher", "accuracy", "behind", "low", "high", "p", "is_strongest"]
 
 
 def strongest_table(start: Start) -> pd.DataFrame:
     """Every teacher's accuracy on the training questions, the best first, and by how much it is behind the
-    best one, with a 95 % interval over the same questions. `is_strongest` of the best and of all that cannot
-    be told from it (p 0.05 or above, not corrected: rather one name too many).
+    best one, with the 95 % interval and the p-value of this pair alone, over the same questions.
+    `is_strongest` of the best and of all that cannot be told from it, at 95 % for all pairs of teachers
+    together: the best one was picked because it came out first.
     """
     accuracy = {name: float(start.pool.accuracy[name]) for name in start.asked}
     order = sorted(accuracy, key=lambda name: (-accuracy[name], name))
@@ -30,13 +33,16 @@ def strongest_table(start: Start) -> pd.DataFrame:
         own = own[own["teacher"].isin(order)]  # none where teachers were asked different questions
         for name, question in zip(own["teacher"], own["question_id"], strict=True):
             right[str(name)][places[question]] = 1.0
+    wrong_TQ = 1 - np.stack([right[name] for name in order])
+    (drawn_BT,) = Draws(len(places), DRAWS, start.experiment.seed).means(wrong_TQ)
+    is_behind = dict(zip(order, told_from(wrong_TQ, drawn_BT, 0).tolist(), strict=True))
     rows = []
     for name in order:
         best = order[0]
         found = compare(right[name], right[best], name, best, is_same=name == best)
         d = found.difference
         told = {"behind": -d.value, "low": -d.high, "high": -d.low, "p": found.p_value}
-        is_strongest = name == best or found.p_value >= 0.05
+        is_strongest = name == best or not is_behind[name]
         rows.append({"teacher": name, "accuracy": accuracy[name], **told, "is_strongest": is_strongest})
     return pd.DataFrame(rows, columns=COLUMNS)
 

@@ -92,7 +92,7 @@ def summarise(run: Run, outcome: Outcome) -> Results:
         + [arm for arm, _ in best[baseline]],
         comparisons=[
             *judged.comparisons(against),
-            *((arm.student, arm.arm, found) for own in best.values() for arm, found in own),
+            *((arm.student, arm.arm, found) for own in best.values() for arm, found in own if found),
         ],
         values=judged.rows(),
         strongest=teachers,

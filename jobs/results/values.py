@@ -92,17 +92,24 @@ def interval_of(values: Values, path: Path, pool: SeedVariance, family: str | No
 
 
 def compared(
-    values: Values, student: str, arm: str, baseline: str, pool: SeedVariance, is_same: bool = False
+    values: Values,
+    student: str,
+    arm: str,
+    baseline: str,
+    pool: SeedVariance,
+    is_same: bool = False,
+    same_trainings: bool = False,
 ) -> Comparison:
     """An arm against a baseline, on the questions that both were judged on; it says so if there are none.
 
     Args:
         is_same: the two trained on the same choices.
+        same_trainings: the two are ways of answering of the same trained models, see `compare`.
     """
     mine, theirs = (student, arm), (student, baseline)
     both = values.known(mine, theirs)
     one, other = (values.table(path, both) for path in (mine, theirs))
-    return compare(one, other, arm, baseline, values.metric, pool, is_same)
+    return compare(one, other, arm, baseline, values.metric, pool, is_same, same_trainings)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from jobs.run.store import Stage
 from jobs.run.tables import unusual
 from jobs.stages.questions import QuestionIndex, body_digest, index_of
 
-VERSION = 2
+VERSION = 3
 TAKE = "take"
 CHUNK, CHUNK_CHARACTERS = 100_000, 2**27  # the most answers, and characters, that are sorted at once
 MOST_BROKEN = 100  # how many broken lines are printed
@@ -125,15 +125,21 @@ class TakeFile:
         """
         index, on_broken = index_of(self.questions), broken.append if self.skip_broken else None
         held: dict[str | None, list[tuple[Any, ...]]] = {whose: [] for whose in told}
-        sizes = dict.fromkeys(told, 0)
+        sizes, others = dict.fromkeys(told, 0), dict.fromkeys(told, 0)
         check = CheckQuestion(index, self.path, self.turns == "all")
         for whose, answer in each_answer_of(self.path, self.fields, on_broken, told, check, self.turns):
-            held[whose] += rows_of(answer, index)
+            rows = rows_of(answer, index)
+            others[whose] += not answer.problem and all(identity not in index.places for identity, *_ in rows)
+            held[whose] += rows
             sizes[whose] += len(answer.text) + len(answer.turns)
             if len(held[whose]) * len(told) >= CHUNK or sizes[whose] * len(told) >= CHUNK_CHARACTERS:
                 yield whose, table_of(held[whose], self.turns)
                 held[whose], sizes[whose] = [], 0
         for whose, rows in held.items():
+            if others[whose]:
+                told[whose].notes.append(
+                    f"{others[whose]:,} of these answers are to no question of this run, by id or by text"
+                )
             if rows or not told[whose].count:
                 yield whose, table_of(rows, self.turns)
 
@@ -178,7 +184,8 @@ def rows_of(answer: FoundAnswer, index: QuestionIndex) -> list[tuple[Any, ...]]:
     is_refused = answer.problem not in ("", NO_ANSWER)  # an empty answer gets the state `empty` in the ledger
     said = ("", "") if answer.problem else (answer.text, answer.calls)
     turns = "" if answer.problem else answer.turns
-    found = (answer.sample, *said, "refused" if is_refused else "stop", answer.problem, turns)
+    finish = "refused" if is_refused else "length" if answer.is_cut else "stop"
+    found = (answer.sample, *said, finish, answer.problem, turns)
     return [(identity, key_of(identity, index), *found) for identity in ids_of(answer, index)]
 
 

@@ -15,14 +15,10 @@ from cluster.models.reasoning import with_reasoning
 from cluster.models.repair import begun, repaired_text
 from jobs.files.openai_turns import thought_in
 from jobs.files.refusals import NotUnderstood
-from jobs.files.turn import calls_of, reasoning_of, text_of
+from jobs.files.turn import CUT_OFF, calls_of, reasoning_of, text_of
 from jobs.stages.answers import MOST_TOKENS
 from jobs.stages.refusal import NoAnswer, Refused, error_in, words_of_body
 
-# parts of finish reasons that mean the answer was cut off
-CUT_OFF = re.compile(
-    r"length|(?<!rate_)limit(?!ed)|truncat|incomplete|not_finished|window_exceeded|max_?(?:\w+_)?tokens|maxpredict"
-)
 # parts of finish reasons that mean there is no answer; with the first group another call may succeed
 INTERRUPTED = re.compile(
     "abort|cancel|error|fail|insufficient|interrupt|malformed|network|timeout|timed_out|unexpected"

@@ -25,7 +25,7 @@ from selection.costs import compute_cost
 from selection.rules import RuleSettings, choose, is_sequential
 from selection.teacher_costs import TEACHER_COSTS
 
-VERSION = 3
+VERSION = 4
 # Parts with what one worker computed from all slices. Lineage reads the teachers' costs later; the other is
 # only used here.
 ALL, OF_TEACHERS = "of-all", "of-teachers"

@@ -15,9 +15,10 @@ from jobs.files.questions import Question, Refused
 from jobs.files.rows import guess_rows
 from jobs.run.run import Run
 from jobs.run.slices import Sliced, Task, do_tasks, slices_for
+from jobs.run.tables import Owner
 from jobs.stages.answer_files import take_files
 from jobs.stages.answers import Ask, asks_of, request_of
-from jobs.stages.ask import Asked, Hosted, Wave, ask, ask_again
+from jobs.stages.ask import Asked, Hosted, Wave, ask, ask_again, owner_of
 from jobs.stages.check import Checks, to_check
 from jobs.stages.gather import Said, Source
 from jobs.stages.hosted import Draw
@@ -149,6 +150,18 @@ def asks_by_teacher(
     return {t.name: told[t.ask_system] for t in harvest.askable}
 
 
+def draw_of(harvest: Harvest) -> Draw:
+    """How teachers' answers are drawn."""
+    g = harvest.generate
+    return Draw(g.temperature, g.top_p, g.max_new_tokens, harvest.seed)
+
+
+def endpoints_of(harvest: Harvest) -> list[tuple[EndpointTeacher, Owner]]:
+    """The endpoints that are asked, each with the owner of its answers."""
+    draw = draw_of(harvest)
+    return [(t, owner_of(t, draw)) for t in harvest.askable if isinstance(t, EndpointTeacher)]
+
+
 def asked(
     run: Run,
     harvest: Harvest,
@@ -167,8 +180,7 @@ def asked(
     Raises:
         Unmade: in a plan, answers are not there yet.
     """
-    g = harvest.generate
-    draw = Draw(g.temperature, g.top_p, g.max_new_tokens, harvest.seed)
+    g, draw = harvest.generate, draw_of(harvest)
     requests = {id(own): request_of(own) for own in asks.values()}  # most often one for all
     waves = {}
     for teacher in harvest.askable:

@@ -2,17 +2,15 @@
 not depend on the teacher. A text that was checked once is not checked again.
 """
 
-import hashlib
-import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cluster.metrics import Tally
+from cluster.own_modules import source_of
 from cluster.placement import Needs
 from jobs.run.keys import row_key
 from jobs.run.rows import Want, make_rows
@@ -72,9 +70,7 @@ def settings_config(settings: VerifySettings) -> dict[str, Any]:
     """The identity of a checker that is a program."""
     config = unusual(asdict(settings), asdict(VerifySettings()))
     if settings.function:
-        function = load_function(settings.function)
-        source = None if inspect.isbuiltin(function) else inspect.getsourcefile(function)
-        config["source"] = hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
+        config["source"] = source_of(load_function(settings.function))
     return config
 
 

@@ -85,6 +85,7 @@ class AuditOptions:
     chat_template: str | None
     device: str
     max_length: int
+    answer_field: str | None = None
 
 
 def audit_files(options: AuditOptions) -> None:
@@ -100,7 +101,7 @@ def audit_files(options: AuditOptions) -> None:
     check_sample(options.questions, options.seed)
     device_of(options.device)
     terminal = Terminal()
-    found = read_teacher_files(options.answers)
+    found = read_teacher_files(options.answers, answer=options.answer_field)
     for line in [str(found), *found.notes]:
         terminal.say(line)
     sample = draw_sample(found.in_order(), options.questions, options.seed)

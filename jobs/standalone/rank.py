@@ -241,7 +241,8 @@ def _scored(options: RankOptions, terminal: Terminal) -> pd.DataFrame:
         raise BadInput("nothing to rank", got, "--student and --answers, or --statistics", "")
     check_options(options.score)
     on_broken = terminal.say if options.score.skip_broken_lines else None
-    found = read_teacher_files(options.score.answers, on_broken, options.score.limit, options.score.turns)
+    s = options.score
+    found = read_teacher_files(s.answers, on_broken, s.limit, s.turns, s.answer_field)
     for line in [str(found), *found.notes]:
         terminal.say(line)
     if len({row.teacher for row in found.rows}) < 2:
@@ -279,6 +280,7 @@ def refuse_unread(options: RankOptions) -> None:
         "--questions": options.questions,
         "--turns": o.turns != "last",
         "--cut": o.cut,
+        "--answer-field": o.answer_field,
         "--limit": o.limit is not None,
         "--address": o.address,
         "--chat-template": o.chat_template,
@@ -316,7 +318,7 @@ def as_table(ranking: Ranking) -> Table:
             str(r["teacher"]),
             f"{r['mean']:.4g}",
             f"{r['low']:.4g} to {r['high']:.4g}",
-            f"{r['is_first']:.0%}",
+            "" if r["is_first"] != r["is_first"] else f"{r['is_first']:.0%}",
             behind,
             f"{about.loc[r['teacher'], 'tokens']:,.0f}",
             "" if pd.isna(right) else f"{right:.0%}",

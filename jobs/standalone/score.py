@@ -174,6 +174,7 @@ class ScoreOptions:
     num_gpus: float = 0.0
     turns: WhichTurns = "last"
     cut: bool = False
+    answer_field: str | None = None
 
 
 def score_files(options: ScoreOptions) -> None:
@@ -185,7 +186,7 @@ def score_files(options: ScoreOptions) -> None:
     check_options(options)
     terminal = Terminal()
     on_broken = terminal.say if options.skip_broken_lines else None
-    found = read_teacher_files(options.answers, on_broken, options.limit, options.turns)
+    found = read_teacher_files(options.answers, on_broken, options.limit, options.turns, options.answer_field)
     for line in [str(found), *found.notes]:
         terminal.say(line)
     if not found.rows:
@@ -196,12 +197,15 @@ def score_files(options: ScoreOptions) -> None:
         from jobs.standalone.cluster import score_on_cluster
 
         scores = score_on_cluster(options, found.in_order(), terminal)
-    paths = write_scores(scores, found, CostSettings("scas", options.scas_lambda), options.out)
+    is_any = (scores["state"] == "scored").any()
+    settings = CostSettings("scas", options.scas_lambda)
+    # earlier scores stay where there are none to write
+    paths = write_scores(scores, found, settings, options.out, options.student) if is_any else []
     states = ", ".join(f"{n:,} {s}" for s, n in scores["state"].value_counts().items())
-    terminal.say(f"{states}; wrote {', '.join(str(p) for p in paths)}")
+    terminal.say(f"{states}; wrote {', '.join(str(p) for p in paths) or 'nothing'}")
     if line := beyond_line(scores["reason"]):
         terminal.say(f"beware: {line}")
-    if not (scores["state"] == "scored").any():
+    if not is_any:
         first = next((str(reason) for reason in scores["reason"] if reason), "")
         raise BadInput("no answer could be scored", first[:200] or states, "one at least", "")
 

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from cluster.errors import BadInput
-from jobs.files.layouts import read_scores
+from jobs.experiment.arms.select import READ_BY
+from jobs.files.layouts import SCORED_BY, read_scores
 from jobs.files.selections import Ranking, in_group, ranked, write_manifest, write_selection
 from jobs.files.values import is_no
 from jobs.run.progress import Terminal
@@ -88,6 +89,10 @@ def choose(
         compat=compat,
         most_questions=most_questions,
     )
+    for name, own in READ_BY.items():
+        given = getattr(settings, name)
+        if rule != own and given != getattr(RuleSettings(), name):
+            raise BadInput(f"rule {rule} reads no {name}", given, f"rule {own}", f"leave out {name}")
     every = keyed(costs)
     right = every[every["verdict"] == "correct"] if "verdict" in every else every
     pool = right.assign(_cost=cost_of(right, cost))
@@ -208,21 +213,37 @@ def select_from_files(options: SelectOptions) -> None:
             f"beware: these scores were made with several lambdas ({several}), so they are no one cost: "
             "files of an earlier scoring may be left there"
         )
+    students = {str(row[SCORED_BY]) for row in rows if SCORED_BY in row}
+    if len(students) > 1:
+        raise BadInput(
+            f"{options.scores} holds scores of several students",
+            ", ".join(sorted(students)),
+            "scores of one",
+            "remove the files of an earlier scoring, or score into another folder",
+        )
     questions = ranked(rows, key, options.num_groups, options.compat)
+    compared = sum(len({str(row["teacher_name"]) for row in own}) > 1 for own in questions.values())
+    if len({str(row["teacher_name"]) for row in rows}) > 1 and 2 * compared < len(questions):
+        terminal.say(
+            f"beware: only {compared:,} of {len(questions):,} questions have answers of two teachers or "
+            "more: texts or ids of the questions may differ between their files"
+        )
     drawn = draw_from_groups(questions, options)
     minimum = options.out / "min_score_selected.jsonl"
     folder = options.out / f"{options.num_groups}_groups"
     group = folder / f"selected_group_{options.selected_group}.jsonl"
-    write_selection(minimum, [rows[0] for rows in questions.values()], key)
+    write_selection(minimum, [own[0] for own in questions.values()], key)
     for number in range(1, options.num_groups + 1):
         write_selection(folder / f"group_{number}.jsonl", in_group(questions, number), key)
     write_selection(group, drawn, key)
     write_manifest(folder, key, options.num_groups, options.selected_group, options.seed, questions)
-    if wrong := sum(map(says_wrong, drawn)):
-        terminal.say(
-            f"beware: {wrong:,} of the {len(drawn):,} selected rows say themselves that they are wrong "
-            "(verdict, is_correct); leave such rows out before you score"
-        )
+    cheapest = [own[0] for own in questions.values()]
+    for file, kept in ((minimum, cheapest), (group, drawn)):
+        if wrong := sum(map(says_wrong, kept)):
+            terminal.say(
+                f"beware: {wrong:,} of the {len(kept):,} rows of {file.name} say themselves that they are "
+                "wrong (verdict, is_correct); leave such rows out before you score"
+            )
     empty = len(questions) - len(drawn)
     note = f"; {empty:,} questions have no answer in group {options.selected_group}" if empty else ""
     terminal.say(
@@ -235,7 +256,7 @@ def says_wrong(row: Mapping[str, Any]) -> bool:
     """Whether a row has a column that calls its answer wrong."""
     verdict = row.get("verdict")
     is_told = isinstance(verdict, str) and verdict not in ("", "correct")
-    return is_told or any(is_no(row.get(name)) for name in ("is_correct", "correct"))
+    return is_told or any(is_no(row.get(name)) for name in ("is_correct", "correct", "exact_match", "acc"))
 
 
 def of_one_text(rows: Iterable[Mapping[str, Any]], say: Callable[[str], None]) -> list[Mapping[str, Any]]:

@@ -102,7 +102,7 @@ def comparisons_table(values: Values, design: Design, pool: SeedVariance) -> pd.
             rows.append(_comparison(student, arm, found))
     for student, other in product(design.lineages, design.against):
         best = hindsight(values, student, design.single, other, design.seed, pool)
-        if best is not None:
+        if best is not None and set(best.taken) != {other}:
             rows.append(_comparison(student, IN_HINDSIGHT, best.comparison))
     return pd.DataFrame(rows)
 

@@ -18,6 +18,7 @@ from jobs.stages.score import PoolScores
 from selection.costs import COSTS, MEASURE_OF, CostSettings, compute_cost, features_of
 from selection.teacher_costs import TEACHER_COSTS
 
+MOST_UNKNOWN = 0.05  # the share of draws in which all teachers are equal
 CALLED_SO = {"naturalness": "mean loss"}  # other names of costs
 # Costs of one forward pass, by the names of their columns. The learned cost is not among them.
 FORWARD: Mapping[str, CostSettings] = {
@@ -128,7 +129,8 @@ def rank_correlation(
     lineages: Sequence[str] | None = None,
 ) -> tuple[float, float, float]:
     """Spearman's rank correlation with a 95 % interval, which resamples lineages of pairs. With fewer than
-    eight lineages the interval is NaN, because it would be too narrow. If one side is constant, all three
+    eight lineages the interval is NaN, because it would be too narrow, and also where more than 5 % of the
+    resamples have no correlation. If one side is constant, all three
     values are NaN.
 
     Args:
@@ -148,6 +150,8 @@ def rank_correlation(
     drawn = _spearman_of_draws(
         one_N, other_N, [np.flatnonzero(named == name) for name in names], seed, resamples
     )
+    if np.isnan(drawn).mean() > MOST_UNKNOWN:  # the others are no fair sample of draws
+        return rho, float("nan"), float("nan")
     low, high = np.nanquantile(drawn, [0.025, 0.975])
     return rho, float(low), float(high)
 

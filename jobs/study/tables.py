@@ -7,6 +7,7 @@ from itertools import product
 
 import pandas as pd
 
+from cluster.errors import BadInput
 from jobs.experiment.arms.select import single_teachers
 from jobs.results.judged import Judged, baseline_of
 from jobs.results.outcome import Outcome
@@ -230,5 +231,12 @@ def fixed_value(
         rows.append({key: told(dict(cell.values)[key]), "value": float(means.mean())})
     table = pd.DataFrame(rows)
     means = table.groupby(key, sort=False)["value"].mean()
+    if means.isna().all():
+        raise BadInput(
+            f"nothing fixes {key}",
+            f"{' and '.join(arms)} ended without an evaluation under every value",
+            "an arm that comes to the end",
+            "look at the arm's notes, or fix the key by another arm",
+        )
     by_word = {told(dict(cell.values)[key]): dict(cell.values)[key] for cell in cells}
     return by_word[str(means.idxmax())], means.reset_index()

@@ -17,7 +17,7 @@ from jobs.run.store import digest
 SAME_FOR_ALL = ("name", "store", "runs", "ray", "placement")
 # Settings with other values of these would be judged on other questions or by another measure, and could not
 # be compared.
-JUDGED_BY = ("limit", "questions", "miniature", "evaluate")
+JUDGED_BY = ("limit", "questions", "miniature", "evaluate", "verify", "judge", "students")
 # A sweep sets these itself: the arms and their seeds follow from the section `sweep`.
 SET_BY_SWEEP = ("sweep", "seeds", "arms")
 NOT_SWEPT = (*SAME_FOR_ALL, *JUDGED_BY, *SET_BY_SWEEP)

@@ -120,7 +120,8 @@ def _setting_result(
     if baseline is not None and setting != baseline and seeds:
         both = finished.known(setting, baseline)
         one, other = (finished.table(s, both) for s in (setting, baseline))
-        against = compare(one, other, setting.label, baseline.label, metric, finished.pool)
+        names = setting.label, baseline.label
+        against = compare(one, other, *names, metric, finished.pool, of_trainings=True)
     known = finished.known(setting) if seeds else np.zeros(len(finished.questions), bool)
     if not known.any():
         return SettingResult(setting, state, seeds, None, float("nan"), against)

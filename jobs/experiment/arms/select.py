@@ -11,7 +11,20 @@ from selection.costs import FEATURES, CostName, CostSettings
 from selection.rules import RANKING_RULES, RuleName, RuleSettings, WeightName
 
 # settings that one rule alone reads
-READ_BY = {"teacher": "teacher", "groups": "groups", "group": "groups", "temperature": "softmax"}
+READ_BY: Mapping[str, RuleName] = {
+    "teacher": "teacher",
+    "groups": "groups",
+    "group": "groups",
+    "temperature": "softmax",
+    "k": "top_k",
+}
+# settings that some costs alone read
+OF_COSTS = {
+    "window": ("local_naturalness",),
+    "beta": ("car",),
+    "scas_lambda": ("scas",),
+    "length_exponent": ("scas",),
+}
 
 
 class SelectArm(Section):
@@ -69,9 +82,10 @@ class SelectArm(Section):
         if strange or (self.cost == "learned") != bool(self.coefficients):
             wanted = f"coefficients of {', '.join(FEATURES)}"
             raise ValueError(f"cost learned takes {wanted}; got {', '.join(strange) or 'none'}")
-        for name, cost in (("window", "local_naturalness"), ("beta", "car")):
-            if getattr(self, name) != type(self).model_fields[name].default and self.cost != cost:
-                raise ValueError(f"{name} is for cost {cost}")
+        for name, costs in OF_COSTS.items():
+            field = type(self).model_fields[name]
+            if getattr(self, name) != field.default and self.cost not in costs:
+                raise ValueError(f"{field.alias or name} is for cost {', '.join(costs)}")
         if self.weights == "margin" and self.cost in ("ifd", "car", "grace"):
             raise ValueError(
                 f"weights: margin weighs by how far costs differ, which says nothing for {self.cost}"

@@ -286,6 +286,6 @@ def refuse_unreliable(label: str, elicit: Elicit, preferred: Preferred) -> None:
     raise NothingToLearn(
         f"{label}: the student's scores of drafts do not repeat, so the teacher is not aligned to them",
         f"reliability {', '.join(told)}",
-        f"at least {least:g}, elicit.align.least_reliability",
+        f"at least {least:g} (elicit.align.least_reliability), and more than noise of so few drafts shows",
         "use more items, another signal, or set elicit.align.force to go on knowingly",
     )

@@ -31,7 +31,7 @@ from jobs.stages.train import NothingToLearn
 from jobs.stages.verify import settings_config
 from jobs.systems.arte.preferring import COLUMNS, SCORED, InContext, OneStep, Told, values_in
 from selection.costs import CostSettings, compute_cost
-from selection.preferences import most_telling, reliability
+from selection.preferences import is_chance, most_telling, reliability
 
 VERSION = 1
 NAMES = ["answer_id", "question_id", "style", "task", "score", "error", "tokens", "state", "reason"]
@@ -73,8 +73,15 @@ class Preferred:
         return self.values is not None and self.values.shape[1] > 1
 
     def repeats(self, within: str, least: float) -> bool:
-        """Whether differences within tasks or questions repeat well enough. Yes if it cannot be told."""
-        return not self.is_measured or self.reliability[within] >= least
+        """Whether differences within tasks or questions repeat well enough, and by more than chance. Yes if
+        it cannot be told.
+        """
+        if not self.is_measured:
+            return True
+        known, groups = self.table[self.table["score"].notna()], {TASKS: "task", QUESTIONS: "question_id"}
+        freedom = len(known) - known[groups[within]].nunique() - 1
+        found = self.reliability[within]
+        return found >= least and not is_chance(found, freedom)
 
 
 @dataclass(frozen=True)

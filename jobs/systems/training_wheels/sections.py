@@ -4,6 +4,7 @@ cost.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from jobs.results.outcome import ALONE, Curves, Outcome, Point, Section
 from jobs.results.values import Values, compared, interval_of, pool_of
 from jobs.systems.training_wheels.judging import CONTROLS, LIKELY, TEACHER, name_of
 from jobs.systems.training_wheels.paths import wheels_of
-from training.evaluation import Interval
+from training.evaluation import Interval, SeedVariance, pool_seeds
 
 KNOWN = ("calls", "teacher tokens", "seconds", "length", "kl", "overlap", *(f"help {k}" for k in range(1, 6)))
 DRAFTS = (2, 4, 8)  # tokens of a draft in speculative decoding
@@ -109,6 +110,7 @@ class Conditions:
     def __init__(self, outcome: Outcome) -> None:
         e, held_out = outcome.start.experiment, outcome.start.held_out
         order = [q.id for q in held_out]
+        self.budgets = wheels_of(e).budgets
         tables: dict[Answers, list[np.ndarray]] = {}
         figures: dict[Answers, list[dict[str, float]]] = {}
         self.teachers: dict[str, str] = {}
@@ -148,15 +150,26 @@ class Conditions:
             for who, interval in self.intervals.items()
         ]
 
-    def contrasts(self, student: str, arm: str, budget: int) -> Iterable[dict[str, object]]:
-        """A student's own calls less none, and calls at its likeliest places less calls elsewhere."""
+    def pairs(self, student: str, arm: str, budget: int) -> list[tuple[Answers, Answers]]:
+        """The ways of answering that are compared, as far as they exist."""
         name = name_of(budget)
         own, likely = Answers(student, arm, name), Answers(student, arm, f"{name}, {LIKELY}")
         others = [Answers(student, arm, f"{name}, {control}") for control in CONTROLS]
-        for mine, theirs in [(own, Answers(student, arm, ALONE)), *((likely, other) for other in others)]:
-            if not {mine, theirs} <= set(self.intervals):
-                continue
-            found = compared(self.values, student, mine.path[1], theirs.path[1], self.pool)
+        every = [(own, Answers(student, arm, ALONE)), *((likely, other) for other in others)]
+        return [pair for pair in every if set(pair) <= set(self.intervals)]
+
+    @cached_property
+    def pool_of_pairs(self) -> SeedVariance:
+        """What seeds differ by in the differences of two ways of answering of one training."""
+        paths = self.values.paths
+        every = [p for s, a in self.arms for b in self.budgets if b for p in self.pairs(s, a, b)]
+        return pool_seeds([paths[mine.path] - paths[theirs.path] for mine, theirs in every])
+
+    def contrasts(self, student: str, arm: str, budget: int) -> Iterable[dict[str, object]]:
+        """A student's own calls less none, and calls at its likeliest places less calls elsewhere."""
+        for mine, theirs in self.pairs(student, arm, budget):
+            names = mine.path[1], theirs.path[1]
+            found = compared(self.values, student, *names, self.pool_of_pairs, same_trainings=True)
             yield {
                 "student": student,
                 "answers": mine.path[1],
