@@ -3,7 +3,6 @@ study that is to be run next is one that can be run.
 """
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from jobs.study.parts import PLACEHOLDER, cells_of, load_study, members_of
 from jobs.study.published import compared_again
 from jobs.study.running import lineages_in
 from training.comparison import over_lineages
+from training.evaluation import pool_seeds
 
 ROOT = Path(__file__).parent.parent
 STUDY = ROOT / "docs" / "study"
@@ -314,15 +314,24 @@ def test_what_is_said_of_calls_follows_from_the_questions() -> None:
         assert " | ".join([f"`{arm}`, {place or 'its own calls'}", *cells]) in page, cells
     alone = [f"`{arm}` {100 * values.mean(('sue', f'{arm}: alone')):.1f}" for arm in ("wheels", "cloning")]
     assert f"Without calls: {', '.join(alone)}" in page
-    of_trainings = {p: t for p, t in paths.items() if p[1].endswith(": alone")}
-    pool = pool_of([replace(values, paths=of_trainings)])
+    likely, others = "where a call is likeliest", ("at random", "where unsure", "farthest from the teacher")
+    every = [
+        paths["sue", f"{arm}: {mine}"] - paths["sue", f"{arm}: {theirs}"]
+        for arm in ("wheels", "cloning")
+        for b in (5, 10, 20, 40)
+        for mine, theirs in (
+            (f"{b} in 100", "alone"),
+            *((f"{b} in 100, {likely}", f"{b} in 100, {place}") for place in others),
+        )
+    ]
+    pool = pool_seeds(every)
     for budget, mine, theirs, sign in (
         (40, "where a call is likeliest", "at random", "+"),
         (5, "where unsure", "where a call is likeliest", ""),
         (10, "where unsure", "where a call is likeliest", ""),
     ):
         one, other = (f"cloning: {budget} in 100, {place}" for place in (mine, theirs))
-        d = compared(values, "sue", one, other, pool).difference
+        d = compared(values, "sue", one, other, pool, same_trainings=True).difference
         value, low, high = (100 * x for x in (d.value, d.low, d.high))
         assert re.search(rf"{re.escape(sign)}{value:.1f}( points)? \({low:.1f} to {high:.1f}\)", page), (
             value,

@@ -65,6 +65,14 @@ class Experiment(Section):
         return self.rollouts or Rollouts()
 
     @model_validator(mode="after")
+    def _sweep_takes_the_seeds(self) -> "Experiment":
+        """A sweep that says nothing of seeds has the experiment's."""
+        if self.sweep is not None and "seeds" not in self.sweep.model_fields_set and self.seeds > 1:
+            own = self.sweep.model_copy(update={"seeds": self.seeds})
+            object.__setattr__(self, "sweep", own)
+        return self
+
+    @model_validator(mode="after")
     def _names_are_clear(self) -> "Experiment":
         for what in ("teachers", "students", "arms"):
             names = [x.name for x in getattr(self, what)]

@@ -32,7 +32,7 @@ class Sweep(Section):
 
     Keys are those of the experiment (`train.learning_rate`), and `arm.lambda`, `arm.threshold_quantile` … of
     the swept arm, or `arm` for all of it. The other arms run once as references. Every setting is trained
-    with `seeds` training seeds.
+    with `seeds` training seeds, by default as many as the experiment has.
     """
 
     parameters: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)] | Draw] = Field(min_length=1)

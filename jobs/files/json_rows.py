@@ -185,6 +185,7 @@ def rows_of_values(values: list[Any], path: Path) -> list[Any]:
     is_columns = all(isinstance(value, Mapping) for value in row.values())
     if ".json" in [suffix.lower() for suffix in path.suffixes] and (is_columns or USUAL.isdisjoint(row)):
         remedy = "write it with to_json(orient='records')" if is_columns else ""
+        remedy = remedy or "move it out of the folder if it holds no answers"
         raise BadInput(f"{path} holds no list", type(row).__name__, "a list of rows", remedy)
     return values
 

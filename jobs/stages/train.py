@@ -64,7 +64,8 @@ def write_examples_of(
             f"{label} chose no answer at all",
             "",
             "at least one verified answer",
-            "look at the ledger for the reason why each answer was not used",
+            "look at the ledger for the reason why each answer was not used; under rule groups a late "
+            "group is empty where a question has fewer right answers than there are groups",
         )
     return stage
 

@@ -196,6 +196,8 @@ def judged_row(
         state = "unparsed" if isinstance(error, Missing | Unreadable) else "not_understood"
         return {**row, "verdict": state, "extracted": "", "reason": str(error)}
     left_out.taken += 1
+    if verdict.state in ("checker_error", "timed_out"):
+        return {**row, "verdict": verdict.state, "extracted": "", "reason": verdict.extracted}
     return {**row, "verdict": verdict.state, "extracted": verdict.extracted}
 
 

@@ -12,9 +12,11 @@ import pandas as pd
 
 from cluster.errors import BadInput
 from cluster.storage import Place
+from jobs.experiment.miniature import MINIATURE
 from jobs.experiment.parsing import parse_experiment
 from jobs.experiment.schema import Experiment
 from jobs.experiment.study import Part, Study, sources_of
+from jobs.files.rows import check_source
 from jobs.miniature.full import WORLD
 from jobs.miniature.world import build_world, models_of
 from jobs.results.outcome import Outcome
@@ -23,7 +25,7 @@ from jobs.run.progress import Terminal
 from jobs.run.run import Run, Unmade, open_run
 from jobs.study.comparisons import corrected
 from jobs.study.learning import learn
-from jobs.study.parts import Cell, Values, cells_of, members_of, taken, told
+from jobs.study.parts import Cell, Members, Values, cells_of, members_of, taken, told
 from jobs.study.tables import CellResult, Tables, fixed_value, part_tables, result_of
 
 # Runs an experiment, writes its report into its directory, and returns its outcome.
@@ -77,17 +79,7 @@ def run_study(setting: Setting, only: Sequence[str] = ()) -> Iterator[Found]:
     world = world_table(place)
     members = members_of(study, {} if place is None else models_of(place), lineages_in(world))
     found = Found(study, world=world)
-    directories: dict[str, str] = {}
-    for name, part in study.parts.items():  # check all parts before the first is run
-        for cell in cells_of(study, name, members):
-            check_learns(name, part, cell)
-            if directories.setdefault(cell.experiment.name, name) != name:
-                raise BadInput(
-                    f"parts {directories[cell.experiment.name]} and {name} would share a directory",
-                    cell.experiment.name,
-                    "names that no crossed part's experiments have: NAME-0, NAME-1 …",
-                    "rename one of them",
-                )
+    check_parts(study, members)  # before the first is run
     fixed: Values = ()
     learned: dict[str, dict[str, float]] = {}
     for name, part in study.parts.items():
@@ -111,6 +103,33 @@ def run_study(setting: Setting, only: Sequence[str] = ()) -> Iterator[Found]:
             fixed = (*(f for f in fixed if f[0] != key), (key, value))
             found.fixed.append((name, key, value, chosen_by))
         yield found
+
+
+def check_parts(study: Study, members: Members) -> dict[str, list[Cell]]:
+    """Make the experiments of all parts before any of them is run. For a value that an earlier part will fix
+    the first of its crossed values stands.
+
+    Raises:
+        BadInput: a part is not valid with it, or a file of questions is not there.
+    """
+    directories: dict[str, str] = {"logs": "the study's logs"}
+    fixed, found = Values(), dict[str, list[Cell]]()
+    for name, part in study.parts.items():
+        found[name] = cells_of(study, name, members, fixed)
+        for cell in found[name]:
+            check_learns(name, part, cell)
+            if directories.setdefault(cell.experiment.name, name) != name:
+                raise BadInput(
+                    f"parts {directories[cell.experiment.name]} and {name} would share a directory",
+                    cell.experiment.name,
+                    "names that no crossed part's experiments have: NAME-0, NAME-1 …",
+                    "rename one of them",
+                )
+            for path in (cell.experiment.questions.train, cell.experiment.questions.evaluate):
+                if not path.startswith(MINIATURE):
+                    check_source(path, "questions")
+        fixed = (*(f for f in fixed if f[0] not in part.fixes), *((k, part.cross[k][0]) for k in part.fixes))
+    return found
 
 
 def needed_by(study: Study, only: Sequence[str]) -> set[str]:
@@ -220,9 +239,9 @@ def look_at_study(study: Study, terminal: Terminal, only: Sequence[str] = ()) ->
         except Unmade as unmade:
             return [f"{unmade}: its members have no names yet", *wanted]
     members = members_of(study, {} if place is None else models_of(place), lineages_in(world_table(place)))
-    lines = []
+    lines, every = list[str](), check_parts(study, members)
     for name in wanted:
-        cells = cells_of(study, name, members)
+        cells = every[name]
         lines.append(f"{name}: {len(cells)} experiments, {sum(c.trainings for c in cells):,} trainings")
         lines += [f"  {c.experiment.name}: {c.label}" for c in cells if c.label]
     return lines
