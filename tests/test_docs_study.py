@@ -235,6 +235,26 @@ def test_what_is_said_of_twice_the_tokens_follows_from_its_questions() -> None:
     assert told in words("README.md")
 
 
+def test_what_is_said_of_each_teacher_alone_follows_from_its_questions() -> None:
+    file = Path("docs/pretrained/teachers-untaught-questions.parquet")
+    rows = pd.read_parquet(file)
+    rows = rows.astype(dict.fromkeys(("student", "arm", "question", "family", "setting"), object))
+    values = values_from(rows, "loss")
+    pool, page = pool_of([values]), words("docs/miniature.md")
+    found = compared_again(file)["comparisons"]
+    found = found[found["against"] == "strongest"].set_index("arm")
+    for student, arm in values.paths:
+        i = interval_of(values, (student, arm), pool)
+        cells = [f"{-i.value:.3f} ({-i.high:.3f} to {-i.low:.3f})"]
+        if arm in found.index:
+            told = (found.loc[arm, name] for name in ("difference", "low", "high"))
+            cells.append("{:+.3f} ({:.3f} to {:.3f})".format(*told))
+        name = arm.removeprefix("only ")
+        assert re.search(rf"\| `?{name}[^|]*\| {re.escape(' | '.join(cells))} \|", page), (arm, cells)
+    assert len(compared_again(file)["comparisons"]) == 13
+    assert found.loc["only listed-strong", "p_corrected"] < 0.0015
+
+
 def test_what_is_said_of_an_untaught_manner_follows_from_its_questions() -> None:
     file = Path("docs/pretrained/untaught-questions.parquet")
     rows = pd.read_parquet(file)

@@ -155,3 +155,16 @@ def test_markers_of_another_template_are_told(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "ann.jsonl", given)
     for found in (read_teacher_files(str(tmp_path)), read_answers(tmp_path / "ann.jsonl", Fields())):
         assert any("6 answers hold markers of a chat template, such as <|eot_id|>" in n for n in found.notes)
+
+
+def test_a_column_of_models_that_is_no_teachers_name_is_told(tmp_path: Path) -> None:
+    """All answers became one teacher's, whose samples they were."""
+    given = [
+        {"question": q, "response": s, "model": f"m{k % 2}"}
+        for k, (q, s) in enumerate(zip(QUESTIONS, SAID, strict=True))
+    ]
+    write_jsonl(tmp_path / "pool.jsonl", given)
+    for found in (read_teacher_files(str(tmp_path)), read_answers(tmp_path / "pool.jsonl", Fields())):
+        assert any("the column model has 2 values, such as m0, m1" in note for note in found.notes)
+    write_jsonl(tmp_path / "pool.jsonl", [row | {"model": "m"} for row in given])
+    assert not read_teacher_files(str(tmp_path)).notes

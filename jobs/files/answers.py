@@ -18,6 +18,7 @@ from jobs.files.columns import (
     REFERENCE_NAMES,
     TEACHER_NAMES,
     Named,
+    UnreadNames,
     first_value,
     id_of,
     teacher_of,
@@ -170,12 +171,15 @@ def each_answer_of(
     foreign = {name: ForeignMarkers() for name in told}
     is_anybody, is_usual = None in told, fields == USUAL
     rows = read_rows(path, on_broken)
+    others = UnreadNames()
     named = Named({f"fields.{name}": getattr(fields, name) for name in ("id", "system", "teacher", "method")})
     for place, row in rows if fields.answer is not None else with_one_rank(rows):
         named.see(row)
         teacher = teacher_of(row, fields.teacher)
         if teacher is not None:
             teachers[teacher] += 1
+        else:
+            others.see(row)
         whose = None if is_anybody else teacher
         if whose not in told:
             continue
@@ -199,6 +203,7 @@ def each_answer_of(
     for name, own in told.items():
         own.teachers = teachers
         own.notes += [*([unread] if unread else []), *left_out[name].first, *foreign[name].lines]
+        own.notes += others.lines(path)
         left_out[name].taken = own.count - own.refused.total()
         left_out[name].refuse_all()
     _refuse_teachers(path, teachers, told)

@@ -49,6 +49,8 @@ ABOUT = re.compile(
 FIRST_ROWS = 200  # which tell the column that a file keeps answers in
 ID_NAMES = ("question_id", "problem_id", "id")  # `id` may be that of a row
 TEACHER_NAMES = ("teacher", "teacher_name")
+MAYBE_TEACHERS = ("model", "model_name", "generator", "model_id", "teacher_model")
+MOST_NAMES = 20
 NAMES_TEACHER = frozenset(TEACHER_NAMES)
 
 
@@ -109,6 +111,30 @@ class Named:
                 "a column of the file",
                 "correct it",
             )
+
+
+class UnreadNames:
+    """Columns that name who answered, in words that are not read as a teacher's name."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, set[str]] = {name: set() for name in MAYBE_TEACHERS}
+
+    def see(self, row: Any) -> None:
+        """Look at one row that names no teacher."""
+        for name in MAYBE_TEACHERS:
+            value = row.get(name) if isinstance(row, Mapping) else None
+            if isinstance(value, str) and len(self.found[name]) < MOST_NAMES:
+                self.found[name].add(value)
+
+    def lines(self, where: str) -> list[str]:
+        """What is said if a column has several values."""
+        return [
+            f"{where}: the column {name} has {len(own)} values, such as {', '.join(sorted(own)[:2])}, and "
+            "all rows count as one teacher's; if these are teachers, call the column teacher (or name it by "
+            "fields.teacher)"
+            for name, own in self.found.items()
+            if len(own) > 1
+        ]
 
 
 def id_of(row: Mapping[str, Any], named: str | None = None) -> str | None:

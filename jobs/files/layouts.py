@@ -21,6 +21,7 @@ from jobs.files.answers import Row, answer_text, body_of
 from jobs.files.columns import (
     ANSWER_NAMES,
     QUESTION_NAMES,
+    UnreadNames,
     id_of,
     teacher_of,
     value_at,
@@ -173,9 +174,11 @@ class Reading:
         Raises:
             BadInput: none of the rows can be understood.
         """
-        left_out, named = LeftOut(source), Counter[str]()
+        left_out, named, others = LeftOut(source), Counter[str](), UnreadNames()
         for place, row in rows:
             teacher = teacher_of(row) or name
+            if teacher == name:
+                others.see(row)
             named[teacher] += 1
             try:
                 self.take(source, teacher, row)
@@ -184,6 +187,7 @@ class Reading:
                 left_out.add(place, error, id_of(row))
                 self.found.refused.append((teacher, row, str(error)))
         left_out.refuse_all()
+        self.found.notes += others.lines(source)
         return left_out, named
 
     def take(self, source: str, teacher: str, row: dict[str, Any]) -> None:
