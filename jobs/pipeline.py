@@ -79,6 +79,8 @@ def look(run: Run, experiment: Experiment) -> Looked:
     for teacher, owner in endpoints_of(harvest_of(e)) if run.mode == "make" else ():
         if not Table(run.store.root, owner).is_there:
             read_key(teacher)  # before anything is evaluated
+    for line in unread_sections(e):
+        run.terminal.say(line)
     check_engines(e)
     if line := longer_than_judged(e):
         run.terminal.say(line)
@@ -86,6 +88,23 @@ def look(run: Run, experiment: Experiment) -> Looked:
     for student in students.values():
         check_student(student, e.score.target_layer, e.train.lora)
     return Looked(e, questions, held_out, hosted, students, data)
+
+
+READ_BY_ARMS = {"elicit": "arte", "rollouts": "ogls_sd", "wheels": "training_wheels"}
+
+
+def unread_sections(e: Experiment) -> list[str]:
+    """Lines about sections of the file that nothing in it reads."""
+    kinds = {arm.kind for arm in e.arms}
+    lines = [
+        f"nothing reads the section {name}: it is for arms of kind {kind}, and there is none"
+        for name, kind in READ_BY_ARMS.items()
+        if getattr(e, name) is not None and kind not in kinds
+    ]
+    fields = e.questions.train_fields.method, e.questions.evaluate_fields.method
+    if e.judge is not None and e.verify.method != "judge" and not any(fields):
+        lines.append("nothing reads the section judge: no question is checked by method judge")
+    return lines
 
 
 def begin(run: Run, looked: Looked) -> Start:

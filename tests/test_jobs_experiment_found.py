@@ -16,6 +16,7 @@ from cluster.own_modules import FOLDERS, source_of
 from jobs.experiment.arms.select import SelectArm
 from jobs.experiment.parsing import load_experiment
 from jobs.experiment.study import Part
+from jobs.pipeline import unread_sections
 from selection.preferences import is_chance, reliability
 from selection.verification import VerifySettings, check_settings, load_function
 from training.settings import TrainSettings
@@ -157,3 +158,13 @@ def test_noise_of_a_few_drafts_is_not_reliable() -> None:
 
 def test_defaults_are_accepted() -> None:
     check_train(TrainSettings(deepspeed={"zero_optimization": {"stage": 2}, "bf16": {"enabled": "auto"}}))
+
+
+def test_sections_that_nothing_reads_are_told(small_world: dict[str, Any], tmp_path: Path) -> None:
+    plain = experiment(small_world, tmp_path)
+    assert unread_sections(plain) == []
+    read_by_none = experiment(small_world | {"wheels": {"budgets": [0, 5]}, "rollouts": {}}, tmp_path)
+    assert [line.split(":")[0] for line in unread_sections(read_by_none)] == [
+        "nothing reads the section rollouts",
+        "nothing reads the section wheels",
+    ]

@@ -23,7 +23,8 @@ class QuestionSet(Section):
     """Questions to train from, and held-out ones to evaluate on: JSONL, JSON or Parquet files, directories
     that `datasets` saved, `hub:OWNER/NAME?name=CONFIG&split=SPLIT&revision=REVISION`, or `miniature:NAME`.
 
-    `train_rows` and `evaluate_rows` take a slice `start:stop` of the file, so that one file can serve both.
+    `train_rows` and `evaluate_rows` take a slice `start:stop` of the questions that were read from the file,
+    so that one file can serve both. Refused and repeated rows do not count.
     Questions that are nearly the same on both sides are refused unless `allow_overlap` is set; they are
     counted in the report then.
     """
