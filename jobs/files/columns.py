@@ -50,6 +50,7 @@ FIRST_ROWS = 200  # which tell the column that a file keeps answers in
 ID_NAMES = ("question_id", "problem_id", "id")  # `id` may be that of a row
 TEACHER_NAMES = ("teacher", "teacher_name")
 MAYBE_TEACHERS = ("model", "model_name", "generator", "model_id", "teacher_model")
+IS_MAYBE = frozenset(MAYBE_TEACHERS)
 MOST_NAMES = 20
 NAMES_TEACHER = frozenset(TEACHER_NAMES)
 
@@ -121,8 +122,10 @@ class UnreadNames:
 
     def see(self, row: Any) -> None:
         """Look at one row that names no teacher."""
+        if not isinstance(row, Mapping) or IS_MAYBE.isdisjoint(row):
+            return
         for name in MAYBE_TEACHERS:
-            value = row.get(name) if isinstance(row, Mapping) else None
+            value = row.get(name)
             if isinstance(value, str) and len(self.found[name]) < MOST_NAMES:
                 self.found[name].add(value)
 

@@ -25,6 +25,8 @@ class ForeignMarkers:
         >>> seen.see("It is 7.<|eot_id|>"), seen.see("a <b> c"), seen.count
         (None, None, 1)
         """
+        if "<" not in text and "INST]" not in text:  # true for most answers, of which there may be millions
+            return
         if any(hint in text for hint in HINTS) and (found := MARKER.search(text)) is not None:
             self.count += 1
             self.first = self.first or found[0]

@@ -38,6 +38,7 @@ CUT_OFF = re.compile(
     r"length|(?<!rate_)limit(?!ed)|truncat|incomplete|not_finished|window_exceeded|max_?(?:\w+_)?tokens|maxpredict"
 )
 FINISHES = ("finish_reason", "stop_reason", "finish_reasons", "finish", "stop_reasons")
+IS_FINISH = frozenset(FINISHES)
 
 
 def is_cut_off(row: Mapping[str, Any]) -> bool:
@@ -46,7 +47,7 @@ def is_cut_off(row: Mapping[str, Any]) -> bool:
     >>> is_cut_off({"finish_reason": "length"}), is_cut_off({"finish_reason": "stop"}), is_cut_off({})
     (True, False, False)
     """
-    for name in FINISHES:
+    for name in FINISHES if not IS_FINISH.isdisjoint(row) else ():
         given = row.get(name)
         told = given[0] if isinstance(given, list) and len(given) == 1 else given
         if isinstance(told, str) and CUT_OFF.search(told.lower()):

@@ -10,6 +10,7 @@ Anything else in a row is refused by name. Nothing is cut, joined or flattened s
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from cluster.models.messages import Conversation, Message, Prompt
@@ -17,11 +18,8 @@ from cluster.models.repair import begun
 from jobs.experiment.questions import Fields
 from jobs.files.agents import in_messages
 from jobs.files.columns import (
-    ANSWER_NAMES,
     ANSWER_RANKS,
-    ID_NAMES,
     QUESTION_NAMES,
-    TEACHER_NAMES,
     UNREAD_TEXT,
     value_at,
 )
@@ -57,7 +55,6 @@ BESIDE = re.compile(
 )
 LETTERS = ("A", "B", "C", "D", "E")  # columns of a question's options
 IS_QUESTION = frozenset(QUESTION_NAMES)
-USUAL_COLUMNS = frozenset((*QUESTION_NAMES, *ANSWER_NAMES, *ID_NAMES, *TEACHER_NAMES))
 NAMES_OF_TURNS = ("messages", "conversations", "conversation")
 HAS_TURNS = frozenset(NAMES_OF_TURNS)
 LISTS_OF_TURNS = (*NAMES_OF_TURNS, "completion")
@@ -372,14 +369,25 @@ def refuse_beside(row: Mapping[str, Any]) -> None:
     Raises:
         NotUnderstood: one of them is not empty. Names the first.
     """
-    if USUAL_COLUMNS.issuperset(row):  # true for most rows, of which there may be millions
+    names = names_beside(tuple(row))
+    if not names:  # true for most rows, of which there may be millions
         return
-    names = [name for name in row if isinstance(name, str) and BESIDE.match(name)]
-    letters = [name for name in LETTERS if name in row]
     asked = " ".join(row[name] for name in QUESTION_NAMES if isinstance(row.get(name), str))
-    for name in [*names, *(letters if len(letters) > 1 else ())]:
+    for name in names:
         if not is_nothing(row[name]) and not _is_told(row[name], asked):
             raise NotUnderstood(f"a column {name} beside the question: put it into the question's text")
+
+
+@lru_cache(maxsize=64)
+def names_beside(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Which of a row's columns may belong to its question.
+
+    >>> names_beside(("question", "Body", "A", "source")), names_beside(("A", "B", "answer"))
+    (('Body',), ('A', 'B'))
+    """
+    letters = tuple(name for name in LETTERS if name in names)
+    own = tuple(name for name in names if isinstance(name, str) and BESIDE.match(name))
+    return own + (letters if len(letters) > 1 else ())
 
 
 def _is_told(given: Any, text: str) -> bool:

@@ -33,6 +33,8 @@ def strongest_table(start: Start) -> pd.DataFrame:
         own = own[own["teacher"].isin(order)]  # none where teachers were asked different questions
         for name, question in zip(own["teacher"], own["question_id"], strict=True):
             right[str(name)][places[question]] = 1.0
+    if not order:
+        return pd.DataFrame(columns=COLUMNS)
     wrong_TQ = 1 - np.stack([right[name] for name in order])
     (drawn_BT,) = Draws(len(places), DRAWS, start.experiment.seed).means(wrong_TQ)
     is_behind = dict(zip(order, told_from(wrong_TQ, drawn_BT, 0).tolist(), strict=True))
