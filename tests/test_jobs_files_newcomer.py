@@ -4,6 +4,7 @@ named columns that no row has. Each was read wrongly without a word.
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from jobs.files.columns import value_at
 from jobs.files.layouts import read_teacher_files
 from jobs.files.questions import read_questions
 from tests.conftest import write_jsonl
+from tests.runs import tutelage
 
 QUESTIONS = [f"Ann has {n} pens and buys {n + 1} more. How many pens has she?" for n in range(3, 9)]
 SAID = [f"She has {n} + {n + 1} = {2 * n + 1} pens in the end." for n in range(3, 9)]
@@ -168,3 +170,30 @@ def test_a_column_of_models_that_is_no_teachers_name_is_told(tmp_path: Path) -> 
         assert any("the column model has 2 values, such as m0, m1" in note for note in found.notes)
     write_jsonl(tmp_path / "pool.jsonl", [row | {"model": "m"} for row in given])
     assert not read_teacher_files(str(tmp_path)).notes
+
+
+def test_only_right_rows_are_kept(tmp_path: Path) -> None:
+    said = [f"The answer is {2 * n + 1}." for n in range(3, 9)]
+    given = [{"question": q, "response": s, "reference": "7"} for q, s in zip(QUESTIONS, said, strict=True)]
+    write_jsonl(tmp_path / "ann.jsonl", given)
+    out = tmp_path / "right" / "ann.jsonl"
+    words = ("--answers", str(tmp_path / "ann.jsonl"), "--out", str(out), "--method", "numeric")
+    done = tutelage("verify", *words, "--only-correct")
+    assert done.returncode == 0, done.stderr
+    assert "1 correct" in done.stdout + done.stderr
+    kept = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["response"] for row in kept] == said[:1]
+
+
+def test_scores_of_two_students_are_not_compared(tiny_model: Path, tmp_path: Path) -> None:
+    for name in ("ann", "bob"):
+        rows = [{"question": q, "response": f"{s} ({name})"} for q, s in zip(QUESTIONS, SAID, strict=True)]
+        write_jsonl(tmp_path / name / f"{name}.jsonl", rows)
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    for name, student in (("ann", tiny_model), ("bob", other)):
+        words = ("--student", str(student), "--answers", str(tmp_path / name), "--out", str(tmp_path / "s"))
+        assert tutelage("score", *words).returncode == 0
+    mixed = tutelage("select", "--scores", str(tmp_path / "s"), "--out", str(tmp_path / "chosen"))
+    assert mixed.returncode != 0
+    assert "scores of several students" in mixed.stdout + mixed.stderr

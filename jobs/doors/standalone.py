@@ -283,6 +283,9 @@ def verify(
     ] = None,
     timeout_s: Annotated[float, typer.Option(help="Wall-clock limit of one check.")] = 5.0,
     skip_broken_lines: Annotated[bool, typer.Option("--skip-broken-lines")] = False,
+    only_correct: Annotated[
+        bool, typer.Option("--only-correct", help="Write only the rows whose answer is correct.")
+    ] = False,
 ) -> None:
     """Verify answers in your own file: correct, wrong, unparsed, timed_out."""
     check_out_file(out, [Path(answers)])
@@ -299,5 +302,6 @@ def verify(
             function=function,
             timeout_s=timeout_s,
             skip_broken_lines=skip_broken_lines,
+            only_correct=only_correct,
         )
     )

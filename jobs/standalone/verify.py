@@ -129,6 +129,7 @@ class VerifyOptions:
     function: str | None
     timeout_s: float
     skip_broken_lines: bool
+    only_correct: bool = False
 
     @property
     def checker(self) -> VerifySettings:
@@ -160,12 +161,15 @@ def verify_file(options: VerifyOptions) -> None:
     how, lines = Checking(options.checker, options.answer_field, options.reference_field), []
     for judged in judged_rows(rows, how, left_out, terminal):
         counts[judged["verdict"]] += 1
+        if options.only_correct and judged["verdict"] != "correct":
+            continue
         lines.append(json.dumps(whole(judged), ensure_ascii=False, default=str))
     left_out.refuse_all()
     write_atomically(options.out, ("\n".join(lines) + "\n" if lines else "").encode("utf-8", "surrogatepass"))
     for line in left_out.first:
         terminal.say(line)
-    terminal.say(f"{', '.join(f'{n:,} {s}' for s, n in counts.most_common())}; wrote {options.out}")
+    kept = f" the {len(lines):,} correct rows to" if options.only_correct else ""
+    terminal.say(f"{', '.join(f'{n:,} {s}' for s, n in counts.most_common())}; wrote{kept} {options.out}")
 
 
 def judged_rows(
