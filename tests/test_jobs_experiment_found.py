@@ -168,3 +168,11 @@ def test_sections_that_nothing_reads_are_told(small_world: dict[str, Any], tmp_p
         "nothing reads the section rollouts",
         "nothing reads the section wheels",
     ]
+
+
+def test_names_have_no_space_around_them_and_no_value_is_crossed_twice() -> None:
+    for name in ("scas ", " ", " scas"):
+        with pytest.raises(ValueError, match="space"):
+            SelectArm.model_validate({"name": name, "rule": "random"})
+    with pytest.raises(ValueError, match="twice"):
+        Part.model_validate({"arms": [{"name": "a", "rule": "random"}], "cross": {"train.steps": [1, 1]}})

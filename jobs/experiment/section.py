@@ -11,6 +11,8 @@ LONGEST_NAME = 100  # bytes: names of files hold two of them and more, and have 
 
 
 def _short(name: str) -> str:
+    if name != name.strip():
+        raise ValueError("a name does not begin or end with a space")
     length = len(name.encode("utf-8", "surrogatepass"))
     if length > LONGEST_NAME:
         raise ValueError(

@@ -80,6 +80,8 @@ class Part(Section):
         for key, values in cross.items():
             if len(values) < 1:
                 raise ValueError(f"{key} is crossed over no value")
+            if len({repr(value) for value in values}) < len(values):
+                raise ValueError(f"{key} is crossed over one value twice")
             if key.partition(".")[0] in JUDGED_BY:
                 raise ValueError(
                     f"{key} cannot be crossed: its values would be judged on other questions or by another "

@@ -31,8 +31,11 @@ def replay_answer(outcome: Outcome, answer: str, number: int = 1) -> Iterator[st
     """Yield one line for the answer's verdict, and one for each student's scoring of it in one round.
 
     Raises:
-        BadInput: the run has no such answer.
+        BadInput: the run has no such answer, or no such round.
     """
+    rounds = outcome.start.experiment.rounds
+    if not 1 <= number <= rounds:
+        raise BadInput("the run has no such round", number, f"1 to {rounds}", "change --round")
     place, row = find_answer(outcome.start.pool, answer)
     question = outcome.start.questions.get(str(row["question_id"]))
     yield f"recorded: {row['state']}" + (f", {row['error']}" if row["error"] else "")
