@@ -233,3 +233,20 @@ def test_a_template_of_its_own_for_tools_is_taken_where_there_are_tools(tiny_mod
     assert own.endswith(tokenizer.decode(renderer.prompt(asked)))
     assert Renderer(tokenizer, "default").with_tools is None
     assert Renderer(tokenizer, "default").fingerprint != renderer.fingerprint
+
+
+def test_what_a_config_asks_every_pass_for_is_left_out(copied: Path, tmp_path: Path) -> None:
+    """A model that asks for its attentions could not be saved, so its export failed after training."""
+    import torch
+
+    change(copied, output_attentions=True, output_hidden_states=True)
+    model = load_model(ModelSource(str(copied)))
+    found = model(torch.tensor([[1, 2, 3]]))
+    assert getattr(found, "attentions", None) is None
+    assert getattr(found, "hidden_states", None) is None
+    model.save_pretrained(tmp_path / "saved")
+    change(copied, output_attentions=False, output_hidden_states=False)
+    same = load_model(ModelSource(str(copied)))(torch.tensor([[1, 2, 3]])).logits
+    assert torch.equal(
+        load_model(ModelSource(str(tmp_path / "saved")))(torch.tensor([[1, 2, 3]])).logits, same
+    )
