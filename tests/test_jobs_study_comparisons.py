@@ -265,7 +265,10 @@ def test_values_of_an_earlier_part_are_read_again_and_stay_as_they_were(tmp_path
 
 
 def strongest(**is_strongest: bool) -> pd.DataFrame:
-    rows = [{"teacher": t, "accuracy": 0.9, "is_strongest": same} for t, same in is_strongest.items()]
+    rows = [
+        {"teacher": t, "accuracy": 0.9, "is_strongest": same, "answered": 1.0}
+        for t, same in is_strongest.items()
+    ]
     return pd.DataFrame(rows)
 
 
@@ -328,3 +331,12 @@ def test_twins_that_are_not_compared_with_are_named(small_world: dict[str, Any])
     assert baselines_of(e, "strongest", table) == ["strongest", "only 0", "only 1", "only 2"]
     (line,) = strongest_lines(e, table)
     assert line.endswith("; only the best 3 of their arms are compared with, not only 3, only 4")
+
+
+def test_a_teacher_without_answers_to_many_questions_is_named(small_world: dict[str, Any]) -> None:
+    """It was called weak by more than chance, where half of its answers matched no question."""
+    e = parse_experiment(small_world)
+    table = strongest(big=True, small=False).assign(answered=[1.0, 0.5])
+    assert any("small (50 %)" in line for line in strongest_lines(e, table))
+    whole = strongest_lines(e, strongest(big=True, small=False))
+    assert not any("fewer questions" in line for line in whole)

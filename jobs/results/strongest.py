@@ -15,7 +15,8 @@ from training.comparison import compare
 RIGHT = ("verified", "duplicate")  # as a teacher's accuracy counts
 DRAWS = 2000
 MOST_TWINS = 3  # that all arms are compared with: few questions leave many teachers untold from the best
-COLUMNS = ["teacher", "accuracy", "behind", "low", "high", "p", "is_strongest"]
+MOST_LACKING = 0.05  # of the questions: a teacher that lacks more is named
+COLUMNS = ["teacher", "accuracy", "behind", "low", "high", "p", "is_strongest", "answered"]
 
 
 def strongest_table(start: Start) -> pd.DataFrame:
@@ -28,7 +29,11 @@ def strongest_table(start: Start) -> pd.DataFrame:
     order = sorted(accuracy, key=lambda name: (-accuracy[name], name))
     places = {question: k for k, question in enumerate(start.questions)}
     right = {name: np.zeros(len(places)) for name in order}
+    answered = {name: set[str]() for name in order}
     for answers in start.pool.each():
+        there = answers[answers["question_id"].isin(list(places)) & answers["teacher"].isin(order)]
+        for name, some in there.groupby("teacher")["question_id"]:
+            answered[str(name)] |= set(some)
         own = answers[answers["state"].isin(RIGHT) & (answers["sample"] == 0)]
         own = own[own["teacher"].isin(order)]  # none where teachers were asked different questions
         for name, question in zip(own["teacher"], own["question_id"], strict=True):
@@ -45,7 +50,8 @@ def strongest_table(start: Start) -> pd.DataFrame:
         d = found.difference
         told = {"behind": -d.value, "low": -d.high, "high": -d.low, "p": found.p_value}
         is_strongest = name == best or not is_behind[name]
-        rows.append({"teacher": name, "accuracy": accuracy[name], **told, "is_strongest": is_strongest})
+        row = {"teacher": name, "accuracy": accuracy[name], **told, "is_strongest": is_strongest}
+        rows.append(row | {"answered": len(answered[name]) / max(1, len(places))})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -80,6 +86,21 @@ def strongest_lines(e: Experiment, table: pd.DataFrame) -> list[str]:
     """Who the strongest teachers are, in words; nothing of a single teacher."""
     if len(table) < 2:
         return []
+    return [*_who_is_strongest(e, table), *_who_lacks_answers(table)]
+
+
+def _who_lacks_answers(table: pd.DataFrame) -> list[str]:
+    """A line about teachers without an answer to many questions, which count as not right."""
+    lacking = table[table["answered"] < 1 - MOST_LACKING]
+    told = [f"{row['teacher']} ({100 * row['answered']:.0f} %)" for row in lacking.to_dict("records")]
+    if not told:
+        return []
+    return [
+        f"teachers with answers to fewer questions, which count as not right elsewhere: {', '.join(told)}"
+    ]
+
+
+def _who_is_strongest(e: Experiment, table: pd.DataFrame) -> list[str]:
     named = [row for row in table.to_dict("records") if row["is_strongest"]]
     own = set(single_teachers(e.arms).values())
     told = [f"{row['teacher']} ({100 * row['accuracy']:.1f} % right)" for row in named]
