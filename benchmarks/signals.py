@@ -120,6 +120,7 @@ def main() -> None:
         for rate in RATES if name == "smol" else ():
             told = influences(student, rows, options.drafts, options.references, rate)
             figures[f"influence, {name}, {rate:.0e}"] = told
+            print(name, rate, told, flush=True)
         figures[f"in context, {name}"] = in_context(student, rows, options.items)
     finish("signals", figures)
 
