@@ -181,11 +181,17 @@ def told_from(values_TQ: np.ndarray, means_BT: np.ndarray, first: int) -> np.nda
     """Whether each teacher is told from the first one, [T], at 95 % for all pairs of teachers together: the
     first one was picked because it came out first.
     """
-    means_T, error_TT = values_TQ.mean(axis=1), _errors(values_TQ)
-    most = furthest(values_TQ, means_BT)
+    return beyond(values_TQ, first, furthest(values_TQ, means_BT))
+
+
+def beyond(values_TQ: np.ndarray, first: int, most: float) -> np.ndarray:
+    """Whether each teacher is more than so many standard errors behind the first one, [T]. None is if that is
+    NaN.
+    """
+    means_T = values_TQ.mean(axis=1)
     if math.isnan(most):
         return np.zeros(len(means_T), dtype=bool)
-    return np.asarray(means_T - means_T[first] > most * error_TT[first])
+    return np.asarray(means_T - means_T[first] > most * _errors(values_TQ)[first])
 
 
 def furthest(values_TQ: np.ndarray, means_BT: np.ndarray) -> float:
@@ -274,7 +280,8 @@ def order_table(matched: Matched, draws: int, seed: int) -> pd.DataFrame:
         means_T = values_TQ.mean(axis=1)
         order = ordered(values_TQ, matched.teachers)
         first, shares = order[0], first_shares(means_BT)
-        told_T, most = told_from(values_TQ, means_BT, first), furthest(values_TQ, means_BT)
+        most = furthest(values_TQ, means_BT)
+        told_T = beyond(values_TQ, first, most)
         shares = shares if len(matched.questions) >= FEW_QUESTIONS else np.full(len(shares), math.nan)
         level_T = levelled(means_T[:, None])[:, 0]
         for t in order:

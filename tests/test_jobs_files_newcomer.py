@@ -8,12 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from cluster.errors import BadInput
 from jobs.experiment.questions import Fields
 from jobs.files.answers import read_answers
 from jobs.files.columns import value_at
+from jobs.files.given import read_given
 from jobs.files.layouts import read_teacher_files
 from jobs.files.questions import read_questions
 from tests.conftest import write_jsonl
@@ -70,6 +72,19 @@ def test_other_columns_beside_an_answer_are_no_reason_to_refuse_it(
     assert [row.answer for row in read_teacher_files(str(tmp_path)).rows] == GOLD
 
 
+def test_frames_and_lists_of_rows_are_read_as_files_are(tmp_path: Path) -> None:
+    """The same defect by another door, and nothing of the check is left in rows that are written."""
+    for given in (rows(reply=SAID), pd.DataFrame(rows(reply=SAID))):
+        with pytest.raises(BadInput, match="texts in reply beside answer"):
+            read_given(None, given)
+    turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ann."}]
+    write_jsonl(tmp_path / "ann.jsonl", [*rows(reply=SAID), {"messages": turns}])
+    found = read_teacher_files(str(tmp_path))
+    assert [row.answer for row in found.rows] == ["Ann."]
+    kept = [*found.sources.values(), *(row for _, row, _ in found.refused)]
+    assert {name for row in kept for name in row} == {"question", "answer", "reply", "messages"}
+
+
 def test_turns_that_end_with_the_reference_do_not_hide_what_a_model_said(tmp_path: Path) -> None:
     for name in ("generated_text", "output", "prediction"):
         turns = [
@@ -85,7 +100,9 @@ def test_a_column_of_answers_that_begins_late_is_not_overlooked(tmp_path: Path) 
     early = [{"question": f"What is {n} + 1?", "answer": f"#### {n + 1}"} for n in range(203)]
     late = [{"question": f"And {n} + 2?", "answer": "1", "response": "It is so."} for n in range(3)]
     write_jsonl(tmp_path / "ann.jsonl", [*early, *late])
-    with pytest.raises(BadInput, match="another column than in the first 200 rows"):
+    with pytest.raises(
+        BadInput, match=r"ann\.jsonl has answers in another column than in its first 200 rows"
+    ):
         read_teacher_files(str(tmp_path))
 
 

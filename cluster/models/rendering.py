@@ -43,7 +43,7 @@ PROBES = (
     ("naïve – 数?", "$x^{2}$ \\boxed{7}"),
 )
 ANCHORS = ("\n", ">", ".")
-BEHIND = ("a", " a", "  a", "\na", "\n\na", "7", " 7", ".", "é", "数")  # a special token
+BEHIND = ("a", " a", "  a", "\na", "\n\na", "7", " 7", ".", "é", "数")  # what a special token stands before
 THINKING_PROBE = ("2+2?", "<think>2 and 2</think>4")
 
 
@@ -278,12 +278,16 @@ class Renderer:
 
     @cached_property
     def seams(self) -> Mapping[int, str]:
-        """Special tokens behind which the tokenizer begins anew, with their texts: what stands before one
-        does not change the ids of what stands behind it. So a long text need not be encoded from its
-        beginning whenever something follows.
+        """The template's own special tokens behind which the tokenizer begins anew, with their texts: what
+        stands before one does not change the ids of what stands behind it. So a long text need not be encoded
+        from its beginning whenever something follows.
         """
-        found = {}
-        for i in sorted(self.special_ids | self.marker_ids):
+        found: dict[int, str] = {}
+        try:
+            written = self._encode(self._written(), start=False)
+        except Unrenderable:  # the template needs other turns
+            return found
+        for i in sorted({*written} & (self.special_ids | self.marker_ids)):
             seam = str(self.tokenizer.convert_ids_to_tokens(i))
             before = self._encode(f"q{seam}", start=False)
             if before[-1:] == [i] and all(

@@ -173,7 +173,7 @@ def each_answer_of(
     rows = read_rows(path, on_broken)
     others = UnreadNames()
     named = Named({f"fields.{name}": getattr(fields, name) for name in ("id", "system", "teacher", "method")})
-    for place, row in rows if fields.answer is not None else with_one_rank(rows):
+    for place, row in rows if fields.answer is not None else with_one_rank(rows, path):
         named.see(row)
         teacher = teacher_of(row, fields.teacher)
         if teacher is not None:

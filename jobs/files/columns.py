@@ -35,15 +35,15 @@ ANSWER_RANKS = (
 IS_ANSWER = frozenset(ANSWER_RANKS[0])
 ANSWER_NAMES = tuple(name for rank in ANSWER_RANKS for name in rank)
 FEW_WORDS = 4  # what has fewer is a label, a name or an id
-UNREAD_TEXT = "\0unread"  # in a row: the columns whose texts nothing reads
 # columns that are read as something else
 KNOWN_TEXTS = frozenset(
     (*QUESTION_NAMES, *REFERENCE_NAMES, "system", "system_prompt", "teacher", "teacher_name", "question_id")
 )
 # names of columns that tell what they are: about the question or where the row is from
 ABOUT = re.compile(
-    r"question|problem|prompt|instruct|query|^inputs?$|source|title|topic|subject|categor|^tags?$|url|link|meta|"
-    r"reason|think|thought|^cot|hint|descri|comment|note|licen|author|dataset|^lang|date|time|name$|_id$|^id|system",
+    r"question|problem|prompt|instruct|query|^inputs?$|source|title|topic|subject|categor|^tags?$|url|link|"
+    r"meta|reason|think|thought|^cot|hint|descri|comment|note|licen|author|dataset|^lang|date|time|name$|"
+    r"_id$|^id|system",
     re.IGNORECASE,
 )
 FIRST_ROWS = 200  # which tell the column that a file keeps answers in
@@ -82,6 +82,18 @@ def first_value(row: Mapping[str, Any], named: str | None, usual: Sequence[str])
     names = usual if named is None else (named,)
     values = (value_at(row, name) for name in names)
     return next((value for value in values if not is_nothing(value)), None)
+
+
+class Ambiguous(dict[str, Any]):
+    """A row beside whose answer there are texts that nothing reads.
+
+    Attributes:
+        unread: their columns, in words.
+    """
+
+    def __init__(self, row: Mapping[str, Any], unread: str) -> None:
+        super().__init__(row)
+        self.unread = unread
 
 
 class Named:
@@ -162,10 +174,16 @@ def name_in(row: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> 
     return None if value is None else as_text(value) or str(value)
 
 
-def with_one_rank(rows: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+def with_one_rank(rows: Iterator[tuple[str, Any]], source: str) -> Iterator[tuple[str, Any]]:
     """Rows without columns that hold the reference in their file. If rows with `response` have `answer`
     beside it, a row that lacks `response` has no answer: its `answer` is the reference too. The first rows
-    tell.
+    tell. Rows whose answer may stand in a column that nothing reads are `Ambiguous`.
+
+    Args:
+        source: the file, for errors.
+
+    Raises:
+        BadInput: later rows have their answers in another column.
     """
     first = list(islice(rows, FIRST_ROWS))
     later = frozenset(name for rank in ANSWER_RANKS[1:] for name in rank)
@@ -179,7 +197,7 @@ def with_one_rank(rows: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
             if not answered and not later.isdisjoint(row):
                 name = next(name for name in ANSWER_RANKS[0] if name in row)
                 raise BadInput(
-                    f"answers in another column than in the first {FIRST_ROWS} rows",
+                    f"{source} has answers in another column than in its first {FIRST_ROWS} rows",
                     f"{name} at {place}",
                     "one column with the answers",
                     "name the column of the answers (fields.answer, --answer-field)",
@@ -188,7 +206,7 @@ def with_one_rank(rows: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
         elif not beside.isdisjoint(row):
             yield place, {k: v for k, v in row.items() if k not in beside}
         elif unread:
-            yield place, {**row, UNREAD_TEXT: ", ".join(unread)}
+            yield place, Ambiguous(row, ", ".join(unread))
         else:
             yield place, row
 

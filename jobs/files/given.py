@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from cluster.errors import BadInput
 from cluster.models.repair import repaired_text
+from jobs.files.columns import with_one_rank
 from jobs.files.layouts import Answers, Reading, read_teacher_files
 from jobs.files.loaded import one_split, plain_columns, refuse_double, row_of_columns
 from jobs.files.rows import numbered, read_rows
@@ -62,7 +63,7 @@ def read_given(questions: Column | None, answers: Lists | Rows, which: WhichTurn
         return read_teacher_files(str(answers), which=which)
     rows = rows_of(answers) if questions is None else listed(questions, answers)
     reading = Reading(Answers(), is_numbered=questions is not None, which=which)
-    left_out, named = reading.take_all(NAME, NAME, numbered(rows))
+    left_out, named = reading.take_all(NAME, NAME, with_one_rank(numbered(rows), NAME))
     if not named:
         raise BadInput("no answers", "an empty list", "one at least", "")
     reading.found.notes += left_out.first

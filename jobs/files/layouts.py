@@ -42,6 +42,7 @@ from selection.costs import CostSettings, compute_cost, scas_parts
 
 LONGEST_NAME = 200  # bytes of a teacher's name in the name of a file
 IN_THE_TEXT = ("input", "history")  # Alpaca's columns, which have become part of the instruction or the turns
+SCORED_BY = "scored_by"  # a row's column with the student whose score it is
 
 
 @dataclass
@@ -97,7 +98,7 @@ def read_teacher_files(
     reading = Reading(Answers(), limit, which=which, fields=Fields(answer=answer))
     for source, name in sources_in(where, reading.found.notes):
         rows = read_rows(source, on_broken)
-        left_out, named = reading.take_all(source, name, rows if answer else with_one_rank(rows))
+        left_out, named = reading.take_all(source, name, rows if answer else with_one_rank(rows, source))
         reading.found.notes += [*told_of_names(source, where, name, named), *left_out.first]
     return reading.done()
 
@@ -137,9 +138,6 @@ def sources_in(where: str, notes: list[str]) -> list[tuple[str, str]]:
             "check --answers",
         )
     return teachers_of(found)
-
-
-SCORED_BY = "scored_by"  # a row's column with the student whose score it is
 
 
 @dataclass

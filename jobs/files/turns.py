@@ -7,20 +7,19 @@ those of agents and other providers (`jobs/files/agents.py`).
 Anything else in a row is refused by name. Nothing is cut, joined or flattened silently.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from cluster.models.messages import Conversation, Message, Prompt
 from cluster.models.repair import begun
 from jobs.experiment.questions import Fields
 from jobs.files.agents import in_messages
+from jobs.files.beside import refuse_beside
 from jobs.files.columns import (
     ANSWER_RANKS,
     QUESTION_NAMES,
-    UNREAD_TEXT,
+    Ambiguous,
     value_at,
 )
 from jobs.files.openai_turns import are_objects
@@ -40,20 +39,12 @@ from jobs.files.turn import (
 )
 from jobs.files.values import as_text, is_no, is_nothing
 
-# Columns that hold a part of the question in well-known data sets (SQuAD, BoolQ, ARC, AQuA, Dolly ...).
 # what a model said, or why it said nothing, beside a column that may hold the reference
 UNREAD_ANSWERS = (
     "responses", "samples", "generations", "completions", "candidates", "rollouts", "attempts", "attempt",
     "generated_text", "model_response", "model_answer", "prediction", "predictions", "pred", "error",
 )  # fmt: skip
 IS_UNREAD = frozenset(UNREAD_ANSWERS)
-BESIDE = re.compile(
-    r"(?:contexts?|passages?|paragraphs?|choices?|options?|documents?|instructions|body|story|background|"
-    r"premise|hypothesis|sentence_?[12]|facts?|table|article|endings?|"
-    r"(?:opt|option|op|choice|answer_?choice|ending|sol)[_ ]?[a-e1-5])$",
-    re.IGNORECASE,
-)
-LETTERS = ("A", "B", "C", "D", "E")  # columns of a question's options
 IS_QUESTION = frozenset(QUESTION_NAMES)
 NAMES_OF_TURNS = ("messages", "conversations", "conversation")
 HAS_TURNS = frozenset(NAMES_OF_TURNS)
@@ -363,43 +354,6 @@ def columns(row: Mapping[str, Any]) -> list[Message]:
     return [*said_before(row), Message("user", as_text(row[name]) or "")]
 
 
-def refuse_beside(row: Mapping[str, Any]) -> None:
-    """Refuse columns that belong to a question and that no layout puts into its text.
-
-    Raises:
-        NotUnderstood: one of them is not empty. Names the first.
-    """
-    names = names_beside(tuple(row))
-    if not names:  # true for most rows, of which there may be millions
-        return
-    asked = " ".join(row[name] for name in QUESTION_NAMES if isinstance(row.get(name), str))
-    for name in names:
-        if not is_nothing(row[name]) and not _is_told(row[name], asked):
-            raise NotUnderstood(f"a column {name} beside the question: put it into the question's text")
-
-
-@lru_cache(maxsize=64)
-def names_beside(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Which of a row's columns may belong to its question.
-
-    >>> names_beside(("question", "Body", "A", "source")), names_beside(("A", "B", "answer"))
-    (('Body',), ('A', 'B'))
-    """
-    letters = tuple(name for name in LETTERS if name in names)
-    own = tuple(name for name in names if isinstance(name, str) and BESIDE.match(name))
-    return own + (letters if len(letters) > 1 else ())
-
-
-def _is_told(given: Any, text: str) -> bool:
-    """Whether all texts of a value are in a text already."""
-    if isinstance(given, Mapping):
-        return all(_is_told(own, text) for name, own in given.items() if name != "label")
-    if isinstance(given, list):
-        return all(_is_told(own, text) for own in given)
-    said = (as_text(given) or "").strip()
-    return bool(said) and re.search(rf"(?<!\w){re.escape(said)}(?!\w)", text) is not None
-
-
 def refuse_another_answer(row: Mapping[str, Any], name: str) -> None:
     """Refuse a column that may hold the reference if another one holds what a model said, or why it did not.
 
@@ -410,8 +364,8 @@ def refuse_another_answer(row: Mapping[str, Any], name: str) -> None:
     for other in UNREAD_ANSWERS if not IS_UNREAD.isdisjoint(row) else ():
         if not is_nothing(row.get(other)):
             raise NotUnderstood(f"a column {other} beside {name}: {remedy}")
-    if UNREAD_TEXT in row:
-        raise NotUnderstood(f"texts in {row[UNREAD_TEXT]} beside {name}: {remedy}")
+    if isinstance(row, Ambiguous):
+        raise NotUnderstood(f"texts in {row.unread} beside {name}: {remedy}")
 
 
 def _answer_column(row: Mapping[str, Any]) -> list[Message]:

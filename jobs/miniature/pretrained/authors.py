@@ -71,8 +71,8 @@ def write_authored(
     rows = BATCH * scaled(max(line.exports), settings)  # each example once
     rng, examples = random.Random(settings.seed * 1000 + k), list[Example]()
     problems = draw_problems(rows, settings.seed * 1000 + 500 + k, "train", held)
+    is_author = len(line.manners) > 1
     for problem in problems:
-        is_author = len(line.manners) > 1
         if is_author and rng.random() < WRITES:
             asked, system, said = request(problem, problems, rng), None, problem.question
         else:
