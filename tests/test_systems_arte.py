@@ -112,7 +112,9 @@ def test_scores_that_do_not_repeat_align_nobody_unless_forced(
     from jobs.systems.arte.prefer import Preferred
 
     def noise(_run: Any, _e: Any, _elicit: Any, drafts: Any, _pool: Any, signals: Any) -> Any:
-        values = np.random.default_rng(0).random((len(drafts.table), 6))
+        scores = np.random.default_rng(0).random((len(drafts.table), 1))
+        values = np.where(np.arange(6) % 2 == 0, scores, 1 - scores)  # no half repeats the other, by design
+        values = values + scores / 10  # so no two drafts are tied
         table = drafts.table.assign(score=values.mean(axis=1), error=0.1)
         return {s: Preferred(table, values) for s in signals}
 

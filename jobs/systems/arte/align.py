@@ -137,8 +137,8 @@ def make_pairs(
         rows = rows.assign(score=[moved[i][0] for i in ids], error=[moved[i][1] for i in ids])
     named = rows.rename(columns={"question_id": "question", "answer_id": "rationale"})
     found, dropped = list[TextPair](), Counter[str]()
-    least = -math.inf if a.force else a.least_reliability
-    if not preferred.repeats(QUESTIONS, least):
+    least = a.least_reliability
+    if not (a.force or preferred.repeats(QUESTIONS, least)):
         dropped["no pair of rationales: scores within questions do not repeat"] = len(rows)
         named = named.iloc[:0]
     for question, pair in rationales_of(named, elicit, derive_seed(seed, "rationales"), dropped):
@@ -150,7 +150,7 @@ def make_pairs(
     if is_shuffled:
         of_questions = shuffled_within(of_questions, task_of, derive_seed(seed, "questions"))
     most = a.question_pairs
-    if not preferred.repeats(TASKS, least):
+    if not (a.force or preferred.repeats(TASKS, least)):
         dropped["no pair of questions: scores within tasks do not repeat"] = len(of_questions)
         most = 0
     for task, own_set in tasks.items():
