@@ -41,6 +41,25 @@ def a_log(**options: object) -> tuple[Terminal, io.StringIO]:
     return Terminal(Console(file=said, width=200, **options)), said  # type: ignore[arg-type]
 
 
+def test_the_rate_of_resumed_work_does_not_count_what_was_done_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    terminal, said = a_log()
+    with terminal.bar("train", 0, "steps", before=64) as bar:
+        bar.set(64, 120)
+        now[0] = 20.0
+        bar.set(60, 120)  # its last checkpoint
+        now[0] = 40.0
+        bar.set(62, 120)
+    assert said.getvalue().splitlines() == [
+        "train: 60 of 120 steps, 0 steps/s",
+        "train: 62 of 120 steps, 0.05 steps/s, 1,160 s left",
+        "train: 2 steps in 40.0 s",
+    ]
+
+
 def test_a_log_has_a_line_soon_with_rate_and_estimate_and_never_a_thousand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

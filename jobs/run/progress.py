@@ -26,11 +26,23 @@ FIRST_LINE_S, LONGER, LONGEST_S = 10.0, 1.5, 300.0
 
 
 class Bar:
-    """Counts how much of one piece of work is done, in its own unit."""
+    """Counts how much of one piece of work is done, in its own unit.
 
-    def __init__(self, name: str, total: int, unit: str, console: Console, progress: Progress | None) -> None:
+    Args:
+        before: how much was done before this run began. It counts as done, but not in the rate.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        unit: str,
+        console: Console,
+        progress: Progress | None,
+        before: float = 0.0,
+    ) -> None:
         self.name, self.total, self.unit = name, total, unit
-        self.done = 0.0
+        self.done, self.before = 0.0, before
         self._console, self._progress = console, progress
         self._began = time.monotonic()
         self._next, self._wait = self._began + FIRST_LINE_S, FIRST_LINE_S
@@ -44,15 +56,16 @@ class Bar:
         becomes known.
         """
         self.done, self.total = done, total
-        now = time.monotonic()
+        self.before = min(self.before, done)  # a training goes back to its last checkpoint
+        now, own = time.monotonic(), done - self.before
         elapsed = max(1e-9, now - self._began)
-        rate = f"{rate_of(done, elapsed)} {self.unit}/s"
+        rate = f"{rate_of(own, elapsed)} {self.unit}/s"
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, total=total or None, rate=rate)
         elif now >= self._next:
             self._wait = min(LONGER * self._wait, LONGEST_S)
             self._next = now + self._wait
-            left = f", {elapsed / done * (total - done):,.0f} s left" if done and total > done else ""
+            left = f", {elapsed / own * (total - done):,.0f} s left" if own and total > done else ""
             line = f"{self.name}: {done:,.0f} of {total:,} {self.unit}, {rate}{left}"
             self._console.print(line, markup=False)
 
@@ -67,10 +80,8 @@ class Bar:
     def close(self) -> None:
         """Print one last line: how much was done in how many seconds."""
         seconds = time.monotonic() - self._began
-        if self.done:
-            self._console.print(
-                f"{self.name}: {self.done:,.0f} {self.unit} in {seconds:,.1f} s", markup=False
-            )
+        if own := self.done - self.before:
+            self._console.print(f"{self.name}: {own:,.0f} {self.unit} in {seconds:,.1f} s", markup=False)
 
 
 def rate_of(done: float, seconds: float) -> str:
@@ -126,10 +137,10 @@ class Terminal:
         shown.print(table)
 
     @contextmanager
-    def bar(self, name: str, total: int, unit: str) -> Iterator[Bar]:
-        """Show progress while the block runs."""
+    def bar(self, name: str, total: int, unit: str, before: float = 0.0) -> Iterator[Bar]:
+        """Show progress while the block runs. `before` was done earlier."""
         if not self.console.is_terminal:
-            bar = Bar(name, total, unit, self.console, None)
+            bar = Bar(name, total, unit, self.console, None, before)
             yield bar
             bar.close()
             return
@@ -142,6 +153,6 @@ class Terminal:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console, transient=True) as progress:
-            bar = Bar(name, total, unit, self.console, progress)
+            bar = Bar(name, total, unit, self.console, progress, before)
             yield bar
         bar.close()

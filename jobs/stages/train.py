@@ -248,5 +248,6 @@ def run_queue(run: Run, jobs: Sequence[TrainJob], placement: Placement) -> None:
     if run.resume == "never":
         for place in storage.glob(f"{name}*"):  # of all its lanes
             place.remove()
-    with run.terminal.bar("train", 0, "steps") as bar:
+    before = sum(len(read_metrics(Place(job.output))) for job in jobs)
+    with run.terminal.bar("train", 0, "steps", before) as bar:
         run.host.train(jobs, name, storage, placement, bar.set)
