@@ -34,7 +34,8 @@ class Comparison:
     """Arm minus baseline over the same questions, in share of questions or nats per token.
 
     Attributes:
-        questions, seeds: how many there are; seeds of the arm that has fewer.
+        questions, seeds: how many there are; a cluster of questions counts once. Seeds of the arm that has
+            fewer.
         more_questions: how many more would tell the arms apart in four of five cases, if the difference is
             what was seen. None if they are told apart, if there is no difference, or if only more seeds would
             help.
@@ -62,6 +63,7 @@ def compare(
     is_same: bool = False,
     same_trainings: bool = False,
     of_trainings: bool = False,
+    unit: str = "questions",
 ) -> Comparison:
     """Compare two arms over the same questions in the same order. A difference is called if p is below 0.05,
     which is the same as the interval leaving out 0. Without a question there is neither, and the verdict says
@@ -76,6 +78,7 @@ def compare(
         same_trainings: whether seed by seed the same trained model gave both, in two ways of answering. Then
             `pool` is the variance of seeds of their differences.
         of_trainings: whether an arm with one seed is a training like the pool's, see `uncertainty_of`.
+        unit: what the columns are, in words: questions, or clusters of questions that are not independent.
 
     Raises:
         ValueError: the questions differ in number, an arm has no seed, or a value is NaN.
@@ -105,7 +108,7 @@ def compare(
         verdict = f"{arm} chose the same answers as {baseline} in every round, and came to the same"
         verdict += ": there is no interval"
     if more is not None:
-        verdict += f"; if the difference is as seen, about {more:,} more questions would show it"
+        verdict += f"; if the difference is as seen, about {more:,} more {unit} would show it"
     elif lack_seeds:
         verdict += "; more seeds would be needed, more questions would not do"
     return Comparison(interval, p_value, questions, min(seeds), more, verdict, sure, baseline)

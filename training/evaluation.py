@@ -130,6 +130,26 @@ def linearised(values_SQ: np.ndarray, weights_Q: np.ndarray) -> np.ndarray:
     return mean_S1 + share_Q * (values_SQ - mean_S1)
 
 
+def by_cluster(
+    values_SQ: np.ndarray, clusters_Q: np.ndarray, weights_Q: np.ndarray | None = None
+) -> np.ndarray:
+    """Values of clusters of questions, [S, clusters], in the order of their names. Their plain mean is the
+    mean over questions. Their spread is the spread of that mean if clusters are independent and their
+    questions are not: a ratio of two sums over clusters, as a loss is one over questions.
+
+    Args:
+        weights_Q: of questions, none of them 0. By default all count alike.
+
+    >>> by_cluster(np.array([[1.0, 0.0, 1.0, 1.0]]), np.array(["a", "a", "b", "b"]))
+    array([[0.5, 1. ]])
+    """
+    names, place_Q = np.unique(np.asarray(clusters_Q, dtype=str), return_inverse=True)
+    weights_Q = np.ones(len(place_Q)) if weights_Q is None else weights_Q
+    weights_G = np.bincount(place_Q, weights_Q, len(names))
+    sums_SG = np.stack([np.bincount(place_Q, own * weights_Q, len(names)) for own in values_SQ])
+    return linearised(sums_SG / weights_G, weights_G)
+
+
 def pool_seeds(paths: Iterable[np.ndarray]) -> SeedVariance:
     """The variance of seeds: a mean over paths, each weighted by its degrees of freedom. A training that
     stands under two names counts once.

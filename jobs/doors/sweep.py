@@ -59,7 +59,9 @@ def _try_settings(
     Args:
         arguments: the file and the overrides for the printed command that runs the best setting alone.
     """
+    from jobs.pipeline import load_questions
     from jobs.report.sweep import write_sweep
+    from jobs.results.judged import named_clusters
     from jobs.sweep.results import sweep_lines
     from jobs.sweep.shared import prepare_shared
     from jobs.sweep.summary import summarise_sweep
@@ -74,7 +76,8 @@ def _try_settings(
     ):
         prepare_shared(run, experiment, settings)
         trials = run_sweep(run, experiment, settings)
-    results = summarise_sweep(experiment, settings, trials, arguments)
+    clusters = named_clusters(load_questions(experiment)[1])
+    results = summarise_sweep(experiment, settings, trials, arguments, clusters)
     page = write_sweep(results, directory)
     for line in sweep_lines(results):
         terminal.say(line)

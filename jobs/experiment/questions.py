@@ -7,7 +7,8 @@ from jobs.experiment.section import Section
 
 class Fields(Section):
     """Where a row keeps things, as dotted paths (`model_a.solution`). None: the first of the usual names that
-    is there; `method`, how a question's answers are checked, has no usual name.
+    is there; `method`, how a question's answers are checked, has no usual name, and neither has `cluster`:
+    what questions have in common that are not independent, such as the passage that they are about.
     """
 
     id: str | None = None
@@ -17,6 +18,7 @@ class Fields(Section):
     system: str | None = None
     teacher: str | None = None
     method: str | None = None
+    cluster: str | None = None
 
 
 class QuestionSet(Section):

@@ -44,6 +44,7 @@ class Question:
         row: the row that it was read from, as JSON text, if a check needs it.
         solution: a worked solution, if the row has one and an arm shows it. The question's identity does not
             depend on it.
+        cluster: what it has in common with other questions; empty if it is independent of them.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Question:
     method: str = ""
     row: str = ""
     solution: str = ""
+    cluster: str = ""
 
     @property
     def text(self) -> str:
@@ -65,6 +67,7 @@ class Question:
         return self.references[0] if self.references else ""
 
 
+NAMED_ALONE = ("id", "system", "method", "cluster")  # a column of these that no row has is told here
 DUPLICATE = "duplicate"  # the state of a row that repeats an earlier one
 
 
@@ -139,7 +142,7 @@ def read_questions(
     """
     found = ReadQuestions(str(path), notes=[note for note in [unread_in(str(path))] if note])
     reading = Reading(found, LeftOut(found.path))
-    named = Named({f"fields.{name}": getattr(fields, name) for name in ("id", "system", "method")})
+    named = Named({f"fields.{name}": getattr(fields, name) for name in NAMED_ALONE})
     for place, row in read_rows(path, on_broken):
         named.see(row)
         try:
@@ -248,7 +251,8 @@ def _question_in(
     identity = id_of(row, fields.id) or question_id_of(own)
     method = str(value_at(row, fields.method) or "") if fields.method else ""
     family = name_in(row, None, ("family", "task")) or ""
-    return Question(identity, prompt, references, family, method), turns.layout
+    cluster = name_in(row, fields.cluster, ()) or "" if fields.cluster else ""
+    return Question(identity, prompt, references, family, method, cluster=cluster), turns.layout
 
 
 def _references_in(row: Mapping[str, Any], fields: Fields, answer: Message | None) -> tuple[str, ...]:

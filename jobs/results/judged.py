@@ -32,6 +32,9 @@ from jobs.stages.examples import longer_than
 from training.comparison import Comparison
 from training.evaluation import Interval, SeedVariance
 
+PASSAGE = 200  # characters at the beginning of a question that may be a passage
+MOST_TASKS = 10  # fewer different beginnings may be instructions
+
 
 @dataclass(frozen=True)
 class ArmResult:
@@ -102,7 +105,8 @@ class Judged:
         families = np.array([q.family for q in held_out], dtype=object)
         is_loss = e.evaluate.metric == "loss"
         return Values(
-            e.evaluate.metric, keys_of(held_out), families, first | trained, tokens if is_loss else {}
+            *(e.evaluate.metric, keys_of(held_out), families, first | trained, tokens if is_loss else {}),
+            clusters=clusters_of(held_out),
         )
 
     def before(self, student: str) -> ArmResult:
@@ -180,7 +184,8 @@ class Judged:
         """
         pattern, held = self.experiment.evaluate.loss_on, self.outcome.start.held_out
         parts = [] if pattern is None else [parts_line(held, pattern)]
-        return [*unjudged_lines([self.last]), *loud_lines([self.last]), *self._longer(), *parts]
+        lines = [*unjudged_lines([self.last]), *loud_lines([self.last]), *self._longer(), *parts]
+        return [*lines, *cluster_lines(held)]
 
     def _longer(self) -> list[str]:
         """One line for all arms that chose such answers."""
@@ -234,6 +239,40 @@ class Judged:
             if (known & (values.families == family)).any()
         }
         return ArmResult(student, arm, number, len(values.paths[path]), whole, families, cut)
+
+
+def clusters_of(questions: Sequence[Question]) -> np.ndarray | None:
+    """[Q], the cluster of each question; one without is a cluster of its own. None if none has one."""
+    if not any(q.cluster for q in questions):
+        return None
+    keys = keys_of(questions)
+    own = [q.cluster or f"question {key}" for q, key in zip(questions, keys, strict=True)]
+    return np.array(own, dtype=object)
+
+
+def named_clusters(questions: Sequence[Question]) -> dict[str, str]:
+    """The clusters of questions by id, as `clusters_of` has them. Empty if none is named."""
+    clusters = clusters_of(questions)
+    return {} if clusters is None else {q.id: str(c) for q, c in zip(questions, clusters, strict=True)}
+
+
+def cluster_lines(questions: Sequence[Question]) -> list[str]:
+    """How many clusters the held-out questions are in. If none is named, whether some seem to have a passage
+    in common.
+    """
+    clusters = clusters_of(questions)
+    if clusters is not None:
+        count = len(set(clusters))
+        return [f"{len(questions):,} questions in {count:,} clusters: intervals and p-values are of clusters"]
+    begins = Counter(q.text[:PASSAGE] for q in questions if len(q.text) > PASSAGE)
+    several = [count for count in begins.values() if count > 1]
+    if len(several) < MOST_TASKS or 2 * sum(several) < len(questions):
+        return []
+    return [
+        f"{sum(several):,} of {len(questions):,} held-out questions begin with one of {len(several):,} texts "
+        f"of {PASSAGE} characters; if they are about the same passages, they are not independent, and "
+        "intervals are too narrow: name what they share by questions.evaluate_fields.cluster"
+    ]
 
 
 def keys_of(questions: Sequence[Question]) -> list[str]:

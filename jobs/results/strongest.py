@@ -7,10 +7,11 @@ import pandas as pd
 
 from jobs.experiment.arms.select import single_teachers, strongest_arm
 from jobs.experiment.schema import Experiment
-from jobs.results.judged import baseline_of
+from jobs.results.judged import baseline_of, clusters_of
 from jobs.results.outcome import Start
 from selection.ranking import Draws, told_from
 from training.comparison import compare
+from training.evaluation import by_cluster
 
 RIGHT = ("verified", "duplicate")  # as a teacher's accuracy counts
 DRAWS = 2000
@@ -40,8 +41,14 @@ def strongest_table(start: Start) -> pd.DataFrame:
             right[str(name)][places[question]] = 1.0
     if not order:
         return pd.DataFrame(columns=COLUMNS)
-    wrong_TQ = 1 - np.stack([right[name] for name in order])
-    (drawn_BT,) = Draws(len(places), DRAWS, start.experiment.seed).means(wrong_TQ)
+    wrong_TQ, clusters = (
+        1 - np.stack([right[name] for name in order]),
+        clusters_of([*start.questions.values()]),
+    )
+    if clusters is not None:
+        wrong_TQ = by_cluster(wrong_TQ, clusters)
+    right = {name: 1 - wrong_Q for name, wrong_Q in zip(order, wrong_TQ, strict=True)}
+    (drawn_BT,) = Draws(wrong_TQ.shape[1], DRAWS, start.experiment.seed).means(wrong_TQ)
     is_behind = dict(zip(order, told_from(wrong_TQ, drawn_BT, 0).tolist(), strict=True))
     rows = []
     for name in order:

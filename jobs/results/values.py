@@ -13,7 +13,15 @@ import numpy as np
 import pandas as pd
 
 from training.comparison import Comparison, compare
-from training.evaluation import Interval, SeedVariance, arm_interval, linearised, louder, pool_seeds
+from training.evaluation import (
+    Interval,
+    SeedVariance,
+    arm_interval,
+    by_cluster,
+    linearised,
+    louder,
+    pool_seeds,
+)
 from training.hindsight import best_in_hindsight
 
 BEFORE = "before training"  # a student as it was, as if it were an arm
@@ -30,6 +38,8 @@ class Values:
         families: of each question; empty texts where there are none.
         paths: [S, Q] of every student and arm, NaN where a question could not be judged.
         tokens: [Q] of every student that is judged by its loss: the tokens that a question's mean is over.
+        clusters: of each question. Clusters are independent, and questions of one are not. None if every
+            question is independent.
     """
 
     metric: str
@@ -37,6 +47,7 @@ class Values:
     families: np.ndarray
     paths: Mapping[Path, np.ndarray]
     tokens: Mapping[str, np.ndarray]
+    clusters: np.ndarray | None = None
 
     def known(self, *paths: Path) -> np.ndarray:
         """[Q], whether a question could be judged under every seed of all these paths."""
@@ -45,11 +56,22 @@ class Values:
         return np.logical_and.reduce(each)
 
     def table(self, path: Path, kept_Q: np.ndarray) -> np.ndarray:
-        """A path's values on some questions; its mean is the accuracy, or minus the loss per token."""
+        """A path's values on some questions, or on their clusters; its mean is the accuracy, or minus the
+        loss per token.
+        """
         values_SQ = self.paths[path][:, kept_Q]
-        if self.metric != "loss" or not kept_Q.any():
-            return values_SQ
-        return linearised(values_SQ, self.tokens[path[0]][kept_Q])
+        weights_Q = self.tokens[path[0]][kept_Q] if self.metric == "loss" else None
+        return independent(values_SQ, weights_Q, None if self.clusters is None else self.clusters[kept_Q])
+
+    def units(self, kept_Q: np.ndarray) -> list[str]:
+        """The names of what `table` has a column for: questions, or clusters of them."""
+        if self.clusters is None:
+            return [key for key, is_kept in zip(self.questions, kept_Q, strict=True) if is_kept]
+        return np.unique(self.clusters[kept_Q].astype(str)).tolist()
+
+    @property
+    def unit(self) -> str:
+        return "questions" if self.clusters is None else "clusters of questions"
 
     def mean(self, path: Path) -> float:
         """Over seeds and the questions that could be judged; NaN of none."""
@@ -72,6 +94,17 @@ class Values:
     def trained(self) -> list[Path]:
         """All paths but those before training."""
         return [path for path in self.paths if path[1] != BEFORE]
+
+
+def independent(
+    values_SQ: np.ndarray, weights_Q: np.ndarray | None, clusters_Q: np.ndarray | None
+) -> np.ndarray:
+    """Values of questions, or of clusters of them, whose plain mean is what a model came to."""
+    if not values_SQ.shape[1]:
+        return values_SQ
+    if clusters_Q is not None:
+        return by_cluster(values_SQ, clusters_Q, weights_Q)
+    return values_SQ if weights_Q is None else linearised(values_SQ, weights_Q)
 
 
 def pool_of(every: Iterable[Values], family: str | None = None) -> SeedVariance:
@@ -109,7 +142,8 @@ def compared(
     mine, theirs = (student, arm), (student, baseline)
     both = values.known(mine, theirs)
     one, other = (values.table(path, both) for path in (mine, theirs))
-    return compare(one, other, arm, baseline, values.metric, pool, is_same, same_trainings)
+    unit = values.unit
+    return compare(one, other, arm, baseline, values.metric, pool, is_same, same_trainings, unit=unit)
 
 
 @dataclass(frozen=True)
@@ -136,13 +170,13 @@ def hindsight(
     if len(arms) < 2 or (student, baseline) not in values.paths:
         return None
     known = values.known(*((student, arm) for arm in (*arms, baseline)))
-    if known.sum() < 2:
+    names = values.units(known)
+    if len(names) < 2:
         return None
-    names = [key for key, is_known in zip(values.questions, known, strict=True) if is_known]
     choices = {arm: values.table((student, arm), known) for arm in arms}
     found, taken = best_in_hindsight(choices, seed, names)
     against = values.table((student, baseline), known)
-    comparison = compare(found, against, IN_HINDSIGHT, baseline, values.metric, pool)
+    comparison = compare(found, against, IN_HINDSIGHT, baseline, values.metric, pool, unit=values.unit)
     return Hindsight(arm_interval(found, pool, values.metric), comparison, taken)
 
 
@@ -165,8 +199,8 @@ def loud_lines(every: Sequence[Values]) -> list[str]:
     lines = []
     for values in every:
         for path in values.trained:
-            known = values.known(path)
-            times = louder(values.table(path, known), pool, number) if known.sum() > 1 else None
+            table = values.table(path, values.known(path))
+            times = louder(table, pool, number) if table.shape[1] > 1 else None
             if times is not None:
                 lines.append(loud_line(f"{path[0]} {path[1]}", times))
     return lines
@@ -186,6 +220,8 @@ def rows_of(values: Values) -> pd.DataFrame:
     for (student, arm), table in values.paths.items():
         for seed, own in enumerate(table):
             about = {"student": student, "arm": arm, "seed": seed, "question": list(values.questions)}
+            if values.clusters is not None:
+                about["cluster"] = list(values.clusters)
             frame = pd.DataFrame({**about, "family": values.families, "value": own})
             frames.append(frame.assign(tokens=values.tokens[student]) if values.tokens else frame)
     return pd.concat(frames, ignore_index=True)
@@ -203,7 +239,9 @@ def values_from(rows: pd.DataFrame, metric: str) -> Values:
         if "tokens" in own:
             once = own.drop_duplicates("question").set_index("question")["tokens"]
             tokens[str(student)] = once[questions].to_numpy(float)
-    return Values(metric, questions, first["family"].to_numpy(str).astype(object), paths, tokens)
+    families = first["family"].to_numpy(str).astype(object)
+    clusters = first["cluster"].to_numpy(str).astype(object) if "cluster" in first else None
+    return Values(metric, questions, families, paths, tokens, clusters)
 
 
 def as_parquet(rows: pd.DataFrame) -> bytes:

@@ -15,13 +15,13 @@ from cluster.storage import Place
 from jobs.experiment.arms.select import strongest_arm
 from jobs.experiment.schema import Experiment
 from jobs.experiment.sweep import Sweep
-from jobs.results.values import loud_line
-from jobs.sweep.evaluations import choosing, mean_value, read_evaluation
+from jobs.results.values import independent, loud_line
+from jobs.sweep.evaluations import NOT_GIVEN, choosing, mean_value, read_evaluation
 from jobs.sweep.results import SettingResult, SweepResults
 from jobs.sweep.settings import Setting
 from jobs.sweep.trial import Trial
 from training.comparison import Comparison, compare, holm
-from training.evaluation import Interval, SeedVariance, arm_interval, linearised, louder, pool_seeds
+from training.evaluation import Interval, SeedVariance, arm_interval, louder, pool_seeds
 from training.hindsight import best_on_other_seeds
 
 
@@ -35,6 +35,7 @@ class Finished:
         tokens: [students, Q], the number of tokens of which a loss is the mean. None for accuracies.
         seeds: for each setting, the seeds that finished the last round.
         chooses: whether a question is one of those that choose the best setting.
+        clusters: of questions that are not independent. None if all are.
     """
 
     questions: list[str]
@@ -42,6 +43,7 @@ class Finished:
     tokens: np.ndarray | None
     seeds: Mapping[Setting, tuple[int, ...]]
     chooses: np.ndarray
+    clusters: np.ndarray | None = None
 
     def known(self, *settings: Setting) -> np.ndarray:
         """[Q], whether a question could be judged for every student under every seed of these settings."""
@@ -49,12 +51,26 @@ class Finished:
         return np.isfinite(np.concatenate(every)).all(axis=0)
 
     def table(self, setting: Setting, kept_Q: np.ndarray) -> np.ndarray:
-        """[S, Q], a setting's values on some questions, as means over students."""
-        every = [self.values[setting, seed][:, kept_Q] for seed in self.seeds[setting]]
-        if self.tokens is not None and kept_Q.any():
-            weighed = self.tokens[:, kept_Q]
-            every = [np.stack([linearised(v, w) for v, w in zip(x, weighed, strict=True)]) for x in every]
-        return np.stack([own.mean(axis=0) for own in every])
+        """[S, Q], a setting's values on some questions or clusters of them, as means over students."""
+        clusters = None if self.clusters is None else self.clusters[kept_Q]
+        means = []
+        for seed in self.seeds[setting]:
+            of_students = []
+            for k, own in enumerate(self.values[setting, seed][:, kept_Q]):
+                tokens = None if self.tokens is None else self.tokens[k, kept_Q]
+                of_students.append(independent(own[None], tokens, clusters)[0])
+            means.append(np.mean(of_students, axis=0))
+        return np.stack(means)
+
+    def picked(self, kept_Q: np.ndarray, chooses_Q: np.ndarray) -> np.ndarray:
+        """Whether each column of `table(setting, kept_Q)` is among some questions; clusters are whole."""
+        if self.clusters is None:
+            return chooses_Q[kept_Q]
+        return np.isin(np.unique(self.clusters[kept_Q].astype(str)), self.clusters[chooses_Q].astype(str))
+
+    @property
+    def unit(self) -> str:
+        return "questions" if self.clusters is None else "clusters of questions"
 
     @cached_property
     def pool(self) -> SeedVariance:
@@ -63,13 +79,22 @@ class Finished:
 
 
 def summarise_sweep(
-    e: Experiment, settings: Sequence[Setting], trials: Sequence[Trial], command: Sequence[str]
+    e: Experiment,
+    settings: Sequence[Setting],
+    trials: Sequence[Trial],
+    command: Sequence[str],
+    clusters: Mapping[str, str] = NOT_GIVEN,
 ) -> SweepResults:
-    """Compute a sweep's results from its trials' evaluations in the store."""
+    """Compute a sweep's results from its trials' evaluations in the store.
+
+    Args:
+        command: the file and overrides for the command that runs the best setting.
+        clusters: of the held-out questions, by id; empty if all are independent.
+    """
     if e.sweep is None:
         raise ValueError("an experiment without a sweep section has no sweep results")
     baseline_arm = e.evaluate.baseline or strongest_arm(e.arms) or settings[0].arm
-    metric, finished = e.evaluate.metric, _finished(e, e.sweep, settings, trials)
+    metric, finished = e.evaluate.metric, _finished(e, e.sweep, settings, trials, clusters)
     seeds = finished.seeds
     baseline = next((s for s in settings if s.arm == baseline_arm and not s.values and seeds[s]), None)
     results = _corrected([_setting_result(s, baseline, finished, trials, metric) for s in settings])
@@ -95,16 +120,24 @@ def summarise_sweep(
     )
 
 
-def _finished(e: Experiment, sweep: Sweep, settings: Sequence[Setting], trials: Sequence[Trial]) -> Finished:
+def _finished(
+    e: Experiment,
+    sweep: Sweep,
+    settings: Sequence[Setting],
+    trials: Sequence[Trial],
+    clusters: Mapping[str, str],
+) -> Finished:
     found = {(t.setting, t.seed): _evaluations(t) for t in trials if t.state == "finished"}
     order = sorted(next(iter(found.values()))[0].index) if found else []
     values = {key: np.stack([table.loc[order, "value"] for table in tables]) for key, tables in found.items()}
     first = next(iter(found.values()), [])
     is_loss = e.evaluate.metric == "loss" and first
     tokens = np.stack([table.loc[order, "tokens"] for table in first]) if is_loss else None
-    chooses = np.isin(order, choosing(order, sweep.choose_share)) if order else np.array([], bool)
+    chosen = choosing(order, sweep.choose_share, clusters) if order else []
+    chooses = np.isin(order, chosen) if order else np.array([], bool)
+    own = np.array([clusters[q] for q in order], dtype=object) if clusters else None
     seeds = {s: tuple(seed for seed in range(sweep.seeds) if (s, seed) in values) for s in settings}
-    return Finished(order, values, tokens, seeds, chooses)
+    return Finished(order, values, tokens, seeds, chooses, own)
 
 
 def _evaluations(trial: Trial) -> list[pd.DataFrame]:
@@ -121,7 +154,8 @@ def _setting_result(
         both = finished.known(setting, baseline)
         one, other = (finished.table(s, both) for s in (setting, baseline))
         names = setting.label, baseline.label
-        against = compare(one, other, *names, metric, finished.pool, of_trainings=True)
+        unit = finished.unit
+        against = compare(one, other, *names, metric, finished.pool, of_trainings=True, unit=unit)
     known = finished.known(setting) if seeds else np.zeros(len(finished.questions), bool)
     if not known.any():
         return SettingResult(setting, state, seeds, None, float("nan"), against)
@@ -148,7 +182,8 @@ def _judged(
             [f"no question {lacking} the best setting: nothing is told of it"] if settings else [],
         )
     by_label = {s.label: finished.table(s, known) for s in settings}
-    found, taken = best_on_other_seeds(by_label, finished.chooses[known], judges[known], e.seed)
+    parts = finished.picked(known, finished.chooses), finished.picked(known, judges)
+    found, taken = best_on_other_seeds(by_label, *parts, e.seed)
     value = arm_interval(found, finished.pool, e.evaluate.metric)
     notes = []
     if len(taken) > 1:
@@ -160,7 +195,8 @@ def _judged(
         return value, None, notes
     against = finished.table(baseline, judges)
     name = taken[0] if len(taken) == 1 else "the best setting"
-    return value, compare(found, against, name, baseline.label, e.evaluate.metric, finished.pool), notes
+    metric, pool, unit = e.evaluate.metric, finished.pool, finished.unit
+    return value, compare(found, against, name, baseline.label, metric, pool, unit=unit), notes
 
 
 def _unjudged(results: Sequence[SettingResult]) -> list[str]:

@@ -15,6 +15,7 @@ from jobs.experiment.parsing import load_experiment
 from jobs.experiment.schema import Experiment
 from jobs.experiment.sweep import Sweep
 from jobs.pipeline import begin, look
+from jobs.results.judged import named_clusters
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.run.progress import Terminal
 from jobs.run.run import Run, open_run
@@ -74,7 +75,8 @@ def _teach(run: Run, experiment: Experiment, sweep: Sweep, seed: int) -> None:
     from ray import tune
 
     start = begin(run, look(run, experiment))
-    kept = set(choosing([q.id for q in start.held_out], sweep.choose_share))
+    held_out = [q.id for q in start.held_out]
+    kept = set(choosing(held_out, sweep.choose_share, named_clusters(start.held_out)))
 
     def report(rounds: float, evaluations: Mapping[StudentPath, Stage]) -> None:
         run.host.release()  # Tune may end this trial here, or let another one go first

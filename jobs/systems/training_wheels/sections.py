@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from jobs.experiment.arms.training_wheels import WheelsArm
-from jobs.results.judged import keys_of
+from jobs.results.judged import clusters_of, keys_of
 from jobs.results.outcome import ALONE, Curves, Outcome, Point, Section
 from jobs.results.values import Values, compared, interval_of, pool_of
 from jobs.systems.training_wheels.judging import CONTROLS, LIKELY, TEACHER, name_of
@@ -132,7 +132,8 @@ class Conditions:
         self.figures = {who: dict(pd.DataFrame(own).mean()) for who, own in figures.items()}
         self.arms = list(dict.fromkeys((w.student, w.arm) for w in tables if w.condition == ALONE))
         paths = {who.path: np.stack(own) for who, own in tables.items()}
-        self.values = Values("accuracy", keys_of(held_out), families, paths, {})
+        clusters = clusters_of(held_out)
+        self.values = Values("accuracy", keys_of(held_out), families, paths, {}, clusters)
         # seeds differ by training: ways of answering of one training are no further paths
         of_trainings = {who.path: paths[who.path] for who in tables if who.condition == ALONE}
         self.pool = pool_of([replace(self.values, paths=of_trainings)])
@@ -161,7 +162,8 @@ class Conditions:
     @cached_property
     def pool_of_pairs(self) -> SeedVariance:
         """What seeds differ by in the differences of two ways of answering of one training."""
-        paths = self.values.paths
+        known = np.ones(len(self.values.questions), bool)
+        paths = {path: self.values.table(path, known) for path in self.values.paths}
         every = [p for s, a in self.arms for b in self.budgets if b for p in self.pairs(s, a, b)]
         return pool_seeds([paths[mine.path] - paths[theirs.path] for mine, theirs in every])
 
