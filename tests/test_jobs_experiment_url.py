@@ -38,6 +38,9 @@ NONE += [
     "http://[::1/v1",
     "file:///v1",
     "http://h/v1?",
+    "https://api.example.org/v1/chat/completions",
+    "http://h:8000/v1/completions/",
+    "https://api.example.org/v1/responses",
 ]
 GOOD = ["http://127.0.0.1:8000/v1", "https://api.example.org/v1/", "http://[::1]:80", "HTTP://Host/a@b/v1"]
 

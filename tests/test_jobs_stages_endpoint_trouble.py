@@ -21,6 +21,7 @@ from jobs.run.tables import Owner, Table
 from jobs.run.views import View
 from jobs.stages import endpoint as endpoint_module
 from jobs.stages.answers import Answer, Ask
+from jobs.stages.completion import is_same_model
 from jobs.stages.endpoint import EndpointAsker
 from jobs.stages.hosted import Draw
 from jobs.stages.journal import Journal, read_journal
@@ -171,6 +172,43 @@ def test_no_count_ends_a_run_or_gives_money_back(asked: Asking, count: str) -> N
     assert told.rows["error"].str.contains("budget of 5").sum() == 1
     assert list(told.rows.loc[told.rows["finish"] == "stop", "usd"]) == [2.0] * 3
     assert told.calls == 3
+
+
+def test_answers_of_another_model_than_was_asked_for_are_counted_by_name(asked: Asking) -> None:
+    """A proxy falls back to a smaller model where the large one is busy. The model asked for is `m`."""
+    said = {
+        "What is 0?": "m",
+        "What is 1?": "org/m-2026-08-06",
+        "What is 2?": "m-mini",
+        "What is 3?": "m-mini",
+    }
+    told = asked(lambda q, _: (200, json.dumps(json.loads(body()) | {"model": said[q]}).encode()))
+    line = read_fallbacks(told.view.table.directory)["model"]
+    assert line.endswith("the server names other models: 2 of m-mini answers")
+    assert (told.rows["finish"] == "stop").all()
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "said", "is_same"),
+    [
+        ("gpt-4o", "gpt-4o-2024-08-06", True),
+        ("gpt-4o", "gpt-4o-mini-2024-07-18", False),
+        ("gpt-5", "gpt-5-nano", False),
+        ("claude-sonnet-4", "claude-sonnet-4-20250514", True),
+        ("anthropic/claude-sonnet-4", "claude-sonnet-4@20250514", True),
+        ("Qwen/Qwen3-8B", "qwen3-8b", True),
+        ("Qwen/Qwen3-8B", "Qwen/Qwen3-80B", False),
+        ("Qwen/Qwen3-8B", "Qwen/Qwen3-8B-Base", False),
+        ("/models/llama/", "llama", True),
+        ("deepseek/deepseek-r1", "deepseek/deepseek-r1:free", True),
+        ("gemini-2.5-pro", "gemini-2.5-flash", False),
+        ("mistral-large-latest", "mistral-large-2411", True),
+        ("llama3.1:8b", "llama3.1:70b", False),
+        ("m", "", True),
+    ],
+)
+def test_names_of_one_model_are_told_from_those_of_another(asked_for: str, said: str, is_same: bool) -> None:
+    assert is_same_model(asked_for, said) == is_same
 
 
 def test_a_key_in_an_answer_is_marked_and_counted_and_stored_nowhere(

@@ -25,6 +25,8 @@ def check_url(url: str) -> str:
         raise ValueError(f"must hold no name and no password: {KEYS}")
     if parts.query or parts.fragment or url.endswith(("?", "#")):
         raise ValueError(f"must end with its path: /chat/completions comes after it, and {KEYS}")
+    if (end := re.search(r"/(chat/completions|completions|responses|messages)/*$", parts.path)) is not None:
+        raise ValueError(f"must end before {end[0]}: /chat/completions is added to it")
     if parts.scheme not in ("http", "https") or not host:
         raise ValueError("must be an address such as http://host:8000/v1")
     return url

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.errors import describe
@@ -17,7 +17,7 @@ from jobs.files.openai_turns import thought_in
 from jobs.files.refusals import NotUnderstood
 from jobs.files.turn import CUT_OFF, calls_of, reasoning_of, text_of
 from jobs.stages.answers import MOST_TOKENS
-from jobs.stages.refusal import NoAnswer, Refused, error_in, words_of_body
+from jobs.stages.refusal import SAID, NoAnswer, Refused, error_in, words_of_body
 
 # parts of finish reasons that mean there is no answer; with the first group another call may succeed
 INTERRUPTED = re.compile(
@@ -55,6 +55,7 @@ class Reply:
         is_interrupted: whether another call may give an answer.
         tells_finish: whether the server said how the answer ended.
         used: tokens of prompt and answer. None if the server does not report them.
+        model: the model that answered, as the server calls it. Empty if it does not say.
     """
 
     text: str
@@ -65,6 +66,7 @@ class Reply:
     used: tuple[int, int] | None
     is_interrupted: bool = False
     tells_finish: bool = True
+    model: str = ""
 
 
 def read_reply(body: str) -> Reply:
@@ -90,11 +92,28 @@ def read_reply(body: str) -> Reply:
             return Reply("", "stop", "", "", f"it ended with {kept_back}", used)
         raise Malformed("no choice with a message", used)
     try:
-        return _reply(message, _word(choice.get("finish_reason")), used)
+        reply = _reply(message, _word(choice.get("finish_reason")), used)
     except NotUnderstood as odd:
         raise Malformed(str(odd), used, is_final=True) from odd
     except Exception as odd:  # any value may stand where a text should be
         raise Malformed(describe(odd), used, is_final=True) from odd
+    model = found.get("model")
+    return replace(reply, model=model.strip()[:SAID] if isinstance(model, str) else "")
+
+
+SAME_MODEL = re.compile(r"([-@:._ ](v?\d[\d.:-]*|main|preview|free|beta|exp(erimental)?))*")
+
+
+def is_same_model(asked: str, told: str) -> bool:
+    """Whether a server's name of a model may be of the one that was asked for: without folders and providers,
+    and but for a date or a version at its end.
+
+    >>> is_same_model("gpt-4o", "gpt-4o-2024-08-06"), is_same_model("gpt-4o", "gpt-4o-mini-2024-07-18")
+    (True, False)
+    """
+    names = [name.casefold().rstrip("/").split("/")[-1].removesuffix("-latest") for name in (asked, told)]
+    short, long = sorted(names, key=len)
+    return not told or (long.startswith(short) and SAME_MODEL.fullmatch(long[len(short) :]) is not None)
 
 
 def first_of(choices: Any) -> Any:

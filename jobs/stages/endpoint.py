@@ -6,6 +6,7 @@ the run.
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, replace
@@ -22,7 +23,7 @@ from jobs.run.rows import JOURNAL
 from jobs.run.store import write_fallbacks
 from jobs.run.tables import Table
 from jobs.stages.answers import Answer, Ask, failed, serves, table_of, tally_of
-from jobs.stages.completion import Reply, estimated, estimated_prompt, read_reply
+from jobs.stages.completion import Reply, estimated, estimated_prompt, is_same_model, read_reply
 from jobs.stages.hosted import Draw
 from jobs.stages.journal import Journal, has_answers, spent_on
 from jobs.stages.refusal import OF_PARAMETER, SAID, KeyRefused, NoAnswer, refused_with
@@ -62,7 +63,7 @@ class EndpointAsker:
         self._is_over, self._over = threading.Event(), BadInput("")
         self._under_way: set[Future[Answer]] = set()
         self._refused: dict[bytes, str] = {}
-        self._has_answered, self._echoes = False, 0
+        self._has_answered, self._echoes, self._others = False, 0, Counter[str]()
 
     def give_up(self, ask: Ask, reason: str) -> pd.DataFrame:
         return table_of([failed(reason, self.draw.limit)])
@@ -83,6 +84,7 @@ class EndpointAsker:
                 self._under_way.difference_update(calls)
             self.journal.flush()
             self._tell_echoes()
+            self._tell_others()
 
     def tally(self, table: pd.DataFrame) -> Tally:
         with self._lock:
@@ -148,6 +150,9 @@ class EndpointAsker:
         if reply.is_interrupted:
             raise NoAnswer(reply.refusal, reply.used or estimated(ask.prompt, reply.text))
         self._has_answered = True
+        if not is_same_model(self.teacher.model, reply.model):
+            with self._lock:
+                self._others[self.key.hide(reply.model)] += 1
         return self._said(ask, reply, response.held_key)
 
     def _said(self, ask: Ask, reply: Reply, held_key: bool) -> Answer:
@@ -222,6 +227,15 @@ class EndpointAsker:
         if self._echoes:
             told = f"the server put the key into {self._echoes} answers: {MARK} stands there instead"
             self.fallbacks["key"] = told
+            write_fallbacks(self.table.directory, self.fallbacks)
+
+    def _tell_others(self) -> None:
+        """Record how many answers the server says to be of other models."""
+        with self._lock:
+            counts = ", ".join(f"{n:,} of {name}" for name, n in self._others.most_common(FEW))
+        if counts:
+            told = f"{self.teacher.model} was asked for, and the server names other models: {counts} answers"
+            self.fallbacks["model"] = told
             write_fallbacks(self.table.directory, self.fallbacks)
 
     def _price(self, used: tuple[int, int]) -> float:
