@@ -14,6 +14,7 @@ from cluster.storage import Place
 from jobs.experiment.study import Study
 from jobs.results.judged import Judged
 from jobs.results.summary import summarise, verdict_lines, write_results
+from jobs.results.trained import token_lines
 from jobs.results.values import as_parquet, interval_of, pool_of, values_from
 from jobs.stages.train import EXAMPLES
 from jobs.study.comparisons import corrected
@@ -49,6 +50,18 @@ def test_arms_learn_from_equally_many_tokens_and_a_run_s_values_give_its_interva
         assert counts["answer_tokens"] == pytest.approx(BUDGET, rel=0.25)
         steps[path.arm.name] = counts["steps"]
     assert steps["only cat"] < steps["only ann"]
+
+    coarse = run(
+        small_world | {"name": "coarse"},
+        tmp_path,
+        arms=arms[:3],
+        train={"tokens": 300, "batch_size": 8, "learning_rate": 1e-3},
+        evaluate={"metric": "loss"},
+    )
+    (line,) = token_lines(coarse[1])
+    assert line.startswith("answer tokens that a training took in the mean, for train.tokens 300: ")
+    took = {p.arm.name: own.trained.manifest()["counts"] for (p, _), own in coarse[1].rounds.items()}
+    assert all(f"{arm} {c['answer_tokens']:,.0f}" in line for arm, c in took.items())
 
     results = summarise(done, outcome)
     assert results.strongest["teacher"].iloc[0] == "ann"

@@ -26,6 +26,7 @@ from jobs.results.tables import (
     teacher_table,
     timings,
 )
+from jobs.results.trained import token_lines
 from jobs.results.usage import usage_table
 from jobs.results.values import as_parquet
 from jobs.run.run import Run
@@ -96,7 +97,7 @@ def summarise(run: Run, outcome: Outcome) -> Results:
         ],
         values=judged.rows(),
         strongest=teachers,
-        notes=[*strongest_lines(e, teachers), *judged.notes()],
+        notes=[*strongest_lines(e, teachers), *judged.notes(), *token_lines(outcome)],
         teachers=teacher_table(start),
         ledger=run_ledger(outcome),
         drop_bias=drop_bias(start),

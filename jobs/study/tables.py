@@ -9,9 +9,10 @@ import pandas as pd
 
 from cluster.errors import BadInput
 from jobs.experiment.arms.select import single_teachers
-from jobs.results.judged import Judged, baseline_of
+from jobs.results.judged import Judged, baseline_of, cluster_lines
 from jobs.results.outcome import Outcome
 from jobs.results.strongest import baselines_of, strongest_table
+from jobs.results.trained import token_lines
 from jobs.results.values import BEFORE, Values, loud_lines, rows_of, unjudged_lines
 from jobs.stages.train import EXAMPLES
 from jobs.study.comparisons import Design, compared_tables, headed
@@ -90,14 +91,14 @@ class CellResult:
         tables: the tables that depend on this experiment alone.
         values: the value of each question after the last round.
         design: what is compared in it.
-        ended: lines about paths that ended before the last round.
+        notes: lines about paths that ended before the last round, and about what its figures rest on.
     """
 
     cell: Cell
     tables: Tables
     values: Values
     design: Design
-    ended: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 def result_of(cell: Cell, outcome: Outcome, against: Iterable[str]) -> CellResult:
@@ -121,9 +122,8 @@ def result_of(cell: Cell, outcome: Outcome, against: Iterable[str]) -> CellResul
         e.seed,
     )
     design = replace(design, alike=alike_in(judged, design))
-    return CellResult(
-        cell, Tables(**named, metric=e.evaluate.metric), judged.last, design, ended_lines(judged)
-    )
+    notes = [*ended_lines(judged), *token_lines(outcome), *cluster_lines(outcome.start.held_out)]
+    return CellResult(cell, Tables(**named, metric=e.evaluate.metric), judged.last, design, notes)
 
 
 def alike_in(judged: Judged, design: Design) -> frozenset[tuple[str, str, str]]:
@@ -166,16 +166,22 @@ def part_tables(results: Sequence[CellResult]) -> Tables:
             joined.metric,
             {r.cell.label: r.design for r in results},
         ),
-        notes=pd.DataFrame({"note": [*ended_in(results), *unjudged_lines(every), *loud_lines(every)]}),
+        notes=pd.DataFrame({"note": [*notes_of(results), *unjudged_lines(every), *loud_lines(every)]}),
         families=found["families"],
         comparisons=found["comparisons"],
         contrasts=found["contrasts"],
     )
 
 
-def ended_in(results: Sequence[CellResult]) -> list[str]:
-    """Lines about paths that ended early, each with its setting if there is one."""
-    return [(f"[{r.cell.label}] " if r.cell.label else "") + line for r in results for line in r.ended]
+def notes_of(results: Sequence[CellResult]) -> list[str]:
+    """The notes of experiments, each with its setting if there is one; one that all have stands once."""
+    shared = set.intersection(*(set(r.notes) for r in results)) if len(results) > 1 else set()
+    told = [
+        line if line in shared or not r.cell.label else f"[{r.cell.label}] {line}"
+        for r in results
+        for line in r.notes
+    ]
+    return list(dict.fromkeys(told))
 
 
 def with_head(cell: Cell, table: pd.DataFrame) -> pd.DataFrame:
