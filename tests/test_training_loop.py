@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from cluster.errors import BadInput
-from cluster.models.loading import ModelSource, load_model
+from cluster.models.loading import ModelSource, load_model, load_tokenizer
 from cluster.models.proof import prove
+from cluster.models.rendering import Renderer
 from cluster.session import Cluster
 from cluster.storage import Place
 from jobs.experiment.placement import Placement
@@ -309,3 +310,26 @@ def test_the_learning_rate_warms_up_and_ends_near_zero() -> None:
     assert max(rates) == pytest.approx(1.0)
     assert rates[-1] < 0.01
     assert learning_rate_at(50, 100, replace(s, schedule="constant")) == 1.0
+
+
+def test_an_export_keeps_the_template_for_tools_beside_the_one_that_was_trained_with(
+    ray_cluster: Cluster, tiny_model: Path, examples: Path, tmp_path: Path
+) -> None:
+    """As Command R and Hermes have them. Without it the export showed no tools to its student."""
+    start = tmp_path / "start"
+    shutil.copytree(tiny_model, start)
+    tokenizer = load_tokenizer(ModelSource(str(start)))
+    chat = str(tokenizer.chat_template)
+    tokenizer.chat_template = {"default": chat, "tool_use": "{{ tools | tojson }}" + chat}
+    tokenizer.save_pretrained(start)
+    own = Renderer(load_tokenizer(ModelSource(str(start))))
+    assert own.with_tools
+    trained = replace(
+        job("two", start, examples, tmp_path, steps=1),
+        chat_template=own.template,
+        tool_template=own.with_tools,
+    )
+    train_jobs([trained], name="two", storage=Place(str(tmp_path / "ray")), group=WorkerGroup(1))
+    exported = Renderer(load_tokenizer(ModelSource(str(tmp_path / "two" / "model"))))
+    assert (exported.template, exported.with_tools) == (own.template, own.with_tools)
+    assert exported.fingerprint == own.fingerprint

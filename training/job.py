@@ -24,7 +24,8 @@ class TrainJob:
     Several trainings may share one optimizer and one schedule, for example short rounds. A job with
     `keeps_optimizer` writes its whole training state to `optimizer/`. A job whose `carried` names that place
     continues from there. Its steps are counted from `first` in a schedule of `schedule_steps`. `frozen` is a
-    model that the objective reads and that is not trained. Exports stop at `stop_ids` too.
+    model that the objective reads and that is not trained. Exports stop at `stop_ids` too. They keep
+    `chat_template`, and `tool_template` beside it if the student has one of its own for tools.
 
     With `until`, this attempt ends after that many steps with a checkpoint, an export to `step-<until>/` and
     a file `PAUSED-<until>.json`. The same job without `until`, or with a later one, continues from there to
@@ -39,6 +40,7 @@ class TrainJob:
     settings: TrainSettings
     export_steps: tuple[int, ...] = ()
     chat_template: str | None = None
+    tool_template: str | None = None
     until: int | None = None
     carried: str | None = None
     keeps_optimizer: bool = False

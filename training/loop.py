@@ -94,7 +94,10 @@ class _JobRun:
         torch.manual_seed(derive_seed(job.seed, "start"))
         self.tokenizer = load_tokenizer(job.source)
         if job.chat_template is not None:
-            self.tokenizer.chat_template = job.chat_template
+            tools = {} if job.tool_template is None else {"tool_use": job.tool_template}
+            self.tokenizer.chat_template = (
+                {"default": job.chat_template, **tools} if tools else job.chat_template
+            )
         self.end = min(job.until or self.total, self.total)
         self.found = self._newest_checkpoint() or self._carried()
         sharded = engine_config(self.settings, self.workers)["zero_optimization"]["stage"] > 0

@@ -203,6 +203,7 @@ def job_of(t: Training, stage: Stage) -> TrainJob:
         seed=t.seed,
         settings=t.settings,
         chat_template=t.student.renderer().template,
+        tool_template=t.student.renderer().with_tools,
         stop_ids=tuple(sorted(t.student.renderer().stop_ids)),
         frozen=None if t.frozen is None else t.frozen.source,
         objective=t.objective,
