@@ -24,7 +24,7 @@ from jobs.files.questions import read_questions
 from jobs.files.refusals import NotUnderstood
 from jobs.files.rows import check_source, guess_rows, read_rows
 from jobs.files.selections import tell_dataset_info
-from jobs.standalone.readings import listed, references_of
+from jobs.standalone.readings import joined_to, listed
 from tests.conftest import write_jsonl
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*have no verdict")
@@ -91,7 +91,8 @@ def test_references_of_a_file_are_joined_by_text_and_never_to_another_text(tmp_p
     ]
     file = write_jsonl(tmp_path / "q.jsonl", questions)
     found = read_given(None, answers)
-    known, told = references_of(found, read_questions(file, Fields()).questions)
+    joined, told = joined_to(found, read_questions(file, Fields()).questions)
+    known = {name: () if own is None else own.references for name, own in joined.items()}
     by = {row.prompt.text: known.get(row.question_id) for row in found.rows}
     assert by == {"What is 1 + 2?": (), "What is 2 + 2?": ("4",), "What is 3 + 2?": ("5",)}
     assert "1 questions have another text under the same id" in told

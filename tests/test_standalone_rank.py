@@ -89,6 +89,53 @@ def test_python_gives_the_same_and_says_what_speaks_against_it(
     assert any("no answer was checked" in line for line in again.warnings)
 
 
+def test_questions_of_one_cluster_count_once_by_every_door(
+    ranked: tuple[Path, str], answers: Path, golden: Path, tmp_path: Path
+) -> None:
+    """Thirty questions about ten passages: from a column of the answers, of the questions, and of a table."""
+    scores = pd.read_parquet(ranked[0] / "statistics.parquet")
+    ids = sorted(scores["question_id"].unique())
+    passages = {q: f"p{k // 3}" for k, q in enumerate(ids)}
+    own = front.rank(None, answers=scores.assign(cluster=scores["question_id"].map(passages)))
+    assert own.questions == 10
+    assert "30 questions in 10 clusters: each cluster counts as one question" in own.warnings
+    costs = front.score(str(golden / "student"), answers=answers)
+    by_passage = costs.groupby(["teacher", costs["question_id"].map(passages)])["cost"].mean()
+    means = by_passage.groupby("teacher").mean().sort_values()
+    assert own.primary["teacher"].tolist() == means.index.tolist()
+    assert own.primary["mean"].to_numpy() == pytest.approx(means.to_numpy(), rel=1e-4)
+
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    questions = {}
+    for file in answers.iterdir():
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        told = [row | {"about": {"passage": passages[str(row["id"])]}} for row in rows]
+        (folder / file.name).write_text("".join(json.dumps(row) + "\n" for row in told), encoding="utf-8")
+        questions |= {
+            row["id"]: {"id": row["id"], "question": row["instruction"], "about": row["about"]}
+            for row in told
+        }
+    beside = tmp_path / "questions.jsonl"
+    beside.write_text("".join(json.dumps(row | {"answer": "1"}) + "\n" for row in questions.values()))
+    for k, (where, more) in enumerate(((folder, ()), (answers, ("--questions", beside)))):
+        named = ("--method", "numeric", "--cluster", "about.passage", *more)
+        done = tutelage(
+            *("rank", "--student", golden / "student", "--answers", where, "--out", tmp_path / f"{k}"), *named
+        )
+        assert done.returncode == 0, done.stderr
+        assert "30 questions in 10 clusters" in done.stdout
+        order = pd.read_csv(tmp_path / f"{k}" / "order.csv")
+        found = order[order["cost"] == "scas"]["mean"].to_numpy()
+        assert found == pytest.approx(own.primary["mean"].to_numpy(), rel=1e-4)
+    wrong = tutelage(
+        *("rank", "--student", golden / "student", "--answers", folder, "--out", tmp_path / "x"),
+        *("--cluster", "about.pasage"),
+    )
+    assert wrong.returncode == 2
+    assert "--cluster is in no row" in wrong.stderr
+
+
 def test_further_measures_bring_their_costs_and_are_kept(answers: Path, golden: Path, tmp_path: Path) -> None:
     done = tutelage(
         *("rank", "--student", golden / "student", "--answers", answers, "--out", tmp_path / "one"),

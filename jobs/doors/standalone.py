@@ -116,6 +116,13 @@ def rank(
     questions: Annotated[
         str | None, typer.Option(help="File with the references, where the answers' own rows have none.")
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of --questions, or of the answers, that names what questions share, such as a "
+            "passage: a cluster counts as one question."
+        ),
+    ] = None,
     method: Annotated[
         str, typer.Option(help="How answers are checked: math, exact, numeric, choice, or none.")
     ] = "math",
@@ -192,7 +199,7 @@ def rank(
     named_families = families_of(family or [])
     settings = RankSettings(cost, scas_lambda, draws, seed, named_families, student_family, kin)
     named = tuple(name.strip() for name in measures.split(",") if name.strip())
-    rank_files(RankOptions(scoring, settings, method, questions, statistics, named))
+    rank_files(RankOptions(scoring, settings, method, questions, statistics, named, cluster))
 
 
 def audit(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cluster.errors import BadInput
+from jobs.results.judged import named_clusters
 from jobs.results.outcome import Outcome
 from jobs.results.tables import first_scored, scas_settings
 from jobs.stages.scorer import beyond_line
@@ -17,6 +18,7 @@ from selection.ranking import Matched, agreement_table, match, order_table, stab
 from selection.teacher_costs import casl
 
 WRONG, OTHER_FAMILY = "wrong answers", "other family"
+CLUSTER, UNIT = "cluster", "_unit"  # what questions share; what counts as one question
 # costs of further measures, and the columns that each needs
 FURTHER = {
     "local_naturalness": ("local_loss",),
@@ -112,7 +114,9 @@ def rank_answers(answers: pd.DataFrame, student: str, settings: RankSettings) ->
     Args:
         answers: one row an answer, as `tutelage.score` returns: `question_id`, `teacher`, `state` and the
             statistics of those that were scored. A column `verdict` says which are right; it is empty for
-            answers that were not judged.
+            answers that were not judged. With a column `cluster`, questions of one cluster are not
+            independent: a cluster counts as one question, with the mean over its answers. An empty one is a
+            cluster of its own.
 
     Raises:
         BadInput: an unknown cost or family, fewer than two teachers, a teacher without a scored answer, no
@@ -120,6 +124,7 @@ def rank_answers(answers: pd.DataFrame, student: str, settings: RankSettings) ->
     """
     answers = answers.assign(teacher=answers["teacher"].astype(str))
     answers = answers.assign(question_id=answers["question_id"].astype(str))
+    answers = with_own_clusters(answers)
     matched, own = matched_of(answers, settings)
     families = [settings.families.get(t, t) for t in matched.teachers]
     order = order_table(matched, settings.draws, settings.seed)
@@ -129,8 +134,23 @@ def rank_answers(answers: pd.DataFrame, student: str, settings: RankSettings) ->
     ranking = Ranking(student, settings, order, agreement, stability, teachers, len(matched.questions), [])
     if "reason" in answers and (line := beyond_line(answers["reason"])):
         ranking.warnings.append(line)
-    ranking.warnings.extend(_warnings(ranking, matched, answers["question_id"].replace("", None).nunique()))
+    questions, units = (answers[name].replace("", None).nunique() for name in ("question_id", UNIT))
+    if (answers[UNIT] != answers["question_id"]).any():
+        told = f"{questions:,} questions in {units:,} clusters: each cluster counts as one question"
+        ranking.warnings.append(told)
+    ranking.warnings.extend(_warnings(ranking, matched, units))
     return ranking
+
+
+def with_own_clusters(answers: pd.DataFrame) -> pd.DataFrame:
+    """Answers with a column that says what counts as one question: the cluster of their question if it has
+    one.
+    """
+    own = answers["question_id"]
+    if CLUSTER not in answers:
+        return answers.assign(**{UNIT: own})
+    named = answers[CLUSTER].fillna("").astype(str)
+    return answers.assign(**{UNIT: own.where(named == "", "cluster " + named)})
 
 
 def matched_of(answers: pd.DataFrame, settings: RankSettings) -> tuple[Matched, pd.DataFrame]:
@@ -152,7 +172,7 @@ def matched_of(answers: pd.DataFrame, settings: RankSettings) -> tuple[Matched, 
         raise BadInput("--cost", settings.primary, ", ".join((*COSTS_OF_STATISTICS, *further)), "")
     every_cost = (*COSTS_OF_STATISTICS, *further)
     own = own.assign(**{cost: costs_of(own, cost, settings.scas_lambda) for cost in every_cost})
-    own = own.assign(**{WRONG: _wrong(own)})
+    own = own.assign(**{WRONG: _wrong(own), "question_id": own[UNIT]})
     matched = match(own, COSTS_OF_STATISTICS, [*further, *([WRONG] if own[WRONG].any() else [])])
     if settings.primary not in matched.values:
         raise BadInput(
@@ -167,7 +187,7 @@ def matched_of(answers: pd.DataFrame, settings: RankSettings) -> tuple[Matched, 
     if settings.student_family is not None and settings.families:
         others = np.array([float(not _same(f, settings.student_family)) for f in families])
         values[OTHER_FAMILY] = np.repeat(others[:, None], len(matched.questions), 1)
-    lost = len(shared.questions) - len(matched.questions)
+    lost = own[UNIT].nunique() - len(matched.questions)
     unmatched = {teacher: count + lost for teacher, count in shared.unmatched.items()}
     return replace(matched, values=values, unmatched=unmatched, instead=shared.instead), own
 
@@ -179,11 +199,14 @@ def rank_run(outcome: Outcome) -> dict[str, Ranking]:
     """
     e, found = outcome.start.experiment, dict[str, Ranking]()
     families = {t.name: getattr(t, "lineage", None) or t.family or "" for t in e.teachers}
+    clusters = named_clusters([*outcome.start.questions.values()])
     for student in e.students:
         scores = outcome.first_scores(student.name)
         if scores is None:
             continue
         scored = first_scored(replace(scores, further=()))
+        if clusters:
+            scored = scored.assign(**{CLUSTER: scored["question_id"].map(clusters)})
         named = {t: f for t, f in families.items() if f and t in set(scored["teacher"])}
         lambda_ = scas_settings(outcome).scas_lambda
         settings = RankSettings(

@@ -21,12 +21,14 @@ from jobs.run.progress import Terminal
 from jobs.standalone.readings import (
     MEASURES,
     Reading,
-    check_references,
+    check_beside,
+    clusters_in,
+    joined_to,
     judged,
     kin_of,
     listed,
     read_answers_of,
-    references_of,
+    with_clusters,
     with_refused,
 )
 from jobs.standalone.score import ScoreOptions, check_cost, check_options, check_turns
@@ -48,6 +50,7 @@ def rank(
     cost: CostName = "scas",
     scas_lambda: float = 0.5,
     references: Column | None = None,
+    clusters: Column | None = None,
     method: str = "math",
     families: Mapping[str, str] | None = None,
     student_family: str | None = None,
@@ -73,6 +76,8 @@ def rank(
         cost: the cost that the summary and the warnings speak of. All costs of one pass are ranked.
         scas_lambda: weight of the answer-question block of `scas`, 0 to 1.
         references: one entry a question, as in `tutelage.verify`. Rows may hold them instead.
+        clusters: one entry a question: what it shares with others, such as the passage that it is about;
+            empty for nothing. A cluster counts as one question. With `student` None a column `cluster`.
         method: how answers are checked against references: `math`, `exact`, `numeric`, `choice`; `none`
             checks nothing.
         families: teacher -> the family of its model, such as qwen3. Checkpoints and sizes of one model are
@@ -111,12 +116,16 @@ def rank(
     if answers is None:
         raise BadInput("no answers", "", "lists beside the questions, or rows that hold both", "")
     check_turns(turns, cut)
-    check_references(questions, references)
+    check_beside(questions, references)
+    check_beside(questions, clusters, "clusters")
     found, terminal = read_given(questions, answers, turns), Terminal(quiet=not verbose)
     reading = Reading(chat_template, dtype, device, max_length, cut)
     scores = read_answers_of(student, reading, found.in_order(), measures, terminal)
     known = {} if references is None else listed(references)
     scores = with_refused(judged(scores, found, known, method, terminal), found)
+    if clusters is not None:
+        named = {q: own[0] if own else "" for q, own in listed(clusters).items()}
+        scores = with_clusters(scores, named)
     return rank_answers(scores, _name_of(student), settings)
 
 
@@ -200,6 +209,7 @@ class RankOptions:
     questions: str | None = None
     statistics: Path | None = None
     measures: tuple[str, ...] = ()
+    cluster: str | None = None
 
 
 def rank_files(options: RankOptions) -> None:
@@ -249,12 +259,17 @@ def _scored(options: RankOptions, terminal: Terminal) -> pd.DataFrame:
         names = ", ".join(sorted({row.teacher for row in found.rows})) or "nobody"
         raise BadInput("nothing to rank", f"answers of {names}", "answers of two teachers or more", "")
     references: dict[str, tuple[str, ...]] = {}
+    clusters: dict[str, str] = {}
     if options.questions is not None:
-        read = read_questions(options.questions, Fields(), on_broken=on_broken)
+        read = read_questions(options.questions, Fields(cluster=options.cluster), on_broken=on_broken)
         terminal.say(str(read))
-        references, line = references_of(found, read.questions)
+        joined, line = joined_to(found, read.questions)
         if line:
             terminal.say(line)
+        references = {name: () if own is None else own.references for name, own in joined.items()}
+        clusters = {name: own.cluster for name, own in joined.items() if own is not None}
+    if options.cluster is not None and options.questions is None:
+        clusters = clusters_in(found, options.cluster)
     if options.score.address is None:
         o = options.score
         how = Reading(o.chat_template, o.dtype, o.device, o.max_length, o.cut)
@@ -263,7 +278,8 @@ def _scored(options: RankOptions, terminal: Terminal) -> pd.DataFrame:
         from jobs.standalone.cluster import score_on_cluster
 
         scores = score_on_cluster(options.score, found.in_order(), terminal)
-    return with_refused(judged(scores, found, references, options.method, terminal), found)
+    scores = with_refused(judged(scores, found, references, options.method, terminal), found)
+    return scores if options.cluster is None else with_clusters(scores, clusters)
 
 
 def refuse_unread(options: RankOptions) -> None:
@@ -278,6 +294,7 @@ def refuse_unread(options: RankOptions) -> None:
         "--student": o.student and not options.settings.kin,
         "--measures": options.measures,
         "--questions": options.questions,
+        "--cluster": options.cluster,
         "--turns": o.turns != "last",
         "--cut": o.cut,
         "--answer-field": o.answer_field,

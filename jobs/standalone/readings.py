@@ -15,7 +15,7 @@ from cluster.errors import BadInput
 from cluster.models.loading import ModelSource, load_tokenizer
 from cluster.models.rendering import Renderer
 from jobs.files.answers import Row, answer_and_references, body_of
-from jobs.files.columns import id_of
+from jobs.files.columns import id_of, name_in
 from jobs.files.given import Column, plain
 from jobs.files.layouts import Answers, state_of
 from jobs.files.questions import Question
@@ -75,24 +75,24 @@ MEASURES: dict[str, Callable[[Any, Renderer, Scorer], AnyScorer]] = {
 }
 
 
-def check_references(questions: Column | None, references: Column | None) -> None:
-    """Refuse references that cannot be joined to the questions by place.
+def check_beside(questions: Column | None, given: Column | None, what: str = "references") -> None:
+    """Refuse references, or another column, that cannot be joined to the questions by place.
 
     Raises:
         BadInput: they are a text, there are no questions, or not as many.
     """
-    if references is None:
+    if given is None:
         return
-    if questions is None or isinstance(references, str):
+    if questions is None or isinstance(given, str):
         raise BadInput(
-            "references in a list, without a list of questions",
-            str(references)[:40],
-            "both lists, or rows that hold their references",
-            "leave out references where answers come as rows",
+            f"{what} in a list, without a list of questions",
+            str(given)[:40],
+            f"both lists, or rows that hold their {what}",
+            f"leave out {what} where answers come as rows",
         )
-    if len(references) != len(questions):
-        got = f"{len(references):,} and {len(questions):,}"
-        raise BadInput("the references are not as many as the questions", got, "one entry a question", "")
+    if len(given) != len(questions):
+        got = f"{len(given):,} and {len(questions):,}"
+        raise BadInput(f"the {what} are not as many as the questions", got, "one entry a question", "")
 
 
 def with_refused(scores: pd.DataFrame, found: Answers) -> pd.DataFrame:
@@ -116,9 +116,9 @@ def listed(references: Column) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def references_of(found: Answers, questions: Sequence[Question]) -> tuple[dict[str, tuple[str, ...]], str]:
-    """The references of questions that answers belong to, by the answers' questions, and a line for the user
-    about answers to another text. It is empty if there are none.
+def joined_to(found: Answers, questions: Sequence[Question]) -> tuple[dict[str, Question | None], str]:
+    """The questions that answers belong to, by the answers' questions, and a line for the user about answers
+    to another text. It is empty if there are none.
 
     Answers find their question by its id, otherwise by its turns. If the text under an id is another one, its
     answers are not checked.
@@ -126,7 +126,7 @@ def references_of(found: Answers, questions: Sequence[Question]) -> tuple[dict[s
     by_id = {q.id: q for q in questions}
     bodies = Counter(body_of(q.prompt) for q in questions)
     by_body = {body: q for q in questions if bodies[body := body_of(q.prompt)] == 1}
-    known, other = dict[str, tuple[str, ...]](), list[str]()
+    known, other = dict[str, Question | None](), list[str]()
     for row in found.rows:
         if row.question_id in known:
             continue
@@ -137,11 +137,35 @@ def references_of(found: Answers, questions: Sequence[Question]) -> tuple[dict[s
         elif own is None:
             own = by_body.get(asked)
         if own is not None or row.question_id in other:
-            known[row.question_id] = () if own is None else own.references
+            known[row.question_id] = own
     if not other:
         return known, ""
     many = f"{len(other):,} questions have another text under the same id, so their answers are not checked"
     return known, f"{many}: {', '.join(other[:4])}"
+
+
+def clusters_in(found: Answers, field: str) -> dict[str, str]:
+    """The clusters of questions, from the answers' own rows.
+
+    Args:
+        field: the column that names a cluster, as a dotted path.
+
+    Raises:
+        BadInput: no row has it.
+    """
+    clusters = dict[str, str]()
+    for row in found.rows:
+        named = name_in(found.sources[row.answer_id], field, ())
+        if named is not None:
+            clusters.setdefault(row.question_id, named)
+    if not clusters:
+        raise BadInput("--cluster is in no row", field, "a column of the answers, or of --questions", "")
+    return clusters
+
+
+def with_clusters(scores: pd.DataFrame, clusters: Mapping[str, str]) -> pd.DataFrame:
+    """Scores with a column `cluster`, empty for questions without one."""
+    return scores.assign(cluster=[clusters.get(q, "") for q in scores["question_id"].astype(str)])
 
 
 def judged(
