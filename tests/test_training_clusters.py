@@ -14,6 +14,7 @@ from jobs.experiment.questions import Fields
 from jobs.files.questions import Question, read_questions
 from jobs.pipeline import load_questions
 from jobs.results.judged import PASSAGE, Judged, cluster_lines, clusters_of, named_clusters
+from jobs.results.strongest import strongest_table
 from jobs.results.values import Values, compared, hindsight, pool_of, rows_of, values_from
 from jobs.sweep.evaluations import choosing
 from tests.runs import run, tutelage, write_experiment
@@ -130,9 +131,15 @@ def test_a_column_names_clusters_and_one_that_no_row_has_is_refused(
 
 
 def test_a_run_tells_its_clusters(small_world: dict[str, Any], tmp_path: Path) -> None:
-    fields = {"evaluate_fields": {"cluster": "family"}}
+    fields = {name: {"cluster": "family"} for name in ("train_fields", "evaluate_fields")}
     tree = small_world | {"questions": small_world["questions"] | fields}
     _, outcome = run(tree, tmp_path)
+    table = strongest_table(outcome.start)
+    alone = {q.id: replace(q, cluster="") for q in outcome.start.questions.values()}
+    apart = strongest_table(replace(outcome.start, questions=alone))
+    assert table["accuracy"].tolist() == apart["accuracy"].tolist()
+    assert table["behind"].to_numpy() == pytest.approx(apart["behind"].to_numpy())
+    assert not np.allclose(table["high"][1:], apart["high"][1:])
     families = len({q.family for q in read_questions(tree["questions"]["evaluate"], Fields()).questions})
     (line,) = (line for line in Judged(outcome).notes() if "clusters" in line)
     assert f"12 questions in {families} clusters" in line

@@ -160,6 +160,7 @@ def matched_of(answers: pd.DataFrame, settings: RankSettings) -> tuple[Matched, 
     Raises:
         BadInput: as for `rank_answers`.
     """
+    answers = answers if UNIT in answers else with_own_clusters(answers)
     every = sorted(answers["teacher"].unique())
     if unknown := sorted({*settings.families, *settings.kin} - set(every)):
         raise BadInput("a family or model of a teacher that has no answers", unknown[0], ", ".join(every), "")
