@@ -1,11 +1,12 @@
-"""What ARTE's two published signals are worth on a pretrained language model, before a run rests on them.
+r"""What ARTE's two published signals are worth on a pretrained language model, before a run rests on them.
 
 In-context ability: the share of word problems that a student gets right, greedily, with no demonstration and
 with one, which is the same for all of them, in two manners. Influence: Spearman's rank correlation of the
 exact one-step form with the first-order form, on drafts in five manners, with an adapter and after the same
 warm-up, for the student as it comes.
 
-    python -m benchmarks.signals --world store/miniature/ID [--items 100] [--drafts 100] [--references 16]
+    python -m benchmarks.signals --world store/miniature/ID [--items 100] [--drafts 100] [--references 16] \
+        [--parts context influence]
 """
 
 import argparse
@@ -110,6 +111,9 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=100)
     parser.add_argument("--drafts", type=int, default=100)
     parser.add_argument("--references", type=int, default=16)
+    parser.add_argument(
+        "--parts", nargs="+", choices=("context", "influence"), default=["context", "influence"]
+    )
     options = parser.parse_args()
     world = Path(options.world)
     lines = (world / "train.jsonl").read_text(encoding="utf-8").splitlines()
@@ -117,11 +121,12 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for name, folder in (("smol", STUDENT), ("schooled", SCHOOLED)):
         student = first_state(Student(name=name, path=str(world / folder)))
-        for rate in RATES if name == "smol" else ():
+        for rate in RATES if name == "smol" and "influence" in options.parts else ():
             told = influences(student, rows, options.drafts, options.references, rate)
             figures[f"influence, {name}, {rate:.0e}"] = told
             print(name, rate, told, flush=True)
-        figures[f"in context, {name}"] = in_context(student, rows, options.items)
+        if "context" in options.parts:
+            figures[f"in context, {name}"] = in_context(student, rows, options.items)
     finish("signals", figures)
 
 
