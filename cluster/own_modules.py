@@ -6,6 +6,7 @@ have any name, `selection.py` or `statistics.py` too. Its own imports come from 
 its folder.
 """
 
+import ast
 import hashlib
 import importlib
 import inspect
@@ -13,13 +14,14 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 FOLDERS = "TUTELAGE_OWN_MODULES"  # a JSON list, in the environment of every process of a run
+_stamps: dict[tuple[str, ...], tuple[int, int] | None] = {}  # of the modules that are loaded
 SAFE_PATH = "PYTHONSAFEPATH"  # Python's own variable: keeps the current folder out of the search path
 
 
@@ -47,36 +49,81 @@ def _read(given: str) -> tuple[Path, ...]:
     return tuple(Path(folder) for folder in json.loads(given))
 
 
-def source_of(function: Callable[..., object]) -> str:
-    """A digest of the code behind a user's function: the file of its module, and of all modules in the user's
-    own folders that this one uses. Libraries are not part of it. Empty if there is no file.
+def source_of(path: str, function: Callable[..., object]) -> str:
+    """A digest of the code behind a user's function: the file of the module that is named, the file that the
+    function comes from, and all files in the user's own folders that these import, wherever they do so.
+    Libraries, and data that the code reads, are not part of it. Empty if there is no file.
+
+    Args:
+        path: `module:name`.
+        function: what the name stands for.
     """
     own = inspect.unwrap(getattr(function, "func", function))  # functools.partial
-    name = getattr(own, "__module__", None) or type(own).__module__
-    first = sys.modules.get(name)
-    files, left = dict[str, bytes](), [first] if first is not None else []
+    named = getattr(own, "__module__", None) or type(own).__module__
+    firsts = [_own_file(path.partition(":")[0].split("."))]
+    firsts += [_file(sys.modules.get(name)) for name in (path.partition(":")[0], named, type(own).__module__)]
+    files, left = dict[Path, bytes](), [file for file in firsts if file is not None and file.suffix == ".py"]
+    if any(_is_own(file) for file in left):
+        left = [file for file in left if _is_own(file)]
     while left:
-        module = left.pop()
-        path = getattr(module, "__file__", None)
-        if path is None or path in files or not (module is first or _is_own(Path(path))):
+        file = left.pop()
+        if file in files or not file.is_file():
             continue
-        files[path] = Path(path).read_bytes()
-        for value in list(vars(module).values()):
-            named = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-            other = sys.modules.get(named) if isinstance(named, str) else None
-            if other is None and isinstance(value, ModuleType):
-                other = value
-            left += [other] if other is not None else []
-    by_name = sorted((Path(path).name, content) for path, content in files.items())
+        files[file] = file.read_bytes()
+        if _is_own(file):
+            left += [other for other in imported_by(file, files[file]) if _is_own(other)]
+    by_name = sorted((file.name, content) for file, content in files.items())
     digests = [hashlib.sha256(content).hexdigest() for _, content in by_name]
     if len(digests) < 2:
         return "".join(digests)  # a single file has the digest that it always had
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
+def stamp_of(parts: Sequence[str]) -> tuple[int, int] | None:
+    """When the file of a user's module was written, and its size. None if there is no such file."""
+    file = _own_file(parts)
+    return None if file is None else (file.stat().st_mtime_ns, file.stat().st_size)
+
+
+def _file(module: ModuleType | None) -> Path | None:
+    found = getattr(module, "__file__", None)
+    return None if found is None else Path(found).resolve()
+
+
+def _own_file(parts: Sequence[str]) -> Path | None:
+    """The file of a user's module. None if the name is an installed one's."""
+    places = (folder.joinpath(*parts) for folder in own_folders() if all(parts))
+    found = next((file for place in places if (file := _file_of(place)) is not None), None)
+    return None if found is None else found.resolve()
+
+
+def imported_by(file: Path, content: bytes) -> Iterator[Path]:
+    """The files beside a file, or in the user's own folders, that its imports may name: modules, and the
+    packages on the way to them. A text that is no Python imports nothing.
+    """
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names, level = [alias.name for alias in node.names], 0
+        elif isinstance(node, ast.ImportFrom):
+            base = [node.module] if node.module else []
+            names, level = [".".join([*base, alias.name]) for alias in node.names], node.level
+        else:
+            continue
+        roots = [file.parents[level - 1]] if level else [file.parent, *own_folders()]
+        for root in roots:
+            for name in names:
+                parts = name.split(".")
+                found = (_file_of(root.joinpath(*parts[: k + 1])) for k in range(len(parts)))
+                yield from (one.resolve() for one in (*found, _file_of(root / "__init__")) if one is not None)
+
+
 def _is_own(file: Path) -> bool:
     """Whether a file is in one of the user's own folders, and is none of an environment within."""
-    inside = any(file.is_relative_to(folder) for folder in own_folders())
+    inside = any(file.is_relative_to(folder.resolve()) for folder in own_folders())
     return inside and "site-packages" not in file.parts and not file.is_relative_to(sys.prefix)
 
 
@@ -105,8 +152,12 @@ def _import_own(folder: Path, parts: Sequence[str]) -> ModuleType:
     private = f"_own_{parts[0]}_{zlib.crc32(str(top).encode()):08x}"
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
-    if private not in sys.modules:
+    own = stamp_of(parts)
+    if private not in sys.modules or _stamps.get((private, *parts)) not in (None, own):
+        for name in [n for n in sys.modules if n == private or n.startswith(private + ".")]:
+            del sys.modules[name]  # a notebook's user has edited it
         _load(private, top, is_package=len(parts) > 1)
+    _stamps[(private, *parts)] = own
     return importlib.import_module(".".join([private, *parts[1:]]))
 
 

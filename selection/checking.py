@@ -25,11 +25,12 @@ from types import TracebackType
 
 from cluster import own_packages
 from cluster.errors import BadInput
-from cluster.own_modules import SAFE_PATH
+from cluster.own_modules import SAFE_PATH, source_of
 from selection.verification import Case, State, Verdict, VerifySettings, check_settings, judge, load_function
 
 BATCH = 512  # how many answers are sent through the pipe at once
 BATCH_CHARACTERS = 2**22
+START_S = 300.0  # for the child to begin: importing takes minutes from a slow network disk
 # Seconds after which the child sends its verdicts. Verdicts that were not sent before a kill are made again.
 TELL_S = 0.2
 # Places in shared memory: the number of the answer in the batch, and since when, by the monotonic clock.
@@ -53,7 +54,11 @@ def serve(pipe_fd: int, place_fd: int) -> None:
         import latex2sympy2_extended  # noqa: F401  # imported before the clock of the first answer starts
     if settings.function:
         os.environ.pop(SAFE_PATH, None)  # processes that a user's function starts belong to the user
-        load_function(settings.function)
+        try:
+            load_function(settings.function)
+        except BadInput as error:  # it could be imported in the parent, and cannot be once more
+            pipe.send(error)
+            return
     pipe.send("ready")
     while True:
         try:
@@ -129,8 +134,31 @@ class Verifier:
             os.close(place)
         weakref.finalize(self, self._process.kill)
         self._pipe.send(self.settings)
-        self._pipe.recv()
+        self._wait_until_ready(self._pipe)
         return self._pipe
+
+    def _wait_until_ready(self, pipe: Connection) -> None:
+        """Wait until the child has imported what it checks with.
+
+        Raises:
+            BadInput: it cannot import the user's function, ended meanwhile, or takes too long for it.
+        """
+        what, told = self.settings.function or self.settings.method, "took longer"
+        try:
+            answer = pipe.recv() if pipe.poll(START_S) else None
+        except (EOFError, ConnectionResetError):
+            answer, told = None, "ended meanwhile"
+        if isinstance(answer, BadInput):
+            self.close()
+            raise answer
+        if answer is None:
+            self.close()
+            raise BadInput(
+                "a second process could not import what checks answers",
+                f"{what}: it {told}",
+                f"a module that can be imported again, within {START_S:g} s",
+                "a module must not end, wait or make files while it is imported",
+            )
 
     def check(self, text: str, reference: str | tuple[str, ...], row: str = "") -> Verdict:
         """Verify one answer against its references, of which one is enough.
@@ -222,9 +250,14 @@ def first_of(cases: Sequence[Case]) -> Sequence[Case]:
     return cases[:count]
 
 
-@lru_cache(maxsize=1)
 def process_verifier(settings: VerifySettings) -> Verifier:
     """The verifier of this process. There is only one, because starting the child takes longer than checking
     a thousand answers.
     """
+    function = settings.function
+    return _verifier_of(settings, source_of(function, load_function(function)) if function else "")
+
+
+@lru_cache(maxsize=1)
+def _verifier_of(settings: VerifySettings, _source: str) -> Verifier:
     return Verifier(settings)

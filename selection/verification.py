@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from cluster.errors import BadInput
 from cluster.models.reasoning import split_reasoning, without_channels
-from cluster.own_modules import import_module, own_folders
+from cluster.own_modules import import_module, own_folders, stamp_of
 from selection.choices import told_choice
 from selection.comparison import COMPARISONS, UnreadableReference
 from selection.extraction import extract_final, stands_alone
@@ -107,11 +107,13 @@ def load_function(path: str) -> Callable[..., bool]:
     Raises:
         BadInput: it cannot be imported or is not callable.
     """
-    return _load_function(path, tuple(own_folders()))
+    return _load_function(path, tuple(own_folders()), stamp_of(path.partition(":")[0].split(".")))
 
 
 @lru_cache(maxsize=8)
-def _load_function(path: str, _folders: tuple[Path, ...]) -> Callable[..., bool]:
+def _load_function(
+    path: str, _folders: tuple[Path, ...], _stamp: tuple[int, int] | None
+) -> Callable[..., bool]:
     module, _, name = path.partition(":")
     try:
         function = getattr(import_module(module), name)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from cluster.models.loading import (
 )
 from cluster.models.proof import prove
 from cluster.models.vocabulary import decoder_of
+from tests.architectures import tiny_model as build
 
 TINY = {
     "vocab_size": 64,
@@ -258,3 +260,12 @@ def test_a_hub_model_without_a_revision_is_known_and_loaded_by_its_commit(
     assert first[2] != first[3] == second[2]
     assert first[4] == 96
     assert "cannot find the model; got acme/other" in first[5]
+
+
+def test_threads_that_load_at_once_get_whole_models(tmp_path: Path) -> None:
+    """transformers swaps a function while it loads: weights stayed untied, in the process for good."""
+    build("llama", tie_word_embeddings=True).save_pretrained(tmp_path)
+    with ThreadPoolExecutor(4) as threads:
+        models = list(threads.map(lambda _: load_model(ModelSource(str(tmp_path))), range(8)))
+    for model in [*models, load_model(ModelSource(str(tmp_path)))]:
+        assert model.get_output_embeddings().weight is model.get_input_embeddings().weight

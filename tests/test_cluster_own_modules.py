@@ -11,7 +11,8 @@ import pytest
 import selection
 from cluster.errors import BadInput
 from cluster.own_modules import FOLDERS, SAFE_PATH, inherited, keep_own_modules, own_folders
-from selection.checking import Verifier
+from selection import checking
+from selection.checking import Verifier, process_verifier
 from selection.verification import VerifySettings, load_function
 
 CHECK = "def check(answer, reference):\n    return answer == reference\n"
@@ -99,6 +100,43 @@ def test_what_a_users_module_dies_of_is_told(own: Path, text: str, told: str) ->
     for _ in range(2):  # a module that failed is not left half loaded
         with pytest.raises(BadInput, match=told):
             load_function("checks:check")
+
+
+def test_an_edited_module_is_imported_again_in_a_process_that_goes_on(own: Path) -> None:
+    """A notebook. A parameter `row` that was added made every answer an error of the check."""
+    file = own / "edited.py"
+    file.write_text("def check(answer, reference):\n    return answer == reference\n")
+    settings = VerifySettings("function", function="edited:check")
+    assert process_verifier(settings).check("7", "7").state == "correct"
+    file.write_text("def check(answer, reference, row):\n    return False  # from now on\n")
+    assert process_verifier(settings).check("7", "7", "{}").state == "wrong"
+    file.write_text("def other(answer, reference):\n    return True\n")
+    with pytest.raises(BadInput, match="has no attribute 'check'"):
+        process_verifier(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("import os\nos.mkdir('made')", "FileExistsError"),
+        ("import os\nif os.environ.get('PARENT') != str(os.getpid()):\n    os._exit(3)", "ended meanwhile"),
+        (
+            "import os, time\nif os.environ.get('PARENT') != str(os.getpid()):\n    time.sleep(99)",
+            "took longer",
+        ),
+    ],
+)
+def test_a_module_that_can_be_imported_only_once_is_told(
+    own: Path, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
+    monkeypatch.setenv("PARENT", str(os.getpid()))
+    monkeypatch.setattr(checking, "START_S", 20.0 if "sleep" not in text else 5.0)
+    monkeypatch.chdir(own)
+    (own / "once.py").write_text(text + "\ndef check(answer, reference):\n    return True\n")
+    verifier = Verifier(VerifySettings("function", function="once:check"))
+    with pytest.raises(BadInput, match=told):
+        verifier.check("7", "7")
+    verifier.close()
 
 
 @pytest.mark.parametrize("function", ["", ":", "checks", ":check", "..:check", "no.such:thing"])

@@ -118,6 +118,62 @@ class Check:
 """
 
 
+def digest_of(path: str) -> str:
+    return source_of(path, load_function(path))
+
+
+# What a check is made of, and one file of it that is changed: each kept the verdicts of the old one.
+MADE_OF = {
+    "a number of a helper": (
+        "from h_number import STRICT\ndef check(a, r): return STRICT", "h_number.py", "STRICT = 1"
+    ),
+    "a factory": ("from h_factory import make\ncheck = make(0.1)", "", ""),
+    "an object that is called": ("from h_class import Checker\ncheck = Checker(0.1)", "", ""),
+    "a library's function": ("import functools, operator\ncheck = functools.partial(operator.eq)", "", ""),
+    "a package without __init__": (
+        "import h_ns.helper\ndef check(a, r): return h_ns.helper.f(a)", "h_ns/helper.py",
+        "def f(a): return True"
+    ),
+    "an import within": ("def check(a, r):\n    import h_late\n    return h_late.F", "h_late.py", "F = 1"),
+    "a helper of a helper": ("import h_one\ndef check(a, r): return h_one.x", "h_two.py", "x = 1"),
+    "a relative import": ("from h_pack import check", "h_pack/inner.py", "LIMIT = 1"),
+}  # fmt: skip
+FILES = {
+    "h_number.py": "STRICT = 0",
+    "h_factory.py": "def make(tol):\n    def compare(a, r): return tol\n    return compare",
+    "h_class.py": "class Checker:\n    def __init__(self, tol): self.tol = tol\n"
+    "    def __call__(self, answer, reference): return True",
+    "h_ns/helper.py": "def f(a): return False",
+    "h_late.py": "F = False",
+    "h_one.py": "from h_two import x",
+    "h_two.py": "x = 0",
+    "h_pack/__init__.py": "from .core import check",
+    "h_pack/core.py": "from .inner import LIMIT\ndef check(answer, reference): return LIMIT",
+    "h_pack/inner.py": "LIMIT = 0",
+}
+
+
+@pytest.mark.parametrize("what", MADE_OF)
+def test_whatever_a_check_is_made_of_a_change_of_it_is_another_check(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDERS, f'["{tmp_path}"]')
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    module = "made_" + "".join(c for c in what if c.isalpha())
+    text, changed, now = MADE_OF[what]
+    (tmp_path / f"{module}.py").write_text(text)
+    before = digest_of(f"{module}:check")
+    assert before == digest_of(f"{module}:check")
+    (tmp_path / (changed or f"{module}.py")).write_text(now or text + "  # another one")
+    assert digest_of(f"{module}:check") != before
+    (tmp_path / "unused.py").write_text("x = 1")
+    again = digest_of(f"{module}:check")
+    (tmp_path / "unused.py").write_text("x = 2")
+    assert digest_of(f"{module}:check") == again
+
+
 def test_a_check_and_all_of_the_users_modules_behind_it_are_its_identity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,11 +185,11 @@ def test_a_check_and_all_of_the_users_modules_behind_it_are_its_identity(
     names = ("good", "with_row", "bound", "cached")
     for name in names:
         check_settings(VerifySettings("function", function=f"found_checks:{name}"))
-    before = [source_of(load_function(f"found_checks:{name}")) for name in names]
+    before = [digest_of(f"found_checks:{name}") for name in names]
     assert len(set(before)) == 1
     assert before[0]
     helper.write_text("def last(text):\n    return text.split()[0]\n")
-    assert [source_of(load_function(f"found_checks:{name}")) for name in names] != before
+    assert not set(before) & {digest_of(f"found_checks:{name}") for name in names}
     for name in ("one", "late", "Check"):
         with pytest.raises(BadInput, match="cannot be called as a check"):
             check_settings(VerifySettings("function", function=f"found_checks:{name}"))

@@ -1,5 +1,6 @@
 """What is exported is what was trained: adapters on weights of their own, logits compared."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from cluster.errors import BadInput
 from cluster.models.loading import ModelSource, load_model, load_tokenizer
 from cluster.models.plain_way import plain_logits, probe_texts
+from cluster.models.written import DIGESTS
 from cluster.storage import Place
 from tests.architectures import tiny_model as build
 from training.adapters import with_lora
@@ -96,7 +98,18 @@ def test_an_adapter_merged_and_saved_is_the_model_that_was_trained(
     plain = load_model(ModelSource(source.path))
     with pytest.raises(NotWhatWasTrained):
         asked(wrapped).compare(plain, "the base")
-    assert (tmp_path / "out" / ADAPTER / "adapter_model.safetensors").is_file()
+    own = tmp_path / "out" / ADAPTER / "adapter_model.safetensors"
+    for file, reads in (
+        (own, lambda: load_model(replace(source, adapter=str(own.parent)))),
+        (tmp_path / "out" / "model.safetensors", lambda: load_model(ModelSource(str(place)))),
+    ):
+        content = bytearray(file.read_bytes())
+        content[-3] ^= 1
+        file.write_bytes(bytes(content))
+        with pytest.raises(BadInput, match="not those that a training wrote"):
+            reads()
+    (tmp_path / "out" / DIGESTS).unlink()  # a change of the user's own
+    load_model(ModelSource(str(place)))
 
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])

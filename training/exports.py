@@ -17,6 +17,7 @@ from cluster.errors import TutelageError
 from cluster.memory import free_memory
 from cluster.models.loading import DType, ModelSource, add_adapter, load_model
 from cluster.models.plain_way import TOLERANCE, difference, plain_logits
+from cluster.models.written import write_digests
 from cluster.storage import Place
 
 GENERATION = "generation_config.json"
@@ -100,6 +101,9 @@ def export_model(
     exported = ModelSource(str(partial), dtype, trust_remote_code=source.trust_remote_code)
     probe.compare(load_model(exported), "the export")
     free_memory()
+    for folder in (partial, partial / ADAPTER):
+        if folder.is_dir():
+            write_digests(folder)
     directory.take(partial)
 
 

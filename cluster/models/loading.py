@@ -7,6 +7,7 @@ where the experiment names that model as trusted.
 
 import re
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from cluster.errors import BadInput
 from cluster.halving import breaks_device
 from cluster.models.added_tokens import add_to_model, add_to_tokenizer
 from cluster.models.directory import check_model_directory
+from cluster.models.written import refuse_changed
 from cluster.storage import is_uri, local_copy
 
 if TYPE_CHECKING:
@@ -128,6 +130,10 @@ def added_ids(source: ModelSource) -> list[int]:
     return [int(tokenizer.convert_tokens_to_ids(token)) for token in source.added_tokens]
 
 
+# transformers swaps functions of its classes while it loads, so two threads that load at once leave weights
+# untied, in this process for good.
+_LOADING = threading.Lock()
+
 # What a config may ask every forward pass for. Nothing here reads it, some attentions refuse it, and a model
 # that asks for it cannot be saved.
 NEUTRAL = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}
@@ -143,8 +149,9 @@ def load_model(source: ModelSource, device: str = "cpu") -> Any:
     import torch
 
     check_model_directory(source.path)
+    refuse_changed(source.path)
     remedy = "try it with transformers' from_pretrained"
-    with _one_line(f"cannot load the model {source.path}", "a causal language model", remedy):
+    with _LOADING, _one_line(f"cannot load the model {source.path}", "a causal language model", remedy):
         model, told = import_transformers().AutoModelForCausalLM.from_pretrained(
             source.here,
             revision=source.revision,
@@ -221,6 +228,7 @@ def add_adapter(model: Any, adapter: str, trainable: bool = False) -> Any:
     with deepspeed_hidden():
         from peft import PeftModel
 
+    refuse_changed(adapter)
     try:
         return PeftModel.from_pretrained(model, local_copy(adapter), is_trainable=trainable)
     except (OSError, ValueError, RuntimeError) as error:

@@ -25,6 +25,7 @@ from cluster.errors import BadInput, Unrenderable, describe
 from cluster.metrics import Tally
 from cluster.models.loading import ModelSource, import_transformers
 from cluster.models.messages import Prompt, plain
+from cluster.models.written import refuse_changed
 from cluster.progress import tell
 from cluster.seeds import derive_seed
 from cluster.storage import local_copy
@@ -99,6 +100,9 @@ class ServedAsker:
             )
         weights = weights_of(state, server)
         path, revision = str(local_copy(weights.path)), state.source.revision or ""
+        refuse_changed(weights.path)
+        if weights.adapter is not None:
+            refuse_changed(weights.adapter)
         if revision and not server.how.names_revision:
             raise BadInput(
                 f"the engine of {state.name} would load any revision of {path}",

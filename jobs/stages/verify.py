@@ -70,7 +70,7 @@ def settings_config(settings: VerifySettings) -> dict[str, Any]:
     """The identity of a checker that is a program."""
     config = unusual(asdict(settings), asdict(VerifySettings()))
     if settings.function:
-        config["source"] = source_of(load_function(settings.function))
+        config["source"] = source_of(settings.function, load_function(settings.function))
     return config
 
 
