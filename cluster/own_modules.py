@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 
 FOLDERS = "TUTELAGE_OWN_MODULES"  # a JSON list, in the environment of every process of a run
+SOURCES = "TUTELAGE_SOURCES"  # JSON: digests of checks as a finished run recorded them, while it is read
 _stamps: dict[tuple[str, ...], tuple[int, int] | None] = {}  # of the modules that are loaded
 SAFE_PATH = "PYTHONSAFEPATH"  # Python's own variable: keeps the current folder out of the search path
 
@@ -58,6 +59,8 @@ def source_of(path: str, function: Callable[..., object]) -> str:
         path: `module:name`.
         function: what the name stands for.
     """
+    if (recorded := json.loads(os.environ.get(SOURCES, "{}")).get(path)) is not None:
+        return str(recorded)
     own = inspect.unwrap(getattr(function, "func", function))  # functools.partial
     named = getattr(own, "__module__", None) or type(own).__module__
     firsts = [_own_file(path.partition(":")[0].split("."))]

@@ -7,6 +7,7 @@ module in a child process that is killed at a wall-clock limit.
 import inspect
 import json
 import math
+import numbers
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,8 +81,13 @@ def check_settings(settings: VerifySettings) -> None:
             "verify.function is no text", type(settings.function).__name__, "package.module:function", ""
         )
     for name, value, low in (("timeout_s", settings.timeout_s, 0.0), ("tolerance", settings.tolerance, -1.0)):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise BadInput(f"verify.{name} is no number", repr(value), "a number", "")
         if not low < value < math.inf or value < 0:
             raise BadInput(f"verify.{name} is out of range", value, "0 or more" if low else "more than 0", "")
+    if settings.method == "function" and not settings.function:
+        remedy = "set verify.function, or --function"
+        raise BadInput("method function names no function", "", "package.module:function", remedy)
     if settings.method == "function" or settings.function:
         _refuse_uncallable(load_function(settings.function or ""), settings.function or "")
     if settings.pattern is None:

@@ -10,7 +10,7 @@ from cluster.destinations import check_out_folder
 from cluster.errors import BadInput
 from cluster.storage import Place, is_uri, local_copy
 from jobs.doors.options import ExperimentFile, Limit, Overrides, Seed, load_with_options
-from jobs.doors.results import make_results
+from jobs.doors.results import as_it_was, make_results
 from jobs.experiment.parsing import load_experiment
 from jobs.experiment.schema import Experiment
 from jobs.experiment.teachers import FileTeacher
@@ -64,7 +64,7 @@ def export(
             raise BadInput("--format", name, ", ".join(FORMATS), "")
     experiment, directory = saved_run(run_name, runs)
     check_out_folder(out, [str(directory), experiment.store, *_folders_read(experiment, out)])
-    with open_run(experiment, directory, Terminal(), "read") as run:
+    with as_it_was(directory, Terminal()), open_run(experiment, directory, Terminal(), "read") as run:
         for path in export_run(run_pipeline(run, experiment), out, formats or ()):
             run.terminal.say(str(path))
 
@@ -72,7 +72,7 @@ def export(
 def report(run_name: RunName, runs: str = "runs") -> None:
     """Write a finished run's report again, and print its verdict. Starts no model."""
     experiment, directory = saved_run(run_name, runs)
-    with open_run(experiment, directory, Terminal(), "read") as run:
+    with as_it_was(directory, Terminal()), open_run(experiment, directory, Terminal(), "read") as run:
         make_results(run, experiment)
 
 
@@ -89,7 +89,7 @@ def replay(
     from jobs.report.replay import replay_answer
 
     experiment, directory = saved_run(run_name, runs)
-    with open_run(experiment, directory, Terminal(), "read") as run:
+    with as_it_was(directory, Terminal()), open_run(experiment, directory, Terminal(), "read") as run:
         for line in replay_answer(run_pipeline(run, experiment), answer, number):
             run.terminal.say(line)
 

@@ -26,8 +26,8 @@ def miniature(
         ),
     ] = "quick",
     seed: int = 0,
-    train_questions: int = 400,
-    evaluate_questions: int = 300,
+    train_questions: Annotated[int, typer.Option(min=8)] = 400,
+    evaluate_questions: Annotated[int, typer.Option(min=8)] = 300,
 ) -> None:
     """Build the miniature world alone and print where its models and questions are."""
     from jobs.miniature.world import build_world, models_of

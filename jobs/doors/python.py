@@ -3,8 +3,7 @@
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from cluster.errors import BadInput
 from cluster.extras import need_for_run
 from cluster.own_modules import FOLDERS, SAFE_PATH, keep_own_modules
 from cluster.storage import Place, is_uri
-from jobs.doors.results import check_resume, run_experiment
+from jobs.doors.results import check_resume, environment_kept, run_experiment
 from jobs.doors.run_directory import claim_run_directory
 from jobs.experiment.parsing import apply, load_experiment, parse_experiment
 from jobs.experiment.schema import Experiment
@@ -101,7 +100,7 @@ def run(
     if isinstance(experiment, str | Path):
         folders.append(Path(experiment).absolute().parent)
     directory = claim_run_directory(found)
-    with environment_kept():
+    with environment_kept(FOLDERS, SAFE_PATH):
         keep_own_modules(folders)
         os.environ[SAFE_PATH] = "1"  # no worker searches the current folder first
         run_experiment(found, directory, Terminal(quiet=not verbose), resume, retry_failed)
@@ -117,23 +116,13 @@ def _experiment_of(
         if overrides:
             raise BadInput("overrides of an Experiment", ", ".join(overrides), "none", "use model_copy")
         return given
+    if not isinstance(given, Mapping):
+        expected = "a file, a dictionary or an Experiment"
+        raise BadInput("no experiment", type(given).__name__, expected, "")
     tree = json.loads(json.dumps(dict(given), default=str))
     for override in overrides:
         apply(tree, override)
     return parse_experiment(tree)
-
-
-@contextmanager
-def environment_kept() -> Iterator[None]:
-    """Restore the environment variables that a run sets for its workers when the block ends."""
-    before = {name: os.environ.get(name) for name in (FOLDERS, SAFE_PATH)}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 def read_results(run: str | Path, runs: str = "runs") -> RunResults:

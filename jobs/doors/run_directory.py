@@ -1,5 +1,7 @@
 """A run's own directory. It belongs to the experiment that created it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
@@ -9,6 +11,8 @@ from cluster.errors import BadInput
 from cluster.storage import Place, local_copy
 from jobs.experiment.parsing import parse_experiment, read_tree, resolved
 from jobs.experiment.schema import Experiment
+
+SAVED = "experiment.yaml"
 
 
 def claim_run_directory(experiment: Experiment, suffix: str = "") -> Place:
@@ -20,7 +24,7 @@ def claim_run_directory(experiment: Experiment, suffix: str = "") -> Place:
     directory = Place(experiment.runs) / f"{experiment.name}{suffix}"
     if directory.is_local:
         check_out_folder(directory.path, option="runs")
-    saved = directory / "experiment.yaml"
+    saved = directory / SAVED
     mine = resolved(experiment)
     if saved.is_file():
         remedy = f"remove it and run again; the store keeps all finished work: {saved}"
@@ -44,6 +48,19 @@ def claim_run_directory(experiment: Experiment, suffix: str = "") -> Place:
         )
     saved.write_bytes(yaml.safe_dump(mine, sort_keys=False, allow_unicode=True).encode())
     return directory
+
+
+@contextmanager
+def given_back_if_refused(directory: Place) -> Iterator[None]:
+    """Free a run's name again if the run is refused before anything was made, such as for a wrong name in its
+    file: the corrected file is another experiment, and may take the name.
+    """
+    try:
+        yield
+    except BadInput:
+        if [place.name for place in directory.glob("*")] == [SAVED]:
+            (directory / SAVED).unlink()
+        raise
 
 
 def _with_defaults(tree: dict[str, Any]) -> dict[str, Any]:

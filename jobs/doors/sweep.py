@@ -9,7 +9,7 @@ import typer
 from cluster.errors import BadInput
 from jobs.doors.interruption import interruptible
 from jobs.doors.options import ExperimentFile, Limit, Overrides, load_with_options, with_options
-from jobs.doors.run_directory import claim_run_directory
+from jobs.doors.run_directory import claim_run_directory, given_back_if_refused
 from jobs.experiment.schema import Experiment
 from jobs.run.progress import Terminal
 from jobs.run.run import open_run
@@ -72,6 +72,7 @@ def _try_settings(
     directory, terminal = claim_run_directory(experiment, "-sweep"), Terminal()
     with (
         interruptible(terminal, directory),
+        given_back_if_refused(directory),
         open_run(experiment, directory, terminal, "make", resume) as run,
     ):
         prepare_shared(run, experiment, settings)

@@ -18,6 +18,7 @@ from jobs.files.trajectories import WhichTurns
 from jobs.report.ranking import write_ranking
 from jobs.results.ranking import Ranking, RankSettings, rank_answers
 from jobs.run.progress import Terminal
+from jobs.standalone.numbers import whole
 from jobs.standalone.readings import (
     MEASURES,
     Reading,
@@ -108,6 +109,10 @@ def rank(
     """
     check_cost("scas", scas_lambda)
     kin = kin_of(student, teacher_models or {}, chat_template)
+    if not isinstance(families or {}, Mapping):
+        raise BadInput("families are no dictionary", type(families).__name__, "teacher -> family", "")
+    draws, seed = whole("draws", draws), whole("seed", seed, 0)
+    max_length = whole("max_length", max_length, 1)
     settings = RankSettings(cost, scas_lambda, draws, seed, dict(families or {}), student_family, kin)
     check_rank(settings, method, None if student is None else measures)
     if student is None:
@@ -193,10 +198,9 @@ def check_rank(settings: RankSettings, method: str, measures: Sequence[str] | No
         check_method(method)
     if method == "function":
         raise BadInput("--method", method, "math, exact, numeric, choice or none", "verify the answers first")
-    if settings.draws < FEWEST_DRAWS:
+    if whole("--draws", settings.draws) < FEWEST_DRAWS:
         raise BadInput("--draws", settings.draws, f"{FEWEST_DRAWS} or more; 2000 is usual", "")
-    if settings.seed < 0:
-        raise BadInput("--seed", settings.seed, "0 or more", "")
+    whole("--seed", settings.seed, 0)
 
 
 @dataclass(frozen=True)

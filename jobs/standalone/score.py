@@ -17,6 +17,7 @@ from jobs.files.refusals import warn_of
 from jobs.files.trajectories import WHICH_TURNS, WhichTurns
 from jobs.run.progress import Terminal
 from jobs.stages.scorer import AnyScorer, beyond_line, score_rows, shards_of
+from jobs.standalone.numbers import number, whole
 from jobs.standalone.student import COMPATS, DTYPES, Student, device_of, open_student
 from selection.costs import COSTS_OF_STATISTICS, CostName, CostSettings, compute_cost
 from selection.scoring import STATISTIC_NAMES, Scorer
@@ -94,6 +95,7 @@ def score(
     if answers is None:
         raise BadInput("no answers", "", "lists beside the questions, or rows that hold both", "")
     check_turns(turns, cut)
+    max_length = whole("max_length", max_length, 1)
     found = read_given(questions, answers, turns)
     terminal = Terminal(quiet=not verbose)
     with open_student(student, chat_template, compat, dtype, device) as (model, renderer):
@@ -148,7 +150,7 @@ def check_cost(cost: str, scas_lambda: float = 0.5) -> None:
     if cost not in COSTS_OF_STATISTICS:
         remedy = "other costs need more than one forward pass: use them in an experiment"
         raise BadInput("not a cost of an answer's statistics", cost, ", ".join(COSTS_OF_STATISTICS), remedy)
-    if not 0 <= scas_lambda <= 1:
+    if not 0 <= number("--lambda", scas_lambda) <= 1:
         raise BadInput("--lambda is out of range", scas_lambda, "0 to 1", "")
 
 
@@ -230,6 +232,7 @@ def check_options(options: ScoreOptions) -> None:
     if options.address is not None and compat != "ours":
         raise BadInput("--address", f"with --compat {compat}", "--compat ours", "score in this process")
     check_cost("scas", options.scas_lambda)
+    whole("--max-length", options.max_length, 1)
     check_turns(options.turns, options.cut)
     device_of(options.device)
     if options.limit is not None and options.limit < 1:

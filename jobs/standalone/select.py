@@ -15,6 +15,7 @@ from jobs.files.layouts import SCORED_BY, read_scores
 from jobs.files.selections import Ranking, in_group, ranked, write_manifest, write_selection
 from jobs.files.values import is_no
 from jobs.run.progress import Terminal
+from jobs.standalone.numbers import number, whole
 from selection.costs import COSTS_OF_STATISTICS, CostSettings, compute_cost
 from selection.rules import RULES, RuleName, RuleSettings, WeightName, check_rule
 from selection.rules import choose as choose_by_rule
@@ -75,19 +76,25 @@ def choose(
         >>> tutelage.choose(pd.DataFrame(rows), "minimum")["teacher"].tolist()
         ['bob']
     """
+    if not isinstance(costs, pd.DataFrame):
+        got = type(costs).__name__
+        raise BadInput("costs are no table", got, "a DataFrame", "pandas.DataFrame(rows) makes one")
+    seed = whole("seed", seed, 0)
     settings = RuleSettings(
         name=_known_rule(rule),
-        groups=groups,
-        group=group,
-        k=k,
+        groups=whole("groups", groups),
+        group=whole("group", group),
+        k=whole("k", k),
         weights=weights,
         teacher=teacher,
-        temperature=temperature,
-        threshold=threshold,
-        threshold_quantile=threshold_quantile,
-        cap=cap,
+        temperature=number("temperature", temperature),
+        threshold=None if threshold is None else number("threshold", threshold),
+        threshold_quantile=None
+        if threshold_quantile is None
+        else number("threshold_quantile", threshold_quantile),
+        cap=None if cap is None else number("cap", cap),
         compat=compat,
-        most_questions=most_questions,
+        most_questions=None if most_questions is None else whole("most_questions", most_questions),
     )
     for name, own in READ_BY.items():
         given = getattr(settings, name)
@@ -95,6 +102,10 @@ def choose(
             raise BadInput(f"rule {rule} reads no {name}", given, f"rule {own}", f"leave out {name}")
     every = keyed(costs)
     right = every[every["verdict"] == "correct"] if "verdict" in every else every
+    if len(every) and not len(right):
+        got = ", ".join(sorted({repr(v) for v in every["verdict"]})[:4])
+        expected = "correct in one row at least, as tutelage.verify writes it"
+        raise BadInput("no verdict is correct", got, expected, "leave out the column to choose among all")
     pool = right.assign(_cost=cost_of(right, cost))
     pool = pool[np.isfinite(pool["_cost"])]
     if pool.empty:
@@ -103,13 +114,29 @@ def choose(
     twice = pool["answer_id"][pool["answer_id"].duplicated()]
     if len(twice):
         raise BadInput("an answer_id comes twice", twice.iloc[0], "one row an answer", "drop duplicates")
-    known = accuracy_of(every) if accuracy is None else dict(accuracy)
+    known = accuracy_of(every) if accuracy is None else _accuracies(accuracy)
     lacking = sorted(set(pool["teacher"]) - set(known)) if rule == "strongest" else []
     if lacking:
         expected = "a column verdict, or accuracy= of every teacher"
         raise BadInput("strongest knows no accuracy", ", ".join(lacking[:8]), expected, "")
     candidates = pool[list(KEYS)].assign(cost=pool["_cost"])
     return _with_columns(choose_by_rule(candidates, settings, seed, known), right, costs)
+
+
+def _accuracies(given: Mapping[str, float]) -> dict[str, float]:
+    """Each teacher's accuracy.
+
+    Raises:
+        BadInput: one is no number from 0 to 1. NaN comes from a mean over nothing.
+    """
+    if not isinstance(given, Mapping):
+        given = getattr(given, "to_dict", dict)()  # a Series
+    known = {str(teacher): number(f"accuracy of {teacher}", value) for teacher, value in given.items()}
+    odd = next((teacher for teacher, value in known.items() if not 0 <= value <= 1), None)
+    if odd is not None or not known:
+        got = "nothing" if odd is None else known[odd]
+        raise BadInput(f"accuracy of {odd or 'teachers'}", got, "a share, 0 to 1, of each teacher", "")
+    return known
 
 
 def _known_rule(rule: str) -> RuleName:
@@ -233,8 +260,8 @@ def select_from_files(options: SelectOptions) -> None:
     folder = options.out / f"{options.num_groups}_groups"
     group = folder / f"selected_group_{options.selected_group}.jsonl"
     write_selection(minimum, [own[0] for own in questions.values()], key)
-    for number in range(1, options.num_groups + 1):
-        write_selection(folder / f"group_{number}.jsonl", in_group(questions, number), key)
+    for place in range(1, options.num_groups + 1):
+        write_selection(folder / f"group_{place}.jsonl", in_group(questions, place), key)
     write_selection(group, drawn, key)
     write_manifest(folder, key, options.num_groups, options.selected_group, options.seed, questions)
     cheapest = [own[0] for own in questions.values()]

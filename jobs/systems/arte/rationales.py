@@ -2,12 +2,17 @@
 a teacher wrote.
 """
 
+import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
+from fractions import Fraction
 
+import numpy as np
 import pandas as pd
 
-from cluster.errors import BadInput
+from cluster.errors import BadInput, describe
 from cluster.own_modules import import_module
 from jobs.experiment.elicit import MAJORITY, TAGGED, Elicit
 from jobs.experiment.schema import Experiment
@@ -101,20 +106,47 @@ class Truth:
 
 
 def known_truth(elicit: Elicit, written: Written) -> dict[str, str]:
-    """The right results that need no vote, by question id: what the teacher wrote, or a function's."""
+    """The right results that need no vote, by question id: what the teacher wrote, or a function's.
+
+    Raises:
+        BadInput: the function raised, or gave what is no result, for every question.
+    """
     if elicit.truth == TAGGED:
         return {identity: tag for identity, tag in written.tagged.items() if tag}
     if elicit.truth == MAJORITY:
         return {}
-    check, found = load_truth(elicit.truth), {}
+    function, found, odd = load_truth(elicit.truth), dict[str, str](), list[str]()
     for identity, question in written.questions.items():
         try:
-            result = check(question.text)
-        except Exception:  # a user's function may raise anything on a text that a model wrote
+            result = result_of(function(question.text))
+        except Exception as error:  # a user's function may raise anything on a text that a model wrote
+            odd.append(describe(error))
             continue
-        if result is not None and str(result).strip():
-            found[identity] = str(result).strip()
+        if result:
+            found[identity] = result
+    if odd and len(odd) == len(written.questions):
+        raise BadInput(
+            "elicit.truth fails for every question",
+            odd[0],
+            "a result as text or number, or None",
+            elicit.truth,
+        )
     return found
+
+
+def result_of(told: object) -> str:
+    """A function's result as text. Empty if it knows none: None, NaN or an empty text.
+
+    Raises:
+        TypeError: it is neither a text nor a number.
+    """
+    if isinstance(told, np.generic):
+        told = told.item()
+    if told is None or told is pd.NA or (isinstance(told, float) and math.isnan(told)):
+        return ""
+    if isinstance(told, bool) or not isinstance(told, str | int | float | Fraction | Decimal):
+        raise TypeError(f"a result of type {type(told).__name__}, which is no text and no number")
+    return str(int(told) if isinstance(told, float) and told.is_integer() else told).strip()
 
 
 def truth_of(
@@ -168,12 +200,21 @@ def load_truth(path: str) -> Callable[[str], object]:
     module, _, name = path.partition(":")
     try:
         found = getattr(import_module(module), name, None)
-    except ImportError as error:
-        raise BadInput("elicit.truth cannot be imported", error, "a function module:name", "") from error
+    except (Exception, SystemExit) as error:  # a user's module may do anything while it is imported
+        what = f"{type(error).__name__}: {error}"
+        raise BadInput("elicit.truth cannot be imported", what, "a function module:name", path) from error
     if not callable(found):
         raise BadInput(
             f"elicit.truth names no function: {name} in {module}", "", "a function module:name", ""
         )
+    try:
+        inspect.signature(found).bind("a question")
+    except TypeError as error:
+        raise BadInput(
+            "elicit.truth cannot be called", f"{path}, {error}", "a function (text)", ""
+        ) from error
+    except ValueError:  # some functions written in C tell no parameters
+        pass
     return found  # type: ignore[no-any-return]
 
 
