@@ -3,7 +3,7 @@ let each system teach them on its arms.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from cluster.errors import BadInput
@@ -190,26 +190,38 @@ def check_engines(e: Experiment) -> None:
 
 
 def check_placement(run: Run, experiment: Experiment) -> None:
-    """Refuse before anything starts what a local run can never place; a cluster is asked when it is
-    connected.
+    """Refuse before anything starts what a local run can never place. A cluster is looked at when it is
+    connected, also before anything starts.
 
     Raises:
         NoRoom: with what was asked for and what there is.
     """
     e, room = experiment, run.host.room
-    if room is None or run.mode != "make":
+    if run.mode != "make":
+        return
+    if room is None:
+        run.host.check_when_up(lambda nodes: check_room(e, nodes))
         return
     if e.ray.num_cpus is not None:
         refuse_more_than_here(e.ray)
+    check_room(e, [Node(room)])
+
+
+def check_room(e: Experiment, nodes: Sequence[Node]) -> None:
+    """Refuse what these nodes can never place, the training too, which comes last.
+
+    Raises:
+        NoRoom: with what was asked for and what there is.
+    """
     wanted = {"the student": e.placement.needs}
     wanted |= {
         f"teacher {t.name}": t.needs for t in e.teachers if isinstance(t, ModelTeacher | ServerTeacher)
     }
     wanted |= {f"the engine of student {s.name}": s.server.needs_for(s.path) for s in e.students if s.server}
     for name, needs in wanted.items():
-        check_fits(name, needs, [Node(room)])
+        check_fits(name, needs, nodes)
     workers = e.placement.train_workers * e.placement.train_lanes
-    check_train_room(workers, e.placement.train_needs, [Node(room)])
+    check_train_room(workers, e.placement.train_needs, nodes)
 
 
 def with_solution(question: Question, field: str, keeps_row: bool) -> Question:

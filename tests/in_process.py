@@ -104,6 +104,9 @@ class InProcess:
         self.room = room or ROOM
         self.trained: list[str] = []
 
+    def check_when_up(self, check: Callable[[Sequence[Node]], None]) -> None:
+        check(self.cluster.nodes)
+
     def train(
         self,
         jobs: Sequence[TrainJob],

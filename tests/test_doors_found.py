@@ -1,5 +1,7 @@
 """Doors as a reviewer tried them: a check that is edited, a file that is corrected, odd values, threads."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,8 +11,16 @@ import pandas as pd
 import pytest
 
 import tutelage as front
-from cluster.errors import BadInput
+from cluster.errors import BadInput, NoRoom
 from cluster.own_modules import FOLDERS
+from cluster.placement import Node
+from cluster.session import Cluster
+from cluster.storage import Place
+from jobs.experiment.parsing import parse_experiment
+from jobs.pipeline import check_placement
+from jobs.run import host as host_module
+from jobs.run.progress import Terminal
+from jobs.run.run import open_run
 from jobs.systems.arte.rationales import known_truth, load_truth
 from tests.runs import tutelage, write_experiment
 
@@ -188,3 +198,22 @@ def test_a_truth_whose_module_ends_or_breaks_is_refused_in_one_line(
         (tmp_path / f"own_broken{k}.py").write_text(text)
         with pytest.raises(BadInput, match=r"elicit\.truth cannot be imported"):
             load_truth(f"own_broken{k}:truth")
+
+
+def test_a_cluster_without_room_for_the_training_is_told_before_anything_is_paid(
+    small_world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Questions were asked and answers scored, and then the train worker could never be placed."""
+    small = {"CPU": 2.0, "GPU": 0.0}
+
+    @contextmanager
+    def connected(*_: object) -> Iterator[Cluster]:
+        yield Cluster(small, (Node(small),), "")
+
+    monkeypatch.setattr(host_module, "connect", connected)
+    placed = {"ray": {"address": "ray.example:6379"}, "placement": {"train": {"num_cpus": 3}}}
+    e = parse_experiment(small_world | placed)
+    with open_run(e, Place(str(tmp_path / "run")), Terminal(quiet=True)) as run:
+        check_placement(run, e)
+        with pytest.raises(NoRoom, match="train workers cannot be placed"):
+            _ = run.host.pool

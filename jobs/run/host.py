@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cluster.hosts import RayHosts
+from cluster.placement import Node
 from cluster.pool import ActorPool
 from cluster.session import Cluster, RaySettings, connect, count_gpus
 from cluster.storage import Place
@@ -32,6 +33,9 @@ class Host(Protocol):
     @property
     def room(self) -> dict[str, float] | None:
         """Resources of a local run, known before anything starts; None when they are a cluster's."""
+
+    def check_when_up(self, check: Callable[[Sequence[Node]], None]) -> None:
+        """Look at the nodes of a cluster as soon as it is connected."""
 
     def train(
         self,
@@ -68,6 +72,7 @@ class RayHost:
         self._exits = ExitStack()
         self._cluster: Cluster | None = None
         self._pool: ActorPool | None = None
+        self._check: Callable[[Sequence[Node]], None] | None = None
 
     @property
     def is_started(self) -> bool:
@@ -84,6 +89,8 @@ class RayHost:
             logs = f"its log: {self.log_file}; workers' logs: {self._cluster.log_directory}"
             page = f"; dashboard: {self._cluster.dashboard}" if self._cluster.dashboard else ""
             self.say(f"Ray is up with {size}{page}; {logs}")
+            if self._check is not None and not self._cluster.grows:
+                self._check(self._cluster.nodes)
         return self._cluster
 
     @property
@@ -96,6 +103,14 @@ class RayHost:
             )
             self._pool = self._exits.enter_context(pool)
         return self._pool
+
+    def check_when_up(self, check: Callable[[Sequence[Node]], None]) -> None:
+        """Look at the nodes of a cluster as soon as it is connected, before anything is placed on it. Not at
+        those of a cluster that grows.
+        """
+        self._check = check
+        if self._cluster is not None and not self._cluster.grows:
+            check(self._cluster.nodes)
 
     @property
     def room(self) -> dict[str, float] | None:
