@@ -21,6 +21,10 @@ def check_out_file(out: Path, read: Iterable[str | Path] = (), option: str = "--
     Raises:
         BadInput: with what is there.
     """
+    if str(out) == "-":
+        raise BadInput(
+            f"{option} is no file", out, "a file to write", "nothing is written to standard output"
+        )
     _refuse_unwritable(out, option)
     if out.is_dir():
         raise BadInput(f"{option} is a directory", out, "a file to write", "add a file's name")

@@ -1,5 +1,6 @@
 """Doors as a reviewer tried them: a check that is edited, a file that is corrected, odd values, threads."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -217,3 +218,21 @@ def test_a_cluster_without_room_for_the_training_is_told_before_anything_is_paid
         check_placement(run, e)
         with pytest.raises(NoRoom, match="train workers cannot be placed"):
             _ = run.host.pool
+
+
+def test_scores_of_a_teacher_that_was_left_out_are_told_of(tiny_model: Path, tmp_path: Path) -> None:
+    answers, out = tmp_path / "answers", tmp_path / "scores"
+    answers.mkdir()
+    for name in ("ann", "bob"):
+        rows = [{"id": f"q{k}", "question": f"{k} + 1?", "answer": f"A: {k + 1}"} for k in range(2)]
+        (answers / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first = tutelage("score", "--student", tiny_model, "--answers", answers, "--out", out)
+    assert "not scored now" not in first.stdout
+    (answers / "bob.jsonl").unlink()
+    again = tutelage("score", "--student", tiny_model, "--answers", answers, "--out", out)
+    assert again.returncode == 0, again.stderr
+    assert "beware: bob" in again.stdout
+    assert "not scored now" in again.stdout
+    dash = tutelage("verify", "--answers", answers / "ann.jsonl", "--out", "-")
+    assert dash.returncode == 2
+    assert "--out is no file" in dash.stderr

@@ -202,7 +202,13 @@ def score_files(options: ScoreOptions) -> None:
     is_any = (scores["state"] == "scored").any()
     settings = CostSettings("scas", options.scas_lambda)
     # earlier scores stay where there are none to write
+    there = set(options.out.glob("*.jsonl"))
     paths = write_scores(scores, found, settings, options.out, options.student) if is_any else []
+    if left := sorted(path.name for path in there - set(paths)):
+        told = (
+            f"{', '.join(left[:4])}: not scored now, and a selection from {options.out} would take them too"
+        )
+        terminal.say(f"beware: {told}")
     states = ", ".join(f"{n:,} {s}" for s, n in scores["state"].value_counts().items())
     terminal.say(f"{states}; wrote {', '.join(str(p) for p in paths) or 'nothing'}")
     if line := beyond_line(scores["reason"]):
