@@ -38,7 +38,7 @@ def drawn_means(values: pd.DataFrame, teachers: list[str], draws: int, seed: int
     rng, found = np.random.default_rng(seed), np.empty((draws, len(teachers)))
     for b in range(draws):
         s, q = rng.integers(len(seeds), size=len(seeds)), rng.integers(len(questions), size=len(questions))
-        found[b] = each[:, s][:, :, q].mean(axis=(1, 2))
+        found[b] = np.nanmean(each[:, s][:, :, q], axis=(1, 2))  # some questions could not be judged
     return found
 
 

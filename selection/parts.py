@@ -24,6 +24,9 @@ def parts_of(text: str, pattern: re.Pattern[str]) -> list[tuple[int, int]]:
     return sorted((begin, end) for begin, end in found if end > begin)
 
 
+VERSION = 2  # of what is matched: 1 took the token that ends a turn as part of the text
+
+
 class Parts:
     """Computes the statistics of those tokens of an answer that hold a character of one of its parts. Tokens
     of the answer that hold none are context: the student reads them, and they do not count.
@@ -44,11 +47,18 @@ class Parts:
         return [none if row is None else next(found) for row in own]
 
     def narrowed(self, row: Rendered) -> Rendered | None:
-        """An answer of which only these tokens count. None if there are none."""
-        pieces = self.tokenizer.convert_ids_to_tokens(list(row.ids[row.prompt_length : row.answer_end]))
-        texts = texts_of(pieces, self.is_byte_level)
-        parts = parts_of("".join(texts), self.pattern)
-        spans, at = list[tuple[int, int]](), 0
+        """An answer of which only these tokens count. None if there are none. What a template writes around
+        the answer, such as the token that ends the turn, is not part of the text that is matched: `$` is its
+        end.
+        """
+        ids = list(row.ids[row.prompt_length : row.answer_end])
+        pieces = self.tokenizer.convert_ids_to_tokens(ids)
+        special = set(self.scorer.special_ids.tolist())
+        read = zip(ids, texts_of(pieces, self.is_byte_level), strict=True)
+        texts = ["" if i in special else text for i, text in read]
+        whole = "".join(texts)
+        parts, at = parts_of(whole.strip(), self.pattern), len(whole.lstrip()) - len(whole)
+        spans = list[tuple[int, int]]()
         for place, text in enumerate(texts, row.prompt_length):
             begin, at = at, at + len(text)
             if any(begin < end and at > start for start, end in parts):

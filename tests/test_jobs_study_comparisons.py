@@ -312,7 +312,8 @@ def test_a_path_that_cannot_be_judged_has_no_interval_and_ends_nothing(metric: s
     assert (table.loc[is_hit, "called"] == "cannot tell").all()
     assert table.loc[~is_hit, ["low", "high", "p_corrected"]].notna().all(axis=None)
     assert len(found["contrasts"])
-    (line,) = unjudged_lines([values])
+    some, line = unjudged_lines([values])
+    assert some == "1 of 40 questions could not be judged of a-low scas: they count for nothing"
     assert line.startswith("no question could be judged of a-low only u under every seed")
     assert np.isnan(interval_of(values, ("a-low", "only u"), pool_of([values])).value)
 

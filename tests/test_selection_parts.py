@@ -51,6 +51,14 @@ def test_a_pattern_of_everything_is_the_loss_of_the_whole_answer(tiny_model: Pat
     assert found == whole
 
 
+@pytest.mark.parametrize("pattern", [r"\((.+)\)|^(-?[\d.]+)$", r"\A-?\d+\Z", r"(?m)^.+$"])
+def test_the_end_of_the_text_is_the_end_of_the_answer(tiny_model: Path, pattern: str) -> None:
+    """`$` came after the token that ends a turn, so references that are a number were left out."""
+    (found,), renderer, model = scored(tiny_model, pattern, ["114"])
+    (whole,) = Scorer(model, renderer.special_ids).score([renderer.conversation("How much?", "114")])
+    assert found == whole
+
+
 def test_an_answer_without_a_part_fails_alone(tiny_model: Path) -> None:
     none, found = scored(tiny_model, RESULTS, ["No result.", ANSWER])[0]
     assert isinstance(none, EmptySpan)

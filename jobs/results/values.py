@@ -181,8 +181,21 @@ def hindsight(
 
 
 def unjudged_lines(every: Sequence[Values]) -> list[str]:
-    """Of paths that have no value, because no question could be judged under every seed, by name."""
-    return [
+    """Of paths that have no value, because no question could be judged under every seed, by name; and of how
+    many questions the others lack.
+    """
+    lacking = dict[int, list[str]]()
+    for values in every:
+        for path in values.paths:
+            known = values.known(path)
+            if known.any() and not known.all():
+                lacking.setdefault(int((~known).sum()), []).append(" ".join(path))
+    some = []
+    for count, names in lacking.items():
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        told = f"{count:,} of {len(every[0].questions):,} questions could not be judged of"
+        some.append(f"{told} {', '.join(names[:4])}{more}: they count for nothing")
+    return some + [
         f"no question could be judged of {student} {arm} under every seed: it has no value, no "
         "interval and no comparison (references too long for score.max_length, or a judge that failed, which "
         "--retry-failed asks again)"

@@ -30,6 +30,7 @@ from jobs.stages.score import Scores, owner_of, statistics_wanted
 from jobs.stages.scorer import key_of
 from jobs.stages.states import ModelState
 from jobs.stages.train import bring_back
+from selection.parts import VERSION as PARTS_VERSION
 from selection.parts import parts_of
 
 VERSION = 2
@@ -55,7 +56,7 @@ class Judging:
         """What results depend on besides the student and the questions."""
         e = self.evaluate
         if e.metric == "loss":
-            parts = {} if e.loss_on is None else {"loss_on": e.loss_on}
+            parts = {} if e.loss_on is None else {"loss_on": [PARTS_VERSION, e.loss_on]}
             return {"metric": "loss", "max_length": self.score.max_length, **parts}
         verify = verify_config(self.checks)
         draw = self.draw.identity()

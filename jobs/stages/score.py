@@ -25,6 +25,7 @@ from jobs.stages.questions import read_slice
 from jobs.stages.scorer import BEYOND, NAMED, STATISTIC_COLUMNS, TOLD, ScoreHandler, key_of
 from jobs.stages.states import ModelState
 from jobs.stages.train import bring_back
+from selection.parts import VERSION as PARTS_VERSION
 
 VERSION = 1
 
@@ -169,8 +170,12 @@ def owner_of(student: ModelState, settings: Score, parts: str | None = None) -> 
     """The owner of these statistics: the weights, the rendering, the layer that is read, the longest row, and
     the pattern of the parts that count.
     """
-    read = {"target_layer": settings.target_layer, "max_length": settings.max_length, "cut": settings.cut}
-    read |= {"parts": parts}
+    read: dict[str, Any] = {
+        "target_layer": settings.target_layer,
+        "max_length": settings.max_length,
+        "cut": settings.cut,
+    }
+    read |= {"parts": None if parts is None else [PARTS_VERSION, parts]}
     usual = {"target_layer": None, "max_length": 4096, "cut": False, "parts": None}
     identity = {"student": student.id, "rendering": student.rendering, **unusual(read, usual)}
     return Owner("statistics", VERSION, identity, {"name": student.name, **student.about, **read})
