@@ -2,12 +2,16 @@
 
 import io
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from jobs.results.values import interval_of, pool_of, values_from
+from jobs.study.published import compared_again
 from selection.ranking import Matched, agreement_table
+from training.evaluation import Interval
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 # by the word of the page and the column of the study's table
@@ -80,3 +84,33 @@ def write() -> None:
             own = kept[(kept["cost"] == name) & (kept["teachers"] == which)]["tau"]
             cells.append(f"{own.mean():+.2f} ({own.min():+.2f} to {own.max():+.2f})")
         print(f"| {name} | {' | '.join(cells)} |")
+
+
+TRACES = {"rows": "accuracy", "tokens": "accuracy", "rows-calls": "loss", "tokens-calls": "loss"}
+
+
+def told(interval: Interval, metric: str) -> str:
+    """A mean as the page has it: per cent, or nats a token."""
+    if metric == "accuracy":
+        return f"{100 * interval.value:.1f} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+    return f"{-interval.value:.2f} ({-interval.high:.2f} to {-interval.low:.2f})"
+
+
+def test_the_table_of_agents_teachers_and_what_is_said_of_it_follow_from_the_published_values() -> None:
+    page = (DOCS / "ranking.md").read_text()
+    cells, worse = defaultdict[str, list[str]](list), {}
+    for part, metric in TRACES.items():
+        file = DOCS / "ranking" / f"traces-{part}.parquet"
+        rows = pd.read_parquet(file)
+        texts = dict.fromkeys(("student", "arm", "question", "family"), object)
+        values = values_from(rows.astype(texts), metric)
+        pool = pool_of([values])
+        for teacher in ("brief", "planned", "reasoned", "wordy"):
+            cells[teacher].append(told(interval_of(values, ("smol", f"only {teacher}"), pool), metric))
+        found = compared_again(file)["comparisons"].set_index(["arm", "against"])
+        others = [found.loc[(f"only {t}", "only brief")] for t in ("planned", "reasoned", "wordy")]
+        worse[part] = [row["p_corrected"] < 0.05 and row["difference"] < 0 for row in others]
+    for teacher, own in cells.items():
+        (line,) = (line for line in page.splitlines() if line.startswith(f"| {teacher} | "))
+        assert [cell.strip() for cell in line.split("|")[4:8]] == own
+    assert worse == {"rows": [False] * 3} | {name: [True] * 3 for name in TRACES if name != "rows"}

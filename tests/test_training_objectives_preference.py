@@ -128,6 +128,39 @@ def test_the_optimum_over_a_table_of_texts() -> None:
     assert loss().item() == pytest.approx(0.509913, abs=1e-6)
 
 
+@pytest.mark.parametrize(("kept", "rows"), [(2**30, 5), (0, 5), (2**30, 64), (0, 64)])
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_log_probabilities_of_a_trained_head_have_the_gradients_of_the_plain_way(
+    kept: int, rows: int, has_bias: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against `log_softmax` in float64: of the logits kept and of those computed again, in any chunks."""
+    model = tiny_model_of("llama").to(dtype)
+    own = model.get_output_embeddings()
+    g = torch.Generator().manual_seed(0)
+    if has_bias:
+        own.bias = torch.nn.Parameter(torch.randn(own.weight.shape[0], generator=g).to(dtype))
+    head = Head(model, own.weight.shape[0])
+    monkeypatch.setitem(chunked.CHUNK_BYTES, "cpu", 4 * head.size * rows)
+    monkeypatch.setitem(chunked.KEPT_BYTES, "cpu", kept)
+    hidden = torch.randn(37, own.weight.shape[1], generator=g).to(dtype).requires_grad_(True)
+    labels = torch.randint(0, head.size, (37,), generator=g)
+    scale = torch.randn(37, generator=g)
+    found = chunked_logprobs(head, hidden, labels)
+    (found * scale).sum().backward()
+    leaves = [hidden, own.weight, *([own.bias] if has_bias else [])]
+    exact = [leaf.detach().double().requires_grad_(True) for leaf in leaves]
+    logits = torch.nn.functional.linear(*exact)
+    want = torch.log_softmax(logits, 1).gather(1, labels[:, None])[:, 0]
+    (want * scale).sum().backward()
+    near = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.05}
+    torch.testing.assert_close(found.double(), want, **near)
+    for leaf, other in zip(leaves, exact, strict=True):
+        assert leaf.grad is not None
+        assert leaf.grad.dtype == dtype
+        torch.testing.assert_close(leaf.grad.double(), other.grad, **near)
+
+
 @pytest.mark.parametrize("trains_head", [False, True])
 def test_log_probabilities_in_chunks_are_the_plain_ones_with_their_gradients(
     trains_head: bool, monkeypatch: pytest.MonkeyPatch

@@ -108,6 +108,13 @@ def scaled(model: Any, logits_NV: torch.Tensor) -> torch.Tensor:
     return logits_NV if cap is None else torch.tanh(logits_NV / cap) * cap
 
 
+def is_scaled(model: Any) -> bool:
+    """Whether `scaled` may change logits."""
+    config = model.config.get_text_config()
+    names = ("logit_scale", "logits_scaling", "final_logit_softcapping")
+    return any(getattr(config, name, None) is not None for name in names)
+
+
 @contextmanager
 def _answering(module: Any, output: Any) -> Iterator[None]:
     """Make a module return this output during the block."""

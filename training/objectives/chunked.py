@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from cluster.models.vocabulary import Head, scaled
+from cluster.models.vocabulary import Head, is_scaled, scaled
 
 # Takes float32 logits [n, V] of some of the N tokens and the slice of these tokens. Returns the sum of their
 # losses.
@@ -19,6 +20,7 @@ ChunkLoss = Callable[[torch.Tensor, slice], torch.Tensor]
 ChunkValues = Callable[[torch.Tensor, slice], torch.Tensor]
 # of float32 logits that exist at once; their gradients need as much again
 CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**29}
+KEPT_BYTES = {"cpu": 2**30, "cuda": 2**31}  # of logits that wait for the backward pass
 
 
 def chunked_loss(head: Head, hidden_ND: torch.Tensor, loss_of: ChunkLoss, blocks: int = 1) -> torch.Tensor:
@@ -55,7 +57,20 @@ def chunked_loss(head: Head, hidden_ND: torch.Tensor, loss_of: ChunkLoss, blocks
 
 
 def chunked_logprobs(head: Head, hidden_ND: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
-    """The log-probability of each label, natural log, float32 [N], as `chunked_values`."""
+    """The log-probability of each label, natural log, float32 [N], as `chunked_values`.
+
+    If the projection is one plain matrix that is trained, its logits are kept for the backward pass as long
+    as they are few (`KEPT_BYTES`), and computed again chunk by chunk otherwise.
+    """
+    weight = head.weight
+    is_plain = head.is_one_matrix and not is_scaled(head.model) and not hasattr(weight, "ds_id")
+    if is_plain and weight.requires_grad and torch.is_grad_enabled():
+        kind = hidden_ND.device.type
+        rows = max(1, CHUNK_BYTES.get(kind, CHUNK_BYTES["cuda"]) // (4 * head.size))
+        size = len(hidden_ND) * head.size * hidden_ND.element_size()
+        keeps = size <= KEPT_BYTES.get(kind, KEPT_BYTES["cuda"])
+        given = (hidden_ND, weight, head.model.get_output_embeddings().bias, labels_N, rows, keeps)
+        return _OneMatrixLogprobs.apply(*given)  # type: ignore[no-any-return,no-untyped-call]
 
     def of(logits: torch.Tensor, part: slice) -> torch.Tensor:
         return -torch.nn.functional.cross_entropy(logits, labels_N[part], reduction="none").unsqueeze(1)
@@ -98,6 +113,61 @@ def chunked_values(
 
         found.append(checkpoint(piece, hidden_ND[part], use_reentrant=False))
     return torch.cat(found)
+
+
+class _OneMatrixLogprobs(torch.autograd.Function):
+    """Log-probabilities of labels through a plain matrix that is trained. The gradient of a token's logits is
+    that of the label less the softmax, times what its log-probability is worth. It takes the logits' place.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        hidden_ND: torch.Tensor,
+        weight_VD: torch.Tensor,
+        bias_V: torch.Tensor | None,
+        labels_N: torch.Tensor,
+        rows: int,
+        keeps: bool,
+    ) -> torch.Tensor:
+        found_N = torch.empty(len(hidden_ND), dtype=torch.float32, device=hidden_ND.device)
+        total_N, kept = torch.empty_like(found_N), list[torch.Tensor]()
+        for start in range(0, len(hidden_ND), rows):
+            part = slice(start, min(start + rows, len(hidden_ND)))
+            logits = torch.nn.functional.linear(hidden_ND[part], weight_VD, bias_V)
+            read = logits.float()
+            total_N[part] = torch.logsumexp(read, 1)
+            found_N[part] = read.gather(1, labels_N[part, None])[:, 0] - total_N[part]
+            if keeps:
+                kept.append(logits)
+        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, labels_N, total_N)
+        ctx.kept, ctx.rows = kept, rows
+        return found_N
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *outputs: torch.Tensor) -> tuple[Any, ...]:
+        (worth_N,) = outputs
+        hidden_ND, weight_VD, bias_V, labels_N, total_N = ctx.saved_tensors
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        hidden_grad = torch.empty_like(hidden_ND) if wants_hidden else None
+        weight_grad = torch.zeros_like(weight_VD, dtype=torch.float32) if wants_weight else None
+        bias_grad = torch.zeros_like(bias_V, dtype=torch.float32) if wants_bias else None
+        kept, ctx.kept = ctx.kept[::-1], []
+        for start in range(0, len(hidden_ND), ctx.rows):
+            part = slice(start, min(start + ctx.rows, len(hidden_ND)))
+            logits = kept.pop() if kept else torch.nn.functional.linear(hidden_ND[part], weight_VD, bias_V)
+            grad = logits.float().sub_(total_N[part, None]).exp_().mul_(-worth_N[part, None])
+            grad.scatter_add_(1, labels_N[part, None], worth_N[part, None].to(grad.dtype))
+            if hidden_grad is not None:
+                torch.mm(grad.to(weight_VD.dtype), weight_VD, out=hidden_grad[part])
+            if weight_grad is not None:
+                weight_grad.addmm_(grad.t(), hidden_ND[part].float())
+            if bias_grad is not None:
+                bias_grad += grad.sum(0)
+        weight_grad = None if weight_grad is None else weight_grad.to(weight_VD.dtype)
+        bias_grad = None if bias_grad is None or bias_V is None else bias_grad.to(bias_V.dtype)
+        return hidden_grad, weight_grad, bias_grad, None, None, None
 
 
 class _FixedMatrixValues(torch.autograd.Function):
