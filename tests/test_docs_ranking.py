@@ -28,6 +28,7 @@ COSTS = {
     "the teacher's own accuracy": "accuracy",
     "the student's own language": "language",
 }
+AGENTS = "## Teachers of agents"
 KINDS = ("all", "without filler", "strong")
 COLUMNS = ["student", "teachers", "cost", "tau", "low_teachers", "high_teachers"]
 
@@ -63,6 +64,7 @@ def test_the_published_agreement_with_truth_follows_from_the_study() -> None:
 def test_the_pages_table_is_that_of_the_published_agreement() -> None:
     kept = pd.read_csv(DOCS / "ranking" / "truth.csv")
     text = (DOCS / "ranking.md").read_text(encoding="utf-8")
+    text = text.partition(AGENTS)[0]
     shown = re.findall(r"^\| ([\w' ]+?) \| (.+?) \| (.+?) \| (.+?) \|$", text, re.M)
     rows = {name: cells for name, *cells in shown if name in COSTS}
     assert set(rows) == set(COSTS)
@@ -84,6 +86,22 @@ def write() -> None:
             own = kept[(kept["cost"] == name) & (kept["teachers"] == which)]["tau"]
             cells.append(f"{own.mean():+.2f} ({own.min():+.2f} to {own.max():+.2f})")
         print(f"| {name} | {' | '.join(cells)} |")
+
+
+def test_the_costs_orders_of_agents_teachers_are_those_of_the_published_table() -> None:
+    kept = pd.read_csv(DOCS / "ranking" / "traces-truth.csv").set_index(["part", "cost"])
+    text = (DOCS / "ranking.md").read_text(encoding="utf-8").partition(AGENTS)[2]
+    shown = re.findall(r"^\| ([\w, ]+?) \| (\S+ \(.+?) \| (.+?) \| (.+?) \|$", text, re.M)
+    assert len(shown) == 7
+    for names, *cells in shown:
+        for name in names.split(", "):
+            cost = {"mean loss": "naturalness"}.get(name, name.replace(" ", "_"))
+            for parts, cell in zip(
+                (["rows-calls"], ["tokens-calls"], ["rows", "tokens"]), cells, strict=True
+            ):
+                for part in parts:
+                    own = kept.loc[(part, cost)]
+                    assert cell == f"{own['tau']:.2f} ({own['low']:.2f} to {own['high']:.2f})", (part, name)
 
 
 TRACES = {"rows": "accuracy", "tokens": "accuracy", "rows-calls": "loss", "tokens-calls": "loss"}
