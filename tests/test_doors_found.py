@@ -81,7 +81,7 @@ def costs() -> pd.DataFrame:
         ({"rule": "top_k", "k": "1"}, "k is no whole number"),
         ({"rule": "top_k", "k": True}, "k is no whole number"),
         ({"rule": "random", "seed": None}, "seed is no whole number"),
-        ({"rule": "random", "seed": -1}, "seed is out of range"),
+        ({"rule": "random", "seed": -1}, "seed; got -1"),
         ({"rule": "minimum", "threshold": "0.5"}, "threshold is no number"),
     ],
 )

@@ -19,8 +19,8 @@ def whole(name: str, value: Any, least: int | None = None) -> int:
     is_whole = _is_number(value) and math.isfinite(value) and value == int(value)
     if not is_whole or (least is not None and value < least):
         bound = "" if least is None else f", {least} or more"
-        raise BadInput(f"{name} is out of range" if is_whole else f"{name} is no whole number",
-                       _shown(value), f"a whole number{bound}", "")  # fmt: skip
+        what = name if is_whole else f"{name} is no whole number"
+        raise BadInput(what, _shown(value), f"a whole number{bound}", "")
     return int(value)
 
 
@@ -43,4 +43,4 @@ def _is_number(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return f"{type(value).__name__} {str(value)[:40]!r}"
+    return str(value) if _is_number(value) else f"{type(value).__name__} {str(value)[:40]!r}"
