@@ -115,6 +115,23 @@ def chunked_values(
     return torch.cat(found)
 
 
+def _add(
+    grad_nV: torch.Tensor,
+    hidden_ND: torch.Tensor,
+    weight_VD: torch.Tensor,
+    part: slice,
+    wanted: tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None],
+) -> None:
+    """Add what a chunk's gradient of logits gives to the gradients of hidden states, matrix and bias."""
+    hidden, weight, bias = wanted
+    if hidden is not None:
+        torch.mm(grad_nV.to(weight_VD.dtype), weight_VD, out=hidden[part])
+    if weight is not None:
+        weight.addmm_(grad_nV.float().t(), hidden_ND[part].float())
+    if bias is not None:
+        bias += grad_nV.float().sum(0)
+
+
 class _OneMatrixLogprobs(torch.autograd.Function):
     """Log-probabilities of labels through a plain matrix that is trained. The gradient of a token's logits is
     that of the label less the softmax, times what its log-probability is worth. It takes the logits' place.
@@ -159,12 +176,7 @@ class _OneMatrixLogprobs(torch.autograd.Function):
             logits = kept.pop() if kept else torch.nn.functional.linear(hidden_ND[part], weight_VD, bias_V)
             grad = logits.float().sub_(total_N[part, None]).exp_().mul_(-worth_N[part, None])
             grad.scatter_add_(1, labels_N[part, None], worth_N[part, None].to(grad.dtype))
-            if hidden_grad is not None:
-                torch.mm(grad.to(weight_VD.dtype), weight_VD, out=hidden_grad[part])
-            if weight_grad is not None:
-                weight_grad.addmm_(grad.t(), hidden_ND[part].float())
-            if bias_grad is not None:
-                bias_grad += grad.sum(0)
+            _add(grad, hidden_ND, weight_VD, part, (hidden_grad, weight_grad, bias_grad))
         weight_grad = None if weight_grad is None else weight_grad.to(weight_VD.dtype)
         bias_grad = None if bias_grad is None or bias_V is None else bias_grad.to(bias_V.dtype)
         return hidden_grad, weight_grad, bias_grad, None, None, None
@@ -239,12 +251,7 @@ class _OneMatrixLoss(torch.autograd.Function):
             if not any(wanted):
                 continue
             (grad,) = torch.autograd.grad(loss, logits)
-            if hidden_grad is not None:
-                torch.mm(grad, weight_VD, out=hidden_grad[part])
-            if weight_grad is not None:
-                weight_grad.addmm_(grad.float().t(), hidden_ND[part].float())
-            if bias_grad is not None:
-                bias_grad += grad.float().sum(0)
+            _add(grad, hidden_ND, weight_VD, part, (hidden_grad, weight_grad, bias_grad))
         ctx.gradients = hidden_grad, weight_grad, bias_grad
         ctx.dtypes = weight_VD.dtype, None if bias_V is None else bias_V.dtype
         return total.float()
