@@ -7,6 +7,7 @@ architectures run in `make test` (half of them where it takes longest), all of t
 
 import math
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +17,14 @@ from cluster.errors import BadInput
 from cluster.models.proof import SAMPLING, SCORING, TRAINING, Proof, prove
 from cluster.models.rendering import Rendered
 from cluster.models.sampling import Completion, Sampling, sample
+from cluster.storage import Place
 from selection.layers import Layer
 from selection.scoring import Scorer, Statistics
 from tests.architectures import LEFT_OUT, POSITIONS, VOCABULARY, model_types, tiny_model
-from training.batches import Layout, collate, deal
-from training.data import Example
+from training.batches import Layout, MicroBatch, collate, deal, deal_groups
+from training.data import TREES, Example, Examples, write_examples
 from training.objectives.cross_entropy import weighted_cross_entropy
+from training.objectives.objective import trees_of
 
 # Plain, windows, soft caps, experts, latent attention, recurrent states, alibi, learned positions, chunks,
 # sinks, no cache of keys, a head of its own.
@@ -133,15 +136,56 @@ def test_a_steps_loss_and_gradient_are_the_sum_of_each_examples_own(kind: str) -
     ]
     rows[4] = replace(rows[4], gaps=((14, 19), (22, 23)))  # an answer of three turns
     shares = deal(range(len(rows)), [e.length for e in rows], 2, 60, layout)
-    total, losses = 0.0, []
+    losses = []
     for batch in (collate(rows_of, rows) for share in shares for rows_of in share if rows_of):
-        given: dict[str, Any] = {**batch.inputs(layout), "labels": batch.labels, "weights": batch.weights}
-        tensors = {name: torch.tensor(value) for name, value in given.items()}
+        loss, _ = weighted_cross_entropy(proof.head, None, tensors_of(batch, layout))
+        loss.backward()
+        losses.append(float(loss.detach()))
+    compare_with_each_alone(model, rows, sum(losses))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_examples_that_share_their_beginning_learn_as_each_alone(kind: str, tmp_path: Path) -> None:
+    model, proof = built(kind, (*TRAINING, "shared prompts"))
+    if proof is None or not proof.allows("shared prompts"):
+        assert proof is None or "its own copy of the prompt" in proof.lines["shared prompts"]
+        return
+    prompts = texts([14, 31, 2], 8)
+    rows = [
+        Example((*prompts[g], *answer), len(prompts[g]), len(prompts[g]) + len(answer), 1.0 + k % 2, g)
+        for k, (g, answer) in enumerate(zip((0, 0, 1, 1, 1, 2), texts([9, 33, 5, 17, 1, 12], 9), strict=True))
+    ]
+    write_examples(Place(str(tmp_path / "e.arrow")), rows)
+    examples = Examples(Place(str(tmp_path / "e.arrow")))
+    assert examples.shared_lengths.tolist() == [14 + 42 + 1, 31 + 23 + 2, 14]
+    (share,) = deal_groups([0, 1, 2], examples, 1, 80, "shared")
+    assert len(share) == 2
+    losses = []
+    for batch in (collate(rows_of, examples, examples.common) for rows_of in share):
+        tensors = tensors_of(batch, "shared") | {TREES: trees_of(batch)}
         loss, _ = weighted_cross_entropy(proof.head, None, tensors)
         loss.backward()
         losses.append(float(loss.detach()))
+    compare_with_each_alone(model, rows, sum(losses))
+
+
+def test_dropout_in_attention_keeps_each_its_own_copy_of_the_prompt() -> None:
+    """The shared way has no dropout in it. Scoring, where there is none, shares all the same."""
+    proof = prove(tiny_model("llama", attention_dropout=0.1), ("sharing", "shared prompts"))
+    assert set(proof.lines) == {"shared prompts"}
+    assert "dropout" in proof.lines["shared prompts"]
+
+
+def tensors_of(batch: MicroBatch, layout: Layout) -> dict[str, torch.Tensor]:
+    given: dict[str, Any] = {**batch.inputs(layout), "labels": batch.labels, "weights": batch.weights}
+    return {name: torch.tensor(value) for name, value in given.items()}
+
+
+def compare_with_each_alone(model: Any, rows: list[Example], loss: float) -> None:
+    """Compare this loss, and the gradients that the model has, with those of one example in a pass."""
     got = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
+    total = 0.0
     for e in rows:
         learned = [t for t in range(e.loss_start, e.loss_end) if not any(a <= t < b for a, b in e.gaps)]
         logits = model(input_ids=torch.tensor([e.ids]), use_cache=False).logits[0, [t - 1 for t in learned]]
@@ -149,7 +193,7 @@ def test_a_steps_loss_and_gradient_are_the_sum_of_each_examples_own(kind: str) -
         plain = torch.nn.functional.cross_entropy(logits.float(), target, reduction="sum") * e.weight
         plain.backward()
         total += float(plain.detach())
-    assert sum(losses) == pytest.approx(total, rel=1e-4)
+    assert loss == pytest.approx(total, rel=1e-4)
     expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     largest = max(float(g.norm()) for g in expected.values())
     for name, gradient in expected.items():

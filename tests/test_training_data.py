@@ -5,6 +5,7 @@ memory.
 import math
 import random
 import tempfile
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -271,6 +272,53 @@ def test_a_group_is_drawn_whole_and_is_in_one_micro_batch(
         for row, owners, groups in zip(rows_of, laid.owners, laid.groups, strict=True):
             assert [o for o in dict.fromkeys(owners) if o != ALONE] == row
             assert groups == [ALONE if o == ALONE else examples.group[o] for o in owners]
+
+
+beginnings = st.lists(st.tuples(st.integers(0, 9), st.integers(1, 4)), min_size=1, max_size=6)
+
+
+@given(beginnings, st.integers(1, 3), st.integers(10, 90), st.integers(0, 2**63 - 1))
+def test_a_groups_common_beginning_is_there_once(
+    told: list[tuple[int, int]], workers: int, budget: int, seed: int
+) -> None:
+    """Groups of one to four examples that begin alike, some of them for less than their prompt."""
+    rng = random.Random(seed)
+    rows = list[Example]()
+    for group, (alike, size) in enumerate(told):
+        common = tuple(rng.choices(range(3, 9), k=alike))
+        for _ in range(size):
+            ids = (*common, *rng.choices(range(3, 9), k=rng.randint(2, 12)))
+            start = rng.randint(1, len(ids) - 1)
+            rows.append(Example(ids, start, rng.randint(start + 1, len(ids)), group=group))
+    with tempfile.TemporaryDirectory() as folder:
+        write_examples(Place(f"{folder}/e.arrow"), rows)
+        examples = Examples(Place(f"{folder}/e.arrow"))
+    for group in range(len(told)):
+        own = [rows[i] for i in examples.members(group)]
+        alike = sum(
+            1 for _ in takewhile(lambda at: len(set(at)) == 1, zip(*(e.ids for e in own), strict=False))
+        )
+        expected = min([alike, *(e.loss_start - 1 for e in own)]) if len(own) > 1 else 0
+        assert {int(examples.common[i]) for i in examples.members(group)} == {expected}
+    shares = deal_groups(range(len(told)), examples, workers, budget, "shared")
+    seen = list[int]()
+    for rows_of in (rows_of for share in shares for rows_of in share if rows_of):
+        batch = collate(rows_of, examples, examples.common)
+        (row,), (ids,), (places,) = rows_of, batch.input_ids, batch.position_ids
+        drawn = iter(row)
+        for begin, fork, *ends in batch.trees:
+            for start, end in pairwise([fork, *ends]):
+                example = rows[next(drawn)]
+                assert tuple(ids[begin:fork] + ids[start:end]) == example.ids[: example.length]
+                assert places[begin:fork] + places[start:end] == list(range(example.length))
+        labels = [label for label in batch.labels[0] if label != IGNORED]
+        assert labels == [t for i in row for t in rows[i].ids[rows[i].loss_start : rows[i].loss_end]]
+        assert batch.lengths == [rows[i].loss_tokens for i in row]
+        groups = {int(examples.group[i]) for i in row}
+        assert len(ids) == sum(int(examples.shared_lengths[g]) for g in groups)
+        assert len(ids) <= budget or len(groups) == 1
+        seen += row
+    assert sorted(seen) == list(range(len(rows)))
 
 
 def test_groups_that_are_scattered_or_cannot_share_a_pass_are_refused(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from training.objectives import chunked, preference
 from training.objectives.chunked import chunked_logprobs
 from training.objectives.preference import pair_mass, preference_loss
 from training.preference_settings import REFERENCE, PreferenceSettings, check_preference
+from training.settings import LoraSettings
 
 # (ln pi(c), ln ref(c), ln pi(j), ln ref(j)); beta; margin; loss; d loss / d ln pi(c)
 CASES = (
@@ -235,12 +236,15 @@ def test_a_batch_s_loss_is_a_slow_version_s_whoever_shares_it(
 ) -> None:
     settings = PreferenceSettings(0.5)
     found = {}
-    for name, group, tokens, stage in (
-        ("whole", one, 4096, 0),
-        ("parted", one, 30, 1),
-        ("shared", two, 30, 3),
+    for name, group, tokens, stage, further in (
+        ("whole", one, 4096, 0, {}),
+        ("parted", one, 30, 1, {}),
+        ("shared", two, 30, 3, {}),
+        ("checkpointed", one, 4096, 0, {"gradient_checkpointing": True}),  # no prompt is shared
+        ("adapter", one, 4096, 0, {"lora": LoraSettings(r=4)}),
+        ("adapter checkpointed", one, 4096, 0, {"lora": LoraSettings(r=4), "gradient_checkpointing": True}),
     ):
-        about = {"steps": 4, "batch_size": 8, "micro_batch_tokens": tokens, "zero_stage": stage}
+        about = {"steps": 4, "batch_size": 8, "micro_batch_tokens": tokens, "zero_stage": stage} | further
         own = job(name, tiny_model, Path(pairs.path), tmp_path, warmup_ratio=0.0, **about)
         found[name] = replace(own, objective=settings)
         group.run(train, [found[name]], tmp_path / "checkpoints")
@@ -251,8 +255,10 @@ def test_a_batch_s_loss_is_a_slow_version_s_whoever_shares_it(
     assert first["loss_nats"] == pytest.approx(math.log(2), abs=1e-4)  # nothing has changed yet
     assert first["margin"] == pytest.approx(0, abs=1e-4)
     assert first["pairs"] == sum(row.weight for row in rows[::2])
-    for name in ("parted", "shared"):
+    for name in ("parted", "shared", "checkpointed"):
         assert losses(found[name]) == pytest.approx(losses(found["whole"]), rel=2e-4)
+    assert losses(found["adapter"]) == pytest.approx(losses(found["adapter checkpointed"]), rel=2e-4)
+    assert losses(found["adapter"])[-1] != pytest.approx(losses(found["whole"])[-1], rel=2e-4)
     last = read_metrics(Place(found["whole"].output))[-1]
     assert last["loss_nats"] < first["loss_nats"]
     assert last["margin"] > 0

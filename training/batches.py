@@ -18,8 +18,8 @@ from training.data import ALONE, Example, Examples
 IGNORED = -100
 WIDER = 4  # each width that `fold` tries is wider than the one before by this part of it
 # packed: several examples in a row, separated by their positions. padded: one right-padded example in a row.
-# alone: one example in a pass.
-Layout = Literal["packed", "padded", "alone"]
+# alone: one example in a pass. shared: all groups in one row, the common beginning of each group once.
+Layout = Literal["packed", "padded", "alone", "shared"]
 Rows = list[list[int]]  # a micro-batch: rows of example numbers
 
 
@@ -31,6 +31,9 @@ class MicroBatch:
     `real` is 1 on tokens of examples and 0 on padding. `owners` is the example of each token and `groups` the
     group of that example, -1 for none. `arrays` has the further arrays of each example, in the order of the
     examples' tokens. `lengths` has the number of tokens with a loss of each.
+
+    `trees` is empty unless beginnings are shared. For each group it then has the places in the row where the
+    common beginning starts, where the first example goes on alone, and where each example ends.
     """
 
     input_ids: list[list[int]]
@@ -42,12 +45,13 @@ class MicroBatch:
     groups: list[list[int]]
     arrays: list[Mapping[str, np.ndarray]] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
+    trees: list[list[int]] = field(default_factory=list)
 
     def inputs(self, layout: Layout) -> dict[str, list[list[int]]]:
         """The model's inputs besides the token ids: positions that separate packed examples, or a mask that
         hides padding.
         """
-        if layout == "packed":
+        if layout in ("packed", "shared"):
             return {"input_ids": self.input_ids, "position_ids": self.position_ids}
         several = {"attention_mask": self.real} if len(self.input_ids) > 1 else {}
         return {"input_ids": self.input_ids, **several}
@@ -113,13 +117,14 @@ def deal_groups(
 ) -> list[list[Rows]]:
     """A global batch of groups as micro-batches of examples for each worker; see `deal`.
 
-    A group is never split. Packed, it is one stretch of a row. Padded, it has its own micro-batch.
+    A group is never split. Packed, it is one stretch of a row. Padded, it has its own micro-batch. Shared,
+    all groups of a micro-batch are in one row.
 
     Raises:
         BadInput: the student takes one example a pass, or an example is so long that it must be alone.
     """
     lengths = examples.group_lengths
-    if not examples.has_groups:
+    if not examples.has_groups and layout != "shared":
         return deal(batch, lengths, workers, token_budget, layout, alone_above, even_width)
     longest = max(int(examples.lengths[i]) for g in batch for i in examples.members(g))
     if layout == "alone" or longest > alone_above:
@@ -129,14 +134,19 @@ def deal_groups(
             "a student whose examples can share a pass",
             "choose another student or a system without groups",
         )
-    together: Layout = "packed" if layout == "packed" else "alone"
-    shares = deal(batch, lengths, workers, token_budget, together, even_width=even_width)
+    if layout == "shared":
+        shares = deal(batch, examples.shared_lengths, workers, token_budget)
+    else:
+        together: Layout = "packed" if layout == "packed" else "alone"
+        shares = deal(batch, lengths, workers, token_budget, together, even_width=even_width)
     return [[examples_of(rows, examples, layout) for rows in share] for share in shares]
 
 
 def examples_of(rows: Rows, examples: Examples, layout: Layout) -> Rows:
-    """Rows of groups as rows of their examples."""
-    if layout == "packed":
+    """Rows of groups as rows of their examples. Shared, there is one row."""
+    if layout == "shared":
+        rows = [[group for row in rows for group in row]] if rows else []
+    if layout in ("packed", "shared"):
         return [[i for group in row for i in examples.members(group)] for row in rows]
     return [[i] for row in rows for group in row for i in examples.members(group)]
 
@@ -285,34 +295,68 @@ def _fill(
     return rows, over
 
 
-def collate(rows: Sequence[Sequence[int]], examples: Sequence[Example]) -> MicroBatch:
+def parts_of(
+    row: Sequence[int], examples: Mapping[int, Example], common: np.ndarray | None
+) -> tuple[list[tuple[int, int, int]], list[list[int]]]:
+    """The ranges of tokens of which a row consists, as (example, begin, end), and its trees (see
+    `MicroBatch`).
+
+    Args:
+        common: of every example the tokens that its group begins with. If None, every example is there from
+            its beginning, and there are no trees.
+    """
+    if common is None:
+        return [(i, 0, examples[i].length) for i in row], []
+    parts, trees, at = list[tuple[int, int, int]](), list[list[int]](), 0
+    for place, i in enumerate(row):
+        group, size = examples[i].group, int(common[i])
+        if place == 0 or group == ALONE or group != examples[row[place - 1]].group:
+            parts.append((i, 0, size))
+            trees.append([at, at + size])
+            at += size
+        parts.append((i, size, examples[i].length))
+        at += examples[i].length - size
+        trees[-1].append(at)
+    return [part for part in parts if part[1] < part[2]], trees
+
+
+def collate(
+    rows: Sequence[Sequence[int]], examples: Sequence[Example], common: np.ndarray | None = None
+) -> MicroBatch:
     """Arrange rows as a micro-batch. Padding is a sequence of its own after the last example, without a
     loss.
 
     It repeats the row's first token. In many models the embedding of a padding token is zero, and in some the
     norm of zero has no gradient.
+
+    Args:
+        common: as for `parts_of`. There is one row then.
     """
     drawn = {i: examples[i] for row in rows for i in row}
-    width = max(sum(drawn[i].length for i in row) for row in rows)
+    parted = [parts_of(row, drawn, common) for row in rows]
+    width = max(sum(end - begin for _, begin, end in parts) for parts, _ in parted)
     batch = MicroBatch([], [], [], [], [], [], [])
-    for row in rows:
+    for parts, trees in parted:
+        batch.trees.extend(trees)
         ids: list[int] = []
         positions: list[int] = []
         labels: list[int] = []
         weights: list[float] = []
         owners: list[int] = []
         groups: list[int] = []
-        for i in row:
+        for i, begin, stop in parts:
             e = drawn[i]
-            ids += e.ids[: e.length]
-            positions += range(e.length)
+            ids += e.ids[begin:stop]
+            positions += range(begin, stop)
             own = [IGNORED] * e.loss_start + list(e.ids[e.loss_start : e.loss_end])
             for start, end in e.gaps:
                 own[start:end] = [IGNORED] * (end - start)
-            labels += own
-            weights += [e.weight] * e.length
-            owners += [i] * e.length
-            groups += [e.group] * e.length
+            labels += own[begin:stop]
+            weights += [e.weight] * (stop - begin)
+            owners += [i] * (stop - begin)
+            groups += [e.group] * (stop - begin)
+            if stop < e.length:
+                continue
             batch.arrays.append(e.arrays)
             batch.lengths.append(e.loss_end - max(1, e.loss_start))  # a row's first token is not predicted
         padding = width - len(ids)

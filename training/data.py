@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ GROUPS = b"groups"  # in the file's metadata: the number of groups; an example o
 WIDTHS = b"widths"  # in the metadata of a file whose examples have further arrays: their widths by name
 GAPS = "gaps"  # the column of gaps, in a file with any: begin and end of each, one after another
 ARRAY = "array "  # before an array's name: its column, and in a micro-batch the array [C, N, D]
+TREES = "trees"  # in a micro-batch with shared beginnings: the places of each group's parts, see `MicroBatch`
 COUNTS = "count "  # before an array's name, in a micro-batch: how many of C each of its N tokens has
 SCHEMA = pa.schema(
     [
@@ -184,6 +185,9 @@ class Examples(Sequence[Example]):
         weight: float64, of each example.
         group: int64, the group of each example; -1 for none.
         group_lengths: int64, the tokens of each group. An example of no group is a group of its own.
+        common: int64, how many tokens each example has in common with the beginnings of all others of its
+            group. The last token before a loss is not counted: its state predicts each example's own next
+            token. 0 in a group of one.
         widths: the widths of the examples' arrays, by name. Empty if there are none.
     """
 
@@ -234,6 +238,26 @@ class Examples(Sequence[Example]):
             return None
         numbers = np.frombuffer(value.as_buffer(), "<f4")
         return numbers.reshape(-1, int(self.loss_tokens[i]), self.widths[name])
+
+    @cached_property
+    def common(self) -> np.ndarray:
+        found = np.zeros(len(self), dtype=np.int64)
+        for number in np.flatnonzero(np.diff(self._bounds) > 1):
+            members = self.members(int(number))
+            size = max(0, min(int(self._start[i]) for i in members) - 1)
+            first, *others = (self._tokens[self._offsets[i] : self._offsets[i] + size] for i in members)
+            for other in others:
+                differs = np.flatnonzero(first[:size] != other[:size])
+                size = int(differs[0]) if len(differs) else size
+            found[members.start : members.stop] = size
+        return found
+
+    @property
+    def shared_lengths(self) -> np.ndarray:
+        """The tokens of each group if its common beginning is there once, int64."""
+        starts, further = self._bounds[:-1], np.diff(self._bounds) - 1
+        shared: np.ndarray = self.group_lengths - further * (self.common[starts] if len(starts) else 0)
+        return shared
 
     @property
     def has_groups(self) -> bool:

@@ -96,11 +96,14 @@ def start(
     device: torch.device,
     universal: bool = False,
     frozen: ModelSource | None = None,
+    groups: bool = False,
 ) -> Student:
     """Load a student, prove what its architecture allows, and put it on an engine.
 
     Args:
         frozen: a model that the objective reads and that is not trained.
+        groups: whether examples are in groups, whose prompts may then be shared. With gradient checkpointing
+            they are not: a layer that is computed again does not know the layout.
         universal: whether the checkpoint to load was made by another number of workers.
 
     Raises:
@@ -117,9 +120,10 @@ def start(
     if settings.precision == "bfloat16":
         model = model.to(torch.bfloat16)
     model = model.to(device)
-    wanted = (*TRAINING, "checkpointing") if settings.gradient_checkpointing else TRAINING
-    proof = _agreed(prove(model, wanted))
-    if settings.gradient_checkpointing and proof.allows("checkpointing"):
+    checkpointing = settings.gradient_checkpointing
+    further = ["checkpointing"] if checkpointing else ["shared prompts"] if groups else []
+    proof = _agreed(prove(model, (*TRAINING, *further)))
+    if checkpointing and proof.allows("checkpointing"):
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
     if settings.lora is not None:
@@ -135,8 +139,13 @@ def start(
     engine, *_ = deepspeed.initialize(
         model=module, model_parameters=parameter_groups(module, config), config=config
     )
-    layout: Layout = "packed" if proof.allows("packing") else "padded" if proof.allows("padding") else "alone"
-    return Student(engine, layout, proof.lines)
+    shares = "shared prompts" in further and proof.allows("shared prompts")
+    return Student(engine, "shared" if shares else widest(proof), proof.lines)
+
+
+def widest(proof: Proof) -> Layout:
+    """How single examples may share a pass."""
+    return "packed" if proof.allows("packing") else "padded" if proof.allows("padding") else "alone"
 
 
 class ObjectiveModule(torch.nn.Module):

@@ -105,7 +105,7 @@ class _JobRun:
         objective = job.objective.make()
         self.counts = objective.counts
         about = (self.settings, self.workers, self.device, self.resized, job.frozen)
-        self.student = start(job.source, objective, *about)
+        self.student = start(job.source, objective, *about, groups=self.examples.has_groups)
         self.stepper = Stepper(
             job,
             worker,

@@ -9,8 +9,9 @@ import numpy as np
 from cluster.models.positions import steady_positions
 from cluster.seeds import derive_seed
 from training.batches import Rows, collate, deal_groups, examples_of, stacked
-from training.data import ARRAY, COUNTS, Examples
+from training.data import ARRAY, COUNTS, TREES, Examples
 from training.job import TrainJob
+from training.objectives.objective import trees_of
 from training.settings import learning_rate_at
 from training.worker import Worker
 
@@ -85,12 +86,15 @@ class Stepper:
 
         if any(self.examples.lengths[i] > self.alone_above for row in rows for i in row):
             steady_positions(self.student.model)
-        batch = collate(rows, self.examples)
+        is_shared = self.student.layout == "shared"
+        batch = collate(rows, self.examples, self.examples.common if is_shared else None)
         lists: dict[str, Any] = {**batch.inputs(self.student.layout), "labels": batch.labels}
         if self.examples.has_groups:
             lists |= {"owners": batch.owners, "groups": batch.groups}
         tensors = {name: torch.tensor(value, device=self.worker.device) for name, value in lists.items()}
         tensors["weights"] = torch.tensor(batch.weights, device=self.worker.device, dtype=torch.float32)
+        if is_shared:
+            tensors[TREES] = trees_of(batch)
         if masked:
             tensors["weights"].zero_()
         for name, width in self.examples.widths.items():

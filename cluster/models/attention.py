@@ -79,13 +79,13 @@ def attend(
     [1, T, H, E].
 
     Args:
-        options: further arguments of the model. `sliding_window` and `softcap` are used, dropout is
-            ignored.
+        options: further arguments of the model, of which `sliding_window` and `softcap` are used.
 
     Raises:
-        Unsupported: a mask of the model's own, attention sinks or a position bias.
+        Unsupported: a mask of the model's own, attention sinks, a position bias or dropout.
     """
     changing = [name for name in ("s_aux", "position_bias", "head_mask") if options.get(name) is not None]
+    changing += ["dropout"] if options.get("dropout") else []
     if attention_mask is not None or changing or query.shape[0] != 1:
         raise Unsupported(f"its attention wants {', '.join(changing) or 'a mask of its own'}")
     sliding_window, softcap = options.get("sliding_window"), options.get("softcap")

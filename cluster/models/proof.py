@@ -32,7 +32,13 @@ from cluster.models.plain_way import (
     probe_texts,
 )
 from cluster.models.proof_of_decoding import fastest_decoding
-from cluster.models.proof_of_passes import check_checkpointing, check_packing, check_padding, check_sharing
+from cluster.models.proof_of_passes import (
+    check_checkpointing,
+    check_packing,
+    check_padding,
+    check_shared_training,
+    check_sharing,
+)
 from cluster.models.vocabulary import Head, decoder_of
 
 # What is done instead of a shortcut that is not used.
@@ -41,6 +47,7 @@ INSTEAD = {
     "padding": "one text per pass",
     "packing": "one padded row per example",
     "sharing": "every answer is computed with its own copy of the prompt",
+    "shared prompts": "every text of a group is trained with its own copy of the prompt",
     "batched decoding": "answers are sampled one at a time",
     "cached decoding": "every token is sampled by computing its whole text again",
     "checkpointing": "all activations of a pass are kept",
@@ -94,6 +101,7 @@ def prove(model: Any, shortcuts: Collection[str]) -> Proof:
         "padding": lambda: check_padding(model, probe, hidden),
         "packing": lambda: check_packing(model, probe, hidden),
         "sharing": lambda: check_sharing(model),
+        "shared prompts": lambda: check_shared_training(model),
         "checkpointing": lambda: check_checkpointing(model, probe[1]),
     }
     for name, test in tests.items():

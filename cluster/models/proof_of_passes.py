@@ -1,5 +1,5 @@
-"""Checks whether the shortcuts of a forward pass (padding, packing, shared prompts, gradient checkpointing)
-give the plain way's numbers on this model.
+"""Checks whether the shortcuts of a pass (padding, packing, shared prompts, gradient checkpointing) give the
+plain way's numbers on this model.
 
 Differences that only occur in texts longer than the probe (chunks of attention) are found by the name of the
 layers' kind. A check returns why its shortcut fails, or None if it holds.
@@ -7,7 +7,8 @@ layers' kind. A check returns why its shortcut fails, or None if it holds.
 Shapes: T tokens, D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,18 +77,18 @@ def check_checkpointing(model: Any, text: list[int]) -> str | None:
     was_training = model.training
     model.train()
     try:
-        expected = _gradient_at_embeddings(model, text)
+        expected = _gradient_at_embeddings(model, lambda: plain_hidden(model, text))
         model.gradient_checkpointing_enable({"use_reentrant": False})
-        got = _gradient_at_embeddings(model, text)
+        got = _gradient_at_embeddings(model, lambda: plain_hidden(model, text))
     finally:
         model.gradient_checkpointing_disable()
         model.train(was_training)
     return describe_difference(model, [got], [expected], "gradients")
 
 
-def _gradient_at_embeddings(model: Any, text: list[int]) -> torch.Tensor:
-    """The gradient [T, D] of a number made from all hidden states, with respect to the embedded tokens.
-    Dropout is the same every time.
+def _gradient_at_embeddings(model: Any, hidden_of: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """The gradient [T, D] of a number made from hidden states of one sequence, with respect to its embedded
+    tokens. Dropout is the same every time.
     """
     embedded: list[torch.Tensor] = []
 
@@ -102,7 +103,7 @@ def _gradient_at_embeddings(model: Any, text: list[int]) -> torch.Tensor:
             torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []),
         ):
             torch.manual_seed(0)
-            hidden = plain_hidden(model, text).float()
+            hidden = hidden_of().float()
             weights = torch.linspace(-1.0, 1.0, hidden.numel(), device=hidden.device).view_as(hidden)
             (gradient,) = torch.autograd.grad((hidden * weights).sum(), embedded[0])
     finally:
@@ -137,6 +138,35 @@ def check_sharing(model: Any) -> str | None:
     ]
     shared = [got[span] for spans in layout.branches for span in spans]
     return describe_difference(model, shared, alone, "hidden states")
+
+
+def check_shared_training(model: Any) -> str | None:
+    """As `check_sharing`; and compare the gradients at the embeddings, in training mode."""
+    reason = check_sharing(model)
+    if reason is not None:
+        return reason
+    a, b, _ = probe_texts(model)
+    prompt, branches = tuple(a[:8]), (tuple(b[:5]), tuple(b[7:12]))
+    layout, size = Layout([Tree(prompt, branches)]), len(prompt)
+
+    def together() -> torch.Tensor:
+        packed = forward(model, layout, shared=True)
+        first, second = layout.branches[0]
+        return packed[first] + packed[second]
+
+    def alone(branch: tuple[int, ...]) -> torch.Tensor:
+        return plain_hidden(model, [*prompt, *branch])[size:]
+
+    was_training = model.training
+    model.train()
+    try:
+        with sharing(model, True):
+            got = _gradient_at_embeddings(model, together)
+        one, other = (_gradient_at_embeddings(model, partial(alone, own)) for own in branches)
+    finally:
+        model.train(was_training)
+    expected = torch.cat([one[:size] + other[:size], one[size:], other[size:]])
+    return describe_difference(model, [got], [expected], "gradients")
 
 
 def _looks_back_over_a_window(model: Any) -> bool:

@@ -4,16 +4,22 @@ loop.
 Shapes: B rows, T tokens, D width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 
+from cluster.models.attention import attend_as_planned
+from cluster.models.attention_plan import plan_attention
+from cluster.models.branching import sharing
 from cluster.models.loading import ModelSource
 from cluster.models.vocabulary import Head, decoder_of
-from training.data import Examples
+from training.batches import MicroBatch
+from training.data import TREES, Examples
 
 Tensors = dict[str, torch.Tensor]
 Sums = tuple[torch.Tensor, Tensors]  # a micro-batch's loss and its metrics by name, all as sums
@@ -47,7 +53,36 @@ def token_mass(examples: Examples) -> np.ndarray:
 
 
 def hidden_states(head: Head, batch: Tensors) -> torch.Tensor:
-    """The last hidden states [B, T, D] of a micro-batch."""
+    """The last hidden states [B, T, D] of a micro-batch. With shared beginnings B is 1, and no layer may be
+    computed again in the backward pass.
+    """
     inputs = {name: batch[name] for name in INPUTS if name in batch}
-    hidden: torch.Tensor = decoder_of(head.model)(**inputs, use_cache=False).last_hidden_state
+    with layout_of(head.model, batch.get(TREES)):
+        hidden: torch.Tensor = decoder_of(head.model)(**inputs, use_cache=False).last_hidden_state
     return hidden
+
+
+def trees_of(batch: MicroBatch) -> torch.Tensor:
+    """The trees of a micro-batch as one tensor [G, 2 + E], on the CPU. A group of fewer examples repeats its
+    last place.
+    """
+    widest = max(map(len, batch.trees))
+    return torch.tensor([tree + tree[-1:] * (widest - len(tree)) for tree in batch.trees])
+
+
+@contextmanager
+def layout_of(model: Any, trees: torch.Tensor | None) -> Iterator[None]:
+    """Inside the block the model's attention knows which beginnings are shared, if any are.
+
+    Args:
+        trees: as `trees_of` gives them.
+    """
+    if trees is None:
+        yield
+        return
+    places = trees.tolist()
+    prompts = [slice(start, stop) for start, stop, *_ in places]
+    ends = [[end for k, end in enumerate(tree) if k and (k < 2 or end > tree[k - 1])] for tree in places]
+    branches = [[slice(*both) for both in pairwise(own)] for own in ends]
+    with sharing(model, True), attend_as_planned(plan_attention(prompts, branches, model)):
+        yield
