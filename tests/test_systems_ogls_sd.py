@@ -12,9 +12,11 @@ import pytest
 
 from cluster.errors import BadInput
 from jobs.report.run import render_report
+from jobs.results.judged import Judged
 from jobs.results.ledger import run_ledger
 from jobs.results.summary import summarise
 from jobs.stages.rollouts import states_of
+from jobs.study.tables import values_table
 from jobs.systems.ogls_sd import steer as steering
 from tests.own_rollouts import ROLLOUTS, arms, learned_of, path_of, told
 from tests.runs import run, tutelage, write_experiment
@@ -93,6 +95,26 @@ def test_arms_that_are_views_share_rollouts_and_one_pass_of_the_teacher_and_go_o
     page = render_report(results)
     assert 'id="rollouts"' in page
     assert 'id="chosen"' in page
+
+
+@pytest.mark.long
+def test_examples_with_arrays_go_after_a_round_and_are_written_again_when_they_are_needed(
+    own_world: dict[str, Any], tmp_path: Path
+) -> None:
+    fewer = own_world | {"questions": {**own_world["questions"], "evaluate_rows": "0:5"}}
+    done, outcome = run(fewer, tmp_path, arms=arms("ogls"))
+    path = path_of(outcome, "ogls")
+    written = {n: outcome.rounds[path, n].examples for n in (1, 2)}
+    assert all(stage.part("examples.arrow").is_file() for stage in written.values())
+    done, outcome = run(fewer, tmp_path, arms=arms("ogls"), keep="last")
+    assert [outcome.rounds[path, n].examples.id for n in (1, 2)] == [written[n].id for n in (1, 2)]
+    assert not any(stage.part("examples.arrow").is_file() for stage in written.values())
+    counts = [stage.manifest()["counts"]["examples"] for stage in written.values()]
+    assert values_table(outcome, Judged(outcome))["examples"].dropna().tolist() == counts
+    # more held-out questions: the first round is trained again, from the same bytes
+    again, outcome = run(own_world, tmp_path, arms=arms("ogls"), keep="last")
+    assert again.host.trained == [done.stages["train", f"{path.label} round 1"].id]  # type: ignore[attr-defined]
+    assert not any(stage.part("examples.arrow").is_file() for stage in written.values())
 
 
 def test_a_run_without_an_arm_that_chooses_has_a_report_and_a_plan(

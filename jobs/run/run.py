@@ -3,7 +3,7 @@ experiment.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -60,6 +60,7 @@ class Run:
         planned: in a plan, one entry for each stage.
         part: a name for this run, if several runs share a directory, such as the trials of a sweep.
         owns_host: whether closing this run closes the host. Otherwise only the host's actors are ended.
+        writers: of a stage by its path, what writes its part again if it was removed.
     """
 
     store: Store
@@ -74,6 +75,7 @@ class Run:
     planned: list[Planned] = field(default_factory=list)
     part: str = ""
     owns_host: bool = True
+    writers: dict[str, Callable[[], object]] = field(default_factory=dict)
     _discarded: set[str] = field(default_factory=set)
 
     def __enter__(self) -> "Run":

@@ -106,6 +106,8 @@ def train_students(
     bring_back(run, waiting, placement)
     with run.claimed(stages):
         unfinished = {s.id: (t, s) for t, s in zip(trainings, stages, strict=True) if not s.is_finished}
+        for t, _ in unfinished.values():
+            write_again(run, t)
         run_queue(run, [job_of(t, stage) for t, stage in unfinished.values()], placement)
         for t, stage in unfinished.values():
             finish_training(stage, run.registration.id, placement)
@@ -140,6 +142,25 @@ def bring_back(run: Run, students: Iterable[ModelState], placement: Placement) -
     train_students(run, trainings, placement)
 
 
+def remove_examples(run: Run, stage: Stage) -> None:
+    """Remove the examples of a finished training if this run can write them again, unless another run uses
+    them. Their number and digest stay in the manifest.
+    """
+    if stage.path in run.writers and not run.registration.is_named_by_others(stage.path):
+        stage.part(EXAMPLES).unlink()
+
+
+def write_again(run: Run, t: Training) -> None:
+    """Write the examples of a training again if they were removed. The same answers give the same bytes."""
+    write = run.writers.get(t.examples.path)
+    if write is None or t.examples.part(EXAMPLES).exists():
+        return
+    with run.store.locked(t.examples):
+        if not t.examples.part(EXAMPLES).exists():  # another run may have written them meanwhile
+            run.terminal.say(f"examples {t.label}: again, since they were removed")
+            write()
+
+
 def remove_weights(run: Run, stage: Stage) -> None:
     """Remove the weights and the optimizer of a finished training, unless another run uses them."""
     if run.registration.is_named_by_others(stage.path):
@@ -159,10 +180,10 @@ def train_place(placement: Placement, settings: TrainSettings) -> str:
 
 def _steps(t: Training, epochs: float | None = None) -> int:
     s = t.settings
+    if epochs is None and s.steps is not None:
+        return s.steps
     groups = count_groups(t.examples.part(EXAMPLES))  # a pair of examples counts as one
-    if epochs is not None:
-        return count_steps(groups, s.batch_size, epochs, None)
-    return count_steps(groups, s.batch_size, s.epochs, s.steps)
+    return count_steps(groups, s.batch_size, s.epochs if epochs is None else epochs, None)
 
 
 def train_epochs(

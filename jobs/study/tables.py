@@ -14,7 +14,6 @@ from jobs.results.outcome import Outcome
 from jobs.results.strongest import baselines_of, strongest_table
 from jobs.results.trained import token_lines
 from jobs.results.values import BEFORE, Values, loud_lines, rows_of, unjudged_lines
-from jobs.stages.train import EXAMPLES
 from jobs.study.comparisons import Design, compared_tables, headed
 from jobs.study.pairs import correlations_table, lineages_of, pairs_table
 from jobs.study.parts import Cell, told
@@ -209,7 +208,7 @@ def values_table(outcome: Outcome, judged: Judged) -> pd.DataFrame:
                 "value": judged.value(path, number),
                 "cut_off": int(counts["cut_off"]),
                 "questions": judged.known(path, number),
-                "examples": int(own.examples.count_rows(EXAMPLES)),
+                "examples": int(own.examples.manifest()["counts"]["examples"]),
                 "answer_tokens": trained["counts"]["answer_tokens"],
                 "steps": trained["counts"]["steps"],
             }

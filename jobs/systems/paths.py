@@ -12,7 +12,7 @@ from jobs.run.store import Stage
 from jobs.stages.check import Checks
 from jobs.stages.evaluate import Judging, evaluate_students
 from jobs.stages.states import ModelState, Training
-from jobs.stages.train import NothingToLearn, remove_weights, train_students
+from jobs.stages.train import NothingToLearn, remove_examples, remove_weights, train_students
 
 ArmOfKind = TypeVar("ArmOfKind", bound=Section)
 
@@ -101,7 +101,8 @@ def end_path(run: Run, outcome: Outcome, path: StudentPath, number: int, why: No
 def let_weights_go(run: Run, outcome: Outcome, number: int) -> None:
     """Remove trained weights that are no longer needed, after a round has been evaluated. `keep: last` keeps
     those of the last round. `keep: best` keeps those of the round with the best evaluation, and the earlier
-    of two equal ones. Until the last round, the weights of the present round are kept too.
+    of two equal ones. Until the last round, the weights of the present round are kept too. Examples that can
+    be written again go with every round.
     """
     e = outcome.start.experiment
     if e.keep == "all" or run.mode != "make":
@@ -120,3 +121,7 @@ def let_weights_go(run: Run, outcome: Outcome, number: int) -> None:
     for identity, stage in gone.items():
         if identity not in kept:
             remove_weights(run, stage)
+    for path, n in outcome.rounds:
+        own = outcome.rounds[path, n]
+        if own.trained is not None and own.examples is not None:
+            remove_examples(run, own.examples)

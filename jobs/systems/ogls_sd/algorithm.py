@@ -10,6 +10,7 @@ the results were.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from cluster.seeds import derive_seed
 from jobs.experiment.schema import Experiment
@@ -146,9 +147,11 @@ def training_of(
     ]
     stage = examples_stage(run.store, "ogls_sd", state.rendering, digest(about))
     run.note("examples", label, stage)
+    writes = WriteExamples(arm, state, r.decided.decision, read)
+    write = run.writers[stage.path] = partial(write_slices, run, label, stage, writes, tails)
     with run.claimed([stage]):
         if not stage.is_finished and run.mode == "make":
-            made = write_slices(run, label, stage, WriteExamples(arm, state, r.decided.decision, read), tails)
+            made = write()
             stage.finish([EXAMPLES] if made["examples"] else [], about=made, examples=made["examples"])
     if not stage.is_finished:
         return None
