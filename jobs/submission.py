@@ -7,6 +7,7 @@ submitted again.
 """
 
 import asyncio
+import http.client
 import os
 import shlex
 import tempfile
@@ -33,6 +34,7 @@ NEVER_SENT = [
 SENT = "submitted"  # where a job's copy of its working directory holds what was sent
 JOB_COPY = "runtime_resources/working_dir_files"
 STARTING_S = 30.0
+LISTENS_S = 5.0
 NO_TUTELAGE = (
     "tutelage: the `python` of the cluster's nodes has no tutelage; install tutelage[all] on every node and "
     "activate its environment before `ray start`"
@@ -58,8 +60,8 @@ def connect_to_jobs(address: str) -> Any:
     """A client of the cluster's job server.
 
     Args:
-        address: `http://host:8265`, the head node's dashboard. RAY_AUTH_MODE and RAY_AUTH_TOKEN are read from
-            the environment.
+        address: `http://host:8265` or `host:8265`, the head node's dashboard. RAY_AUTH_MODE and
+            RAY_AUTH_TOKEN are read from the environment.
 
     Raises:
         BadInput: nothing answers there, or the token is not its.
@@ -67,6 +69,7 @@ def connect_to_jobs(address: str) -> Any:
     from ray.exceptions import RayError
     from ray.job_submission import JobSubmissionClient
 
+    address = with_scheme(address)
     try:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
@@ -77,6 +80,31 @@ def connect_to_jobs(address: str) -> Any:
             "http://HEAD:8265, and its RAY_AUTH_TOKEN where it wants one",
             what,
         ) from error
+
+
+def with_scheme(address: str) -> str:
+    """`http://host:port` for the `host:port` of something that speaks HTTP; any other address as it is. Ray
+    would take it for the cluster's own port and try for most of a minute.
+
+    Raises:
+        BadInput: nothing listens there.
+    """
+    host, colon, port = address.rpartition(":")
+    if "://" in address or not colon or not port.isdecimal():
+        return address
+    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=LISTENS_S)
+    try:
+        connection.request("GET", "/api/version")
+        connection.getresponse()
+    except (http.client.HTTPException, ConnectionResetError):
+        return address
+    except OSError as error:
+        raise BadInput(
+            "no job server answers", f"{address}: {error}", "http://HEAD:8265", "start the cluster's head"
+        ) from error
+    finally:
+        connection.close()
+    return f"http://{address}"
 
 
 def entrypoint_of(command: str, arguments: Sequence[str]) -> str:

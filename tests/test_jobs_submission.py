@@ -7,18 +7,21 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from cluster.errors import BadInput
 from cluster.session import LOOPBACK_ONLY
 from jobs.experiment.parsing import parse_experiment
-from jobs.submission import JOB_COPY, entrypoint_of, keep_outside_job_copy
+from jobs.submission import JOB_COPY, entrypoint_of, keep_outside_job_copy, with_scheme
 from tests.patience import Patience, end_of
 
 BIN = Path(sys.executable).parent
@@ -154,6 +157,39 @@ def test_a_submitted_run_ends_with_its_verdict_and_a_second_one_goes_on_from_the
     )
     assert by_ray.returncode == 0, by_ray.stdout + by_ray.stderr
     assert "0 stages made" in by_ray.stdout
+
+
+def test_an_address_without_a_scheme_is_tried_as_http_and_is_told_at_once_where_nothing_listens() -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(401)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        assert with_scheme(address) == f"http://{address}"
+        server.shutdown()
+    with pytest.raises(BadInput, match="no job server answers") as told:
+        with_scheme(address)
+    assert address in str(told.value)
+    for other in ("auto", "ray://head:10001", f"http://{address}", "head"):
+        assert with_scheme(other) == other
+    with socket.create_server(("127.0.0.1", 0)) as plain:  # the cluster's own port speaks no HTTP
+
+        def hang_up() -> None:
+            peer, _ = plain.accept()
+            with peer:
+                peer.recv(1000)
+                peer.sendall(b"\x00\x01\x02 no HTTP\r\n")
+
+        thread = threading.Thread(target=hang_up, daemon=True)
+        thread.start()
+        address = f"127.0.0.1:{plain.getsockname()[1]}"
+        assert with_scheme(address) == address
+        thread.join()
 
 
 @pytest.mark.long
