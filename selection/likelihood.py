@@ -1,6 +1,6 @@
 """How likely a model finds whole texts: every token of an answer counts, its end token too, as in training.
 
-Shapes: T answer tokens, D width.
+Shapes: T tokens of a pass, D width.
 """
 
 import math
@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import torch
 
 from cluster.halving import run_halving
-from cluster.models.positions import context_length
+from cluster.models.branching import Layout, Tree, forward, sharing
+from cluster.models.positions import context_length, steady_positions, stretched_above
 from cluster.models.proof import prove
 from cluster.models.rendering import Rendered
-from cluster.models.vocabulary import decoder_of
 from cluster.progress import tell
 from cluster.threads import one_thread
 from selection.scoring import refusal
@@ -50,28 +50,78 @@ class Likelihood:
 
 
 class Likelihoods:
-    """Reads texts under a model, one text a pass, and in no other order than training does. Log-probabilities
-    are computed in float32, whatever the model's dtype.
+    """Reads texts under a model. Texts after one prompt share its computation where the architecture allows
+    it; otherwise each has a pass of its own. Log-probabilities are computed in float32, whatever the model's
+    dtype.
     """
 
     result = Likelihood
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.proof = prove(model, ("projection",))
+    def __init__(self, model: Any, token_budget: int = 8192) -> None:
+        """Prove what the model allows.
+
+        Args:
+            token_budget: the most tokens of a pass over several texts. The prompt counts once.
+        """
+        self.model, self.token_budget = model, token_budget
+        self.proof = prove(model, ("projection", "sharing"))
         self.head, self.context_length = self.proof.head, context_length(model)
+        self.alone_above = stretched_above(model)
 
     def score(self, rows: Sequence[Rendered]) -> list[Likelihood | Exception]:
-        """The likelihood of each text. One that fails by itself gets its exception."""
-        return one_by_one(self.model, rows, self._read)
+        """The likelihood of each text, in order. One that fails by itself gets its exception."""
+        found: list[Likelihood | Exception | None] = [refusal(self.model, row) for row in rows]
+        passes = self._passes([(i, row) for i, row in enumerate(rows) if found[i] is None])
+        with one_thread(self.model), torch.inference_mode(), sharing(self.model, self._shares):
+            for some in passes:
+                results = run_halving([row for _, row in some], self._read)
+                for (i, _), result in zip(some, results, strict=True):
+                    found[i] = result
+                tell(len(some) / len(rows))
+        return [own for own in found if own is not None]
 
-    def _read(self, row: Rendered) -> Likelihood:
-        start = max(1, row.prompt_length)
-        ids = torch.tensor([row.ids[: row.answer_end]], device=self.model.device)
-        hidden = decoder_of(self.model)(input_ids=ids, use_cache=False).last_hidden_state
-        hidden_TD, target_T = hidden[0, start - 1 : row.answer_end - 1], ids[0, start:]
-        each = torch.nn.functional.cross_entropy(self.head.logits(hidden_TD), target_T, reduction="none")
-        total = -float(each.double().sum())
-        if not math.isfinite(total):
-            raise ArithmeticError("the model gives a log-probability that is not finite")
-        return Likelihood(total, len(target_T))
+    @property
+    def _shares(self) -> bool:
+        return self.proof.allows("sharing")
+
+    def _passes(self, rows: Sequence[tuple[int, Rendered]]) -> list[list[tuple[int, Rendered]]]:
+        """The rows of each pass, which begin with one prompt."""
+        families: dict[Any, list[tuple[int, Rendered]]] = {}
+        for i, row in rows:
+            is_alone = not self._shares or row.answer_end > self.alone_above
+            families.setdefault((prompt_of(row), i if is_alone else None), []).append((i, row))
+        passes = list[list[tuple[int, Rendered]]]()
+        for (prompt, _), family in families.items():
+            used = math.inf
+            for i, row in family:
+                size = row.answer_end - len(prompt)
+                if used + size > self.token_budget:
+                    passes.append([])
+                    used = len(prompt)
+                passes[-1].append((i, row))
+                used += size
+        return passes
+
+    def _read(self, rows: Sequence[Rendered]) -> list[Likelihood]:
+        """The likelihoods of texts after one prompt."""
+        if self.alone_above < math.inf:
+            steady_positions(self.model)
+        prompt = prompt_of(rows[0])
+        layout = Layout([Tree(prompt, tuple(row.ids[len(prompt) : row.answer_end] for row in rows))])
+        hidden_TD = forward(self.model, layout, self._shares)
+        found = []
+        for span in layout.branches[0]:
+            before = [len(prompt) - 1, *range(span.start, span.stop - 1)]
+            target = torch.from_numpy(layout.ids[span]).to(hidden_TD.device)
+            logits = self.head.logits(hidden_TD[before])
+            each = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+            total = -float(each.double().sum())
+            if not math.isfinite(total):
+                raise ArithmeticError("the model gives a log-probability that is not finite")
+            found.append(Likelihood(total, len(target)))
+        return found
+
+
+def prompt_of(row: Rendered) -> tuple[int, ...]:
+    """The tokens before the first one that is read. A text's first token is not predicted."""
+    return tuple(row.ids[: max(1, row.prompt_length)])
