@@ -17,7 +17,7 @@ import pandas as pd
 
 from benchmarks.measurement import emit
 from jobs.results.ranking import RankSettings, matched_of
-from selection.ranking import agreement_table
+from selection.agreement import agreement_table
 
 ONLY = "only "
 DRAWS, SEED = 2000, 0

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from selection.ranking import interval
+from selection.drawn_means import interval
 
 RESAMPLES = 1000
 NORMS = ("gradient_norm", "projection_gradient_norm")

@@ -12,18 +12,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from cluster.errors import BadInput
-
-LEVEL = 0.05
-POWER = 0.8  # of the number of questions that would tell two teachers apart
-SIZES = (10, 30, 100, 300, 1000)  # of the nested parts whose orders are compared
-DRAWS_AT_ONCE = 200
-FEW_FAMILIES = 4  # with fewer, families are not drawn again
-FEW_TO_DRAW = 20  # with fewer, draws are too narrow for all pairs of teachers together
-FEW_QUESTIONS = 10  # with fewer, percentiles of drawn means are too narrow, and Student's t is taken
-EQUAL = 1e-6  # costs of one question that differ by less, of the largest, differ by rounding alone
+from selection.drawn_means import (
+    EQUAL,
+    FEW_QUESTIONS,
+    Draws,
+    beyond,
+    bounds,
+    furthest,
+    interval,
+    questions_to_tell,
+    rounding,
+)
 
 
 @dataclass(frozen=True)
@@ -122,144 +123,6 @@ def _left_out(answered: Mapping[str, set[str]]) -> tuple[str, int]:
     """The teacher without which most questions are answered by all others, and how many."""
     counts = {t: len(set.intersection(*(q for other, q in answered.items() if other != t))) for t in answered}
     return max(counts.items(), key=lambda item: item[1])
-
-
-class Draws:
-    """Means of teachers over questions that are drawn again. The draws are the same for every cost.
-
-    Args:
-        draws: B, how many.
-        size: how many questions a draw has; by default as many as there are.
-    """
-
-    def __init__(self, questions: int, draws: int, seed: int, size: int | None = None) -> None:
-        self.questions, self.draws, self.seed, self.size = questions, draws, seed, size or questions
-
-    def means(self, *values_TQ: np.ndarray) -> list[np.ndarray]:
-        """The means of several tables in the same draws: [B, T] of each."""
-        rng, stacked = np.random.default_rng(self.seed), np.concatenate(values_TQ)
-        parts = []
-        for start in range(0, self.draws, DRAWS_AT_ONCE):
-            many = min(DRAWS_AT_ONCE, self.draws - start)
-            drawn = rng.integers(self.questions, size=(many, self.size))
-            drawn += np.arange(many)[:, None] * self.questions
-            weights_BQ = np.bincount(drawn.ravel(), minlength=many * self.questions).reshape(many, -1)
-            parts.append(weights_BQ @ stacked.T / self.size)
-        return np.split(np.concatenate(parts), len(values_TQ), axis=1)
-
-
-def interval(draws_B: np.ndarray, questions: int) -> tuple[float, float]:
-    """A 95 % interval from means of drawn questions: percentiles that are moved out as far as Student's t is
-    wider than what percentiles of so few questions give (the expanded percentile interval, arXiv 1411.5279).
-    NaN with a single question.
-    """
-    if questions < 2:
-        return math.nan, math.nan
-    wide = math.sqrt(questions / (questions - 1)) * stats.t.ppf(1 - LEVEL / 2, questions - 1)
-    share = float(stats.norm.cdf(-wide))
-    low, high = np.quantile(draws_B, [share, 1 - share])
-    return float(low), float(high)
-
-
-def bounds(values_Q: np.ndarray, draws_B: np.ndarray) -> tuple[float, float]:
-    """A 95 % interval of the mean over questions: `interval`, or Student's t with few questions, because a
-    drawn mean does not leave the range of what was seen.
-
-    Args:
-        draws_B: the same mean in every draw.
-    """
-    count = len(values_Q)
-    if count >= FEW_QUESTIONS:
-        return interval(draws_B, count)
-    if count < 2:
-        return math.nan, math.nan
-    half = float(stats.t.ppf(1 - LEVEL / 2, count - 1) * values_Q.std(ddof=1) / math.sqrt(count))
-    return float(values_Q.mean()) - half, float(values_Q.mean()) + half
-
-
-def told_from(values_TQ: np.ndarray, means_BT: np.ndarray, first: int) -> np.ndarray:
-    """Whether each teacher is told from the first one, [T], at 95 % for all pairs of teachers together: the
-    first one was picked because it came out first.
-    """
-    return beyond(values_TQ, first, furthest(values_TQ, means_BT))
-
-
-def beyond(values_TQ: np.ndarray, first: int, most: float) -> np.ndarray:
-    """Whether each teacher is more than so many standard errors behind the first one, [T]. None is if that is
-    NaN.
-    """
-    means_T = values_TQ.mean(axis=1)
-    if math.isnan(most):
-        return np.zeros(len(means_T), dtype=bool)
-    return np.asarray(means_T - means_T[first] > most * _errors(values_TQ)[first])
-
-
-def furthest(values_TQ: np.ndarray, means_BT: np.ndarray) -> float:
-    """How many standard errors apart chance takes any pair of teachers in 95 of 100 cases: the largest
-    studentised difference of a draw (the bootstrap's max-T), widened as Student's t is. Draws of few
-    questions do not show it, so there Student's t counts, corrected for the number of pairs. NaN with a
-    single question, 0 if all teachers are equal.
-    """
-    count, means_T = values_TQ.shape[1], values_TQ.mean(axis=1)
-    if count < 2:
-        return math.nan
-    one, other = np.triu_indices(len(means_T), 1)
-    error_P = _errors(values_TQ)[one, other]
-    moved_BP = (means_BT[:, one] - means_BT[:, other]) - (means_T[one] - means_T[other])
-    known = error_P > rounding(means_T)
-    if not known.any():
-        return 0.0
-    largest_B = (np.abs(moved_BP[:, known]) / error_P[known]).max(axis=1)
-    most = float(np.quantile(largest_B, 1 - LEVEL))
-    most *= float(stats.t.ppf(1 - LEVEL / 2, count - 1) / stats.norm.ppf(1 - LEVEL / 2))
-    if count < FEW_TO_DRAW:
-        most = max(most, float(stats.t.ppf(1 - LEVEL / 2 / known.sum(), count - 1)))
-    return most
-
-
-def _errors(values_TQ: np.ndarray) -> np.ndarray:
-    """The standard error of each pair's difference, [T, T]."""
-    covariance = np.atleast_2d(np.cov(values_TQ))
-    variance = np.diag(covariance)
-    apart_TT = np.maximum(variance[:, None] + variance - 2 * covariance, 0)
-    return np.asarray(np.sqrt(apart_TT / values_TQ.shape[1]))
-
-
-def rounding(means: np.ndarray) -> float:
-    """Means that differ by less differ by rounding alone."""
-    return 1e-3 * EQUAL * float(np.abs(means).max())
-
-
-def questions_to_tell(differences_Q: np.ndarray, most: float | None = None) -> float:
-    """How many questions would tell a difference from 0 in 80 % of cases by Student's t, if it is what was
-    seen. Infinite if nothing was seen; NaN with a single question.
-
-    Args:
-        most: how many standard errors a difference has to be from 0, by these questions (`furthest`). By
-            default as many as Student's t asks of a single pair.
-
-    >>> questions_to_tell(np.array([1.0, 0.0, 1.0, 2.0]))  # mean 1, variance 2/3; by the normal law 5.2
-    8.0
-    """
-    if len(differences_Q) < 2:
-        return math.nan
-    level = LEVEL if most is None else 2 * float(stats.t.sf(most, len(differences_Q) - 1))
-    mean, deviation = float(differences_Q.mean()), float(differences_Q.std(ddof=1))
-    if mean == 0 or not level:
-        return math.inf
-    ratio = min((deviation / mean) ** 2, 1e12)
-    needed = max(2, math.ceil((stats.norm.ppf(1 - level / 2) + stats.norm.ppf(POWER)) ** 2 * ratio))
-    while (
-        wanted := _wanted(needed, ratio, level)
-    ) > needed:  # the quantiles depend on the number that is sought
-        needed += max(1, (wanted - needed) // 4)
-    return float(needed)
-
-
-def _wanted(count: int, ratio: float, level: float) -> int:
-    """How many questions are needed, with the quantiles of `count`."""
-    times = float(stats.t.ppf(1 - level / 2, count - 1) + stats.t.ppf(POWER, count - 1))
-    return math.ceil(times**2 * ratio)
 
 
 def order_table(matched: Matched, draws: int, seed: int) -> pd.DataFrame:
@@ -378,124 +241,3 @@ def _effects(x_BT: np.ndarray, xx_BT: np.ndarray, y_BT: np.ndarray, xy_BT: np.nd
     varied_B = (xx_BT - x_BT**2).sum(axis=1)
     varied_B = np.where(varied_B > 1e-9, varied_B, np.nan)
     return np.asarray(y_BT - (shared_B / varied_B)[:, None] * x_BT)
-
-
-def signs(means_BT: np.ndarray) -> np.ndarray:
-    """The order of every pair of teachers, as -1, 0 or 1: [B, P]. Differences by rounding are 0."""
-    first, second = np.triu_indices(means_BT.shape[1], 1)
-    apart_BP = means_BT[:, first] - means_BT[:, second]
-    return np.where(np.abs(apart_BP) <= rounding(means_BT), 0.0, np.sign(apart_BP))
-
-
-def tau(a_BP: np.ndarray, b_BP: np.ndarray, weights_BP: np.ndarray | None = None) -> np.ndarray:
-    """Kendall's tau-b of two orders, from the signs of their pairs: [B]. NaN where an order has no pair.
-
-    >>> float(tau(signs(np.array([[1.0, 2.0, 3.0]])), signs(np.array([[1.0, 3.0, 2.0]])))[0])
-    0.3333333333333333
-    """
-    weights = np.ones_like(a_BP) if weights_BP is None else weights_BP
-    both = (weights * a_BP * b_BP).sum(axis=-1)
-    size = np.sqrt((weights * a_BP**2).sum(axis=-1) * (weights * b_BP**2).sum(axis=-1))
-    return np.asarray(np.divide(both, size, out=np.full_like(both, np.nan), where=size > 0))
-
-
-def family_weights(families: Sequence[str], draws: int, seed: int) -> np.ndarray | None:
-    """Weights of all pairs of teachers when their families are drawn again: [B, P]. None if there are fewer
-    than four families: then the teachers are taken as they are.
-
-    A family that is drawn twice counts twice, its own pairs too. Copies of a teacher make no pair.
-    """
-    names, own = np.unique(list(families), return_inverse=True)
-    if len(names) < FEW_FAMILIES:
-        return None
-    rng = np.random.default_rng(seed)
-    counts_BF = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws).astype(float)
-    first, second = np.triu_indices(len(own), 1)
-    across = counts_BF[:, own[first]] * counts_BF[:, own[second]]
-    return np.where(own[first] == own[second], counts_BF[:, own[first]], across)
-
-
-def agreement_table(
-    matched: Matched,
-    draws: int,
-    seed: int,
-    families: Sequence[str],
-    truth: Mapping[str, float] | None = None,
-    truth_drawn: np.ndarray | None = None,
-) -> pd.DataFrame:
-    """Kendall's tau-b between the orders of all costs, or between each of them and the truth.
-
-    Args:
-        families: of each teacher. Teachers of one family (checkpoints of a training, sizes of a model) are
-            drawn together.
-        truth: what each teacher really gave; more is better. Then each cost is compared with it alone.
-        truth_drawn: [B, T], the same with its own chance drawn again. Without it the truth counts as exact.
-
-    Returns:
-        Columns `cost`, `with` (another cost, or `truth`), `tau`; `low` and `high` over questions, for these
-        teachers; `low_teachers` and `high_teachers` over questions and families, NaN with fewer than four
-        families.
-    """
-    drawn, count = Draws(len(matched.questions), draws, seed), len(matched.questions)
-    whole = {cost: signs(values.mean(axis=1)[None]) for cost, values in matched.values.items()}
-    names = list(matched.values)
-    again = dict(zip(names, map(signs, drawn.means(*matched.values.values())), strict=True))
-    pairs = [(a, b) for k, a in enumerate(names) for b in names[k + 1 :]]
-    if truth is not None:
-        means_1T = -np.array([[truth[t] for t in matched.teachers]])
-        whole["truth"], again["truth"] = signs(means_1T), np.repeat(signs(means_1T), draws, axis=0)
-        if truth_drawn is not None:
-            again["truth"] = signs(-truth_drawn)
-        pairs = [(a, "truth") for a in names]
-    weights_BP, rows = family_weights(families, draws, seed + 1), []
-    for a, b in pairs:
-        low, high = interval_of_tau(tau(again[a], again[b]), count)
-        wide = (math.nan, math.nan)
-        if weights_BP is not None:
-            wide = interval_of_tau(tau(again[a], again[b], weights_BP), len(set(families)))
-        rows.append((a, b, float(tau(whole[a], whole[b])[0]), low, high, *wide))
-    columns = ["cost", "with", "tau", "low", "high", "low_teachers", "high_teachers"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def interval_of_tau(taus_B: np.ndarray, count: int) -> tuple[float, float]:
-    """Percentiles of drawn taus. Draws without a tau (all teachers equal) are left out.
-
-    Args:
-        count: how many questions or families were drawn.
-    """
-    known = taus_B[~np.isnan(taus_B)]
-    return interval(known, count) if len(known) else (math.nan, math.nan)
-
-
-def stability_table(matched: Matched, draws: int, seed: int) -> pd.DataFrame:
-    """How an order holds when there are fewer questions: nested parts of 10, 30, 100, 300 and 1,000
-    questions, and all of them.
-
-    Returns:
-        Columns `cost`, `questions`, `order` (on this part), `repeats` and `first_repeats` (the share of draws
-        of as many questions from the part that give the same whole order, and the same first teacher), `tau`
-        (of the part's order with that on all questions).
-    """
-    count, rows = len(matched.questions), []
-    shuffled = np.random.default_rng(seed).permutation(count)
-    for size in [*(s for s in SIZES if s < count), count]:
-        parts = [values_TQ[:, shuffled[:size]] for values_TQ in matched.values.values()]
-        drawn = Draws(size, draws, seed).means(*parts)
-        for (cost, values_TQ), part_TQ, means_BT in zip(matched.values.items(), parts, drawn, strict=True):
-            order = ordered(part_TQ, matched.teachers)
-            rises = np.diff(means_BT[:, order], axis=1) >= -rounding(means_BT)
-            first_repeats = float(firsts(means_BT)[:, order[0]].mean())
-            own, whole = (signs(table.mean(axis=1)[None]) for table in (part_TQ, values_TQ))
-            rows.append(
-                {
-                    "cost": cost,
-                    "questions": size,
-                    "order": " < ".join(matched.teachers[t] for t in order),
-                    "repeats": float(rises.all(axis=1).mean()),
-                    "first_repeats": first_repeats if size >= FEW_QUESTIONS else math.nan,
-                    "tau": float(tau(own, whole)[0]),
-                }
-            )
-    found = pd.DataFrame(rows)
-    return pd.concat([found[found["cost"] == cost] for cost in matched.values], ignore_index=True)

@@ -10,7 +10,8 @@ import pandas as pd
 
 from jobs.results.values import interval_of, pool_of, values_from
 from jobs.study.published import compared_again
-from selection.ranking import Matched, agreement_table
+from selection.agreement import agreement_table
+from selection.ranking import Matched
 from training.evaluation import Interval
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

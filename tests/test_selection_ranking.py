@@ -8,20 +8,9 @@ import pytest
 from scipy import stats
 
 from cluster.errors import BadInput
-from selection.ranking import (
-    Draws,
-    agreement_table,
-    bounds,
-    family_weights,
-    interval,
-    match,
-    order_table,
-    questions_to_tell,
-    signs,
-    stability_table,
-    tau,
-    told_from,
-)
+from selection.agreement import agreement_table, family_weights, signs, stability_table, tau
+from selection.drawn_means import Draws, bounds, interval, questions_to_tell, told_from
+from selection.ranking import match, order_table
 
 
 def pool(values: dict[str, np.ndarray], tokens: dict[str, np.ndarray] | None = None) -> pd.DataFrame:

@@ -13,8 +13,9 @@ from jobs.results.judged import named_clusters
 from jobs.results.outcome import Outcome
 from jobs.results.tables import first_scored, scas_settings
 from jobs.stages.scorer import beyond_line
+from selection.agreement import agreement_table, stability_table
 from selection.costs import COSTS, COSTS_OF_STATISTICS, CostSettings, aslec_casl
-from selection.ranking import Matched, agreement_table, match, order_table, stability_table
+from selection.ranking import Matched, match, order_table
 from selection.teacher_costs import casl
 
 WRONG, OTHER_FAMILY = "wrong answers", "other family"

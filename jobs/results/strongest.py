@@ -9,7 +9,7 @@ from jobs.experiment.arms.select import single_teachers, strongest_arm
 from jobs.experiment.schema import Experiment
 from jobs.results.judged import baseline_of, clusters_of
 from jobs.results.outcome import Start
-from selection.ranking import Draws, told_from
+from selection.drawn_means import Draws, told_from
 from training.comparison import compare
 from training.evaluation import by_cluster
 
