@@ -116,6 +116,17 @@ def test_no_two_answers_share_an_id(tmp_path: Path) -> None:
     assert names[-1] == "a/b/0"
 
 
+def test_a_file_of_questions_among_teachers_is_told(tmp_path: Path) -> None:
+    """Its column with the right results looks like answers."""
+    write_jsonl(tmp_path / "ann.jsonl", ROWS)
+    write_jsonl(tmp_path / "Questions.jsonl", [{"question": r["question"], "answer": "4"} for r in ROWS])
+    notes = read_teacher_files(str(tmp_path)).notes
+    (told,) = [note for note in notes if "keep it elsewhere" in note]
+    assert "Questions.jsonl is read as the answers of a teacher Questions" in told
+    (tmp_path / "ann.jsonl").unlink()
+    assert not any("keep it elsewhere" in note for note in read_teacher_files(str(tmp_path)).notes)
+
+
 def test_folders_behind_links_are_read_and_loops_end(tmp_path: Path) -> None:
     pool = tmp_path / "pool"
     write_jsonl(pool / "ann.jsonl", ROWS)

@@ -42,6 +42,18 @@ from selection.costs import CostSettings, compute_cost, scas_parts
 
 LONGEST_NAME = 200  # bytes of a teacher's name in the name of a file
 IN_THE_TEXT = ("input", "history")  # Alpaca's columns, which have become part of the instruction or the turns
+# What files of questions and parts of data sets are named after. A teacher may have such a name all the same.
+HARDLY_TEACHERS = {
+    "questions",
+    "prompts",
+    "references",
+    "train",
+    "test",
+    "dev",
+    "validation",
+    "eval",
+    "evaluate",
+}
 SCORED_BY = "scored_by"  # a row's column with the student whose score it is
 
 
@@ -137,7 +149,13 @@ def sources_in(where: str, notes: list[str]) -> list[tuple[str, str]]:
             "one <teacher>.jsonl per teacher",
             "check --answers",
         )
-    return teachers_of(found)
+    sources = teachers_of(found)
+    for file, teacher in sources if len(sources) > 1 else []:
+        if teacher.lower() in HARDLY_TEACHERS:
+            notes.append(
+                f"{file} is read as the answers of a teacher {teacher}; keep it elsewhere if it is none"
+            )
+    return sources
 
 
 @dataclass
