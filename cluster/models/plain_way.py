@@ -97,19 +97,22 @@ def difference(got_TD: torch.Tensor, expected_TD: torch.Tensor) -> float:
 
 
 def describe_difference(
-    model: Any, got: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], what: str
+    model: Any, got: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], what: str, times: float = 1.0
 ) -> str | None:
     """None if these vectors are the expected ones up to rounding. Otherwise a text that says how much they
     differ.
 
     Args:
         what: a plural name of the vectors, for the message.
+        times: how many times the usual tolerance counts as rounding.
     """
     largest = max(
         difference(a.to(model.dtype), b.to(model.dtype)) for a, b in zip(got, expected, strict=True)
     )
     return (
-        None if largest <= TOLERANCE[model.dtype] else f"{what} differ from the plain way's by {largest:.2g}"
+        None
+        if largest <= times * TOLERANCE[model.dtype]
+        else f"{what} differ from the plain way's by {largest:.2g}"
     )
 
 

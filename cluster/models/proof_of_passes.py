@@ -166,7 +166,9 @@ def check_shared_training(model: Any) -> str | None:
     finally:
         model.train(was_training)
     expected = torch.cat([one[:size] + other[:size], one[size:], other[size:]])
-    return describe_difference(model, [got], [expected], "gradients")
+    # the states are the plain way's, so only a gradient that is lost would be wrong; in half precision the
+    # backward pass adds up more rounding than the forward pass
+    return describe_difference(model, [got], [expected], "gradients", times=4)
 
 
 def _looks_back_over_a_window(model: Any) -> bool:
