@@ -13,7 +13,7 @@ QUICK := $(wildcard tests/test_selection_verification*.py tests/test_selection_r
 help:
 	@echo "make demo     the miniature world, from nothing to a verdict and runs/quickstart/report.html"
 	@echo "make check    about a minute: ruff, mypy, import-linter, and quick tests that start no Ray"
-	@echo "make test     the default test suite with ruff, mypy and import-linter: about ten minutes on two cores"
+	@echo "make test     the default test suite with ruff, mypy and import-linter: 8 to 15 minutes on two cores"
 	@echo "make long     whole runs on clusters, what is killed and goes on: about ten minutes more"
 	@echo "make slow     the tests that take minutes each"
 	@echo "make chaos    kill, tear and fill things at random points; everything must survive (SEED=N repeats a run, MINUTES=M stops after a while)"

@@ -35,7 +35,8 @@ METHODS = (*COMPARISONS, "function", "none", "judge")
 class VerifySettings:
     """How answers are checked. `pattern` is a regular expression whose first group is the final answer.
     `function` is `package.module:name`, for method `function`. A check that takes longer than `timeout_s` has
-    the verdict `timed_out`. `tolerance` is how far two numbers may be apart, relative to the larger one.
+    the verdict `timed_out`. `tolerance` is how far two numbers may be apart under `numeric` and `math`,
+    relative to the larger one.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}

@@ -31,13 +31,15 @@ class OglsArm(Section):
     """The student learns from its own rollouts (OGLS-SD, arXiv 2605.12400, and related methods). The section
     `rollouts` says how rollouts are sampled, for all such arms together.
 
-    `target` is the distribution that each token is trained towards, see `docs/ogls_sd.md`. `lambda` is the
-    greatest strength of steering, reached after `ramp` optimizer steps. `exclude_self` removes a rollout and
-    its copies from its own wrong pool. `honest` tells the teacher that a wrong attempt is wrong. `normalise`
-    gives equal weight to all tokens, or to all rows. `tail_weight` trains on the ends of short right rollouts
-    by cross-entropy (v2 of the paper). `teacher` names the teacher of target `gkd`. `teacher_rate` makes the
-    teacher a moving average of the student's weights, which moves by this much at each step (0.05 in SDPO's
-    program, and the default of target `sdpo`); at 0 it is the student before training.
+    `target` is the distribution that each token is trained towards, see `docs/ogls_sd.md`. By default
+    `divergence` is `forward` and `clip` is `two_sided`; with the targets `sdpo` and `gkd` they are `jsd` and
+    `none`, and `sdpo` has `top_k` 100. `lambda` is the greatest strength of steering, reached after `ramp`
+    optimizer steps. `exclude_self` removes a rollout and its copies from its own wrong pool. `honest` tells
+    the teacher that a wrong attempt is wrong. `normalise` gives equal weight to all tokens, or to all rows.
+    `tail_weight` trains on the ends of short right rollouts by cross-entropy (v2 of the paper). `teacher`
+    names the teacher of target `gkd`. `teacher_rate` makes the teacher a moving average of the student's
+    weights, which moves by this much at each step (0.05 in SDPO's program, and the default of target `sdpo`);
+    at 0 it is the student before training.
     """
 
     system: ClassVar[str] = "jobs.systems.ogls_sd"
