@@ -13,6 +13,14 @@ from jobs.experiment.parsing import parse_experiment, read_tree, resolved
 from jobs.experiment.schema import Experiment
 
 SAVED = "experiment.yaml"
+FREE = ("ray", "placement", "store", "runs", "keep")
+# What says where a model is and how fast it is asked, and is in no row's identity.
+FREE_OF_MODELS = (
+    *("replicas", "num_cpus", "num_gpus", "memory_gib", "labels", "start_timeout_s", "timeout_s"),
+    *("base_url", "api_key_env", "concurrency", "requests_per_minute", "max_retries", "budget_usd"),
+    *("usd_per_million_input_tokens", "usd_per_million_output_tokens"),
+)
+MODELS = ("teachers", "students", "judge")
 
 
 def claim_run_directory(experiment: Experiment, suffix: str = "") -> Place:
@@ -29,8 +37,8 @@ def claim_run_directory(experiment: Experiment, suffix: str = "") -> Place:
     if saved.is_file():
         remedy = f"remove it and run again; the store keeps all finished work: {saved}"
         theirs = _with_defaults(read_tree(local_copy(str(saved)), "experiment", remedy))
-        free = ("ray", "placement", "store", "runs", "keep", *(() if suffix else ("sweep",)))
-        different = [k for k in mine if k not in free and theirs.get(k) != mine[k]]
+        free = (*FREE, *(() if suffix else ("sweep",)))
+        different = [k for k in mine if k not in free and fixed(k, theirs.get(k)) != fixed(k, mine[k])]
         if different:
             raise BadInput(
                 f"{directory} was made by a different experiment",
@@ -48,6 +56,16 @@ def claim_run_directory(experiment: Experiment, suffix: str = "") -> Place:
         )
     saved.write_bytes(yaml.safe_dump(mine, sort_keys=False, allow_unicode=True).encode())
     return directory
+
+
+def fixed(section: str, value: Any) -> Any:
+    """A section without the settings that may change while a run goes on."""
+    if isinstance(value, list):
+        return [fixed(section, one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    dropped = FREE_OF_MODELS if section in MODELS else ("shard_size",)
+    return {k: fixed(section, v) for k, v in value.items() if k not in dropped}
 
 
 @contextmanager
