@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ QUIET_ENVIRONMENT = {
 
 
 API_SERVER = "RAY_API_SERVER_ADDRESS"
+LONGEST_FOLDER = 40  # bytes: Ray adds up to 66 for a socket's path, of which 107 may be used
 DASHBOARD_PORT = 8265
 
 
@@ -137,7 +139,28 @@ def _where(settings: RaySettings, address: str | None) -> dict[str, Any]:
         "object_store_memory": settings.object_store_mib * MIB,
         "include_dashboard": settings.dashboard,
         "dashboard_port": dashboard_port(settings),
+        **short_folder(),
     }
+
+
+def short_folder() -> dict[str, str]:
+    """Where Ray keeps its sessions if the usual folder's path is too long for its sockets, as TMPDIR often is
+    under Slurm. Empty if it is short enough.
+
+    Raises:
+        BadInput: /tmp cannot be used instead.
+    """
+    usual = tempfile.gettempdir()
+    if len(usual.encode()) <= LONGEST_FOLDER:
+        return {}
+    if not os.access("/tmp", os.W_OK | os.X_OK):
+        raise BadInput(
+            "TMPDIR is too long for Ray's sockets",
+            usual,
+            f"at most {LONGEST_FOLDER} bytes",
+            "set a shorter one",
+        )
+    return {"_temp_dir": "/tmp/ray"}
 
 
 class _NoFolders(list[str]):

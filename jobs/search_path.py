@@ -20,7 +20,14 @@ def protect_search_path() -> None:
     process that is started from here. What a .pth file names, behind the installed packages, stays.
 
     `PYTHONPATH=/x:` means the current folder too, mostly by mistake.
+
+    Raises:
+        SystemExit: there is no current folder.
     """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise SystemExit("tutelage: the current folder does not exist any more; go to another one") from None
     unwanted = {os.path.realpath(os.curdir), os.path.realpath(os.path.dirname(sys.argv[0]))}
     library = os.path.realpath(os.path.dirname(os.__file__))
     found = [os.path.realpath(folder) for folder in sys.path]

@@ -8,6 +8,7 @@ The child is no `multiprocessing.Process`: that would run the user's script agai
 all of it stands under `if __name__ == "__main__"`.
 """
 
+import contextlib
 import json
 import math
 import mmap
@@ -60,20 +61,17 @@ def serve(pipe_fd: int, place_fd: int) -> None:
             pipe.send(error)
             return
     pipe.send("ready")
-    while True:
-        try:
-            batch = pipe.recv()
-        except EOFError:
-            return
-        told, since = [], time.monotonic()
-        for number, case in enumerate(batch):
-            now = time.monotonic()
-            place[SINCE], place[AT] = now, number
-            told.append(_verdict(case[0], case[1], case[2], settings))
-            if isinstance(told[-1], BadInput) or now - since > TELL_S:
-                pipe.send(told)
-                told, since = [], now
-        pipe.send(told)
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent has ended
+        while True:
+            batch, told, since = pipe.recv(), list[object](), time.monotonic()
+            for number, case in enumerate(batch):
+                now = time.monotonic()
+                place[SINCE], place[AT] = now, number
+                told.append(_verdict(case[0], case[1], case[2], settings))
+                if isinstance(told[-1], BadInput) or now - since > TELL_S:
+                    pipe.send(told)
+                    told, since = [], now
+            pipe.send(told)
 
 
 def _verdict(

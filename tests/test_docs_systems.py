@@ -39,6 +39,31 @@ def test_what_is_said_of_aligned_teachers_follows_from_the_questions() -> None:
     assert f"by {100 * d.value:.1f} points ({100 * d.low:.1f} to {100 * d.high:.1f})" in page
 
 
+def test_what_is_said_of_aligned_pretrained_teachers_follows_from_the_questions() -> None:
+    rows = pd.read_parquet("docs/arte/pretrained-questions.parquet")
+    keys = list(dict.fromkeys(rows["question"]))
+    assert len(keys) == 100
+    paths = {
+        (str(student), str(arm)): np.stack(
+            [own.set_index("question")["value"].loc[keys].to_numpy(float) for _, own in group.groupby("seed")]
+        )
+        for (student, arm), group in rows.groupby(["student", "arm"])
+    }
+    values = Values("accuracy", keys, np.array([""] * len(keys), dtype=object), paths, {})
+    pool, page = pool_of([values]), words("docs/arte.md")
+    for (_, arm), table in paths.items():
+        seeds = ", ".join(f"{100 * own.mean():.1f}" for own in table) if arm != BEFORE else ""
+        shown = arm + (" (primary)" if arm == "original" else "")
+        cells = [shown, f"{100 * table.mean():.1f}", seeds]
+        if arm != "arte":
+            d = compared(values, "schooled", "arte", arm, pool).difference
+            cells.append(
+                "{:+.1f} ({:.1f} to {:.1f})".format(*(100 * x + 0.0 for x in (d.value, d.low, d.high)))
+            )
+        said = re.sub(r"\s+", " ", " | ".join(cells)).replace("+0.0 (", "0.0 (")
+        assert said in page, said
+
+
 def test_what_is_said_of_the_router_follows_from_its_questions() -> None:
     file = Path("docs/routing/questions.parquet")
     means = 100 * pd.read_parquet(file).groupby(["student", "arm"])["value"].mean()

@@ -47,7 +47,7 @@ def test_names_that_look_like_numbers_or_nothing_stay_names(tmp_path: Path) -> N
     found = Found(study())
     found.tables["p"] = Tables(values=values_of(NAMES), pairs=pairs_of(NAMES, NAMES))
     write_study(found, Place(str(tmp_path)))
-    again = with_earlier(Found(found.study), Place(str(tmp_path))).tables["p"]
+    again = with_earlier(Found(found.study), Place(str(tmp_path)))[0].tables["p"]
     pd.testing.assert_frame_equal(again.values, found.tables["p"].values)
     pd.testing.assert_frame_equal(again.pairs, found.tables["p"].pairs, check_dtype=False)
     page, *_ = write_study(Found(found.study), Place(str(tmp_path)))
@@ -69,11 +69,32 @@ def test_files_of_an_earlier_part_stay_as_they_were_written(tmp_path: Path) -> N
     assert (tmp_path / "p-values.csv").read_bytes() == first
 
 
+def test_files_of_another_study_or_definition_are_no_part_of_the_page(tmp_path: Path) -> None:
+    found = Found(study())
+    found.tables["p"] = Tables(values=values_of(("a",)))
+    write_study(found, Place(str(tmp_path)))
+    same, others = with_earlier(Found(study()), Place(str(tmp_path)))
+    assert (set(same.tables), others) == ({"p"}, [])
+    for changed in (
+        study(seeds=2),
+        study().model_copy(update={"name": "t"}),
+        study().model_copy(update={"experiment": {"evaluate": {"metric": "loss"}}}),
+    ):
+        later = Found(changed)
+        later.tables["q"] = Tables(values=values_of(("b",)))
+        seen, others = with_earlier(later, Place(str(tmp_path)))
+        assert (set(seen.tables), others) == ({"q"}, ["p"])
+        page, *_ = write_study(later, Place(str(tmp_path)))
+        assert "part p is left out" in page.read_text()
+    elsewhere = study().model_copy(update={"experiment": {"evaluate": None, "store": "other", "ray": {}}})
+    assert with_earlier(Found(elsewhere), Place(str(tmp_path)))[1] == []
+
+
 def test_an_earlier_part_has_its_own_metric(tmp_path: Path) -> None:
     found = Found(study(set={"evaluate.metric": "loss"}))
     found.tables["p"] = Tables(values=values_of(("a",)), metric="loss")
     write_study(found, Place(str(tmp_path)))
-    again = with_earlier(Found(found.study), Place(str(tmp_path)))
+    again, _ = with_earlier(Found(found.study), Place(str(tmp_path)))
     assert again.tables["p"].unit == (1.0, "nats per answer token")
 
 

@@ -260,7 +260,7 @@ def test_values_of_an_earlier_part_are_read_again_and_stay_as_they_were(tmp_path
     other.tables["q"] = tables_of("loss")
     write_study(other, Place(str(tmp_path)))
     assert (tmp_path / "p-questions.parquet").read_bytes() == before
-    again = with_earlier(Found(found.study), Place(str(tmp_path))).tables["p"]
+    again = with_earlier(Found(found.study), Place(str(tmp_path)))[0].tables["p"]
     assert len(again.questions) == len(found.tables["p"].questions)
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -23,6 +24,7 @@ from jobs.sweep.scheduler import _sparing_references
 from jobs.sweep.settings import Setting, expand_settings, experiment_of
 from jobs.sweep.summary import summarise_sweep
 from jobs.sweep.trial import Trial
+from jobs.sweep.tune import by_trial
 from jobs.systems.paths import paths_of
 from jobs.systems.select import SYSTEM
 from tests.fault_proxy import FaultProxy
@@ -221,6 +223,51 @@ def test_a_sweep_asks_nobody_twice_gives_failed_trials_a_row_shows_no_key_and_go
     folders = [store, tmp_path / "runs", *(sweep.logs for sweep in sweeps)]
     places = [place for folder in folders for place in folder.rglob("*")]
     assert [p for p in places if p.is_file() and KEY.encode() in p.read_bytes()] == []
+
+
+@pytest.mark.long
+def test_arms_and_seeds_are_swept_and_changed_data_starts_the_trials_again(
+    small_world: dict[str, Any], tmp_path: Path
+) -> None:
+    held_out = tmp_path / "held-out.jsonl"
+    lines = Path(small_world["questions"]["evaluate"]).read_text().splitlines()
+    held_out.write_text("\n".join(lines[:8]) + "\n")
+    ways = [{"rule": "random"}, {"rule": "minimum", "cost": "naturalness"}]
+    tree = small_world | {
+        "questions": {**small_world["questions"], "evaluate": str(held_out)},
+        "arms": [small_world["arms"][0]],
+        "train": {**small_world.get("train", {}), "steps": 1},
+        "evaluate": {"metric": "loss"},
+        "sweep": {"parameters": {"arm": ways, "seed": [1, 2]}},
+    }
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    first = Sweep(file)
+    assert first.read() == 0, first.output
+    assert "on 8 held-out questions" in first.output
+    table = pd.read_parquet(tmp_path / "runs" / "small-sweep" / "trials.parquet")
+    assert table["state"].tolist() == ["finished"] * 4, table["error"].tolist()
+    assert table["swept seed"].tolist() == [1, 2, 1, 2]
+    assert set(table["seed"]) == {0}
+    assert table["swept arm"].str.contains("random").tolist() == [True, True, False, False]
+    held_out.write_text("\n".join(lines[:6]) + "\n")
+    again = Sweep(file)
+    assert again.read() == 0, again.output
+    assert "data, a check or a model has changed since" in again.output
+    assert "on 6 held-out questions" in again.output
+
+
+def test_the_record_of_a_trial_that_tune_started_again_is_found_under_its_name() -> None:
+    """Its folder has a suffix, because the failed one's is there."""
+    place = "evaluation kid"
+    ended = [
+        SimpleNamespace(path="/t/tune/trial-0001", metrics=None, error=ValueError("at first")),
+        SimpleNamespace(path="/t/tune/trial-0001_1985", metrics={"rounds": 1.0, place: "e"}, error=None),
+        SimpleNamespace(path="/t/tune/trial-0000", metrics={"rounds": 1.0, place: "d"}, error=None),
+    ]
+    found = by_trial(ended)
+    assert [found[name].metrics[place] for name in ("0000", "0001")] == ["d", "e"]
+    assert by_trial(ended[::-1])["0001"].error is None
 
 
 def test_a_training_that_stops_after_every_epoch_ends_where_an_undisturbed_one_does(

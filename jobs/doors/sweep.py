@@ -85,3 +85,5 @@ def _try_settings(
     terminal.say(
         f"report: {page}; curves: pip install tensorboard; tensorboard --logdir {directory / 'tune'}"
     )
+    if not results.questions:  # every trial failed
+        raise typer.Exit(1)

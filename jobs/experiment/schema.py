@@ -25,6 +25,8 @@ from jobs.experiment.wheels import Wheels
 from selection.verification import VerifySettings
 from training.settings import TrainSettings
 
+RESERVED = ("before training", "in hindsight")  # names of rows beside those of arms
+
 
 class Experiment(Section):
     """Everything a run depends on. `seed` is the seed of everything that is drawn; every arm is trained with
@@ -79,6 +81,9 @@ class Experiment(Section):
             twice = {n for n in names if names.count(n) > 1}
             if twice:
                 raise ValueError(f"{what} named twice: {', '.join(sorted(twice))}")
+        taken = sorted({arm.name for arm in self.arms} & set(RESERVED))
+        if taken:
+            raise ValueError(f"no arm can be called {taken[0]!r}: tables have rows of that name")
         self._refuse_paths_alike()
         for arm in self.arms:
             arm.check(self.teachers)

@@ -1,6 +1,7 @@
 """A study's files: tables as CSV, pictures of gains or of differences between arms, and a page of both."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from jobs.experiment.study import Study
 from jobs.report.csv_tables import as_csv, read_csv
 from jobs.report.page import PALETTE, as_svg, new_figure, render_page
 from jobs.results.values import as_parquet
+from jobs.run.store import digest
 from jobs.study.running import Found
 from jobs.study.summary import best_teachers, by_setting, study_lines
 from jobs.study.tables import Tables
@@ -34,7 +36,9 @@ def write_study(found: Found, directory: Place) -> list[Place]:
     places = []
     pictures: dict[str, str] = {}
     own = set(found.tables)
-    found = with_earlier(found, directory)
+    found, others = with_earlier(found, directory)
+    for part in own:
+        about_of(directory, part).write_bytes(definition_of(found.study, part).encode())
     for part, tables in found.tables.items():
         for name, table in tables.named().items() if part in own else ():
             place = file_of(directory, part, name)
@@ -53,21 +57,40 @@ def write_study(found: Found, directory: Place) -> list[Place]:
         place.write_bytes(as_csv(found.world))
         places.append(place)
     page = directory / "study.html"
-    page.write_bytes(render_study(found, pictures).encode("utf-8", "replace"))
+    page.write_bytes(render_study(found, pictures, others).encode("utf-8", "replace"))
     return [page, *places]
 
 
-def with_earlier(found: Found, directory: Place) -> Found:
-    """Add the parts that an earlier run left in this directory and that were not run this time."""
-    tables = {}
+def with_earlier(found: Found, directory: Place) -> tuple[Found, list[str]]:
+    """Add the parts that an earlier run left in this directory and that were not run this time. Returns also
+    the parts whose files another study left here, or another definition of the part. They are not added.
+    """
+    tables, others = {}, list[str]()
     for part in found.study.parts:
         if part in found.tables:
             tables[part] = found.tables[part]
             continue
+        about = about_of(directory, part)  # earlier versions wrote none
+        if about.is_file() and about.read_bytes().decode() != definition_of(found.study, part):
+            others.append(part)
+            continue
         read = {name: _earlier(file_of(directory, part, name)) for name in Tables().named()}
         if len(read["values"]):
             tables[part] = Tables(**read, metric=metric_of(found.study, part))
-    return replace(found, tables=tables)
+    return replace(found, tables=tables), others
+
+
+def about_of(directory: Place, part: str) -> Place:
+    """The file that says by which definition a part's files were made."""
+    return directory / f"{part}-made-from.txt"
+
+
+def definition_of(study: Study, part: str) -> str:
+    """A digest of what a part's results follow from: the study's name and experiment, and the part. Where
+    work is done and stored is not among it.
+    """
+    experiment = {k: v for k, v in study.experiment.items() if k not in ("store", "runs", "ray", "placement")}
+    return digest([study.name, experiment, study.parts[part].model_dump(mode="json")])
 
 
 def metric_of(study: Study, part: str) -> str:
@@ -102,8 +125,13 @@ def standing_alone(svg: str) -> str:
     return svg.replace("<svg ", '<svg style="background:#fff" ', 1)
 
 
-def render_study(found: Found, pictures: dict[str, str]) -> str:
-    """Render the study as one HTML page."""
+def render_study(found: Found, pictures: dict[str, str], others: Sequence[str] = ()) -> str:
+    """Render the study as one HTML page.
+
+    Args:
+        others: parts that are left out, because other definitions made their files.
+    """
+    left_out = [f"part {name} is left out: its files here were made by another definition" for name in others]
     return render_page(
         "study.html.j2",
         pictures,
@@ -112,7 +140,7 @@ def render_study(found: Found, pictures: dict[str, str]) -> str:
         tables=found.tables,
         best={n: best_teachers(t) for n, t in found.tables.items() if len(t.pairs)},
         pictures=pictures,
-        lines=list(study_lines(found)),
+        lines=[*study_lines(found), *left_out],
         world=found.world,
         most=SHOWN_ROWS,
         resolved=yaml.safe_dump(found.study.model_dump(mode="json"), sort_keys=False, allow_unicode=True),

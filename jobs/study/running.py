@@ -99,7 +99,11 @@ def run_study(setting: Setting, only: Sequence[str] = ()) -> Iterator[Found]:
                 say(f"part {name} learned no cost: {error}")
         for key, arms in part.fixing.items():
             value, chosen_by = fixed_value(cells, [result.tables for result in each], key, arms)
-            say(f"part {name} fixes {key} at {told(value)}, by {' and '.join(arms)} alone")
+            paths = int(chosen_by["paths"].max())
+            say(
+                f"part {name} fixes {key} at {told(value)}, by {' and '.join(arms)} alone "
+                f"({paths} paths that came to their end under every value)"
+            )
             fixed = (*(f for f in fixed if f[0] != key), (key, value))
             found.fixed.append((name, key, value, chosen_by))
         yield found

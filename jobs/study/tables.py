@@ -224,24 +224,34 @@ def fixed_value(
     cells: Sequence[Cell], tables: Sequence[Tables], key: str, arms: Sequence[str]
 ) -> tuple[object, pd.DataFrame]:
     """Find the best value of a crossed key. It is the one with the greatest mean after the last round, over
-    the given arms, students and seeds. Of equal values the first is taken.
+    the given arms, students and seeds. Of equal values the first is taken. A path that ended under one value
+    counts under none: means over other paths could not be compared.
 
     Returns:
-        The value, and the table of means that it was chosen by.
+        The value, and the table of means that it was chosen by, with the number of paths.
+
+    Raises:
+        BadInput: no path came to its end under every value.
     """
-    rows = []
+    path = ["student", "arm", "seed"]
+    each = []
     for cell, found in zip(cells, tables, strict=True):
-        last = found.values[found.values["round"] == cell.experiment.rounds]
-        means = last[last["arm"].isin(arms)].groupby("arm")["value"].mean()
-        rows.append({key: told(dict(cell.values)[key]), "value": float(means.mean())})
+        last = found.values[(found.values["round"] == cell.experiment.rounds)]
+        known = last[last["arm"].isin(arms)].dropna(subset="value")
+        each.append(known.set_index(path)["value"])
+    both = set.intersection(*(set(own.index) for own in each))
+    rows = []
+    for cell, own in zip(cells, each, strict=True):
+        values = own[own.index.isin(both)].groupby("arm").mean().to_numpy(float)
+        rows.append({key: told(dict(cell.values)[key]), "value": values.mean() if len(values) else None})
     table = pd.DataFrame(rows)
     means = table.groupby(key, sort=False)["value"].mean()
-    if means.isna().all():
+    if not both:
         raise BadInput(
             f"nothing fixes {key}",
-            f"{' and '.join(arms)} ended without an evaluation under every value",
+            f"no path of {' and '.join(arms)} came to its end under every value",
             "an arm that comes to the end",
             "look at the arm's notes, or fix the key by another arm",
         )
     by_word = {told(dict(cell.values)[key]): dict(cell.values)[key] for cell in cells}
-    return by_word[str(means.idxmax())], means.reset_index()
+    return by_word[str(means.idxmax())], means.reset_index().assign(paths=len(both))

@@ -20,6 +20,7 @@ SAME_FOR_ALL = ("name", "store", "runs", "ray", "placement")
 JUDGED_BY = ("limit", "questions", "miniature", "evaluate", "verify", "judge", "students")
 # A sweep sets these itself: the arms and their seeds follow from the section `sweep`.
 SET_BY_SWEEP = ("sweep", "seeds", "arms")
+OF_TRIAL = ("name", "arm", "seed", "values")  # the columns of a trial that are not swept keys
 NOT_SWEPT = (*SAME_FOR_ALL, *JUDGED_BY, *SET_BY_SWEEP)
 
 
@@ -49,6 +50,11 @@ def plain_value(value: Any) -> str:
     if isinstance(value, Mapping):
         return str(value.get("name") or json.dumps(value, sort_keys=True))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def swept_name(key: str) -> str:
+    """A swept key as tables name it beside a trial's own arm and seed."""
+    return f"swept {key}" if key in OF_TRIAL else key
 
 
 def swept_arm(e: Experiment) -> str:

@@ -18,7 +18,7 @@ from jobs.experiment.sweep import Sweep
 from jobs.results.values import independent, loud_line
 from jobs.sweep.evaluations import NOT_GIVEN, choosing, mean_value, read_evaluation
 from jobs.sweep.results import SettingResult, SweepResults
-from jobs.sweep.settings import Setting
+from jobs.sweep.settings import Setting, swept_name
 from jobs.sweep.trial import Trial
 from training.comparison import Comparison, compare, holm
 from training.evaluation import Interval, SeedVariance, arm_interval, louder, pool_seeds
@@ -272,7 +272,7 @@ def trial_table(trials: Sequence[Trial], e: Experiment) -> pd.DataFrame:
         rows.append(
             {
                 "arm": t.setting.arm,
-                **{key: (str(v) if isinstance(v, dict) else v) for key, v in t.setting.values},
+                **{swept_name(key): (str(v) if isinstance(v, dict) else v) for key, v in t.setting.values},
                 "seed": t.seed,
                 "state": t.state,
                 "rounds": t.rounds,

@@ -3,7 +3,8 @@ continues.
 """
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cluster.placement import Node
@@ -12,14 +13,16 @@ from jobs.experiment.placement import Placement
 from jobs.experiment.schema import Experiment
 from jobs.experiment.sweep import Sweep
 from jobs.run.run import Run
+from jobs.run.store import digest
 from jobs.sweep.progress import tell_progress
 from jobs.sweep.scheduler import scheduler_of
-from jobs.sweep.settings import Setting, experiment_of, plain_value, sweep_of
+from jobs.sweep.settings import Setting, experiment_of, plain_value, sweep_of, swept_name
 from jobs.sweep.trial import EVALUATION, Trial, run_trial
 from training.trainer import check_train_room
 
 TRIAL_MEMORY_MIB = 256
 TUNE, TRIAL = "tune", "trial-"
+MADE_FROM = "made-from.json"  # beside Tune's state: a digest of the shared stages that its trials stood on
 
 
 def run_sweep(run: Run, experiment: Experiment, settings: Sequence[Setting]) -> list[Trial]:
@@ -50,11 +53,19 @@ def run_sweep(run: Run, experiment: Experiment, settings: Sequence[Setting]) -> 
             trial_dirname_creator=lambda trial: TRIAL + trial.config["trial"]["name"],
         ),
     )
-    by_name = {r.path.rpartition("/")[2].removeprefix(TRIAL): r for r in tuner.fit()}
+    by_name = by_trial(tuner.fit())
     return [
         _trial(setting, seed, by_name.get(f"{k:04d}"), experiments[setting].rounds)
         for k, (setting, seed) in enumerate(trials)
     ]
+
+
+def by_trial(results: Iterable[Any]) -> dict[str, Any]:
+    """Tune's results by the trials' names; of two of one trial the one that did not fail. Tune writes a trial
+    that it starts again into a folder with a suffix: `trial-0000_1985`.
+    """
+    ended = sorted(results, key=lambda r: r.error is None)
+    return {name[-1]: r for r in ended if (name := re.findall(rf"{TRIAL}(\d+)", r.path))}
 
 
 def count_concurrent(placement: Placement, most: int | None, nodes: Sequence[Node], grows: bool) -> int:
@@ -79,7 +90,7 @@ def space_of(trials: Sequence[tuple[Setting, int]]) -> list[dict[str, Any]]:
             "arm": s.arm,
             "seed": seed,
             "values": json.dumps(s.values),
-            **{key: plain_value(v) for key, v in s.values},
+            **{swept_name(key): plain_value(v) for key, v in s.values},
         }
         for k, (s, seed) in enumerate(trials)
     ]
@@ -108,8 +119,14 @@ def _restored(run: Run, trainable: Any, parameters: dict[str, Any]) -> Any:
 
     system, path = (run.directory / TUNE).opened()
     remote = None if run.directory.is_local else system
-    if run.resume == "never":
+    made_from = digest(sorted({stage.path for stage in run.stages.values()})).encode()
+    record = run.directory / MADE_FROM
+    is_other = record.is_file() and record.read_bytes() != made_from
+    if is_other and run.resume != "never" and tune.Tuner.can_restore(path, storage_filesystem=remote):
+        run.terminal.say("data, a check or a model has changed since: all trials start again from the store")
+    if run.resume == "never" or is_other:
         (run.directory / TUNE).remove()
+    record.write_bytes(made_from)
     if not tune.Tuner.can_restore(path, storage_filesystem=remote):
         return None
     try:
