@@ -18,7 +18,7 @@ from training.comparison import MODELS_ALONE
 def study_lines(found: Found) -> Iterator[str]:
     """The results of a study as lines of plain text."""
     for part, key, value, chosen_by in found.fixed:
-        tried = ", ".join(f"{told(v)}: {m:.4f}" for v, m in chosen_by.itertuples(index=False))
+        tried = ", ".join(f"{told(v)}: {m:.4f}" for v, m in chosen_by[[key, "value"]].to_numpy())
         yield f"{part} fixed {key} at {told(value)} ({tried})"
     of_one = [name for name, tables in found.tables.items() if is_of_one_seed(tables.comparisons)]
     if of_one:
