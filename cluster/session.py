@@ -150,7 +150,7 @@ def short_folder() -> dict[str, str]:
     Raises:
         BadInput: /tmp cannot be used instead.
     """
-    usual = tempfile.gettempdir()
+    usual = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     if len(usual.encode()) <= LONGEST_FOLDER:
         return {}
     if not os.access("/tmp", os.W_OK | os.X_OK):

@@ -8,15 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from cluster.halving import run_halving
-from cluster.models.branching import Layout, Tree, forward, sharing
+from cluster.models.branching import Layout, Tree, divided, forward, sharing
 from cluster.models.positions import context_length, steady_positions, stretched_above
 from cluster.models.proof import prove
 from cluster.models.rendering import Rendered
 from cluster.progress import tell
 from cluster.threads import one_thread
+from selection.predictions import Vocabulary, find_predictions
 from selection.scoring import refusal
 
 R = TypeVar("R")
@@ -65,19 +67,20 @@ class Likelihoods:
         """
         self.model, self.token_budget = model, token_budget
         self.proof = prove(model, ("projection", "sharing"))
-        self.head, self.context_length = self.proof.head, context_length(model)
+        self.context_length, self.vocabulary = context_length(model), Vocabulary(self.proof.head)
         self.alone_above = stretched_above(model)
 
     def score(self, rows: Sequence[Rendered]) -> list[Likelihood | Exception]:
         """The likelihood of each text, in order. One that fails by itself gets its exception."""
         found: list[Likelihood | Exception | None] = [refusal(self.model, row) for row in rows]
-        passes = self._passes([(i, row) for i, row in enumerate(rows) if found[i] is None])
+        readable = [(i, row) for i, row in enumerate(rows) if found[i] is None]
+        passes = self._passes(readable)
         with one_thread(self.model), torch.inference_mode(), sharing(self.model, self._shares):
             for some in passes:
-                results = run_halving([row for _, row in some], self._read)
+                results = run_halving([row for _, row in some], self._read, self.vocabulary.free)
                 for (i, _), result in zip(some, results, strict=True):
                     found[i] = result
-                tell(len(some) / len(rows))
+                tell(len(some) / len(readable))
         return [own for own in found if own is not None]
 
     @property
@@ -90,17 +93,13 @@ class Likelihoods:
         for i, row in rows:
             is_alone = not self._shares or row.answer_end > self.alone_above
             families.setdefault((prompt_of(row), i if is_alone else None), []).append((i, row))
-        passes = list[list[tuple[int, Rendered]]]()
-        for (prompt, _), family in families.items():
-            used = math.inf
-            for i, row in family:
-                size = row.answer_end - len(prompt)
-                if used + size > self.token_budget:
-                    passes.append([])
-                    used = len(prompt)
-                passes[-1].append((i, row))
-                used += size
-        return passes
+        return [
+            some
+            for (prompt, _), family in families.items()
+            for some in divided(
+                family, [row.answer_end - len(prompt) for _, row in family], len(prompt), self.token_budget
+            )
+        ]
 
     def _read(self, rows: Sequence[Rendered]) -> list[Likelihood]:
         """The likelihoods of texts after one prompt."""
@@ -109,17 +108,15 @@ class Likelihoods:
         prompt = prompt_of(rows[0])
         layout = Layout([Tree(prompt, tuple(row.ids[len(prompt) : row.answer_end] for row in rows))])
         hidden_TD = forward(self.model, layout, self._shares)
-        found = []
-        for span in layout.branches[0]:
-            before = [len(prompt) - 1, *range(span.start, span.stop - 1)]
-            target = torch.from_numpy(layout.ids[span]).to(hidden_TD.device)
-            logits = self.head.logits(hidden_TD[before])
-            each = torch.nn.functional.cross_entropy(logits, target, reduction="none")
-            total = -float(each.double().sum())
-            if not math.isfinite(total):
-                raise ArithmeticError("the model gives a log-probability that is not finite")
-            found.append(Likelihood(total, len(target)))
-        return found
+        spans = [(layout.prompts[0], span) for span in layout.branches[0]]
+        wanted = find_predictions(layout, np.ones(len(layout.ids), dtype=bool), spans)
+        losses = self.vocabulary.measure(hidden_TD, layout, wanted, full=False)["loss"]
+        totals = np.bincount(wanted.segment, losses, len(rows))
+        if not np.isfinite(totals).all():
+            raise ArithmeticError("the model gives a log-probability that is not finite")
+        return [
+            Likelihood(-float(t), span.stop - span.start) for t, (_, span) in zip(totals, spans, strict=True)
+        ]
 
 
 def prompt_of(row: Rendered) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ import torch
 from cluster.errors import BadInput
 from cluster.halving import run_halving
 from cluster.memory import keep_freed_memory
-from cluster.models.branching import Layout, Tree, forward, sharing
+from cluster.models.branching import Layout, Tree, divided, forward, sharing
 from cluster.models.positions import context_length, declared_length, steady_positions, stretched_above
 from cluster.models.proof import SCORING, prove
 from cluster.models.rendering import Rendered
@@ -189,14 +189,9 @@ class Scorer:
             together.setdefault((m.prompt, m.row if alone else None), []).append(m)
         families = []
         for (prompt, _), those in together.items():
-            parts: list[list[_Member]] = []
-            used = math.inf
-            for m in sorted(those, key=lambda m: (-len(m.answer), m.row)):
-                if used + len(m.answer) > self.token_budget:
-                    parts.append([])
-                    used = len(prompt)
-                parts[-1].append(m)
-                used += len(m.answer)
+            longest_first = sorted(those, key=lambda m: (-len(m.answer), m.row))
+            sizes = [len(m.answer) for m in longest_first]
+            parts = divided(longest_first, sizes, len(prompt), self.token_budget)
             families += [_Family(tuple(part)) for part in parts]
         return sorted(families, key=lambda f: (-f.tokens, [m.row for m in f.members]))
 

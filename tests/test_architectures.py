@@ -23,6 +23,7 @@ from selection.scoring import Scorer, Statistics
 from tests.architectures import LEFT_OUT, POSITIONS, VOCABULARY, model_types, tiny_model
 from training.batches import Layout, MicroBatch, collate, deal, deal_groups
 from training.data import TREES, Example, Examples, write_examples
+from training.engine import widest
 from training.objectives.cross_entropy import weighted_cross_entropy
 from training.objectives.objective import trees_of
 
@@ -129,7 +130,7 @@ def test_a_steps_loss_and_gradient_are_the_sum_of_each_examples_own(kind: str) -
     model, proof = built(kind, TRAINING)
     if proof is None:
         return
-    layout: Layout = "packed" if proof.allows("packing") else "padded" if proof.allows("padding") else "alone"
+    layout = widest(proof)
     rows = [
         Example(tuple(t), len(t) // 3, len(t), 1.0 + k % 2)
         for k, t in enumerate(texts([13, 21, 17, 9, 30, 11]))

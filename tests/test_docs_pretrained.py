@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from jobs.results.values import BEFORE, interval_of, pool_of, values_from
+from jobs.experiment.schema import BEFORE
+from jobs.results.values import interval_of, pool_of, values_from
 from jobs.study.published import compared_again
 from tests.pages import words
 

@@ -6,25 +6,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from jobs.results.values import BEFORE, Values, compared, pool_of, values_from
+from jobs.experiment.schema import BEFORE
+from jobs.results.values import Values, compared, pool_of, values_from
 from jobs.study.published import compared_again
 from tests.pages import words
 from training.evaluation import pool_seeds
 
 
+def read_values(file: str) -> Values:
+    """The values of a published file, right or wrong."""
+    rows = pd.read_parquet(file)
+    return values_from(
+        rows.astype(dict.fromkeys(("student", "arm", "question", "family"), object)), "accuracy"
+    )
+
+
 def test_what_is_said_of_aligned_teachers_follows_from_the_questions() -> None:
-    rows = pd.read_parquet("docs/arte/questions.parquet")
-    keys = list(dict.fromkeys(rows["question"]))
-    paths = {
-        (str(student), str(arm)): np.stack(
-            [own.set_index("question")["value"].loc[keys].to_numpy(float) for _, own in group.groupby("seed")]
-        )
-        for (student, arm), group in rows.groupby(["student", "arm"])
-    }
-    values = Values("accuracy", keys, np.array([""] * len(keys), dtype=object), paths, {})
+    values = read_values("docs/arte/questions.parquet")
     pool, page = pool_of([values]), words("docs/arte.md")
     students = ("sue", "ron", "pam")
-    for arm in {name for _, name in paths}:
+    for arm in {name for _, name in values.paths}:
         shown = "original: the teacher as it was" if arm == "original" else arm
         cells = [f"{100 * values.mean((student, arm)):.1f}" for student in students]
         assert " | ".join([shown, *cells]) in page, arm
@@ -40,18 +41,10 @@ def test_what_is_said_of_aligned_teachers_follows_from_the_questions() -> None:
 
 
 def test_what_is_said_of_aligned_pretrained_teachers_follows_from_the_questions() -> None:
-    rows = pd.read_parquet("docs/arte/pretrained-questions.parquet")
-    keys = list(dict.fromkeys(rows["question"]))
-    assert len(keys) == 100
-    paths = {
-        (str(student), str(arm)): np.stack(
-            [own.set_index("question")["value"].loc[keys].to_numpy(float) for _, own in group.groupby("seed")]
-        )
-        for (student, arm), group in rows.groupby(["student", "arm"])
-    }
-    values = Values("accuracy", keys, np.array([""] * len(keys), dtype=object), paths, {})
+    values = read_values("docs/arte/pretrained-questions.parquet")
+    assert len(values.questions) == 100
     pool, page = pool_of([values]), words("docs/arte.md")
-    for (_, arm), table in paths.items():
+    for (_, arm), table in values.paths.items():
         seeds = ", ".join(f"{100 * own.mean():.1f}" for own in table) if arm != BEFORE else ""
         shown = arm + (" (primary)" if arm == "original" else "")
         cells = [shown, f"{100 * table.mean():.1f}", seeds]

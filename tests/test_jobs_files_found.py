@@ -19,10 +19,11 @@ from jobs.experiment.questions import Fields
 from jobs.files.answers import answer_and_references, read_answers
 from jobs.files.folders import listing, teachers_of
 from jobs.files.given import read_given
-from jobs.files.layouts import answer_name, read_teacher_files, scores_name
+from jobs.files.layouts import answer_name, read_teacher_files
 from jobs.files.questions import read_questions
 from jobs.files.refusals import NotUnderstood
 from jobs.files.rows import check_source, guess_rows, read_rows
+from jobs.files.scores import scores_name
 from jobs.files.selections import tell_dataset_info
 from jobs.standalone.readings import joined_to, listed
 from tests.conftest import write_jsonl

@@ -11,9 +11,10 @@ from cluster.errors import BadInput
 from jobs.experiment.parsing import parse_experiment
 from jobs.experiment.questions import Fields
 from jobs.files.answers import answer_and_references, read_answers
-from jobs.files.layouts import read_scores, read_teacher_files
+from jobs.files.layouts import read_teacher_files
 from jobs.files.questions import read_questions
 from jobs.files.refusals import Missing, NotUnderstood
+from jobs.files.scores import read_scores
 from jobs.files.turns import turns_of
 from jobs.pipeline import load_questions
 from jobs.results.ledger import run_ledger

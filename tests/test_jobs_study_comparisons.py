@@ -12,18 +12,12 @@ from scipy import stats
 
 from cluster.storage import Place
 from jobs.experiment.parsing import parse_experiment
+from jobs.experiment.schema import BEFORE
 from jobs.experiment.study import Study
 from jobs.miniature.full import WORLD
 from jobs.report.study import render_study, with_earlier, write_study
 from jobs.results.strongest import baselines_of, strongest_lines
-from jobs.results.values import (
-    BEFORE,
-    Values,
-    interval_of,
-    pool_of,
-    rows_of,
-    unjudged_lines,
-)
+from jobs.results.values import Values, interval_of, pool_of, rows_of, unjudged_lines
 from jobs.study.comparisons import (
     Design,
     compared_tables,

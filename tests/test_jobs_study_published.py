@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from jobs.results.values import BEFORE, as_parquet, rows_of
+from jobs.experiment.schema import BEFORE
+from jobs.results.values import as_parquet, rows_of
 from jobs.study.comparisons import compared_tables
 from jobs.study.published import compared_again, described
 from tests.test_jobs_study_comparisons import DESIGN, drawn

@@ -252,7 +252,7 @@ class Examples(Sequence[Example]):
             found[members.start : members.stop] = size
         return found
 
-    @property
+    @cached_property
     def shared_lengths(self) -> np.ndarray:
         """The tokens of each group if its common beginning is there once, int64."""
         starts, further = self._bounds[:-1], np.diff(self._bounds) - 1

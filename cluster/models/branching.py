@@ -12,11 +12,12 @@ both ways on a probe.
 Shapes: T tokens of the packed sequence, D width, H width of a watched module, G trees.
 """
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from cluster.models.attention_plan import plan_attention
 from cluster.models.vocabulary import decoder_of
 
 Watch = Callable[[torch.Tensor], None]
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,27 @@ class Tree:
     @property
     def tokens(self) -> int:
         return len(self.prompt) + sum(len(b) for b in self.branches)
+
+
+def divided(branches: Sequence[B], sizes: Sequence[int], prompt: int, budget: int) -> list[list[B]]:
+    """Divide what branches off one prompt into passes of at most `budget` tokens, the prompt's included. What
+    is longer by itself is alone.
+
+    Args:
+        sizes: of each branch, in tokens.
+        prompt: the prompt's tokens.
+
+    >>> divided("abcd", [3, 3, 9, 1], prompt=2, budget=8)
+    [['a', 'b'], ['c'], ['d']]
+    """
+    passes, used = list[list[B]](), math.inf
+    for branch, size in zip(branches, sizes, strict=True):
+        if used + size > budget:
+            passes.append([])
+            used = prompt
+        passes[-1].append(branch)
+        used += size
+    return passes
 
 
 class Layout:

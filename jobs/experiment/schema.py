@@ -25,7 +25,8 @@ from jobs.experiment.wheels import Wheels
 from selection.verification import VerifySettings
 from training.settings import TrainSettings
 
-RESERVED = ("before training", "in hindsight")  # names of rows beside those of arms
+BEFORE = "before training"  # in tables: a student as it was, as if it were an arm
+IN_HINDSIGHT = "in hindsight"  # the best single teacher, as if it were an arm
 
 
 class Experiment(Section):
@@ -81,7 +82,7 @@ class Experiment(Section):
             twice = {n for n in names if names.count(n) > 1}
             if twice:
                 raise ValueError(f"{what} named twice: {', '.join(sorted(twice))}")
-        taken = sorted({arm.name for arm in self.arms} & set(RESERVED))
+        taken = sorted({arm.name for arm in self.arms} & {BEFORE, IN_HINDSIGHT})
         if taken:
             raise ValueError(f"no arm can be called {taken[0]!r}: tables have rows of that name")
         self._refuse_paths_alike()

@@ -37,8 +37,6 @@ def write_study(found: Found, directory: Place) -> list[Place]:
     pictures: dict[str, str] = {}
     own = set(found.tables)
     found, others = with_earlier(found, directory)
-    for part in own:
-        about_of(directory, part).write_bytes(definition_of(found.study, part).encode())
     for part, tables in found.tables.items():
         for name, table in tables.named().items() if part in own else ():
             place = file_of(directory, part, name)
@@ -47,6 +45,8 @@ def write_study(found: Found, directory: Place) -> list[Place]:
                 places.append(place)
             elif place.is_file():  # of an earlier run, in which the table was not empty
                 place.unlink()
+        if part in own:
+            about_of(directory, part).write_bytes(definition_of(found.study, part).encode())
         for name, svg in pictures_of(tables).items():
             pictures[f"{part} {name}"] = svg
             place = directory / f"{part}-{name}.svg"
@@ -87,10 +87,11 @@ def about_of(directory: Place, part: str) -> Place:
 
 def definition_of(study: Study, part: str) -> str:
     """A digest of what a part's results follow from: the study's name and experiment, and the part. Where
-    work is done and stored is not among it.
+    work is done and stored is not among it, nor is what the part is said to be about.
     """
-    experiment = {k: v for k, v in study.experiment.items() if k not in ("store", "runs", "ray", "placement")}
-    return digest([study.name, experiment, study.parts[part].model_dump(mode="json")])
+    elsewhere = ("store", "runs", "keep", "ray", "placement")
+    experiment = {k: v for k, v in study.experiment.items() if k not in elsewhere}
+    return digest([study.name, experiment, study.parts[part].model_dump(mode="json", exclude={"about"})])
 
 
 def metric_of(study: Study, part: str) -> str:

@@ -10,12 +10,10 @@ import pandas as pd
 
 from cluster.errors import BadInput
 from jobs.experiment.arms.select import single_teachers, strongest_arm
-from jobs.experiment.schema import Experiment
+from jobs.experiment.schema import BEFORE, IN_HINDSIGHT, Experiment
 from jobs.files.questions import Question
 from jobs.results.outcome import Outcome, StudentPath
 from jobs.results.values import (
-    BEFORE,
-    IN_HINDSIGHT,
     Values,
     compared,
     hindsight,

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from jobs.experiment.schema import BEFORE, IN_HINDSIGHT
 from training.comparison import Comparison, compare
 from training.evaluation import (
     Interval,
@@ -24,8 +25,6 @@ from training.evaluation import (
 )
 from training.hindsight import best_in_hindsight
 
-BEFORE = "before training"  # a student as it was, as if it were an arm
-IN_HINDSIGHT = "in hindsight"  # the best single teacher, as if it were an arm
 Path = tuple[str, str]  # student, arm
 
 

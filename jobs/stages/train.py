@@ -146,8 +146,13 @@ def remove_examples(run: Run, stage: Stage) -> None:
     """Remove the examples of a finished training if this run can write them again, unless another run uses
     them. Their number and digest stay in the manifest.
     """
-    if stage.path in run.writers and not run.registration.is_named_by_others(stage.path):
-        stage.part(EXAMPLES).unlink()
+    examples = stage.part(EXAMPLES)
+    if (
+        stage.path in run.writers
+        and examples.exists()
+        and not run.registration.is_named_by_others(stage.path)
+    ):
+        examples.unlink()
 
 
 def write_again(run: Run, t: Training) -> None:

@@ -12,8 +12,9 @@ from cluster.models.rendering import Renderer
 from jobs.files.answers import Row
 from jobs.files.columns import id_of
 from jobs.files.given import Column, Lists, Rows, read_given
-from jobs.files.layouts import Answers, answer_name, read_teacher_files, state_of, write_scores
+from jobs.files.layouts import Answers, answer_name, read_teacher_files, state_of
 from jobs.files.refusals import warn_of
+from jobs.files.scores import write_scores
 from jobs.files.trajectories import WHICH_TURNS, WhichTurns
 from jobs.run.progress import Terminal
 from jobs.stages.scorer import AnyScorer, beyond_line, score_rows, shards_of

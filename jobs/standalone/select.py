@@ -11,7 +11,7 @@ import pandas as pd
 
 from cluster.errors import BadInput
 from jobs.experiment.arms.select import READ_BY
-from jobs.files.layouts import SCORED_BY, read_scores
+from jobs.files.scores import SCORED_BY, read_scores
 from jobs.files.selections import Ranking, in_group, ranked, write_manifest, write_selection
 from jobs.files.values import is_no
 from jobs.run.progress import Terminal

@@ -8,7 +8,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from jobs.results.values import IN_HINDSIGHT, Values, compared, hindsight, interval_of, pool_of
+from jobs.experiment.schema import IN_HINDSIGHT
+from jobs.results.values import Values, compared, hindsight, interval_of, pool_of
 from training.comparison import Comparison, contrast, holm
 from training.evaluation import SeedVariance
 

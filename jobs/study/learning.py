@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from cluster.errors import BadInput
+from jobs.experiment.schema import BEFORE
 from jobs.experiment.study import Learns
-from jobs.results.values import BEFORE
 from jobs.study.pairs import correlations_table
 from jobs.study.parts import ONLY, taken
 from jobs.study.tables import Tables

@@ -98,8 +98,7 @@ def run_study(setting: Setting, only: Sequence[str] = ()) -> Iterator[Found]:
             except BadInput as error:  # the part's tables are kept
                 say(f"part {name} learned no cost: {error}")
         for key, arms in part.fixing.items():
-            value, chosen_by = fixed_value(cells, [result.tables for result in each], key, arms)
-            paths = int(chosen_by["paths"].max())
+            value, chosen_by, paths = fixed_value(cells, [result.tables for result in each], key, arms)
             say(
                 f"part {name} fixes {key} at {told(value)}, by {' and '.join(arms)} alone "
                 f"({paths} paths that came to their end under every value)"

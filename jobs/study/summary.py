@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jobs.results.values import IN_HINDSIGHT
+from jobs.experiment.schema import IN_HINDSIGHT
 from jobs.study.comparisons import CALLED, CLAIMS, corrected_over_all, corrected_together
 from jobs.study.parts import ONLY, told
 from jobs.study.running import Found
@@ -18,7 +18,7 @@ from training.comparison import MODELS_ALONE
 def study_lines(found: Found) -> Iterator[str]:
     """The results of a study as lines of plain text."""
     for part, key, value, chosen_by in found.fixed:
-        tried = ", ".join(f"{told(v)}: {m:.4f}" for v, m in chosen_by[[key, "value"]].to_numpy())
+        tried = ", ".join(f"{told(v)}: {m:.4f}" for v, m in chosen_by.itertuples(index=False))
         yield f"{part} fixed {key} at {told(value)} ({tried})"
     of_one = [name for name, tables in found.tables.items() if is_of_one_seed(tables.comparisons)]
     if of_one:

@@ -9,11 +9,12 @@ import pandas as pd
 
 from cluster.errors import BadInput
 from jobs.experiment.arms.select import single_teachers
+from jobs.experiment.schema import BEFORE
 from jobs.results.judged import Judged, baseline_of, cluster_lines
 from jobs.results.outcome import Outcome
 from jobs.results.strongest import baselines_of, strongest_table
 from jobs.results.trained import token_lines
-from jobs.results.values import BEFORE, Values, loud_lines, rows_of, unjudged_lines
+from jobs.results.values import Values, loud_lines, rows_of, unjudged_lines
 from jobs.study.comparisons import Design, compared_tables, headed
 from jobs.study.pairs import correlations_table, lineages_of, pairs_table
 from jobs.study.parts import Cell, told
@@ -222,13 +223,13 @@ def values_table(outcome: Outcome, judged: Judged) -> pd.DataFrame:
 
 def fixed_value(
     cells: Sequence[Cell], tables: Sequence[Tables], key: str, arms: Sequence[str]
-) -> tuple[object, pd.DataFrame]:
+) -> tuple[object, pd.DataFrame, int]:
     """Find the best value of a crossed key. It is the one with the greatest mean after the last round, over
     the given arms, students and seeds. Of equal values the first is taken. A path that ended under one value
     counts under none: means over other paths could not be compared.
 
     Returns:
-        The value, and the table of means that it was chosen by, with the number of paths.
+        The value, the table of means that it was chosen by, and how many paths these are of.
 
     Raises:
         BadInput: no path came to its end under every value.
@@ -236,16 +237,10 @@ def fixed_value(
     path = ["student", "arm", "seed"]
     each = []
     for cell, found in zip(cells, tables, strict=True):
-        last = found.values[(found.values["round"] == cell.experiment.rounds)]
+        last = found.values[found.values["round"] == cell.experiment.rounds]
         known = last[last["arm"].isin(arms)].dropna(subset="value")
         each.append(known.set_index(path)["value"])
     both = set.intersection(*(set(own.index) for own in each))
-    rows = []
-    for cell, own in zip(cells, each, strict=True):
-        values = own[own.index.isin(both)].groupby("arm").mean().to_numpy(float)
-        rows.append({key: told(dict(cell.values)[key]), "value": values.mean() if len(values) else None})
-    table = pd.DataFrame(rows)
-    means = table.groupby(key, sort=False)["value"].mean()
     if not both:
         raise BadInput(
             f"nothing fixes {key}",
@@ -254,4 +249,9 @@ def fixed_value(
             "look at the arm's notes, or fix the key by another arm",
         )
     by_word = {told(dict(cell.values)[key]): dict(cell.values)[key] for cell in cells}
-    return by_word[str(means.idxmax())], means.reset_index().assign(paths=len(both))
+    rows = []
+    for cell, own in zip(cells, each, strict=True):
+        of_arms = own[own.index.isin(both)].groupby("arm").mean().to_numpy(float)
+        rows.append({key: told(dict(cell.values)[key]), "value": of_arms.mean()})
+    means = pd.DataFrame(rows).groupby(key, sort=False)["value"].mean()
+    return by_word[str(means.idxmax())], means.reset_index(), len(both)

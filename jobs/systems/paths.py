@@ -121,7 +121,6 @@ def let_weights_go(run: Run, outcome: Outcome, number: int) -> None:
     for identity, stage in gone.items():
         if identity not in kept:
             remove_weights(run, stage)
-    for path, n in outcome.rounds:
-        own = outcome.rounds[path, n]
+    for own in outcome.rounds.values():
         if own.trained is not None and own.examples is not None:
             remove_examples(run, own.examples)
